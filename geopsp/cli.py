@@ -1,0 +1,209 @@
+"""The shell's way through: `geopsp chips`, `train`, `evaluate`, `predict`, `polygonize`, `info`, `demo`.
+
+Nothing heavy is imported before a command runs, so that `geopsp --help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import geopsp
+from geopsp.errors import GeopspError
+
+
+class Commands(click.Group):
+    """Shows errors of ours in one line and exits with 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GeopspError as error:
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            sys.exit(2)
+
+
+def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    """Whole numbers parted by commas; nothing or "none" gives none."""
+    try:
+        return tuple(int(part) for part in value.split(",") if part.strip() and value.lower() != "none")
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 1,2,3,6.") from error
+
+
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str | int, ...] | None:
+    """Names or numbers parted by commas."""
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    return tuple(int(part) if part.isdigit() else part for part in parts)
+
+
+images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+device_option = click.option("--device", help="cpu, cuda:1 ... Default: the first GPU, else the CPU.")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(geopsp.__version__)
+def main() -> None:
+    """Turn satellite and aerial imagery into maps: chips, training, prediction, polygons."""
+
+
+@main.command()
+@images_argument
+@click.option("--labels", required=True, help="Polygons (FILE or FILE|layername=LAYER) or a raster of class codes.")
+@click.option("--class-field", help="The attribute that holds the class. Default: all polygons are one class.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.option("--size", default=256, show_default=True, help="Side of a chip in pixels.")
+@click.option("--stride", type=int, help="Pixels from one chip to the next. Default: the size.")
+@click.option("--background", type=click.Choice(["class", "ignore"]), default="class", show_default=True,
+              help="What lies outside of polygons: a class of its own, or unlabelled.")  # fmt: skip
+@click.option("--aoi", help="Polygons outside of which nothing is labelled (FILE or FILE|layername=LAYER).")
+@click.option("--all-touched", is_flag=True, help="Burn each pixel that a polygon touches.")
+@click.option("--min-labelled", default=0.0, show_default=True, help="Leave out chips with a smaller labelled share.")
+@click.option("--bands", callback=_names, help="Names or numbers from 1, parted by commas. Default: all.")
+@click.option("--priority", callback=_names, help="Classes that lie on top where polygons overlap, the topmost first.")
+@overwrite_option
+def chips(images: tuple[str, ...], labels: str, out: Path, size: int, **options: Any) -> None:
+    """Cut georeferenced training chips from IMAGEs and labels."""
+    from geopsp.chips import export_training_data
+    from geopsp.progress import shown
+    from geopsp.report import describe_chips
+
+    with shown("Cutting chips") as progress:
+        found = export_training_data(list(images), labels, out, tile_size=size, progress=progress, **options)
+    click.echo(describe_chips(found))
+
+
+@main.command()
+@click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to make.")
+@click.option("--backbone", default="resnet50", show_default=True, help="Encoder; resnet18 to resnet152 and more.")
+@click.option("--epochs", default=10, show_default=True)
+@click.option("--lr", type=float, help="Highest learning rate. Default: a range test looks for it.")
+@click.option("--batch-size", default=8, show_default=True)
+@click.option("--chip-size", type=int, help="Side of what the network is shown. Default: the exported size.")
+@click.option("--val-split", default=0.2, show_default=True, help="Share of the chips to validate on.")
+@click.option("--no-unet", is_flag=True, help="Enlarge the result eightfold, without the U-Net decoder.")
+@click.option("--pyramid-sizes", default="1,2,3,6", show_default=True, callback=_numbers, help="Or none.")
+@click.option("--pointrend", is_flag=True, help="Decide the least certain points anew, for sharper outlines.")
+@click.option("--weights", default="auto", show_default=True,
+              help="Encoder weights: imagenet, none, auto (imagenet if it can be had) or a local file.")  # fmt: skip
+@click.option("--output-stride", default=8, show_default=True, help="8, 16 or 32; larger is faster and coarser.")
+@click.option("--class-balancing", is_flag=True, help="Weight rare classes up.")
+@click.option("--focal-loss", is_flag=True, help="Weight hard pixels up.")
+@click.option("--dice", default=0.0, show_default=True, help="Share of the Dice loss, 0 to 1.")
+@click.option("--early-stopping", is_flag=True, help="Stop when validation gets no better for 5 epochs.")
+@click.option("--monitor", default="valid_loss", show_default=True, help="What decides which epoch is best.")
+@click.option("--seed", default=42, show_default=True)
+@device_option
+@overwrite_option
+def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
+    """Train a network on one folder of CHIPS or several, and save it."""
+    from geopsp.classifier import PSPNetClassifier
+    from geopsp.data import prepare_data
+    from geopsp.outputs import check_output
+    from geopsp.report import describe_scores
+
+    check_output(out, overwrite=o["overwrite"])
+    data = prepare_data(list(chips), o["chip_size"], o["val_split"], o["batch_size"], seed=o["seed"])
+    model = PSPNetClassifier(
+        data,
+        o["backbone"],
+        not o["no_unet"],
+        o["pyramid_sizes"],
+        pointrend=o["pointrend"],
+        encoder_weights=None if o["weights"].lower() == "none" else o["weights"],
+        class_balancing=o["class_balancing"],
+        focal_loss=o["focal_loss"],
+        dice_loss_fraction=o["dice"],
+        output_stride=o["output_stride"],
+        device=o["device"],
+    )
+    click.echo(repr(model))
+    model.fit(o["epochs"], o["lr"], early_stopping=o["early_stopping"], monitor=o["monitor"])
+    folder = model.save(out, overwrite=o["overwrite"])
+    click.echo(describe_scores(model.evaluate()))
+    click.echo(f"Saved to {folder}")
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the scores to this file.")
+@device_option
+@overwrite_option
+def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device: str | None, overwrite: bool) -> None:
+    """Score MODEL on every labelled pixel of CHIPS."""
+    from geopsp.classifier import PSPNetClassifier
+    from geopsp.report import describe_scores, write_scores
+
+    classifier = PSPNetClassifier.from_model(model)
+    classifier.device = device
+    scores = classifier.evaluate(list(chips))
+    if json_path:
+        write_scores(scores, json_path, overwrite=overwrite)
+    click.echo(describe_scores(scores))
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@images_argument
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The GeoTIFF to write.")
+@click.option("--polygons", type=click.Path(path_type=Path), help="Also polygons (.gpkg, .parquet, .fgb, .geojson).")
+@click.option("--probabilities", type=click.Path(path_type=Path), help="Also a GeoTIFF with one band a class.")
+@click.option("--batch-size", type=int, help="Tiles at a time. Default: 4.")
+@click.option("--padding", type=int, help="Pixels by which tiles overlap. Default: a quarter of a tile.")
+@device_option
+@overwrite_option
+def predict(model: Path, images: tuple[str, ...], out: Path, **options: Any) -> None:
+    """Map IMAGEs, as one mosaic, with MODEL."""
+    from geopsp.classifier import classify_pixels
+
+    classify_pixels(list(images), model, out, **options)
+    for path in (out, options["polygons"], options["probabilities"]):
+        if path:
+            click.echo(f"Wrote {path}")
+
+
+@main.command()
+@click.argument("raster", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help=".gpkg, .parquet, .fgb or .geojson")
+@click.option("--simplify", default=0.0, show_default=True, help="Tolerance in CRS units; leaves no gaps or overlaps.")
+@click.option("--min-area", default=0.0, show_default=True, help="Smaller polygons join a neighbour; square metres.")
+@overwrite_option
+def polygonize(raster: Path, out: Path, simplify: float, min_area: float, overwrite: bool) -> None:
+    """Make polygons of a class RASTER."""
+    from geopsp.polygons import raster_to_polygons
+
+    raster_to_polygons(raster, out, simplify=simplify, min_area=min_area, overwrite=overwrite)
+    click.echo(f"Wrote {out}")
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def info(path: Path) -> None:
+    """Tell what PATH is: a raster, a chip folder or a model."""
+    from geopsp.report import describe
+
+    click.echo(describe(path))
+
+
+@main.command()
+@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Where results go.")
+@click.option("--data", type=click.Path(path_type=Path), help="The sample data. Default: those that come with geopsp.")
+@click.option("--epochs", type=int, help="Default: as many as a few minutes on two cores allow.")
+@overwrite_option
+def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> None:
+    """Run the whole job on the sample data: chips, training, scores, map, polygons, report."""
+    from geopsp.demo import run
+
+    run(out, data=data, epochs=epochs, overwrite=overwrite)
+
+
+if __name__ == "__main__":
+    main()

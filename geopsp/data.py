@@ -1,0 +1,170 @@
+"""Training data as the notebook sees it: chips, their split, and loaders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, default_collate
+from torchvision.transforms import v2
+
+from geopsp.augment import standard
+from geopsp.chipset import ChipSet, class_pixels
+from geopsp.dataset import ChipDataset, Normalization, Sample, WholeChipDataset, statistics_of
+from geopsp.errors import ChipError, OptionError
+from geopsp.legend import Legend
+from geopsp.models.build import MIN_TILE
+from geopsp.progress import say
+from geopsp.split import Audit, split_chips
+from geopsp.stats import BandStats
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(slots=True, eq=False)
+class TrainingData:
+    """Chips, split and ready to train on; made by `prepare_data`."""
+
+    chips: ChipSet
+    chip_size: int
+    batch_size: int
+    seed: int
+    train_rows: NDArray[np.intp]
+    valid_rows: NDArray[np.intp]
+    audit: Audit
+    statistics: BandStats
+    """Of the training chips' valid pixels; what images are normalised with."""
+
+    transforms: v2.Transform = field(default_factory=standard)
+
+    @property
+    def legend(self) -> Legend:
+        return self.chips.legend
+
+    @property
+    def classes(self) -> list[str]:
+        return self.legend.names
+
+    @property
+    def c(self) -> int:
+        """Number of classes."""
+        return len(self.legend)
+
+    @property
+    def class_mapping(self) -> dict[int, str]:
+        return {info.code: info.name for info in self.legend}
+
+    @property
+    def color_mapping(self) -> dict[int, tuple[int, int, int]]:
+        return {info.code: info.rgb for info in self.legend}
+
+    @property
+    def num_pixels_per_class(self) -> dict[str, int]:
+        """Of the training chips."""
+        counts = class_pixels(self.chips.index.iloc[self.train_rows], self.legend).sum(axis=0)
+        return dict(zip(self.classes, counts.tolist(), strict=True))
+
+    @property
+    def train_ds(self) -> ChipDataset:
+        normalization = Normalization.of(self.statistics)
+        return ChipDataset(self.chips, self.train_rows, normalization, size=self.chip_size, transform=self.transforms)
+
+    @property
+    def valid_ds(self) -> WholeChipDataset:
+        return WholeChipDataset(self.chips, self.valid_rows, Normalization.of(self.statistics), size=self.chip_size)
+
+    @property
+    def train_dl(self) -> DataLoader[Sample]:
+        """Shuffled by the seed; a last batch that is not full is left out where there are others."""
+        dataset = self.train_ds
+        return loader(
+            dataset,
+            self.batch_size,
+            shuffle=True,
+            drop_last=len(dataset) > self.batch_size,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    @property
+    def valid_dl(self) -> DataLoader[Sample]:
+        return loader(self.valid_ds, self.batch_size)
+
+    def show_batch(self, rows: int = 3, *, alpha: float = 0.5, rgb_bands: Sequence[str | int] | None = None) -> Figure:
+        """A picture of training chips as the network sees them, with their labels."""
+        from geopsp.plotting import show_batch
+
+        return show_batch(self, rows=rows, alpha=alpha, rgb_bands=rgb_bands)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.chips!r} shown as {self.chip_size} x {self.chip_size}, batches of {self.batch_size}: {self.audit}>"
+        )
+
+
+def loader(dataset: Any, batch_size: int, **options: Any) -> DataLoader[Sample]:
+    """Batches of a dataset, read by worker processes where there are cores to spare."""
+    cores = os.cpu_count() or 1
+    workers = min(8, cores - 1) if torch.cuda.is_available() or cores > 4 else 0
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=_collate,
+        **options,
+    )
+
+
+def _collate(samples: list[Sample]) -> Sample:
+    return Sample(*default_collate([tuple(sample) for sample in samples]))
+
+
+def prepare_data(
+    path: str | Path | Sequence[str | Path],
+    chip_size: int | None = None,
+    val_split_pct: float = 0.2,
+    batch_size: int = 8,
+    *,
+    seed: int = 42,
+    transforms: v2.Transform | None = None,
+) -> TrainingData:
+    """Chips of one export or several, split by ground, with the training part's statistics; the audit is printed.
+
+    Args:
+        path: A chip folder, or a list of them that agree in classes and bands.
+        chip_size: Side of what the network is shown, in pixels; None: the exported size.
+        val_split_pct: Share of the labelled chips to validate on, 0 to 1. They are whole blocks of ground, with a
+            gap of at least a chip around them that is used for neither.
+        batch_size: Chips a training step.
+        seed: Of the split and the order of chips.
+        transforms: torchvision v2 transforms on (Image, Mask); None: symmetries, scale, brightness and contrast.
+
+    Raises:
+        InputNotFoundError, ChipError, OptionError: as the input is.
+    """
+    chips = ChipSet.open(path)
+    size = chip_size or chips.tile_size
+    if not MIN_TILE <= size <= chips.tile_size:
+        raise OptionError(f"chip_size is {size}; needed {MIN_TILE} to {chips.tile_size}, the exported size.")
+    if batch_size < 1:
+        raise OptionError(f"batch_size is {batch_size}; needed at least 1.")
+    split = split_chips(chips, share=val_split_pct, seed=seed)
+    say(f"Split: {split.audit}")
+    if len(chips.legend) < 2:
+        raise ChipError(
+            f"The chips hold one class only, {chips.legend.names[0]!r}; needed two. Export with background='class'."
+        )
+    if split.audit.missing_in_train:
+        say(f"Warning: no training pixel is {', '.join(split.audit.missing_in_train)}; the model cannot learn that.")
+    statistics = statistics_of(chips, split.train)
+    return TrainingData(
+        chips, size, batch_size, seed, split.train, split.valid, split.audit, statistics, transforms or standard()
+    )

@@ -1,0 +1,135 @@
+"""Where pixels lie: whole-pixel windows on one georeferenced lattice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from geopsp.errors import GridError
+
+ALIGNED = 1e-3
+"""Largest offset, in pixels, at which two lattices count as the same one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rectangle of whole pixels; it may overhang the grid that it is laid on."""
+
+    col: int
+    row: int
+    width: int
+    height: int
+
+    @property
+    def col_stop(self) -> int:
+        return self.col + self.width
+
+    @property
+    def row_stop(self) -> int:
+        return self.row + self.height
+
+    @property
+    def empty(self) -> bool:
+        return self.width <= 0 or self.height <= 0
+
+    def shift(self, cols: int, rows: int) -> Window:
+        return replace(self, col=self.col + cols, row=self.row + rows)
+
+    def intersect(self, other: Window) -> Window:
+        """The pixels in both; `empty` where there are none."""
+        col, row = max(self.col, other.col), max(self.row, other.row)
+        width = max(0, min(self.col_stop, other.col_stop) - col)
+        height = max(0, min(self.row_stop, other.row_stop) - row)
+        return Window(col, row, width, height)
+
+    def slices(self, origin: Window) -> tuple[slice, slice]:
+        """(rows, cols) of this window inside an array whose first pixel is `origin`'s."""
+        row, col = self.row - origin.row, self.col - origin.col
+        return slice(row, row + self.height), slice(col, col + self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A lattice of pixels: `transform` takes (col, row) to CRS units at a pixel's corner."""
+
+    crs: CRS
+    transform: Affine
+    width: int
+    height: int
+
+    @property
+    def window(self) -> Window:
+        """The whole grid."""
+        return Window(0, 0, self.width, self.height)
+
+    @property
+    def cell_size(self) -> tuple[float, float]:
+        """Pixel width and height in CRS units, both positive, rotation taken out."""
+        t = self.transform
+        return float(np.hypot(t.a, t.d)), float(np.hypot(t.b, t.e))
+
+    def crop(self, window: Window) -> Grid:
+        """The grid of `window`; it may overhang, so this also pads."""
+        transform = self.transform * Affine.translation(window.col, window.row)
+        return Grid(self.crs, transform, window.width, window.height)
+
+    def corners(self) -> NDArray[np.float64]:
+        """(4, 2) corner coordinates in ring order."""
+        cols = np.array([0, self.width, self.width, 0], float)
+        rows = np.array([0, 0, self.height, self.height], float)
+        t = self.transform
+        return np.column_stack([t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f])
+
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) in CRS units; of a rotated grid, the box around it."""
+        low, high = self.corners().min(axis=0), self.corners().max(axis=0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    def offset_of(self, other: Grid) -> tuple[float, float] | None:
+        """Columns and rows from this grid's origin to `other`'s; None if CRS, pixel size or rotation differ."""
+        if self.crs != other.crs:
+            return None
+        ours, theirs = self.transform, other.transform
+        span = max(other.width, other.height, 1)
+        step = ~ours * theirs
+        drift = max(abs(step.a - 1), abs(step.b), abs(step.d), abs(step.e - 1)) * span
+        return (step.c, step.f) if drift < ALIGNED else None
+
+    def window_of(self, other: Grid) -> Window | None:
+        """`other` as a window of this grid; None unless it lies on the same lattice to a thousandth of a pixel."""
+        offset = self.offset_of(other)
+        if offset is None:
+            return None
+        col, row = round(offset[0]), round(offset[1])
+        if max(abs(offset[0] - col), abs(offset[1] - row)) > ALIGNED:
+            return None
+        return Window(col, row, other.width, other.height)
+
+    def require_same(self, other: Grid, *, name: str) -> None:
+        """Nothing, if both grids are one.
+
+        Raises:
+            GridError: if they are not.
+        """
+        if self.window_of(other) != self.window:
+            raise GridError(f"{name} lies on another grid: {other!r}, needed {self!r}. Warp it onto that grid.")
+
+    def blocks(self, size: int) -> Iterator[Window]:
+        """Windows of at most size x size that partition the grid, row by row."""
+        for row in range(0, self.height, size):
+            for col in range(0, self.width, size):
+                yield Window(col, row, size, size).intersect(self.window)
+
+    def __repr__(self) -> str:
+        x, y = self.cell_size
+        name = self.crs.to_string() if self.crs else "no CRS"
+        left, bottom, right, top = self.bounds()
+        return (
+            f"<{self.width} x {self.height} pixels of {x:g} x {y:g}, {name}, "
+            f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}>"
+        )

@@ -1,0 +1,1 @@
+"""The network: encoder, pyramid pooling, decoders, PointRend; `build` puts them together."""

@@ -1,0 +1,102 @@
+"""PointRend: labels are decided anew at the points where the coarse logits are least sure.
+
+Coordinates are (x, y) in 0..1 over the whole map, in float32 always: bfloat16 errs by half a pixel at 512.
+
+Source: Kirillov et al., "PointRend: Image Segmentation as Rendering" (2020), sections 3 and 4.3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+OVERSAMPLE = 3
+"""Candidates drawn for each point wanted, when training."""
+
+IMPORTANT = 0.75
+"""Share of training points that are the least sure of the candidates; the rest are uniform."""
+
+
+def sample(features: Tensor, points: Tensor) -> Tensor:
+    """(n, c, h, w) at (n, k, 2) -> (n, c, k), bilinear, in float32."""
+    grid = points.float()[:, :, None] * 2 - 1
+    out = F.grid_sample(features.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return out[..., 0]
+
+
+def uncertainty(logits: Tensor) -> Tensor:
+    """(n, c, ...) -> (n, ...): minus the lead of the best class over the second."""
+    top = logits.float().topk(min(2, logits.shape[1]), dim=1).values
+    return top[:, -1] - top[:, 0]
+
+
+class PointHead(nn.Module):
+    """A perceptron on fine features and coarse logits of single points; the logits join every layer."""
+
+    def __init__(self, fine: int, classes: int, *, width: int, layers: int) -> None:
+        super().__init__()
+        inputs = [fine] + [width] * (layers - 1)
+        self.layers = nn.ModuleList(nn.Conv1d(i + classes, width, 1) for i in inputs)
+        self.classify = nn.Conv1d(width + classes, classes, 1)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """(n, c, k) and (n, classes, k) -> (n, classes, k)."""
+        x = fine
+        for layer in self.layers:
+            x = F.relu(layer(torch.cat([x, coarse], dim=1)))
+        return self.classify(torch.cat([x, coarse], dim=1))  # type: ignore[no-any-return]
+
+
+class PointRend(nn.Module):
+    """The point head, with the choice of points for training and for inference."""
+
+    def __init__(self, fine: int, classes: int, *, width: int, layers: int, train_share: float, share: float) -> None:
+        """`train_share`, `share`: points as a share of the image's pixels, in training and a step of inference."""
+        super().__init__()
+        self.head = PointHead(fine, classes, width=width, layers=layers)
+        self.train_share, self.share = train_share, share
+
+    def train_points(self, coarse: Tensor, fine: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Points (n, k, 2) and their logits (n, classes, k); gradients reach both maps.
+
+        `valid`: (n, 1, h, w), 0 where the image shows nothing.
+        """
+        count = max(16, int(self.train_share * valid.shape[-2] * valid.shape[-1]))
+        points = self._choose(coarse.detach(), valid, count)
+        return points, self.head(sample(fine, points), sample(coarse, points))
+
+    @staticmethod
+    def _choose(coarse: Tensor, valid: Tensor, count: int) -> Tensor:
+        important = int(IMPORTANT * count)
+        candidates = torch.rand(len(coarse), OVERSAMPLE * count, 2, device=coarse.device)
+        unsure = uncertainty(sample(coarse, candidates))  # n 3k
+        seen = sample(valid, candidates)[:, 0] > 0.5
+        best = unsure.masked_fill(~seen, -torch.inf).topk(important, dim=1).indices
+        chosen = candidates.gather(1, best[..., None].expand(-1, -1, 2))
+        uniform = torch.rand(len(coarse), count - important, 2, device=coarse.device)
+        return torch.cat([chosen, uniform], dim=1)
+
+    def refine(self, coarse: Tensor, fine: Tensor, valid: Tensor) -> Tensor:
+        """Logits at the image's size, (n, classes, h, w): doubled step by step, the least sure cells decided anew."""
+        size = valid.shape[-2:]
+        logits = coarse.float()
+        while logits.shape[-2:] != size:
+            step = (min(2 * logits.shape[-2], size[0]), min(2 * logits.shape[-1], size[1]))
+            logits = F.interpolate(logits, step, mode="bilinear", align_corners=False)
+            logits = self._decide(logits, coarse, fine, valid)
+        return logits
+
+    def _decide(self, logits: Tensor, coarse: Tensor, fine: Tensor, valid: Tensor) -> Tensor:
+        """The logits, with those of the least sure cells replaced."""
+        n, classes, height, width = logits.shape
+        count = min(height * width, max(16, int(self.share * valid.shape[-2] * valid.shape[-1])))
+        seen = F.interpolate(valid, (height, width), mode="nearest")[:, 0]  # n h w
+        unsure = uncertainty(logits).masked_fill(seen == 0, -torch.inf)
+        cells = unsure.flatten(1).topk(count, dim=1).indices  # n k
+        x = (cells % width + 0.5) / width
+        y = (cells // width + 0.5) / height
+        points = torch.stack([x, y], dim=2)
+        decided = self.head(sample(fine, points), sample(coarse, points)).to(logits.dtype)
+        flat = logits.flatten(2).scatter(2, cells[:, None].expand(-1, classes, -1), decided)
+        return flat.view(n, classes, height, width)

@@ -1,0 +1,62 @@
+"""Outputs that appear whole or not at all: written beside their place, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geopsp.errors import OutputError
+
+
+def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
+    """The path, where something may now be written; its folder exists.
+
+    Raises:
+        OutputError: if it exists already and `overwrite` is False, or its folder cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already. Choose another name, or overwrite it (overwrite=True, --overwrite).")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {path.parent} cannot be made ({error}). Choose another place.") from error
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"The folder {path.parent} cannot be written. Choose another place, or change its rights.")
+    return path
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole(path: str | Path, *, overwrite: bool = False, folder: bool = False) -> Iterator[Path]:
+    """A temporary place of the same ending beside `path`, which takes its name when the block ends without error.
+
+    Args:
+        path: Where the file or folder shall appear.
+        overwrite: True if it may replace what is there.
+        folder: True to make the temporary place a folder.
+
+    Raises:
+        OutputError: as `check_output`, or if the disk is full.
+    """
+    path = check_output(path, overwrite=overwrite)
+    partial = path.with_name(f".partial-{path.name}")
+    _remove(partial)
+    try:
+        if folder:
+            partial.mkdir()
+        yield partial
+        if path.is_dir():
+            _remove(path)
+        partial.replace(path)
+    finally:
+        _remove(partial)

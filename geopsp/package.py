@@ -1,0 +1,172 @@
+"""A trained model, and the folder that it is saved to: data only, never code.
+
+DIR/model.json           architecture, classes, bands, statistics, sizes, settings, scores, versions, checksum
+DIR/weights.safetensors  the network's tensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from geopsp.dataset import Normalization
+from geopsp.errors import GeopspError, InputNotFoundError, PackageError
+from geopsp.legend import Legend
+from geopsp.losses import LossSpec
+from geopsp.models.build import ModelSpec, build
+from geopsp.models.pspnet import PSPNet
+from geopsp.outputs import whole
+from geopsp.stats import BandStats
+
+MANIFEST = "model.json"
+WEIGHTS = "weights.safetensors"
+VERSION = 1
+
+
+@dataclass(slots=True, eq=False)
+class TrainedModel:
+    """A network and all that is needed to use it on another raster."""
+
+    spec: ModelSpec
+    network: PSPNet
+    legend: Legend
+    bands: tuple[str, ...]
+    statistics: BandStats
+    """Of the pixels that it was trained on; images are normalised with it."""
+
+    dtype: str
+    tile_size: int
+    cell_size: tuple[float, float]
+    """Pixel width and height that it was trained on, in `units`."""
+
+    units: str
+    losses: LossSpec = field(default_factory=LossSpec)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """How it was trained."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One row an epoch."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Scores on the validation chips."""
+
+    @property
+    def normalization(self) -> Normalization:
+        return Normalization.of(self.statistics)
+
+
+def save_package(model: TrainedModel, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """The folder holds the model, whole.
+
+    Raises:
+        OutputError: if it exists and `overwrite` is False, or cannot be written.
+    """
+    with whole(folder, overwrite=overwrite, folder=True) as partial:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+        save_file(state, partial / WEIGHTS)
+        manifest = _manifest(model, _checksum(partial / WEIGHTS))
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=True), encoding="utf-8")
+    return Path(folder)
+
+
+def _manifest(model: TrainedModel, checksum: str) -> dict[str, Any]:
+    packages = ("geopsp", "torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning")
+    return {
+        "format": "geopsp-model",
+        "version": VERSION,
+        "weights_sha256": checksum,
+        "architecture": model.spec.to_json(),
+        "classes": model.legend.to_json(),
+        "bands": list(model.bands),
+        "dtype": model.dtype,
+        "statistics": model.statistics.to_json(),
+        "tile_size": model.tile_size,
+        "cell_size": list(model.cell_size),
+        "units": model.units,
+        "losses": model.losses.to_json(),
+        "settings": model.settings,
+        "history": model.history,
+        "metrics": model.metrics,
+        "made_with": {"python": platform.python_version()} | {name: version(name) for name in packages},
+    }
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_package(folder: str | Path) -> TrainedModel:
+    """The model that was saved, in evaluation mode, on the CPU.
+
+    Raises:
+        InputNotFoundError: if there is no such folder.
+        PackageError: if a part is missing, damaged or was changed.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    weights = folder / WEIGHTS
+    if not weights.exists():
+        raise PackageError(f"{folder} has no {WEIGHTS}; needed the folder as geopsp saved it. Copy it again, whole.")
+    if _checksum(weights) != manifest["weights_sha256"]:
+        raise PackageError(f"{weights} is not the file that was saved: its checksum differs. Copy it again, whole.")
+    try:
+        model = _model_of(manifest)
+        model.network.load_state_dict(load_file(weights))
+    except GeopspError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise PackageError(f"{folder / MANIFEST} was changed or damaged ({error}). Copy the folder again.") from error
+    model.network.eval()
+    return model
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the folder says about its model.
+
+    Raises:
+        InputNotFoundError: if there is no such folder.
+        PackageError: if it does not hold a model that this version can read.
+    """
+    if not folder.is_dir():
+        raise InputNotFoundError(f"No such folder: {folder}. Train and save a model first (geopsp train).")
+    if not (folder / MANIFEST).exists():
+        raise PackageError(f"{folder} has no {MANIFEST}; needed a folder that geopsp saved a model to.")
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PackageError(f"{folder / MANIFEST} is damaged ({error}). Copy the folder again, whole.") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != "geopsp-model" or "weights_sha256" not in manifest:
+        raise PackageError(f"{folder / MANIFEST} does not describe a geopsp model. Copy the folder again, whole.")
+    if manifest.get("version") != VERSION:
+        raise PackageError(
+            f"{folder} holds a model of version {manifest.get('version')}; this geopsp reads {VERSION}. Upgrade."
+        )
+    return manifest
+
+
+def _model_of(manifest: Mapping[str, Any]) -> TrainedModel:
+    spec = ModelSpec.from_json(manifest["architecture"])
+    return TrainedModel(
+        spec=spec,
+        network=build(spec),
+        legend=Legend.from_json(manifest["classes"]),
+        bands=tuple(manifest["bands"]),
+        statistics=BandStats.from_json(manifest["statistics"]),
+        dtype=str(manifest["dtype"]),
+        tile_size=int(manifest["tile_size"]),
+        cell_size=(float(manifest["cell_size"][0]), float(manifest["cell_size"][1])),
+        units=str(manifest["units"]),
+        losses=LossSpec.from_json(manifest["losses"]),
+        settings=dict(manifest["settings"]),
+        history=list(manifest["history"]),
+        metrics=dict(manifest["metrics"]),
+    )

@@ -1,0 +1,177 @@
+"""What was found, in words, JSON and HTML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+
+from geopsp.chipset import MANIFEST as CHIPS_MANIFEST
+from geopsp.chipset import ChipSet
+from geopsp.errors import InputNotFoundError
+from geopsp.metrics import Confusion
+from geopsp.outputs import whole
+from geopsp.scene import describe as describe_header
+from geopsp.scene import is_named, read_legend
+
+
+def describe(path: Path) -> str:
+    """A raster, a chip folder or a model, in words a person can use.
+
+    Raises:
+        InputNotFoundError: if there is no such file or folder.
+        GeopspError: if it is none of them.
+    """
+    if not path.exists():
+        raise InputNotFoundError(f"No such file or folder: {path}. Check the path.")
+    if not path.is_dir():
+        return describe_raster(path)
+    if (path / CHIPS_MANIFEST).exists() or (path / "images").is_dir():
+        return describe_chips(ChipSet.open(path))
+    return describe_model(path)
+
+
+def describe_raster(path: Path) -> str:
+    """Size, bands, CRS, extent and classes of a raster."""
+    source, legend = describe_header(path, needs_crs=False), read_legend(path)
+    grid = source.grid
+    crs = grid.crs.to_string() if grid.crs else "none: it cannot be used before it has one"
+    unit = ("degrees" if grid.crs.is_geographic else grid.crs.linear_units) if grid.crs else "units"
+    x, y = grid.cell_size
+    left, bottom, right, top = grid.bounds()
+    lines = [
+        f"{path}: a raster of {grid.width:,} x {grid.height:,} pixels, {len(source.indexes)} bands of {source.dtype}",
+        f"  bands      {', '.join(source.bands)}" + ("" if is_named(source.bands) else " (unnamed)"),
+        f"  CRS        {crs}",
+        f"  pixel      {x:g} x {y:g} {unit}" + (", rotated" if grid.transform.b or grid.transform.d else ""),
+        f"  extent     x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}",
+        f"  nodata     {'none declared' if source.nodata is None else f'{source.nodata:g}'}",
+    ]
+    if legend:
+        lines.append("  classes    " + ", ".join(f"{info.code} {info.name}" for info in legend))
+    return "\n".join(lines)
+
+
+def describe_chips(chips: ChipSet) -> str:
+    """Number, size, bands and classes of chips, and what was found when they were cut."""
+    pixels, total = chips.pixels_per_class, max(int(chips.pixels_per_class.sum()), 1)
+    present = (chips.index[[f"pixels_{code}" for code in chips.legend.codes]] > 0).sum().to_list()
+    x, y = chips.cell_size
+    lines = [
+        f"{', '.join(map(str, chips.folders))}: {len(chips)} chips of {chips.tile_size} x {chips.tile_size} pixels",
+        f"  bands      {', '.join(chips.bands)} ({chips.dtype})",
+        f"  pixel      {x:g} x {y:g} {chips.units}",
+        f"  labelled   {chips.index['labelled'].mean():.1%} of all pixels; valid {chips.index['valid'].mean():.1%}",
+        "  classes    code  name             pixels   share   chips",
+    ]
+    for info, count, seen in zip(chips.legend, pixels.tolist(), present, strict=True):
+        lines.append(f"             {info.code:4d}  {info.name:<12} {count:10,d} {count / total:7.2%} {seen:7d}")
+    for report in chips.reports:
+        lines += [f"  {line}" for line in _report_lines(report)]
+    return "\n".join(lines)
+
+
+def _report_lines(report: Mapping[str, Any]) -> list[str]:
+    labels = report["labels"]
+    found = [f"{labels[key]:,} {words}" for key, words in (
+        ("polygons", "polygons"), ("repaired", "repaired"), ("null", "without geometry"), ("empty", "empty"),
+        ("not_polygons", "not polygons"), ("without_class", "without a class")) if labels.get(key)]  # fmt: skip
+    lines = [f"labels     {labels['source']}: {', '.join(found) or 'a raster'}"]
+    if report["conflict_pixels"]:
+        lines.append(f"overlaps   {report['conflict_pixels']:,} pixels lie in several classes; {labels['priority']}")
+    left_out = report["without_valid_pixel"], report["too_little_labelled"]
+    if any(left_out):
+        lines.append(f"left out   {left_out[0]} chips without a valid pixel, {left_out[1]} with too little labelled")
+    return lines
+
+
+def describe_model(path: Path) -> str:
+    """Architecture, bands, classes and scores of a saved model."""
+    from geopsp.package import load_package
+
+    model = load_package(path)
+    spec = model.spec
+    stats = model.statistics
+    bands = [f"{n} ({m:.4g} ± {s:.3g})" for n, m, s in zip(model.bands, stats.mean, stats.std, strict=True)]
+    decoder = ("U-Net" if spec.use_unet else "plain") + (" with PointRend" if spec.pointrend else "")
+    lines = [
+        f"{path}: a PSPNet with {spec.backbone} at output stride {spec.output_stride}",
+        f"  decoder    {decoder}; pyramid {', '.join(map(str, spec.pyramid_sizes)) or 'none'}",
+        f"  tile       {model.tile_size} pixels of {model.cell_size[0]:g} {model.units}",
+        f"  bands      {', '.join(bands)}, {model.dtype}",
+        "  classes    " + ", ".join(f"{info.code} {info.name}" for info in model.legend),
+        f"  trained    {len(model.history)} epochs, encoder from {model.settings.get('encoder_weights') or 'scratch'}",
+    ]
+    if model.metrics:
+        lines.append(f"  validation mIoU {model.metrics['miou']:.4f}, accuracy {model.metrics['accuracy']:.4f}")
+    return "\n".join(lines)
+
+
+def describe_scores(scores: Confusion) -> str:
+    """Mean and per-class scores as a table."""
+    table = scores.per_class().to_string(float_format=lambda value: f"{value:.4f}")
+    return f"mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}\n{table}"
+
+
+def write_scores(scores: Confusion, path: Path, *, overwrite: bool = False) -> None:
+    """The scores and the confusion matrix, as JSON."""
+    content = {
+        "miou": scores.mean_iou(),
+        "accuracy": scores.accuracy(),
+        "per_class": scores.per_class().to_dict(orient="index"),
+        "confusion": {"classes": scores.legend.names, "rows_true": scores.counts.tolist()},
+    }
+    with whole(path, overwrite=overwrite) as partial:
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+h1 { font-weight: 600 } h2 { margin-top: 2.2rem; font-weight: 600 } img { max-width: 100%; border: 1px solid #ccc }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+td, th { padding: .2rem .8rem; text-align: right }
+th { border-bottom: 1px solid #999; font-weight: 600 } tr td:first-child, tr th:first-child { text-align: left }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem }
+figure { margin: 0 } figcaption { color: #555; font-size: .9rem } .swatch { display: inline-block;
+width: .8em; height: .8em;
+margin-right: .4em; border: 1px solid #888 } pre { background: #f5f5f5; padding: .8rem; overflow-x: auto }
+"""
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    scores: Confusion,
+    notes: Sequence[str],
+    pictures: Mapping[str, Path],
+    texts: Mapping[str, str],
+    overwrite: bool = False,
+) -> Path:
+    """One HTML page with scores, the confusion matrix, pictures (by caption) and texts (by heading)."""
+    legend = "".join(
+        f'<span style="margin-right:1rem"><span class="swatch" style="background:{info.color}"></span>'
+        f"{escape(info.name)}</span>"
+        for info in scores.legend
+    )
+    figures = "".join(
+        f'<figure><a href="{escape(src)}"><img src="{escape(src)}" alt="{escape(caption)}"></a>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for caption, src in ((caption, relpath(picture, path.parent)) for caption, picture in pictures.items())
+    )
+    body = [
+        f"<h1>{escape(title)}</h1><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>",
+        f"<p>{legend}</p><div class='pictures'>{figures}</div>",
+        f"<h2>Scores</h2><p>mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}</p>",
+        scores.per_class().to_html(float_format="{:.4f}".format, border=0),
+        "<h2>Confusion (rows: truth, columns: found; pixels)</h2>",
+        scores.table().to_html(border=0),
+        *(f"<h2>{escape(heading)}</h2><pre>{escape(text)}</pre>" for heading, text in texts.items()),
+    ]
+    page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title><style>{STYLE}</style>"
+    with whole(path, overwrite=overwrite) as partial:
+        partial.write_text(page + "\n".join(body) + "</html>\n", encoding="utf-8")
+    return path

@@ -1,0 +1,88 @@
+"""Statistics of bands, gathered in one pass and merged exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BandStats:
+    """Count, mean, spread and range of each band over valid pixels.
+
+    `m2` is the sum of squared deviations from the mean, which merges without loss.
+
+    Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
+    """
+
+    count: int
+    """Valid pixels seen."""
+
+    mean: NDArray[np.float64]
+    """(bands,)"""
+
+    m2: NDArray[np.float64]
+    """(bands,)"""
+
+    low: NDArray[np.float64]
+    """(bands,); inf before any pixel."""
+
+    high: NDArray[np.float64]
+    """(bands,); -inf before any pixel."""
+
+    @classmethod
+    def none(cls, bands: int) -> BandStats:
+        """Of no pixel at all."""
+        return cls(0, np.zeros(bands), np.zeros(bands), np.full(bands, np.inf), np.full(bands, -np.inf))
+
+    @classmethod
+    def of(cls, data: NDArray[Any], valid: NDArray[np.bool_]) -> BandStats:
+        """Of one array, (bands, rows, cols), where `valid`, (rows, cols)."""
+        values = data[:, valid].astype(np.float64)
+        if not values.shape[1]:
+            return cls.none(len(data))
+        mean = values.mean(axis=1)
+        m2 = np.square(values - mean[:, None]).sum(axis=1)
+        return cls(values.shape[1], mean, m2, values.min(axis=1), values.max(axis=1))
+
+    def merge(self, other: BandStats) -> BandStats:
+        """Of the pixels of both."""
+        count = self.count + other.count
+        if not count:
+            return self
+        delta = other.mean - self.mean
+        share = other.count / count
+        return BandStats(
+            count,
+            self.mean + delta * share,
+            self.m2 + other.m2 + np.square(delta) * (self.count * share),
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+        )
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """(bands,) population standard deviation."""
+        return np.sqrt(self.m2 / max(self.count, 1))
+
+    def to_json(self) -> dict[str, Any]:
+        rows = {name: getattr(self, name).tolist() for name in ("mean", "m2", "low", "high")} if self.count else {}
+        return {"count": self.count, "bands": len(self.mean), **rows}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> BandStats:
+        if not row["count"]:
+            return cls.none(int(row["bands"]))
+        return cls(int(row["count"]), *(np.asarray(row[name], float) for name in ("mean", "m2", "low", "high")))
+
+
+def merge_all(parts: Sequence[BandStats], bands: int) -> BandStats:
+    """Statistics of all parts together, merged in the given order."""
+    total = BandStats.none(bands)
+    for part in parts:
+        total = total.merge(part)
+    return total
