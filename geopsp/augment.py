@@ -12,8 +12,8 @@ from torchvision.transforms.v2 import functional as TF
 
 from geopsp.legend import IGNORE
 
-INVALID = 255
-"""Where a moved chip shows nothing; in a label it is IGNORE."""
+SEEN = 1
+"""Validity in the mask; whatever else a transform fills in from outside, be it 0 or 255, shows nothing."""
 
 
 class RandomSymmetry(v2.Transform):
@@ -48,7 +48,7 @@ class RandomScale(v2.Transform):
             return inpt
         image = isinstance(inpt, tv_tensors.Image)
         mode = v2.InterpolationMode.BILINEAR if image else v2.InterpolationMode.NEAREST
-        fill = 0 if image else INVALID
+        fill = 0 if image else IGNORE
         moved = TF.affine_image(
             inpt.as_subclass(Tensor), 0.0, params["move"], params["scale"], [0.0, 0.0], interpolation=mode, fill=fill
         )
@@ -89,9 +89,9 @@ def apply(transform: v2.Transform, image: Tensor, valid: Tensor, label: Tensor) 
         valid: (1, h, w) float32, 0 or 1.
         label: (h, w) int64.
     """
-    planes = torch.stack([label.to(torch.uint8), torch.where(valid[0] > 0, 0, INVALID).to(torch.uint8)])
+    planes = torch.stack([label, valid[0] > 0]).to(torch.uint8)
     moved, masks = transform(tv_tensors.Image(image), tv_tensors.Mask(planes))
     masks = masks.as_subclass(Tensor)
-    seen = (masks[1] != INVALID).float()[None]
+    seen = (masks[1] == SEEN).float()[None]
     label = masks[0].long().where(seen[0] > 0, IGNORE)
     return moved.as_subclass(Tensor) * seen, seen, label

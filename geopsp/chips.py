@@ -167,7 +167,7 @@ def export_training_data(
         if part is not None:
             _require_some_overlap(part, scenes)
     tally = Tally(source.legend, BandStats.none(len(scenes[0].bands)))
-    with whole(out, overwrite=overwrite, folder=True) as folder:
+    with whole(out, overwrite=overwrite, folder=True, mark=MANIFEST) as folder:
         (folder / "images").mkdir()
         (folder / "labels").mkdir()
         for chip, name, scene, window in _cut_all(scenes, source, area, spec, tally, progress):
@@ -188,6 +188,11 @@ def _open_scenes(images: Images, bands: Sequence[str | int] | None) -> list[Scen
     first = Scene.open(paths[0], bands=bands)
     rest = [Scene.open(path, bands=bands if bands is not None else first.bands) for path in paths[1:]]
     for scene in rest:
+        if scene.dtype != first.dtype:
+            raise BandError(
+                f"{scene.sources[0].path} holds {scene.dtype} pixels, {paths[0]} {first.dtype}; needed one type, so "
+                "that values mean the same. Convert one of them."
+            )
         if len(scene.sources[0].bands) != len(first.sources[0].bands) and bands is None:
             raise BandError(
                 f"{scene.sources[0].path} has {len(scene.sources[0].bands)} bands, {paths[0]} has "
@@ -240,11 +245,11 @@ def write_chip(folder: Path, name: str, chip: Chip, legend: Legend) -> None:
     """
     grid, data, valid = chip.patch.grid, chip.patch.data, chip.patch.valid
     frame = {"driver": "GTiff", "crs": grid.crs, "transform": grid.transform, "width": grid.width}
-    frame |= {"height": grid.height, "compress": "deflate"}
+    frame |= {"height": grid.height, "blockysize": grid.height, "compress": "deflate", "zlevel": 1}
     try:
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
             image = {**frame, "count": len(data), "dtype": data.dtype, "photometric": "minisblack"}
-            image |= {"predictor": 3 if data.dtype.kind == "f" else 2}
+            image |= {"interleave": "band", "predictor": 3 if data.dtype.kind == "f" else 2}
             with rasterio.open(folder / "images" / name, "w", **image) as dataset:
                 dataset.write(data)
                 if not valid.all():

@@ -88,22 +88,30 @@ def _open_folder(folder: Path) -> ChipSet:
         )
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        index = gpd.read_parquet(folder / INDEX)
-        tile_size, legend = int(manifest["spec"]["tile_size"]), Legend.from_json(manifest["legend"])
-    except (ValueError, KeyError, OSError) as error:
-        raise ChipError(f"{folder} has a damaged index ({error}). Export it again (geopsp chips).") from error
+        chips = _read_set(folder, manifest, gpd.read_parquet(folder / INDEX))
+        class_pixels(chips.index, chips.legend)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise ChipError(
+            f"{folder} has a damaged {MANIFEST} or {INDEX} ({error!r}). Export it again (geopsp chips)."
+        ) from error
+    _require_files(folder, chips.index)
+    return chips
+
+
+def _read_set(folder: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame) -> ChipSet:
+    if manifest["version"] != VERSION:
+        raise ValueError(f"version {manifest['version']}, needed {VERSION}")
     index = index.assign(
         image=[str(folder / "images" / name) for name in index["chip"]],
         label=[str(folder / "labels" / name) for name in index["chip"]],
     )
-    _require_files(folder, index)
     return ChipSet(
         folders=(folder,),
         index=index,
-        legend=legend,
+        legend=Legend.from_json(manifest["legend"]),
         bands=tuple(manifest["bands"]),
         dtype=manifest["dtype"],
-        tile_size=tile_size,
+        tile_size=int(manifest["spec"]["tile_size"]),
         cell_size=(float(manifest["cell_size"][0]), float(manifest["cell_size"][1])),
         units=manifest["units"],
         statistics=BandStats.from_json(manifest["statistics"]),

@@ -20,7 +20,7 @@ from geopsp.models.build import PYRAMID_SIZES, ModelSpec, build, check_tile, cou
 from geopsp.models.encoder import load_encoder_weights, supported_backbones
 from geopsp.outputs import check_output
 from geopsp.package import TrainedModel, load_package, save_package
-from geopsp.polygons import raster_to_polygons
+from geopsp.polygons import check_vector_output, raster_to_polygons
 from geopsp.progress import say, shown
 from geopsp.scene import Images, Scene
 from geopsp.training import MONITORS, FitSpec, evaluate, find_rate, fit
@@ -227,7 +227,8 @@ class PSPNetClassifier:
         """A picture of validation chips, their labels and what the model finds."""
         from geopsp.plotting import show_results
 
-        return show_results(self.model, self._data(), rows=rows, alpha=alpha, device=self.device)
+        data = self._data()
+        return show_results(self.model, data.valid_ds, seed=data.seed, rows=rows, alpha=alpha, device=self.device)
 
     def save(self, name_or_path: str | Path, *, overwrite: bool = False, compute_metrics: bool = True) -> Path:
         """The folder to which the model was saved, whole.
@@ -331,6 +332,8 @@ def classify_pixels(
     places = [Path(place) for place in (out, polygons, probabilities) if place is not None]
     if len(set(places)) < len(places):
         raise OptionError(f"Two outputs have the same name: {', '.join(map(str, places))}. Give each its own.")
+    if polygons is not None:
+        check_vector_output(polygons, overwrite=overwrite)
     for place in places:
         check_output(place, overwrite=overwrite)
     with shown("Mapping") as progress:

@@ -100,7 +100,7 @@ class TrainingData:
         """A picture of training chips as the network sees them, with their labels."""
         from geopsp.plotting import show_batch
 
-        return show_batch(self, rows=rows, alpha=alpha, rgb_bands=rgb_bands)
+        return show_batch(self.train_ds, seed=self.seed, rows=rows, alpha=alpha, rgb_bands=rgb_bands)
 
     def __repr__(self) -> str:
         return (

@@ -48,8 +48,11 @@ class Normalization:
 
     def __call__(self, data: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(bands, h, w) of any type -> float32."""
-        scaled = (data.astype(np.float32) - self.mean[:, None, None]) / self.std[:, None, None]
-        return np.where(valid, scaled, np.float32(0))
+        pixels = np.where(valid, data, 0).astype(np.float32)  # first of all: a nodata value may not fit float32
+        pixels -= self.mean[:, None, None]
+        pixels /= self.std[:, None, None]
+        pixels *= valid
+        return pixels
 
 
 class ChipDataset(Dataset[Sample]):
@@ -106,9 +109,19 @@ class WholeChipDataset(Dataset[Sample]):
 
 
 def read_sample(chips: ChipSet, row: int, normalization: Normalization) -> Sample:
-    """A chip as tensors."""
+    """A chip as tensors.
+
+    Raises:
+        ChipError: if it cannot be read, or is not what the index says.
+    """
     entry = chips.index.iloc[row]
     data, valid, codes = read_pair(entry["image"], entry["label"])
+    needed = (len(chips.bands), chips.tile_size, chips.tile_size)
+    if data.shape != needed:
+        found, wanted = (" x ".join(map(str, shape)) for shape in (data.shape, needed))
+        raise ChipError(
+            f"{entry['image']} holds {found} pixels (bands, rows, columns); needed {wanted}. Export the chips again."
+        )
     return Sample(
         torch.from_numpy(normalization(data, valid)),
         torch.from_numpy(valid[None].astype(np.float32)),

@@ -20,8 +20,8 @@ from geopsp.report import describe_chips, describe_scores, write_report
 
 TILE = 128
 EPOCHS = 14
-BATCH = 16
-RATE = 3e-3
+BATCH = 8
+RATE = 2e-3
 SCENES = ("scene_west.tif", "scene_east.tif")
 TEST = "scene_test.tif"
 ALIKE = ("boat", "car")
@@ -48,8 +48,8 @@ def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overw
     sample = find_sample_data(data)
     check_output(out, overwrite=overwrite)
     with whole(out, overwrite=overwrite, folder=True) as folder:
-        chips = _export(sample, SCENES, "labels.gpkg", folder / "chips")
-        held_out = _export(sample, (TEST,), "test_labels.gpkg", folder / "test_chips")
+        chips = export_sample(sample, SCENES, "labels.gpkg", folder / "chips")
+        held_out = export_sample(sample, (TEST,), "test_labels.gpkg", folder / "test_chips")
         model = _train(chips, epochs or EPOCHS)
         scores = model.evaluate(held_out)
         model.save(folder / "model")
@@ -64,7 +64,8 @@ def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overw
     return scores
 
 
-def _export(sample: Path, scenes: tuple[str, ...], labels: str, out: Path) -> ChipSet:
+def export_sample(sample: Path, scenes: tuple[str, ...], labels: str, out: Path) -> ChipSet:
+    """Chips of scenes of the sample data."""
     with shown("Cutting chips") as progress:
         return export_training_data(
             [sample / name for name in scenes],
@@ -80,7 +81,7 @@ def _export(sample: Path, scenes: tuple[str, ...], labels: str, out: Path) -> Ch
 
 def _train(chips: ChipSet, epochs: int) -> PSPNetClassifier:
     data = prepare_data(chips.folders, batch_size=BATCH)
-    model = PSPNetClassifier(data, backbone="resnet18", encoder_weights=None)
+    model = PSPNetClassifier(data, backbone="resnet18", encoder_weights=None, class_balancing=True)
     say(repr(model))
     model.fit(epochs, RATE, monitor="valid_miou")
     return model

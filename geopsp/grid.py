@@ -75,8 +75,10 @@ class Grid:
 
     def crop(self, window: Window) -> Grid:
         """The grid of `window`; it may overhang, so this also pads."""
-        transform = self.transform * Affine.translation(window.col, window.row)
-        return Grid(self.crs, transform, window.width, window.height)
+        t = self.transform
+        left = t.c + t.a * window.col + t.b * window.row
+        top = t.f + t.d * window.col + t.e * window.row
+        return Grid(self.crs, Affine(t.a, t.b, left, t.d, t.e, top), window.width, window.height)
 
     def corners(self) -> NDArray[np.float64]:
         """(4, 2) corner coordinates in ring order."""
@@ -95,10 +97,11 @@ class Grid:
         if self.crs != other.crs:
             return None
         ours, theirs = self.transform, other.transform
-        span = max(other.width, other.height, 1)
-        step = ~ours * theirs
-        drift = max(abs(step.a - 1), abs(step.b), abs(step.d), abs(step.e - 1)) * span
-        return (step.c, step.f) if drift < ALIGNED else None
+        axes = [[ours.a, ours.b], [ours.d, ours.e]]
+        away = [[theirs.a, theirs.b, theirs.c - ours.c], [theirs.d, theirs.e, theirs.f - ours.f]]
+        step = np.linalg.solve(axes, away)
+        drift = np.abs(step[:, :2] - np.eye(2)).max() * max(other.width, other.height, 1)
+        return (float(step[0, 2]), float(step[1, 2])) if drift < ALIGNED else None
 
     def window_of(self, other: Grid) -> Window | None:
         """`other` as a window of this grid; None unless it lies on the same lattice to a thousandth of a pixel."""
@@ -127,9 +130,15 @@ class Grid:
 
     def __repr__(self) -> str:
         x, y = self.cell_size
-        name = self.crs.to_string() if self.crs else "no CRS"
+        name = _short_name(self.crs) if self.crs else "no CRS"
         left, bottom, right, top = self.bounds()
         return (
             f"<{self.width} x {self.height} pixels of {x:g} x {y:g}, {name}, "
             f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}>"
         )
+
+
+def _short_name(crs: CRS) -> str:
+    """The CRS as authority and code, else by the name that its WKT begins with."""
+    text = str(crs.to_string())
+    return text.split('"')[1] if '["' in text else text

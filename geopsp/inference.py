@@ -8,9 +8,9 @@ written.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -47,8 +47,8 @@ class Slab:
     index: NDArray[np.uint8]
     """(rows, width) channel of the likeliest class; IGNORE where the scene is invalid."""
 
-    probability: NDArray[np.float32]
-    """(classes, rows, width)"""
+    probability: NDArray[np.float32] | None
+    """(classes, rows, width), where asked for; of no meaning where the scene is invalid."""
 
     valid: NDArray[np.bool_]
     """(rows, width)"""
@@ -102,6 +102,7 @@ def classify(
         normalization=model.normalization,
         batch_size=batch_size or BATCH,
         device=where,
+        probabilities=probabilities is not None,
         progress=progress,
     )
     with ExitStack() as stack:
@@ -114,7 +115,7 @@ def classify(
             )
         for slab in slabs:
             codes.append(model.legend.to_code(slab.index)[None])
-            if chances:
+            if chances and slab.probability is not None:
                 scaled = np.round(slab.probability * PROBABILITY_STEPS).astype(np.uint8)
                 chances.append(np.where(slab.valid, scaled, IGNORE).astype(np.uint8))
     return Path(out)
@@ -140,8 +141,13 @@ def network_predict(model: TrainedModel, device: torch.device) -> Predict:
     network = model.network.to(device).to(memory_format=torch.channels_last).eval()
 
     def predict(image: Tensor, valid: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits: Tensor = network(image.contiguous(memory_format=torch.channels_last), valid)
+        try:
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                logits: Tensor = network(image.contiguous(memory_format=torch.channels_last), valid)
+        except torch.OutOfMemoryError as error:
+            raise OptionError(
+                f"The GPU's memory is too small for {len(image)} tiles at a time. Lower batch_size (--batch-size)."
+            ) from error
         return logits.float()
 
     return predict
@@ -157,51 +163,42 @@ def predict_slabs(
     normalization: Normalization,
     batch_size: int,
     device: torch.device,
+    probabilities: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Slab]:
-    """The map from top to bottom."""
-    canvas = Canvas(plan, classes, device)
-    tiles = read_ahead(scene, plan, depth=2 * batch_size)
-    done = 0
-    while batch := list(islice(tiles, batch_size)):
-        chances = _predict_batch(batch, predict, normalization, batch_size, device)
-        for (window, patch), chance in zip(batch, chances, strict=True):
-            yield from canvas.up_to(window.row)
-            canvas.add(window, patch.valid, chance)
-            done += 1
-        if progress:
-            progress(done, len(plan))
+    """The map from top to bottom; tiles without a valid pixel are not computed."""
+    canvas, total = Canvas(plan, classes, device, probabilities=probabilities), len(plan)
+    with closing(read_ahead(scene, plan, depth=2 * batch_size)) as tiles:
+        worth = ((done, tile) for done, tile in enumerate(tiles, 1) if tile[1].valid.any())
+        while batch := list(islice(worth, batch_size)):
+            chances = _predict_batch([patch for _, (_, patch) in batch], predict, normalization, batch_size, device)
+            for (_, (window, patch)), chance in zip(batch, chances, strict=True):
+                yield from canvas.up_to(window.row)
+                canvas.add(window, patch.valid, chance)
+            if progress:
+                progress(batch[-1][0], total)
     yield from canvas.up_to(plan.height)
+    if progress:
+        progress(total, total)
 
 
 def _predict_batch(
-    batch: Sequence[tuple[Window, Patch]],
-    predict: Predict,
-    normalization: Normalization,
-    batch_size: int,
-    device: torch.device,
-) -> list[Tensor | None]:
-    """Probabilities, (classes, s, s), of each tile; None for one with no valid pixel.
+    patches: Sequence[Patch], predict: Predict, normalization: Normalization, batch_size: int, device: torch.device
+) -> Tensor:
+    """(patches, classes, s, s) probabilities.
 
     The batch always has the same shape, padded with nothing, so that a tile's result does not depend on its place.
     """
-    seen = [i for i, (_, patch) in enumerate(batch) if patch.valid.any()]
-    out: list[Tensor | None] = [None] * len(batch)
-    if not seen:
-        return out
-    size, bands = batch[0][1].valid.shape[0], len(batch[0][1].data)
+    bands, size, _ = patches[0].data.shape
     image = np.zeros((batch_size, bands, size, size), np.float32)
     valid = np.zeros((batch_size, 1, size, size), np.float32)
-    for slot, i in enumerate(seen):
-        patch = batch[i][1]
+    for slot, patch in enumerate(patches):
         image[slot], valid[slot, 0] = normalization(patch.data, patch.valid), patch.valid
     logits = predict(torch.from_numpy(image).to(device), torch.from_numpy(valid).to(device))
-    for slot, i in enumerate(seen):
-        out[i] = logits[slot].softmax(dim=0)
-    return out
+    return logits[: len(patches)].softmax(dim=1)
 
 
-def read_ahead(scene: Scene, plan: TilePlan, *, depth: int) -> Iterator[tuple[Window, Patch]]:
+def read_ahead(scene: Scene, plan: TilePlan, *, depth: int) -> Generator[tuple[Window, Patch], None, None]:
     """Every tile of the plan, in order, read by another thread up to `depth` tiles ahead."""
     windows = (window for row in plan.rows for window in plan.windows(row))
     waiting: deque[tuple[Window, Future[Patch]]] = deque()
@@ -222,44 +219,39 @@ def read_ahead(scene: Scene, plan: TilePlan, *, depth: int) -> Iterator[tuple[Wi
 class Canvas:
     """The rows of a map that later tiles may still touch: weighted sums of probabilities, and of weights."""
 
-    def __init__(self, plan: TilePlan, classes: int, device: torch.device) -> None:
-        self.plan, self.row = plan, 0
-        rows = min(plan.size, plan.height)
-        self.sum = torch.zeros(classes, rows, plan.width, device=device)
-        self.mass = torch.zeros(rows, plan.width, device=device)
-        self.valid = np.zeros((rows, plan.width), bool)
+    def __init__(self, plan: TilePlan, classes: int, device: torch.device, *, probabilities: bool = False) -> None:
+        """`probabilities`: True if slabs shall carry them, not only the likeliest class."""
+        self.plan, self.row, self.probabilities = plan, 0, probabilities
+        self.rows = min(plan.size, plan.height)
+        self.sum = torch.zeros(classes, self.rows, plan.width, device=device)
+        self.mass = torch.zeros(1, self.rows, plan.width, device=device)
+        self.valid = torch.zeros(1, self.rows, plan.width, dtype=torch.bool)
         self.weights = torch.from_numpy(plan.weights()).to(device)
 
-    def add(self, window: Window, valid: NDArray[np.bool_], chance: Tensor | None) -> None:
-        """Adds a tile whose first row is the canvas's; None counts nothing."""
-        part = window.intersect(Window(0, self.row, self.plan.width, self.sum.shape[1]))
-        height, width = part.height, part.width
-        cols = slice(part.col, part.col_stop)
-        if chance is None:
-            return
-        weights = self.weights[:height, :width]
-        self.sum[:, :height, cols] += chance[:, :height, :width] * weights
-        self.mass[:height, cols] += weights
-        self.valid[:height, cols] |= valid[:height, :width]
+    def add(self, window: Window, valid: NDArray[np.bool_], chance: Tensor) -> None:
+        """Adds a tile, (classes, s, s), whose first row is the canvas's."""
+        part = window.intersect(Window(0, self.row, self.plan.width, self.rows))
+        inside, place = part.slices(window), (slice(None), slice(part.height), slice(part.col, part.col_stop))
+        weights = self.weights[inside]
+        self.sum[place].addcmul_(chance[:, *inside], weights)
+        self.mass[place] += weights
+        self.valid[place] = torch.from_numpy(valid[inside])
 
     def up_to(self, row: int) -> Iterator[Slab]:
-        """Gives out the rows above `row` and makes room below."""
-        count = row - self.row
-        if count <= 0:
-            return
-        yield self._finish(count)
-        keep = self.sum.shape[1] - count
-        for store in (self.sum, self.mass):
-            rows = store.ndim - 2
-            rest = store.narrow(rows, count, keep).clone()
-            store.zero_()
-            store.narrow(rows, 0, keep).copy_(rest)
-        self.valid = np.concatenate([self.valid[count:], np.zeros_like(self.valid[:count])])
-        self.row = row
+        """Gives out the rows above `row`, at most a canvas of them at a time, and makes room below."""
+        while (count := min(row - self.row, self.rows)) > 0:
+            yield self._finish(count)
+            keep = self.rows - count
+            for store in (self.sum, self.mass, self.valid):
+                store[:, :keep] = store[:, count:].clone()
+                store[:, keep:] = 0
+            self.row += count
 
     def _finish(self, count: int) -> Slab:
-        mass = self.mass[:count].clamp_min(torch.finfo(torch.float32).tiny)
-        chance = self.sum[:, :count] / mass
-        index = chance.max(dim=0).indices.to(torch.uint8).cpu().numpy()
-        valid = self.valid[:count]
-        return Slab(np.where(valid, index, IGNORE).astype(np.uint8), chance.cpu().numpy(), valid.copy())
+        sums, valid = self.sum[:, :count], self.valid[0, :count].numpy().copy()
+        index = sums.max(dim=0).indices.to(torch.uint8).cpu().numpy()
+        index[~valid] = IGNORE
+        if not self.probabilities:
+            return Slab(index, None, valid)
+        mass = self.mass[:, :count].clamp_min(torch.finfo(torch.float32).tiny)
+        return Slab(index, (sums / mass).cpu().numpy(), valid)

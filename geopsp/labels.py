@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +19,9 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.features import rasterize
 from rasterio.warp import transform_bounds
+from shapely.geometry import mapping
 
-from geopsp.errors import InputNotFoundError, LabelError, OptionError
+from geopsp.errors import GeopspError, InputNotFoundError, LabelError, OptionError
 from geopsp.grid import Grid
 from geopsp.legend import BACKGROUND, IGNORE, Legend
 from geopsp.scene import Scene, describe, read_legend
@@ -103,10 +106,13 @@ class PolygonLabels:
         if not len(hits):
             codes = np.full((grid.height, grid.width), fill, np.uint8)
             return Burned(codes, np.zeros(codes.shape, bool))
-        shapes = list(zip(geometries, self.codes[hits].tolist(), strict=True))
+        shapes = [(mapping(shape), int(code)) for shape, code in zip(geometries, self.codes[hits], strict=True)]
         codes = self._rasterize(shapes, grid, fill)
-        below = codes if len(shapes) == 1 else self._rasterize(shapes[::-1], grid, fill)
-        return Burned(codes, codes != below)
+        if len(np.unique(self.codes[hits])) == 1:
+            return Burned(codes, np.zeros(codes.shape, bool))
+        by_code = sorted(shapes, key=itemgetter(1))
+        highest, lowest = (self._rasterize(part, grid, fill) for part in (by_code, by_code[::-1]))
+        return Burned(codes, highest != lowest)
 
     def _rasterize(self, shapes: list[tuple[Any, int]], grid: Grid, fill: int) -> NDArray[np.uint8]:
         burned: NDArray[np.uint8] = rasterize(
@@ -231,20 +237,29 @@ def read_vector(
         name, _, layer = str(labels).partition(LAYER)
         if not Path(name).exists():
             raise InputNotFoundError(f"No such file: {name}. Check the path of the labels.")
-        if Path(name).suffix.lower() == ".parquet":
-            frame, source = gpd.read_parquet(name), name
-        else:
-            layer = _choose_layer(name, layer, field_wanted, layer_wanted)
-            source = f"{name} (layer {layer})"
-            try:
-                frame = pyogrio.read_dataframe(name, layer=layer)
-            except pyogrio.errors.DataSourceError as error:
-                raise LabelError(f"{source} cannot be read ({error}). Repair or export it again.") from error
-    if not isinstance(frame, gpd.GeoDataFrame) or not len(frame):
+        frame, source = _read_file(name, layer, field_wanted, layer_wanted)
+    if not isinstance(frame, gpd.GeoDataFrame) or frame.active_geometry_name is None or not len(frame):
         raise LabelError(f"{source} holds no polygons; needed at least one.")
     if frame.crs is None:
         raise LabelError(f"{source} has no CRS (coordinate reference system). Assign the right one first.")
     return frame, source
+
+
+def _read_file(
+    name: str, layer: str, field_wanted: str | None, layer_wanted: str | None
+) -> tuple[gpd.GeoDataFrame, str]:
+    source = name
+    try:
+        if Path(name).suffix.lower() == ".parquet":
+            return gpd.read_parquet(name), source
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # measures are lost: only the area counts
+            layer = _choose_layer(name, layer, field_wanted, layer_wanted)
+            source = f"{name} (layer {layer})"
+            return pyogrio.read_dataframe(name, layer=layer), source
+    except GeopspError:
+        raise
+    except (RuntimeError, ValueError, OSError, shapely.errors.ShapelyError) as error:
+        raise LabelError(f"{source} cannot be read as polygons ({error}). Repair or export it again.") from error
 
 
 def _choose_layer(path: str, layer: str, field_wanted: str | None, layer_wanted: str | None) -> str:
@@ -325,14 +340,14 @@ def _class_table(name: str, values: pd.Series, background: Background) -> tuple[
         codes = values.to_numpy().astype(np.uint8)
         names = {int(code): BACKGROUND if code == 0 else f"class {code}" for code in np.unique(codes)}
     else:
-        found, numbers = np.unique(values.astype(str).to_numpy(dtype=str), return_inverse=True)
+        found, numbers = np.unique(values.to_numpy(), return_inverse=True)
         if len(found) > MAX_CLASSES:
             raise LabelError(
                 f"The field {name!r} holds {len(found)} classes; at most {MAX_CLASSES} fit. Is it the right field?"
             )
         codes = (numbers + 1).astype(np.uint8)
-        names = {i: str(text) for i, text in enumerate(found, start=1)}
-        if background == "class" and BACKGROUND in names.values():
+        names = {i: text if isinstance(text, str) else f"{text:.15g}" for i, text in enumerate(found, start=1)}
+        if background == "class" and BACKGROUND in map(str.lower, names.values()):
             codes, names = _merge_background(codes, names)
     if background == "class":
         names = {0: BACKGROUND, **names}
@@ -346,7 +361,7 @@ def _are_codes(values: pd.Series) -> bool:
 
 def _merge_background(codes: NDArray[np.uint8], names: dict[int, str]) -> tuple[NDArray[np.uint8], dict[int, str]]:
     """Polygons that are called background become class 0; the others are numbered anew from 1."""
-    old = next(code for code, text in names.items() if text == BACKGROUND)
+    old = next(code for code, text in names.items() if text.lower() == BACKGROUND)
     rest = [code for code in names if code != old]
     table = np.zeros(256, np.uint8)
     table[rest] = np.arange(1, len(rest) + 1)
@@ -411,6 +426,8 @@ class Area:
         shapes, hits = self.polygons.hits(grid)
         if not len(hits):
             return np.zeros((grid.height, grid.width), bool)
+        if shapely.covers(shapes, shapely.polygons(grid.corners())).any():
+            return np.ones((grid.height, grid.width), bool)
         out_shape = (grid.height, grid.width)
         burned = rasterize(list(shapes), out_shape=out_shape, transform=grid.transform, fill=0, dtype="uint8")
         return np.asarray(burned, bool)

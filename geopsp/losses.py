@@ -50,6 +50,8 @@ def balance(pixels: Tensor) -> Tensor:
     """(classes,) weights with mean 1 over the pixels: one over the root of the counts, at most 10 to 1; absent: 0."""
     pixels = pixels.double()
     present = pixels > 0
+    if not present.any():
+        return torch.zeros_like(pixels).float()
     raw = torch.where(present, pixels.clamp_min(1).rsqrt(), 0)
     raw = torch.where(present, raw.clamp_max(raw[present].min() * WEIGHT_CAP), 0)
     return (raw * pixels.sum() / (raw * pixels).sum()).float()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from geopsp.errors import OutputError
+from geopsp.errors import GeopspError, OutputError
 
 
 def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
@@ -37,26 +37,43 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def whole(path: str | Path, *, overwrite: bool = False, folder: bool = False) -> Iterator[Path]:
+def whole(
+    path: str | Path, *, overwrite: bool = False, folder: bool = False, mark: str | None = None
+) -> Iterator[Path]:
     """A temporary place of the same ending beside `path`, which takes its name when the block ends without error.
 
     Args:
         path: Where the file or folder shall appear.
         overwrite: True if it may replace what is there.
         folder: True to make the temporary place a folder.
+        mark: The file by which a folder is known as one of ours; a folder without it is not replaced unless empty.
 
     Raises:
-        OutputError: as `check_output`, or if the disk is full.
+        OutputError: as `check_output`, if something else than our own output would be lost, or if writing fails.
     """
     path = check_output(path, overwrite=overwrite)
+    _require_ours(path, folder=folder, mark=mark)
     partial = path.with_name(f".partial-{path.name}")
-    _remove(partial)
     try:
+        _remove(partial)
         if folder:
             partial.mkdir()
         yield partial
         if path.is_dir():
             _remove(path)
         partial.replace(path)
+    except GeopspError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error}). Is the disk full, or the place read-only?") from error
     finally:
         _remove(partial)
+
+
+def _require_ours(path: Path, *, folder: bool, mark: str | None) -> None:
+    if not path.is_dir():
+        return
+    if not folder:
+        raise OutputError(f"{path} is a folder; needed the name of a file. Choose another name.")
+    if mark is not None and any(path.iterdir()) and not (path / mark).exists():
+        raise OutputError(f"{path} holds other things, not {mark}, so it is not replaced. Choose another name.")

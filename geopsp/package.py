@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from geopsp.dataset import Normalization
@@ -29,6 +30,11 @@ from geopsp.stats import BandStats
 MANIFEST = "model.json"
 WEIGHTS = "weights.safetensors"
 VERSION = 1
+
+INCONSISTENT = (
+    GeopspError, SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError
+)  # fmt: skip
+"""What reading a manifest raises whose parts are missing, of another type, or at odds with each other."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,10 +75,11 @@ def save_package(model: TrainedModel, folder: str | Path, *, overwrite: bool = F
     Raises:
         OutputError: if it exists and `overwrite` is False, or cannot be written.
     """
-    with whole(folder, overwrite=overwrite, folder=True) as partial:
+    with whole(folder, overwrite=overwrite, folder=True, mark=MANIFEST) as partial:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
         save_file(state, partial / WEIGHTS)
         manifest = _manifest(model, _checksum(partial / WEIGHTS))
+        manifest["manifest_sha256"] = _seal(manifest)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=True), encoding="utf-8")
     return Path(folder)
 
@@ -104,6 +111,12 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """Checksum of what a manifest says, however it is laid out."""
+    said = {name: value for name, value in manifest.items() if name != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
 def load_package(folder: str | Path) -> TrainedModel:
     """The model that was saved, in evaluation mode, on the CPU.
 
@@ -121,10 +134,9 @@ def load_package(folder: str | Path) -> TrainedModel:
     try:
         model = _model_of(manifest)
         model.network.load_state_dict(load_file(weights))
-    except GeopspError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise PackageError(f"{folder / MANIFEST} was changed or damaged ({error}). Copy the folder again.") from error
+    except INCONSISTENT as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PackageError(f"{folder / MANIFEST} does not fit this geopsp ({what}). Upgrade.") from error
     model.network.eval()
     return model
 
@@ -150,17 +162,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise PackageError(
             f"{folder} holds a model of version {manifest.get('version')}; this geopsp reads {VERSION}. Upgrade."
         )
+    if manifest.get("manifest_sha256") != _seal(manifest):
+        raise PackageError(f"{folder / MANIFEST} was changed: its checksum differs. Copy the folder again, whole.")
     return manifest
 
 
 def _model_of(manifest: Mapping[str, Any]) -> TrainedModel:
     spec = ModelSpec.from_json(manifest["architecture"])
+    legend, bands = Legend.from_json(manifest["classes"]), tuple(manifest["bands"])
+    statistics = BandStats.from_json(manifest["statistics"])
+    found = (len(legend), len(bands), len(statistics.mean), len(statistics.m2))
+    if found != (spec.classes, spec.bands, spec.bands, spec.bands):
+        raise ValueError(f"{found} classes, bands, means and spreads do not suit {spec}")
     return TrainedModel(
         spec=spec,
         network=build(spec),
-        legend=Legend.from_json(manifest["classes"]),
-        bands=tuple(manifest["bands"]),
-        statistics=BandStats.from_json(manifest["statistics"]),
+        legend=legend,
+        bands=bands,
+        statistics=statistics,
         dtype=str(manifest["dtype"]),
         tile_size=int(manifest["tile_size"]),
         cell_size=(float(manifest["cell_size"][0]), float(manifest["cell_size"][1])),

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch as Swatch
 from numpy.typing import NDArray
 
-from geopsp.data import TrainingData
-from geopsp.dataset import Sample
+from geopsp.dataset import ChipDataset, Sample, WholeChipDataset
 from geopsp.grid import Window
 from geopsp.legend import IGNORE, Legend
 from geopsp.models.build import pick_device
@@ -73,36 +72,36 @@ def _numpy(sample: Sample) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.
 
 
 def show_batch(
-    data: TrainingData, *, rows: int = 3, alpha: float = 0.5, rgb_bands: Sequence[str | int] | None = None
+    dataset: ChipDataset, *, seed: int, rows: int, alpha: float, rgb_bands: Sequence[str | int] | None
 ) -> Figure:
     """Training chips after augmentation, each beside its labels."""
-    dataset, positions = data.train_ds, rgb_positions(data.chips.bands, rgb_bands)
+    legend, positions = dataset.chips.legend, rgb_positions(dataset.chips.bands, rgb_bands)
     count = min(rows * 3, len(dataset))
     figure, axes = plt.subplots(
         -(-count // 3), 6, figsize=(12, 2.2 * -(-count // 3) + 0.6), layout="constrained", squeeze=False
     )
-    order = np.random.default_rng(data.seed).permutation(len(dataset))[:count]
+    order = np.random.default_rng(seed).permutation(len(dataset))[:count]
     for place, item in zip(axes.reshape(-1, 2), order, strict=False):
         image, valid, label = _numpy(dataset[int(item)])
         shown = picture(image, valid, positions)
         _panel(place[0], "image", shown)
-        _panel(place[1], "labels", shown, paint(label, data.legend), alpha=max(alpha, 0.1))
+        _panel(place[1], "labels", shown, paint(label, legend), alpha=alpha)
     for place in axes.reshape(-1)[2 * count :]:
         place.set_axis_off()
-    _add_legend(figure, data.legend)
+    _add_legend(figure, legend)
     return figure
 
 
 @torch.inference_mode()
 def show_results(
-    model: TrainedModel, data: TrainingData, *, rows: int = 3, alpha: float = 0.5, device: str | None = None
+    model: TrainedModel, dataset: WholeChipDataset, *, seed: int, rows: int, alpha: float, device: str | None
 ) -> Figure:
     """Validation chips: image, truth, what the model finds."""
-    dataset, positions = data.valid_ds, rgb_positions(data.chips.bands)
+    positions = rgb_positions(model.bands)
     count, where = min(rows, len(dataset)), pick_device(device)
     network = model.network.to(where).eval()
     figure, axes = plt.subplots(count, 3, figsize=(8, 2.7 * count + 0.6), layout="constrained", squeeze=False)
-    order = np.random.default_rng(data.seed).permutation(len(dataset))[:count]
+    order = np.random.default_rng(seed).permutation(len(dataset))[:count]
     for place, item in zip(axes, order, strict=True):
         sample = dataset[int(item)]
         logits = network(sample.image[None].to(where), sample.valid[None].to(where))
@@ -110,11 +109,11 @@ def show_results(
         image, valid, label = _numpy(sample)
         shown = picture(image, valid, positions)
         _panel(place[0], "image", shown)
-        _panel(place[1], "truth", shown, paint(label, data.legend), alpha=alpha)
+        _panel(place[1], "truth", shown, paint(label, model.legend), alpha=alpha)
         _panel(
-            place[2], "found", shown, paint(np.where(valid, found, IGNORE).astype(np.uint8), data.legend), alpha=alpha
+            place[2], "found", shown, paint(np.where(valid, found, IGNORE).astype(np.uint8), model.legend), alpha=alpha
         )
-    _add_legend(figure, data.legend)
+    _add_legend(figure, model.legend)
     network.cpu()
     return figure
 

@@ -9,6 +9,8 @@ import glob
 import json
 import os
 import threading
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +19,9 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import calculate_default_transform
 from rasterio.windows import Window as RioWindow
@@ -101,7 +104,8 @@ def open_raster(path: str | Path) -> rasterio.DatasetReader:
     if not Path(path).exists():
         raise InputNotFoundError(f"No such file: {path}. Check the path.")
     try:
-        return rasterio.open(path)
+        with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):  # `describe` refuses these
+            return rasterio.open(path)
     except RasterioIOError as error:
         raise RasterError(f"{path} cannot be read as a raster ({error}); needed e.g. a GeoTIFF.") from error
 
@@ -115,27 +119,49 @@ def describe(path: str | Path, *, needs_crs: bool = True) -> Source:
     """
     with open_raster(path) as dataset:
         if not dataset.count:
-            parts = f" It holds {len(dataset.subdatasets)} subdatasets: name one." if dataset.subdatasets else ""
+            parts = f" It holds {len(dataset.subdatasets)} subdatasets: extract one." if dataset.subdatasets else ""
             raise RasterError(f"{path} holds no band of its own.{parts}")
-        if dataset.dtypes[0].startswith("complex"):
-            raise RasterError(f"{path} holds {dataset.dtypes[0]} pixels; needed integers or floats. Convert it first.")
-        if needs_crs and not dataset.crs:
-            raise GridError(f"{path} has no CRS (coordinate reference system). Assign one, e.g. gdal_edit.py -a_srs.")
-        if needs_crs and dataset.transform.is_identity:
-            raise GridError(
-                f"{path} has no georeference (ground control points or RPCs only). Warp it first, e.g. with gdalwarp."
+        keep = [i for i in dataset.indexes if i != _alpha_band(dataset)] or list(dataset.indexes)
+        kinds = sorted({dataset.dtypes[i - 1] for i in keep})
+        if len(kinds) > 1 or kinds[0].startswith("complex"):
+            raise RasterError(
+                f"{path} holds {' and '.join(kinds)} pixels; needed integers or floats, of one type. Convert it first."
             )
+        if needs_crs:
+            _require_georeference(path, dataset)
         if dataset.transform.is_degenerate:
             raise GridError(f"{path} has a degenerate transform {tuple(dataset.transform)[:6]}; pixels have no area.")
-        keep = [i for i, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind != ColorInterp.alpha]
-        names = tuple(_band_name(dataset, i) for i in keep)
         grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
-        return Source(str(path), grid, names, tuple(keep), dataset.dtypes[keep[0] - 1], dataset.nodatavals[keep[0] - 1])
+        names, nodata = _band_names(dataset, keep), dataset.nodatavals[keep[0] - 1]
+        return Source(str(path), grid, names, tuple(keep), kinds[0], nodata)
 
 
-def _band_name(dataset: rasterio.DatasetReader, index: int) -> str:
-    text = dataset.descriptions[index - 1] or NAMED_BANDS.get(dataset.colorinterp[index - 1]) or f"band_{index}"
-    return str(text).strip()
+def _require_georeference(path: str | Path, dataset: rasterio.DatasetReader) -> None:
+    points = len(dataset.gcps[0])
+    if dataset.transform.is_identity and (points or dataset.rpcs):
+        found = f"{points} ground control points" if points else "RPCs (rational polynomial coefficients)"
+        raise GridError(f"{path} is placed by {found} only; needed a CRS and a transform. Warp it, e.g. with gdalwarp.")
+    if not dataset.crs:
+        raise GridError(f"{path} has no CRS (coordinate reference system). Assign one, e.g. gdal_edit.py -a_srs.")
+    if dataset.transform.is_identity:
+        raise GridError(f"{path} has a CRS but no georeference. Assign its bounds, e.g. gdal_edit.py -a_ullr.")
+
+
+def _alpha_band(dataset: Any) -> int | None:
+    """The number of the alpha band, from 1; GDAL marks the fourth of four byte bands so, even one described as "nir"."""
+    for index, kind, text in zip(dataset.indexes, dataset.colorinterp, dataset.descriptions, strict=True):
+        if kind == ColorInterp.alpha and (not text or "alpha" in text.lower()):
+            return int(index)
+    return None
+
+
+def _band_names(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> tuple[str, ...]:
+    """Descriptions, else colours; a name that several bands bear tells nothing, and gives way to the number."""
+    texts = {
+        i: (dataset.descriptions[i - 1] or NAMED_BANDS.get(dataset.colorinterp[i - 1]) or "").strip() for i in indexes
+    }
+    borne = Counter(text.lower() for text in texts.values())
+    return tuple(text if text and borne[text.lower()] == 1 else f"band_{i}" for i, text in texts.items())
 
 
 def is_named(bands: Sequence[str]) -> bool:
@@ -144,17 +170,19 @@ def is_named(bands: Sequence[str]) -> bool:
 
 
 def match_bands(wanted: Sequence[str | int], found: Sequence[str], *, where: str) -> tuple[int, ...]:
-    """Positions, from 0, of the wanted bands among those found: by name where both sides have names, else by number.
+    """Positions, from 0, of the wanted bands among those found.
+
+    By number (3, or "band_3"), else by name; names asked of a raster that has none are taken in the order given.
 
     Raises:
         BandError: if one is missing.
     """
-    by_name = {name.lower(): i for i, name in enumerate(found)}
-    numbers_only = all(isinstance(w, int) for w in wanted)
-    if not numbers_only and not (is_named(found) and is_named([str(w) for w in wanted])):
+    texts = [w for w in wanted if isinstance(w, str)]
+    if len(texts) == len(wanted) and is_named(texts) and not is_named(found):
         if len(wanted) > len(found):
-            raise BandError(f"{where} has {len(found)} bands; needed {len(wanted)}: {', '.join(map(str, wanted))}.")
+            raise BandError(f"{where} has {len(found)} bands; needed {len(wanted)}: {', '.join(texts)}.")
         return tuple(range(len(wanted)))
+    by_name = {f"band_{i}": i - 1 for i in range(1, len(found) + 1)} | {name.lower(): i for i, name in enumerate(found)}
     positions = [w - 1 if isinstance(w, int) else by_name.get(w.lower(), -1) for w in wanted]
     missing = [str(w) for w, i in zip(wanted, positions, strict=True) if not 0 <= i < len(found)]
     if missing:
@@ -172,9 +200,12 @@ def _on_lattice(source: Source, lattice: Grid) -> Source:
     step_x, step_y = lattice.transform.a, lattice.transform.e
     if lattice.transform.b or lattice.transform.d:
         raise GridError(f"{source.path} must be warped onto a rotated grid, {lattice!r}. Warp the first north-up.")
-    transform, width, height = calculate_default_transform(
-        source.grid.crs, lattice.crs, source.grid.width, source.grid.height, *source.grid.bounds()
-    )
+    try:
+        transform, width, height = calculate_default_transform(
+            source.grid.crs, lattice.crs, source.grid.width, source.grid.height, *source.grid.bounds()
+        )
+    except (RasterioError, CRSError, CPLE_BaseError) as error:
+        raise GridError(f"{source.path}, {source.grid!r}, cannot be warped onto {lattice!r} ({error}).") from error
     left, bottom, right, top = Grid(lattice.crs, transform, width, height).bounds()
     cols = sorted(((left - lattice.transform.c) / step_x, (right - lattice.transform.c) / step_x))
     rows = sorted(((bottom - lattice.transform.f) / step_y, (top - lattice.transform.f) / step_y))
@@ -301,16 +332,8 @@ class Scene:
         if not source.warped:
             return dataset
         grid = source.grid
-        has_mask = source.nodata is not None or len(source.indexes) < dataset.count
-        return WarpedVRT(
-            dataset,
-            crs=grid.crs,
-            transform=grid.transform,
-            width=grid.width,
-            height=grid.height,
-            resampling=self.resampling,
-            add_alpha=not has_mask,
-        )
+        place = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
+        return WarpedVRT(dataset, **place, resampling=self.resampling, **_warped_validity(dataset, source))
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("sources", "grid", "bands", "notes", "resampling", "_positions")
@@ -342,13 +365,36 @@ def _validity(dataset: Any, data: NDArray[Any], indexes: Sequence[int], area: Ri
 
     A nodata value of 0 in an integer raster counts only where all bands are 0: in one band alone it is a dark pixel.
     """
-    flags = dataset.mask_flag_enums[indexes[0] - 1]
     valid = np.ones(data.shape[1:], bool)
-    if MaskFlags.per_dataset in flags or MaskFlags.alpha in flags:
+    alpha = _alpha_band(dataset)
+    if alpha is not None:
+        valid &= dataset.read(alpha, window=area) > 0
+    elif _has_mask(dataset):
         valid &= dataset.read_masks(indexes[0], window=area) > 0
     if data.dtype.kind == "f":
         valid &= np.isfinite(data).all(axis=0)
-    for nodata in {dataset.nodatavals[i - 1] for i in indexes} - {None}:
-        hit = data == nodata
-        valid &= ~(hit.all(axis=0) if nodata == 0 and data.dtype.kind in "iu" else hit.any(axis=0))
+    nodata = [dataset.nodatavals[i - 1] for i in indexes]
+    hits = [band == value for band, value in zip(data, nodata, strict=True) if value is not None]
+    if hits:
+        dark = data.dtype.kind in "iu" and set(nodata) == {0}
+        valid &= ~(np.logical_and if dark else np.logical_or).reduce(hits)
     return valid
+
+
+def _has_mask(dataset: Any) -> bool:
+    flags = dataset.mask_flag_enums[0]
+    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+
+def _warped_validity(dataset: Any, source: Source) -> dict[str, Any]:
+    """How a warp carries validity along: by alpha if the file has it or a mask, else by nodata; NaN in floats."""
+    if _alpha_band(dataset) is not None:
+        return {}
+    if ColorInterp.alpha in dataset.colorinterp:  # not meant so: no alpha is read (-1), and nothing is where all is 0
+        nodata = source.nodata or 0
+        return {"src_alpha": -1, "src_nodata": nodata, "nodata": nodata}
+    if _has_mask(dataset):
+        return {"add_alpha": True, "src_nodata": None}
+    if source.nodata is not None:
+        return {}
+    return {"src_nodata": np.nan, "nodata": np.nan} if source.dtype.startswith("float") else {"add_alpha": True}

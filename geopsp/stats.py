@@ -42,12 +42,15 @@ class BandStats:
     @classmethod
     def of(cls, data: NDArray[Any], valid: NDArray[np.bool_]) -> BandStats:
         """Of one array, (bands, rows, cols), where `valid`, (rows, cols)."""
-        values = data[:, valid].astype(np.float64)
-        if not values.shape[1]:
+        found = np.compress(valid.ravel(), data.reshape(len(data), -1), axis=1)
+        if not found.shape[1]:
             return cls.none(len(data))
+        values = found.astype(np.float64)
         mean = values.mean(axis=1)
-        m2 = np.square(values - mean[:, None]).sum(axis=1)
-        return cls(values.shape[1], mean, m2, values.min(axis=1), values.max(axis=1))
+        values -= mean[:, None]
+        m2 = np.einsum("bp,bp->b", values, values)
+        low, high = found.min(axis=1).astype(np.float64), found.max(axis=1).astype(np.float64)
+        return cls(found.shape[1], mean, m2, low, high)
 
     def merge(self, other: BandStats) -> BandStats:
         """Of the pixels of both."""

@@ -38,7 +38,7 @@ def starts(length: int, *, size: int, overlap: int) -> list[int]:
 def ramp(size: int, overlap: int) -> NDArray[np.float32]:
     """(size,) weights, strictly positive: 1 in the middle, falling linearly over `overlap` pixels at either end."""
     distance = np.minimum(np.arange(size), np.arange(size)[::-1]).astype(np.float32)
-    weights: NDArray[np.float32] = np.minimum(1, (distance + 0.5) / max(overlap, 1)).astype(np.float32)
+    weights: NDArray[np.float32] = np.minimum(1, (distance + 0.5) / max(overlap, 0.5)).astype(np.float32)
     return weights
 
 

@@ -180,6 +180,7 @@ def fit(
             callbacks.append(best)
         trainer = _trainer(scratch, device, max_epochs=spec.epochs, callbacks=callbacks)
         say(f"Training for {spec.epochs} epochs of {len(train)} batches on {_words(trainer)}")
+        task.train()
         with _memory_errors():
             trainer.fit(task, train, valid)
         if spec.checkpoint and best.best_model_path:
@@ -208,11 +209,12 @@ def find_rate(
         task = SegmentationTask(network, legend, losses, weight, FitSpec(one_cycle=False))
         trainer = _trainer(scratch, device, max_epochs=-1, callbacks=[])
         say(f"Looking for a learning rate in {steps} steps on {_words(trainer)}")
+        task.train()
         with _memory_errors():
             found = Tuner(trainer).lr_find(
                 task, train, min_lr=FIND_LOW, max_lr=FIND_HIGH, num_training=steps, early_stop_threshold=4.0
             )
-        network.cpu()
+        network.cpu().eval()
         if found is None:
             raise TrainingError("The learning-rate search gave no result; pass lr yourself, e.g. 0.001.")
         rate = found.suggestion(skip_begin=min(10, steps // 4), skip_end=1)

@@ -18,7 +18,7 @@ MakeRaster = Callable[..., Path]
 
 @pytest.fixture
 def make_raster(tmp_path: Path) -> MakeRaster:
-    """A GeoTIFF: `make_raster("a.tif", data, origin=, cell=, crs=, names=, mask=, **profile)`; data is (bands, h, w)."""
+    """A GeoTIFF: `make_raster("a.tif", data, origin=, cell=, crs=, names=, mask=)`; data is (bands, h, w)."""
 
     def make(
         name: str = "image.tif",
@@ -59,7 +59,12 @@ def make_labels(tmp_path: Path) -> Callable[..., Path]:
     """A GeoPackage: `make_labels("l.gpkg", [geometry...], {"class": [...]}, crs=, layer=)`."""
 
     def make(
-        name: str, shapes: list[Any], columns: dict[str, list[Any]] | None = None, *, crs: str = "EPSG:32632", **options: Any
+        name: str,
+        shapes: list[Any],
+        columns: dict[str, list[Any]] | None = None,
+        *,
+        crs: str = "EPSG:32632",
+        **options: Any,
     ) -> Path:
         path = tmp_path / name
         gpd.GeoDataFrame(columns or {"id": range(len(shapes))}, geometry=shapes, crs=crs).to_file(path, **options)
@@ -71,3 +76,51 @@ def make_labels(tmp_path: Path) -> Callable[..., Path]:
 def square(left: float, top: float, side: float) -> shapely.Polygon:
     """A square by its upper left corner."""
     return shapely.box(left, top - side, left + side, top)
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A scene of two bands with three kinds of ground, its polygons, and chips of it.
+
+    Ground is told apart by level; discs of class `b` are bright in band 2 only.
+    """
+    folder = tmp_path_factory.mktemp("world")
+    rng = np.random.default_rng(3)
+    height, width, cell, left, top = 352, 416, 2.0, 601234.0, 5301717.0
+    centres = rng.uniform((20, 20), (width - 20, height - 20), (26, 2))
+    discs = [shapely.Point(left + x * cell, top - y * cell).buffer(9 * cell) for x, y in centres]
+    field = shapely.box(left, top - height * cell, left + 0.45 * width * cell, top)
+    transform = from_origin(left, top, cell, cell)
+    truth = rasterio.features.rasterize([(field, 1), *((d, 2) for d in discs)], (height, width), transform=transform)
+    data = rng.normal(1000, 60, (2, height, width))
+    data[0] += 400 * (truth == 1)
+    data[1] += 500 * (truth == 2)
+    data[:, :, -20:] = 0
+    with rasterio.open(
+        folder / "scene.tif", "w", driver="GTiff", dtype="uint16", count=2, height=height, width=width,
+        crs="EPSG:32632", transform=transform, nodata=0,
+    ) as dataset:  # fmt: skip
+        dataset.write(data.clip(0).astype("uint16"))
+        dataset.descriptions = ("red", "nir")
+    frame = gpd.GeoDataFrame({"kind": ["a"] + ["b"] * len(discs)}, geometry=[field, *discs], crs="EPSG:32632")
+    frame.to_crs("EPSG:4326").to_file(folder / "labels.gpkg", layer="kinds")
+    from geopsp import export_training_data
+
+    export_training_data(folder / "scene.tif", folder / "labels.gpkg", folder / "chips", "kind", 32)
+    return {
+        "folder": folder,
+        "scene": folder / "scene.tif",
+        "labels": folder / "labels.gpkg",
+        "chips": folder / "chips",
+    }
+
+
+@pytest.fixture(scope="session")
+def trained(small_world: dict[str, Path]) -> Path:
+    """The folder of a model that learned the small world."""
+    from geopsp import PSPNetClassifier, prepare_data
+
+    data = prepare_data(small_world["chips"], batch_size=8)
+    model = PSPNetClassifier(data, "resnet18", encoder_weights=None)
+    model.fit(5, 3e-3, monitor="valid_miou")
+    return model.save(small_world["folder"] / "model")

@@ -23,13 +23,26 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DEPTH = 5
 """Stages of every encoder here: maps at strides 2, 4, 8, 16 and 32 before dilation."""
 
+COLORS = {"red": 0, "green": 1, "blue": 2}
+"""Bands that pretrained filters know, and where."""
+
+UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, OSError
+)  # fmt: skip
+"""What loaders raise on files that do not hold named tensors and nothing else."""
+
 OFFLINE = "Pass encoder_weights=None to start from random weights, or the path of a local weight file."
 
 
 def supported_backbones() -> list[str]:
-    """Names that smp knows, ResNets first; `tu-NAME` names an encoder of timm."""
-    others = sorted(name for name in smp_encoders if name not in RESNETS and not name.startswith(("tu-", "timm-")))
-    return [*RESNETS, *others]
+    """Names of smp's encoders that can be dilated, ResNets first; `tu-NAME` names an encoder of timm."""
+    others = sorted(name for name in smp_encoders if name not in RESNETS and not name.startswith("timm-"))
+    return [*RESNETS, *filter(_can_dilate, others)]
+
+
+def _can_dilate(name: str) -> bool:
+    """False for encoders that override smp's dilation, which they do only to refuse it."""
+    return bool(smp_encoders[name]["encoder"].make_dilated is smp_encoders[RESNETS[0]]["encoder"].make_dilated)
 
 
 def build_encoder(name: str, *, bands: int, output_stride: int) -> nn.Module:
@@ -63,8 +76,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names
         encoder: As `build_encoder` made it.
         name: Its name.
         weights: "imagenet", or a local .safetensors or .pth file of the encoder's state.
-        band_names: In the order of the input; red, green and blue take the pretrained filters of that colour, any
-            other band takes their mean.
+        band_names: In the order of the input, see `adapt_stem`.
 
     Raises:
         ModelError: if the weights cannot be had or do not fit.
@@ -72,7 +84,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names
     state = _hub_state(name) if weights == "imagenet" else _file_state(Path(weights))
     own = encoder.state_dict()
     stem = next(key for key, value in own.items() if value.ndim == 4)
-    if stem in state and state[stem].shape[1] != own[stem].shape[1]:
+    if stem in state and state[stem].ndim == 4 and state[stem].shape[1] == len(COLORS):
         state[stem] = adapt_stem(state[stem], band_names)
     wanted = {key for key in own if not key.endswith("num_batches_tracked")}
     missing = sorted(wanted - state.keys())
@@ -89,28 +101,36 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names
 def adapt_stem(filters: torch.Tensor, band_names: tuple[str, ...]) -> torch.Tensor:
     """First-layer filters for these bands, (out, bands, k, k), from those for red, green and blue, (out, 3, k, k).
 
-    Scaled so that bands alike give the response that three such bands gave.
+    Red, green and blue take the filters of that colour, any other band their mean, scaled by 3 / bands so that the
+    response keeps its size. Three bands of which none is named for a colour are taken for red, green and blue.
     """
-    colors = {"red": 0, "green": 1, "blue": 2}
+    places = [COLORS.get(name.lower()) for name in band_names]
+    if len(places) == len(COLORS) and not any(place is not None for place in places):
+        return filters
     mean = filters.mean(dim=1)
-    parts = [filters[:, colors[b.lower()]] if b.lower() in colors else mean for b in band_names]
-    return torch.stack(parts, dim=1) * (filters.shape[1] / len(band_names))
+    parts = [mean if place is None else filters[:, place] for place in places]
+    return torch.stack(parts, dim=1) * (len(COLORS) / len(band_names))
 
 
 def _file_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a local file, without a prefix such as "encoder." that all of them share."""
-    if not path.exists():
+    """The tensors in a local file; of a whole network's, those of its encoder."""
+    if not path.is_file():
         raise ModelError(f"No weight file {path}; needed 'imagenet', or a .safetensors or .pth file.")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{path} cannot be read as weights ({error}); needed tensors only, no code.") from error
-    state = dict(state.get("state_dict", state))
-    inner = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
-    return inner or dict(state)
+        state = dict(state.get("state_dict", state))
+        tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+        inner = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
+    except UNREADABLE as error:
+        # torch's own message would advise to load the file with its code
+        kind = type(error).__name__
+        raise ModelError(
+            f"{path} cannot be read as weights ({kind}); needed a .safetensors or .pth file of named tensors, no code."
+        ) from error
+    return inner or tensors
 
 
 def _hub_state(name: str) -> dict[str, torch.Tensor]:
@@ -128,7 +148,7 @@ def _hub_state(name: str) -> dict[str, torch.Tensor]:
             _require_hub(name)
             path = hf_hub_download(**place)
         return load_file(path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"ImageNet weights for {name} cannot be downloaded ({error}). {OFFLINE}") from error
 
 

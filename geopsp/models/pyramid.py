@@ -58,8 +58,11 @@ class PyramidPooling(nn.Module):
 
     @staticmethod
     def _branch(channels: int, width: int, bins: int) -> nn.Sequential:
-        """BatchNorm over a single value a channel would fail at batch size 1, and give +-1 at 2: GroupNorm there."""
-        norm = nn.GroupNorm(math.gcd(32, width), width) if bins == 1 else nn.BatchNorm2d(width)
+        """BatchNorm over a single value a channel would fail at batch size 1, and give +-1 at 2: GroupNorm there.
+
+        Its groups have at least 8 channels, since of one or two little is left when their mean is taken away.
+        """
+        norm = nn.GroupNorm(math.gcd(32, width, max(1, width // 8)), width) if bins == 1 else nn.BatchNorm2d(width)
         return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), norm, nn.ReLU(inplace=True))
 
     def forward(self, features: Tensor, weight: Tensor) -> Tensor:

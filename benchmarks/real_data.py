@@ -1,0 +1,169 @@
+"""The whole job on real imagery, through the command line, beside a plain smp U-Net.
+
+    python benchmarks/real_data.py DATA [--minutes M] [--only buildings,dubai,landsat] [--work DIR]
+
+DATA holds folders `buildings`, `dubai` and `landsat_nc` (see docs/benchmarks.md). The U-Net is trained for as many
+seconds as geopsp's training took, on the same chips, with the same split, normalisation, augmentation and optimiser.
+Both start from the same encoder weights. Prints a table and, last, one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+from common import finish, lite0_weights, shell, table
+from safetensors.torch import load_file
+
+from geopsp import prepare_data
+from geopsp.chipset import ChipSet
+from geopsp.data import TrainingData, loader
+from geopsp.dataset import Normalization, WholeChipDataset
+from geopsp.losses import cross_entropy
+from geopsp.metrics import Confusion
+from geopsp.training import CLIP, WARMUP, WEIGHT_DECAY, evaluate
+
+BACKBONE = "tu-tf_efficientnet_lite0"
+BATCH, RATE = 8, 1e-3
+
+
+@dataclass(frozen=True)
+class Job:
+    """Images with their labels, each exported to its own folder, to train and to test on."""
+
+    name: str
+    train: tuple[tuple[Path, Path], ...]
+    test: tuple[tuple[Path, Path], ...]
+    size: int
+    epochs_a_minute: float
+    options: tuple[str, ...] = ()
+
+
+def jobs(data: Path) -> list[Job]:
+    """Splits: buildings and Dubai by scene; Landsat trains on hand-drawn polygons and is tested on the old map."""
+    area = {i: (data / f"buildings/area{i}.tif", data / f"buildings/area{i}_buildings.geojson") for i in (1, 4, 5)}
+    scene = {i: (data / f"dubai/scene{i}.tif", data / f"dubai/scene{i}_labels.tif") for i in (1, 3, 4, 6, 7, 8)}
+    landsat = (data / "landsat_nc/lsat7_2000.tif", data / "landsat_nc/landclass96.tif")
+    return [
+        Job("buildings", (area[1], area[4]), (area[5],), 256, 3, ("--min-labelled", "0.05")),
+        Job("dubai", tuple(scene[i] for i in (4, 6, 7, 8)), (scene[1], scene[3]), 256, 0.4),
+        Job("landsat", (landsat,), (landsat,), 64, 12),
+    ]
+
+
+def export(pairs: tuple[tuple[Path, Path], ...], job: Job, folder: Path) -> list[Path]:
+    out = []
+    for image, labels in pairs:
+        out.append(folder / image.stem)
+        if not out[-1].exists():
+            shell("chips", image, "--labels", labels, "--out", out[-1], "--size", job.size, *job.options)
+    return out
+
+
+def ours(job: Job, train: list[Path], folder: Path, minutes: float, weights: Path | None) -> tuple[Path, float]:
+    """The model folder, and the seconds that its epochs took."""
+    epochs = max(2, round(job.epochs_a_minute * minutes))
+    shell("train", *train, "--out", folder / "model", "--overwrite", "--backbone", BACKBONE, "--epochs", epochs,
+          "--lr", RATE, "--batch-size", BATCH, "--weights", weights or "none", "--monitor", "valid_miou")  # fmt: skip
+    history = json.loads((folder / "model" / "model.json").read_text())["history"]
+    return folder / "model", sum(row["seconds"] for row in history)
+
+
+def smp_unet(data: TrainingData, seconds: float, weights: Path | None) -> torch.nn.Module:
+    """smp's U-Net, trained for so many seconds by the same recipe."""
+    torch.manual_seed(0)
+    network = smp.Unet(BACKBONE, encoder_weights=None, in_channels=len(data.chips.bands), classes=data.c)
+    if weights:
+        network.encoder.load_state_dict(load_file(weights))
+    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+    start, share = time.perf_counter(), 0.0
+    network.train()
+    while share < 1:
+        for batch in data.train_dl:
+            rate = share / WARMUP if share < WARMUP else (1 + np.cos(np.pi * (share - WARMUP) / (1 - WARMUP))) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * max(rate, 0.04)
+            loss = cross_entropy(network(batch.image), batch.label)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+            optimizer.step()
+            share = (time.perf_counter() - start) / seconds
+            if share >= 1:
+                break
+    return network.eval()
+
+
+class ImageOnly(torch.nn.Module):
+    """Takes what `evaluate` gives, and shows the network the image alone."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        return self.network(image)
+
+
+def score(network: torch.nn.Module, data: TrainingData, test: list[Path]) -> Confusion:
+    chips = ChipSet.open(test)
+    rows = np.flatnonzero(chips.index["labelled"] > 0)
+    dataset = WholeChipDataset(chips, rows, Normalization.of(data.statistics), size=data.chip_size)
+    return evaluate(ImageOnly(network), loader(dataset, BATCH), data.legend)
+
+
+def run(job: Job, work: Path, minutes: float, weights: Path | None) -> list[list[object]]:
+    folder = work / job.name
+    train, test = export(job.train, job, folder / "train"), export(job.test, job, folder / "test")
+    model, seconds = ours(job, train, folder, minutes, weights if len_bands(train) == 3 else None)
+    scores = folder / "scores.json"
+    shell("evaluate", model, *test, "--json", scores, "--overwrite")
+    found = json.loads(scores.read_text())
+    image = job.test[0][0]
+    _, mapping = shell("predict", model, image, "--out", folder / "map.tif", "--polygons", folder / "map.gpkg", "--overwrite")
+    data = prepare_data(train, batch_size=BATCH)
+    peer = score(smp_unet(data, seconds, weights if len_bands(train) == 3 else None), data, test)
+    iou = [found["per_class"][name]["iou"] for name in data.classes]
+    return [
+        [job.name, "geopsp PSPNet", round(seconds), found["miou"], found["accuracy"], _classes(data.classes, iou), round(mapping)],
+        [job.name, "smp U-Net", round(seconds), peer.mean_iou(), peer.accuracy(), _classes(data.classes, peer.iou()), ""],
+    ]
+
+
+def len_bands(folders: list[Path]) -> int:
+    return len(ChipSet.open(folders).bands)
+
+
+def _classes(names: list[str], values: object) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in zip(names, values, strict=True))  # type: ignore[call-overload]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--minutes", type=float, default=3.0, help="training time aimed at for each job on 2 cores")
+    parser.add_argument("--only", default="buildings,dubai,landsat")
+    parser.add_argument("--work", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        work = options.work or Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        weights = lite0_weights(work)
+        rows = []
+        for job in jobs(options.data):
+            if job.name in options.only.split(","):
+                rows += run(job, work, options.minutes, weights)
+        print(f"\nEncoder weights: {'ImageNet (lite0)' if weights else 'none'}; 3-band jobs only")
+        print(table(["data", "network", "training s", "mIoU", "accuracy", "IoU by class", "map s"], rows))
+        finish({f"{row[0]}_{'ours' if 'geopsp' in str(row[1]) else 'smp'}_miou": row[3] for row in rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Every command, with good input and bad."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import geopandas as gpd
+import pytest
+import rasterio
+from click.testing import CliRunner
+
+from geopsp.cli import main
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def fails(*arguments, says):
+    """The command prints one line that says so, and exits with 2."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().splitlines()
+    last = lines[-1]
+    assert last.startswith("Error: "), result.stderr
+    assert says in last, last
+    assert "Traceback" not in result.output
+
+
+def test_the_whole_way(small_world, tmp_path):
+    chips, model, out = tmp_path / "chips", tmp_path / "model", tmp_path / "map.tif"
+    result = run("chips", small_world["scene"], "--labels", small_world["labels"], "--class-field", "kind",
+                 "--out", chips, "--size", 64, "--stride", 32)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "background" in result.stdout
+    result = run("train", chips, "--out", model, "--backbone", "resnet18", "--epochs", 1, "--lr", 1e-3, "--no-unet",
+                 "--pyramid-sizes", "1,2", "--pointrend", "--weights", "none", "--batch-size", 4)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "plain decoder, pyramid (1, 2), PointRend" in result.stdout
+    result = run("evaluate", model, chips, "--json", tmp_path / "scores.json")
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert f"mIoU {scores['miou']:.4f}" in result.stdout
+    result = run("predict", model, small_world["scene"], "--out", out, "--polygons", tmp_path / "map.gpkg",
+                 "--probabilities", tmp_path / "p.tif")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "CPU" in result.stderr or "GPU" in result.stderr
+    result = run("polygonize", out, "--out", tmp_path / "simple.parquet", "--simplify", 4, "--min-area", 100)
+    assert result.exit_code == 0, result.output
+    assert len(gpd.read_parquet(tmp_path / "simple.parquet")) <= len(gpd.read_file(tmp_path / "map.gpkg"))
+    for path, words in ((small_world["scene"], "EPSG:32632"), (chips, "chips of 64 x 64"), (model, "resnet18"),
+                        (out, "0 background, 1 a, 2 b")):  # fmt: skip
+        result = run("info", path)
+        assert result.exit_code == 0, result.output
+        assert words in result.stdout
+
+
+def test_help_names_every_command():
+    text = run("--help").output
+    for command in ("chips", "train", "evaluate", "predict", "polygonize", "info", "demo"):
+        assert command in text
+        assert run(command, "--help").exit_code == 0
+
+
+def test_bad_input_to_chips(small_world, make_raster, make_labels, tmp_path):
+    scene, labels, out = small_world["scene"], small_world["labels"], tmp_path / "chips"
+    fails("chips", tmp_path / "no.tif", "--labels", labels, "--out", out, says="No raster found")
+    fails("chips", labels, "--labels", labels, "--out", out, says="cannot be read as a raster")
+    fails("chips", scene, "--labels", tmp_path / "no.gpkg", "--out", out, says="No such file")
+    fails(
+        "chips",
+        scene,
+        "--labels",
+        labels,
+        "--class-field",
+        "sort",
+        "--out",
+        out,
+        says="has no field 'sort'; it has kind",
+    )
+    fails("chips", make_raster("bare.tif", crs=None), "--labels", labels, "--out", out, says="has no CRS")
+    fails("chips", make_raster("far.tif", origin=(701234.0, 5301717.0)), "--labels", labels, "--out", out,
+          says="miss the image by 99,")  # fmt: skip
+    fails("chips", scene, "--labels", labels, "--out", out, "--size", 8, says="tile_size is 8")
+    fails("chips", scene, "--labels", labels, "--out", small_world["chips"], says="exists already")
+    fails("chips", scene, "--labels", labels, "--out", labels / "chips", says="cannot be")
+    data = small_world["scene"].read_bytes()
+    (tmp_path / "cut.tif").write_bytes(data[: len(data) // 2])
+    fails("chips", tmp_path / "cut.tif", "--labels", labels, "--out", out, says="cut.tif cannot be read")
+    empty = make_labels("empty.gpkg", [], {"kind": []})
+    fails("chips", scene, "--labels", empty, "--out", out, says="no polygons")
+    assert not out.exists()
+
+
+def test_bad_input_to_train(small_world, tmp_path):
+    chips, out = small_world["chips"], tmp_path / "model"
+    fails("train", tmp_path / "nothing", "--out", out, says="No such folder")
+    (tmp_path / "empty").mkdir()
+    fails("train", tmp_path / "empty", "--out", out, says="not a finished chip folder")
+    half = shutil.copytree(chips, tmp_path / "half")
+    next((half / "images").glob("*.tif")).unlink()
+    fails("train", half, "--out", out, says="half-written")
+    fails("train", chips, "--out", out, "--backbone", "resnet19", says="resnet18")
+    fails("train", chips, "--out", out, "--chip-size", 33, says="chip_size is 33")
+    fails(
+        "train", chips, "--out", out, "--epochs", 0, "--weights", "none", "--backbone", "resnet18", says="epochs is 0"
+    )
+    fails("train", chips, "--out", small_world["scene"], says="exists already")
+    assert run("train", chips, "--out", out, "--pyramid-sizes", "a,b").exit_code == 2
+    assert not out.exists()
+
+
+def test_a_chip_size_that_the_network_cannot_take(small_world, tmp_path):
+    chips = tmp_path / "chips"
+    assert (
+        run("chips", small_world["scene"], "--labels", small_world["labels"], "--out", chips, "--size", 50).exit_code
+        == 0
+    )
+    fails("train", chips, "--out", tmp_path / "m", says="multiple of 32")
+
+
+def test_bad_input_to_predict(small_world, trained, make_raster, tmp_path):
+    scene, out = small_world["scene"], tmp_path / "map.tif"
+    fails("predict", tmp_path / "no", scene, "--out", out, says="No such folder")
+    fails("predict", small_world["chips"], scene, "--out", out, says="has no model.json")
+    fails("predict", trained, make_raster("one.tif", bands=1), "--out", out, says="has 1 bands; needed 2")
+    fails(
+        "predict",
+        trained,
+        make_raster("n.tif", bands=2, names=("green", "blue")),
+        "--out",
+        out,
+        says="no band red, nir",
+    )
+    lost = shutil.copytree(trained, tmp_path / "lost")
+    (lost / "weights.safetensors").unlink()
+    fails("predict", lost, scene, "--out", out, says="has no weights.safetensors")
+    changed = shutil.copytree(trained, tmp_path / "changed")
+    content = bytearray((changed / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (changed / "weights.safetensors").write_bytes(content)
+    fails("predict", changed, scene, "--out", out, says="checksum differs")
+    fails("predict", trained, scene, "--out", scene, says="exists already")
+    fails("predict", trained, scene, "--out", out, "--padding", 40, says="between 0 and half a tile")
+    fails("predict", trained, scene, "--out", out, "--device", "abacus", says="'abacus'")
+    fails("predict", trained, scene, "--out", out, "--polygons", tmp_path / "map.dwg", says=".gpkg")
+    assert not out.exists()
+
+
+def test_bad_input_to_the_others(small_world, tmp_path):
+    fails("polygonize", tmp_path / "no.tif", "--out", tmp_path / "a.gpkg", says="No such file")
+    fails("info", tmp_path / "no", says="No such file or folder")
+    fails("info", tmp_path, says="has no model.json")
+    fails("evaluate", tmp_path, small_world["chips"], says="has no model.json")
+    fails("demo", "--data", tmp_path, "--out", tmp_path / "demo", says="No sample data")
+
+
+def test_overwrite(small_world, trained, tmp_path):
+    out = tmp_path / "map.tif"
+    assert run("predict", trained, small_world["scene"], "--out", out).exit_code == 0
+    fails("predict", trained, small_world["scene"], "--out", out, says="--overwrite")
+    assert run("predict", trained, small_world["scene"], "--out", out, "--overwrite").exit_code == 0
+    with rasterio.open(out) as dataset:
+        assert dataset.count == 1
+
+
+@pytest.mark.slow
+def test_demo(tmp_path):
+    """One epoch of the real demo makes all that it names."""
+    result = run("demo", "--out", tmp_path / "demo", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    for name in ("report.html", "map.tif", "map.gpkg", "map.png", "scores.json", "model", "chips"):
+        assert (tmp_path / "demo" / name).exists()

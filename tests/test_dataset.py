@@ -1,0 +1,240 @@
+"""Chips as tensors: normalised, 0 where invalid, and in validation every pixel counted once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rasterio.transform import from_origin
+from torchvision.transforms import v2
+
+from geopsp.augment import RandomSymmetry
+from geopsp.chipset import ChipSet
+from geopsp.dataset import ChipDataset, Normalization, WholeChipDataset, read_pair, read_sample, statistics_of
+from geopsp.errors import ChipError
+from geopsp.legend import IGNORE, Legend
+from geopsp.stats import BandStats
+
+LEGEND = Legend.from_names({0: "background", 7: "water", 9: "road"})
+NONE = v2.Identity()
+
+
+def write(path: Path, data, *, mask=None, **profile):
+    path.parent.mkdir(exist_ok=True)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path, "w", driver="GTiff", dtype=data.dtype, count=len(data), height=data.shape[1], width=data.shape[2],
+            crs="EPSG:32632", transform=from_origin(601234.0, 5301717.0, 2, 2), **profile,
+        ) as dataset,
+    ):  # fmt: skip
+        dataset.write(data)
+        if mask is not None:
+            dataset.write_mask(mask)
+
+
+def chipset(folder: Path, images, labels, *, masks=None, **profile) -> ChipSet:
+    """Chips of these pixels and codes."""
+    size, bands = images[0].shape[-1], len(images[0])
+    stats = BandStats.none(bands)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        mask = masks[i] if masks is not None else None
+        write(folder / "images" / f"{i}.tif", image, mask=mask, **profile)
+        write(folder / "labels" / f"{i}.tif", label[None], nodata=IGNORE)
+        stats = stats.merge(BandStats.of(image, np.ones((size, size), bool) if mask is None else mask))
+    places = {part: [str(folder / part / f"{i}.tif") for i in range(len(images))] for part in ("images", "labels")}
+    index = gpd.GeoDataFrame(
+        {"image": places["images"], "label": places["labels"]},
+        geometry=[shapely.box(i, 0, i + 1, 1) for i in range(len(images))], crs="EPSG:32632",
+    )  # fmt: skip
+    names = tuple(f"band_{i + 1}" for i in range(bands))
+    return ChipSet((folder,), index, LEGEND, names, images[0].dtype.name, size, (2.0, 2.0), "metre", stats, ())
+
+
+@pytest.fixture
+def chips(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 4000, (4, 2, 50, 50)).astype(np.uint16)
+    labels = rng.choice(np.array([0, 7, 9, 33, IGNORE], np.uint8), (4, 50, 50))
+    masks = rng.random((4, 50, 50)) > 0.2
+    return chipset(tmp_path, images, labels, masks=masks), images, labels, masks
+
+
+# ---- normalisation
+
+
+@given(
+    data=hnp.arrays(np.uint16, (2, 5, 4)),
+    valid=hnp.arrays(bool, (5, 4)),
+    mean=st.floats(0, 60000),
+    std=st.floats(0.1, 9000),
+)
+@settings(max_examples=25, deadline=None)
+def test_pixels_are_normalised_where_valid_and_0_elsewhere(data, valid, mean, std):
+    norm = Normalization(np.full(2, mean, np.float32), np.full(2, std, np.float32))
+    out = norm(data, valid)
+    assert out.dtype == np.float32
+    assert (out[:, ~valid] == 0).all()
+    np.testing.assert_allclose(out[:, valid], (data[:, valid] - mean) / std, rtol=1e-4, atol=6e4 / std * 1e-6)
+
+
+@pytest.mark.parametrize("nodata", [np.nan, np.inf, -np.finfo(np.float64).max, np.finfo(np.float32).min, -9999.0])
+def test_whatever_stands_for_nodata_becomes_0_without_a_warning(nodata):
+    data = np.array([[[0.1, nodata, 0.3]]])
+    norm = Normalization(np.array([0.2], np.float32), np.array([0.01], np.float32))
+    assert norm(data, np.array([[True, False, True]]))[0, 0].tolist() == pytest.approx([-10, 0, 10], rel=1e-5)
+
+
+def test_a_band_without_spread_is_only_shifted():
+    stats = BandStats.of(np.stack([np.full((3, 3), 5), np.arange(9).reshape(3, 3)]), np.ones((3, 3), bool))
+    norm = Normalization.of(stats)
+    assert norm.std.tolist() == pytest.approx([1, np.arange(9).std()])
+    assert (norm(np.full((2, 1, 1), 5), np.ones((1, 1), bool))[0] == 0).all()
+
+
+def test_the_training_pixels_have_mean_0_and_spread_1(chips):
+    found, _, _, _ = chips
+    norm = Normalization.of(statistics_of(found, np.arange(4)))
+    pixels = torch.cat([s.image[:, s.valid[0] > 0] for s in (read_sample(found, i, norm) for i in range(4))], dim=1)
+    torch.testing.assert_close(pixels.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pixels.std(1, correction=0), torch.ones(2), atol=1e-5, rtol=0)
+
+
+# ---- reading
+
+
+def test_a_sample_holds_what_the_files_hold(chips):
+    found, images, labels, masks = chips
+    norm = Normalization(np.array([100, 200], np.float32), np.array([10, 20], np.float32))
+    sample = read_sample(found, 2, norm)
+    assert (sample.image.dtype, sample.valid.dtype, sample.label.dtype) == (torch.float32, torch.float32, torch.int64)
+    expected = (images[2].astype(float) - [[[100]], [[200]]]) / [[[10]], [[20]]] * masks[2]
+    np.testing.assert_allclose(sample.image, expected, rtol=1e-5)
+    assert np.array_equal(sample.valid[0] > 0, masks[2])
+    assert np.array_equal(sample.label, LEGEND.to_index(labels[2]))
+    assert (sample.label[torch.from_numpy(labels[2] == 33)] == IGNORE).all()
+
+
+def test_statistics_are_of_the_valid_pixels_of_the_chips_asked_for(chips):
+    found, images, _, masks = chips
+    stats = statistics_of(found, np.array([1, 3]))
+    values = np.concatenate([images[i][:, masks[i]] for i in (1, 3)], axis=1).astype(float)
+    np.testing.assert_allclose(stats.mean, values.mean(1))
+    np.testing.assert_allclose(stats.std, values.std(1))
+    assert stats.count == values.shape[1]
+
+
+def test_nan_and_nodata_become_0(tmp_path):
+    image = np.random.default_rng(0).normal(size=(2, 8, 8)).astype(np.float32)
+    image[0, 1, 1], image[1, 2, 2], image[:, 3, 3] = np.nan, -9999, np.inf
+    found = chipset(tmp_path, [np.zeros_like(image)], [np.zeros((8, 8), np.uint8)])
+    write(tmp_path / "images" / "0.tif", image, nodata=-9999)
+    sample = read_sample(found, 0, Normalization(np.zeros(2, np.float32), np.ones(2, np.float32)))
+    assert torch.isfinite(sample.image).all()
+    assert (sample.valid[0] == 0).nonzero().tolist() == [[1, 1], [2, 2], [3, 3]]
+    assert (sample.image[:, sample.valid[0] == 0] == 0).all()
+
+
+def damage(path, how):
+    if how == "gone":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:1500])
+    else:
+        write(path, np.ones((1, 9, 9), np.uint8))
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "cut", "size"])
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_a_damaged_pair_is_a_chip_error(how, part, chips):
+    found = chips[0]
+    damage(found.folders[0] / part / "1.tif", how)
+    with pytest.raises(ChipError):
+        read_pair(found.index["image"][1], found.index["label"][1])
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 40), (3, 50, 50)])
+def test_a_pair_of_another_size_or_with_other_bands_is_a_chip_error(shape, chips):
+    found = chips[0]
+    write(found.folders[0] / "images" / "1.tif", np.ones(shape, np.uint16))
+    write(found.folders[0] / "labels" / "1.tif", np.zeros((1, *shape[1:]), np.uint8), nodata=IGNORE)
+    with pytest.raises(ChipError, match=f"{shape[0]} x {shape[1]} x {shape[2]}"):
+        read_sample(found, 1, Normalization.of(found.statistics))
+
+
+# ---- training chips
+
+
+@pytest.mark.parametrize("size", [50, 49, 32, 1])
+def test_crops_have_the_size_asked_for_and_lie_anywhere(size, chips):
+    found, images, labels, masks = chips
+    raw = Normalization(np.zeros(2, np.float32), np.ones(2, np.float32))
+    dataset = ChipDataset(found, np.array([3, 1]), raw, size=size, transform=NONE)
+    assert len(dataset) == 2
+    torch.manual_seed(0)
+    for _ in range(5):
+        image, valid, label = dataset[0]
+        assert image.shape == (2, size, size)
+        assert valid.shape == (1, size, size)
+        assert label.shape == (size, size)
+        whole = images[3].astype(np.float32) * masks[3]
+        spots = [
+            (r, c)
+            for r in range(51 - size)
+            for c in range(51 - size)
+            if np.array_equal(whole[:, r : r + size, c : c + size], image)
+        ]
+        assert spots
+        r, c = spots[0]
+        if size > 1:
+            expected = np.where(masks[3], LEGEND.to_index(labels[3]), IGNORE)[r : r + size, c : c + size]
+            assert np.array_equal(label, expected)
+
+
+def test_a_seed_repeats_crops_and_changes(chips):
+    found = chips[0]
+    dataset = ChipDataset(found, np.arange(4), Normalization.of(found.statistics), size=32, transform=RandomSymmetry())
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        runs.append([dataset[i] for i in range(4)])
+    for one, other in zip(*runs, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# ---- validation chips
+
+
+@given(tile=st.integers(32, 70), size=st.integers(16, 40))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_pixel_of_a_chip_counts_exactly_once(tile, size, tmp_path_factory):
+    size = min(size, tile)
+    numbers = np.arange(tile * tile, dtype=np.float32).reshape(1, tile, tile)
+    labels = np.random.default_rng(tile).choice(np.array([0, 7, 9, IGNORE], np.uint8), (2, tile, tile))
+    found = chipset(tmp_path_factory.mktemp("chips"), [numbers, numbers + tile * tile], labels)
+    dataset = WholeChipDataset(
+        found, np.array([0, 1]), Normalization(np.zeros(1, np.float32), np.ones(1, np.float32)), size=size
+    )
+    counted = np.zeros(2 * tile * tile, int)
+    seen = np.full(2 * tile * tile, IGNORE)
+    for i in range(len(dataset)):
+        image, valid, label = dataset[i]
+        assert image.shape == (1, size, size)
+        assert valid.all()
+        known = label != IGNORE
+        spots = image[0][known].long().numpy()
+        np.add.at(counted, spots, 1)
+        seen[spots] = label[known].numpy()
+    expected = LEGEND.to_index(labels).ravel()
+    assert np.array_equal(counted, (expected != IGNORE).astype(int))
+    assert np.array_equal(seen, expected)

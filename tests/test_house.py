@@ -1,0 +1,105 @@
+"""A module imports only from floors below its own; start-up is quick; public names are pinned."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import geopsp
+
+HOUSE = Path(geopsp.__file__).parent
+
+FLOORS = [
+    {"errors"},
+    {"grid", "legend", "stats", "outputs", "progress"},
+    {"scene", "tiling"},
+    {"writer", "labels", "rings", "esri", "chipset"},
+    {"chips", "split", "polygons"},
+    {"models.pyramid", "models.pointrend", "models.encoder", "augment"},
+    {"models.decoder", "models.pspnet"},
+    {"models.build", "losses", "metrics", "dataset"},
+    {"package", "training"},
+    {"inference", "plotting", "report"},
+    {"data"},
+    {"classifier"},
+    {"demo"},
+    {"cli"},
+]
+"""From the ground up. Modules of one floor do not know each other."""
+
+WITHOUT_TORCH = set().union(*FLOORS[:5])
+
+PUBLIC = {
+    "ChipSet", "ClassInfo", "Confusion", "GeopspError", "Legend", "PSPNetClassifier", "Scene", "TrainingData",
+    "__version__", "classify_pixels", "export_training_data", "prepare_data", "raster_to_polygons",
+}  # fmt: skip
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(HOUSE).with_suffix("").parts)
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports, ours without their first name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return {name.removeprefix("geopsp.") for name in found}
+
+
+MODULES = {module_name(path): path for path in HOUSE.rglob("*.py") if path.name != "__init__.py"}
+
+
+def test_every_module_has_a_floor():
+    assert set(MODULES) == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_go_down(name):
+    below = set()
+    for floor in FLOORS:
+        if name in floor:
+            break
+        below |= floor
+    ours = imports(MODULES[name]) & set(MODULES)
+    assert ours <= below, f"{name} imports {sorted(ours - below)} from its own floor or above"
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_TORCH))
+def test_lower_floors_know_no_torch(name):
+    assert not {n for n in imports(MODULES[name]) if n.split(".")[0] in {"torch", "torchvision", "lightning"}}
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [("click", {"cli"}), ("matplotlib", {"plotting"}), ("lightning", {"training"}), ("rich", {"progress"})],
+)
+def test_libraries_stay_where_they_belong(library, allowed):
+    users = {name for name, path in MODULES.items() if any(n.split(".")[0] == library for n in imports(path))}
+    users -= {"classifier", "data"} if library == "matplotlib" else set()  # they name the type of a figure
+    assert users == allowed
+
+
+def test_public_names():
+    assert set(geopsp.__all__) == PUBLIC
+    for name in PUBLIC:
+        assert getattr(geopsp, name) is not None
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = geopsp.nonsense
+
+
+def test_import_loads_nothing_heavy():
+    """Neither does the shell's help: that is what makes both start in a fraction of a second."""
+    code = (
+        "import sys, geopsp, geopsp.cli; "
+        "heavy = {'torch', 'lightning', 'rasterio', 'numpy', 'geopandas', 'matplotlib', 'rich'} & set(sys.modules); "
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

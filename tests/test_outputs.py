@@ -1,0 +1,88 @@
+import errno
+
+import pytest
+
+from geopsp.errors import OutputError, RasterError
+from geopsp.outputs import check_output, whole
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_file_appears_when_the_block_ends_and_not_before(tmp_path):
+    out = tmp_path / "deep" / "er" / "map.tif"
+    with whole(out) as partial:
+        assert partial.suffix == ".tif"
+        partial.write_text("new")
+        assert not out.exists()
+    assert out.read_text() == "new"
+    assert names(out.parent) == ["map.tif"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
+def test_a_block_that_fails_leaves_what_was_there(folder, error, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir() if folder else out.write_text("old")
+    if folder:
+        (out / "old").write_text("old")
+    with pytest.raises(type(error)), whole(out, overwrite=True, folder=folder) as partial:  # noqa: PT012
+        (partial / "new" if folder else partial).write_text("new")
+        raise error
+    assert names(tmp_path) == ["out"]
+    assert (out / "old" if folder else out).read_text() == "old"
+
+
+def test_nothing_is_overwritten_unasked(tmp_path):
+    out = tmp_path / "map.tif"
+    out.write_text("old")
+    with pytest.raises(OutputError, match=r"map\.tif exists already.*--overwrite"):
+        check_output(out)
+    with pytest.raises(OutputError, match="exists already"), whole(out):
+        pass
+    with whole(out, overwrite=True) as partial:
+        partial.write_text("new")
+    assert out.read_text() == "new"
+
+
+def test_remains_of_a_killed_run_are_swept(tmp_path):
+    (tmp_path / ".partial-chips").mkdir()
+    (tmp_path / ".partial-chips" / "junk").write_text("")
+    with whole(tmp_path / "chips", folder=True) as partial:
+        assert names(partial) == []
+    assert names(tmp_path) == ["chips"]
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        check_output(tmp_path / "file" / "map.tif")
+
+
+def test_a_file_never_replaces_a_folder(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("")
+    with pytest.raises(OutputError, match="is a folder"), whole(tmp_path / "photos", overwrite=True):
+        pass
+    assert names(tmp_path / "photos") == ["cat.jpg"]
+
+
+def test_only_a_folder_of_ours_is_replaced(tmp_path):
+    out = tmp_path / "photos"
+    out.mkdir()
+    (out / "cat.jpg").write_text("")
+    options = {"overwrite": True, "folder": True, "mark": "chips.json"}
+    with pytest.raises(OutputError, match="holds other things"), whole(out, **options):
+        pass
+    (out / "cat.jpg").rename(out / "chips.json")
+    with whole(out, **options) as partial:
+        (partial / "new").write_text("")
+    assert names(out) == ["new"]
+
+
+def test_a_full_disk_is_an_output_error_and_a_broken_input_is_not(tmp_path):
+    with pytest.raises(OutputError, match="No space left"), whole(tmp_path / "map.tif"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(RasterError, match="truncated"), whole(tmp_path / "map.tif"):
+        raise RasterError("truncated")

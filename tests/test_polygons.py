@@ -1,0 +1,422 @@
+"""Class rasters as polygons: exact, seamless, also when merged and simplified."""
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyproj
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rasterio.features import rasterize, shapes
+
+from geopsp.errors import GridError, InputNotFoundError, OptionError, OutputError, RasterError
+from geopsp.grid import Grid
+from geopsp.legend import CLASSES_TAG, Legend
+from geopsp.polygons import geodesic_area, raster_to_polygons
+
+UTM = "EPSG:32633"
+NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_800_000)
+TRANSFORMS = [
+    NORTH_UP,
+    Affine(10, 0, 500_000.3, 0, 10, 4_800_000),  # south up
+    Affine(7.3, 0, 500_000, 0, -20.1, 4_800_000.7),  # oblong pixels
+    Affine(8, 6, 500_000, 6, -8, 4_800_000),  # rotated
+]
+READERS = {".gpkg": geopandas.read_file, ".fgb": geopandas.read_file, ".parquet": geopandas.read_parquet}
+
+rasters = hnp.arrays(
+    np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2, 255]), fill=None
+)
+transforms = st.sampled_from(TRANSFORMS)
+gently = settings(max_examples=20, deadline=None)
+
+
+def write(path, codes, *, transform=NORTH_UP, crs=UTM, nodata=255, tags=None, **profile):
+    codes = np.atleast_3d(np.asarray(codes)) if np.ndim(codes) == 2 else np.asarray(codes)
+    rows, cols, count = codes.shape
+    profile = {"driver": "GTiff", "width": cols, "height": rows, "count": count, "dtype": codes.dtype} | profile
+    with rasterio.open(path, "w", crs=crs, transform=transform, nodata=nodata, **profile) as dataset:
+        dataset.write(codes.transpose(2, 0, 1))
+        if tags:
+            dataset.update_tags(**tags)
+    return path
+
+
+def vectorize(codes, *, transform=NORTH_UP, crs=UTM, nodata=255, **options):
+    """The table that a raster of these codes becomes."""
+    with tempfile.TemporaryDirectory() as folder:
+        raster = write(Path(folder, "map.tif"), codes, transform=transform, crs=crs, nodata=nodata)
+        return geopandas.read_parquet(raster_to_polygons(raster, Path(folder, "map.parquet"), **options))
+
+
+def burn(table, codes, transform=NORTH_UP):
+    pairs = list(zip(table.geometry, table.code, strict=True))
+    return rasterize(pairs, codes.shape, fill=255, transform=transform, dtype="uint8") if pairs else codes * 0 + 255
+
+
+def outlines(table):
+    """Codes and polygons without their collinear vertices, such that they can be counted."""
+    plain = shapely.normalize(shapely.simplify(table.geometry.values, 0))
+    return Counter(zip(table.code, shapely.to_wkb(plain), strict=True))
+
+
+def traced(codes, transform=NORTH_UP):
+    """What rasterio makes of a raster."""
+    found = list(shapes(codes, mask=codes != 255, connectivity=4, transform=transform))
+    polygons = [shapely.geometry.shape(shape) for shape, _ in found]
+    return outlines(geopandas.GeoDataFrame({"code": [int(code) for _, code in found]}, geometry=polygons))
+
+
+def vertices(table):
+    return shapely.get_num_coordinates(table.geometry.values).sum()
+
+
+def blobs(size=60, seed=3):
+    """A map of rough patches, specks, holes and an island of nodata."""
+    random = np.random.default_rng(seed)
+    noise = random.random((size, size))
+    for axis in (0, 1):
+        noise = sum(np.roll(noise, shift, axis) for shift in range(-2, 3))
+    codes = np.digitize(noise, np.quantile(noise, [0.3, 0.6, 0.85])).astype(np.uint8)
+    codes[random.random(codes.shape) < 0.03] = 7
+    codes[size // 3 : size // 2, size // 4 : size // 3] = 255
+    return codes
+
+
+@gently
+@given(codes=rasters, transform=transforms)
+def test_burning_the_polygons_gives_the_raster(codes, transform):
+    table = vectorize(codes, transform=transform)
+    assert np.array_equal(burn(table, codes, transform), codes)
+
+
+@gently
+@given(codes=rasters, transform=transforms)
+def test_polygons_are_those_of_rasterio(codes, transform):
+    table = vectorize(codes, transform=transform)
+    assert table.geometry.is_valid.all()
+    assert outlines(table) == traced(codes, transform)
+
+
+@gently
+@given(codes=rasters, transform=transforms)
+def test_polygons_share_their_edges(codes, transform):
+    assert shapely.coverage_is_valid(vectorize(codes, transform=transform).geometry.values)
+
+
+@gently
+@given(codes=rasters, transform=transforms, tolerance=st.sampled_from([4.0, 9.0, 30.0, 500.0]))
+def test_simplifying_leaves_no_gap_and_no_overlap(codes, transform, tolerance):
+    before = vectorize(codes, transform=transform)
+    after = vectorize(codes, transform=transform, simplify=tolerance)
+    assert shapely.coverage_is_valid(after.geometry.values)
+    assert after.geometry.is_valid.all()
+    assert after.code.tolist() == before.code.tolist()
+    assert after.area.sum() == pytest.approx(before.area.sum())
+    moved = shapely.symmetric_difference(*(shapely.union_all(t.geometry.values) for t in (before, after)))
+    assert moved.area == pytest.approx(0, abs=1e-3)  # the frame and the edge of nodata stay
+
+
+@gently
+@given(codes=rasters, transform=transforms, pixels=st.sampled_from([1.5, 3.5, 8.5]))
+def test_merging_leaves_nothing_small_but_what_stands_alone(codes, transform, pixels):
+    least = pixels * abs(transform.determinant)
+    before = vectorize(codes, transform=transform)
+    after = vectorize(codes, transform=transform, min_area=least)
+    for i in after.index[after.area_m2 < least * 0.999]:
+        assert not after.geometry.drop(i).intersection(after.geometry[i]).length.any()
+    assert after.area_m2.sum() == pytest.approx(before.area_m2.sum())
+    assert shapely.coverage_is_valid(after.geometry.values)
+
+
+@gently
+@given(codes=rasters, pixels=st.sampled_from([1.5, 3.5, 8.5]))
+def test_merged_polygons_are_the_regions_of_the_merged_map(codes, pixels):
+    after = vectorize(codes, min_area=pixels * 100)
+    merged = burn(after, codes)
+    assert np.array_equal(merged == 255, codes == 255)
+    assert outlines(after) == traced(merged)
+
+
+def test_of_several_neighbours_the_longest_border_takes_a_speck():
+    codes = np.array(
+        [
+            [1, 1, 1, 2, 2],
+            [1, 1, 3, 2, 2],
+            [1, 1, 1, 2, 2],
+            [4, 4, 4, 4, 4],
+        ],
+        np.uint8,
+    )
+    table = vectorize(codes, min_area=150)  # pixels of 100 m2; code 3 has three sides along code 1
+    assert table.code.tolist() == [1, 2, 4]
+    assert burn(table, codes)[1, 2] == 1
+
+
+def test_merging_goes_on_until_nothing_is_small():
+    table = vectorize(np.array([[1, 2, 3, 4, 5, 6, 7, 8]], np.uint8), min_area=750)
+    assert table.area.tolist() == [800]
+
+
+def test_two_polygons_that_a_merged_speck_joins_become_one():
+    codes = np.array([[1, 1, 1, 2, 1, 1, 1], [1, 1, 1, 9, 1, 1, 1]], np.uint8)
+    table = vectorize(codes, min_area=150)
+    assert table.code.tolist() == [1]
+    assert table.area.tolist() == [1400]
+
+
+def test_specks_alone_in_nodata_stay():
+    codes = np.full((5, 5), 255, np.uint8)
+    codes[1, 1] = codes[2, 2] = codes[4, 4] = 1
+    codes[4, 0:2], codes[4, 2] = 2, 3
+    table = vectorize(codes, min_area=1e6)
+    assert sorted(table.code) == [1, 1, 1, 2]  # 3 went to 2, and the two stay small
+
+
+def test_a_large_map_merged_and_simplified_keeps_its_area_and_loses_vertices():
+    codes = blobs()
+    plain, merged = vectorize(codes), vectorize(codes, min_area=500)
+    clean = vectorize(codes, min_area=500, simplify=15)
+    for table in (plain, merged, clean):
+        assert shapely.coverage_is_valid(table.geometry.values)
+        assert table.area.sum() == pytest.approx(100 * (codes != 255).sum())
+    assert len(merged) < len(plain) / 3
+    assert len(clean) == len(merged)
+    assert vertices(clean) < vertices(merged) / 2
+
+
+@pytest.mark.parametrize(("pixels", "smooth"), [(0.70, False), (0.72, True)])
+def test_the_tolerance_is_the_root_of_a_triangle(pixels, smooth):
+    """A step of a staircase is half a square pixel, the square of 0.71 pixels."""
+    codes = np.tri(12, dtype=np.uint8)
+    assert (vertices(vectorize(codes, simplify=10 * pixels)) < vertices(vectorize(codes))) == smooth
+
+
+def test_where_three_meet_each_has_a_vertex():
+    codes = np.array([[1, 1], [2, 3]], np.uint8)
+    upper = vectorize(codes).geometry[0]
+    assert (500_010.0, 4_799_990.0) in upper.exterior.coords
+    assert len(upper.exterior.coords) == 6
+
+
+def test_polygons_come_in_reading_order():
+    codes = np.array([[5, 5, 2], [4, 5, 2], [4, 4, 2], [255, 3, 3]], np.uint8)
+    assert vectorize(codes).code.tolist() == [5, 2, 4, 3]
+
+
+@pytest.mark.parametrize("crs", [UTM, "EPSG:2048"])
+def test_a_square_kilometre_measures_one(crs):
+    """On the central meridian of UTM lengths are 0.9996 of those on the ground; of a Lo system, 1."""
+    x, y = (500_000, 4_800_000) if crs == UTM else (0, 3_000_000)
+    table = vectorize(np.ones((10, 10), np.uint8), transform=Affine(100, 0, x, 0, -100, y), crs=crs)
+    assert table.area_m2[0] == pytest.approx(1e6 / (0.9996**2 if crs == UTM else 1), rel=1e-5)
+
+
+def test_feet_measure_square_metres():
+    table = vectorize(np.ones((10, 10), np.uint8), transform=Affine(100, 0, 6e6, 0, -100, 2e6), crs="EPSG:2225")
+    assert table.area_m2[0] == pytest.approx(1e6 * 0.3048**2, rel=1e-3)
+
+
+def test_degrees_measure_what_pyproj_says():
+    table = vectorize(np.ones((2, 3), np.uint8), transform=Affine(0.01, 0, 15, 0, -0.01, 60), crs="EPSG:4326")
+    lon, lat = [15, 15.03, 15.03, 15], [59.98, 59.98, 60, 60]
+    expected = pyproj.Geod(ellps="WGS84").polygon_area_perimeter(lon, lat)[0]
+    assert table.area_m2[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_world_map_measures_the_whole_earth():
+    """More than half of it in one polygon, which has the rest as holes."""
+    codes = np.ones((18, 36), np.uint8)
+    codes[4:10, 5:20] = 2
+    transform = Affine(10, 0, -180, 0, -10, 90)
+    table = vectorize(codes, transform=transform, crs="EPSG:4326")
+    assert table.area_m2.sum() == pytest.approx(5.10065622e14, rel=1e-6)
+    band = 2 * np.pi * 6_378_137 * 6_356_752 * 15 / 36  # between parallels, to half a percent
+    assert table.area_m2[1] == pytest.approx(band * (np.sin(np.radians(50)) + np.sin(np.radians(10))), rel=5e-3)
+
+
+def test_a_mirrored_crs_measures_the_same():
+    """Axes to the south and west."""
+    grid = Grid(rasterio.CRS.from_epsg(5513), NORTH_UP, 1, 1)
+    square = shapely.box(1_000_000, 700_000, 1_001_000, 701_000)
+    assert geodesic_area(np.array([square]), grid)[0] == pytest.approx(1e6, rel=1e-3)
+
+
+def test_a_map_of_nothing_is_an_empty_layer(tmp_path):
+    raster = write(tmp_path / "map.tif", np.full((3, 4), 255, np.uint8))
+    for ending, read in READERS.items():
+        table = read(raster_to_polygons(raster, tmp_path / f"map{ending}", simplify=5, min_area=5))
+        assert len(table) == 0
+        assert list(table.columns) == ["code", "name", "color", "area_m2", "geometry"]
+        assert table.crs == UTM
+
+
+@pytest.mark.parametrize("ending", READERS)
+def test_every_format_reads_back_the_same(tmp_path, ending):
+    codes = blobs(20)
+    legend = Legend.from_names({0: "water", 1: "Grünland", 2: "forest", 3: "road"}, {1: "#010203"})
+    raster = write(tmp_path / "map.tif", codes, tags={CLASSES_TAG: json.dumps(legend.to_json())})
+    table = READERS[ending](raster_to_polygons(raster, tmp_path / f"some map{ending}"))
+    assert table.crs == UTM
+    assert table.code.dtype.kind == "i"
+    assert outlines(table) == traced(codes)
+    for row in table[table.code < 4].itertuples():
+        info = next(info for info in legend if info.code == row.code)
+        assert (row.name, row.color) == (info.name, info.color)
+    assert set(table.name[table.code == 7]) == {"class 7"}  # the legend does not know it
+    assert table.area_m2.sum() == pytest.approx(100 * (codes != 255).sum() / 0.9996**2, rel=1e-5)
+    if ending == ".gpkg":
+        assert geopandas.list_layers(tmp_path / "some map.gpkg").name.tolist() == ["some map"]
+
+
+@pytest.mark.parametrize("ending", [".geojson", ".JSON"])
+def test_geojson_is_in_degrees(tmp_path, ending):
+    codes = blobs(20)
+    out = raster_to_polygons(write(tmp_path / "map.tif", codes), tmp_path / f"map{ending}")
+    table, plain = geopandas.read_file(out), vectorize(codes)
+    assert table.crs == "EPSG:4326"
+    assert table.code.tolist() == plain.code.tolist()
+    assert table.area_m2.tolist() == pytest.approx(plain.area_m2.tolist())
+    expected = plain.to_crs(4326).geometry
+    assert shapely.equals_exact(table.geometry.normalize(), expected.normalize(), 2e-7).all()
+    assert "crs" not in json.loads(out.read_text())
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 0), ("int16", -1), ("uint16", 65535), ("int32", -9999)])
+def test_declared_nodata_is_no_polygon(dtype, nodata):
+    codes = np.array([[nodata, 3], [255, 3]]).astype(dtype)
+    table = vectorize(codes, nodata=nodata)
+    assert table.code.tolist() == [3]
+    assert table.area.tolist() == [200]
+
+
+def test_code_0_is_a_class_unless_declared_nodata():
+    assert vectorize(np.zeros((2, 2), np.uint8)).code.tolist() == [0]
+    assert vectorize(np.zeros((2, 2), np.uint8), nodata=0).empty
+
+
+def test_masked_pixels_are_no_polygon(tmp_path):
+    codes = blobs(12)
+    seen = codes != 2
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        raster = write(tmp_path / "map.tif", codes, nodata=None)
+        with rasterio.open(raster, "r+") as dataset:
+            dataset.write_mask(seen)
+    table = geopandas.read_parquet(raster_to_polygons(raster, tmp_path / "map.parquet"))
+    assert outlines(table) == traced(np.where(seen, codes, 255).astype(np.uint8))
+
+
+def test_a_map_without_a_legend_takes_the_colour_table(tmp_path):
+    raster = write(tmp_path / "map.tif", np.array([[1, 2]], np.uint8))
+    with rasterio.open(raster, "r+") as dataset:
+        dataset.write_colormap(1, {1: (255, 0, 16, 255), 2: (0, 255, 0, 255)})
+    table = geopandas.read_parquet(raster_to_polygons(raster, tmp_path / "map.parquet"))
+    assert table.name.tolist() == ["class 1", "class 2"]
+    assert table.color.tolist() == ["#ff0010", "#00ff00"]
+
+
+def test_an_output_is_replaced_only_when_told(tmp_path):
+    raster, out = write(tmp_path / "map.tif", np.ones((2, 2), np.uint8)), tmp_path / "map.gpkg"
+    out.write_text("precious")
+    with pytest.raises(OutputError, match="exists already"):
+        raster_to_polygons(raster, out)
+    assert out.read_text() == "precious"
+    assert len(geopandas.read_file(raster_to_polygons(raster, out, overwrite=True))) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg", "map.tif"]
+
+
+def test_a_run_that_fails_leaves_no_file(tmp_path, monkeypatch):
+    raster = write(tmp_path / "map.tif", np.ones((2, 2), np.uint8))
+
+    def break_off(self, path, **options):
+        Path(path).write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(geopandas.GeoDataFrame, "to_parquet", break_off)
+    with pytest.raises(OutputError, match="disk full"):
+        raster_to_polygons(raster, tmp_path / "map.parquet")
+    assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
+
+
+@pytest.mark.parametrize("options", [{"simplify": -1}, {"min_area": -0.1}, {"simplify": float("nan")}])
+def test_options_out_of_range_are_told(tmp_path, options):
+    raster = write(tmp_path / "map.tif", np.ones((2, 2), np.uint8))
+    with pytest.raises(OptionError, match=next(iter(options))):
+        raster_to_polygons(raster, tmp_path / "map.gpkg", **options)
+
+
+@pytest.mark.parametrize("name", ["map.shp", "map"])
+def test_an_unknown_ending_lists_the_known(tmp_path, name):
+    raster = write(tmp_path / "map.tif", np.ones((2, 2), np.uint8))
+    with pytest.raises(OptionError, match=r"\.gpkg, \.parquet, \.fgb, \.geojson, \.json"):
+        raster_to_polygons(raster, tmp_path / name)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    raster = write(tmp_path / "map.tif", np.ones((2, 2), np.uint8))
+    with pytest.raises(OutputError, match=r"map\.tif"):
+        raster_to_polygons(raster, raster / "map.gpkg")
+
+
+def test_a_missing_raster_is_told(tmp_path):
+    with pytest.raises(InputNotFoundError, match=r"none\.tif"):
+        raster_to_polygons(tmp_path / "none.tif", tmp_path / "map.gpkg")
+
+
+def test_a_text_is_no_raster(tmp_path):
+    (tmp_path / "map.tif").write_text("not a raster")
+    with pytest.raises(RasterError, match=r"map\.tif"):
+        raster_to_polygons(tmp_path / "map.tif", tmp_path / "map.gpkg")
+
+
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+def test_a_truncated_raster_is_told(tmp_path, compress):
+    """GDAL's polygonizer would give fewer polygons and no error."""
+    raster = write(tmp_path / "map.tif", blobs(300), compress=compress, tiled=True, blockxsize=64, blockysize=64)
+    raster.write_bytes(raster.read_bytes()[: raster.stat().st_size * 2 // 3])
+    with pytest.raises(RasterError, match="damaged"):
+        raster_to_polygons(raster, tmp_path / "map.gpkg")
+    assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "found"),
+    [
+        (np.ones((2, 2, 3), np.uint8), r"3 band\(s\)"),
+        (np.ones((2, 2), np.float32), "float32"),
+        (np.ones((2, 2), np.complex64), "complex64"),
+        (np.array([[1, 256]], np.int16), "from 1 to 256"),
+        (np.array([[-2, 3]], np.int16), "from -2 to 3"),
+    ],
+)
+def test_other_rasters_than_of_codes_are_told(tmp_path, codes, found):
+    raster = write(tmp_path / "map.tif", codes, nodata=None)
+    with pytest.raises(RasterError, match=found):
+        raster_to_polygons(raster, tmp_path / "map.gpkg")
+
+
+def test_a_raster_without_crs_is_told(tmp_path):
+    raster = write(tmp_path / "map.tif", np.ones((2, 2), np.uint8), crs=None)
+    with pytest.raises(GridError, match="no CRS"):
+        raster_to_polygons(raster, tmp_path / "map.gpkg")
+
+
+def test_a_crs_without_an_ellipsoid_is_told(tmp_path):
+    raster = write(tmp_path / "map.tif", np.ones((2, 2), np.uint8), crs='LOCAL_CS["site",UNIT["metre",1]]')
+    with pytest.raises(GridError, match="ellipsoid"):
+        raster_to_polygons(raster, tmp_path / "map.gpkg")
+
+
+@pytest.mark.parametrize("tag", ["[", '[{"code": 1}]', '[{"code": 999, "name": "a", "color": "#000000"}]'])
+def test_a_damaged_legend_is_told(tmp_path, tag):
+    raster = write(tmp_path / "map.tif", np.ones((2, 2), np.uint8), tags={CLASSES_TAG: tag})
+    with pytest.raises(RasterError, match=CLASSES_TAG):
+        raster_to_polygons(raster, tmp_path / "map.gpkg")

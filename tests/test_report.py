@@ -1,0 +1,102 @@
+"""Words, JSON, HTML and pictures that tell what was found."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib import image as mpl_image
+
+from geopsp.errors import OutputError
+from geopsp.grid import Grid
+from geopsp.legend import IGNORE, Legend
+from geopsp.metrics import Confusion
+from geopsp.plotting import paint, picture, plot_rates, preview, rgb_positions, save_figure
+from geopsp.progress import say, shown
+from geopsp.report import describe, describe_scores, write_report, write_scores
+from geopsp.scene import describe as describe_header
+from geopsp.writer import class_raster
+
+mpl.use("agg")
+
+LEGEND = Legend.from_names({1: "water", 4: "a <b> & c"})
+
+
+@pytest.fixture
+def scores():
+    found = Confusion(LEGEND)
+    found.add(np.array([0, 0, 1, 1, IGNORE]), np.array([0, 1, 1, 1, 0]))
+    return found
+
+
+def test_scores_as_json(scores, tmp_path):
+    write_scores(scores, tmp_path / "s.json")
+    content = json.loads((tmp_path / "s.json").read_text())
+    assert content["confusion"]["rows_true"] == [[1, 1], [0, 2]]
+    assert content["miou"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    with pytest.raises(OutputError, match="exists already"):
+        write_scores(scores, tmp_path / "s.json")
+
+
+def test_report_is_well_formed_and_escaped(scores, tmp_path):
+    path = write_report(
+        tmp_path / "r.html", title="a < b", scores=scores, notes=["1 < 2"], pictures={}, texts={"T": "<x>"}
+    )
+    text = path.read_text()
+    assert "a &lt; b" in text
+    assert "&lt;x&gt;" in text
+    assert "<b> & c" not in text
+    HTMLParser().feed(text)
+    assert "0.5833" in describe_scores(scores)
+
+
+def test_preview_shows_classes_in_their_colours(tmp_path, make_raster):
+    grid = describe_header(make_raster(size=(40, 60))).grid
+    codes = np.full((40, 60), 1, np.uint8)
+    codes[:, 30:], codes[0] = 4, IGNORE
+    with class_raster(tmp_path / "map.tif", Grid(grid.crs, grid.transform, 60, 40), LEGEND) as writer:
+        writer.append(codes[None])
+    shown_image = mpl_image.imread(preview(tmp_path / "map.tif", tmp_path / "map.png", pixels=30))
+    assert shown_image.shape == (20, 30, 4)
+    assert tuple((shown_image[5, 3, :3] * 255).round().astype(int)) == LEGEND.classes[0].rgb
+    assert shown_image[0, 0, 3] == 0
+    assert "1 water, 4 a <b> & c" in describe(tmp_path / "map.tif")
+
+
+def test_picture_stretches_valid_pixels_only():
+    data = np.array([[[0, 100, 200, 9999]]] * 3, np.uint16)
+    image = picture(data, np.array([[True, True, True, False]]), (0, 1, 2))
+    assert image[0, 0, 0] == 0
+    assert image[0, 2, 0] == 1
+    assert image[0, 3].tolist() == [1, 1, 1]
+    assert not picture(data, np.zeros((1, 4), bool), (0, 1, 2)).min() < 1
+
+
+def test_bands_to_show():
+    assert rgb_positions(["nir", "Red", "green", "blue"]) == (1, 2, 3)
+    assert rgb_positions(["a", "b"]) == (0, 0, 0)
+    assert rgb_positions(["a", "b", "c", "d"], ["d", "b", "a"]) == (3, 1, 0)
+    assert paint(np.array([[0, IGNORE]], np.uint8), LEGEND)[0, 1, 3] == 0
+
+
+def test_figures_are_written(tmp_path):
+    path = save_figure(plot_rates(1e-3, [1e-5, 1e-3, 1e-1], [1, 0.5, 3]), tmp_path / "rates.png")
+    assert mpl_image.imread(path).std() > 0.05
+
+
+def test_a_raster_without_crs_is_still_described(make_raster):
+    assert "none: it cannot be used" in describe(make_raster("bare.tif", crs=None))
+
+
+def test_progress_in_a_log_is_five_lines(capsys):
+    with shown("Working") as progress:
+        for done in range(1, 101):
+            progress(done, 100)
+    say("done [not markup]")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6
+    assert lines[0].startswith("Working: 20 of 100")
+    assert lines[-1] == "done [not markup]"
