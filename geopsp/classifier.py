@@ -71,7 +71,7 @@ class PSPNetClassifier:
         """
         name = backbone or "resnet50"
         spec = ModelSpec(name, len(data.chips.bands), data.c, use_unet, tuple(pyramid_sizes), pointrend, output_stride)
-        check_tile(data.chip_size)
+        check_tile(data.chip_size, output_stride=output_stride)
         torch.manual_seed(data.seed)
         network = build(spec)
         weights = _load_weights(network.encoder, name, encoder_weights, data.chips.bands)
@@ -120,7 +120,7 @@ class PSPNetClassifier:
         """One row an epoch."""
         return pd.DataFrame(self.model.history)
 
-    def lr_find(self, allow_plot: bool = True, *, steps: int = 100) -> float:
+    def lr_find(self, allow_plot: bool = True, *, steps: int = 40) -> float:
         """A good learning rate, by raising it over `steps` batches; the network stays as it was."""
         data = self._data()
         self._rates = find_rate(

@@ -19,7 +19,8 @@ from geopsp.progress import say, shown
 from geopsp.report import describe_chips, describe_scores, write_report
 
 TILE = 128
-EPOCHS = 14
+EPOCHS = 10
+REPORT = "report.html"
 BATCH = 8
 RATE = 2e-3
 SCENES = ("scene_west.tif", "scene_east.tif")
@@ -47,7 +48,7 @@ def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overw
     start = time.monotonic()
     sample = find_sample_data(data)
     check_output(out, overwrite=overwrite)
-    with whole(out, overwrite=overwrite, folder=True) as folder:
+    with whole(out, overwrite=overwrite, folder=True, mark=REPORT) as folder:
         chips = export_sample(sample, SCENES, "labels.gpkg", folder / "chips")
         held_out = export_sample(sample, (TEST,), "test_labels.gpkg", folder / "test_chips")
         model = _train(chips, epochs or EPOCHS)
@@ -110,7 +111,7 @@ def _write(
         f"The whole run took {seconds:.0f} s.",
     ]
     write_report(
-        folder / "report.html", title="geopsp demo", scores=scores, notes=notes, pictures=pictures, texts=texts
+        folder / REPORT, title="geopsp demo", scores=scores, notes=notes, pictures=pictures, texts=texts
     )
     content: dict[str, Any] = {"miou": scores.mean_iou(), "accuracy": scores.accuracy(), "seconds": round(seconds)}
     content["boat_car_confused"] = scores.confused(*ALIKE)
@@ -121,7 +122,7 @@ def _tell(out: Path, scores: Confusion, seconds: float) -> None:
     say(f"\nScores on the held-out scene:\n{describe_scores(scores)}")
     say(f"Boats and cars that took the other's name: {scores.confused(*ALIKE):.1%}\n")
     for name, what in (
-        ("report.html", "report"), ("map.tif", "map of both scenes"), ("map.gpkg", "its polygons"),
+        (REPORT, "report"), ("map.tif", "map of both scenes"), ("map.gpkg", "its polygons"),
         ("probabilities.tif", "its probabilities"), ("map.png", "its picture"),
         ("test_map.png", "map of the third scene"),
         ("model", "trained model"), ("chips", "training chips"),

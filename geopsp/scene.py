@@ -148,7 +148,7 @@ def _require_georeference(path: str | Path, dataset: rasterio.DatasetReader) -> 
 
 
 def _alpha_band(dataset: Any) -> int | None:
-    """The number of the alpha band, from 1; GDAL marks the fourth of four byte bands so, even one described as "nir"."""
+    """The number of the alpha band, from 1; GDAL marks the fourth of four byte bands so, even a described one."""
     for index, kind, text in zip(dataset.indexes, dataset.colorinterp, dataset.descriptions, strict=True):
         if kind == ColorInterp.alpha and (not text or "alpha" in text.lower()):
             return int(index)

@@ -124,11 +124,12 @@ def _blocks(shapes: NDArray[np.object_], share: float, rng: np.random.Generator)
 
 def _near(shapes: NDArray[np.object_], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Chips nearer than a chip's side to a validation chip; those that just reach it are far enough."""
-    gap = np.sqrt(shapely.area(shapes)) * (1 - 1e-6)
+    others = np.flatnonzero(~valid)
+    gap = np.sqrt(shapely.area(shapes[others])) * (1 - 1e-6)
     tree = shapely.STRtree(shapes[valid])
     near = np.zeros(len(shapes), bool)
-    near[tree.query(shapes, predicate="dwithin", distance=gap)[0]] = True
-    return near & ~valid
+    near[others[tree.query(shapes[others], predicate="dwithin", distance=gap)[0]]] = True
+    return near
 
 
 def _audit(chips: ChipSet, train: NDArray[np.intp], valid: NDArray[np.intp], dropped: int, unlabelled: int) -> Audit:

@@ -69,7 +69,7 @@ def test_a_burn_equals_rasterio_s(seed, all_touched, background):
 def test_labels_in_another_crs_are_reprojected_whole(crs, all_touched):
     shapes = frame(blobs(4), kind=[f"k{i % 4}" for i in range(12)]).to_crs(crs)
     labels = read_labels(shapes, class_field="kind", all_touched=all_touched)
-    order = np.argsort(-shapes.to_crs(crs).geometry.area.to_numpy(), kind="stable")
+    order = np.argsort(-shapely.area(shapes.geometry.to_numpy()), kind="stable")
     there = shapes.to_crs("EPSG:32632").geometry.to_numpy()
     pairs = [(there[i], 1 + i % 4) for i in order]
     expected = rasterize(pairs, (61, 83), transform=GRID.transform, all_touched=all_touched, dtype="uint8")
@@ -259,7 +259,7 @@ def test_class_fields_that_cannot_be_used():
     shapes = frame([square(LEFT, TOP, 9)] * 2, kind=["a", "b"], empty=[None, " "], height=[1, 2])
     with pytest.raises(LabelError, match="has no field 'klass'; it has kind, empty, height"):
         read_labels(shapes, class_field="klass")
-    with pytest.raises(LabelError, match="'empty' .* is empty"):
+    with pytest.raises(LabelError, match=r"'empty' .* is empty"):
         read_labels(shapes, class_field="empty")
     many = frame([square(LEFT, TOP, 9)] * 255, kind=[f"k{i}" for i in range(255)])
     with pytest.raises(LabelError, match="holds 255 classes; at most 254 fit"):
@@ -375,7 +375,7 @@ def test_nodata_of_a_code_raster_is_unlabelled(make_raster):
 @pytest.mark.parametrize(
     ("crs", "transform"),
     [
-        ("EPSG:32633", from_origin(155400.0, 5312500.0, 2.0, 2.0)),
+        ("EPSG:32633", from_origin(152480.0, 5311295.0, 2.0, 2.0)),
         ("EPSG:32632", from_origin(LEFT - 1, TOP + 1, 3.0, 3.0)),
     ],
 )

@@ -221,8 +221,8 @@ def warped(path, grid, **options):
 @pytest.mark.parametrize(
     ("crs", "transform"),
     [
-        ("EPSG:32633", from_origin(155500.0, 5312500.0, 2.0, 2.0)),
-        ("EPSG:4326", from_origin(10.36, 47.86, 3e-5, 2e-5)),
+        ("EPSG:32633", from_origin(152500.0, 5311285.0, 2.0, 2.0)),
+        ("EPSG:4326", from_origin(10.354, 47.861, 3e-5, 2e-5)),
         ("EPSG:32632", from_origin(ORIGIN[0] + 21.0, ORIGIN[1] - 5.0, 2.0, 2.0)),
         ("EPSG:32632", from_origin(ORIGIN[0] + 21.0, ORIGIN[1] - 5.0, 0.7, 0.9)),
         ("EPSG:32632", Affine(2, 0, ORIGIN[0], 0, 2, ORIGIN[1] - 100)),
@@ -248,7 +248,7 @@ def test_a_raster_on_another_lattice_is_warped_and_that_is_said(crs, transform, 
 
 def test_the_whole_of_a_warped_raster_is_seen(make_raster):
     first = make_raster("first.tif", np.ones((1, 5, 5), np.uint8))
-    other = make_raster("other.tif", np.ones((1, 61, 83), np.uint8), crs="EPSG:32633", origin=(155500.0, 5312500.0))
+    other = make_raster("other.tif", np.ones((1, 61, 83), np.uint8), crs="EPSG:32633", origin=(152500.0, 5311285.0))
     patch = Scene.open([first, other], resampling=Resampling.nearest).read()
     assert patch.valid.sum() == pytest.approx(25 + 61 * 83, rel=0.02)
     assert (patch.data[:, patch.valid] == 1).all()

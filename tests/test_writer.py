@@ -95,12 +95,8 @@ def test_probabilities_of_any_number_of_classes_are_no_colours(count, tmp_path):
 
 @pytest.mark.parametrize("kind", [class_raster, probability_raster])
 def test_a_block_that_fails_leaves_no_file(kind, tmp_path):
-    with (
-        pytest.raises(KeyboardInterrupt),
-        kind(  # noqa: PT012
-            tmp_path / "map.tif", grid_of(600, 83), LEGEND
-        ) as writer,
-    ):
+    out = kind(tmp_path / "map.tif", grid_of(600, 83), LEGEND)
+    with pytest.raises(KeyboardInterrupt), out as writer:  # noqa: PT012
         writer.append(np.zeros((1 if kind is class_raster else 3, 300, 83), np.uint8))
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

@@ -94,16 +94,17 @@ def _decoder(spec: ModelSpec, channels: list[int], width: int) -> tuple[nn.Modul
     return decoder, widths[-1]
 
 
-def check_tile(size: int) -> None:
+def check_tile(size: int, *, output_stride: int = 8) -> None:
     """Nothing, if the networks take tiles of size x size.
 
     Raises:
         ModelError: if it does not.
     """
-    if size < MIN_TILE or size % 32:
-        low = max(MIN_TILE, size - size % 32)
+    smallest = max(MIN_TILE, 2 * output_stride)
+    if size < smallest or size % 32:
+        fits = max(smallest, size + 32 - size % 32)
         raise ModelError(
-            f"The network cannot take chips of {size} x {size} pixels; needed a multiple of 32, e.g. {low + 32}."
+            f"The network cannot take chips of {size} x {size} pixels; needed a multiple of 32, e.g. {fits}."
         )
 
 

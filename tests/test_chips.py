@@ -1,0 +1,506 @@
+import json
+import shutil
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from conftest import square
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rasterio.features import rasterize
+
+import geopsp.chips
+from geopsp.chips import ChipSpec, chip_windows, export_training_data
+from geopsp.chipset import INDEX, MANIFEST, ChipSet
+from geopsp.errors import (
+    BandError,
+    ChipError,
+    GeopspError,
+    InputNotFoundError,
+    LabelError,
+    OptionError,
+    OutputError,
+)
+from geopsp.grid import Grid
+from geopsp.legend import IGNORE
+from geopsp.scene import Scene
+
+LEFT, TOP = 601234.0, 5301717.0
+SHAPES = [
+    square(LEFT + 10, TOP - 10, 60),
+    square(LEFT + 50, TOP - 30, 30),
+    square(LEFT + 110, TOP - 60, 50),
+    shapely.Point(LEFT + 90, TOP - 80).buffer(17),
+]
+KINDS = ["crop", "water", "crop", "road"]
+
+
+@pytest.fixture
+def labels():
+    return gpd.GeoDataFrame({"kind": KINDS}, geometry=SHAPES, crs="EPSG:32632")
+
+
+def stitched(chips, part, grid, fill=0):
+    """All chips of a part put back in place, (bands, rows, cols), and where they are valid; seams must agree."""
+    with rasterio.open(chips.index[part].iloc[0]) as first:
+        data = np.full((first.count, grid.height, grid.width), fill, first.dtypes[0])
+    valid = np.zeros((grid.height, grid.width), bool)
+    covered = np.zeros_like(valid)
+    for row in chips.index.itertuples():
+        with rasterio.open(getattr(row, part)) as dataset:
+            chip, mask = dataset.read(), dataset.dataset_mask() > 0
+            there = grid.window_of(Grid(dataset.crs, dataset.transform, dataset.width, dataset.height))
+        assert there is not None
+        height, width = min(there.height, grid.height - there.row), min(there.width, grid.width - there.col)
+        place = slice(there.row, there.row + height), slice(there.col, there.col + width)
+        old, inside = data[:, *place], chip[:, :height, :width]
+        assert (old == inside)[:, covered[place]].all(), "neighbours differ"
+        data[:, *place] = inside
+        valid[place] |= mask[:height, :width]
+        assert not mask[height:].any()
+        assert not mask[:, width:].any()
+        covered[place] = True
+    assert covered.all()
+    return data, valid
+
+
+# Plans
+
+
+@given(
+    width=st.integers(1, 200),
+    height=st.integers(1, 200),
+    size=st.integers(16, 64),
+    share=st.floats(0.1, 1),
+)
+@settings(max_examples=40, deadline=None)
+def test_windows_cover_the_grid_from_its_origin_and_none_lies_outside(width, height, size, share):
+    grid = Grid(rasterio.CRS.from_epsg(32632), rasterio.transform.from_origin(LEFT, TOP, 2, 2), width, height)
+    stride = max(1, round(size * share))
+    seen = np.zeros((height, width), bool)
+    windows = chip_windows(grid, ChipSpec(tile_size=size, stride=stride))
+    for window in windows:
+        assert window.col % stride == 0
+        assert window.row % stride == 0
+        part = window.intersect(grid.window)
+        assert not part.empty
+        seen[part.slices(grid.window)] = True
+    assert seen.all()
+    assert len(set(windows)) == len(windows)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tile_size": 8}, "tile_size is 8"),
+        ({"stride": 0}, "stride is 0"),
+        ({"stride": 257}, "stride is 257; needed 1 to 256"),
+        ({"min_labelled": 1.5}, "min_labelled is 1.5"),
+    ],
+)
+def test_options_out_of_range(options, words):
+    with pytest.raises(OptionError, match=words):
+        ChipSpec(**options)
+
+
+# Pixels and labels
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "stride", "nodata", "masked"),
+    [
+        ("uint8", 32, None, None, False),
+        ("uint8", 20, 13, 0, False),
+        ("uint16", 33, None, 0, False),
+        ("int16", 64, 32, -9999, False),
+        ("float32", 24, 24, None, True),
+        ("uint8", 128, None, None, True),
+    ],
+)
+def test_chips_tile_back_to_the_source(dtype, size, stride, nodata, masked, make_raster, labels, tmp_path):
+    data = np.random.default_rng(1).integers(1, 200, (3, 61, 83)).astype(dtype)
+    mask = np.ones((61, 83), bool)
+    mask[12:30, 50:60] = False
+    if nodata is not None:
+        data[:, ~mask] = nodata
+    if dtype == "float32":
+        data[:, 40:44, 3:9] = np.nan
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        path = make_raster("a.tif", data, nodata=nodata, mask=mask if masked else None)
+    chips = export_training_data(path, labels, tmp_path / "chips", "kind", size, stride, background="ignore")
+    patch = Scene.open(path).read()
+    found, valid = stitched(chips, "image", patch.grid)
+    np.testing.assert_array_equal(found, data)
+    np.testing.assert_array_equal(valid, patch.valid)
+    codes, _ = stitched(chips, "label", patch.grid, IGNORE)
+    order = np.argsort(-labels.area.to_numpy(), kind="stable")
+    pairs = [(SHAPES[i], chips.legend.code_of(KINDS[i])) for i in order]
+    burned = rasterize(pairs, (61, 83), fill=IGNORE, transform=patch.grid.transform, dtype="uint8")
+    np.testing.assert_array_equal(codes[0], np.where(patch.valid, burned, IGNORE))
+
+
+def test_labels_are_unlabelled_outside_the_area_and_on_invalid_pixels(make_raster, labels, tmp_path):
+    data = np.random.default_rng(1).integers(1, 200, (3, 61, 83)).astype("uint8")
+    data[:, 20:30, 20:40] = 0
+    area = gpd.GeoDataFrame(geometry=[square(LEFT + 30, TOP - 20, 70)], crs="EPSG:32632").to_crs("EPSG:4326")
+    path = make_raster("a.tif", data, nodata=0)
+    chips = export_training_data(path, labels, tmp_path / "chips", "kind", 32, aoi=area)
+    grid = Scene.open(path).grid
+    codes, _ = stitched(chips, "label", grid, IGNORE)
+    inside = rasterize(area.to_crs("EPSG:32632").geometry, (61, 83), transform=grid.transform, dtype="uint8") > 0
+    np.testing.assert_array_equal(codes[0] != IGNORE, inside & data.any(axis=0))
+
+
+def test_all_touched_reaches_the_labels(make_raster, labels, tmp_path):
+    counts = [
+        export_training_data(make_raster(), labels, tmp_path / f"{touched}", "kind", 32, all_touched=touched)
+        for touched in (False, True)
+    ]
+    assert counts[1].pixels_per_class[1:].sum() > counts[0].pixels_per_class[1:].sum()
+
+
+def test_several_images_keep_their_own_grids(make_raster, labels, tmp_path):
+    utm33 = (152500.0, 5311285.0)
+    paths = [make_raster("a.tif", seed=1), make_raster("b.tif", seed=2, crs="EPSG:32633", origin=utm33, cell=1.5)]
+    chips = export_training_data(paths, labels, tmp_path / "chips", "kind", 32)
+    assert chips.index["source"].value_counts().to_dict() == {str(paths[0]): 6, str(paths[1]): 6}
+    assert sorted(chips.index["crs"].unique()) == ["EPSG:32632", "EPSG:32633"]
+    for path in paths:
+        own = chips.index[chips.index["source"] == str(path)]
+        part = ChipSet(**{name: getattr(chips, name) for name in ChipSet.__slots__} | {"index": own})
+        patch = Scene.open(path).read()
+        np.testing.assert_array_equal(stitched(part, "image", patch.grid)[0], patch.data)
+        footprints = gpd.GeoSeries(own.geometry, crs=chips.index.crs).to_crs(own["crs"].iloc[0])
+        left, _, _, top = footprints.total_bounds
+        assert (left, top) == pytest.approx((patch.grid.bounds()[0], patch.grid.bounds()[3]), abs=0.01)
+
+
+def test_bands_that_are_asked_for(make_raster, labels, tmp_path):
+    data = np.random.default_rng(0).integers(1, 99, (4, 61, 83)).astype("uint16")
+    path = make_raster("a.tif", data, names=("red", "green", "blue", "nir"))
+    chips = export_training_data(path, labels, tmp_path / "chips", "kind", 64, bands=["nir", "red"])
+    assert chips.bands == ("nir", "red")
+    assert chips.statistics.mean == pytest.approx(data[[3, 0]].mean(axis=(1, 2)))
+
+
+# Index and statistics
+
+
+def test_the_index_says_where_each_chip_lies_and_what_it_holds(make_raster, labels, tmp_path):
+    data = np.random.default_rng(1).integers(1, 200, (3, 61, 83)).astype("uint8")
+    data[:, :, 70:] = 0
+    path = make_raster("a.tif", data, nodata=0)
+    chips = export_training_data(path, labels, tmp_path / "chips", "kind", 32, background="ignore")
+    assert len(chips) == 6
+    total = np.zeros(len(chips.legend), int)
+    for row in chips.index.itertuples():
+        with rasterio.open(row.label) as dataset:
+            codes = dataset.read(1)
+            assert shapely.equals_exact(row.geometry.normalize(), shapely.box(*dataset.bounds).normalize(), 1e-6)
+        with rasterio.open(row.image) as dataset:
+            assert row.valid == pytest.approx((dataset.dataset_mask() > 0).mean())
+        assert row.labelled == pytest.approx((codes != IGNORE).mean())
+        found = [int((codes == code).sum()) for code in chips.legend.codes]
+        assert found == [getattr(row, f"pixels_{code}") for code in chips.legend.codes]
+        total += found
+        assert (row.col, row.row) == (32 * (int(row.chip[:6]) % 3), 32 * (int(row.chip[:6]) // 3))
+    np.testing.assert_array_equal(chips.pixels_per_class, total)
+    assert chips.legend.names == ["crop", "road", "water"]
+    assert (chips.cell_size, chips.units, chips.dtype, chips.tile_size) == ((2.0, 2.0), "metre", "uint8", 32)
+
+
+@given(seed=st.integers(0, 99), dtype=st.sampled_from(["uint8", "uint16", "int16", "float32"]))
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_statistics_equal_numpy_s_over_valid_pixels(seed, dtype, make_raster, labels, tmp_path):
+    data = np.random.default_rng(seed).integers(0, 200, (2, 61, 83)).astype(dtype)
+    path = make_raster("a.tif", data, nodata=7)
+    stats = export_training_data(path, labels, tmp_path / "chips", "kind", 32, overwrite=True).statistics
+    values = data[:, ~(data == 7).any(axis=0)].astype(float)
+    assert stats.count == values.shape[1]
+    np.testing.assert_allclose(stats.mean, values.mean(axis=1))
+    np.testing.assert_allclose(stats.std, values.std(axis=1))
+    np.testing.assert_array_equal([stats.low, stats.high], [values.min(axis=1), values.max(axis=1)])
+
+
+def test_chips_with_too_few_labels_or_no_pixels_are_left_out(make_raster, labels, tmp_path):
+    data = np.random.default_rng(1).integers(1, 200, (3, 61, 83)).astype("uint8")
+    data[:, :32, :32] = 0
+    path = make_raster("a.tif", data, nodata=0)
+    options = {"class_field": "kind", "tile_size": 32, "background": "ignore"}
+    everything = export_training_data(path, labels, tmp_path / "all", **options)
+    assert len(everything) == 5
+    some = export_training_data(path, labels, tmp_path / "some", **options, min_labelled=0.3)
+    assert set(some.index["col"].tolist()) < set(everything.index["col"].tolist()) | {64}
+    assert (some.index["labelled"] >= 0.3).all()
+    assert len(some) == (everything.index["labelled"] >= 0.3).sum()
+    report = some.reports[0]
+    assert report["without_valid_pixel"] == 1
+    assert report["chips"] + report["too_little_labelled"] == 5
+    with pytest.raises(ChipError, match=r"No chip is left: 1 have no valid pixel, 5 less than 100%"):
+        export_training_data(path, labels, tmp_path / "none", **options, min_labelled=1.0)
+    assert not (tmp_path / "none").exists()
+
+
+def test_conflicts_are_reported(make_raster, labels, tmp_path):
+    report = export_training_data(make_raster(), labels, tmp_path / "chips", "kind", 64).reports[0]
+    assert report["conflict_pixels"] == 10 * 15  # water lies within crop on 20 x 30 m
+    assert report["labels"]["polygons"] == 4
+
+
+def test_progress_counts_every_tile(make_raster, labels, tmp_path):
+    told = []
+    export_training_data(make_raster(), labels, tmp_path / "c", "kind", 32, progress=lambda *n: told.append(n))
+    assert told == [(i, 6) for i in range(1, 7)]
+
+
+# The folder as ArcGIS knows it
+
+
+def test_the_folder_is_what_arcgis_reads(make_raster, labels, tmp_path):
+    out = tmp_path / "chips"
+    chips = export_training_data(make_raster(names=("red", "green", "nir")), labels, out, "kind", 32)
+    pairs = [line.split() for line in (out / "map.txt").read_text().splitlines()]
+    assert pairs == [[f"images/{name}", f"labels/{name}"] for name in chips.index["chip"]]
+    assert all((out / path).exists() for pair in pairs for path in pair)
+    stats, counts = chips.statistics, chips.index[[f"pixels_{c}" for c in chips.legend.codes]].to_numpy()
+
+    model = json.loads((out / "esri_model_definition.emd").read_text())
+    assert model["MetaDataMode"] == "Classified_Tiles"
+    assert (model["ImageHeight"], model["ImageWidth"], model["ImageSpaceUsed"]) == (32, 32, "MAP_SPACE")
+    assert model["ExtractBands"] == [0, 1, 2]
+    assert model["Classes"][0] == {"Value": 0, "Name": "background", "Color": [27, 27, 27]}
+    assert [c["Name"] for c in model["Classes"]] == ["background", "crop", "road", "water"]
+    assert model["InputRastersProps"]["BandNames"] == ["red", "green", "nir"]
+    assert model["InputRastersProps"].keys() >= {"SensorName", "RasterCount"}
+    assert [set(row) for row in model["AllTilesStats"]] == [{"Min", "Max", "Mean", "StdDev"}] * 3
+    assert [row["Mean"] for row in model["AllTilesStats"]] == stats.mean.tolist()
+    assert [row["StdDev"] for row in model["AllTilesStats"]] == stats.std.tolist()
+
+    sums = json.loads((out / "esri_accumulated_stats.json").read_text())
+    assert {k: sums[k] for k in ("MetaDataMode", "NumBands", "NumClasses", "NumTiles", "TileSizeX", "TileSizeY")} == {
+        "MetaDataMode": "Classified_Tiles",
+        "NumBands": 3,
+        "NumClasses": 4,
+        "NumTiles": 6,
+        "TileSizeX": 32,
+        "TileSizeY": 32,
+    }
+    assert sums["ClassPixelStats"] == {
+        "NumImagesTotal": 6,
+        "NumImagesPerClass": (counts > 0).sum(axis=0).tolist(),
+        "NumPixelsPerClass": counts.sum(axis=0).tolist(),
+    }
+    assert [row["M1"] for row in sums["BandStatsState"]] == stats.mean.tolist()
+    assert [row["M2"] for row in sums["BandStatsState"]] == stats.m2.tolist()
+    assert [(row["Num"], row["Min"], row["Max"]) for row in sums["BandStatsState"]] == [
+        (stats.count, low, high) for low, high in zip(stats.low, stats.high, strict=True)
+    ]
+    assert "images = 6 *4 classes" in (out / "stats.txt").read_text().splitlines()[0]
+    with rasterio.open(chips.index["label"].iloc[0]) as dataset:
+        assert dataset.nodata == IGNORE
+        assert dataset.colormap(1)[0][:3] == (27, 27, 27)
+
+
+# Folders whole or not at all
+
+
+def test_a_folder_that_exists_is_kept_unless_overwritten(make_raster, labels, tmp_path):
+    out = tmp_path / "chips"
+    export_training_data(make_raster(), labels, out, "kind", 32)
+    with pytest.raises(OutputError, match="exists already"):
+        export_training_data(make_raster(), labels, out, "kind", 64)
+    assert ChipSet.open(out).tile_size == 32
+    assert export_training_data(make_raster(), labels, out, "kind", 64, overwrite=True).tile_size == 64
+    assert len(list((out / "images").iterdir())) == 2
+
+
+def test_a_folder_of_other_things_is_not_replaced(make_raster, labels, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("")
+    with pytest.raises(OutputError, match="holds other things"):
+        export_training_data(make_raster(), labels, tmp_path / "photos", "kind", 32, overwrite=True)
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_export_that_fails_leaves_nothing_behind(error, make_raster, labels, tmp_path, monkeypatch):
+    def fail(*args):
+        raise error
+
+    path = make_raster()
+    monkeypatch.setattr(geopsp.chips, "write_esri_files", fail)
+    with pytest.raises(error):
+        export_training_data(path, labels, tmp_path / "out" / "chips", "kind", 32)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_truncated_image_leaves_nothing_behind(make_raster, labels, tmp_path):
+    path = make_raster("a.tif", size=(500, 300), tiled=True, blockxsize=16, blockysize=16)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(GeopspError, match="cannot be read"):
+        export_training_data(path, labels, tmp_path / "out" / "chips", "kind", 32)
+    assert not (tmp_path / "out" / "chips").exists()
+
+
+def test_a_file_in_place_of_the_folder_above(make_raster, labels, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        export_training_data(make_raster(), labels, tmp_path / "file" / "chips", "kind", 32)
+
+
+def damage_nothing_there(out):
+    shutil.rmtree(out)
+    out.mkdir()
+
+
+def damage_manifest(out):
+    (out / MANIFEST).unlink()
+
+
+def damage_index(out):
+    (out / INDEX).unlink()
+
+
+def truncate_index(out):
+    (out / INDEX).write_bytes((out / INDEX).read_bytes()[:500])
+
+
+def truncate_manifest(out):
+    (out / MANIFEST).write_text((out / MANIFEST).read_text()[:200])
+
+
+def other_manifest(out):
+    (out / MANIFEST).write_text("[]")
+
+
+def part_of_manifest(out):
+    rows = json.loads((out / MANIFEST).read_text())
+    del rows["statistics"]
+    (out / MANIFEST).write_text(json.dumps(rows))
+
+
+def newer_manifest(out):
+    rows = json.loads((out / MANIFEST).read_text())
+    (out / MANIFEST).write_text(json.dumps(rows | {"version": 99}))
+
+
+def other_index(out):
+    gpd.read_parquet(out / INDEX).drop(columns="pixels_1").to_parquet(out / INDEX)
+
+
+def empty_index(out):
+    gpd.read_parquet(out / INDEX).iloc[:0].to_parquet(out / INDEX)
+
+
+def lose_an_image(out):
+    (out / "images" / "000002.tif").unlink()
+
+
+def lose_the_labels(out):
+    shutil.rmtree(out / "labels")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (damage_nothing_there, "not a finished chip folder"),
+        (damage_manifest, "not a finished chip folder"),
+        (damage_index, "not a finished chip folder"),
+        (truncate_index, "damaged"),
+        (truncate_manifest, "damaged"),
+        (other_manifest, "damaged"),
+        (part_of_manifest, "damaged.*statistics"),
+        (newer_manifest, "damaged.*version 99, needed 1"),
+        (other_index, "damaged.*pixels_1"),
+        (empty_index, "holds no chip"),
+        (lose_an_image, r"half-written: 1 of 12 files are missing, the first is .*images.000002\.tif"),
+        (lose_the_labels, "half-written: 6 of 12 files"),
+    ],
+)
+def test_a_damaged_folder_says_what_is_wrong(damage, words, make_raster, labels, tmp_path):
+    out = tmp_path / "chips"
+    export_training_data(make_raster(), labels, out, "kind", 32)
+    damage(out)
+    with pytest.raises(ChipError, match=words):
+        ChipSet.open(out)
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(InputNotFoundError, match="No such folder"):
+        ChipSet.open(tmp_path / "none")
+    with pytest.raises(ChipError, match="No chip folder was given"):
+        ChipSet.open([])
+
+
+def test_a_folder_may_be_moved(make_raster, labels, tmp_path):
+    export_training_data(make_raster(), labels, tmp_path / "chips", "kind", 32)
+    (tmp_path / "chips").rename(tmp_path / "moved")
+    chips = ChipSet.open(tmp_path / "moved")
+    assert Path(chips.index["image"].iloc[0]).exists()
+    assert repr(chips).startswith("<6 chips of 32 x 32, 3 bands, 4 classes (background, crop, road, water)")
+
+
+# Several folders
+
+
+def test_folders_join(make_raster, labels, tmp_path):
+    first, second = (
+        make_raster("a.tif", seed=1),
+        make_raster("b.tif", seed=2, crs="EPSG:32633", origin=(152500, 5311285)),
+    )
+    parts = [
+        export_training_data(path, labels, tmp_path / path.stem, "kind", 32, min_labelled=0.0)
+        for path in (first, second)
+    ]
+    both = ChipSet.open([tmp_path / "a", tmp_path / "b"])
+    assert len(both) == 12
+    assert both.index.index.is_unique
+    np.testing.assert_array_equal(both.pixels_per_class, sum(part.pixels_per_class for part in parts))
+    values = np.concatenate([Scene.open(path).read().data.reshape(3, -1) for path in (first, second)], axis=1)
+    np.testing.assert_allclose(both.statistics.mean, values.mean(axis=1))
+    np.testing.assert_allclose(both.statistics.std, values.std(axis=1))
+    assert both.index.crs == parts[0].index.crs
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"tile_size": 64}, "tile_size: 32 and 64"),
+        ({"bands": [1, 2]}, "bands"),
+        ({"background": "ignore"}, "legend"),
+    ],
+)
+def test_folders_that_do_not_agree_are_refused(options, what, make_raster, labels, tmp_path):
+    usual = {"class_field": "kind", "tile_size": 32}
+    for name, extra in (("a", {}), ("b", options)):
+        export_training_data(make_raster(), labels, tmp_path / name, **usual | extra)
+    with pytest.raises(ChipError, match=f"differ in {what}"):
+        ChipSet.open([tmp_path / "a", tmp_path / "b"])
+
+
+# Input that cannot be used
+
+
+def test_images_that_do_not_agree(make_raster, labels, tmp_path):
+    first = make_raster("a.tif")
+    for other, words in (
+        (make_raster("b.tif", bands=5, dtype="uint8"), "has 5 bands"),
+        (make_raster("c.tif", dtype="uint16"), "holds uint16 pixels, .* uint8; needed one type"),
+        (make_raster("d.tif", bands=2), "band"),
+    ):
+        with pytest.raises(BandError, match=words):
+            export_training_data([first, other], labels, tmp_path / "chips", "kind", 32)
+    assert not (tmp_path / "chips").exists()
+
+
+def test_labels_that_miss_every_image(make_raster, labels, tmp_path):
+    far = make_raster("far.tif", origin=(LEFT + 5000, TOP))
+    with pytest.raises(LabelError, match="miss the image by"):
+        export_training_data(far, labels, tmp_path / "chips", "kind", 32)
+    assert len(export_training_data([far, make_raster()], labels, tmp_path / "chips", "kind", 32)) == 12
+    area = labels.translate(9000).to_frame("geometry").set_geometry("geometry")
+    with pytest.raises(LabelError, match="miss the image by"):
+        export_training_data(make_raster(), labels, tmp_path / "more", "kind", 32, aoi=area)
