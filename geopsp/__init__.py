@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from geopsp.chips import export_training_data as export_training_data
     from geopsp.chipset import ChipSet as ChipSet
     from geopsp.classifier import PSPNetClassifier as PSPNetClassifier
-    from geopsp.classifier import classify_pixels as classify_pixels
     from geopsp.data import TrainingData as TrainingData
     from geopsp.data import prepare_data as prepare_data
     from geopsp.errors import GeopspError as GeopspError
     from geopsp.legend import ClassInfo as ClassInfo
     from geopsp.legend import Legend as Legend
+    from geopsp.mapping import classify_pixels as classify_pixels
     from geopsp.metrics import Confusion as Confusion
     from geopsp.polygons import raster_to_polygons as raster_to_polygons
     from geopsp.scene import Scene as Scene
@@ -33,7 +33,7 @@ _HOME = {
     "PSPNetClassifier": "classifier",
     "Scene": "scene",
     "TrainingData": "data",
-    "classify_pixels": "classifier",
+    "classify_pixels": "mapping",
     "export_training_data": "chips",
     "prepare_data": "data",
     "raster_to_polygons": "polygons",

@@ -12,17 +12,14 @@ import torch
 from geopsp.chipset import ChipSet, class_pixels
 from geopsp.data import TrainingData, loader
 from geopsp.dataset import WholeChipDataset
-from geopsp.errors import BandError, ChipError, ModelError, OptionError, TrainingError
-from geopsp.inference import classify
+from geopsp.errors import BandError, ChipError, ModelError, TrainingError
 from geopsp.losses import LossSpec, balance
 from geopsp.metrics import Confusion
 from geopsp.models.build import PYRAMID_SIZES, ModelSpec, build, check_tile, count_parameters
 from geopsp.models.encoder import load_encoder_weights, supported_backbones
 from geopsp.outputs import check_output
 from geopsp.package import TrainedModel, load_package, save_package
-from geopsp.polygons import check_vector_output, raster_to_polygons
-from geopsp.progress import say, shown
-from geopsp.scene import Images, Scene
+from geopsp.progress import say
 from geopsp.training import MONITORS, FitSpec, evaluate, find_rate, fit
 
 if TYPE_CHECKING:
@@ -297,57 +294,3 @@ def _load_weights(encoder: torch.nn.Module, name: str, weights: str | None, band
         say(f"Note: the encoder starts from random weights. {error}")
         return None
     return "imagenet" if weights == "auto" else weights
-
-
-def classify_pixels(
-    images: Images,
-    model: PSPNetClassifier | str | Path,
-    out: str | Path,
-    *,
-    polygons: str | Path | None = None,
-    probabilities: str | Path | None = None,
-    batch_size: int | None = None,
-    padding: int | None = None,
-    device: str | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """A map of one raster, or of many as one mosaic: classes on the grid of the first, nodata where nothing is valid.
-
-    Args:
-        images: A raster, a glob, a folder, or a list; where they overlap, earlier ones lie on top.
-        model: A classifier, or the folder that one was saved to.
-        out: The GeoTIFF to write.
-        polygons: Also a vector file of the map (.gpkg, .parquet, .fgb, .geojson).
-        probabilities: Also a GeoTIFF with one band a class.
-        batch_size: Tiles at a time; None: 4.
-        padding: Pixels at each edge of a tile that its neighbour shows too; None: a quarter of the tile.
-        device: As torch names it; None: the first GPU, else the CPU.
-        overwrite: True may replace outputs.
-
-    Raises:
-        InputNotFoundError, RasterError, GridError, BandError, PackageError, OptionError, OutputError: as the input is.
-    """
-    trained = model.model if isinstance(model, PSPNetClassifier) else load_package(model)
-    scene = Scene.open(images, bands=trained.bands)
-    places = [Path(place) for place in (out, polygons, probabilities) if place is not None]
-    if len(set(places)) < len(places):
-        raise OptionError(f"Two outputs have the same name: {', '.join(map(str, places))}. Give each its own.")
-    if polygons is not None:
-        check_vector_output(polygons, overwrite=overwrite)
-    for place in places:
-        check_output(place, overwrite=overwrite)
-    with shown("Mapping") as progress:
-        classify(
-            scene,
-            trained,
-            out,
-            probabilities=probabilities,
-            batch_size=batch_size,
-            padding=padding,
-            device=device,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    if polygons is not None:
-        raster_to_polygons(out, polygons, overwrite=overwrite)
-    return Path(out)

@@ -162,7 +162,7 @@ def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device
 @overwrite_option
 def predict(model: Path, images: tuple[str, ...], out: Path, **options: Any) -> None:
     """Map IMAGEs, as one mosaic, with MODEL."""
-    from geopsp.classifier import classify_pixels
+    from geopsp.mapping import classify_pixels
 
     classify_pixels(list(images), model, out, **options)
     for path in (out, options["polygons"], options["probabilities"]):

@@ -9,9 +9,10 @@ from typing import Any
 
 from geopsp.chips import export_training_data
 from geopsp.chipset import ChipSet
-from geopsp.classifier import PSPNetClassifier, classify_pixels
+from geopsp.classifier import PSPNetClassifier
 from geopsp.data import prepare_data
 from geopsp.errors import InputNotFoundError
+from geopsp.mapping import classify_pixels
 from geopsp.metrics import Confusion
 from geopsp.outputs import check_output, whole
 from geopsp.plotting import plot_losses, preview, save_figure
@@ -19,10 +20,13 @@ from geopsp.progress import say, shown
 from geopsp.report import describe_chips, describe_scores, write_report
 
 TILE = 128
-EPOCHS = 10
+EPOCHS = 16
 REPORT = "report.html"
 BATCH = 8
 RATE = 2e-3
+OUTPUT_STRIDE = 16
+"""Twice as fast as 8, which lets the demo train twice as long: better in the same time."""
+
 SCENES = ("scene_west.tif", "scene_east.tif")
 TEST = "scene_test.tif"
 ALIKE = ("boat", "car")
@@ -82,7 +86,9 @@ def export_sample(sample: Path, scenes: tuple[str, ...], labels: str, out: Path)
 
 def _train(chips: ChipSet, epochs: int) -> PSPNetClassifier:
     data = prepare_data(chips.folders, batch_size=BATCH)
-    model = PSPNetClassifier(data, backbone="resnet18", encoder_weights=None, class_balancing=True)
+    model = PSPNetClassifier(
+        data, backbone="resnet18", encoder_weights=None, class_balancing=True, output_stride=OUTPUT_STRIDE
+    )
     say(repr(model))
     model.fit(epochs, RATE, monitor="valid_miou")
     return model
@@ -110,9 +116,7 @@ def _write(
         f"Of boat and car pixels found as either, {scores.confused(*ALIKE):.1%} took the other's name.",
         f"The whole run took {seconds:.0f} s.",
     ]
-    write_report(
-        folder / REPORT, title="geopsp demo", scores=scores, notes=notes, pictures=pictures, texts=texts
-    )
+    write_report(folder / REPORT, title="geopsp demo", scores=scores, notes=notes, pictures=pictures, texts=texts)
     content: dict[str, Any] = {"miou": scores.mean_iou(), "accuracy": scores.accuracy(), "seconds": round(seconds)}
     content["boat_car_confused"] = scores.confused(*ALIKE)
     (folder / "scores.json").write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch as Swatch
 from numpy.typing import NDArray
 
+from geopsp.bands import match_bands
 from geopsp.dataset import ChipDataset, Sample, WholeChipDataset
 from geopsp.grid import Window
 from geopsp.legend import IGNORE, Legend
 from geopsp.models.build import pick_device
 from geopsp.outputs import whole
 from geopsp.package import TrainedModel
-from geopsp.scene import Scene, match_bands, read_legend
+from geopsp.scene import Scene, read_legend
 
 COLORS = ("red", "green", "blue")
 STRETCH = 2.0

@@ -9,13 +9,14 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
+from geopsp.bands import is_named
 from geopsp.chipset import MANIFEST as CHIPS_MANIFEST
 from geopsp.chipset import ChipSet
 from geopsp.errors import InputNotFoundError
 from geopsp.metrics import Confusion
 from geopsp.outputs import whole
 from geopsp.scene import describe as describe_header
-from geopsp.scene import is_named, read_legend
+from geopsp.scene import read_legend
 
 
 def describe(path: Path) -> str:

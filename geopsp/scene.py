@@ -20,15 +20,17 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import calculate_default_transform
 from rasterio.windows import Window as RioWindow
 
-from geopsp.errors import BandError, GridError, InputNotFoundError, RasterError
+from geopsp.bands import match_bands
+from geopsp.errors import GridError, InputNotFoundError, RasterError
 from geopsp.grid import Grid, Window
 from geopsp.legend import CLASSES_TAG, Legend
+from geopsp.validity import alpha_band, validity, warped_validity
 
 Images = str | Path | Sequence[str | Path]
 """A path, a glob pattern, a folder, or several of them."""
@@ -121,7 +123,7 @@ def describe(path: str | Path, *, needs_crs: bool = True) -> Source:
         if not dataset.count:
             parts = f" It holds {len(dataset.subdatasets)} subdatasets: extract one." if dataset.subdatasets else ""
             raise RasterError(f"{path} holds no band of its own.{parts}")
-        keep = [i for i in dataset.indexes if i != _alpha_band(dataset)] or list(dataset.indexes)
+        keep = [i for i in dataset.indexes if i != alpha_band(dataset)] or list(dataset.indexes)
         kinds = sorted({dataset.dtypes[i - 1] for i in keep})
         if len(kinds) > 1 or kinds[0].startswith("complex"):
             raise RasterError(
@@ -147,14 +149,6 @@ def _require_georeference(path: str | Path, dataset: rasterio.DatasetReader) -> 
         raise GridError(f"{path} has a CRS but no georeference. Assign its bounds, e.g. gdal_edit.py -a_ullr.")
 
 
-def _alpha_band(dataset: Any) -> int | None:
-    """The number of the alpha band, from 1; GDAL marks the fourth of four byte bands so, even a described one."""
-    for index, kind, text in zip(dataset.indexes, dataset.colorinterp, dataset.descriptions, strict=True):
-        if kind == ColorInterp.alpha and (not text or "alpha" in text.lower()):
-            return int(index)
-    return None
-
-
 def _band_names(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> tuple[str, ...]:
     """Descriptions, else colours; a name that several bands bear tells nothing, and gives way to the number."""
     texts = {
@@ -162,35 +156,6 @@ def _band_names(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> tupl
     }
     borne = Counter(text.lower() for text in texts.values())
     return tuple(text if text and borne[text.lower()] == 1 else f"band_{i}" for i, text in texts.items())
-
-
-def is_named(bands: Sequence[str]) -> bool:
-    """True if the bands carry real names, not merely numbers."""
-    return not all(band.startswith("band_") for band in bands)
-
-
-def match_bands(wanted: Sequence[str | int], found: Sequence[str], *, where: str) -> tuple[int, ...]:
-    """Positions, from 0, of the wanted bands among those found.
-
-    By number (3, or "band_3"), else by name; names asked of a raster that has none are taken in the order given.
-
-    Raises:
-        BandError: if one is missing.
-    """
-    texts = [w for w in wanted if isinstance(w, str)]
-    if len(texts) == len(wanted) and is_named(texts) and not is_named(found):
-        if len(wanted) > len(found):
-            raise BandError(f"{where} has {len(found)} bands; needed {len(wanted)}: {', '.join(texts)}.")
-        return tuple(range(len(wanted)))
-    by_name = {f"band_{i}": i - 1 for i in range(1, len(found) + 1)} | {name.lower(): i for i, name in enumerate(found)}
-    positions = [w - 1 if isinstance(w, int) else by_name.get(w.lower(), -1) for w in wanted]
-    missing = [str(w) for w, i in zip(wanted, positions, strict=True) if not 0 <= i < len(found)]
-    if missing:
-        raise BandError(
-            f"{where} has no band {', '.join(missing)}; it has {len(found)}: {', '.join(found)}. "
-            "Choose a raster with those bands, or set the band descriptions in the file."
-        )
-    return tuple(positions)
 
 
 def _on_lattice(source: Source, lattice: Grid) -> Source:
@@ -311,7 +276,7 @@ class Scene:
         try:
             dataset = self._dataset(number)
             data = dataset.read(indexes, window=area)
-            return data, _validity(dataset, data, indexes, area)
+            return data, validity(dataset, data, indexes, area)
         except RasterioError as error:
             raise RasterError(
                 f"{source.path} cannot be read at columns {window.col} to {window.col_stop}, rows {window.row} to "
@@ -333,7 +298,9 @@ class Scene:
             return dataset
         grid = source.grid
         place = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
-        return WarpedVRT(dataset, **place, resampling=self.resampling, **_warped_validity(dataset, source))
+        return WarpedVRT(
+            dataset, **place, resampling=self.resampling, **warped_validity(dataset, source.dtype, source.nodata)
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("sources", "grid", "bands", "notes", "resampling", "_positions")
@@ -358,43 +325,3 @@ def _union(lattice: Grid, sources: Sequence[Source]) -> Grid:
     col, row = min(w.col for w in windows), min(w.row for w in windows)
     col_stop, row_stop = max(w.col_stop for w in windows), max(w.row_stop for w in windows)
     return lattice.crop(Window(col, row, col_stop - col, row_stop - row))
-
-
-def _validity(dataset: Any, data: NDArray[Any], indexes: Sequence[int], area: RioWindow) -> NDArray[np.bool_]:
-    """True where no band is NaN or nodata, and the mask band and alpha say seen.
-
-    A nodata value of 0 in an integer raster counts only where all bands are 0: in one band alone it is a dark pixel.
-    """
-    valid = np.ones(data.shape[1:], bool)
-    alpha = _alpha_band(dataset)
-    if alpha is not None:
-        valid &= dataset.read(alpha, window=area) > 0
-    elif _has_mask(dataset):
-        valid &= dataset.read_masks(indexes[0], window=area) > 0
-    if data.dtype.kind == "f":
-        valid &= np.isfinite(data).all(axis=0)
-    nodata = [dataset.nodatavals[i - 1] for i in indexes]
-    hits = [band == value for band, value in zip(data, nodata, strict=True) if value is not None]
-    if hits:
-        dark = data.dtype.kind in "iu" and set(nodata) == {0}
-        valid &= ~(np.logical_and if dark else np.logical_or).reduce(hits)
-    return valid
-
-
-def _has_mask(dataset: Any) -> bool:
-    flags = dataset.mask_flag_enums[0]
-    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-
-
-def _warped_validity(dataset: Any, source: Source) -> dict[str, Any]:
-    """How a warp carries validity along: by alpha if the file has it or a mask, else by nodata; NaN in floats."""
-    if _alpha_band(dataset) is not None:
-        return {}
-    if ColorInterp.alpha in dataset.colorinterp:  # not meant so: no alpha is read (-1), and nothing is where all is 0
-        nodata = source.nodata or 0
-        return {"src_alpha": -1, "src_nodata": nodata, "nodata": nodata}
-    if _has_mask(dataset):
-        return {"add_alpha": True, "src_nodata": None}
-    if source.nodata is not None:
-        return {}
-    return {"src_nodata": np.nan, "nodata": np.nan} if source.dtype.startswith("float") else {"add_alpha": True}

@@ -180,7 +180,7 @@ def fit(
             callbacks.append(best)
         trainer = _trainer(scratch, device, max_epochs=spec.epochs, callbacks=callbacks)
         say(f"Training for {spec.epochs} epochs of {len(train)} batches on {_words(trainer)}")
-        task.train()
+        task.train().to(memory_format=torch.channels_last)
         with _memory_errors():
             trainer.fit(task, train, valid)
         if spec.checkpoint and best.best_model_path:

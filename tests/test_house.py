@@ -15,8 +15,8 @@ HOUSE = Path(geopsp.__file__).parent
 
 FLOORS = [
     {"errors"},
-    {"grid", "legend", "stats", "outputs", "progress"},
-    {"scene", "tiling"},
+    {"bands", "grid", "legend", "outputs", "progress", "stats", "validity"},
+    {"scene", "tiling", "vectors"},
     {"writer", "labels", "rings", "esri", "chipset"},
     {"chips", "split", "polygons"},
     {"models.pyramid", "models.pointrend", "models.encoder", "augment"},
@@ -26,6 +26,7 @@ FLOORS = [
     {"inference", "plotting", "report"},
     {"data"},
     {"classifier"},
+    {"mapping"},
     {"demo"},
     {"cli"},
 ]

@@ -18,8 +18,9 @@ from rasterio.vrt import WarpedVRT
 
 from geopsp.errors import GeopspError, InputNotFoundError, LabelError, OptionError
 from geopsp.grid import Grid, Window
-from geopsp.labels import Area, PolygonLabels, RasterLabels, read_labels, read_vector
+from geopsp.labels import Area, PolygonLabels, RasterLabels, read_labels
 from geopsp.legend import IGNORE, Legend
+from geopsp.vectors import read_vector
 from geopsp.writer import class_raster
 
 HARD = Path(__file__).parents[2] / "shared" / "data" / "hard" / "vectors"

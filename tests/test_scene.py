@@ -16,10 +16,11 @@ from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RioWindow
 
+from geopsp.bands import match_bands
 from geopsp.errors import BandError, GeopspError, GridError, InputNotFoundError, RasterError
 from geopsp.grid import Grid, Window
 from geopsp.legend import Legend
-from geopsp.scene import Scene, describe, find_images, match_bands, open_raster, read_legend
+from geopsp.scene import Scene, describe, find_images, open_raster, read_legend
 from geopsp.writer import class_raster
 
 HARD = Path(__file__).parents[2] / "shared" / "data" / "hard" / "rasters"

@@ -1,0 +1,59 @@
+"""Which pixels of a raster show ground: by nodata, NaN, mask band and alpha, also through a warp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window as RioWindow
+
+
+def validity(dataset: Any, data: NDArray[Any], indexes: Sequence[int], area: RioWindow) -> NDArray[np.bool_]:
+    """True where no band is NaN or nodata, and the mask band and alpha say seen.
+
+    A nodata value of 0 in an integer raster counts only where all bands are 0: in one band alone it is a dark pixel.
+    """
+    valid = np.ones(data.shape[1:], bool)
+    alpha = alpha_band(dataset)
+    if alpha is not None:
+        valid &= dataset.read(alpha, window=area) > 0
+    elif _has_mask(dataset):
+        valid &= dataset.read_masks(indexes[0], window=area) > 0
+    if data.dtype.kind == "f":
+        valid &= np.isfinite(data).all(axis=0)
+    nodata = [dataset.nodatavals[i - 1] for i in indexes]
+    hits = [band == value for band, value in zip(data, nodata, strict=True) if value is not None]
+    if hits:
+        dark = data.dtype.kind in "iu" and set(nodata) == {0}
+        valid &= ~(np.logical_and if dark else np.logical_or).reduce(hits)
+    return valid
+
+
+def _has_mask(dataset: Any) -> bool:
+    flags = dataset.mask_flag_enums[0]
+    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+
+def warped_validity(dataset: Any, dtype: str, nodata: float | None) -> dict[str, Any]:
+    """How a warp carries validity along: by alpha if the file has it or a mask, else by nodata; NaN in floats."""
+    if alpha_band(dataset) is not None:
+        return {}
+    if ColorInterp.alpha in dataset.colorinterp:  # not meant so: no alpha is read (-1), and nothing is where all is 0
+        absent = nodata or 0
+        return {"src_alpha": -1, "src_nodata": absent, "nodata": absent}
+    if _has_mask(dataset):
+        return {"add_alpha": True, "src_nodata": None}
+    if nodata is not None:
+        return {}
+    return {"src_nodata": np.nan, "nodata": np.nan} if dtype.startswith("float") else {"add_alpha": True}
+
+
+def alpha_band(dataset: Any) -> int | None:
+    """The number of the alpha band, from 1; GDAL marks the fourth of four byte bands so, even a described one."""
+    for index, kind, text in zip(dataset.indexes, dataset.colorinterp, dataset.descriptions, strict=True):
+        if kind == ColorInterp.alpha and (not text or "alpha" in text.lower()):
+            return int(index)
+    return None
