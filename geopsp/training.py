@@ -75,7 +75,7 @@ class SegmentationTask(L.LightningModule):
         self.lr = fit.lr
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("tally", torch.zeros(len(legend), len(legend), dtype=torch.int64), persistent=False)
-        self.register_buffer("valid_sum", torch.zeros(2, dtype=torch.float64), persistent=False)
+        self.register_buffer("valid_sum", torch.zeros(2), persistent=False)
         self.weight: Tensor | None
         self.tally: Tensor
         self.valid_sum: Tensor
