@@ -15,15 +15,19 @@ def is_named(bands: Sequence[str]) -> bool:
 def match_bands(wanted: Sequence[str | int], found: Sequence[str], *, where: str) -> tuple[int, ...]:
     """Positions, from 0, of the wanted bands among those found.
 
-    By number (3, or "band_3"), else by name; names asked of a raster that has none are taken in the order given.
+    By number (3, or "band_3"), else by name; names asked of a raster that has none are taken in
+    order, if it has just as many bands.
 
     Raises:
         BandError: if one is missing.
     """
     texts = [w for w in wanted if isinstance(w, str)]
     if len(texts) == len(wanted) and is_named(texts) and not is_named(found):
-        if len(wanted) > len(found):
-            raise BandError(f"{where} has {len(found)} bands; needed {len(wanted)}: {', '.join(texts)}.")
+        if len(wanted) != len(found):
+            raise BandError(
+                f"{where} has {len(found)} bands without names; needed {len(wanted)}: {', '.join(texts)}. "
+                "Say which they are, by number (bands=, --bands), or name them in the file."
+            )
         return tuple(range(len(wanted)))
     by_name = {f"band_{i}": i - 1 for i in range(1, len(found) + 1)} | {name.lower(): i for i, name in enumerate(found)}
     positions = [w - 1 if isinstance(w, int) else by_name.get(w.lower(), -1) for w in wanted]

@@ -48,8 +48,8 @@ class ChipSpec:
     def __post_init__(self) -> None:
         if self.tile_size < 16:
             raise OptionError(f"tile_size is {self.tile_size}; needed at least 16 pixels.")
-        if self.stride is not None and not 1 <= self.stride <= self.tile_size:
-            raise OptionError(f"stride is {self.stride}; needed 1 to {self.tile_size}, the tile size.")
+        if self.stride is not None and self.stride < 1:
+            raise OptionError(f"stride is {self.stride}; needed at least 1 pixel.")
         if not 0 <= self.min_labelled <= 1:
             raise OptionError(f"min_labelled is {self.min_labelled}; needed a share from 0 to 1.")
 
@@ -71,10 +71,10 @@ class Chip:
 
 
 def chip_windows(grid: Grid, spec: ChipSpec) -> list[Window]:
-    """Tiles from the grid's origin that cover it; the last of a row or column may overhang."""
+    """Tiles from the grid's origin; the last of a row or column may overhang. They cover it unless the stride skips."""
 
     def firsts(length: int) -> range:
-        return range(0, max(length - spec.tile_size + spec.step, 1), spec.step)
+        return range(0, max(length - spec.tile_size + min(spec.step, spec.tile_size), 1), spec.step)
 
     return [
         Window(col, row, spec.tile_size, spec.tile_size) for row in firsts(grid.height) for col in firsts(grid.width)
@@ -142,7 +142,7 @@ def export_training_data(
         out: The folder to make. It appears when all chips are written, not before.
         class_field: The attribute that holds the class; None: all polygons are one class.
         tile_size: Side of a chip in pixels.
-        stride: Pixels from one chip to the next; None: `tile_size`, so that chips touch.
+        stride: Pixels from one chip to the next; None: `tile_size`, so that chips touch; more thins them out.
         background: "class": outside of polygons is class 0, "background"; "ignore": it is unlabelled.
         aoi: Polygons outside of which nothing is labelled.
         all_touched: True burns each pixel that a polygon touches; False those whose centre it covers.
@@ -186,7 +186,7 @@ def _open_scenes(images: Images, bands: Sequence[str | int] | None) -> list[Scen
     """One scene a raster, all with the bands of the first."""
     paths = find_images(images)
     first = Scene.open(paths[0], bands=bands)
-    rest = [Scene.open(path, bands=bands if bands is not None else first.bands) for path in paths[1:]]
+    rest = [Scene.open(path, bands=first.bands) for path in paths[1:]]
     for scene in rest:
         if scene.dtype != first.dtype:
             raise BandError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geopsp.errors import ChipError, InputNotFoundError
-from geopsp.legend import Legend
+from geopsp.legend import BACKGROUND, IGNORE, Legend
 from geopsp.stats import BandStats
 
 INDEX = "chips.parquet"
@@ -28,7 +28,7 @@ class ChipSet:
 
     folders: tuple[Path, ...]
     index: gpd.GeoDataFrame
-    """One row a chip; `image` and `label` are its paths."""
+    """One row a chip; `image` and `label` are its paths, `table` tells which of `tables` reads its labels."""
 
     legend: Legend
     bands: tuple[str, ...]
@@ -42,6 +42,8 @@ class ChipSet:
     """Over the valid pixels of all chips."""
 
     reports: tuple[dict[str, Any], ...]
+    tables: tuple[NDArray[np.uint8], ...]
+    """For each folder (256,) channel indices by the code in its label files; IGNORE for a code that is no class."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -57,6 +59,29 @@ class ChipSet:
         """(classes,) labelled pixels, in the order of the legend."""
         total: NDArray[np.int64] = class_pixels(self.index, self.legend).sum(axis=0)
         return total
+
+    def under(self, legend: Legend) -> ChipSet:
+        """The same chips in the classes of another legend, matched by name.
+
+        Raises:
+            ChipError: if it lacks one of their classes.
+        """
+        if legend == self.legend:
+            return self
+        unknown = [name for name in self.legend.names if name not in legend.names]
+        if unknown:
+            raise ChipError(
+                f"The chips in {', '.join(map(str, self.folders))} have classes that are not known here: "
+                f"{', '.join(unknown)}; known are {', '.join(legend.names)}. Export them with the same classes."
+            )
+        place = np.full(256, IGNORE, np.uint8)
+        place[: len(self.legend)] = [legend.names.index(name) for name in self.legend.names]
+        counts = np.zeros((len(self), len(legend)), np.int64)
+        counts[:, place[: len(self.legend)]] = class_pixels(self.index, self.legend)
+        index = self.index.drop(columns=[f"pixels_{code}" for code in self.legend.codes])
+        columns = {f"pixels_{code}": counts[:, i] for i, code in enumerate(legend.codes)}
+        tables = tuple(place[table] for table in self.tables)
+        return replace(self, index=index.assign(**columns), legend=legend, tables=tables)
 
     @classmethod
     def open(cls, folders: str | Path | Sequence[str | Path]) -> ChipSet:
@@ -104,11 +129,13 @@ def _read_set(folder: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame) -
     index = index.assign(
         image=[str(folder / "images" / name) for name in index["chip"]],
         label=[str(folder / "labels" / name) for name in index["chip"]],
+        table=0,
     )
+    legend = Legend.from_json(manifest["legend"])
     return ChipSet(
         folders=(folder,),
         index=index,
-        legend=Legend.from_json(manifest["legend"]),
+        legend=legend,
         bands=tuple(manifest["bands"]),
         dtype=manifest["dtype"],
         tile_size=int(manifest["spec"]["tile_size"]),
@@ -116,6 +143,7 @@ def _read_set(folder: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame) -
         units=manifest["units"],
         statistics=BandStats.from_json(manifest["statistics"]),
         reports=(manifest["report"],),
+        tables=(legend.to_index(np.arange(256, dtype=np.uint8)),),
     )
 
 
@@ -132,33 +160,47 @@ def _require_files(folder: Path, index: gpd.GeoDataFrame) -> None:
 
 
 def _join(sets: Sequence[ChipSet]) -> ChipSet:
-    """Several folders as one set.
+    """Several folders as one set, with the classes of all.
 
     Raises:
-        ChipError: if classes, bands or chip sizes differ.
+        ChipError: if bands, pixel types or chip sizes differ, or a folder is given twice.
     """
     first = sets[0]
+    folders = tuple(part.folders[0] for part in sets)
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ChipError(f"A chip folder is given twice: {', '.join(map(str, folders))}. Name each once.")
     for other in sets[1:]:
-        for what in ("legend", "bands", "tile_size", "dtype"):
+        for what in ("bands", "tile_size", "dtype", "units"):
             ours, theirs = getattr(first, what), getattr(other, what)
             if ours != theirs:
                 raise ChipError(
                     f"{first.folders[0]} and {other.folders[0]} differ in {what}: {ours} and {theirs}. "
                     "Export them with the same options."
                 )
-    index = pd.concat([part.index.to_crs(first.index.crs) for part in sets], ignore_index=True)
+    legend = _all_classes([part.legend for part in sets])
+    parts = [part.under(legend) for part in sets]
+    frames = [part.index.to_crs(first.index.crs).assign(table=number) for number, part in enumerate(parts)]
     statistics = first.statistics
     for part in sets[1:]:
         statistics = statistics.merge(part.statistics)
-    return ChipSet(
-        tuple(part.folders[0] for part in sets),
-        gpd.GeoDataFrame(index, geometry="geometry", crs=first.index.crs),
-        first.legend,
-        first.bands,
-        first.dtype,
-        first.tile_size,
-        first.cell_size,
-        first.units,
-        statistics,
-        tuple(report for part in sets for report in part.reports),
+    return replace(
+        first,
+        folders=folders,
+        index=gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), geometry="geometry", crs=first.index.crs),
+        legend=legend,
+        statistics=statistics,
+        reports=tuple(report for part in sets for report in part.reports),
+        tables=tuple(table for part in parts for table in part.tables),
     )
+
+
+def _all_classes(legends: Sequence[Legend]) -> Legend:
+    """The classes of all: with their codes where these agree, else background 0 and the others numbered by name."""
+    found = {info.name: info for legend in legends for info in legend}
+    codes = {info.code for info in found.values()}
+    agree = len(codes) == len(found) and all(info.code == found[info.name].code for own in legends for info in own)
+    if agree:
+        return Legend(tuple(sorted(found.values(), key=lambda info: info.code)))
+    names = sorted(name for name in found if name != BACKGROUND)
+    numbered = ({0: BACKGROUND} if BACKGROUND in found else {}) | dict(enumerate(names, start=1))
+    return Legend.from_names(numbered, {code: found[name].color for code, name in numbered.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from geopsp.metrics import Confusion
 from geopsp.models.build import PYRAMID_SIZES, ModelSpec, build, check_tile, count_parameters
 from geopsp.models.encoder import load_encoder_weights, supported_backbones
 from geopsp.outputs import check_output
-from geopsp.package import TrainedModel, load_package, save_package
+from geopsp.package import MANIFEST, TrainedModel, load_package, save_package
 from geopsp.progress import say
 from geopsp.training import MONITORS, FitSpec, evaluate, find_rate, fit
 
@@ -90,7 +91,9 @@ class PSPNetClassifier:
         self._rates: tuple[float, list[float], list[float]] | None = None
 
     @classmethod
-    def from_model(cls, path: str | Path, data: TrainingData | None = None) -> PSPNetClassifier:
+    def from_model(
+        cls, path: str | Path, data: TrainingData | None = None, *, device: str | None = None
+    ) -> PSPNetClassifier:
         """The classifier that was saved; with `data` of the same bands and classes it can be trained on.
 
         Raises:
@@ -98,9 +101,10 @@ class PSPNetClassifier:
             BandError, ChipError: if the data have other bands or classes.
         """
         self = cls.__new__(cls)
-        self.model, self.data, self.device, self._rates = load_package(path), data, None, None
+        self.model, self.data, self.device, self._rates = load_package(path), data, device, None
         if data is not None:
-            self._require_fit(data.chips)
+            chips = self._fitting(data.chips)
+            self.data = replace(data, chips=chips, statistics=self.model.statistics)
         return self
 
     @property
@@ -164,7 +168,9 @@ class PSPNetClassifier:
         data = self._data()
         FitSpec(epochs, lr or 1.0, monitor=monitor)
         rate = self.lr_find(allow_plot=False) if lr is None else lr
-        spec = FitSpec(epochs, rate, one_cycle, early_stopping, checkpoint, monitor, data.seed)
+        spec = FitSpec(
+            epochs, rate, one_cycle, early_stopping, checkpoint, monitor, data.seed + len(self.model.history)
+        )
         fit(
             self.model.network,
             data.train_dl,
@@ -190,7 +196,7 @@ class PSPNetClassifier:
         if chips is None:
             return evaluate(self.model.network, self._data().valid_dl, self.model.legend, device=self.device)
         found = chips if isinstance(chips, ChipSet) else ChipSet.open(chips)
-        self._require_fit(found)
+        found = self._fitting(found)
         rows = (found.index["labelled"].to_numpy() > 0).nonzero()[0]
         dataset = WholeChipDataset(found, rows, self.model.normalization, size=self.model.tile_size)
         return evaluate(self.model.network, loader(dataset, 4), self.model.legend, device=self.device)
@@ -206,6 +212,8 @@ class PSPNetClassifier:
 
     def per_class_metrics(self, ignore_classes: Sequence[str] = ()) -> pd.DataFrame:
         """Precision, recall, f1, iou and pixels of each class on the validation chips."""
+        for name in ignore_classes:
+            self.model.legend.code_of(name)
         return self.evaluate().per_class().drop(index=list(ignore_classes))
 
     def plot_losses(self) -> Figure:
@@ -233,14 +241,10 @@ class PSPNetClassifier:
         Raises:
             OutputError: if it exists and `overwrite` is False, or cannot be written.
         """
-        check_output(name_or_path, overwrite=overwrite)
+        check_output(name_or_path, overwrite=overwrite, folder=True, mark=MANIFEST)
         if compute_metrics and self.data is not None and self.model.history:
             scores = self.evaluate()
-            self.model.metrics = {
-                "miou": scores.mean_iou(),
-                "accuracy": scores.accuracy(),
-                "per_class": scores.per_class().to_dict(orient="index"),
-            }
+            self.model.metrics = scores.to_json()
         return save_package(self.model, name_or_path, overwrite=overwrite)
 
     def _data(self) -> TrainingData:
@@ -254,21 +258,23 @@ class PSPNetClassifier:
         data = self._data()
         return balance(torch.from_numpy(class_pixels(data.chips.index.iloc[data.train_rows], data.legend).sum(axis=0)))
 
-    def _require_fit(self, chips: ChipSet) -> None:
-        """Nothing, if the chips have the model's bands and classes."""
-        if chips.bands != self.model.bands:
+    def _fitting(self, chips: ChipSet) -> ChipSet:
+        """The chips in the model's own classes, if they have its bands.
+
+        Raises:
+            BandError, ChipError: if they have other bands, classes that the model does not know, or are too small.
+        """
+        ours, theirs = ([band.lower() for band in bands] for bands in (self.model.bands, chips.bands))
+        if ours != theirs:
             raise BandError(
                 f"The chips have the bands {', '.join(chips.bands)}; the model needs {', '.join(self.model.bands)}. "
                 "Export them with those bands (bands=, --bands)."
             )
-        ours = {info.code: info.name for info in self.model.legend}
-        theirs = {info.code: info.name for info in chips.legend}
-        if ours != theirs:
-            raise ChipError(f"The chips have the classes {theirs}; the model knows {ours}.")
         if chips.tile_size < self.model.tile_size:
             raise ChipError(
                 f"The chips are {chips.tile_size} pixels wide; the model needs {self.model.tile_size} or more."
             )
+        return chips.under(self.model.legend)
 
     def __repr__(self) -> str:
         spec = self.model.spec

@@ -34,12 +34,15 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
         raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 1,2,3,6.") from error
 
 
-def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str | int, ...] | None:
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Names parted by commas."""
+    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _bands(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str | int, ...] | None:
     """Names or numbers parted by commas."""
-    if value is None:
-        return None
-    parts = [part.strip() for part in value.split(",") if part.strip()]
-    return tuple(int(part) if part.isdigit() else part for part in parts)
+    names = _names(context, option, value)
+    return None if names is None else tuple(int(name) if name.isdigit() else name for name in names)
 
 
 images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
@@ -65,7 +68,7 @@ def main() -> None:
 @click.option("--aoi", help="Polygons outside of which nothing is labelled (FILE or FILE|layername=LAYER).")
 @click.option("--all-touched", is_flag=True, help="Burn each pixel that a polygon touches.")
 @click.option("--min-labelled", default=0.0, show_default=True, help="Leave out chips with a smaller labelled share.")
-@click.option("--bands", callback=_names, help="Names or numbers from 1, parted by commas. Default: all.")
+@click.option("--bands", callback=_bands, help="Names or numbers from 1, parted by commas. Default: all.")
 @click.option("--priority", callback=_names, help="Classes that lie on top where polygons overlap, the topmost first.")
 @overwrite_option
 def chips(images: tuple[str, ...], labels: str, out: Path, size: int, **options: Any) -> None:
@@ -107,9 +110,10 @@ def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
     from geopsp.classifier import PSPNetClassifier
     from geopsp.data import prepare_data
     from geopsp.outputs import check_output
+    from geopsp.package import MANIFEST
     from geopsp.report import describe_scores
 
-    check_output(out, overwrite=o["overwrite"])
+    check_output(out, overwrite=o["overwrite"], folder=True, mark=MANIFEST)
     data = prepare_data(list(chips), o["chip_size"], o["val_split"], o["batch_size"], seed=o["seed"])
     model = PSPNetClassifier(
         data,
@@ -140,10 +144,12 @@ def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
 def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device: str | None, overwrite: bool) -> None:
     """Score MODEL on every labelled pixel of CHIPS."""
     from geopsp.classifier import PSPNetClassifier
+    from geopsp.outputs import check_output
     from geopsp.report import describe_scores, write_scores
 
-    classifier = PSPNetClassifier.from_model(model)
-    classifier.device = device
+    if json_path:
+        check_output(json_path, overwrite=overwrite)
+    classifier = PSPNetClassifier.from_model(model, device=device)
     scores = classifier.evaluate(list(chips))
     if json_path:
         write_scores(scores, json_path, overwrite=overwrite)
@@ -157,6 +163,7 @@ def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device
 @click.option("--polygons", type=click.Path(path_type=Path), help="Also polygons (.gpkg, .parquet, .fgb, .geojson).")
 @click.option("--probabilities", type=click.Path(path_type=Path), help="Also a GeoTIFF with one band a class.")
 @click.option("--batch-size", type=int, help="Tiles at a time. Default: 4.")
+@click.option("--bands", callback=_bands, help="The model's bands in the image, by name or number. Default: by name.")
 @click.option("--padding", type=int, help="Pixels by which tiles overlap. Default: a quarter of a tile.")
 @device_option
 @overwrite_option

@@ -125,7 +125,7 @@ def read_sample(chips: ChipSet, row: int, normalization: Normalization) -> Sampl
     return Sample(
         torch.from_numpy(normalization(data, valid)),
         torch.from_numpy(valid[None].astype(np.float32)),
-        torch.from_numpy(chips.legend.to_index(codes).astype(np.int64)),
+        torch.from_numpy(chips.tables[entry["table"]][codes].astype(np.int64)),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 from geopsp.chips import export_training_data
 from geopsp.chipset import ChipSet
@@ -14,7 +13,7 @@ from geopsp.data import prepare_data
 from geopsp.errors import InputNotFoundError
 from geopsp.mapping import classify_pixels
 from geopsp.metrics import Confusion
-from geopsp.outputs import check_output, whole
+from geopsp.outputs import whole
 from geopsp.plotting import plot_losses, preview, save_figure
 from geopsp.progress import say, shown
 from geopsp.report import describe_chips, describe_scores, write_report
@@ -51,7 +50,6 @@ def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overw
     """The folder `out` holds chips, model, map, polygons, pictures and a report; the held-out scores are returned."""
     start = time.monotonic()
     sample = find_sample_data(data)
-    check_output(out, overwrite=overwrite)
     with whole(out, overwrite=overwrite, folder=True, mark=REPORT) as folder:
         chips = export_sample(sample, SCENES, "labels.gpkg", folder / "chips")
         held_out = export_sample(sample, (TEST,), "test_labels.gpkg", folder / "test_chips")
@@ -63,7 +61,7 @@ def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overw
                         probabilities=folder / "probabilities.tif")  # fmt: skip
         classify_pixels(sample / TEST, model, folder / "test_map.tif")
         pictures = _pictures(folder, sample, model)
-        texts = {"Chips": describe_chips(chips), "Model": repr(model)}
+        texts = {"Chips": describe_chips(chips).replace(str(folder), str(out)), "Model": repr(model)}
         _write(folder, scores, pictures, texts, seconds=time.monotonic() - start)
     _tell(out, scores, time.monotonic() - start)
     return scores
@@ -117,8 +115,7 @@ def _write(
         f"The whole run took {seconds:.0f} s.",
     ]
     write_report(folder / REPORT, title="geopsp demo", scores=scores, notes=notes, pictures=pictures, texts=texts)
-    content: dict[str, Any] = {"miou": scores.mean_iou(), "accuracy": scores.accuracy(), "seconds": round(seconds)}
-    content["boat_car_confused"] = scores.confused(*ALIKE)
+    content = {**scores.to_json(), "seconds": round(seconds), "boat_car_confused": scores.confused(*ALIKE)}
     (folder / "scores.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 

@@ -11,8 +11,7 @@
     ├── PackageError        (ValueError)         a saved model with a part missing or changed
     ├── OptionError         (ValueError)         an argument outside its range
     ├── TrainingError       (RuntimeError)       training that cannot start or go on
-    ├── OutputError         (OSError)            an output that exists already or cannot be written
-    └── MissingExtraError   (ImportError)        an optional dependency that is not installed
+    └── OutputError         (OSError)            an output that exists already or cannot be written
 
 Each message says what was found, what was needed and what to do.
 """
@@ -64,7 +63,3 @@ class TrainingError(GeopspError, RuntimeError):
 
 class OutputError(GeopspError, OSError):
     """An output exists already, or cannot be written."""
-
-
-class MissingExtraError(GeopspError, ImportError):
-    """An optional dependency is not installed."""

@@ -153,7 +153,11 @@ def read_labels(
     if background not in ("class", "ignore"):
         raise OptionError(f"background is {background!r}; needed 'class' or 'ignore'.")
     if not isinstance(labels, gpd.GeoDataFrame) and _is_raster(labels):
-        return _read_raster(labels)
+        if class_field is not None or priority is not None or all_touched:
+            raise OptionError(
+                f"{labels} is a label raster; class_field, priority and all_touched are for polygons. Leave them out."
+            )
+        return _read_raster(labels, background)
     frame, source = read_vector(labels, field_wanted=class_field)
     frame, counts = clean(frame, source)
     names, values = _class_values(frame, class_field, source)
@@ -235,8 +239,8 @@ def _burning_order(
     return order, f"{', then '.join(top)} on top; else {words}" if top else words
 
 
-def _read_raster(path: str | Path) -> RasterLabels:
-    """A raster of codes: its classes are the values found, named by our own tag where there is one."""
+def _read_raster(path: str | Path, background: Background) -> RasterLabels:
+    """A raster of codes: its classes are the values found, named by our own tag where there is one; 0 is background."""
     source = describe(path)
     if len(source.indexes) != 1 or np.dtype(source.dtype).kind not in "iu":
         raise LabelError(
@@ -244,12 +248,15 @@ def _read_raster(path: str | Path) -> RasterLabels:
         )
     scene = Scene.open(path, resampling=Resampling.nearest)
     found = {int(v) for block in scene.grid.blocks(2048) for v in _values(scene, block)} - {IGNORE}
+    found -= {0} if background == "ignore" else set()
     if not found or min(found) < 0 or max(found) >= IGNORE:
         raise LabelError(f"{path} holds the values {sorted(found)[:9]}; needed codes from 0 to {IGNORE - 1}.")
     known = read_legend(path)
     names = {c.code: c.name for c in known or ()}
     colors = {c.code: c.color for c in known or ()}
-    legend = Legend.from_names({code: names.get(code, f"class {code}") for code in sorted(found)}, colors)
+    legend = Legend.from_names(
+        {code: names.get(code, f"class {code}" if code else BACKGROUND) for code in sorted(found)}, colors
+    )
     return RasterLabels(legend, scene, str(path))
 
 

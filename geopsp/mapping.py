@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from geopsp.classifier import PSPNetClassifier
@@ -21,6 +22,7 @@ def classify_pixels(
     *,
     polygons: str | Path | None = None,
     probabilities: str | Path | None = None,
+    bands: Sequence[str | int] | None = None,
     batch_size: int | None = None,
     padding: int | None = None,
     device: str | None = None,
@@ -34,6 +36,7 @@ def classify_pixels(
         out: The GeoTIFF to write.
         polygons: Also a vector file of the map (.gpkg, .parquet, .fgb, .geojson).
         probabilities: Also a GeoTIFF with one band a class.
+        bands: The model's bands in the images, by name or number from 1; None: by the names that the model knows.
         batch_size: Tiles at a time; None: 4.
         padding: Pixels at each edge of a tile that its neighbour shows too; None: a quarter of the tile.
         device: As torch names it; None: the first GPU, else the CPU.
@@ -42,11 +45,20 @@ def classify_pixels(
     Raises:
         InputNotFoundError, RasterError, GridError, BandError, PackageError, OptionError, OutputError: as the input is.
     """
-    trained = model.model if isinstance(model, PSPNetClassifier) else load_package(model)
-    scene = Scene.open(images, bands=trained.bands)
+    if isinstance(model, PSPNetClassifier):
+        trained, device = model.model, device or model.device
+    else:
+        trained = load_package(model)
+    if bands is not None and len(bands) != len(trained.bands):
+        raise OptionError(f"{len(bands)} bands were given; the model needs {', '.join(trained.bands)}, in this order.")
+    scene = Scene.open(images, bands=bands if bands is not None else trained.bands)
     places = [Path(place) for place in (out, polygons, probabilities) if place is not None]
-    if len(set(places)) < len(places):
+    if len({place.resolve() for place in places}) < len(places):
         raise OptionError(f"Two outputs have the same name: {', '.join(map(str, places))}. Give each its own.")
+    inputs = {Path(source.path).resolve() for source in scene.sources}
+    for place in places:
+        if place.resolve() in inputs:
+            raise OptionError(f"{place} is an image to be mapped; it would be lost. Give the output another name.")
     if polygons is not None:
         check_vector_output(polygons, overwrite=overwrite)
     for place in places:

@@ -61,6 +61,22 @@ class Confusion:
         }
         return pd.DataFrame(columns, index=pd.Index(self.legend.names, name="class"))
 
+    def to_json(self) -> dict[str, Any]:
+        """All scores and the counts; None where a score is NaN."""
+
+        def known(value: float) -> float | None:
+            return float(value) if np.isfinite(value) else None
+
+        rows = self.per_class().to_dict(orient="index")
+        return {
+            "miou": known(self.mean_iou()),
+            "accuracy": known(self.accuracy()),
+            "per_class": {
+                str(name): {str(key): known(value) for key, value in row.items()} for name, row in rows.items()
+            },
+            "confusion": {"classes": self.legend.names, "rows_true": self.counts.tolist()},
+        }
+
     def table(self) -> pd.DataFrame:
         """The counts with class names; rows are the truth."""
         names = self.legend.names

@@ -11,22 +11,43 @@ from pathlib import Path
 from geopsp.errors import GeopspError, OutputError
 
 
-def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
-    """The path, where something may now be written; its folder exists.
+def check_output(path: str | Path, *, overwrite: bool = False, folder: bool = False, mark: str | None = None) -> Path:
+    """The path, where something may now be written; the folder that it lies in exists.
+
+    Args:
+        path: Where the output shall appear.
+        overwrite: True if it may replace what is there.
+        folder: True if the output is a folder.
+        mark: The file by which a folder is known as one of ours; a folder without it is not replaced unless empty.
 
     Raises:
-        OutputError: if it exists already and `overwrite` is False, or its folder cannot be written.
+        OutputError: if it exists and may not be replaced, or cannot be written.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already. Choose another name, or overwrite it (overwrite=True, --overwrite).")
     try:
+        if path.exists() and not overwrite:
+            raise OutputError(
+                f"{path} exists already. Choose another name, or overwrite it (overwrite=True, --overwrite)."
+            )
+        _require_ours(path, folder=folder, mark=mark)
         path.parent.mkdir(parents=True, exist_ok=True)
+    except GeopspError:
+        raise
     except OSError as error:
-        raise OutputError(f"The folder {path.parent} cannot be made ({error}). Choose another place.") from error
+        raise OutputError(f"{path} cannot be made ({error}). Choose another place or a shorter name.") from error
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"The folder {path.parent} cannot be written. Choose another place, or change its rights.")
     return path
+
+
+def _require_ours(path: Path, *, folder: bool, mark: str | None) -> None:
+    if not path.exists():
+        return
+    if path.is_dir() != folder:
+        found, needed = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
+        raise OutputError(f"{path} is {found}; needed the name of {needed}. Choose another name.")
+    if folder and mark is not None and any(path.iterdir()) and not (path / mark).exists():
+        raise OutputError(f"{path} holds other things, not {mark}, so it is not replaced. Choose another name.")
 
 
 def _remove(path: Path) -> None:
@@ -46,13 +67,12 @@ def whole(
         path: Where the file or folder shall appear.
         overwrite: True if it may replace what is there.
         folder: True to make the temporary place a folder.
-        mark: The file by which a folder is known as one of ours; a folder without it is not replaced unless empty.
+        mark: As for `check_output`.
 
     Raises:
         OutputError: as `check_output`, if something else than our own output would be lost, or if writing fails.
     """
-    path = check_output(path, overwrite=overwrite)
-    _require_ours(path, folder=folder, mark=mark)
+    path = check_output(path, overwrite=overwrite, folder=folder, mark=mark)
     partial = path.with_name(f".partial-{path.name}")
     try:
         _remove(partial)
@@ -68,12 +88,3 @@ def whole(
         raise OutputError(f"{path} cannot be written ({error}). Is the disk full, or the place read-only?") from error
     finally:
         _remove(partial)
-
-
-def _require_ours(path: Path, *, folder: bool, mark: str | None) -> None:
-    if not path.is_dir():
-        return
-    if not folder:
-        raise OutputError(f"{path} is a folder; needed the name of a file. Choose another name.")
-    if mark is not None and any(path.iterdir()) and not (path / mark).exists():
-        raise OutputError(f"{path} holds other things, not {mark}, so it is not replaced. Choose another name.")

@@ -93,7 +93,6 @@ def show_batch(
     return figure
 
 
-@torch.inference_mode()
 def show_results(
     model: TrainedModel, dataset: WholeChipDataset, *, seed: int, rows: int, alpha: float, device: str | None
 ) -> Figure:
@@ -105,7 +104,8 @@ def show_results(
     order = np.random.default_rng(seed).permutation(len(dataset))[:count]
     for place, item in zip(axes, order, strict=True):
         sample = dataset[int(item)]
-        logits = network(sample.image[None].to(where), sample.valid[None].to(where))
+        with torch.inference_mode():
+            logits = network(sample.image[None].to(where), sample.valid[None].to(where))
         found = logits[0].max(dim=0).indices.to(torch.uint8).cpu().numpy()
         image, valid, label = _numpy(sample)
         shown = picture(image, valid, positions)

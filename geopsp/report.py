@@ -106,7 +106,7 @@ def describe_model(path: Path) -> str:
         "  classes    " + ", ".join(f"{info.code} {info.name}" for info in model.legend),
         f"  trained    {len(model.history)} epochs, encoder from {model.settings.get('encoder_weights') or 'scratch'}",
     ]
-    if model.metrics:
+    if model.metrics.get("miou") is not None:
         lines.append(f"  validation mIoU {model.metrics['miou']:.4f}, accuracy {model.metrics['accuracy']:.4f}")
     return "\n".join(lines)
 
@@ -119,14 +119,8 @@ def describe_scores(scores: Confusion) -> str:
 
 def write_scores(scores: Confusion, path: Path, *, overwrite: bool = False) -> None:
     """The scores and the confusion matrix, as JSON."""
-    content = {
-        "miou": scores.mean_iou(),
-        "accuracy": scores.accuracy(),
-        "per_class": scores.per_class().to_dict(orient="index"),
-        "confusion": {"classes": scores.legend.names, "rows_true": scores.counts.tolist()},
-    }
     with whole(path, overwrite=overwrite) as partial:
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        partial.write_text(json.dumps(scores.to_json(), indent=1), encoding="utf-8")
 
 
 STYLE = """

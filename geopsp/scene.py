@@ -225,8 +225,9 @@ class Scene:
         lattice = onto or first.grid
         placed = [_on_lattice(source, lattice) for source in sources]
         wanted = tuple(bands) if bands is not None else first.bands
-        positions = tuple(match_bands(wanted, source.bands, where=source.path) for source in placed)
-        names = tuple(w if isinstance(w, str) else first.bands[i] for w, i in zip(wanted, positions[0], strict=True))
+        chosen = match_bands(wanted, first.bands, where=first.path)
+        names = tuple(w if isinstance(w, str) else first.bands[i] for w, i in zip(wanted, chosen, strict=True))
+        positions = (chosen, *(match_bands(names, source.bands, where=source.path) for source in placed[1:]))
         target = "the grid asked for" if onto else f"the grid of {first.path}"
         notes = tuple(f"{s.path} is warped ({resampling.name}) onto {target}" for s in placed if s.warped)
         return cls(tuple(placed), _union(lattice, placed), names, notes, resampling, positions)

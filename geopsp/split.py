@@ -58,8 +58,8 @@ class Audit:
 def split_chips(chips: ChipSet, *, share: float, seed: int) -> Split:
     """Whole blocks of ground for validation, and around them a gap of a chip's size that is used for neither.
 
-    Of several block layouts the one is taken in which fewest classes are missing from either part; then the one nearest
-    to the share with the fewest chips left out.
+    Of several block layouts the one is taken in which fewest classes are missing from either part; then the one
+    whose validation is most like the whole in its classes, nearest to the share, and leaves out the fewest chips.
 
     Args:
         chips: The chips to split.
@@ -94,7 +94,8 @@ def _best_layout(
     shapes: NDArray[np.object_], pixels: NDArray[np.int64], share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
     """(chips,) masks of training and validation chips."""
-    present = pixels.sum(axis=0) > 0
+    total = pixels.sum(axis=0)
+    present = total > 0
     best, best_cost = None, np.inf
     for _ in range(CANDIDATES):
         valid = _blocks(shapes, share, rng)
@@ -102,7 +103,9 @@ def _best_layout(
         if not valid.any() or not train.any():
             continue
         missing = sum(int((present & ~(pixels[part] > 0).any(axis=0)).sum()) for part in (train, valid))
-        cost = missing + abs(float(valid.mean()) - share) + float((~(train | valid)).mean())
+        held = pixels[valid].sum(axis=0)
+        skew = float(np.abs(held / max(held.sum(), 1) - total / total.sum()).sum()) / 2
+        cost = missing + skew + abs(float(valid.mean()) - share) + float((~(train | valid)).mean())
         if cost < best_cost:
             best, best_cost = (train, valid), cost
     return best

@@ -272,16 +272,16 @@ def _quiet() -> Iterator[None]:
             log.setLevel(level)
 
 
-@torch.inference_mode()
 def evaluate(network: nn.Module, loader: DataLoader[Sample], legend: Legend, *, device: str | None = None) -> Confusion:
     """Scores over every labelled pixel of the loader."""
     where = pick_device(device)
     network = network.to(where).eval()
     tally = torch.zeros(len(legend), len(legend), dtype=torch.int64, device=where)
-    for batch in loader:
-        image, valid, label = (part.to(where) for part in batch)
-        with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
-            logits = network(image, valid)
-        tally += count_pairs(label, logits, len(legend))
+    with _memory_errors(), torch.inference_mode():
+        for batch in loader:
+            image, valid, label = (part.to(where) for part in batch)
+            with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
+                logits = network(image, valid)
+            tally += count_pairs(label, logits, len(legend))
     network.cpu()
     return Confusion(legend, tally.cpu().numpy())

@@ -83,7 +83,7 @@ def read_vector(
     else:
         name, _, layer = str(labels).partition(LAYER)
         if not Path(name).exists():
-            raise InputNotFoundError(f"No such file: {name}. Check the path of the labels.")
+            raise InputNotFoundError(f"No such file: {name}. Check the path.")
         frame, source = _read_file(name, layer, field_wanted, layer_wanted)
     if not isinstance(frame, gpd.GeoDataFrame) or frame.active_geometry_name is None or not len(frame):
         raise LabelError(f"{source} holds no polygons; needed at least one.")

@@ -90,13 +90,17 @@ def class_raster(
         OutputError: if it exists and `overwrite` is False, or cannot be written.
     """
     path = Path(path)
-    with _raster(path, grid, overwrite=overwrite, count=1, photometric="palette") as (dataset, writer):
+    sidecar = path.with_name(path.name + ".aux.xml")
+    with (
+        whole(sidecar, overwrite=True) as partial,
+        _raster(path, grid, overwrite=overwrite, count=1, photometric="palette") as (dataset, writer),
+    ):
+        partial.write_text(_category_names(legend), encoding="utf-8")
         colors = {info.code: (*info.rgb, 255) for info in legend}
         dataset.write_colormap(1, {**colors, IGNORE: (0, 0, 0, 0)})
         dataset.update_tags(**{CLASSES_TAG: json.dumps(legend.to_json())}, **(tags or {}))
         dataset.set_band_description(1, "class")
         yield writer
-    path.with_name(path.name + ".aux.xml").write_text(_category_names(legend), encoding="utf-8")
 
 
 def _category_names(legend: Legend) -> str:

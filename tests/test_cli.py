@@ -124,7 +124,7 @@ def test_bad_input_to_predict(small_world, trained, make_raster, tmp_path):
     scene, out = small_world["scene"], tmp_path / "map.tif"
     fails("predict", tmp_path / "no", scene, "--out", out, says="No such folder")
     fails("predict", small_world["chips"], scene, "--out", out, says="has no model.json")
-    fails("predict", trained, make_raster("one.tif", bands=1), "--out", out, says="has 1 bands; needed 2")
+    fails("predict", trained, make_raster("one.tif", bands=1), "--out", out, says="has 1 bands without names; needed 2")
     fails(
         "predict",
         trained,
@@ -141,11 +141,69 @@ def test_bad_input_to_predict(small_world, trained, make_raster, tmp_path):
     content[-1] ^= 1
     (changed / "weights.safetensors").write_bytes(content)
     fails("predict", changed, scene, "--out", out, says="checksum differs")
-    fails("predict", trained, scene, "--out", scene, says="exists already")
+    fails("predict", trained, scene, "--out", trained / "model.json", says="exists already")
     fails("predict", trained, scene, "--out", out, "--padding", 40, says="between 0 and half a tile")
     fails("predict", trained, scene, "--out", out, "--device", "abacus", says="'abacus'")
     fails("predict", trained, scene, "--out", out, "--polygons", tmp_path / "map.dwg", says=".gpkg")
     assert not out.exists()
+
+
+def test_nothing_of_the_user_s_is_lost(small_world, trained, tmp_path):
+    """Neither an image that is also the output, nor a folder that is not ours; said before any work."""
+    scene = shutil.copy(small_world["scene"], tmp_path / "own.tif")
+    fails("predict", trained, scene, "--out", scene, "--overwrite", says="it would be lost")
+    twice = ("--out", tmp_path / "m.tif", "--probabilities", tmp_path / "a" / ".." / "m.tif")
+    fails("predict", trained, scene, *twice, "--overwrite", says="have the same name")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    fails("train", small_world["chips"], "--out", tmp_path / "photos", "--overwrite", says="holds other things")
+    fails("chips", scene, "--labels", small_world["labels"], "--out", scene, "--overwrite", says="is a file; needed")
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+    with rasterio.open(scene) as dataset:
+        assert dataset.count == 2
+
+
+def test_unnamed_bands_must_be_said(small_world, trained, tmp_path):
+    """A raster with more bands than the model needs and no names is refused; numbers settle it."""
+    with rasterio.open(small_world["scene"]) as source:
+        data, profile = source.read(), source.profile | {"count": 3}
+    with rasterio.open(tmp_path / "bare.tif", "w", **profile) as dataset:
+        dataset.write(data[[1, 1, 0]])
+    out = tmp_path / "map.tif"
+    fails("predict", trained, tmp_path / "bare.tif", "--out", out, says="has 3 bands without names; needed 2: red, nir")
+    assert run("predict", trained, tmp_path / "bare.tif", "--out", out, "--bands", "3,1").exit_code == 0
+    assert run("predict", trained, small_world["scene"], "--out", tmp_path / "named.tif").exit_code == 0
+    with rasterio.open(out) as one, rasterio.open(tmp_path / "named.tif") as other:
+        assert (one.read() == other.read()).all()
+    fails(
+        "predict",
+        trained,
+        tmp_path / "bare.tif",
+        "--out",
+        tmp_path / "x.tif",
+        "--bands",
+        "1",
+        says="the model needs red, nir",
+    )
+
+
+def test_evaluate_where_a_class_is_missing(small_world, trained, make_labels, tmp_path):
+    """Held-out labels need not hold every class; one that the model does not know is refused."""
+    frame = gpd.read_file(small_world["labels"])
+    frame = frame[frame["kind"] == "b"]
+    for kinds, name in ((["b"], "only_b"), (["a", "z"], "with_z")):
+        columns = {"kind": (kinds * len(frame))[: len(frame)]}
+        labels = make_labels(f"{name}.gpkg", list(frame.geometry), columns, crs=frame.crs)
+        where = ("--class-field", "kind", "--out", tmp_path / name, "--size", 32)
+        result = run("chips", small_world["scene"], "--labels", labels, *where)
+        assert result.exit_code == 0, result.output
+    scores = tmp_path / "scores.json"
+    assert run("evaluate", trained, tmp_path / "only_b", "--json", scores).exit_code == 0
+    found = json.loads(scores.read_text(), parse_constant=pytest.fail)
+    assert found["per_class"]["a"]["recall"] is None
+    assert found["per_class"]["b"]["recall"] > 0.9
+    fails("evaluate", trained, tmp_path / "only_b", "--json", scores, says="exists already")
+    fails("evaluate", trained, tmp_path / "with_z", says="not known here: z; known are background, a, b")
 
 
 def test_bad_input_to_the_others(small_world, tmp_path):

@@ -56,7 +56,7 @@ def chipset(folder: Path, images, labels, *, masks=None, **profile) -> ChipSet:
         geometry=[shapely.box(i, 0, i + 1, 1) for i in range(len(images))], crs="EPSG:32632",
     )  # fmt: skip
     names = tuple(f"band_{i + 1}" for i in range(bands))
-    return ChipSet((folder,), index, LEGEND, names, images[0].dtype.name, size, (2.0, 2.0), "metre", stats, ())
+    return ChipSet((folder,), index, LEGEND, names, images[0].dtype.name, size, (2.0, 2.0), "metre", stats, (), tables)
 
 
 @pytest.fixture

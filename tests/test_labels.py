@@ -429,3 +429,14 @@ def test_hard_vectors_read_or_say_why_not(path):
     except GeopspError as error:
         words = str(error)
     assert not words or (path.name in words and "needed" in words) or "Repair" in words
+
+
+def test_options_for_polygons_do_not_pass_for_rasters(make_raster):
+    codes = make_raster("codes.tif", np.array([[[0, 1], [2, 1]]], np.uint8))
+    for options in ({"class_field": "kind"}, {"all_touched": True}, {"priority": ["class 1"]}):
+        with pytest.raises(OptionError, match="is a label raster"):
+            read_labels(codes, **options)
+    assert read_labels(codes).legend.names == ["background", "class 1", "class 2"]
+    known = read_labels(codes, background="ignore")
+    assert known.legend.codes == [1, 2]
+    assert known.burn(known.scene.grid).codes.tolist() == [[255, 1], [2, 1]]

@@ -27,7 +27,7 @@ def chips_at(corners, pixels=None, size=32, cell=2.0):
     columns |= {f"pixels_{code}": pixels[:, i] for i, code in enumerate(LEGEND.codes)}
     index = gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:32632")
     return ChipSet(
-        (Path("chips"),), index, LEGEND, ("red",), "uint8", size, (cell, cell), "metre", BandStats.none(1), ({},)
+        (Path("chips"),), index, LEGEND, ("red",), "uint8", size, (cell, cell), "metre", BandStats.none(1), ({},), ()
     )
 
 

@@ -104,7 +104,8 @@ def check_tile(size: int, *, output_stride: int = 8) -> None:
     if size < smallest or size % 32:
         fits = max(smallest, size + 32 - size % 32)
         raise ModelError(
-            f"The network cannot take chips of {size} x {size} pixels; needed a multiple of 32, e.g. {fits}."
+            f"The network cannot take chips of {size} x {size} pixels; needed a multiple of 32, e.g. {fits}; "
+            "smaller ones can be cut from them (chip_size=, --chip-size)."
         )
 
 
