@@ -52,10 +52,11 @@ def chipset(folder: Path, images, labels, *, masks=None, **profile) -> ChipSet:
         stats = stats.merge(BandStats.of(image, np.ones((size, size), bool) if mask is None else mask))
     places = {part: [str(folder / part / f"{i}.tif") for i in range(len(images))] for part in ("images", "labels")}
     index = gpd.GeoDataFrame(
-        {"image": places["images"], "label": places["labels"]},
+        {"image": places["images"], "label": places["labels"], "table": 0},
         geometry=[shapely.box(i, 0, i + 1, 1) for i in range(len(images))], crs="EPSG:32632",
     )  # fmt: skip
     names = tuple(f"band_{i + 1}" for i in range(bands))
+    tables = (LEGEND.to_index(np.arange(256, dtype=np.uint8)),)
     return ChipSet((folder,), index, LEGEND, names, images[0].dtype.name, size, (2.0, 2.0), "metre", stats, (), tables)
 
 
