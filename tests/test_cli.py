@@ -225,8 +225,11 @@ def test_overwrite(small_world, trained, tmp_path):
 
 @pytest.mark.slow
 def test_demo(tmp_path):
-    """One epoch of the real demo makes all that it names."""
-    result = run("demo", "--out", tmp_path / "demo", "--epochs", 1)
+    """The real demo makes all that it names, and is as good as the README says."""
+    result = run("demo", "--out", tmp_path / "demo")
     assert result.exit_code == 0, result.output
     for name in ("report.html", "map.tif", "map.gpkg", "map.png", "scores.json", "model", "chips"):
         assert (tmp_path / "demo" / name).exists()
+    scores = json.loads((tmp_path / "demo" / "scores.json").read_text())
+    assert scores["miou"] > 0.70
+    assert scores["boat_car_confused"] < 0.10
