@@ -554,10 +554,17 @@ def test_good_tiles(size):
     check_tile(size)
 
 
-@pytest.mark.parametrize(("size", "hint"), [(0, 64), (31, 64), (33, 64), (100, 128), (500, 512)])
+@pytest.mark.parametrize(("size", "hint"), [(0, 32), (31, 32), (33, 64), (100, 128), (500, 512)])
 def test_bad_tiles_are_answered_with_a_good_one(size, hint):
-    with pytest.raises(ModelError, match=f"e.g. {hint}"):
+    with pytest.raises(ModelError, match=f"e.g. {hint};"):
         check_tile(size)
+
+
+def test_a_tile_must_leave_more_than_one_cell():
+    """At stride 32 a tile of 32 is one cell, which BatchNorm cannot normalise at batch one."""
+    check_tile(64, output_stride=32)
+    with pytest.raises(ModelError, match="e.g. 64;"):
+        check_tile(32, output_stride=32)
 
 
 def test_devices():
