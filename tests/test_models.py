@@ -563,7 +563,7 @@ def test_bad_tiles_are_answered_with_a_good_one(size, hint):
 def test_a_tile_must_leave_more_than_one_cell():
     """At stride 32 a tile of 32 is one cell, which BatchNorm cannot normalise at batch one."""
     check_tile(64, output_stride=32)
-    with pytest.raises(ModelError, match="e.g. 64;"):
+    with pytest.raises(ModelError, match=r"e\.g\. 64;"):
         check_tile(32, output_stride=32)
 
 
