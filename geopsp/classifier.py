@@ -88,7 +88,6 @@ class PSPNetClassifier:
             losses=LossSpec(class_balancing, focal_loss, dice_loss_fraction),
             settings={"encoder_weights": weights, "batch_size": data.batch_size, "seed": data.seed},
         )
-        self._rates: tuple[float, list[float], list[float]] | None = None
 
     @classmethod
     def from_model(
@@ -101,7 +100,7 @@ class PSPNetClassifier:
             BandError, ChipError: if the data have other bands or classes.
         """
         self = cls.__new__(cls)
-        self.model, self.data, self.device, self._rates = load_package(path), data, device, None
+        self.model, self.data, self.device = load_package(path), data, device
         if data is not None:
             chips = self._fitting(data.chips)
             self.data = replace(data, chips=chips, statistics=self.model.statistics)
@@ -124,7 +123,7 @@ class PSPNetClassifier:
     def lr_find(self, allow_plot: bool = True, *, steps: int = 40) -> float:
         """A good learning rate, by raising it over `steps` batches; the network stays as it was."""
         data = self._data()
-        self._rates = find_rate(
+        best, rates, losses = find_rate(
             self.model.network,
             data.train_dl,
             legend=data.legend,
@@ -134,12 +133,12 @@ class PSPNetClassifier:
             steps=steps,
             device=self.device,
         )
-        say(f"Suggested learning rate: {self._rates[0]:.2g}")
+        say(f"Suggested learning rate: {best:.2g}")
         if allow_plot:
             from geopsp.plotting import plot_rates
 
-            plot_rates(*self._rates)
-        return self._rates[0]
+            plot_rates(best, rates, losses)
+        return best
 
     def fit(
         self,

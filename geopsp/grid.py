@@ -10,8 +10,6 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from geopsp.errors import GridError
-
 ALIGNED = 1e-3
 """Largest offset, in pixels, at which two lattices count as the same one."""
 
@@ -112,15 +110,6 @@ class Grid:
         if max(abs(offset[0] - col), abs(offset[1] - row)) > ALIGNED:
             return None
         return Window(col, row, other.width, other.height)
-
-    def require_same(self, other: Grid, *, name: str) -> None:
-        """Nothing, if both grids are one.
-
-        Raises:
-            GridError: if they are not.
-        """
-        if self.window_of(other) != self.window:
-            raise GridError(f"{name} lies on another grid: {other!r}, needed {self!r}. Warp it onto that grid.")
 
     def blocks(self, size: int) -> Iterator[Window]:
         """Windows of at most size x size that partition the grid, row by row."""

@@ -9,7 +9,6 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window as RioWindow
 from rasterio.windows import transform as window_transform
 
-from geopsp.errors import GridError
 from geopsp.grid import Grid, Window
 
 UTM = CRS.from_epsg(32632)
@@ -96,12 +95,6 @@ def test_a_rotated_cell_keeps_its_size_and_its_box_holds_all_corners():
 )
 def test_a_lattice_is_the_same_one_to_a_thousandth_of_a_pixel(other, window):
     assert GRID.window_of(other) == window
-
-
-def test_require_same_names_both_grids():
-    GRID.require_same(GRID.crop(GRID.window), name="labels.tif")
-    with pytest.raises(GridError, match=r"labels\.tif lies on another grid: <82 x 61 pixels .* needed <83 x 61 pixels"):
-        GRID.require_same(GRID.crop(Window(0, 0, 82, 61)), name="labels.tif")
 
 
 @pytest.mark.parametrize("size", [1, 7, 61, 83, 200])
