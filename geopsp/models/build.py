@@ -10,18 +10,32 @@ import torch
 from torch import nn
 
 from geopsp.errors import ModelError
-from geopsp.models.decoder import PlainDecoder, UnetDecoder
+from geopsp.models.aspp import ASPP
+from geopsp.models.decoder import PlainDecoder, Skip, SkipDecoder
 from geopsp.models.encoder import build_encoder
+from geopsp.models.heads import PixelHead, PresenceHead
+from geopsp.models.network import SegmentationNetwork
 from geopsp.models.pointrend import PointRend
-from geopsp.models.pspnet import PSPNet
-from geopsp.models.pyramid import PyramidPooling, conv_norm_relu
+from geopsp.models.pyramid import Bottleneck, PyramidPooling
 
 PYRAMID_SIZES = (1, 2, 3, 6)
+ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
+"""By output stride, so that the distances on the ground are the same. Source: DeepLabv3 (2017), section 3.3."""
+
+DECODERS = ("plain", "unet", "deeplab")
+AUX_HEADS = ("none", "pixel", "presence")
+DEPTHS = (3, 4, 5)
+
 MAX_CONTEXT = 512
-"""Channels after the pyramid; a quarter of the encoder's where that is less, but no fewer than 128."""
+"""Channels of the context; a quarter of the encoder's where that is less, but no fewer than 128."""
 
 MIN_CONTEXT = 128
-SKIP_WIDTHS = (64, 48, 32)
+ASPP_WIDTH = 256
+
+SKIP_WIDTHS = {16: 96, 8: 64, 4: 48, 2: 32}
+"""Channels that the encoder's maps are reduced to in the U-Net, by stride."""
+
+DEEPLAB_SKIP, DEEPLAB_WIDTH = 48, 256
 DROPOUT = 0.1
 AUX_WIDTH = 256
 POINT_WIDTH, POINT_LAYERS = 256, 3
@@ -38,60 +52,113 @@ class ModelSpec:
     backbone: str
     bands: int
     classes: int
-    use_unet: bool = True
     pyramid_sizes: tuple[int, ...] = PYRAMID_SIZES
-    """Bins along either side of each pooling; empty: no pyramid, a plain dilated network."""
+    """Bins along either side of each pooling; empty: no pyramid."""
+
+    atrous_rates: tuple[int, ...] = ()
+    """Cells from tap to tap of each atrous convolution; empty: none. With neither, a plain dilated network."""
+
+    decoder: str = "unet"
+    """"plain": logits of the context, enlarged; "unet": through all of the encoder's finer maps; "deeplab": through
+    that of stride 4 alone."""
 
     pointrend: bool = False
+    aux: str = "none"
+    """What training asks of the encoder's last stage but one: "pixel" classes, "presence" in the tile, or "none"."""
+
     output_stride: int = 8
+    encoder_depth: int = 5
+    """Stages of the encoder that are used, 3 to 5; with 3 the pyramid stands in for the deep ones, at stride 8."""
 
     def __post_init__(self) -> None:
         if self.bands < 1 or self.classes < 2:
             raise ModelError(f"Found {self.bands} bands and {self.classes} classes; needed at least 1 and 2.")
-        if any(size < 1 for size in self.pyramid_sizes):
-            raise ModelError(f"pyramid_sizes are {self.pyramid_sizes}; needed whole numbers from 1.")
-        if self.output_stride not in (8, 16, 32):
-            raise ModelError(f"output_stride is {self.output_stride}; needed 8, 16 or 32.")
+        for name in ("pyramid_sizes", "atrous_rates"):
+            if any(size < 1 for size in getattr(self, name)):
+                raise ModelError(f"{name} are {getattr(self, name)}; needed whole numbers from 1.")
+        if self.pyramid_sizes and self.atrous_rates:
+            raise ModelError(
+                f"Found pyramid_sizes {self.pyramid_sizes} and atrous_rates {self.atrous_rates}; needed one of them, "
+                "or neither. Pass () for the other."
+            )
+        for name, choices in (
+            ("decoder", DECODERS),
+            ("aux", AUX_HEADS),
+            ("output_stride", tuple(ATROUS_RATES)),
+            ("encoder_depth", DEPTHS),
+        ):
+            if getattr(self, name) not in choices:
+                raise ModelError(f"{name} is {getattr(self, name)!r}; needed one of {', '.join(map(str, choices))}.")
+
+    @property
+    def stride(self) -> int:
+        """Of the encoder's last map."""
+        return min(self.output_stride, 1 << self.encoder_depth)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> ModelSpec:
-        return cls(**{**row, "pyramid_sizes": tuple(row["pyramid_sizes"])})
+        """The spec that was saved, also by the first version, which knew two decoders and one auxiliary head."""
+        fields = dict(row)
+        if "use_unet" in fields:
+            fields |= {"decoder": "unet" if fields.pop("use_unet") else "plain", "aux": "pixel"}
+        for name in {"pyramid_sizes", "atrous_rates"} & fields.keys():
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
 
 
-def build(spec: ModelSpec) -> PSPNet:
+def build(spec: ModelSpec) -> SegmentationNetwork:
     """The network, with random weights.
 
     Raises:
         ModelError: if the backbone is unknown or cannot be dilated.
     """
-    encoder = build_encoder(spec.backbone, bands=spec.bands, output_stride=spec.output_stride)
+    encoder = build_encoder(spec.backbone, bands=spec.bands, output_stride=spec.output_stride, depth=spec.encoder_depth)
     channels: list[int] = list(encoder.out_channels)  # type: ignore[arg-type]
-    top = channels[-1]
-    width = min(MAX_CONTEXT, max(MIN_CONTEXT, top // 4))
-    pyramid = PyramidPooling(top, spec.pyramid_sizes, width, DROPOUT)
+    context, width = _context(spec, channels[-1])
     decoder, fine = _decoder(spec, channels, width)
-    aux = nn.Sequential(
-        conv_norm_relu(channels[-2], AUX_WIDTH, 3), nn.Dropout2d(DROPOUT), nn.Conv2d(AUX_WIDTH, spec.classes, 1)
-    )
+    aux = None
+    if spec.aux != "none":
+        head = PixelHead if spec.aux == "pixel" else PresenceHead
+        aux = head(channels[-2], AUX_WIDTH, spec.classes, DROPOUT)
     points = None
     if spec.pointrend:
         points = PointRend(
             fine, spec.classes, width=POINT_WIDTH, layers=POINT_LAYERS, train_share=TRAIN_POINT_SHARE, share=POINT_SHARE
         )
-    return PSPNet(encoder, pyramid, decoder, aux, points)
+    return SegmentationNetwork(encoder, context, decoder, aux, points)
+
+
+def _context(spec: ModelSpec, channels: int) -> tuple[nn.Module, int]:
+    """The context, and the channels of its map."""
+    if spec.atrous_rates:
+        return ASPP(channels, spec.atrous_rates, ASPP_WIDTH, DROPOUT), ASPP_WIDTH
+    width = min(MAX_CONTEXT, max(MIN_CONTEXT, channels // 4))
+    if spec.pyramid_sizes:
+        return PyramidPooling(channels, spec.pyramid_sizes, width, DROPOUT), width
+    return Bottleneck(channels, width, DROPOUT), width
 
 
 def _decoder(spec: ModelSpec, channels: list[int], width: int) -> tuple[nn.Module, int]:
     """The decoder, and the channels of its map for points."""
-    if not spec.use_unet:
+    if spec.decoder == "plain":
         return PlainDecoder(width, spec.classes), channels[2]
-    widths = (width // 2, width // 4, width // 8) if width > MIN_CONTEXT else (width, width // 2, width // 4)
-    skips = channels[1:4]
-    decoder = UnetDecoder(width, skips, skip_widths=SKIP_WIDTHS, widths=widths, dropout=DROPOUT, classes=spec.classes)
-    return decoder, widths[-1]
+    skips = [Skip(2, channels[2], DEEPLAB_SKIP, DEEPLAB_WIDTH)]
+    if spec.decoder == "unet":
+        skips = _unet_skips(channels, width, spec.stride)
+    return SkipDecoder(width, skips, dropout=DROPOUT, classes=spec.classes), skips[-1].width
+
+
+def _unet_skips(channels: list[int], width: int, last: int) -> list[Skip]:
+    """Every stride finer than the context's, `last`, and 8 where that map is not the context's own."""
+    first = width // 2 if width > MIN_CONTEXT else width
+    widths = {16: first, 8: first, 4: first // 2, 2: first // 4}
+    strides = [s for s in widths if s < last or (s == last == 8 and len(channels) > 4)]
+    return [
+        Skip(i, channels[i], SKIP_WIDTHS[2**i], widths[2**i]) for i in (stride.bit_length() - 1 for stride in strides)
+    ]
 
 
 def check_tile(size: int, *, output_stride: int = 8) -> None:
@@ -104,8 +171,8 @@ def check_tile(size: int, *, output_stride: int = 8) -> None:
     if size < smallest or size % 32:
         fits = max(smallest, size + 32 - size % 32)
         raise ModelError(
-            f"The network cannot take chips of {size} x {size} pixels; needed a multiple of 32, e.g. {fits}; "
-            "smaller ones can be cut from them (chip_size=, --chip-size)."
+            f"The network cannot take chips of {size} x {size} pixels; needed a multiple of 32 from {smallest} on, "
+            f"e.g. {fits}; smaller ones can be cut from them (chip_size=, --chip-size)."
         )
 
 

@@ -1,57 +1,74 @@
-"""From the pyramid's map to logits: straight, or through the encoder's finer maps."""
+"""From the context's map to logits: straight, or through the encoder's finer maps.
+
+Every decoder gives coarse logits and the fine map that points are decided from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geopsp.models.pyramid import conv_norm_relu
+from geopsp.models.layers import conv_norm_relu
 
 
 class PlainDecoder(nn.Module):
-    """Logits at the pyramid's own size."""
+    """Logits at the context's own size."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.classify = nn.Conv2d(channels, classes, 1)
 
     def forward(self, context: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """(n, c, h/8, w/8) and the encoder's maps -> coarse logits there, and the stride-4 map for points."""
+        """(n, c, h/8, w/8) and the encoder's maps -> logits there, and the encoder's map at stride 4."""
         return self.classify(context), features[2]
 
 
-class UnetDecoder(nn.Module):
-    """The pyramid's map, brought up to strides 8, 4 and 2 and joined at each to the encoder's map there."""
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A map of the encoder that the decoder joins."""
 
-    def __init__(
-        self,
-        channels: int,
-        skips: Sequence[int],
-        *,
-        skip_widths: Sequence[int],
-        widths: Sequence[int],
-        dropout: float,
-        classes: int,
-    ) -> None:
-        """`skips`: channels of the encoder's maps, finest first; `skip_widths`, `widths`: coarsest first."""
+    level: int
+    """Its place among the encoder's maps; its stride is 2 ** level."""
+
+    channels: int
+    """0 where the encoder has no such map; then only its size is taken."""
+
+    narrow: int
+    """Channels that it is reduced to before it is joined."""
+
+    width: int
+    """Channels after it is joined."""
+
+
+class SkipDecoder(nn.Module):
+    """The context's map, brought up to finer strides one by one and joined at each to the encoder's map there.
+
+    Source: Ronneberger et al., "U-Net" (2015); with stride 4 alone Chen et al., DeepLabv3+ (2018), section 3.1.
+    """
+
+    def __init__(self, channels: int, skips: Sequence[Skip], *, dropout: float, classes: int) -> None:
+        """`skips`: coarsest first."""
         super().__init__()
+        self.levels = tuple(skip.level for skip in skips)
         self.reduce, self.blocks = nn.ModuleList(), nn.ModuleList()
-        inputs = channels
-        for skip, narrow, width in zip(reversed(skips), skip_widths, widths, strict=True):
-            self.reduce.append(conv_norm_relu(skip, narrow, 1) if skip else nn.Identity())
-            joined = inputs + (narrow if skip else 0)
-            self.blocks.append(nn.Sequential(conv_norm_relu(joined, width, 3), conv_norm_relu(width, width, 3)))
-            inputs = width
+        for skip in skips:
+            narrow = skip.narrow if skip.channels else 0
+            self.reduce.append(conv_norm_relu(skip.channels, narrow, 1) if narrow else nn.Identity())
+            first, second = conv_norm_relu(channels + narrow, skip.width, 3), conv_norm_relu(skip.width, skip.width, 3)
+            self.blocks.append(nn.Sequential(first, second))
+            channels = skip.width
         self.dropout = nn.Dropout2d(dropout)
-        self.classify = nn.Conv2d(inputs, classes, 1)
+        self.classify = nn.Conv2d(channels, classes, 1)
 
     def forward(self, context: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """(n, c, h/8, w/8) and the encoder's maps -> logits at stride 2, and the map that they came from."""
+        """(n, c, h/8, w/8) and the encoder's maps -> logits at the finest skip, and the map that they came from."""
         x = context
-        for reduce, block, skip in zip(self.reduce, self.blocks, reversed(features[1:4]), strict=True):
-            x = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False)  # n c h/8, h/4, h/2
-            x = block(torch.cat([x, reduce(skip)], dim=1))
+        for reduce, block, level in zip(self.reduce, self.blocks, self.levels, strict=True):
+            skip = features[level]
+            x = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False)  # n c h/2^level w/2^level
+            x = block(torch.cat([x, reduce(skip)], dim=1))  # n width h/2^level w/2^level
         return self.classify(self.dropout(x)), x

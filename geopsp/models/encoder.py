@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import socket
 from pathlib import Path
@@ -22,6 +23,12 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 DEPTH = 5
 """Stages of every encoder here: maps at strides 2, 4, 8, 16 and 32 before dilation."""
+
+PROBE = (128, 192)
+"""Rows and columns that an encoder of timm's is tried on; those that take one size alone fail."""
+
+UNBUILDABLE = (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+"""What smp and timm raise on names and strides that they do not know."""
 
 COLORS = {"red": 0, "green": 1, "blue": 2}
 """Bands that pretrained filters know, and where."""
@@ -45,28 +52,64 @@ def _can_dilate(name: str) -> bool:
     return bool(smp_encoders[name]["encoder"].make_dilated is smp_encoders[RESNETS[0]]["encoder"].make_dilated)
 
 
-def build_encoder(name: str, *, bands: int, output_stride: int) -> nn.Module:
+def build_encoder(name: str, *, bands: int, output_stride: int, depth: int = DEPTH) -> nn.Module:
     """An encoder with random weights whose last stages are dilated: 2 then 4 at output stride 8.
 
-    Its forward takes (n, bands, h, w) and gives six maps, the input first; `out_channels` holds their channels.
+    Its forward takes (n, bands, h, w) and gives depth + 1 maps, the input first; `out_channels` holds their channels,
+    0 for one that it does not have. Of fewer than five stages the rest is left out, weights and all.
 
     Raises:
         ModelError: if there is no such encoder, or it cannot be dilated.
     """
     if name not in smp_encoders and not name.startswith("tu-"):
-        raise ModelError(
-            f"No backbone is named {name!r}; there are {', '.join(supported_backbones())}, and tu-NAME for timm's."
-        )
+        raise ModelError(f"No backbone is named {name!r}. {_choices()}")
     try:
         encoder: nn.Module = get_encoder(
-            name, in_channels=bands, depth=DEPTH, weights=None, output_stride=output_stride
+            name, in_channels=bands, depth=depth, weights=None, output_stride=output_stride
         )
-    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        found = _strides(encoder, bands) if name.startswith("tu-") else None
+    except UNBUILDABLE as error:
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise ModelError(
-            f"The backbone {name!r} cannot be built with output stride {output_stride} ({error}). "
-            f"Choose another, e.g. {', '.join(RESNETS)}."
+            f"The backbone {name!r} cannot be built with output stride {output_stride} ({reason}). {_choices()}"
         ) from error
+    needed = [min(2**level, output_stride) for level in range(1, depth + 1)]
+    if found not in (None, needed):
+        raise ModelError(f"The maps of {name!r} have the strides {found}; needed {needed}. {_choices()}")
+    if depth < DEPTH:
+        _drop_unused(encoder, bands)
     return encoder
+
+
+def _drop_unused(encoder: nn.Module, bands: int) -> None:
+    """What none of the maps depends on holds no weights any more."""
+    maps = encoder.eval()(torch.zeros(1, bands, *PROBE))
+    torch.stack([m.sum() for m in maps[1:]]).sum().backward()  # type: ignore[no-untyped-call]
+    _prune(encoder)
+    encoder.train().zero_grad()
+
+
+def _prune(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        weights = list(child.parameters())
+        if weights and all(p.grad is None for p in weights):
+            setattr(module, name, nn.Identity())
+        else:
+            _prune(child)
+
+
+def _strides(encoder: nn.Module, bands: int) -> list[float]:
+    """Of its maps but the first, as they come out: some of timm's take the option and do not dilate."""
+    shadow = copy.deepcopy(encoder).to("meta").eval()
+    maps = shadow(torch.zeros(1, bands, *PROBE, device="meta"))
+    return [PROBE[0] / m.shape[-2] for m in maps[1:]]
+
+
+def _choices() -> str:
+    return (
+        f"There are {', '.join(supported_backbones())}; and of timm's those that dilate, such as its ResNets, "
+        "ConvNeXts, EfficientNets and MobileNets, as tu-NAME."
+    )
 
 
 def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names: tuple[str, ...]) -> None:
@@ -114,6 +157,17 @@ def adapt_stem(filters: torch.Tensor, band_names: tuple[str, ...]) -> torch.Tens
 
 def _file_state(path: Path) -> dict[str, torch.Tensor]:
     """The tensors in a local file; of a whole network's, those of its encoder."""
+    state = read_weights(path)
+    inner = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
+    return inner or state
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a local file.
+
+    Raises:
+        ModelError: if there are none, or it would run code.
+    """
     if not path.is_file():
         raise ModelError(f"No weight file {path}; needed 'imagenet', or a .safetensors or .pth file.")
     try:
@@ -122,15 +176,13 @@ def _file_state(path: Path) -> dict[str, torch.Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         state = dict(state.get("state_dict", state))
-        tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-        inner = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
+        return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
     except UNREADABLE as error:
         # torch's own message would advise to load the file with its code
         kind = type(error).__name__
         raise ModelError(
             f"{path} cannot be read as weights ({kind}); needed a .safetensors or .pth file of named tensors, no code."
         ) from error
-    return inner or tensors
 
 
 def _hub_state(name: str) -> dict[str, torch.Tensor]:

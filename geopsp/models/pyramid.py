@@ -1,77 +1,91 @@
-"""Pyramid pooling: each pixel sees averages of the whole tile.
+"""The context of each pixel: its neighbours alone, or averages of the whole tile as well.
 
-Source: Zhao et al., "Pyramid Scene Parsing Network" (2017), section 3.2.
+Every context has one interface: the encoder's last map (n, c, h, w) and the valid share of each of its cells,
+(n, 1, h, w), give a map (n, outputs, h, w).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geopsp.models.layers import conv_norm_relu, masked_pool, single_cell_norm
 
-def conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """A convolution that keeps the size, then BatchNorm and ReLU."""
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
-def bin_matrix(size: int, bins: int, like: Tensor) -> Tensor:
-    """(bins, size) of 0 and 1: which of `size` cells lie in each bin, [floor(i n / b), ceil((i + 1) n / b))."""
-    i = torch.arange(bins, device=like.device)[:, None]
-    cell = torch.arange(size, device=like.device)[None, :]
-    inside = (cell >= i * size // bins) & (cell < ((i + 1) * size + bins - 1) // bins)
-    return inside.to(like.dtype)
+TAPS = 3
+"""Side of the bottleneck's kernel."""
 
 
-def masked_pool(features: Tensor, weight: Tensor, bins: int) -> Tensor:
-    """Weighted means over bins x bins cells; where `weight` is 1 everywhere, adaptive average pooling.
+class Bottleneck(nn.Module):
+    """No context but the convolution's own: a dilated fully convolutional network."""
 
-    Args:
-        features: (n, c, h, w).
-        weight: (n, 1, h, w), the share of each cell that is valid; cells of weight 0 do not count at all.
-        bins: Cells along either side of the result.
+    def __init__(self, channels: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.bottleneck = conv_norm_relu(channels, outputs, TAPS)
+        self.dropout = nn.Dropout2d(dropout)
 
-    Returns:
-        (n, c, bins, bins); 0 where a bin has no valid cell.
-    """
-    rows = bin_matrix(features.shape[-2], bins, features)
-    cols = bin_matrix(features.shape[-1], bins, features)
-    total = rows @ (features * weight) @ cols.T
-    mass = rows @ weight @ cols.T
-    return total / mass.clamp_min(torch.finfo(torch.float32).tiny)
+    def forward(self, features: Tensor, weight: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, outputs, h, w)."""
+        return self.dropout(self.bottleneck(features))  # type: ignore[no-any-return]
 
 
 class PyramidPooling(nn.Module):
-    """Means of the map at several bin counts, projected, brought back to its size and joined to it."""
+    """Means of the map at several bin counts, projected, brought back to its size and joined to it.
+
+    Source: Zhao et al., "Pyramid Scene Parsing Network" (2017), section 3.2.
+    """
 
     def __init__(self, channels: int, sizes: Sequence[int], outputs: int, dropout: float) -> None:
         super().__init__()
-        self.sizes = tuple(sizes)
-        width = max(1, channels // max(len(sizes), 1))
-        self.branches = nn.ModuleList(self._branch(channels, width, bins) for bins in sizes)
-        self.bottleneck = conv_norm_relu(channels + width * len(sizes), outputs, 3)
+        self.sizes, self.channels, self.width = tuple(sizes), channels, max(1, channels // len(sizes))
+        self.branches = nn.ModuleList(self._branch(channels, self.width, bins) for bins in sizes)
+        self.bottleneck = conv_norm_relu(channels + self.width * len(sizes), outputs, TAPS)
         self.dropout = nn.Dropout2d(dropout)
 
     @staticmethod
     def _branch(channels: int, width: int, bins: int) -> nn.Sequential:
-        """BatchNorm over a single value a channel would fail at batch size 1, and give +-1 at 2: GroupNorm there.
+        return conv_norm_relu(channels, width, 1, norm=single_cell_norm(width) if bins == 1 else None)
 
-        Its groups have at least 8 channels, since of one or two little is left when their mean is taken away.
-        """
-        norm = nn.GroupNorm(math.gcd(32, width, max(1, width // 8)), width) if bins == 1 else nn.BatchNorm2d(width)
-        return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), norm, nn.ReLU(inplace=True))
+    def pool(self, features: Tensor, weight: Tensor) -> list[Tensor]:
+        """The projected means, (n, width, b, b) for each bin count b."""
+        pooled = masked_pool(features, weight, self.sizes)
+        return [branch(means.to(features.dtype)) for branch, means in zip(self.branches, pooled, strict=True)]
 
     def forward(self, features: Tensor, weight: Tensor) -> Tensor:
-        """(n, c, h, w) and the valid share (n, 1, h, w) -> (n, outputs, h, w)."""
-        size = features.shape[-2:]
-        parts = [features]
-        for bins, branch in zip(self.sizes, self.branches, strict=True):
-            with torch.autocast(features.device.type, enabled=False):
-                pooled = masked_pool(features.float(), weight, bins)  # n c b b
-            context = branch(pooled.to(features.dtype))  # n c/k b b
-            parts.append(F.interpolate(context, size, mode="bilinear", align_corners=False))
-        return self.dropout(self.bottleneck(torch.cat(parts, dim=1)))  # type: ignore[no-any-return]
+        """(n, c, h, w) and the valid share (n, 1, h, w) -> (n, outputs, h, w).
+
+        The convolution of the map and the enlarged means, joined, is the sum of their convolutions; and enlarging is
+        linear, so that the means' is done on their few bins. Joined and convolved as one map it is the same.
+        """
+        conv, norm, relu = self.bottleneck.children()
+        widths = [self.channels] + [self.width] * len(self.sizes)
+        near, *far = torch.split(conv.get_parameter("weight"), widths, dim=1)  # o c 3 3, o width 3 3
+        x = F.conv2d(features, near, padding=TAPS // 2) + enlarged(self.pool(features, weight), far, features)
+        return self.dropout(relu(norm(x)))  # type: ignore[no-any-return]
+
+
+def enlarged(means: Sequence[Tensor], kernels: Sequence[Tensor], like: Tensor) -> Tensor:
+    """The sum of each map of means, enlarged bilinearly to the size of `like` and convolved: (n, o, h, w).
+
+    Args:
+        means: (n, c, b, b) each.
+        kernels: (o, c, 3, 3) each.
+        like: (..., h, w).
+    """
+    height, width = like.shape[-2:]
+    parts, columns = [], []
+    for mean, kernel in zip(means, kernels, strict=True):
+        taps = torch.einsum("ocyx,nckl->noykxl", kernel, mean).flatten(4).flatten(2, 3)  # n o 3b 3b
+        parts.append(spread(height, mean) @ taps)  # n o h 3b
+        columns.append(spread(width, mean))  # w 3b
+    return torch.cat(parts, dim=3) @ torch.cat(columns, dim=1).T
+
+
+def spread(size: int, means: Tensor) -> Tensor:
+    """(size, 3 * b): b bins, enlarged bilinearly to `size` cells and padded with 0, as each of three taps sees them."""
+    eye = torch.eye(means.shape[-1], device=means.device, dtype=torch.promote_types(means.dtype, torch.float32))
+    wide = F.interpolate(eye[None], size, mode="linear", align_corners=False)[0].T  # size b
+    padded = F.pad(wide, (0, 0, TAPS // 2, TAPS // 2))
+    return torch.cat([padded[tap : tap + size] for tap in range(TAPS)], dim=1).to(means.dtype)
