@@ -1,15 +1,22 @@
-"""Scores of a classification, all from one confusion matrix. A class that never occurs scores NaN, not 0 or 1."""
+"""Scores of a classification, all from counts over a whole split. A class that never occurs scores NaN, not 0 or 1."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
 from geopsp.legend import IGNORE, Legend
+
+BOUNDARY_SHARE = 0.02
+"""Width of a boundary as a share of the tile's diagonal. Source: Cheng et al., "Boundary IoU" (2021)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -18,6 +25,8 @@ class Confusion:
 
     legend: Legend
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    boundary: NDArray[np.int64] | None = None
+    """(classes, 2) as `boundary_counts` gives them; None: not counted."""
 
     def __post_init__(self) -> None:
         if not self.counts.size:
@@ -34,29 +43,52 @@ class Confusion:
     def _right(self) -> NDArray[np.float64]:
         return np.diag(self.counts).astype(float)
 
+    @property
+    def _either(self) -> NDArray[np.float64]:
+        either: NDArray[np.float64] = (self.counts.sum(axis=0) + self.counts.sum(axis=1)).astype(float)
+        return either
+
     def iou(self) -> NDArray[np.float64]:
         """(classes,) intersection over union; NaN for a class neither there nor predicted."""
-        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - self._right
-        iou: NDArray[np.float64] = _ratio(self._right, union)
-        return iou
+        return _ratio(self._right, self._either - self._right)
+
+    def dice(self) -> NDArray[np.float64]:
+        """(classes,) Dice score, which is F1; NaN for a class neither there nor predicted."""
+        return _ratio(2 * self._right, self._either)
+
+    def boundary_iou(self) -> NDArray[np.float64]:
+        """(classes,) intersection over union of the boundaries; NaN for a class without any, or if none were counted.
+
+        Source: Cheng et al., "Boundary IoU" (2021), section 5; here over the whole split.
+        """
+        counts = np.zeros((len(self.legend), 2), np.int64) if self.boundary is None else self.boundary
+        return _ratio(counts[:, 0], counts[:, 1])
 
     def mean_iou(self) -> float:
         """Mean over the classes that occur; NaN if none does."""
-        iou = self.iou()
-        return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
+        return _mean(self.iou())
+
+    def mean_dice(self) -> float:
+        """Mean over the classes that occur; NaN if none does."""
+        return _mean(self.dice())
+
+    def mean_boundary_iou(self) -> float:
+        """Mean over the classes with a boundary; NaN if none has one."""
+        return _mean(self.boundary_iou())
 
     def accuracy(self) -> float:
         """Share of labelled pixels found right; NaN if there are none."""
-        return float(_ratio(self._right.sum(), np.float64(self.counts.sum())))
+        return float(_ratio(self._right.sum(), self.counts.sum()))
 
     def per_class(self) -> pd.DataFrame:
-        """One row a class: precision, recall, f1, iou, pixels (true ones)."""
+        """One row a class: precision, recall, f1, iou, boundary_iou (where counted), pixels (true ones)."""
         true, predicted = self.counts.sum(axis=1), self.counts.sum(axis=0)
         columns = {
             "precision": _ratio(self._right, predicted),
             "recall": _ratio(self._right, true),
-            "f1": _ratio(2 * self._right, true + predicted),
+            "f1": self.dice(),
             "iou": self.iou(),
+            **({} if self.boundary is None else {"boundary_iou": self.boundary_iou()}),
             "pixels": true,
         }
         return pd.DataFrame(columns, index=pd.Index(self.legend.names, name="class"))
@@ -70,6 +102,8 @@ class Confusion:
         rows = self.per_class().to_dict(orient="index")
         return {
             "miou": known(self.mean_iou()),
+            "dice": known(self.mean_dice()),
+            **({} if self.boundary is None else {"boundary_miou": known(self.mean_boundary_iou())}),
             "accuracy": known(self.accuracy()),
             "per_class": {
                 str(name): {str(key): known(value) for key, value in row.items()} for name, row in rows.items()
@@ -86,10 +120,59 @@ class Confusion:
         """Of the pixels that are one of two classes and were found as either, the share that took the other's name."""
         i, j = self.legend.names.index(one), self.legend.names.index(other)
         part = self.counts[np.ix_([i, j], [i, j])]
-        return float(_ratio(np.float64(part[0, 1] + part[1, 0]), np.float64(part.sum())))
+        return float(_ratio(part[0, 1] + part[1, 0], part.sum()))
 
 
-def _ratio(part: Any, whole: Any) -> Any:
+def boundary_width(size: int) -> int:
+    """Pixels that a boundary is wide in tiles of size x size; at least 1."""
+    return max(1, round(BOUNDARY_SHARE * math.hypot(size, size)))
+
+
+def boundary_counts(labels: Tensor, found: Tensor, classes: int, width: int) -> Tensor:
+    """(classes, 2) int64: pixels in the boundaries of both truth and map, and in those of either.
+
+    A boundary is what of a class lies within `width` pixels (rows and columns apart) of another. Beyond the tile's
+    edges and on unlabelled pixels nothing is known, so there is no boundary, nor is one counted there.
+
+    Args:
+        labels: (n, h, w) channel indices, IGNORE where nothing is known.
+        found: (n, h, w) channel indices of the map, on the same device.
+    """
+    known = (labels != IGNORE) & (found != IGNORE)
+    true, drawn = _near_other(labels, known, width), _near_other(found, known, width)
+    both = _count(labels, true & drawn & (labels == found), classes)
+    either = _count(labels, true, classes) + _count(found, drawn, classes) - both
+    return torch.stack([both, either], dim=1)
+
+
+def _near_other(labels: Tensor, known: Tensor, width: int) -> Tensor:
+    """True at known pixels with a known pixel of another class within `width`."""
+    values = labels.float()
+    # if all around are of one class, so are the highest and the lowest index: no axis of classes is needed
+    highest = _highest(values.masked_fill(~known, -math.inf), width)
+    lowest = -_highest((-values).masked_fill(~known, -math.inf), width)
+    return known & ((highest != values) | (lowest != values))
+
+
+def _highest(values: Tensor, width: int) -> Tensor:
+    """The maximum within `width` rows and columns of each pixel, one axis after the other."""
+    for _ in range(2):
+        values = F.max_pool1d(values, 2 * width + 1, stride=1, padding=width).transpose(1, 2)
+    return values
+
+
+def _count(labels: Tensor, chosen: Tensor, classes: int) -> Tensor:
+    """(classes,) chosen pixels of each."""
+    return torch.bincount(labels.where(chosen, classes).flatten(), minlength=classes)[:classes]
+
+
+def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
     """Part / whole; NaN where whole is 0."""
     part, whole = np.asarray(part, float), np.asarray(whole, float)
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    ratio: NDArray[np.float64] = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return ratio
+
+
+def _mean(scores: NDArray[np.float64]) -> float:
+    """The mean of those that are not NaN; NaN if all are."""
+    return float(np.nanmean(scores)) if np.isfinite(scores).any() else math.nan
