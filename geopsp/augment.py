@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as TF
 
 from geopsp.legend import IGNORE
 
@@ -20,15 +20,20 @@ class RandomSymmetry(v2.Transform):
     """One of the eight symmetries of the square, exactly."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        return {"turns": int(torch.randint(4, ())), "flip": bool(torch.rand(()) < 0.5)}
+        down, across, swap = torch.randint(2, (3,)).tolist()
+        return {"flips": [axis for axis, wanted in ((-2, down), (-1, across)) if wanted], "swap": swap}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        turned = torch.rot90(inpt, params["turns"], (-2, -1))
-        return tv_tensors.wrap(turned.flip(-1) if params["flip"] else turned, like=inpt)
+        turned = inpt.as_subclass(Tensor)
+        turned = turned.flip(params["flips"]) if params["flips"] else turned
+        return tv_tensors.wrap(turned.mT.contiguous() if params["swap"] else turned, like=inpt)
 
 
 class RandomScale(v2.Transform):
-    """The chip shown larger or smaller, by a factor within `low` to `high`; what comes from outside is unlabelled."""
+    """The chip shown larger or smaller, by a factor within `low` to `high`; what comes from outside shows nothing.
+
+    A part of whole pixels is resized: onto the whole chip, or the whole chip onto a part.
+    """
 
     def __init__(self, low: float, high: float, chance: float = 0.5) -> None:
         super().__init__()
@@ -37,22 +42,27 @@ class RandomScale(v2.Transform):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         if torch.rand(()) >= self.chance:
             return {"scale": 1.0}
-        size = flat_inputs[0].shape[-1]
+        side = flat_inputs[0].shape[-1]
         scale = float(torch.empty(()).uniform_(self.low, self.high))
-        shift = abs(scale - 1) * size / 2
-        move = torch.empty(2).uniform_(-shift, shift).tolist()
-        return {"scale": scale, "move": move}
+        part = max(1, round(side / scale if scale > 1 else side * scale))
+        top, left = torch.randint(side - part + 1, (2,)).tolist()
+        return {"scale": scale, "part": (..., slice(top, top + part), slice(left, left + part)), "size": part}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if params["scale"] == 1:
             return inpt
-        image = isinstance(inpt, tv_tensors.Image)
-        mode = v2.InterpolationMode.BILINEAR if image else v2.InterpolationMode.NEAREST
-        fill = 0 if image else IGNORE
-        moved = TF.affine_image(
-            inpt.as_subclass(Tensor), 0.0, params["move"], params["scale"], [0.0, 0.0], interpolation=mode, fill=fill
-        )
+        image, pixels = isinstance(inpt, tv_tensors.Image), inpt.as_subclass(Tensor)
+        if params["scale"] > 1:
+            return tv_tensors.wrap(_resize(pixels[params["part"]], pixels.shape[-1], smooth=image), like=inpt)
+        moved = torch.zeros_like(pixels)
+        moved[params["part"]] = _resize(pixels, params["size"], smooth=image)
         return tv_tensors.wrap(moved, like=inpt)
+
+
+def _resize(pixels: Tensor, side: int, *, smooth: bool) -> Tensor:
+    """(planes, h, w) -> (planes, side, side)."""
+    how: dict[str, Any] = {"mode": "bilinear", "antialias": True} if smooth else {"mode": "nearest-exact"}
+    return F.interpolate(pixels[None], size=(side, side), **how)[0]
 
 
 class RandomBrightness(v2.Transform):
@@ -72,7 +82,8 @@ class RandomBrightness(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if not isinstance(inpt, tv_tensors.Image):
             return inpt
-        return tv_tensors.wrap(inpt * params["gain"] + params["shift"], like=inpt)
+        pixels = inpt.as_subclass(Tensor) * params["gain"]
+        return tv_tensors.wrap(pixels.add_(params["shift"]), like=inpt)
 
 
 def standard() -> v2.Transform:
@@ -87,11 +98,13 @@ def apply(transform: v2.Transform, image: Tensor, valid: Tensor, label: Tensor) 
         transform: On a `tv_tensors.Image` and a `tv_tensors.Mask`.
         image: (bands, h, w) float32, normalised.
         valid: (1, h, w) float32, 0 or 1.
-        label: (h, w) int64.
+        label: (h, w) int64 or uint8; int64 in the result.
     """
-    planes = torch.stack([label, valid[0] > 0]).to(torch.uint8)
+    planes = torch.stack([label.to(torch.uint8), (valid[0] > 0).to(torch.uint8)])
     moved, masks = transform(tv_tensors.Image(image), tv_tensors.Mask(planes))
-    masks = masks.as_subclass(Tensor)
-    seen = (masks[1] == SEEN).float()[None]
-    label = masks[0].long().where(seen[0] > 0, IGNORE)
-    return moved.as_subclass(Tensor) * seen, seen, label
+    image, (label, seen) = moved.as_subclass(Tensor), masks.as_subclass(Tensor)
+    hidden = seen != SEEN
+    if hidden.any():
+        image = image * ~hidden
+        label = label.maximum(hidden.to(torch.uint8) * IGNORE)  # the greatest of all codes
+    return image, (~hidden).float()[None], label.long()

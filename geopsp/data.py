@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from geopsp.augment import standard
+from geopsp.cache import cached
 from geopsp.chipset import ChipSet, class_pixels
-from geopsp.dataset import ChipDataset, Normalization, Sample, WholeChipDataset, statistics_of
+from geopsp.dataset import ChipDataset, ChipFiles, Decoder, Normalization, Sample, WholeChipDataset, statistics_of
 from geopsp.errors import ChipError, OptionError
 from geopsp.legend import Legend
+from geopsp.loading import Feed, check_feed, chip_weights
 from geopsp.models.build import MIN_TILE
 from geopsp.progress import say
 from geopsp.split import Audit, split_chips
@@ -28,13 +28,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+BATCH = 8
+
+
 @dataclass(slots=True, eq=False)
 class TrainingData:
     """Chips, split and ready to train on; made by `prepare_data`."""
 
     chips: ChipSet
     chip_size: int
-    batch_size: int
+    batch_size: int | None
+    """Chips a training step; None: as many as fit, found when the network is known."""
+
     seed: int
     train_rows: NDArray[np.intp]
     valid_rows: NDArray[np.intp]
@@ -43,6 +48,14 @@ class TrainingData:
     """Of the training chips' valid pixels; what images are normalised with."""
 
     transforms: v2.Transform = field(default_factory=standard)
+    workers: int | None = None
+    """Processes that read chips; 0: none but this one; None: by device and cores."""
+
+    balanced_sampling: bool = False
+    """True draws chips with rare classes more often."""
+
+    decoder: Decoder | None = None
+    """Where pixels come from; None: the chips' files."""
 
     @property
     def legend(self) -> Legend:
@@ -73,28 +86,35 @@ class TrainingData:
 
     @property
     def train_ds(self) -> ChipDataset:
-        normalization = Normalization.of(self.statistics)
-        return ChipDataset(self.chips, self.train_rows, normalization, size=self.chip_size, transform=self.transforms)
-
-    @property
-    def valid_ds(self) -> WholeChipDataset:
-        return WholeChipDataset(self.chips, self.valid_rows, Normalization.of(self.statistics), size=self.chip_size)
-
-    @property
-    def train_dl(self) -> DataLoader[Sample]:
-        """Shuffled by the seed; a last batch that is not full is left out where there are others."""
-        dataset = self.train_ds
-        return loader(
-            dataset,
-            self.batch_size,
-            shuffle=True,
-            drop_last=len(dataset) > self.batch_size,
-            generator=torch.Generator().manual_seed(self.seed),
+        return ChipDataset(
+            self.chips,
+            self.train_rows,
+            Normalization.of(self.statistics),
+            size=self.chip_size,
+            transform=self.transforms,
+            decoder=self.decoder,
         )
 
     @property
+    def valid_ds(self) -> WholeChipDataset:
+        normalization = Normalization.of(self.statistics)
+        return WholeChipDataset(self.chips, self.valid_rows, normalization, size=self.chip_size, decoder=self.decoder)
+
+    @property
+    def feed(self) -> Feed:
+        """Both parts with how they are drawn; batches of 8 while the batch size is open."""
+        weights = None
+        if self.balanced_sampling:
+            weights = chip_weights(class_pixels(self.chips.index.iloc[self.train_rows], self.legend))
+        return Feed(self.train_ds, self.valid_ds, self.batch_size or BATCH, self.seed, self.workers, weights)
+
+    @property
+    def train_dl(self) -> DataLoader[Sample]:
+        return self.feed.training()
+
+    @property
     def valid_dl(self) -> DataLoader[Sample]:
-        return loader(self.valid_ds, self.batch_size)
+        return self.feed.validation()
 
     def show_batch(self, rows: int = 3, *, alpha: float = 0.5, rgb_bands: Sequence[str | int] | None = None) -> Figure:
         """A picture of training chips as the network sees them, with their labels."""
@@ -103,38 +123,21 @@ class TrainingData:
         return show_batch(self.train_ds, seed=self.seed, rows=rows, alpha=alpha, rgb_bands=rgb_bands)
 
     def __repr__(self) -> str:
-        return (
-            f"<{self.chips!r} shown as {self.chip_size} x {self.chip_size}, batches of {self.batch_size}: {self.audit}>"
-        )
-
-
-def loader(dataset: Any, batch_size: int, **options: Any) -> DataLoader[Sample]:
-    """Batches of a dataset, read by worker processes where there are cores to spare."""
-    cores = os.cpu_count() or 1
-    workers = min(8, cores - 1) if torch.cuda.is_available() or cores > 4 else 0
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        collate_fn=_collate,
-        **options,
-    )
-
-
-def _collate(samples: list[Sample]) -> Sample:
-    return Sample(*default_collate([tuple(sample) for sample in samples]))
+        batches = f"batches of {self.batch_size or 'as many as fit'}"
+        return f"<{self.chips!r} shown as {self.chip_size} x {self.chip_size}, {batches}: {self.audit}>"
 
 
 def prepare_data(
     path: str | Path | Sequence[str | Path],
     chip_size: int | None = None,
     val_split_pct: float = 0.2,
-    batch_size: int = 8,
+    batch_size: int | None = BATCH,
     *,
     seed: int = 42,
     transforms: v2.Transform | None = None,
+    workers: int | None = None,
+    balanced_sampling: bool = False,
+    cache: Path | str | None = None,
 ) -> TrainingData:
     """Chips of one export or several, split by ground, with the training part's statistics; the audit is printed.
 
@@ -143,19 +146,21 @@ def prepare_data(
         chip_size: Side of what the network is shown, in pixels; None: the exported size.
         val_split_pct: Share of the labelled chips to validate on, 0 to 1. They are whole blocks of ground, with a
             gap of at least a chip around them that is used for neither.
-        batch_size: Chips a training step.
+        batch_size: Chips a training step; None: as many as fit.
         seed: Of the split and the order of chips.
         transforms: torchvision v2 transforms on (Image, Mask); None: symmetries, scale, brightness and contrast.
+        workers: Processes that read chips; 0: none but this one; None: by device and cores.
+        balanced_sampling: True draws chips with rare classes more often; an epoch has as many chips as before.
+        cache: A folder to keep decoded chips in, for this run and later ones; None: chips are decoded at each reading.
 
     Raises:
-        InputNotFoundError, ChipError, OptionError: as the input is.
+        InputNotFoundError, ChipError, OptionError, OutputError: as the input is.
     """
+    check_feed(batch_size=batch_size, workers=workers, seed=seed)
     chips = ChipSet.open(path)
     size = chip_size or chips.tile_size
     if not MIN_TILE <= size <= chips.tile_size:
         raise OptionError(f"chip_size is {size}; needed {MIN_TILE} to {chips.tile_size}, the exported size.")
-    if batch_size < 1:
-        raise OptionError(f"batch_size is {batch_size}; needed at least 1.")
     split = split_chips(chips, share=val_split_pct, seed=seed)
     say(f"Split: {split.audit}")
     if len(chips.legend) < 2:
@@ -164,7 +169,18 @@ def prepare_data(
         )
     if split.audit.missing_in_train:
         say(f"Warning: no training pixel is {', '.join(split.audit.missing_in_train)}; the model cannot learn that.")
-    statistics = statistics_of(chips, split.train)
+    decoder = cached(chips, cache) if cache is not None else ChipFiles(chips)
     return TrainingData(
-        chips, size, batch_size, seed, split.train, split.valid, split.audit, statistics, transforms or standard()
+        chips,
+        size,
+        batch_size,
+        seed,
+        split.train,
+        split.valid,
+        split.audit,
+        statistics_of(chips, split.train, decoder),
+        transforms or standard(),
+        workers,
+        balanced_sampling,
+        decoder,
     )

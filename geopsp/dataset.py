@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import rasterio
 import torch
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
@@ -16,9 +21,10 @@ from geopsp.augment import apply
 from geopsp.chipset import ChipSet
 from geopsp.errors import ChipError
 from geopsp.legend import IGNORE
-from geopsp.scene import Scene
+from geopsp.scene import open_raster
 from geopsp.stats import BandStats, merge_all
 from geopsp.tiling import starts
+from geopsp.validity import alpha_band, validity
 
 
 class Sample(NamedTuple):
@@ -32,6 +38,52 @@ class Sample(NamedTuple):
 
     label: Tensor
     """(h, w) int64 channel indices; IGNORE where nothing is known."""
+
+    row: Tensor
+    """() int64; the chip's position in the index."""
+
+
+class Decoder(Protocol):
+    """Where the pixels of a chip set come from: its files, or a cache of them."""
+
+    def image(self, row: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels (bands, h, w) in their own type, and validity (h, w)."""
+
+    def codes(self, row: int) -> NDArray[np.uint8]:
+        """Class codes (h, w); IGNORE where there are none."""
+
+
+class ChipFiles:
+    """The pixels of a chip set, read from its files when asked for."""
+
+    def __init__(self, chips: ChipSet) -> None:
+        self.images, self.labels = list(chips.index["image"]), list(chips.index["label"])
+        self.bands, self.size = len(chips.bands), chips.tile_size
+
+    def image(self, row: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Raises ChipError if the file cannot be read, or is not what the index says."""
+        return _read(self.images[row], (self.bands, self.size, self.size))
+
+    def codes(self, row: int) -> NDArray[np.uint8]:
+        """Raises ChipError if the file cannot be read, or is not what the index says."""
+        data, valid = _read(self.labels[row], (1, self.size, self.size))
+        return np.where(valid, data[0], IGNORE).astype(np.uint8)
+
+
+def _read(path: str, needed: tuple[int, int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    try:
+        # asked about one by one, neighbours are found faster than in the list of a folder of thousands
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), open_raster(path) as dataset:
+            alpha = alpha_band(dataset)
+            indexes = [i for i in dataset.indexes if i != alpha] or list(dataset.indexes)
+            data = dataset.read(indexes)
+            valid = validity(dataset, data, indexes, Window(0, 0, dataset.width, dataset.height))
+    except (OSError, RasterioError) as error:
+        raise ChipError(f"A chip cannot be read ({path}: {error}). Export the chips again (geopsp chips).") from error
+    if data.shape != needed:
+        found, wanted = (" x ".join(map(str, shape)) for shape in (data.shape, needed))
+        raise ChipError(f"{path} holds {found} pixels (bands, rows, columns); needed {wanted}. Export the chips again.")
+    return data, valid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,15 +100,46 @@ class Normalization:
 
     def __call__(self, data: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(bands, h, w) of any type -> float32."""
-        pixels = np.where(valid, data, 0).astype(np.float32)  # first of all: a nodata value may not fit float32
+        whole = bool(valid.all())
+        seen = data if whole else np.where(valid, data, 0)  # first of all: a nodata value may not fit float32
+        pixels = seen.astype(np.float32)
         pixels -= self.mean[:, None, None]
-        pixels /= self.std[:, None, None]
-        pixels *= valid
+        pixels *= (1 / self.std)[:, None, None]
+        if not whole:
+            pixels *= valid
         return pixels
 
 
-class ChipDataset(Dataset[Sample]):
-    """Training chips, read from disk when asked for, cropped at random to `size` and changed by `transform`."""
+class _Chips(Dataset[Sample]):
+    def __init__(
+        self,
+        chips: ChipSet,
+        rows: NDArray[np.intp],
+        normalization: Normalization,
+        *,
+        size: int,
+        decoder: Decoder | None = None,
+    ) -> None:
+        self.chips, self.rows, self.normalization, self.size = chips, rows, normalization, size
+        self.decoder = decoder or ChipFiles(chips)
+        self.tables = chips.index["table"].to_numpy()
+
+    def _cut(self, row: int, top: int, left: int) -> Sample:
+        """A window of a chip; the label as uint8."""
+        part = slice(top, top + self.size), slice(left, left + self.size)
+        data, valid = self.decoder.image(row)
+        data, valid = data[:, *part], valid[part]
+        channels = np.take(self.chips.tables[self.tables[row]], self.decoder.codes(row)[part])
+        return Sample(
+            torch.from_numpy(self.normalization(data, valid)),
+            torch.from_numpy(valid[None].astype(np.float32)),
+            torch.from_numpy(channels),
+            torch.tensor(row),
+        )
+
+
+class ChipDataset(_Chips):
+    """Training chips, cropped at random to `size` and changed by `transform`."""
 
     def __init__(
         self,
@@ -66,41 +149,56 @@ class ChipDataset(Dataset[Sample]):
         *,
         size: int,
         transform: v2.Transform,
+        decoder: Decoder | None = None,
     ) -> None:
-        self.chips, self.rows, self.normalization = chips, rows, normalization
-        self.size, self.transform = size, transform
+        super().__init__(chips, rows, normalization, size=size, decoder=decoder)
+        self.transform = transform
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, item: int) -> Sample:
-        """Raises ChipError if the pair cannot be read."""
-        sample = read_sample(self.chips, self.rows[item], self.normalization)
-        row, col = (int(torch.randint(n - self.size + 1, ())) for n in sample.label.shape)
-        rows, cols = slice(row, row + self.size), slice(col, col + self.size)
-        image, valid, label = sample.image[:, rows, cols], sample.valid[:, rows, cols], sample.label[rows, cols]
-        return Sample(*apply(self.transform, image, valid, label))
+    def __getitem__(self, item: int | tuple[int, int]) -> Sample:
+        """The chip by its number, or by number and seed: then it is the same whatever was drawn before.
+
+        Raises:
+            ChipError: if the chip cannot be read.
+        """
+        if isinstance(item, tuple):
+            number, seed = item
+            with _seeded(seed):
+                return self[number]
+        span = self.chips.tile_size - self.size + 1
+        top, left = torch.randint(span, (2,)).tolist()
+        image, valid, label, row = self._cut(int(self.rows[item]), top, left)
+        return Sample(*apply(self.transform, image, valid, label), row)
 
 
-class WholeChipDataset(Dataset[Sample]):
+class WholeChipDataset(_Chips):
     """The whole of every chip, as tiles of `size`; of a pixel in two tiles, the second has no label."""
 
-    def __init__(self, chips: ChipSet, rows: NDArray[np.intp], normalization: Normalization, *, size: int) -> None:
-        self.chips, self.rows, self.normalization, self.size = chips, rows, normalization, size
+    def __init__(
+        self,
+        chips: ChipSet,
+        rows: NDArray[np.intp],
+        normalization: Normalization,
+        *,
+        size: int,
+        decoder: Decoder | None = None,
+    ) -> None:
+        super().__init__(chips, rows, normalization, size=size, decoder=decoder)
         self.firsts = starts(chips.tile_size, size=size, overlap=0)
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.firsts) ** 2
 
     def __getitem__(self, item: int) -> Sample:
-        """Raises ChipError if the pair cannot be read."""
+        """Raises ChipError if the chip cannot be read."""
         chip, part = divmod(item, len(self.firsts) ** 2)
-        sample = read_sample(self.chips, self.rows[chip], self.normalization)
         (top, used_rows), (left, used_cols) = (self._span(i) for i in divmod(part, len(self.firsts)))
-        rows, cols = slice(top, top + self.size), slice(left, left + self.size)
-        label = sample.label[rows, cols].clone()
+        sample = self._cut(int(self.rows[chip]), top, left)
+        label = sample.label.long()
         label[:used_rows], label[:, :used_cols] = IGNORE, IGNORE
-        return Sample(sample.image[:, rows, cols], sample.valid[:, rows, cols], label)
+        return sample._replace(label=label)
 
     def _span(self, i: int) -> tuple[int, int]:
         """First pixel of the i-th tile along a side, and how many of its pixels the one before shows already."""
@@ -108,48 +206,15 @@ class WholeChipDataset(Dataset[Sample]):
         return first, self.firsts[i - 1] + self.size - first if i else 0
 
 
-def read_sample(chips: ChipSet, row: int, normalization: Normalization) -> Sample:
-    """A chip as tensors.
-
-    Raises:
-        ChipError: if it cannot be read, or is not what the index says.
-    """
-    entry = chips.index.iloc[row]
-    data, valid, codes = read_pair(entry["image"], entry["label"])
-    needed = (len(chips.bands), chips.tile_size, chips.tile_size)
-    if data.shape != needed:
-        found, wanted = (" x ".join(map(str, shape)) for shape in (data.shape, needed))
-        raise ChipError(
-            f"{entry['image']} holds {found} pixels (bands, rows, columns); needed {wanted}. Export the chips again."
-        )
-    return Sample(
-        torch.from_numpy(normalization(data, valid)),
-        torch.from_numpy(valid[None].astype(np.float32)),
-        torch.from_numpy(chips.tables[entry["table"]][codes].astype(np.int64)),
-    )
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draws depend on the seed alone, and leave no trace; the GPU's generator is not touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
-def read_pair(image: str, label: str) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]:
-    """Pixels (bands, h, w), validity (h, w) and class codes (h, w) of a chip.
-
-    Raises:
-        ChipError: if one file is damaged, or they differ in size.
-    """
-    try:
-        patch = Scene.open(image).read()
-        codes = Scene.open(label).read()
-    except OSError as error:
-        raise ChipError(f"A chip cannot be read ({error}). Export the chips again (geopsp chips).") from error
-    if codes.data.shape[1:] != patch.data.shape[1:]:
-        raise ChipError(f"{image} and {label} differ in size: {patch.data.shape[1:]} and {codes.data.shape[1:]}.")
-    return patch.data, patch.valid, np.where(codes.valid, codes.data[0], IGNORE).astype(np.uint8)
-
-
-def statistics_of(chips: ChipSet, rows: NDArray[np.intp]) -> BandStats:
+def statistics_of(chips: ChipSet, rows: NDArray[np.intp], decoder: Decoder | None = None) -> BandStats:
     """Of the valid pixels of some chips."""
-    index = chips.index.iloc[rows]
-    parts = []
-    for path in index["image"]:
-        patch = Scene.open(path).read()
-        parts.append(BandStats.of(patch.data, patch.valid))
-    return merge_all(parts, len(chips.bands))
+    decoder = decoder or ChipFiles(chips)
+    return merge_all([BandStats.of(*decoder.image(int(row))) for row in rows], len(chips.bands))

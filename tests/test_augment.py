@@ -72,6 +72,59 @@ def test_scaling_moves_all_together(seed, scale):
     moves_together(*apply(Nearest(scale, scale, chance=1), *chip(seed)))
 
 
+@given(seed=st.integers(0, 9999), scale=st.floats(0.5, 2))
+@QUICK
+def test_scaling_changes_lengths_by_the_factor(seed, scale):
+    """A slope of 1 a pixel has a slope of 1 / scale afterwards, in both directions alike."""
+    torch.manual_seed(seed)
+    size = 96
+    image = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")).float()
+    image, valid, _ = apply(RandomScale(scale, scale, chance=1), image, torch.ones(1, size, size), image[0].long())
+    inner = F.avg_pool2d(valid, 5, 1, 2)[0] > 0.99
+    for plane, axis in ((image[0], 0), (image[1], 1)):
+        steps = plane.diff(dim=axis)[inner.narrow(axis, 0, size - 1) & inner.narrow(axis, 1, size - 1)]
+        assert float(steps.mean()) == pytest.approx(1 / scale, rel=0.03)
+
+
+@pytest.mark.parametrize("scale", [0.71, 1.37])
+def test_labels_lie_under_the_image(scale):
+    """Nearest and bilinear differ by chance, not by a shift: of a slope the mean difference is 0."""
+    size = 96
+    image = torch.arange(float(size)).expand(1, size, size)
+    moved, valid, label = apply(RandomScale(scale, scale, 1), image, torch.ones(1, size, size), image[0].long())
+    inner = F.avg_pool2d(valid, 5, 1, 2)[0] > 0.99
+    assert float((label - moved[0])[inner].mean()) == pytest.approx(0, abs=0.06)
+
+
+def corners(found) -> tuple[list[float], list[float]]:
+    tops, lefts = zip(*found, strict=True)
+    return list(tops), list(lefts)
+
+
+def lie_anywhere(tops, lefts) -> None:
+    for ends in (tops, lefts):
+        assert min(ends) < 4
+        assert max(ends) > 28
+    assert abs(float(torch.corrcoef(torch.tensor([tops, lefts]))[0, 1])) < 0.5
+
+
+def test_parts_that_are_enlarged_lie_anywhere():
+    torch.manual_seed(0)
+    image = torch.stack(torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij"))
+    given_chip = image, torch.ones(1, 64, 64), image[0].long()
+    found = [apply(RandomScale(2, 2, 1), *given_chip)[0] for _ in range(60)]
+    assert all(float(plane.max() - plane.min()) == pytest.approx(31, abs=0.6) for part in found for plane in part)
+    lie_anywhere(*corners([(float(part[0].min()), float(part[1].min())) for part in found]))
+
+
+def test_chips_that_are_made_smaller_lie_anywhere():
+    torch.manual_seed(0)
+    given_chip = torch.ones(1, 64, 64), torch.ones(1, 64, 64), torch.ones(64, 64).long()
+    found = [apply(RandomScale(0.5, 0.5, 1), *given_chip)[1][0] for _ in range(60)]
+    assert all(int(seen.sum()) == 32 * 32 for seen in found)
+    lie_anywhere(*corners([(float(seen.any(1).int().argmax()), float(seen.any(0).int().argmax())) for seen in found]))
+
+
 @given(seed=st.integers(0, 9999), scale=st.floats(0.4, 0.9))
 @QUICK
 def test_what_comes_from_outside_is_unlabelled(seed, scale):
@@ -154,6 +207,17 @@ def test_torchvisions_own_transforms_work(transform):
     assert set(label.unique().tolist()) <= {7, IGNORE}
     assert torch.equal(label == 7, valid[0] > 0)
     assert (image[:, valid[0] == 0] == 0).all()
+
+
+def test_labels_may_come_as_bytes_and_the_chip_given_stays_as_it_was():
+    image, valid, label = chip(3)
+    before = image.clone(), valid.clone(), label.clone()
+    torch.manual_seed(1)
+    wide = apply(standard(), image, valid, label)
+    torch.manual_seed(1)
+    narrow = apply(standard(), image, valid, label.to(torch.uint8))
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(wide, narrow, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip((image, valid, label), before, strict=True))
 
 
 def test_a_rotation_that_fills_with_0_adds_no_label_of_class_0():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -18,9 +19,10 @@ from torchvision.transforms import v2
 
 from geopsp.augment import RandomSymmetry
 from geopsp.chipset import ChipSet
-from geopsp.dataset import ChipDataset, Normalization, WholeChipDataset, read_pair, read_sample, statistics_of
+from geopsp.dataset import ChipDataset, ChipFiles, Normalization, Sample, WholeChipDataset, statistics_of
 from geopsp.errors import ChipError
 from geopsp.legend import IGNORE, Legend
+from geopsp.scene import Scene
 from geopsp.stats import BandStats
 
 LEGEND = Legend.from_names({0: "background", 7: "water", 9: "road"})
@@ -58,6 +60,11 @@ def chipset(folder: Path, images, labels, *, masks=None, **profile) -> ChipSet:
     names = tuple(f"band_{i + 1}" for i in range(bands))
     tables = (LEGEND.to_index(np.arange(256, dtype=np.uint8)),)
     return ChipSet((folder,), index, LEGEND, names, images[0].dtype.name, size, (2.0, 2.0), "metre", stats, (), tables)
+
+
+def whole_sample(chips: ChipSet, row: int, norm: Normalization) -> Sample:
+    """The chip as it is."""
+    return WholeChipDataset(chips, np.array([row]), norm, size=chips.tile_size)[0]
 
 
 @pytest.fixture
@@ -104,7 +111,7 @@ def test_a_band_without_spread_is_only_shifted():
 def test_the_training_pixels_have_mean_0_and_spread_1(chips):
     found, _, _, _ = chips
     norm = Normalization.of(statistics_of(found, np.arange(4)))
-    pixels = torch.cat([s.image[:, s.valid[0] > 0] for s in (read_sample(found, i, norm) for i in range(4))], dim=1)
+    pixels = torch.cat([s.image[:, s.valid[0] > 0] for s in (whole_sample(found, i, norm) for i in range(4))], dim=1)
     torch.testing.assert_close(pixels.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(pixels.std(1, correction=0), torch.ones(2), atol=1e-5, rtol=0)
 
@@ -115,7 +122,7 @@ def test_the_training_pixels_have_mean_0_and_spread_1(chips):
 def test_a_sample_holds_what_the_files_hold(chips):
     found, images, labels, masks = chips
     norm = Normalization(np.array([100, 200], np.float32), np.array([10, 20], np.float32))
-    sample = read_sample(found, 2, norm)
+    sample = whole_sample(found, 2, norm)
     assert (sample.image.dtype, sample.valid.dtype, sample.label.dtype) == (torch.float32, torch.float32, torch.int64)
     expected = (images[2].astype(float) - [[[100]], [[200]]]) / [[[10]], [[20]]] * masks[2]
     np.testing.assert_allclose(sample.image, expected, rtol=1e-5)
@@ -138,7 +145,7 @@ def test_nan_and_nodata_become_0(tmp_path):
     image[0, 1, 1], image[1, 2, 2], image[:, 3, 3] = np.nan, -9999, np.inf
     found = chipset(tmp_path, [np.zeros_like(image)], [np.zeros((8, 8), np.uint8)])
     write(tmp_path / "images" / "0.tif", image, nodata=-9999)
-    sample = read_sample(found, 0, Normalization(np.zeros(2, np.float32), np.ones(2, np.float32)))
+    sample = whole_sample(found, 0, Normalization(np.zeros(2, np.float32), np.ones(2, np.float32)))
     assert torch.isfinite(sample.image).all()
     assert (sample.valid[0] == 0).nonzero().tolist() == [[1, 1], [2, 2], [3, 3]]
     assert (sample.image[:, sample.valid[0] == 0] == 0).all()
@@ -157,20 +164,47 @@ def damage(path, how):
 
 @pytest.mark.parametrize("how", ["gone", "empty", "cut", "size"])
 @pytest.mark.parametrize("part", ["images", "labels"])
-def test_a_damaged_pair_is_a_chip_error(how, part, chips):
+def test_a_damaged_chip_is_a_chip_error(how, part, chips):
     found = chips[0]
     damage(found.folders[0] / part / "1.tif", how)
-    with pytest.raises(ChipError):
-        read_pair(found.index["image"][1], found.index["label"][1])
+    with pytest.raises(ChipError, match=r"1\.tif.*Export the chips again"):
+        whole_sample(found, 1, Normalization.of(found.statistics))
+    assert len(whole_sample(found, 0, Normalization.of(found.statistics))) == 4
 
 
 @pytest.mark.parametrize("shape", [(2, 40, 40), (3, 50, 50)])
-def test_a_pair_of_another_size_or_with_other_bands_is_a_chip_error(shape, chips):
+def test_a_chip_of_another_size_or_with_other_bands_is_a_chip_error(shape, chips):
     found = chips[0]
     write(found.folders[0] / "images" / "1.tif", np.ones(shape, np.uint16))
-    write(found.folders[0] / "labels" / "1.tif", np.zeros((1, *shape[1:]), np.uint8), nodata=IGNORE)
-    with pytest.raises(ChipError, match=f"{shape[0]} x {shape[1]} x {shape[2]}"):
-        read_sample(found, 1, Normalization.of(found.statistics))
+    with pytest.raises(ChipError, match=f"{shape[0]} x {shape[1]} x {shape[2]}.*needed 2 x 50 x 50"):
+        ChipFiles(found).image(1)
+
+
+def test_reading_equals_the_scene_reader(chips):
+    found = chips[0]
+    for row, path in enumerate(found.index["image"]):
+        patch = Scene.open(path).read()
+        data, valid = ChipFiles(found).image(row)
+        assert data.dtype == patch.data.dtype
+        assert np.array_equal(data, patch.data)
+        assert np.array_equal(valid, patch.valid)
+
+
+def test_a_label_that_is_nodata_is_none(chips):
+    found, _, labels, _ = chips
+    write(found.folders[0] / "labels" / "1.tif", labels[1][None], nodata=7)
+    assert np.array_equal(ChipFiles(found).codes(1), np.where(labels[1] == 7, IGNORE, labels[1]))
+
+
+def test_an_alpha_band_says_what_is_valid(tmp_path):
+    image = np.random.default_rng(0).integers(1, 200, (4, 9, 9)).astype(np.uint8)
+    image[3] = 255
+    image[3, 2:4] = 0
+    found = chipset(tmp_path, [image[:3]], [np.zeros((9, 9), np.uint8)])
+    write(tmp_path / "images" / "0.tif", image, photometric="RGB", alpha="YES")
+    data, valid = ChipFiles(found).image(0)
+    assert np.array_equal(data, image[:3])
+    assert np.array_equal(valid, image[3] > 0)
 
 
 # ---- training chips
@@ -184,7 +218,8 @@ def test_crops_have_the_size_asked_for_and_lie_anywhere(size, chips):
     assert len(dataset) == 2
     torch.manual_seed(0)
     for _ in range(5):
-        image, valid, label = dataset[0]
+        image, valid, label, place = dataset[0]
+        assert (place.dtype, place.shape, int(place)) == (torch.int64, (), 3)
         assert image.shape == (2, size, size)
         assert valid.shape == (1, size, size)
         assert label.shape == (size, size)
@@ -213,6 +248,32 @@ def test_a_seed_repeats_crops_and_changes(chips):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_an_item_with_a_seed_depends_on_nothing_else_and_leaves_no_trace(chips):
+    found = chips[0]
+    dataset = ChipDataset(found, np.arange(4), Normalization.of(found.statistics), size=20, transform=RandomSymmetry())
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    one = dataset[2, 99]
+    assert torch.equal(torch.rand(3), expected)
+    other = dataset[2, 99]
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    torch.manual_seed(99)
+    assert torch.equal(one.image, dataset[2].image)
+    assert len({float(dataset[2, seed].image.sum()) for seed in range(8)}) > 4
+
+
+def test_labels_are_read_by_the_table_of_their_folder(chips):
+    """Joined folders may give one code two meanings."""
+    found, _, labels, _ = chips
+    other = np.full(256, IGNORE, np.uint8)
+    other[7], other[0] = 0, 1
+    joined = replace(found, tables=(found.tables[0], other), index=found.index.assign(table=[0, 0, 1, 1]))
+    norm = Normalization.of(found.statistics)
+    assert np.array_equal(whole_sample(joined, 1, norm).label, LEGEND.to_index(labels[1]))
+    assert np.array_equal(whole_sample(joined, 3, norm).label, other[labels[3]])
+
+
 # ---- validation chips
 
 
@@ -229,7 +290,8 @@ def test_every_pixel_of_a_chip_counts_exactly_once(tile, size, tmp_path_factory)
     counted = np.zeros(2 * tile * tile, int)
     seen = np.full(2 * tile * tile, IGNORE)
     for i in range(len(dataset)):
-        image, valid, label = dataset[i]
+        image, valid, label, row = dataset[i]
+        assert int(row) == i // (len(dataset) // 2)
         assert image.shape == (1, size, size)
         assert valid.all()
         known = label != IGNORE
