@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geopsp.chips import export_training_data as export_training_data
     from geopsp.chipset import ChipSet as ChipSet
-    from geopsp.classifier import PSPNetClassifier as PSPNetClassifier
+    from geopsp.classifier import PixelClassifier as PixelClassifier
     from geopsp.data import TrainingData as TrainingData
     from geopsp.data import prepare_data as prepare_data
     from geopsp.errors import GeopspError as GeopspError
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from geopsp.mapping import classify_pixels as classify_pixels
     from geopsp.metrics import Confusion as Confusion
     from geopsp.polygons import raster_to_polygons as raster_to_polygons
+    from geopsp.presets import DeepLab as DeepLab
+    from geopsp.presets import FCNClassifier as FCNClassifier
+    from geopsp.presets import PSPNetClassifier as PSPNetClassifier
+    from geopsp.presets import UnetClassifier as UnetClassifier
     from geopsp.scene import Scene as Scene
 
 __version__ = "0.1.0"
@@ -28,11 +32,15 @@ _HOME = {
     "ChipSet": "chipset",
     "ClassInfo": "legend",
     "Confusion": "metrics",
+    "DeepLab": "presets",
+    "FCNClassifier": "presets",
     "GeopspError": "errors",
     "Legend": "legend",
-    "PSPNetClassifier": "classifier",
+    "PSPNetClassifier": "presets",
+    "PixelClassifier": "classifier",
     "Scene": "scene",
     "TrainingData": "data",
+    "UnetClassifier": "presets",
     "classify_pixels": "mapping",
     "export_training_data": "chips",
     "prepare_data": "data",
@@ -43,11 +51,15 @@ __all__ = [
     "ChipSet",
     "ClassInfo",
     "Confusion",
+    "DeepLab",
+    "FCNClassifier",
     "GeopspError",
     "Legend",
     "PSPNetClassifier",
+    "PixelClassifier",
     "Scene",
     "TrainingData",
+    "UnetClassifier",
     "__version__",
     "classify_pixels",
     "export_training_data",

@@ -4,77 +4,82 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import pandas as pd
 import torch
 
 from geopsp.chipset import ChipSet, class_pixels
-from geopsp.data import TrainingData, loader
+from geopsp.data import TrainingData
 from geopsp.dataset import WholeChipDataset
-from geopsp.errors import BandError, ChipError, ModelError, TrainingError
-from geopsp.losses import LossSpec, balance
+from geopsp.errors import BandError, ChipError, ModelError, OptionError, TrainingError
+from geopsp.loading import loader
+from geopsp.losses import balance
+from geopsp.memory import batch_that_fits
 from geopsp.metrics import Confusion
-from geopsp.models.build import PYRAMID_SIZES, ModelSpec, build, check_tile, count_parameters
-from geopsp.models.encoder import load_encoder_weights, supported_backbones
+from geopsp.models.build import ModelSpec, build, check_tile, count_parameters, pick_device
+from geopsp.models.encoder import supported_backbones
+from geopsp.options import Options, Rate, check_options, losses_of, rates
 from geopsp.outputs import check_output
 from geopsp.package import MANIFEST, TrainedModel, load_package, save_package
-from geopsp.progress import say
-from geopsp.training import MONITORS, FitSpec, evaluate, find_rate, fit
+from geopsp.place import Place
+from geopsp.pretrained import start_encoder, start_network
+from geopsp.progress import leads, say
+from geopsp.rates import find_rate
+from geopsp.scoring import evaluate
+from geopsp.task import CLIP, MONITORS, FitSpec, is_frozen
+from geopsp.training import fit
 
 if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
     from matplotlib.figure import Figure
 
 
-class PSPNetClassifier:
-    """A pyramid scene parsing network for pixel classification.
+class PixelClassifier:
+    """A network that names each pixel's class, with all that trains, scores, saves and shows it.
 
-    Source: Zhao et al., "Pyramid Scene Parsing Network" (2017); Kirillov et al., "PointRend" (2020).
+    The networks themselves are the classes that build on this one, e.g. `PSPNetClassifier`; `PixelClassifier` itself
+    loads any of them (`from_model`).
     """
 
     def __init__(
         self,
         data: TrainingData,
-        backbone: str | None = None,
-        use_unet: bool = True,
-        pyramid_sizes: Sequence[int] = PYRAMID_SIZES,
+        spec: ModelSpec,
         *,
-        pointrend: bool = False,
-        encoder_weights: str | None = "auto",
-        class_balancing: bool = False,
-        focal_loss: bool = False,
-        dice_loss_fraction: float = 0.0,
-        output_stride: int = 8,
-        device: str | None = None,
+        pretrained_path: str | Path | None = None,
+        **options: Unpack[Options],
     ) -> None:
         """A network that fits the data, ready to train.
 
         Args:
             data: From `prepare_data`.
-            backbone: Name of an encoder, see `supported_backbones`; None: resnet50.
-            use_unet: True refines the result through the encoder's finer maps; False enlarges it eightfold.
-            pyramid_sizes: Bins along either side of each pooling; (): no pyramid.
-            pointrend: True decides the least certain points anew, for sharper outlines; works with either decoder.
-            encoder_weights: "imagenet"; a local .safetensors or .pth file; None: random; "auto": ImageNet's where they
-                can be had, else random, and it says so.
-            class_balancing: True weights rare classes up.
-            focal_loss: True weights pixels up that are hard.
-            dice_loss_fraction: Share of the Dice loss, 0 to 1.
-            output_stride: How much smaller the encoder's last map is than the image: 8, 16 or 32.
-            device: As torch names it; None: the first GPU, else the CPU.
+            spec: The network.
+            pretrained_path: A local .safetensors or .pth file, or the folder of a saved model, to start from: the whole
+                network's weights if they fit, else the encoder's.
+            options: See `geopsp.options.Options`.
 
         Raises:
             ModelError: if there is no such backbone, weights do not fit, or the chips' size does not suit it.
+            OptionError: if an option is out of range or a class to ignore is not there.
         """
-        name = backbone or "resnet50"
-        spec = ModelSpec(name, len(data.chips.bands), data.c, use_unet, tuple(pyramid_sizes), pointrend, output_stride)
-        check_tile(data.chip_size, output_stride=output_stride)
+        check_options(options)
+        check_tile(data.chip_size, output_stride=spec.stride)
+        losses = losses_of(options, data.legend)
         torch.manual_seed(data.seed)
         network = build(spec)
-        weights = _load_weights(network.encoder, name, encoder_weights, data.chips.bands)
+        if pretrained_path is None:
+            given = options.get("encoder_weights", "auto")
+            weights = start_encoder(network, spec.backbone, given, data.chips.bands)
+        else:
+            weights = start_network(network, spec.backbone, Path(pretrained_path), data.chips.bands)
+        self.device = options.get("device")
+        if data.batch_size is None:
+            data = replace(data, batch_size=self._batch_that_fits(network, data))
         self.data: TrainingData | None = data
-        self.device = device
+        settings = {"encoder_weights": weights, "batch_size": data.batch_size, "seed": data.seed}
         self.model = TrainedModel(
             spec=spec,
             network=network,
@@ -85,25 +90,35 @@ class PSPNetClassifier:
             tile_size=data.chip_size,
             cell_size=data.chips.cell_size,
             units=data.chips.units,
-            losses=LossSpec(class_balancing, focal_loss, dice_loss_fraction),
-            settings={"encoder_weights": weights, "batch_size": data.batch_size, "seed": data.seed},
+            losses=losses,
+            settings={"network": type(self).__name__, **settings},
         )
 
+    def _batch_that_fits(self, network: Any, data: TrainingData) -> int:
+        bands, where = len(data.chips.bands), pick_device(self.device)
+        found = batch_that_fits(network, bands=bands, size=data.chip_size, chips=len(data.train_rows), device=where)
+        say(f"Batch size: {found}, the largest that fits and leaves an epoch its steps")
+        return found
+
     @classmethod
-    def from_model(
-        cls, path: str | Path, data: TrainingData | None = None, *, device: str | None = None
-    ) -> PSPNetClassifier:
+    def from_model(cls, path: str | Path, data: TrainingData | None = None, *, device: str | None = None) -> Self:
         """The classifier that was saved; with `data` of the same bands and classes it can be trained on.
 
         Raises:
             InputNotFoundError, PackageError: if the folder does not hold a whole model.
+            ModelError: if it holds another kind of network.
             BandError, ChipError: if the data have other bands or classes.
         """
         self = cls.__new__(cls)
         self.model, self.data, self.device = load_package(path), data, device
+        kind = self.model.settings.get("network", cls.__name__)
+        if cls is not PixelClassifier and kind != cls.__name__:
+            raise ModelError(f"{path} holds a {kind}, not a {cls.__name__}. Load it with {kind}.from_model.")
         if data is not None:
             chips = self._fitting(data.chips)
             self.data = replace(data, chips=chips, statistics=self.model.statistics)
+            if data.batch_size is None:
+                self.data = replace(self.data, batch_size=self._batch_that_fits(self.model.network, self.data))
         return self
 
     @property
@@ -123,13 +138,12 @@ class PSPNetClassifier:
     def lr_find(self, allow_plot: bool = True, *, steps: int = 40) -> float:
         """A good learning rate, by raising it over `steps` batches; the network stays as it was."""
         data = self._data()
-        best, rates, losses = find_rate(
+        best, tried, losses = find_rate(
             self.model.network,
-            data.train_dl,
+            data.feed,
             legend=data.legend,
             losses=self.model.losses,
             weight=self._class_weight(),
-            seed=data.seed,
             steps=steps,
             device=self.device,
         )
@@ -137,54 +151,92 @@ class PSPNetClassifier:
         if allow_plot:
             from geopsp.plotting import plot_rates
 
-            plot_rates(best, rates, losses)
+            plot_rates(best, tried, losses)
         return best
+
+    def freeze(self) -> None:
+        """The encoder stays as it is in the next `fit`: its weights and its running statistics."""
+        self.model.network.encoder.requires_grad_(requires_grad=False)
+
+    def unfreeze(self) -> None:
+        """All of the network trains in the next `fit`."""
+        self.model.network.requires_grad_(requires_grad=True)
 
     def fit(
         self,
         epochs: int = 10,
-        lr: float | None = None,
+        lr: Rate | None = None,
         one_cycle: bool = True,
         early_stopping: bool = False,
         checkpoint: bool = True,
-        *,
+        tensorboard: bool = False,
         monitor: str = "valid_loss",
+        *,
+        accumulate: int = 1,
+        clip: float = CLIP,
+        ema: float = 0.0,
+        compiled: bool = False,
+        devices: int = 1,
+        nodes: int = 1,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        loggers: Sequence[Logger] = (),
     ) -> None:
         """The network is trained for so many epochs more; a second call goes on from the first.
 
         Args:
             epochs: Passes over the training chips.
-            lr: Highest learning rate; None: `lr_find` looks for it.
+            lr: Highest learning rate; (low, high) or slice(low, high): of the first layers and the last, those between
+                lie between; None: `lr_find` looks for it.
             one_cycle: True raises and lowers the rate over the run; False keeps it.
             early_stopping: True stops when `monitor` was not bettered for 5 epochs.
             checkpoint: True brings back the epoch with the best `monitor` at the end.
+            tensorboard: True writes a log for TensorBoard into the folder.
             monitor: One of `available_metrics`.
+            accumulate: Batches whose gradients are added up for one step.
+            clip: Largest norm of the gradient; inf: no clipping.
+            ema: Decay of a moving average of the weights, which is then validated and kept, e.g. 0.999; 0: none.
+            compiled: True compiles the network first, which takes minutes and is worth it for long runs on a GPU.
+            devices: GPUs (or processes on a CPU) to train on, each with batches of its own.
+            nodes: Machines, each of which starts the same script by torchrun or Slurm.
+            folder: Where checkpoints, history.csv and logs go; None: history.csv comes with `save` alone.
+            resume: True goes on from the folder's last epoch, if a run was broken off there.
+            loggers: More of Lightning's loggers.
 
         Raises:
             OptionError: if an argument is out of range.
             TrainingError: if the loss is no longer finite or memory runs out.
         """
         data = self._data()
-        FitSpec(epochs, lr or 1.0, monitor=monitor)
-        rate = self.lr_find(allow_plot=False) if lr is None else lr
-        spec = FitSpec(
-            epochs, rate, one_cycle, early_stopping, checkpoint, monitor, data.seed + len(self.model.history)
+        if tensorboard and folder is None:
+            folder = Path("runs") / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+        place = Place(
+            self.device, devices, nodes, Path(folder) if folder else None, resume, tensorboard, tuple(loggers)
         )
+        seed = data.seed + len(self.model.history)
+        asked = FitSpec(epochs, rates(1.0 if lr is None else lr), one_cycle, early_stopping, checkpoint, monitor, seed,
+                        accumulate, clip, ema, compiled)  # fmt: skip
+        spec = asked if lr is not None else replace(asked, lr=rates(self._rate(place)))
         fit(
             self.model.network,
-            data.train_dl,
-            data.valid_dl,
+            replace(data.feed, seed=spec.seed),
             legend=data.legend,
             losses=self.model.losses,
             weight=self._class_weight(),
             spec=spec,
             history=self.model.history,
-            device=self.device,
+            place=place,
         )
-        runs = self.model.settings.setdefault("runs", [])
-        runs.append({"epochs": epochs, "lr": rate, "one_cycle": one_cycle, "early_stopping": early_stopping,
-                     "checkpoint": checkpoint, "monitor": monitor})  # fmt: skip
+        frozen = is_frozen(self.model.network.encoder)
+        self.model.settings.setdefault("runs", []).append({**spec.to_json(), "devices": place.world, "frozen": frozen})
         self.model.metrics = {}
+
+    def _rate(self, place: Place) -> float:
+        if place.world > 1 or place.resume:
+            raise OptionError(
+                "The learning rate is not looked for on several devices or when a run is resumed. Pass lr=, --lr."
+            )
+        return self.lr_find(allow_plot=False)
 
     def evaluate(self, chips: str | Path | Sequence[str | Path] | ChipSet | None = None) -> Confusion:
         """The confusion matrix over the whole of every validation chip, or of every chip of another export.
@@ -193,12 +245,17 @@ class PSPNetClassifier:
             BandError, ChipError: if the chips have other bands or classes.
         """
         if chips is None:
-            return evaluate(self.model.network, self._data().valid_dl, self.model.legend, device=self.device)
+            return self._score(self._data().valid_dl)
         found = chips if isinstance(chips, ChipSet) else ChipSet.open(chips)
         found = self._fitting(found)
         rows = (found.index["labelled"].to_numpy() > 0).nonzero()[0]
         dataset = WholeChipDataset(found, rows, self.model.normalization, size=self.model.tile_size)
-        return evaluate(self.model.network, loader(dataset, 4), self.model.legend, device=self.device)
+        return self._score(loader(dataset, 4))
+
+    def _score(self, batches: Any) -> Confusion:
+        network, legend = self.model.network, self.model.legend
+        ignored = self.model.losses.ignored(legend)
+        return evaluate(network, batches, legend, ignored=ignored, device=self.device)
 
     def mIOU(self, mean: bool = False) -> dict[str, float] | float:  # noqa: N802 (arcgis.learn's name)
         """Intersection over union of each class on the validation chips, or their mean; NaN: the class is not there."""
@@ -235,11 +292,13 @@ class PSPNetClassifier:
         return show_results(self.model, data.valid_ds, seed=data.seed, rows=rows, alpha=alpha, device=self.device)
 
     def save(self, name_or_path: str | Path, *, overwrite: bool = False, compute_metrics: bool = True) -> Path:
-        """The folder to which the model was saved, whole.
+        """The folder to which the model was saved, whole; on several devices the first process saves.
 
         Raises:
             OutputError: if it exists and `overwrite` is False, or cannot be written.
         """
+        if not leads():
+            return Path(name_or_path)
         check_output(name_or_path, overwrite=overwrite, folder=True, mark=MANIFEST)
         if compute_metrics and self.data is not None and self.model.history:
             scores = self.evaluate()
@@ -276,26 +335,8 @@ class PSPNetClassifier:
         return chips.under(self.model.legend)
 
     def __repr__(self) -> str:
-        spec = self.model.spec
-        parts = [spec.backbone, "U-Net decoder" if spec.use_unet else "plain decoder"]
-        parts += [f"pyramid {spec.pyramid_sizes}"] if spec.pyramid_sizes else ["no pyramid"]
-        parts += ["PointRend"] if spec.pointrend else []
+        spec, size = self.model.spec, count_parameters(self.model.network) / 1e6
         return (
-            f"<PSPNetClassifier: {', '.join(parts)}; {count_parameters(self.model.network) / 1e6:.1f} M parameters; "
-            f"{spec.bands} bands, {spec.classes} classes, tiles of {self.model.tile_size}; "
-            f"{len(self.model.history)} epochs trained>"
+            f"<{type(self).__name__}: {self.model.composition}; {size:.1f} M parameters; {spec.bands} bands, "
+            f"{spec.classes} classes, tiles of {self.model.tile_size}; {len(self.model.history)} epochs trained>"
         )
-
-
-def _load_weights(encoder: torch.nn.Module, name: str, weights: str | None, bands: tuple[str, ...]) -> str | None:
-    """What the encoder starts from, in the end."""
-    if weights is None:
-        return None
-    try:
-        load_encoder_weights(encoder, name, "imagenet" if weights == "auto" else weights, bands)
-    except ModelError as error:
-        if weights != "auto":
-            raise
-        say(f"Note: the encoder starts from random weights. {error}")
-        return None
-    return "imagenet" if weights == "auto" else weights

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that `geopsp --help` is quic
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,17 @@ def _bands(context: click.Context, option: click.Parameter, value: str | None) -
     """Names or numbers parted by commas."""
     names = _names(context, option, value)
     return None if names is None else tuple(int(name) if name.isdigit() else name for name in names)
+
+
+def _rates(_: click.Context, __: click.Parameter, value: str | None) -> float | tuple[float, ...] | None:
+    """One number, or two parted by a comma."""
+    try:
+        numbers = tuple(float(part) for part in value.split(",")) if value else ()
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is not a learning rate such as 0.001, nor two such as 0.0001,0.001."
+        ) from error
+    return None if not numbers else numbers[0] if len(numbers) == 1 else numbers
 
 
 images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
@@ -85,54 +97,116 @@ def chips(images: tuple[str, ...], labels: str, out: Path, size: int, **options:
 @main.command()
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to make.")
+@click.option("--network", type=click.Choice(["pspnet", "fcn", "unet", "deeplab"]), default="pspnet", show_default=True)
 @click.option("--backbone", default="resnet50", show_default=True, help="Encoder; resnet18 to resnet152 and more.")
 @click.option("--epochs", default=10, show_default=True)
-@click.option("--lr", type=float, help="Highest learning rate. Default: a range test looks for it.")
-@click.option("--batch-size", default=8, show_default=True)
+@click.option("--lr", callback=_rates,
+              help="Highest learning rate, or LOW,HIGH of first and last layers. Default: a range test.")  # fmt: skip
+@click.option("--batch-size", type=int, default=8, show_default=True, help="0: the largest that fits into memory.")
+@click.option("--accumulate", default=1, show_default=True, help="Batches to add up for one step.")
 @click.option("--chip-size", type=int, help="Side of what the network is shown. Default: the exported size.")
 @click.option("--val-split", default=0.2, show_default=True, help="Share of the chips to validate on.")
-@click.option("--no-unet", is_flag=True, help="Enlarge the result eightfold, without the U-Net decoder.")
-@click.option("--pyramid-sizes", default="1,2,3,6", show_default=True, callback=_numbers, help="Or none.")
+@click.option("--no-unet", is_flag=True, help="pspnet: enlarge the result eightfold, without the U-Net decoder.")
+@click.option("--pyramid-sizes", default="1,2,3,6", show_default=True, callback=_numbers, help="pspnet: bins, or none.")
 @click.option("--pointrend", is_flag=True, help="Decide the least certain points anew, for sharper outlines.")
+@click.option("--aux-loss/--no-aux-loss", default=None,
+              help="An auxiliary loss on the encoder. Default: with the plain decoder only.")  # fmt: skip
+@click.option("--aux", type=click.Choice(["pixel", "presence"]), default="pixel", show_default=True,
+              help="What it learns: each pixel's class, or which classes a chip holds.")  # fmt: skip
 @click.option("--weights", default="auto", show_default=True,
               help="Encoder weights: imagenet, none, auto (imagenet if it can be had) or a local file.")  # fmt: skip
-@click.option("--output-stride", default=8, show_default=True, help="8, 16 or 32; larger is faster and coarser.")
-@click.option("--class-balancing", is_flag=True, help="Weight rare classes up.")
+@click.option("--pretrained", type=click.Path(path_type=Path), help="A weight file or saved model to start from.")
+@click.option("--freeze", is_flag=True, help="Leave the encoder as it is.")
+@click.option("--output-stride", type=int, help="8, 16 or 32; larger is faster and coarser. Default: the network's.")
+@click.option("--encoder-depth", type=int, default=5, show_default=True, help="Stages of the encoder used, 3 to 5.")
+@click.option("--class-balancing", is_flag=True, help="Weight rare classes up in the loss.")
+@click.option("--balanced-sampling", is_flag=True, help="Draw chips with rare classes more often.")
 @click.option("--focal-loss", is_flag=True, help="Weight hard pixels up.")
 @click.option("--dice", default=0.0, show_default=True, help="Share of the Dice loss, 0 to 1.")
+@click.option("--lovasz", default=0.0, show_default=True, help="Share of the Lovasz loss, 0 to 1.")
+@click.option("--tversky", default=0.0, show_default=True, help="Share of the Tversky loss, 0 to 1.")
+@click.option("--label-smoothing", default=0.0, show_default=True)
+@click.option("--ohem", default=1.0, show_default=True, help="Share of the pixels, the hardest, that count.")
+@click.option("--mixup", is_flag=True, help="Train on mixtures of two chips.")
+@click.option("--ignore-classes", callback=_names, help="Classes that count as unlabelled, parted by commas.")
 @click.option("--early-stopping", is_flag=True, help="Stop when validation gets no better for 5 epochs.")
 @click.option("--monitor", default="valid_loss", show_default=True, help="What decides which epoch is best.")
+@click.option("--ema", default=0.0, show_default=True, help="Decay of a moving average of the weights, e.g. 0.999.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network first; for long runs on a GPU.")
+@click.option("--devices", default=1, show_default=True, help="GPUs in each machine.")
+@click.option("--nodes", default=1, show_default=True, help="Machines, each started by torchrun or Slurm.")
+@click.option("--workers", type=int, help="Processes that read chips. Default: as the machine has cores.")
+@click.option("--cache", type=click.Path(path_type=Path), help="A folder for decoded chips, for sets read many times.")
+@click.option("--run", type=click.Path(path_type=Path),
+              help="A folder for checkpoints and logs. Default: OUT.run, removed when the model is saved.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on with a run that was broken off.")
+@click.option("--tensorboard", is_flag=True, help="Write a log for TensorBoard into the run's folder.")
 @click.option("--seed", default=42, show_default=True)
 @device_option
 @overwrite_option
 def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
     """Train a network on one folder of CHIPS or several, and save it."""
-    from geopsp.classifier import PSPNetClassifier
-    from geopsp.data import prepare_data
     from geopsp.outputs import check_output
     from geopsp.package import MANIFEST
+    from geopsp.progress import leads
     from geopsp.report import describe_scores
 
     check_output(out, overwrite=o["overwrite"], folder=True, mark=MANIFEST)
-    data = prepare_data(list(chips), o["chip_size"], o["val_split"], o["batch_size"], seed=o["seed"])
-    model = PSPNetClassifier(
-        data,
-        o["backbone"],
-        not o["no_unet"],
-        o["pyramid_sizes"],
-        pointrend=o["pointrend"],
-        encoder_weights=None if o["weights"].lower() == "none" else o["weights"],
-        class_balancing=o["class_balancing"],
-        focal_loss=o["focal_loss"],
-        dice_loss_fraction=o["dice"],
-        output_stride=o["output_stride"],
-        device=o["device"],
-    )
-    click.echo(repr(model))
-    model.fit(o["epochs"], o["lr"], early_stopping=o["early_stopping"], monitor=o["monitor"])
-    folder = model.save(out, overwrite=o["overwrite"])
+    model = _classifier(chips, o)
+    if o["freeze"]:
+        model.freeze()
+    if leads():
+        click.echo(repr(model))
+    folder = o["run"] or out.with_name(f"{out.name}.run")
+    model.fit(
+        o["epochs"],
+        o["lr"],
+        folder=folder,
+        **{name: o[name] for name in ("early_stopping", "monitor", "accumulate", "ema", "compiled", "devices", "nodes",
+                                      "resume", "tensorboard")},
+    )  # fmt: skip
+    if not leads():
+        return
+    saved = model.save(out, overwrite=o["overwrite"])
     click.echo(describe_scores(model.evaluate()))
-    click.echo(f"Saved to {folder}")
+    click.echo(f"Saved to {saved}")
+    if not o["run"] and not o["tensorboard"]:
+        shutil.rmtree(folder)
+
+
+def _classifier(chips: tuple[str, ...], o: dict[str, Any]) -> Any:
+    """The network that the options describe, for these chips."""
+    from geopsp import DeepLab, FCNClassifier, PSPNetClassifier, UnetClassifier, prepare_data
+
+    data = prepare_data(
+        list(chips),
+        o["chip_size"],
+        o["val_split"],
+        o["batch_size"] or None,
+        **{name: o[name] for name in ("seed", "workers", "balanced_sampling", "cache")},
+    )
+    same = (
+        "pointrend",
+        "aux",
+        "encoder_depth",
+        "class_balancing",
+        "focal_loss",
+        "label_smoothing",
+        "ohem",
+        "mixup",
+        "device",
+    )
+    options = {name: o[name] for name in same}
+    options |= {f"{name}_fraction": o[name] for name in ("lovasz", "tversky")} | {"dice_loss_fraction": o["dice"]}
+    options |= {"encoder_weights": None if o["weights"].lower() == "none" else o["weights"]}
+    options |= {"ignore_classes": o["ignore_classes"] or (), "pretrained_path": o["pretrained"]}
+    options |= {"output_stride": o["output_stride"]} if o["output_stride"] else {}
+    if o["network"] == "pspnet":
+        shape = {"use_unet": not o["no_unet"], "pyramid_sizes": o["pyramid_sizes"]}
+        return PSPNetClassifier(data, o["backbone"], **shape, unet_aux_loss=bool(o["aux_loss"]), **options)
+    kind = {"fcn": FCNClassifier, "unet": UnetClassifier, "deeplab": DeepLab}[o["network"]]
+    options |= {} if o["aux_loss"] is None else {"aux_loss": o["aux_loss"]}
+    return kind(data, o["backbone"], **options)
 
 
 @main.command()
@@ -143,13 +217,13 @@ def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
 @overwrite_option
 def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device: str | None, overwrite: bool) -> None:
     """Score MODEL on every labelled pixel of CHIPS."""
-    from geopsp.classifier import PSPNetClassifier
+    from geopsp.classifier import PixelClassifier
     from geopsp.outputs import check_output
     from geopsp.report import describe_scores, write_scores
 
     if json_path:
         check_output(json_path, overwrite=overwrite)
-    classifier = PSPNetClassifier.from_model(model, device=device)
+    classifier = PixelClassifier.from_model(model, device=device)
     scores = classifier.evaluate(list(chips))
     if json_path:
         write_scores(scores, json_path, overwrite=overwrite)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from geopsp.chips import export_training_data
 from geopsp.chipset import ChipSet
-from geopsp.classifier import PSPNetClassifier
+from geopsp.classifier import PixelClassifier
 from geopsp.data import prepare_data
 from geopsp.errors import InputNotFoundError
 from geopsp.mapping import classify_pixels
 from geopsp.metrics import Confusion
 from geopsp.outputs import whole
 from geopsp.plotting import plot_losses, preview, save_figure
+from geopsp.presets import PSPNetClassifier
 from geopsp.progress import say, shown
 from geopsp.report import describe_chips, describe_scores, write_report
 
@@ -82,17 +83,22 @@ def export_sample(sample: Path, scenes: tuple[str, ...], labels: str, out: Path)
         )
 
 
-def _train(chips: ChipSet, epochs: int) -> PSPNetClassifier:
+def _train(chips: ChipSet, epochs: int) -> PixelClassifier:
     data = prepare_data(chips.folders, batch_size=BATCH)
     model = PSPNetClassifier(
-        data, backbone="resnet18", encoder_weights=None, class_balancing=True, output_stride=OUTPUT_STRIDE
+        data,
+        backbone="resnet18",
+        unet_aux_loss=True,
+        encoder_weights=None,
+        class_balancing=True,
+        output_stride=OUTPUT_STRIDE,
     )
     say(repr(model))
     model.fit(epochs, RATE, monitor="valid_miou")
     return model
 
 
-def _pictures(folder: Path, sample: Path, model: PSPNetClassifier) -> dict[str, Path]:
+def _pictures(folder: Path, sample: Path, model: PixelClassifier) -> dict[str, Path]:
     """PNG previews by caption."""
     west, east = (preview(sample / name, folder / f"{Path(name).stem}.png") for name in SCENES)
     return {

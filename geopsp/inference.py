@@ -24,6 +24,7 @@ from geopsp.dataset import Normalization
 from geopsp.errors import OptionError
 from geopsp.grid import Window
 from geopsp.legend import IGNORE
+from geopsp.losses import silence
 from geopsp.models.build import check_tile, device_words, pick_device
 from geopsp.outputs import check_output
 from geopsp.package import TrainedModel
@@ -139,6 +140,7 @@ def preflight(scene: Scene, model: TrainedModel) -> list[str]:
 def network_predict(model: TrainedModel, device: torch.device) -> Predict:
     """The model's network on the device, in bfloat16 on a GPU."""
     network = model.network.to(device).to(memory_format=torch.channels_last).eval()
+    ignored = model.losses.ignored(model.legend)
 
     def predict(image: Tensor, valid: Tensor) -> Tensor:
         try:
@@ -148,7 +150,7 @@ def network_predict(model: TrainedModel, device: torch.device) -> Predict:
             raise OptionError(
                 f"The GPU's memory is too small for {len(image)} tiles at a time. Lower batch_size (--batch-size)."
             ) from error
-        return logits.float()
+        return silence(logits.float(), ignored)
 
     return predict
 

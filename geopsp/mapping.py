@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from geopsp.classifier import PSPNetClassifier
+from geopsp.classifier import PixelClassifier
 from geopsp.errors import OptionError
 from geopsp.inference import classify
 from geopsp.outputs import check_output
@@ -17,7 +17,7 @@ from geopsp.scene import Images, Scene
 
 def classify_pixels(
     images: Images,
-    model: PSPNetClassifier | str | Path,
+    model: PixelClassifier | str | Path,
     out: str | Path,
     *,
     polygons: str | Path | None = None,
@@ -45,7 +45,7 @@ def classify_pixels(
     Raises:
         InputNotFoundError, RasterError, GridError, BandError, PackageError, OptionError, OutputError: as the input is.
     """
-    if isinstance(model, PSPNetClassifier):
+    if isinstance(model, PixelClassifier):
         trained, device = model.model, device or model.device
     else:
         trained = load_package(model)

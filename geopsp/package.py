@@ -2,6 +2,7 @@
 
 DIR/model.json           architecture, classes, bands, statistics, sizes, settings, scores, versions, checksum
 DIR/weights.safetensors  the network's tensors
+DIR/history.csv          one line an epoch, if it was trained
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -23,13 +25,16 @@ from geopsp.errors import GeopspError, InputNotFoundError, PackageError
 from geopsp.legend import Legend
 from geopsp.losses import LossSpec
 from geopsp.models.build import ModelSpec, build
-from geopsp.models.pspnet import PSPNet
+from geopsp.models.network import SegmentationNetwork
 from geopsp.outputs import whole
 from geopsp.stats import BandStats
 
 MANIFEST = "model.json"
 WEIGHTS = "weights.safetensors"
-VERSION = 1
+HISTORY = "history.csv"
+VERSION = 2
+READABLE = (1, VERSION)
+"""Version 1 knew no other network than PSPNet."""
 
 INCONSISTENT = (
     GeopspError, SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError
@@ -42,7 +47,7 @@ class TrainedModel:
     """A network and all that is needed to use it on another raster."""
 
     spec: ModelSpec
-    network: PSPNet
+    network: SegmentationNetwork
     legend: Legend
     bands: tuple[str, ...]
     statistics: BandStats
@@ -65,6 +70,19 @@ class TrainedModel:
     """Scores on the validation chips."""
 
     @property
+    def composition(self) -> str:
+        """The network's parts, in words."""
+        spec = self.spec
+        depth = f", {spec.encoder_depth} stages" if spec.encoder_depth < 5 else ""
+        parts = [f"{spec.backbone} at output stride {spec.stride}{depth}"]
+        parts += [f"pyramid {spec.pyramid_sizes}"] if spec.pyramid_sizes else []
+        parts += [f"rates {spec.atrous_rates}"] if spec.atrous_rates else []
+        parts += [{"plain": "plain decoder", "unet": "U-Net decoder", "deeplab": "one skip"}[spec.decoder]]
+        parts += ["PointRend"] if spec.pointrend else []
+        parts += [f"auxiliary loss by {spec.aux}"] if spec.aux != "none" else []
+        return ", ".join(parts)
+
+    @property
     def normalization(self) -> Normalization:
         return Normalization.of(self.statistics)
 
@@ -78,10 +96,18 @@ def save_package(model: TrainedModel, folder: str | Path, *, overwrite: bool = F
     with whole(folder, overwrite=overwrite, folder=True, mark=MANIFEST) as partial:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
         save_file(state, partial / WEIGHTS)
+        if model.history:
+            write_history(model.history, partial / HISTORY)
         manifest = _manifest(model, _checksum(partial / WEIGHTS))
         manifest["manifest_sha256"] = _seal(manifest)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=True), encoding="utf-8")
     return Path(folder)
+
+
+def write_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """The file holds one line an epoch."""
+    with whole(path, overwrite=True) as partial:
+        pd.DataFrame(rows).to_csv(partial, index=False)
 
 
 def _manifest(model: TrainedModel, checksum: str) -> dict[str, Any]:
@@ -158,9 +184,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise PackageError(f"{folder / MANIFEST} is damaged ({error}). Copy the folder again, whole.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != "geopsp-model" or "weights_sha256" not in manifest:
         raise PackageError(f"{folder / MANIFEST} does not describe a geopsp model. Copy the folder again, whole.")
-    if manifest.get("version") != VERSION:
+    if manifest.get("version") not in READABLE:
         raise PackageError(
-            f"{folder} holds a model of version {manifest.get('version')}; this geopsp reads {VERSION}. Upgrade."
+            f"{folder} holds a model of version {manifest.get('version')}; this geopsp reads up to {VERSION}. Upgrade."
         )
     if manifest.get("manifest_sha256") != _seal(manifest):
         raise PackageError(f"{folder / MANIFEST} was changed: its checksum differs. Copy the folder again, whole.")

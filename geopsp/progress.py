@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
-Progress = Callable[[int, int], None]
-"""Told after each step how many of how many are done."""
+
+class Progress(Protocol):
+    """Told after each step how many of how many are done, and what else is worth a word."""
+
+    def __call__(self, done: int, total: int, note: str = "", /) -> None: ...
+
+
+def leads() -> bool:
+    """True but in the second and later processes of a run on several devices, which neither speak nor write.
+
+    Launchers tell each process its place: torchrun and Lightning by RANK or LOCAL_RANK, Slurm by SLURM_PROCID.
+    """
+    places = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return next((place for place in places if place is not None), "0") == "0"
 
 
 @cache
@@ -22,32 +35,35 @@ def console() -> Any:
 
 def say(text: str) -> None:
     """Prints a note."""
-    console().print(text, markup=False)
+    if leads():
+        console().print(text, markup=False)
 
 
 @contextmanager
-def shown(title: str) -> Iterator[Progress]:
-    """A progress callback that shows a bar, or in a log a line at each fifth of the work."""
-    if console().is_terminal or console().is_jupyter:
+def shown(title: str, *, gap: float = 0.0) -> Iterator[Progress]:
+    """A progress callback that shows a bar, or in a log a line at each fifth of the work, `gap` seconds apart."""
+    if leads() and (console().is_terminal or console().is_jupyter):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        note = TextColumn("{task.fields[note]}")
+        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
         with Bar(*columns, console=console(), transient=True) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task(title, total=None, note="")
+            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
     else:
-        yield _lines(title)
+        yield _lines(title, gap)
 
 
-def _lines(title: str) -> Progress:
-    start, told = time.monotonic(), 0
+def _lines(title: str, gap: float) -> Progress:
+    start = last = time.monotonic()
+    told = 0
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told
-        fifth = 5 * done // total
-        if fifth > told:
-            told = fifth
-            say(f"{title}: {done} of {total}, {time.monotonic() - start:.0f} s")
+    def tell(done: int, total: int, note: str = "", /) -> None:
+        nonlocal told, last
+        fifth, now = 5 * done // total, time.monotonic()
+        if fifth > told and now - last >= gap:
+            told, last = fifth, now
+            say(f"{title}: {done} of {total}, {now - start:.0f} s{note and ', '}{note}")
 
     return tell

@@ -94,13 +94,11 @@ def describe_model(path: Path) -> str:
     from geopsp.package import load_package
 
     model = load_package(path)
-    spec = model.spec
     stats = model.statistics
     bands = [f"{n} ({m:.4g} ± {s:.3g})" for n, m, s in zip(model.bands, stats.mean, stats.std, strict=True)]
-    decoder = ("U-Net" if spec.use_unet else "plain") + (" with PointRend" if spec.pointrend else "")
     lines = [
-        f"{path}: a PSPNet with {spec.backbone} at output stride {spec.output_stride}",
-        f"  decoder    {decoder}; pyramid {', '.join(map(str, spec.pyramid_sizes)) or 'none'}",
+        f"{path}: {model.settings.get('network', 'PSPNetClassifier')}",
+        f"  network    {model.composition}",
         f"  tile       {model.tile_size} pixels of {model.cell_size[0]:g} {model.units}",
         f"  bands      {', '.join(bands)}, {model.dtype}",
         "  classes    " + ", ".join(f"{info.code} {info.name}" for info in model.legend),

@@ -10,6 +10,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import rasterio.features
 import shapely
 from rasterio.transform import from_origin
 
@@ -121,6 +122,6 @@ def trained(small_world: dict[str, Path]) -> Path:
     from geopsp import PSPNetClassifier, prepare_data
 
     data = prepare_data(small_world["chips"], batch_size=8)
-    model = PSPNetClassifier(data, "resnet18", encoder_weights=None)
+    model = PSPNetClassifier(data, "tu-test_resnet", encoder_weights=None)
     model.fit(5, 3e-3, monitor="valid_miou")
     return model.save(small_world["folder"] / "model")

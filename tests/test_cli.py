@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import geopandas as gpd
+import pandas as pd
 import pytest
 import rasterio
 from click.testing import CliRunner
 
 from geopsp.cli import main
+
+TINY = "tu-test_resnet"
 
 
 def run(*arguments):
@@ -34,10 +39,10 @@ def test_the_whole_way(small_world, tmp_path):
                  "--out", chips, "--size", 64, "--stride", 32)  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "background" in result.stdout
-    result = run("train", chips, "--out", model, "--backbone", "resnet18", "--epochs", 1, "--lr", 1e-3, "--no-unet",
+    result = run("train", chips, "--out", model, "--backbone", TINY, "--epochs", 1, "--lr", 1e-3, "--no-unet",
                  "--pyramid-sizes", "1,2", "--pointrend", "--weights", "none", "--batch-size", 4)  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "plain decoder, pyramid (1, 2), PointRend" in result.stdout
+    assert "pyramid (1, 2), plain decoder, PointRend" in result.stdout
     result = run("evaluate", model, chips, "--json", tmp_path / "scores.json")
     assert result.exit_code == 0, result.output
     scores = json.loads((tmp_path / "scores.json").read_text())
@@ -49,11 +54,72 @@ def test_the_whole_way(small_world, tmp_path):
     result = run("polygonize", out, "--out", tmp_path / "simple.parquet", "--simplify", 4, "--min-area", 100)
     assert result.exit_code == 0, result.output
     assert len(gpd.read_parquet(tmp_path / "simple.parquet")) <= len(gpd.read_file(tmp_path / "map.gpkg"))
-    for path, words in ((small_world["scene"], "EPSG:32632"), (chips, "chips of 64 x 64"), (model, "resnet18"),
+    for path, words in ((small_world["scene"], "EPSG:32632"), (chips, "chips of 64 x 64"), (model, "test_resnet"),
                         (out, "0 background, 1 a, 2 b")):  # fmt: skip
         result = run("info", path)
         assert result.exit_code == 0, result.output
         assert words in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "says"),
+    [
+        ("pspnet", ["--aux-loss", "--aux", "presence", "--batch-size", 0], "auxiliary loss by presence"),
+        ("fcn", ["--dice", 0.2, "--lovasz", 0.1, "--tversky", 0.1, "--no-aux-loss", "--mixup"], "plain decoder"),
+        (
+            "unet",
+            ["--ema", 0.9, "--accumulate", 2, "--balanced-sampling", "--workers", 1, "--output-stride", 16],
+            "output stride 16",
+        ),
+        (
+            "deeplab",
+            ["--freeze", "--ohem", 0.5, "--label-smoothing", 0.1, "--ignore-classes", "b"],
+            "rates (6, 12, 18)",
+        ),
+    ],
+)
+def test_every_network_trains_from_the_shell(network, options, says, small_world, tmp_path):
+    model = tmp_path / "model"
+    result = run("train", small_world["chips"], "--out", model, "--network", network, "--backbone", TINY, *options,
+                 "--weights", "none", "--epochs", 1, "--lr", "0.0001,0.001", "--cache", tmp_path / "cache")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert says in result.stdout
+    assert says in run("info", model).stdout
+    assert not (tmp_path / "model.run").exists(), "what is only good for going on goes when the model is saved"
+    result = run("train", small_world["chips"], "--out", tmp_path / "next", "--network", network, "--backbone", TINY,
+                 "--pretrained", model, "--epochs", 1, "--lr", 1e-3, *options, "--run", tmp_path / "run",
+                 "--tensorboard")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "the whole network's weights" in result.stderr
+    assert {"history.csv", "run.json", "last.ckpt", "tensorboard"} <= {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on(small_world, tmp_path):
+    """SIGKILL in the middle; the same command with --resume ends as if nothing had been."""
+    command = [sys.executable, "-m", "geopsp.cli", "train", str(small_world["chips"]), "--backbone", TINY, "--weights",
+               "none", "--epochs", "8", "--lr", "0.001", "--pointrend"]  # fmt: skip
+    subprocess.run([*command, "--out", tmp_path / "whole"], check=True, capture_output=True)
+    with subprocess.Popen([*command, "--out", tmp_path / "killed"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch 2/8"):
+                process.kill()
+    assert not (tmp_path / "killed").exists()
+    assert (tmp_path / "killed.run" / "last.ckpt").exists()
+    fails(*command[3:], "--out", tmp_path / "killed", says="holds a run already")
+    done = subprocess.run(
+        [*command, "--out", tmp_path / "killed", "--resume"], check=True, capture_output=True, text=True
+    )
+    assert "epoch 1/8" not in done.stderr
+    whole, again = (pd.read_csv(tmp_path / name / "history.csv") for name in ("whole", "killed"))
+    columns = [name for name in whole if "seconds" not in name]
+    pd.testing.assert_frame_equal(again[columns], whole[columns])
+    assert (tmp_path / "whole/weights.safetensors").read_bytes() == (
+        tmp_path / "killed/weights.safetensors"
+    ).read_bytes()
 
 
 def test_help_names_every_command():
@@ -107,6 +173,14 @@ def test_bad_input_to_train(small_world, tmp_path):
         "train", chips, "--out", out, "--epochs", 0, "--weights", "none", "--backbone", "resnet18", says="epochs is 0"
     )
     fails("train", chips, "--out", small_world["scene"], says="exists already")
+    tiny = ("train", chips, "--out", out, "--weights", "none", "--backbone", TINY)
+    fails(*tiny, "--ignore-classes", "c", says="the classes are background, a, b")
+    fails(*tiny, "--dice", 0.6, "--lovasz", 0.6, says="0.6")
+    fails(*tiny, "--output-stride", 7, says="output_stride is 7")
+    fails(*tiny, "--accumulate", 0, says="accumulate is 0")
+    fails(*tiny, "--devices", 2, says="Pass lr=, --lr")
+    fails(*tiny, "--lr", "1,2,3", says="needed one learning rate, or two")
+    assert run(*tiny, "--lr", "quick").exit_code == 2
     assert run("train", chips, "--out", out, "--pyramid-sizes", "a,b").exit_code == 2
     assert not out.exists()
 

@@ -24,7 +24,7 @@ from geopsp.stats import BandStats
 def model():
     torch.manual_seed(3)
     torch.set_num_threads(1)
-    spec = ModelSpec("resnet18", 4, 3, use_unet=True, pyramid_sizes=(1, 3), pointrend=True)
+    spec = ModelSpec("resnet18", 4, 3, pyramid_sizes=(1, 3), pointrend=True, aux="pixel")
     network = build(spec).train()
     network(torch.randn(2, 4, 64, 64))  # so that running statistics are not the initial ones
     rng = np.random.default_rng(0)
@@ -86,12 +86,12 @@ def test_scores_of_absent_classes_come_back_as_nan(model, tmp_path, monkeypatch)
 
 
 def test_the_folder_holds_tensors_and_json_and_no_pickle(folder):
-    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == ["history.csv", MANIFEST, WEIGHTS]
     json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    assert set(load_file(folder / WEIGHTS)) == set(build(ModelSpec("resnet18", 4, 3, pointrend=True,
+    assert set(load_file(folder / WEIGHTS)) == set(build(ModelSpec("resnet18", 4, 3, pointrend=True, aux="pixel",
                                                                    pyramid_sizes=(1, 3))).state_dict())  # fmt: skip
     for path in folder.iterdir():
-        with pytest.raises(ValueError, match=r"opcode|pickle|bytes"):
+        with pytest.raises(ValueError, match=r"opcode|pickle|bytes|literal"):
             list(pickletools.genops(path.read_bytes()))
 
 
@@ -200,11 +200,34 @@ def test_weights_of_another_model_are_noticed_even_with_their_checksum(folder):
         load_package(folder)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None])
 def test_another_version_is_refused(version, folder):
     rewrite(folder, version=version)
     with pytest.raises(PackageError, match="version"):
         load_package(folder)
+
+
+def test_a_model_of_version_1_still_loads(model, folder):
+    """It knew one network only, with U-Net or without, and its auxiliary head."""
+    architecture = {"backbone": "resnet18", "bands": 4, "classes": 3, "use_unet": True, "pyramid_sizes": [1, 3],
+                    "pointrend": True, "output_stride": 8}  # fmt: skip
+    losses = {"class_balancing": True, "focal_loss": False, "dice_loss_fraction": 0.3, "aux_weight": 0.4}
+    before = {"context.": "pyramid.", "aux.layers.": "aux."}
+    state = load_file(folder / WEIGHTS)
+    for new, old in before.items():
+        state = {old + n.removeprefix(new) if n.startswith(new) else n: value for n, value in state.items()}
+    save_file(state, folder / WEIGHTS)
+    checksum = package._checksum(folder / WEIGHTS)
+    rewrite(folder, version=1, architecture=architecture, losses=losses, weights_sha256=checksum)
+    loaded = load_package(folder)
+    assert (loaded.spec, loaded.losses) == (model.spec, model.losses)
+    image, valid = torch.randn(2, 4, 64, 96), torch.ones(2, 1, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(loaded.network(image, valid), model.network(image, valid))
+
+
+def test_the_history_comes_as_a_table_too(folder):
+    assert (folder / "history.csv").read_text().splitlines() == ["epoch,valid_loss", "1,0.25", "2,0.125"]
 
 
 def test_other_places_are_refused(folder, tmp_path):
@@ -223,7 +246,7 @@ def test_an_existing_folder_stays_unless_it_may_be_replaced(model, folder, tmp_p
         save_package(model, folder)
     assert (folder / "mine.txt").exists()
     save_package(model, folder, overwrite=True)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["model", MANIFEST, WEIGHTS])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["model", "history.csv", MANIFEST, WEIGHTS])
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -1,84 +1,321 @@
-"""Training that stops when it should, and says why."""
+"""Training that does what it was told, goes on where it was broken off, and says why it stops."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from geopsp import PSPNetClassifier, prepare_data
-from geopsp.data import loader
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
 from geopsp.models.build import pick_device
-from geopsp.training import FitSpec, count_pairs, evaluate
+from geopsp.models.network import SegmentationNetwork
+from geopsp.scoring import evaluate
+
+TINY = "tu-test_resnet"
 
 
 @pytest.fixture(scope="module")
 def data(small_world):
-    return prepare_data(small_world["chips"], batch_size=8)
+    found = prepare_data(small_world["chips"], batch_size=8)
+    return replace(found, train_rows=found.train_rows[::3][:32], valid_rows=found.valid_rows[::6][:4])
 
 
-def small(data, **options):
-    return PSPNetClassifier(data, "resnet18", use_unet=False, encoder_weights=None, **options)
+def tiny(data, **options):
+    options = {"use_unet": False, "encoder_weights": None} | options
+    return PSPNetClassifier(data, TINY, **options)
 
 
-def test_a_loss_that_is_not_finite_stops_training(data):
-    model = small(data)
+def weights(model):
+    return {name: value.clone() for name, value in model.model.network.state_dict().items()}
+
+
+def changed(before, model):
+    return {name for name, value in model.model.network.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def test_a_frozen_encoder_stays_and_an_unfrozen_one_trains(data):
+    """arcgis.learn's unfreeze leaves the optimizer as it was, so that the encoder stays untrained."""
+    model = tiny(data)
+    before = weights(model)
+    model.freeze()
+    model.fit(1, 1e-3)
+    moved = changed(before, model)
+    assert moved
+    assert not {name for name in moved if name.startswith("encoder.")}, "running statistics count too"
+    model.unfreeze()
+    before = weights(model)
+    model.fit(1, 1e-3)
+    moved = changed(before, model)
+    assert {name for name, _ in model.model.network.named_parameters()} <= moved
+    assert [run["frozen"] for run in model.model.settings["runs"]] == [True, False]
+
+
+def test_the_low_rate_is_the_first_layers(data):
+    model = tiny(data)
+    before = weights(model)
+    model.fit(1, slice(1e-7, 1e-2), one_cycle=False, checkpoint=False)
+    after = model.model.network.state_dict()
+
+    def moved(prefix):
+        return max(float((p - before[n]).abs().max()) for n, p in after.items() if n.startswith(prefix)
+                   and n.endswith("weight"))  # fmt: skip
+
+    assert moved("encoder.model.conv1") < 1e-4 < moved("decoder.classify")
+
+
+class Kill(Callback):
+    """Breaks training off in an epoch, after some of its steps."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == self.epoch and batch_idx == 2:
+            raise RuntimeError("the power went")
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "early_stopping": True}])
+def test_a_resumed_run_is_as_an_unbroken_one(data, tmp_path, monkeypatch, options):
+    options = {"monitor": "valid_miou", **options}
+    shape = {"pointrend": True, "mixup": True}
+    whole = tiny(data, **shape)
+    whole.fit(4, 2e-3, folder=tmp_path / "whole", **options)
+    broken = tiny(data, **shape)
+    with monkeypatch.context() as patch:
+        callbacks = [Kill(2)]
+        patch.setattr("geopsp.training._callbacks", with_more(callbacks))
+        with pytest.raises(RuntimeError, match="the power went"):
+            broken.fit(4, 2e-3, folder=tmp_path / "broken", **options)
+    assert len(pd.read_csv(tmp_path / "broken" / "history.csv")) == 2
+    torch.manual_seed(12345)
+    again = tiny(data, **shape)
     with torch.no_grad():
-        model.model.network.decoder.classify.weight.fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"became nan at step 0 .*Lower the rate"):
-        model.fit(1, 1e-3)
+        again.model.network.decoder.classify.weight.zero_()
+    again.fit(4, 2e-3, folder=tmp_path / "broken", resume=True, **options)
+    same = [name for name in whole.history if "seconds" not in name]
+    pd.testing.assert_frame_equal(again.history[same], whole.history[same])
+    assert not changed(weights(whole), again)
+    written = pd.read_csv(tmp_path / "broken" / "history.csv")
+    np.testing.assert_allclose(written[same].to_numpy(), whole.history[same].to_numpy())
 
 
-def test_memory_that_runs_out_is_said(data, monkeypatch):
+def with_more(callbacks):
+    from geopsp.training import _callbacks
+
+    return lambda *arguments: [*_callbacks(*arguments), *callbacks]
+
+
+def test_only_the_same_run_is_resumed(data, tmp_path, capsys):
+    model = tiny(data)
+    model.fit(1, 1e-3, folder=tmp_path, resume=True)
+    assert "nothing to resume" in capsys.readouterr().err
+    with pytest.raises(OptionError, match="holds a run already"):
+        model.fit(1, 1e-3, folder=tmp_path)
+    with pytest.raises(OptionError, match=r"fit was .*0\.001.* is .*0\.002"):
+        tiny(data).fit(1, 2e-3, folder=tmp_path, resume=True)
+    with pytest.raises(OptionError, match="Pass lr="):
+        tiny(data).fit(1, folder=tmp_path, resume=True)
+
+
+def test_accumulation_is_one_step_for_several_batches(data):
+    """Without running statistics it would be exactly the larger batch."""
+    model = tiny(replace(data, batch_size=4))
+    model.fit(1, 1e-3, accumulate=4)
+    assert model.history["images"].tolist() == [32]
+    assert model.model.settings["runs"][0]["accumulate"] == 4
+
+
+def frozen_norms(model):
+    """Statistics that do not depend on who shares a batch, and no dropout: then parts add up to the whole."""
+    for module in model.model.network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.0
+            module.forward = lambda x, m=module: torch.nn.functional.batch_norm(
+                x, m.running_mean, m.running_var, m.weight, m.bias, training=False
+            )
+        elif isinstance(module, torch.nn.Dropout2d):
+            module.p = 0.0
+
+
+def test_memory_that_runs_out_halves_the_batch_and_keeps_the_step(data, monkeypatch, capsys):
+    """A device that holds two chips at a time gives the network that one of any size gives."""
+    roomy, tight = tiny(data), tiny(data)
+    frozen_norms(roomy), frozen_norms(tight)
+    roomy.fit(1, 1e-3, clip=0.5)
+    assert "Memory ran out" not in capsys.readouterr().err
+    forward, sizes = SegmentationNetwork.forward, []
+
+    def small(self, image, valid=None):
+        sizes.append(len(image))
+        if self.training and len(image) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, image, valid)
+
+    monkeypatch.setattr(SegmentationNetwork, "forward", small)
+    tight.fit(1, 1e-3, clip=0.5)
+    said = capsys.readouterr().err
+    assert "batches of 8 are now taken 4 at a time" in said
+    assert "batches of 8 are now taken 2 at a time" in said
+    assert sizes[:3] == [8, 4, 2]
+    assert tight.history["train_loss"][0] == pytest.approx(roomy.history["train_loss"][0], rel=1e-2)
+    assert tight.history["images"].tolist() == roomy.history["images"].tolist()
+
+
+def test_memory_too_small_for_one_chip_is_said(data, monkeypatch):
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    model = small(data)
-    monkeypatch.setattr(model.model.network.pyramid, "forward", fail)
-    with pytest.raises(TrainingError, match="Lower batch_size"):
+    model = tiny(data)
+    monkeypatch.setattr(model.model.network.context, "forward", fail)
+    with pytest.raises(TrainingError, match=r"too small for 1 chips at a time\. Lower batch_size"):
         model.fit(1, 1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_batch(data):
+    model = tiny(data)
+    good = weights(model)
+    row = int(data.train_rows[3])
+    wild = data.chips.index["image"].iloc[row]
+
+    class Wild:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def image(self, r):
+            pixels, valid = self.inner.image(r)
+            return (np.full(pixels.shape, np.inf, np.float32) if r == row else pixels), valid
+
+    model.data = replace(data, decoder=Wild(data.decoder))
+    with pytest.raises(TrainingError, match=r"The (loss|gradient) became nan at step \d .*Lower the rate") as error:
+        model.fit(1, 1e-3)
+    assert wild in str(error.value)
+    assert "4" not in str(error.value).split("and ")[-1].split(" more")[0] or "more" not in str(error.value)
+    assert all(torch.isfinite(v).all() for n, v in model.model.network.named_parameters())
+    assert good.keys() == weights(model).keys()
+
+
+def test_what_is_best_so_far_is_kept_when_training_breaks_off(data, monkeypatch):
+    reference = tiny(data)
+    reference.fit(3, 1e-3, checkpoint=False)
+    model = tiny(data)
+    monkeypatch.setattr("geopsp.training._callbacks", with_more([Kill(1)]))
+    with pytest.raises(RuntimeError, match="the power went"):
+        model.fit(3, 1e-3)
+    assert len(model.history) == 1
+    assert model.evaluate().mean_iou() == pytest.approx(model.history["valid_miou"][0], abs=1e-6)
+
+
+def test_ctrl_c_is_an_interrupt_and_not_the_end_of_the_program(data, monkeypatch):
+    class Stop(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("geopsp.training._callbacks", with_more([Stop()]))
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        tiny(data).fit(1, 1e-3)
 
 
 def test_early_stopping(data):
     """A rate at which nothing improves ends the run after the patience, not after all epochs."""
     few = replace(data, train_rows=data.train_rows[:8], valid_rows=data.valid_rows[:2])
-    model = small(few)
+    model = tiny(few)
     model.fit(30, 1e-12, one_cycle=False, early_stopping=True, monitor="accuracy")
     assert 6 <= len(model.history) < 30
 
 
+def test_the_best_epoch_comes_back(data):
+    model = tiny(data)
+    model.fit(4, 5e-3, monitor="dice")
+    best = model.history["dice"].max()
+    assert model.evaluate().mean_dice() == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("monitor", ["valid_loss", "accuracy", "valid_miou", "dice"])
+def test_all_that_can_be_monitored_is_in_the_history(data, monitor):
+    model = tiny(data)
+    assert monitor in model.available_metrics
+    model.fit(1, 1e-3, monitor=monitor)
+    assert np.isfinite(model.history[monitor]).all()
+
+
+def test_the_moving_average_is_validated_and_kept(data):
+    """With a decay near 1 and a wild rate the average lags far behind the weights themselves."""
+    plain, smooth = tiny(data), tiny(data)
+    start = weights(plain)
+    plain.fit(1, 1e-2, one_cycle=False, checkpoint=False)
+    smooth.fit(1, 1e-2, one_cycle=False, checkpoint=False, ema=0.99)
+    name = "decoder.classify.weight"
+    far, near = ((m.model.network.state_dict()[name] - start[name]).norm() for m in (plain, smooth))
+    assert 0 < near < far
+    assert smooth.evaluate().mean_iou() == pytest.approx(smooth.history["valid_miou"][0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mixup": True},
+        {"aux": "presence"},
+        {"ohem": 0.3, "label_smoothing": 0.1},
+        {"dice_loss_fraction": 0.3, "lovasz_fraction": 0.2, "tversky_fraction": 0.1},
+        {"class_balancing": True, "focal_loss": True, "pointrend": True},
+    ],
+)
+def test_every_loss_learns(data, options):
+    model = tiny(data, **options)
+    model.fit(3, 5e-3)
+    assert model.history["train_loss"].iloc[-1] < model.history["train_loss"].iloc[0]
+    assert np.isfinite(model.history.to_numpy(float)).all()
+
+
+def test_a_compiled_run_trains_and_leaves_a_plain_network(data, monkeypatch):
+    monkeypatch.setattr(SegmentationNetwork, "compile", lambda self: torch.nn.Module.compile(self, backend="eager"))
+    plain, model = tiny(data), tiny(data)
+    plain.fit(1, 1e-3)
+    model.fit(1, 1e-3, compiled=True)
+    assert model.model.network._compiled_call_impl is None
+    assert model.history["train_loss"][0] == pytest.approx(plain.history["train_loss"][0], rel=1e-3)
+
+
+def test_tensorboard_and_other_loggers(data, tmp_path):
+    from lightning.pytorch.loggers import CSVLogger
+
+    model = tiny(data)
+    model.fit(1, 1e-3, tensorboard=True, folder=tmp_path, loggers=[CSVLogger(tmp_path / "more")])
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+    assert list((tmp_path / "more").rglob("metrics.csv"))
+    assert list(pd.read_csv(tmp_path / "history.csv")["epoch"]) == [1]
+
+
+def test_the_rate_is_found_and_the_network_left_alone(data):
+    model = tiny(data)
+    before = weights(model)
+    rate = model.lr_find(allow_plot=True, steps=24)
+    assert 1e-6 < rate < 1
+    assert not changed(before, model)
+    assert not any(p.grad is not None for p in model.model.network.parameters())
+
+
 def test_balanced_classes_weigh_by_their_pixels(data):
-    model = small(data, class_balancing=True)
+    model = tiny(data, class_balancing=True)
     weight = model._class_weight()
     pixels = torch.tensor(list(data.num_pixels_per_class.values()), dtype=torch.float)
     assert (weight * pixels).sum() / pixels.sum() == pytest.approx(1, abs=1e-5)
     assert weight.argsort().tolist() == pixels.argsort(descending=True).tolist()
 
 
-def test_count_pairs_is_a_confusion_matrix():
-    labels = torch.tensor([[0, 1, 255], [2, 2, 0]])
-    logits = torch.nn.functional.one_hot(torch.tensor([[0, 2, 1], [2, 1, 1]]), 3).movedim(-1, 0)[None].float()
-    assert count_pairs(labels[None], logits, 3).tolist() == [[1, 1, 0], [0, 0, 1], [0, 1, 1]]
-
-
 def test_validation_counts_every_labelled_pixel(data):
-    counts = evaluate(small(data).model.network, data.valid_dl, data.legend).counts.sum(axis=1)
+    """arcgis.learn validates on one centre crop."""
+    counts = evaluate(tiny(data).model.network, data.valid_dl, data.legend).counts.sum(axis=1)
     expected = data.chips.index.iloc[data.valid_rows][[f"pixels_{c}" for c in data.legend.codes]].sum()
     assert counts.tolist() == expected.tolist()
-
-
-def test_loader_keeps_the_order_of_validation(data):
-    batches = list(loader(data.valid_ds, 5))
-    assert sum(len(batch.image) for batch in batches) == len(data.valid_ds)
-    assert torch.equal(batches[0].label[0], data.valid_ds[0].label)
-
-
-@pytest.mark.parametrize("options", [{"epochs": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"monitor": "taste"}])
-def test_options_out_of_range(options):
-    with pytest.raises(OptionError):
-        FitSpec(**options)
 
 
 def test_an_unknown_device_is_refused():

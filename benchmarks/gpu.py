@@ -1,0 +1,192 @@
+"""How fast a GPU trains and maps, beside the bare network, with bfloat16, channels_last and compilation on and off.
+
+    python benchmarks/gpu.py [--backbone resnet50] [--size 512] [--batch 16] [--steps 20] [--device cuda]
+
+Training: forward, loss, backward and step on tensors that lie on the device, each variant in turn; then `fit` on the
+same number of chips, made up and decoded to a cache, which is what the way of the data costs. Prediction: the bare
+network, and `predict_slabs` over a made-up raster in memory. Each with the peak of the device's memory. Prints tables
+and, last, one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from common import finish, table
+from rasterio.transform import from_origin
+from torch import Tensor, nn
+
+from geopsp import PSPNetClassifier, export_training_data, prepare_data
+from geopsp.inference import network_predict, predict_slabs
+from geopsp.losses import LossSpec, total_loss
+from geopsp.models.build import ModelSpec, build, device_words, pick_device
+from geopsp.scene import Scene
+from geopsp.tiling import TilePlan
+
+CLASSES, BANDS, WARM = 8, 3, 3
+
+
+def timed(step: Callable[[], Any], steps: int, device: torch.device) -> tuple[float, float]:
+    """Seconds that a step takes, and the peak of memory in GB."""
+    for _ in range(WARM):
+        step()
+    _wait(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    _wait(device)
+    peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else float("nan")
+    return (time.perf_counter() - start) / steps, peak
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def network_for(spec: ModelSpec, device: torch.device, *, last: bool, compiled: bool) -> Iterator[nn.Module]:
+    torch.manual_seed(0)
+    network = build(spec).to(device)
+    if last:
+        network.to(memory_format=torch.channels_last)
+    if compiled:
+        network.compile()
+    yield network
+    torch.compiler.reset()
+
+
+def training(spec: ModelSpec, image: Tensor, label: Tensor, steps: int) -> tuple[list[list[Any]], dict[str, float]]:
+    rows, result = [], {}
+    valid = torch.ones_like(image[:, :1])
+    for bf16, last, compiled in product((False, True), repeat=3):
+        with network_for(spec, image.device, last=last, compiled=compiled) as network:
+            network.train()
+            optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+            shown = image.contiguous(memory_format=torch.channels_last) if last else image
+
+            def step(network=network, optimizer=optimizer, shown=shown, bf16=bf16) -> None:
+                with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
+                    loss = total_loss(network(shown, valid), label, valid, LossSpec(), None)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+            seconds, peak = timed(step, steps, image.device)
+        rows.append([*_words(bf16, last, compiled), len(image) / seconds, peak])
+        result["train " + " ".join(_words(bf16, last, compiled))] = len(image) / seconds
+    return rows, result
+
+
+def prediction(spec: ModelSpec, image: Tensor, steps: int) -> tuple[list[list[Any]], dict[str, float]]:
+    rows, result = [], {}
+    valid = torch.ones_like(image[:, :1])
+    for bf16, last, compiled in product((False, True), repeat=3):
+        with network_for(spec, image.device, last=last, compiled=compiled) as network, torch.inference_mode():
+            network.eval()
+            shown = image.contiguous(memory_format=torch.channels_last) if last else image
+
+            def step(network=network, shown=shown, bf16=bf16) -> None:
+                with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
+                    network(shown, valid)
+
+            seconds, peak = timed(step, steps, image.device)
+        speed = image.shape[0] * image.shape[2] * image.shape[3] / seconds / 1e6
+        rows.append([*_words(bf16, last, compiled), speed, peak])
+        result["predict " + " ".join(_words(bf16, last, compiled))] = speed
+    return rows, result
+
+
+def _words(bf16: bool, last: bool, compiled: bool) -> list[str]:
+    return [
+        "bf16" if bf16 else "fp32",
+        "channels_last" if last else "contiguous",
+        "compiled" if compiled else "eager",
+    ]
+
+
+def whole(options: argparse.Namespace, work: Path) -> tuple[list[list[Any]], dict[str, float]]:
+    """Chips to a trained network, and a raster to a map, through the real way of the data."""
+    image, labels = _world(work, options.size, options.batch * 12)
+    export_training_data(image, labels, work / "chips", tile_size=options.size)
+    data = prepare_data(work / "chips", None, 0.1, options.batch, cache=work / "cache")
+    model = PSPNetClassifier(data, options.backbone, encoder_weights=None, device=options.device)
+    rows, result = [], {}
+    for compiled in (False, True):
+        model.fit(3, 1e-4, checkpoint=False, compiled=compiled)
+        last = model.model.history[-1]
+        name = f"fit {'compiled' if compiled else 'eager'}"
+        result[name] = last["images"] / last["train_seconds"]
+        rows.append([name, "images/s", result[name]])
+    scene, device = Scene.open(image), pick_device(options.device)
+    plan = TilePlan(scene.grid.width, scene.grid.height, options.size, options.size // 4)
+    predict = network_predict(model.model, device)
+    for name in ("first", "warm"):
+        start = time.perf_counter()
+        slabs = predict_slabs(
+            scene, predict, plan, classes=len(data.legend), normalization=model.model.normalization,
+            batch_size=options.batch, device=device,
+        )  # fmt: skip
+        pixels = sum(slab.index.size for slab in slabs)
+        result[f"map, {name}"] = pixels / (time.perf_counter() - start) / 1e6
+        rows.append([f"map, {name}", "Mpx/s", result[f"map, {name}"]])
+    return rows, result
+
+
+def _world(work: Path, size: int, chips: int) -> tuple[Path, Path]:
+    """A raster of noise over two levels, and the levels as its labels."""
+    side = int(np.ceil(np.sqrt(chips)))
+    rng = np.random.default_rng(0)
+    truth = np.kron(rng.integers(1, 3, (side * 4, side * 4), dtype=np.uint8), np.ones((size // 4, size // 4), np.uint8))
+    pixels = rng.integers(0, 60, (BANDS, *truth.shape), dtype=np.uint8) + 60 * truth
+    for name, data in (("image.tif", pixels), ("labels.tif", truth[None])):
+        with rasterio.open(
+            work / name, "w", driver="GTiff", dtype="uint8", count=len(data), height=data.shape[1], width=data.shape[2],
+            crs="EPSG:32632", transform=from_origin(600000, 5300000, 1, 1), tiled=True,
+        ) as file:  # fmt: skip
+            file.write(data)
+    return work / "image.tif", work / "labels.tif"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--device", default="cuda")
+    options = parser.parse_args()
+    device = pick_device(options.device)
+    print(f"{device_words(device)}, torch {torch.__version__}, {options.backbone}, {options.batch} x {options.size}²")
+    spec = ModelSpec(options.backbone, BANDS, CLASSES)
+    image = torch.randn(options.batch, BANDS, options.size, options.size, device=device)
+    label = torch.randint(CLASSES, (options.batch, options.size, options.size), device=device)
+    header = ["precision", "layout", "mode"]
+    rows, result = training(spec, image, label, options.steps)
+    print(table([*header, "training, images/s", "peak, GB"], rows), flush=True)
+    rows, more = prediction(spec, image, options.steps)
+    print(table([*header, "network alone, Mpx/s", "peak, GB"], rows), flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        lines, last = whole(options, Path(scratch))
+    print(table(["the real way", "unit", "speed"], lines))
+    result |= more | last
+    bare = "bf16" if device.type == "cuda" else "fp32"
+    for mode in ("eager", "compiled"):
+        result[f"loader_efficiency {mode}"] = result[f"fit {mode}"] / result[f"train {bare} channels_last {mode}"]
+    finish(result)
+
+
+if __name__ == "__main__":
+    main()

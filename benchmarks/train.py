@@ -1,0 +1,132 @@
+"""How much of the machine does training get? Images a second of `fit` beside those of the network alone.
+
+    python benchmarks/train.py [--size 256] [--backbone resnet18] [--batch 8] [--steps 12] [--rounds 3] [--workers N]
+
+The network alone: forward, loss and backward on batches already in memory. `fit`: whole steps through the real way of
+chips, optimiser included, validation and a first epoch left out; once reading the chips' files, once a decoded cache.
+They take turns: in each round `fit` is divided by the mean of the network alone before and after it, and the median of
+the rounds counts. Chips are cut from the sample data. Prints a table and, last, one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from common import finish, table
+
+from geopsp import PSPNetClassifier, export_training_data, prepare_data
+from geopsp.data import TrainingData
+from geopsp.dataset import Sample
+from geopsp.demo import SCENES, find_sample_data
+from geopsp.losses import LossSpec, total_loss
+from geopsp.models.network import SegmentationNetwork
+from geopsp.task import FitSpec
+from geopsp.training import fit
+
+LOSSES = LossSpec()
+WARM_UP = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=12, help="steps of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=None)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = make_data(options, Path(scratch))
+        network = PSPNetClassifier(
+            settings["fit, files"], options.backbone, encoder_weights=None, device="cpu"
+        ).model.network
+        rates, ratios = measure(network, settings, options.rounds)
+        loading = {name: loading_seconds(data) for name, data in settings.items()}
+    rows = [["network alone", median(rates["alone"]), 1.0, 0.0]]
+    rows += [[name, median(rates[name]), median(ratios[name]), 1e3 * loading[name]] for name in settings]
+    print(table(["training", "images/s", "of the network alone", "loading a chip, ms"], rows))
+    best = max(settings, key=lambda name: median(ratios[name]))
+    finish(
+        {f"{name}: efficiency": median(ratios[name]) for name in settings}
+        | {"setting": best, "threads": torch.get_num_threads(), "loader_efficiency": median(ratios[best])}
+    )
+
+
+def make_data(options: argparse.Namespace, folder: Path) -> dict[str, TrainingData]:
+    """The same chips from files and from a cache, as many as the steps need; with next to no validation."""
+    sample = find_sample_data(None)
+    export_training_data(
+        [sample / name for name in SCENES],
+        f"{sample / 'labels.gpkg'}|layername=landcover",
+        folder / "chips",
+        "landcover",
+        options.size,
+        background="ignore",
+        aoi=f"{sample / 'labels.gpkg'}|layername=aoi",
+    )
+    settings = {}
+    for name, cache in (("fit, files", None), ("fit, cache", folder / "cache")):
+        data = prepare_data(folder / "chips", batch_size=options.batch, workers=options.workers, cache=cache)
+        rows = np.resize(data.train_rows, options.steps * options.batch)
+        settings[name] = replace(data, train_rows=rows, valid_rows=data.valid_rows[:1])
+    return settings
+
+
+def measure(
+    network: SegmentationNetwork, settings: dict[str, TrainingData], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Images a second, and their ratio to the network alone, of each round."""
+    batches = list(settings["fit, cache"].train_dl)
+    rates: dict[str, list[float]] = {"alone": []} | {name: [] for name in settings}
+    ratios: dict[str, list[float]] = {name: [] for name in settings}
+    alone(network, batches[:WARM_UP])
+    for _ in range(rounds):
+        before = alone(network, batches)
+        rates["alone"].append(before)
+        for name, data in settings.items():
+            found, after = through_fit(network, data), alone(network, batches)
+            rates[name].append(found)
+            rates["alone"].append(after)
+            ratios[name].append(found / ((before + after) / 2))
+            before = after
+    return rates, ratios
+
+
+def alone(network: SegmentationNetwork, batches: list[Sample]) -> float:
+    """Images a second of forward, loss and backward."""
+    network.train().to(memory_format=torch.channels_last)
+    start = time.perf_counter()
+    for batch in batches:
+        network.zero_grad()
+        total_loss(network(batch.image, batch.valid), batch.label, batch.valid, LOSSES, None).backward()
+    return sum(len(batch.image) for batch in batches) / (time.perf_counter() - start)
+
+
+def through_fit(network: SegmentationNetwork, data: TrainingData) -> float:
+    """Images a second of the second epoch's training."""
+    history: list[dict[str, float]] = []
+    spec = FitSpec(epochs=2, lr=(1e-4, 1e-4), checkpoint=False)
+    fit(network, data.feed, legend=data.legend, losses=LOSSES, weight=None, spec=spec, history=history)
+    return history[-1]["images"] / history[-1]["train_seconds"]
+
+
+def loading_seconds(data: TrainingData) -> float:
+    """A chip, read and changed in this process; an epoch, after one that warms up."""
+    batches = replace(data, workers=0).train_dl
+    count = sum(len(batch.image) for batch in batches)
+    start = time.perf_counter()
+    for _ in batches:
+        pass
+    return (time.perf_counter() - start) / count
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""How many chips fit into memory at a time."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from geopsp.models.network import SegmentationNetwork, TrainingOutput
+
+LARGEST = 64
+STEPS = 10
+"""An epoch keeps at least so many steps."""
+
+SHARE = 0.8
+"""Of the free memory that may be used."""
+
+WEIGHT_COPIES = 4
+"""Weights, gradients and two moments of AdamW."""
+
+
+def batch_that_fits(network: SegmentationNetwork, *, bands: int, size: int, chips: int, device: torch.device) -> int:
+    """The largest power of two, at most 64, with which a training step fits and an epoch of `chips` has ten steps."""
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    room = SHARE * _free(device) - WEIGHT_COPIES * weights
+    each = step_bytes(network, torch.zeros(1, bands, size, size), device)
+    most = min(LARGEST, room / each, max(chips // STEPS, 1))
+    return 1 << max(int(most).bit_length() - 1, 0)
+
+
+def step_bytes(network: SegmentationNetwork, image: Tensor, device: torch.device) -> int:
+    """Bytes of memory that the activations of a training step take for these images, (n, bands, h, w)."""
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    training = network.training
+    network.to(device).train()
+    try:
+        found = _on_gpu(network, image.to(device)) if device.type == "cuda" else _saved(network, image.to(device))
+    finally:
+        network.zero_grad()
+        network.cpu().train(training).load_state_dict(state)
+    return found
+
+
+def _on_gpu(network: SegmentationNetwork, image: Tensor) -> int:
+    """The peak of a whole step, workspaces and all."""
+    torch.cuda.reset_peak_memory_stats(image.device)
+    before = torch.cuda.memory_allocated(image.device)
+    with torch.autocast("cuda", torch.bfloat16):
+        _total(network(image)).backward()  # type: ignore[no-untyped-call]
+    return int(torch.cuda.max_memory_allocated(image.device)) - before
+
+
+def _saved(network: nn.Module, image: Tensor) -> int:
+    """What the forward pass keeps for the backward one; a tensor kept twice counts once."""
+    kept: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = network(image)
+        _total(output)
+    return sum(kept.values())
+
+
+def _total(output: TrainingOutput) -> Tensor:
+    """A number that depends on all that is trained."""
+    parts = [output.logits, output.aux, output.point_logits]
+    return torch.stack([part.float().logsumexp(dim=1).sum() for part in parts if part is not None]).sum()
+
+
+def _free(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return float(psutil.virtual_memory().available)

@@ -1,0 +1,123 @@
+"""What a classifier takes, by keyword."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from geopsp.errors import OptionError
+from geopsp.legend import Legend
+from geopsp.losses import LossSpec
+
+Rate = float | slice | tuple[float, float]
+"""One learning rate, or the first layers' and the last ones' as (low, high) or slice(low, high)."""
+
+
+class Options(TypedDict, total=False):
+    """What every classifier takes, by keyword."""
+
+    pointrend: bool
+    """True decides the least certain points anew, for sharper outlines; works with every decoder. Default: False."""
+
+    aux: str
+    """What the auxiliary head learns: "pixel", each pixel's class, or "presence", which classes a chip holds."""
+
+    output_stride: int
+    """How much smaller the encoder's last map is than the image: 8, 16 or 32."""
+
+    encoder_depth: int
+    """Stages of the encoder that are used, 3 to 5 (default); fewer are faster, and see less far but for the pyramid."""
+
+    encoder_weights: str | Path | None
+    """"imagenet"; a local .safetensors or .pth file; None: random; "auto" (default): ImageNet's where they can be had,
+    else random, and it says so."""
+
+    class_balancing: bool
+    """True weights rare classes up in the loss, at most 10 to 1. Default: False."""
+
+    focal_loss: bool
+    """True weights pixels up that are hard. Default: False."""
+
+    dice_loss_fraction: float
+    """Share of the Dice loss, 0 (default) to 1."""
+
+    dice_loss_average: str
+    """"micro" (default), over all classes together, or "macro", the mean over the classes present."""
+
+    lovasz_fraction: float
+    """Share of the Lovasz loss, 0 (default) to 1."""
+
+    tversky_fraction: float
+    """Share of the Tversky loss, 0 (default) to 1."""
+
+    tversky_alpha: float
+    """What a pixel found wrongly costs in the Tversky loss. Default: 0.3."""
+
+    tversky_beta: float
+    """What a pixel missed costs in the Tversky loss. Default: 0.7."""
+
+    label_smoothing: float
+    """Share of each label that is spread over all classes. Default: 0."""
+
+    ohem: float
+    """Share of the labelled pixels, the hardest, that count in the cross entropy. Default: 1."""
+
+    mixup: bool
+    """True trains on mixtures of two chips each. Default: False."""
+
+    ignore_classes: Sequence[str]
+    """Classes whose pixels count as unlabelled, in training and scores of this model. Default: none."""
+
+    device: str | None
+    """As torch names it; None (default): the first GPU, else the CPU."""
+
+
+LOSSES = (
+    "class_balancing", "focal_loss", "dice_loss_fraction", "dice_loss_average", "lovasz_fraction", "tversky_fraction",
+    "tversky_alpha", "tversky_beta", "label_smoothing", "ohem", "mixup", "ignore_classes",
+)  # fmt: skip
+"""Options that are the loss's."""
+
+NAMES = tuple(Options.__annotations__)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Nothing, if there are no others than known ones.
+
+    Raises:
+        OptionError: if there are.
+    """
+    unknown = [name for name in options if name not in NAMES]
+    if unknown:
+        raise OptionError(f"There is no option {', '.join(unknown)}; there are {', '.join(NAMES)}.")
+
+
+def losses_of(options: Mapping[str, Any], legend: Legend) -> LossSpec:
+    """What is minimised under these options.
+
+    Raises:
+        OptionError: if one is out of range, or a class to ignore is not there or the last.
+    """
+    chosen = {name: options[name] for name in LOSSES if name in options}
+    ignored = chosen.pop("ignore_classes", ())
+    ignored = (ignored,) if isinstance(ignored, str) else tuple(ignored)
+    unknown = [name for name in ignored if name not in legend.names]
+    if unknown or len(set(ignored)) > len(legend) - 2:
+        raise OptionError(
+            f"ignore_classes is {', '.join(map(str, ignored))}; the classes are {', '.join(legend.names)}, of which at "
+            "least two must remain."
+        )
+    return LossSpec(**chosen, ignore_classes=ignored)
+
+
+def rates(lr: Rate) -> tuple[float, float]:
+    """The lowest and the highest rate.
+
+    Raises:
+        OptionError: if it is none.
+    """
+    pair = (lr.start, lr.stop) if isinstance(lr, slice) else lr if isinstance(lr, tuple | list) else (lr, lr)
+    if len(pair) != 2 or not all(isinstance(rate, int | float) for rate in pair):
+        raise OptionError(f"lr is {lr!r}; needed one learning rate, or two as slice(low, high) or (low, high).")
+    return float(pair[0]), float(pair[1])

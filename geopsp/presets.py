@@ -1,0 +1,147 @@
+"""The networks of the literature, as compositions of the same parts, so that they can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Unpack
+
+from geopsp.classifier import PixelClassifier
+from geopsp.data import TrainingData
+from geopsp.models.build import ATROUS_RATES, PYRAMID_SIZES, ModelSpec
+from geopsp.options import Options
+
+BACKBONE = "resnet50"
+
+
+class PSPNetClassifier(PixelClassifier):
+    """A pyramid scene parsing network: each pixel sees averages of the whole tile.
+
+    Source: Zhao et al., "Pyramid Scene Parsing Network" (2017).
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        backbone: str | None = None,
+        use_unet: bool = True,
+        pyramid_sizes: Sequence[int] = PYRAMID_SIZES,
+        pretrained_path: str | Path | None = None,
+        unet_aux_loss: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        """A network that fits the data, ready to train.
+
+        Args:
+            data: From `prepare_data`.
+            backbone: Name of an encoder, see `supported_backbones`; None: resnet50.
+            use_unet: True refines the result through the encoder's finer maps; False enlarges it eightfold.
+            pyramid_sizes: Bins along either side of each pooling; (): no pyramid.
+            pretrained_path: A local weight file, or the folder of a saved model, to start from.
+            unet_aux_loss: True adds the auxiliary loss where `use_unet` is True; without U-Net it is always there.
+            options: See `geopsp.options.Options`.
+
+        Raises:
+            ModelError: if there is no such backbone, weights do not fit, or the chips' size does not suit it.
+            OptionError: if an option is out of range.
+        """
+        spec = _spec(
+            data,
+            backbone,
+            options,
+            pyramid_sizes=tuple(pyramid_sizes),
+            decoder="unet" if use_unet else "plain",
+            has_aux=unet_aux_loss or not use_unet,
+        )
+        super().__init__(data, spec, pretrained_path=pretrained_path, **options)
+
+
+class FCNClassifier(PixelClassifier):
+    """A fully convolutional network: a dilated encoder and no pyramid, the baseline of the PSPNet paper.
+
+    Source: Long et al., "Fully Convolutional Networks" (2015); Zhao et al. (2017), table 1.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        backbone: str | None = None,
+        pretrained_path: str | Path | None = None,
+        aux_loss: bool = True,
+        **options: Unpack[Options],
+    ) -> None:
+        """As `PSPNetClassifier`; `aux_loss`: True adds the auxiliary loss."""
+        spec = _spec(data, backbone, options, pyramid_sizes=(), decoder="plain", has_aux=aux_loss)
+        super().__init__(data, spec, pretrained_path=pretrained_path, **options)
+
+
+class UnetClassifier(PixelClassifier):
+    """A U-Net: an encoder that halves its map five times, and a decoder that joins each of its maps on the way back.
+
+    Source: Ronneberger et al., "U-Net" (2015).
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        backbone: str | None = None,
+        pretrained_path: str | Path | None = None,
+        aux_loss: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        """As `PSPNetClassifier`; without dilation, unless output_stride is given."""
+        spec = _spec(data, backbone, options, stride=32, pyramid_sizes=(), decoder="unet", has_aux=aux_loss)
+        super().__init__(data, spec, pretrained_path=pretrained_path, **options)
+
+
+class DeepLab(PixelClassifier):
+    """DeepLabv3+: convolutions at several rates in place of the pyramid, and one finer map joined.
+
+    Source: Chen et al., "Encoder-Decoder with Atrous Separable Convolution" (2018).
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        backbone: str | None = None,
+        pretrained_path: str | Path | None = None,
+        aux_loss: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        """As `PSPNetClassifier`; output stride 16 and rates 6, 12, 18, or at 8 twice these, as in the paper."""
+        spec = _spec(
+            data,
+            backbone,
+            options,
+            stride=16,
+            pyramid_sizes=(),
+            atrous_rates=ATROUS_RATES.get(options.get("output_stride", 16), ()),
+            decoder="deeplab",
+            has_aux=aux_loss,
+        )
+        super().__init__(data, spec, pretrained_path=pretrained_path, **options)
+
+
+def _spec(
+    data: TrainingData,
+    backbone: str | None,
+    options: Options,
+    *,
+    pyramid_sizes: tuple[int, ...],
+    decoder: str,
+    has_aux: bool,
+    stride: int = 8,
+    atrous_rates: tuple[int, ...] = (),
+) -> ModelSpec:
+    return ModelSpec(
+        backbone or BACKBONE,
+        len(data.chips.bands),
+        data.c,
+        pyramid_sizes=pyramid_sizes,
+        atrous_rates=atrous_rates,
+        decoder=decoder,
+        pointrend=options.get("pointrend", False),
+        aux=options.get("aux", "pixel") if has_aux else "none",
+        output_stride=options.get("output_stride", stride),
+        encoder_depth=options.get("encoder_depth", 5),
+    )

@@ -1,0 +1,251 @@
+"""One step of training and the scores of a validation, as a Lightning module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geopsp.dataset import Sample
+from geopsp.errors import OptionError, TrainingError
+from geopsp.legend import IGNORE, Legend
+from geopsp.losses import LossSpec, ignore, silence
+from geopsp.metrics import Confusion
+from geopsp.models.network import SegmentationNetwork
+from geopsp.progress import say
+from geopsp.scoring import count_pairs
+from geopsp.step import Batch, batch_of, step_loss
+
+MONITORS = {"valid_loss": "min", "accuracy": "max", "valid_miou": "max", "dice": "max"}
+WEIGHT_DECAY = 1e-2
+CLIP = 1.0
+WARMUP = 0.25
+"""Share of the steps in which the one-cycle rate rises. Source: Smith, "Super-Convergence" (2018)."""
+
+SHORTEST = 8
+"""Steps for which one cycle can be laid out."""
+
+NAMED = 8
+"""Chips that an error names at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitSpec:
+    """How long and how training goes. Meanings as in arcgis.learn."""
+
+    epochs: int = 10
+    lr: tuple[float, float] = (1e-3, 1e-3)
+    """Highest rates of the encoder's first layers and of what follows the encoder; those between lie between."""
+
+    one_cycle: bool = True
+    early_stopping: bool = False
+    checkpoint: bool = True
+    """True brings back the weights of the best epoch."""
+
+    monitor: str = "valid_loss"
+    seed: int = 42
+    accumulate: int = 1
+    """Batches whose gradients are added up for one step."""
+
+    clip: float = CLIP
+    """Largest norm of the gradient."""
+
+    ema: float = 0.0
+    """Decay of the moving average of the weights that is validated and kept; 0: none."""
+
+    compiled: bool = False
+    """True compiles the network before training."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("accumulate", 1)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} is {getattr(self, name)}; needed at least {least}.")
+        if not all(0 < rate < math.inf for rate in self.lr):
+            raise OptionError(f"lr is {self.lr[1]:g}; needed a positive learning rate, e.g. 0.001.")
+        if not self.clip > 0:
+            raise OptionError(f"clip is {self.clip}; needed a positive norm, e.g. 1; inf for no clipping.")
+        if not 0 <= self.ema < 1:
+            raise OptionError(f"ema is {self.ema}; needed a decay from 0 (none) to below 1, e.g. 0.999.")
+        if self.monitor not in MONITORS:
+            raise OptionError(f"monitor is {self.monitor!r}; needed one of {', '.join(MONITORS)}.")
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "lr": list(self.lr)}
+
+
+class SegmentationTask(L.LightningModule):
+    """Trains a network; a batch that does not fit into memory is taken in parts."""
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        legend: Legend,
+        losses: LossSpec,
+        weight: Tensor | None,
+        fit: FitSpec,
+        name_of: Callable[[int], str] = str,
+    ) -> None:
+        """`weight`: (classes,) of the loss; `name_of`: what a chip's row is called."""
+        super().__init__()
+        self.automatic_optimization = False
+        self.network, self.legend, self.losses, self.fit_spec, self.name_of = network, legend, losses, fit, name_of
+        self.lr = fit.lr[1]
+        self.parts = fit.accumulate
+        self.ignored = losses.ignored(legend)
+        self.register_buffer("weight", weight, persistent=False)
+        self.weight: Tensor | None
+        self.images = 0
+
+    def train(self, mode: bool = True) -> SegmentationTask:
+        """A frozen encoder stays as it is: its running statistics too."""
+        super().train(mode)
+        if is_frozen(self.network.encoder):
+            self.network.encoder.eval()
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        """Dropout and points are drawn by seed and epoch, so that a resumed run draws as an unbroken one."""
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        torch.manual_seed(self.fit_spec.seed + 7919 * (self.current_epoch * world + rank))
+        self.images = 0
+
+    def training_step(self, batch: Sample, step: int) -> None:
+        loss = self._gradients(batch_of(batch, self.legend, self.losses))
+        optimizer = self.optimizers()
+        trained = [p for group in optimizer.param_groups for p in group["params"]]  # type: ignore[union-attr]
+        norm = nn.utils.clip_grad_norm_(trained, self.fit_spec.clip)
+        self._require_finite(loss, norm, batch)
+        optimizer.step()  # type: ignore[union-attr]
+        for schedule in _listed(self.lr_schedulers()):
+            schedule.step()
+        self.images += len(batch.image)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.image), sync_dist=True)
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """The mean loss, with its gradients in the network; memory that runs out halves what is taken at a time."""
+        while True:
+            try:
+                return self._sum_parts(batch)
+            except torch.OutOfMemoryError as error:
+                size = -(-len(batch.image) // self.parts)
+                if size < 2 or self.trainer.world_size > 1:
+                    raise TrainingError(
+                        f"The GPU's memory is too small for {size} chips at a time. Lower batch_size (--batch-size) "
+                        "or chip_size, or take a smaller backbone."
+                    ) from error
+            self.parts = min(2 * self.parts, len(batch.image))
+            torch.cuda.empty_cache()
+            size = -(-len(batch.image) // self.parts)
+            say(
+                f"Memory ran out: batches of {len(batch.image)} are now taken {size} at a time, with the gradients "
+                "added up; the steps stay the same."
+            )
+
+    def _sum_parts(self, batch: Batch) -> Tensor:
+        optimizer = self.optimizers()
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        count = len(batch.image)
+        total = torch.zeros((), device=batch.image.device)
+        bounds = [count * i // self.parts for i in range(self.parts + 1)]
+        spans = [slice(first, last) for first, last in pairwise(bounds) if last > first]
+        block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
+        for span in spans:
+            with nullcontext() if span is spans[-1] else block():
+                loss = step_loss(self.network, batch.part(span), self.losses, self.weight)
+                loss = loss * ((span.stop - span.start) / count)
+                self.manual_backward(loss)
+            total += loss.detach()
+        return total
+
+    def _require_finite(self, loss: Tensor, norm: Tensor, batch: Sample) -> None:
+        if torch.isfinite(loss) and torch.isfinite(norm):
+            return
+        chips = [self.name_of(row) for row in batch.row.tolist()]
+        more = f" and {len(chips) - NAMED} more" if len(chips) > NAMED else ""
+        what, value = ("loss", loss) if not torch.isfinite(loss) else ("gradient", norm)
+        raise TrainingError(
+            f"The {what} became {value.item()} at step {self.global_step} with learning rate {self.lr:g}, on the chips "
+            f"{', '.join(chips[:NAMED])}{more}. Lower the rate (lr=, --lr), or look for extreme pixel values in them."
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        """Every device validates the same network, and counts its own share of the chips."""
+        if self.trainer.world_size > 1:
+            for buffer in self.network.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
+        size = len(self.legend)
+        self.tally = torch.zeros(size, size, dtype=torch.int64, device=self.device)
+        self.valid_sum = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Sample, step: int) -> None:
+        logits = silence(self.network(batch.image, batch.valid), self.ignored)
+        labels = ignore(batch.label, self.ignored)
+        self.valid_sum[0] += F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
+        self.valid_sum[1] += (labels != IGNORE).sum()
+        self.tally += count_pairs(labels, logits, len(self.legend))
+
+    def on_validation_epoch_end(self) -> None:
+        total = self.trainer.strategy.reduce(self.valid_sum, reduce_op="sum")
+        tally = self.trainer.strategy.reduce(self.tally, reduce_op="sum")
+        scores = Confusion(self.legend, tally.cpu().numpy())
+        loss = float(total[0] / total[1].clamp_min(1))
+        found = {"accuracy": scores.accuracy(), "valid_miou": scores.mean_iou(), "dice": scores.mean_dice()}
+        self.log_dict({"valid_loss": loss, **found}, sync_dist=False)
+
+    def configure_optimizers(self) -> Any:
+        groups = parameter_groups(self.network, self.fit_spec.lr)
+        optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=self.device.type in {"cpu", "cuda"})
+        if not self.fit_spec.one_cycle:
+            return optimizer
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in groups],
+            total_steps=max(SHORTEST, int(self.trainer.estimated_stepping_batches)),
+            pct_start=WARMUP,
+            cycle_momentum=False,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def parameter_groups(network: SegmentationNetwork, rates: tuple[float, float]) -> list[dict[str, Any]]:
+    """What trains, with rates that rise evenly in their logarithm from the encoder's first stage to its last and on.
+
+    Source: Howard and Ruder, "Universal Language Model Fine-tuning" (2018), section 3.2 (discriminative rates).
+    """
+    stages = _stages(network.encoder)
+    inside = {id(p) for stage in stages for p in stage}
+    stages.append([p for p in network.parameters() if id(p) not in inside])
+    steps = np.geomspace(*rates, len(stages)).tolist()
+    groups = [
+        {"params": [p for p in stage if p.requires_grad], "lr": rate} for stage, rate in zip(stages, steps, strict=True)
+    ]
+    groups = [group for group in groups if group["params"]]
+    return groups if rates[0] != rates[1] else [{"params": [p for g in groups for p in g["params"]], "lr": rates[1]}]
+
+
+def _stages(encoder: nn.Module) -> list[list[nn.Parameter]]:
+    """An encoder's parameters by child, in order; timm's are wrapped in one child more."""
+    inner = encoder
+    while len(children := [child for child in inner.children() if any(True for _ in child.parameters())]) == 1:
+        inner = children[0]
+    return [list(child.parameters()) for child in children]
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """True if nothing in it trains."""
+    return not any(p.requires_grad for p in module.parameters())
+
+
+def _listed(found: Any) -> Sequence[Any]:
+    """Lightning gives None, one, or a list."""
+    return [] if found is None else found if isinstance(found, list) else [found]
