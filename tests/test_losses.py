@@ -26,6 +26,7 @@ from geopsp.losses import (
     mix,
     mix_share,
     presence,
+    silence,
     total_loss,
 )
 from geopsp.models.network import TrainingOutput
@@ -96,7 +97,7 @@ def test_no_loss_is_forgotten():
     takes = {
         name
         for name, thing in public.items()
-        if inspect.isfunction(thing) and not name.startswith("_") and "logits" in inspect.signature(thing).parameters
+        if inspect.isfunction(thing) and not name.startswith("_") and {"logits", "labels"} <= set(inspect.signature(thing).parameters)
     }
     assert takes - {"presence"} == {name.split(",")[0] for name in PIXEL_LOSSES}
 
@@ -176,6 +177,24 @@ def test_labels_of_weight_0_alone_cost_nothing():
 def logits_of(chances):
     """(pixels, classes) of chances -> (1, classes, pixels)."""
     return torch.tensor(chances).log().T[None]
+
+
+def test_silenced_channels_never_win():
+    logits = torch.randn(2, 4, 3, 3)
+    quiet = silence(logits, [1, 3])
+    assert set(quiet.argmax(dim=1).unique().tolist()) <= {0, 2}
+    assert torch.equal(quiet[:, [0, 2]], logits[:, [0, 2]])
+    assert silence(logits, []) is logits
+
+
+def test_focal_loss_turns_to_the_hard_pixels():
+    """arcgis.learn scales the mean of the batch, which leaves the gradient's direction as it was."""
+    logits = torch.tensor([[[2.0, -0.2], [0.0, 0.0]]], requires_grad=True)  # sure of the first pixel, not of the second
+    labels = torch.tensor([[0, 0]])
+    plain, focal = (
+        torch.autograd.grad(cross_entropy(logits, labels, focal=flag), logits)[0][0, 0].abs() for flag in (False, True)
+    )
+    assert focal[1] / focal[0] > 5 * plain[1] / plain[0]
 
 
 def test_focal_loss_by_hand():

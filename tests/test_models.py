@@ -111,6 +111,7 @@ def test_other_families_train_with_every_decoder(name):
 
 @pytest.mark.parametrize("aux", ["pixel", "presence"])
 def test_the_auxiliary_loss_alone_trains_the_encoder(aux):
+    """In arcgis.learn its hook detaches, so that it never does."""
     network = build(ModelSpec("resnet18", 3, 3, aux=aux)).train()
     network(torch.randn(1, 3, 64, 64)).aux.square().sum().backward()
     state = dict(network.named_parameters())

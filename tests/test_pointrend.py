@@ -123,6 +123,7 @@ def test_training_points_are_unsure_and_valid_where_they_can_be():
 
 
 def test_gradients_of_points_reach_both_maps():
+    """In arcgis.learn the hook detaches."""
     rend = pointrend()
     coarse, fine = torch.randn(1, 3, 8, 8, requires_grad=True), torch.randn(1, 4, 16, 16, requires_grad=True)
     rend.train_points(coarse, fine, torch.ones(1, 1, 64, 64))[1].sum().backward()
