@@ -8,19 +8,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from geopsp.chipset import ChipSet, class_pixels
 from geopsp.data import TrainingData
 from geopsp.dataset import WholeChipDataset
-from geopsp.errors import BandError, ChipError, ModelError, OptionError, TrainingError
-from geopsp.loading import loader
+from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
+from geopsp.loading import Feed, chip_weights, loader
 from geopsp.losses import balance
 from geopsp.memory import batch_that_fits
 from geopsp.metrics import Confusion
 from geopsp.models.build import ModelSpec, build, check_tile, count_parameters, pick_device
 from geopsp.models.encoder import supported_backbones
+from geopsp.models.network import SegmentationNetwork
 from geopsp.options import Options, Rate, check_options, losses_of, rates
 from geopsp.outputs import check_output
 from geopsp.package import MANIFEST, TrainedModel, load_package, save_package
@@ -29,8 +32,9 @@ from geopsp.pretrained import start_encoder, start_network
 from geopsp.progress import leads, say
 from geopsp.rates import find_rate
 from geopsp.scoring import evaluate
-from geopsp.task import CLIP, MONITORS, FitSpec, is_frozen
-from geopsp.training import fit
+from geopsp.step import is_frozen
+from geopsp.task import CLIP, MONITORS, FitSpec
+from geopsp.training import fit, recorded
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -66,20 +70,20 @@ class PixelClassifier:
             OptionError: if an option is out of range or a class to ignore is not there.
         """
         check_options(options)
-        check_tile(data.chip_size, output_stride=spec.stride)
+        check_tile(data.chip_size, output_stride=spec.output_stride)
         losses = losses_of(options, data.legend)
         torch.manual_seed(data.seed)
         network = build(spec)
+        if pretrained_path is not None and options.get("encoder_weights") is not None:
+            raise OptionError("encoder_weights and pretrained_path are both given. Start from one of them.")
         if pretrained_path is None:
             given = options.get("encoder_weights", "auto")
             weights = start_encoder(network, spec.backbone, given, data.chips.bands)
         else:
             weights = start_network(network, spec.backbone, Path(pretrained_path), data.chips.bands)
         self.device = options.get("device")
-        if data.batch_size is None:
-            data = replace(data, batch_size=self._batch_that_fits(network, data))
-        self.data: TrainingData | None = data
-        settings = {"encoder_weights": weights, "batch_size": data.batch_size, "seed": data.seed}
+        self.data: TrainingData | None = self._sized(network, data)
+        settings = {"encoder_weights": weights, "batch_size": self.data.batch_size, "seed": data.seed}
         self.model = TrainedModel(
             spec=spec,
             network=network,
@@ -94,11 +98,15 @@ class PixelClassifier:
             settings={"network": type(self).__name__, **settings},
         )
 
-    def _batch_that_fits(self, network: Any, data: TrainingData) -> int:
+    def _sized(self, network: SegmentationNetwork, data: TrainingData) -> TrainingData:
+        """The data with batches that fit, where their size was left open."""
+        self._measured = data.batch_size is None
+        if not self._measured:
+            return data
         bands, where = len(data.chips.bands), pick_device(self.device)
         found = batch_that_fits(network, bands=bands, size=data.chip_size, chips=len(data.train_rows), device=where)
         say(f"Batch size: {found}, the largest that fits and leaves an epoch its steps")
-        return found
+        return replace(data, batch_size=found)
 
     @classmethod
     def from_model(cls, path: str | Path, data: TrainingData | None = None, *, device: str | None = None) -> Self:
@@ -115,10 +123,12 @@ class PixelClassifier:
         if cls is not PixelClassifier and kind != cls.__name__:
             raise ModelError(f"{path} holds a {kind}, not a {cls.__name__}. Load it with {kind}.from_model.")
         if data is not None:
-            chips = self._fitting(data.chips)
-            self.data = replace(data, chips=chips, statistics=self.model.statistics)
-            if data.batch_size is None:
-                self.data = replace(self.data, batch_size=self._batch_that_fits(self.model.network, self.data))
+            chips, size = self.model.takes(data.chips), self.model.tile_size
+            if data.chip_size != size:
+                say(f"Note: chips are shown at {size} x {size} pixels, as the model was trained.")
+            data = replace(data, chips=chips, statistics=self.model.statistics, chip_size=size)
+            self.data = self._sized(self.model.network, data)
+            self.model.settings["batch_size"] = self.data.batch_size
         return self
 
     @property
@@ -140,7 +150,7 @@ class PixelClassifier:
         data = self._data()
         best, tried, losses = find_rate(
             self.model.network,
-            data.feed,
+            self._feed(data.seed),
             legend=data.legend,
             losses=self.model.losses,
             weight=self._class_weight(),
@@ -213,30 +223,41 @@ class PixelClassifier:
         place = Place(
             self.device, devices, nodes, Path(folder) if folder else None, resume, tensorboard, tuple(loggers)
         )
-        seed = data.seed + len(self.model.history)
-        asked = FitSpec(epochs, rates(1.0 if lr is None else lr), one_cycle, early_stopping, checkpoint, monitor, seed,
-                        accumulate, clip, ema, compiled)  # fmt: skip
-        spec = asked if lr is not None else replace(asked, lr=rates(self._rate(place)))
-        fit(
-            self.model.network,
-            replace(data.feed, seed=spec.seed),
-            legend=data.legend,
-            losses=self.model.losses,
-            weight=self._class_weight(),
-            spec=spec,
-            history=self.model.history,
-            place=place,
-        )
+        if place.world > 1 and self._measured:
+            raise OptionError("On several devices the batch size is not measured. Pass batch_size=, --batch-size.")
+        before = recorded(place.folder) if place.resume and place.folder else None
+        seed = before["fit"]["seed"] if before else data.seed + len(self.model.history)
+        low_high = before["fit"]["lr"] if before and lr is None else 1.0 if lr is None else lr
+        spec = FitSpec(epochs, rates(low_high), one_cycle, early_stopping, checkpoint, monitor, seed, accumulate, clip,
+                       ema, compiled)  # fmt: skip
+        if lr is None and before is None:
+            spec = replace(spec, lr=rates(self._rate(place)))
         frozen = is_frozen(self.model.network.encoder)
-        self.model.settings.setdefault("runs", []).append({**spec.to_json(), "devices": place.world, "frozen": frozen})
         self.model.metrics = {}
+        try:
+            fit(
+                self.model.network,
+                self._feed(spec.seed),
+                legend=data.legend,
+                losses=self.model.losses,
+                weight=self._class_weight(),
+                spec=spec,
+                history=self.model.history,
+                place=place,
+            )
+        finally:
+            run = {**spec.to_json(), "devices": place.world, "frozen": frozen}
+            self.model.settings.setdefault("runs", []).append(run)
 
     def _rate(self, place: Place) -> float:
-        if place.world > 1 or place.resume:
-            raise OptionError(
-                "The learning rate is not looked for on several devices or when a run is resumed. Pass lr=, --lr."
-            )
+        if place.world > 1:
+            raise OptionError("On several devices the learning rate is not looked for. Pass lr=, --lr.")
         return self.lr_find(allow_plot=False)
+
+    def _feed(self, seed: int) -> Feed:
+        """The chips as this model draws them: those of classes that it ignores are not rare."""
+        feed = replace(self._data().feed, seed=seed)
+        return feed if feed.weights is None else replace(feed, weights=chip_weights(self._counts()))
 
     def evaluate(self, chips: str | Path | Sequence[str | Path] | ChipSet | None = None) -> Confusion:
         """The confusion matrix over the whole of every validation chip, or of every chip of another export.
@@ -247,8 +268,10 @@ class PixelClassifier:
         if chips is None:
             return self._score(self._data().valid_dl)
         found = chips if isinstance(chips, ChipSet) else ChipSet.open(chips)
-        found = self._fitting(found)
+        found = self.model.takes(found)
         rows = (found.index["labelled"].to_numpy() > 0).nonzero()[0]
+        if not len(rows):
+            raise ChipError(f"None of the {len(found)} chips holds a labelled pixel; there is nothing to score.")
         dataset = WholeChipDataset(found, rows, self.model.normalization, size=self.model.tile_size)
         return self._score(loader(dataset, 4))
 
@@ -313,26 +336,14 @@ class PixelClassifier:
     def _class_weight(self) -> torch.Tensor | None:
         if not self.model.losses.class_balancing:
             return None
+        return balance(torch.from_numpy(self._counts().sum(axis=0)))
+
+    def _counts(self) -> NDArray[np.int64]:
+        """(training chips, classes) labelled pixels; 0 of classes that this model ignores."""
         data = self._data()
-        return balance(torch.from_numpy(class_pixels(data.chips.index.iloc[data.train_rows], data.legend).sum(axis=0)))
-
-    def _fitting(self, chips: ChipSet) -> ChipSet:
-        """The chips in the model's own classes, if they have its bands.
-
-        Raises:
-            BandError, ChipError: if they have other bands, classes that the model does not know, or are too small.
-        """
-        ours, theirs = ([band.lower() for band in bands] for bands in (self.model.bands, chips.bands))
-        if ours != theirs:
-            raise BandError(
-                f"The chips have the bands {', '.join(chips.bands)}; the model needs {', '.join(self.model.bands)}. "
-                "Export them with those bands (bands=, --bands)."
-            )
-        if chips.tile_size < self.model.tile_size:
-            raise ChipError(
-                f"The chips are {chips.tile_size} pixels wide; the model needs {self.model.tile_size} or more."
-            )
-        return chips.under(self.model.legend)
+        counts = class_pixels(data.chips.index.iloc[data.train_rows], data.legend).copy()
+        counts[:, self.model.losses.ignored(data.legend)] = 0
+        return counts
 
     def __repr__(self) -> str:
         spec, size = self.model.spec, count_parameters(self.model.network) / 1e6

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import geopsp
-from geopsp.errors import GeopspError
+from geopsp.errors import GeopspError, OptionError
 
 
 class Commands(click.Group):
@@ -27,8 +27,10 @@ class Commands(click.Group):
             sys.exit(2)
 
 
-def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
-    """Whole numbers parted by commas; nothing or "none" gives none."""
+def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Whole numbers parted by commas; "none" gives none of them."""
+    if value is None:
+        return None
     try:
         return tuple(int(part) for part in value.split(",") if part.strip() and value.lower() != "none")
     except ValueError as error:
@@ -107,12 +109,12 @@ def chips(images: tuple[str, ...], labels: str, out: Path, size: int, **options:
 @click.option("--chip-size", type=int, help="Side of what the network is shown. Default: the exported size.")
 @click.option("--val-split", default=0.2, show_default=True, help="Share of the chips to validate on.")
 @click.option("--no-unet", is_flag=True, help="pspnet: enlarge the result eightfold, without the U-Net decoder.")
-@click.option("--pyramid-sizes", default="1,2,3,6", show_default=True, callback=_numbers, help="pspnet: bins, or none.")
+@click.option("--pyramid-sizes", callback=_numbers, help="pspnet: bins, or none. Default: 1,2,3,6.")
 @click.option("--pointrend", is_flag=True, help="Decide the least certain points anew, for sharper outlines.")
 @click.option("--aux-loss/--no-aux-loss", default=None,
               help="An auxiliary loss on the encoder. Default: with the plain decoder only.")  # fmt: skip
-@click.option("--aux", type=click.Choice(["pixel", "presence"]), default="pixel", show_default=True,
-              help="What it learns: each pixel's class, or which classes a chip holds.")  # fmt: skip
+@click.option("--aux", type=click.Choice(["pixel", "presence"]),
+              help="What it learns: each pixel's class (default), or which classes a chip holds.")  # fmt: skip
 @click.option("--weights", default="auto", show_default=True,
               help="Encoder weights: imagenet, none, auto (imagenet if it can be had) or a local file.")  # fmt: skip
 @click.option("--pretrained", type=click.Path(path_type=Path), help="A weight file or saved model to start from.")
@@ -138,7 +140,7 @@ def chips(images: tuple[str, ...], labels: str, out: Path, size: int, **options:
 @click.option("--workers", type=int, help="Processes that read chips. Default: as the machine has cores.")
 @click.option("--cache", type=click.Path(path_type=Path), help="A folder for decoded chips, for sets read many times.")
 @click.option("--run", type=click.Path(path_type=Path),
-              help="A folder for checkpoints and logs. Default: OUT.run, removed when the model is saved.")  # fmt: skip
+              help="A folder for checkpoints and logs. Default: OUT.run, of which logs alone stay.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with a run that was broken off.")
 @click.option("--tensorboard", is_flag=True, help="Write a log for TensorBoard into the run's folder.")
 @click.option("--seed", default=42, show_default=True)
@@ -150,6 +152,7 @@ def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
     from geopsp.package import MANIFEST
     from geopsp.progress import leads
     from geopsp.report import describe_scores
+    from geopsp.training import RUN
 
     check_output(out, overwrite=o["overwrite"], folder=True, mark=MANIFEST)
     model = _classifier(chips, o)
@@ -158,6 +161,8 @@ def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
     if leads():
         click.echo(repr(model))
     folder = o["run"] or out.with_name(f"{out.name}.run")
+    if o["overwrite"] and not o["run"] and not o["resume"] and (folder / RUN).exists() and leads():
+        shutil.rmtree(folder)
     model.fit(
         o["epochs"],
         o["lr"],
@@ -170,8 +175,17 @@ def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
     saved = model.save(out, overwrite=o["overwrite"])
     click.echo(describe_scores(model.evaluate()))
     click.echo(f"Saved to {saved}")
-    if not o["run"] and not o["tensorboard"]:
+    if not o["run"]:
+        _clear(folder, keep=o["tensorboard"])
+
+
+def _clear(folder: Path, *, keep: bool) -> None:
+    """Of a run that is over, only its logs stay, if at all."""
+    if not keep:
         shutil.rmtree(folder)
+        return
+    for path in (*folder.glob("*.ckpt"), *folder.glob("run.json")):
+        path.unlink()
 
 
 def _classifier(chips: tuple[str, ...], o: dict[str, Any]) -> Any:
@@ -187,7 +201,6 @@ def _classifier(chips: tuple[str, ...], o: dict[str, Any]) -> Any:
     )
     same = (
         "pointrend",
-        "aux",
         "encoder_depth",
         "class_balancing",
         "focal_loss",
@@ -198,15 +211,16 @@ def _classifier(chips: tuple[str, ...], o: dict[str, Any]) -> Any:
     )
     options = {name: o[name] for name in same}
     options |= {f"{name}_fraction": o[name] for name in ("lovasz", "tversky")} | {"dice_loss_fraction": o["dice"]}
-    options |= {"encoder_weights": None if o["weights"].lower() == "none" else o["weights"]}
-    options |= {"ignore_classes": o["ignore_classes"] or (), "pretrained_path": o["pretrained"]}
-    options |= {"output_stride": o["output_stride"]} if o["output_stride"] else {}
-    if o["network"] == "pspnet":
-        shape = {"use_unet": not o["no_unet"], "pyramid_sizes": o["pyramid_sizes"]}
-        return PSPNetClassifier(data, o["backbone"], **shape, unet_aux_loss=bool(o["aux_loss"]), **options)
-    kind = {"fcn": FCNClassifier, "unet": UnetClassifier, "deeplab": DeepLab}[o["network"]]
-    options |= {} if o["aux_loss"] is None else {"aux_loss": o["aux_loss"]}
-    return kind(data, o["backbone"], **options)
+    weights = {"none": None}.get(o["weights"].lower(), o["weights"])
+    options |= {"ignore_classes": o["ignore_classes"], "pretrained_path": o["pretrained"]}
+    options |= {} if o["pretrained"] and weights == "auto" else {"encoder_weights": weights}
+    options |= {name: o[name] for name in ("output_stride", "aux", "aux_loss") if o[name] is not None}
+    shape = {} if o["pyramid_sizes"] is None else {"pyramid_sizes": o["pyramid_sizes"]}
+    shape |= {"use_unet": False} if o["no_unet"] else {}
+    if shape and o["network"] != "pspnet":
+        raise OptionError(f"--pyramid-sizes and --no-unet are pspnet's; the network is {o['network']}. Leave them out.")
+    kinds = {"pspnet": PSPNetClassifier, "fcn": FCNClassifier, "unet": UnetClassifier, "deeplab": DeepLab}
+    return kinds[o["network"]](data, o["backbone"], **shape, **options)
 
 
 @main.command()

@@ -158,7 +158,7 @@ def prepare_data(
     """
     check_feed(batch_size=batch_size, workers=workers, seed=seed)
     chips = ChipSet.open(path)
-    size = chip_size or chips.tile_size
+    size = chips.tile_size if chip_size is None else chip_size
     if not MIN_TILE <= size <= chips.tile_size:
         raise OptionError(f"chip_size is {size}; needed {MIN_TILE} to {chips.tile_size}, the exported size.")
     split = split_chips(chips, share=val_split_pct, seed=seed)

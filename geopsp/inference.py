@@ -25,7 +25,7 @@ from geopsp.errors import OptionError
 from geopsp.grid import Window
 from geopsp.legend import IGNORE
 from geopsp.losses import silence
-from geopsp.models.build import check_tile, device_words, pick_device
+from geopsp.models.build import autocast, check_tile, device_words, pick_device
 from geopsp.outputs import check_output
 from geopsp.package import TrainedModel
 from geopsp.progress import Progress, say
@@ -144,7 +144,7 @@ def network_predict(model: TrainedModel, device: torch.device) -> Predict:
 
     def predict(image: Tensor, valid: Tensor) -> Tensor:
         try:
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with autocast(device):
                 logits: Tensor = network(image.contiguous(memory_format=torch.channels_last), valid)
         except torch.OutOfMemoryError as error:
             raise OptionError(

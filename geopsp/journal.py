@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 from torch import Tensor
 
 from geopsp.package import HISTORY, write_history
@@ -90,6 +90,13 @@ class Journal(Callback):
         """Of a whole epoch: the last one's, else what this one's pace promises."""
         own = self.rows[self.before :]
         return own[-1]["seconds"] if own else self.trained / done * total
+
+
+class Patience(EarlyStopping):
+    """Ends a run that gets no better; one that had ended so and is resumed stays ended."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
 class MovingAverage(WeightAveraging):

@@ -32,8 +32,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
     would see in batches as many times as large.
     """
 
-    def __init__(self, count: int, *, seed: int, weights: Tensor | None = None, rank: int = 0, world: int = 1) -> None:
-        self.count, self.seed, self.rank, self.world = count, seed, rank, world
+    def __init__(
+        self, count: int, *, seed: int, weights: Tensor | None = None, rank: int = 0, world: int = 1, unit: int = 1
+    ) -> None:
+        """`unit`: the share is a multiple of it, if it reaches it at all."""
+        self.count, self.seed, self.rank, self.world, self.unit = count, seed, rank, world, unit
         self.share = None if weights is None else (weights.double() / weights.double().sum()).numpy()
         self.epoch = 0
 
@@ -41,7 +44,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count // self.world
+        share = self.count // self.world
+        return share // self.unit * self.unit or share
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -85,16 +89,17 @@ class Feed:
     def training(self, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> DataLoader[Sample]:
         """Shuffled batches of batch_size * accumulate; as many on each rank, and no position of an epoch on two.
 
-        The last chips of an epoch that do not fill a batch are left out, unless there would be no batch at all.
+        The last chips of an epoch that do not fill `batch_size` are left out, unless there would be no batch at all;
+        the last batch may have fewer times `batch_size` than the others.
 
         Raises:
             OptionError: if there are fewer chips than ranks.
         """
         _check_rank(len(self.train), rank, world)
-        sampler = EpochSampler(len(self.train), seed=self.seed, weights=self.weights, rank=rank, world=world)
-        size = self.batch_size * accumulate
-        options = _options(self.workers, world)
-        return _Batches(self.train, size, sampler=sampler, drop_last=len(sampler) >= size, **options)
+        sampler = EpochSampler(
+            len(self.train), seed=self.seed, weights=self.weights, rank=rank, world=world, unit=self.batch_size
+        )
+        return _Batches(self.train, self.batch_size * accumulate, sampler=sampler, **_options(self.workers, world))
 
     def validation(self, *, rank: int = 0, world: int = 1) -> DataLoader[Sample]:
         """Every item exactly once over all ranks, in order; as many batches on each rank.
@@ -143,9 +148,9 @@ def _workers(world: int) -> int:
 
 def check_feed(*, batch_size: int | None, workers: int | None, seed: int) -> None:
     """Raises OptionError if one is out of range; None is within."""
-    if batch_size is not None and batch_size < 1:
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
         raise OptionError(f"batch_size is {batch_size}; needed at least 1, or None for the largest that fits.")
-    if workers is not None and workers < 0:
+    if workers is not None and not (isinstance(workers, int) and workers >= 0):
         raise OptionError(f"workers is {workers}; needed 0 (read in this process) or more, or None to let us choose.")
     if seed < 0:
         raise OptionError(f"seed is {seed}; needed 0 or more.")

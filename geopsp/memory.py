@@ -6,7 +6,9 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from geopsp.models.build import autocast
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
+from geopsp.scoring import memory_errors
 
 LARGEST = 64
 STEPS = 10
@@ -22,19 +24,24 @@ WEIGHT_COPIES = 4
 def batch_that_fits(network: SegmentationNetwork, *, bands: int, size: int, chips: int, device: torch.device) -> int:
     """The largest power of two, at most 64, with which a training step fits and an epoch of `chips` has ten steps."""
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    one, two = (step_bytes(network, torch.zeros(n, bands, size, size), device) for n in (1, 2))
     room = SHARE * _free(device) - WEIGHT_COPIES * weights
-    each = step_bytes(network, torch.zeros(1, bands, size, size), device)
-    most = min(LARGEST, room / each, max(chips // STEPS, 1))
-    return 1 << max(int(most).bit_length() - 1, 0)
+    most = max(1, int(min(LARGEST, room / max(two - one, 1), chips // STEPS)))
+    return 1 << (most.bit_length() - 1)
 
 
 def step_bytes(network: SegmentationNetwork, image: Tensor, device: torch.device) -> int:
-    """Bytes of memory that the activations of a training step take for these images, (n, bands, h, w)."""
+    """Bytes of memory that a training step takes for these images, (n, bands, h, w).
+
+    Raises:
+        TrainingError: if they do not fit.
+    """
     state = {name: value.clone() for name, value in network.state_dict().items()}
     training = network.training
     network.to(device).train()
     try:
-        found = _on_gpu(network, image.to(device)) if device.type == "cuda" else _saved(network, image.to(device))
+        with memory_errors():
+            found = _on_gpu(network, image.to(device)) if device.type == "cuda" else _saved(network, image.to(device))
     finally:
         network.zero_grad()
         network.cpu().train(training).load_state_dict(state)
@@ -45,7 +52,7 @@ def _on_gpu(network: SegmentationNetwork, image: Tensor) -> int:
     """The peak of a whole step, workspaces and all."""
     torch.cuda.reset_peak_memory_stats(image.device)
     before = torch.cuda.memory_allocated(image.device)
-    with torch.autocast("cuda", torch.bfloat16):
+    with autocast(image.device):
         _total(network(image)).backward()  # type: ignore[no-untyped-call]
     return int(torch.cuda.max_memory_allocated(image.device)) - before
 

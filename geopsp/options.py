@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,7 +22,8 @@ class Options(TypedDict, total=False):
     """True decides the least certain points anew, for sharper outlines; works with every decoder. Default: False."""
 
     aux: str
-    """What the auxiliary head learns: "pixel", each pixel's class, or "presence", which classes a chip holds."""
+    """What the auxiliary head learns, where there is one: "pixel" (default), each pixel's class, or "presence", which
+    classes a chip holds."""
 
     output_stride: int
     """How much smaller the encoder's last map is than the image: 8, 16 or 32."""
@@ -100,7 +102,7 @@ def losses_of(options: Mapping[str, Any], legend: Legend) -> LossSpec:
         OptionError: if one is out of range, or a class to ignore is not there or the last.
     """
     chosen = {name: options[name] for name in LOSSES if name in options}
-    ignored = chosen.pop("ignore_classes", ())
+    ignored = chosen.pop("ignore_classes", None) or ()
     ignored = (ignored,) if isinstance(ignored, str) else tuple(ignored)
     unknown = [name for name in ignored if name not in legend.names]
     if unknown or len(set(ignored)) > len(legend) - 2:
@@ -112,12 +114,14 @@ def losses_of(options: Mapping[str, Any], legend: Legend) -> LossSpec:
 
 
 def rates(lr: Rate) -> tuple[float, float]:
-    """The lowest and the highest rate.
+    """The lowest and the highest rate; slice(high) alone gives the first layers a tenth, as fastai does.
 
     Raises:
         OptionError: if it is none.
     """
     pair = (lr.start, lr.stop) if isinstance(lr, slice) else lr if isinstance(lr, tuple | list) else (lr, lr)
-    if len(pair) != 2 or not all(isinstance(rate, int | float) for rate in pair):
+    if isinstance(lr, slice) and lr.start is None and isinstance(lr.stop, Real):
+        pair = (float(lr.stop) / 10, lr.stop)
+    if len(pair) != 2 or not all(isinstance(rate, Real) and not isinstance(rate, bool) for rate in pair):
         raise OptionError(f"lr is {lr!r}; needed one learning rate, or two as slice(low, high) or (low, high).")
     return float(pair[0]), float(pair[1])

@@ -20,8 +20,9 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from geopsp.chipset import ChipSet
 from geopsp.dataset import Normalization
-from geopsp.errors import GeopspError, InputNotFoundError, PackageError
+from geopsp.errors import BandError, ChipError, GeopspError, InputNotFoundError, PackageError
 from geopsp.legend import Legend
 from geopsp.losses import LossSpec
 from geopsp.models.build import ModelSpec, build
@@ -74,13 +75,29 @@ class TrainedModel:
         """The network's parts, in words."""
         spec = self.spec
         depth = f", {spec.encoder_depth} stages" if spec.encoder_depth < 5 else ""
-        parts = [f"{spec.backbone} at output stride {spec.stride}{depth}"]
+        parts = [f"{spec.backbone} at output stride {spec.output_stride}{depth}"]
         parts += [f"pyramid {spec.pyramid_sizes}"] if spec.pyramid_sizes else []
         parts += [f"rates {spec.atrous_rates}"] if spec.atrous_rates else []
         parts += [{"plain": "plain decoder", "unet": "U-Net decoder", "deeplab": "one skip"}[spec.decoder]]
         parts += ["PointRend"] if spec.pointrend else []
         parts += [f"auxiliary loss by {spec.aux}"] if spec.aux != "none" else []
         return ", ".join(parts)
+
+    def takes(self, chips: ChipSet) -> ChipSet:
+        """The chips in the model's own classes, if they have its bands.
+
+        Raises:
+            BandError, ChipError: if they have other bands, classes that the model does not know, or are too small.
+        """
+        ours, theirs = ([band.lower() for band in bands] for bands in (self.bands, chips.bands))
+        if ours != theirs:
+            raise BandError(
+                f"The chips have the bands {', '.join(chips.bands)}; the model needs {', '.join(self.bands)}. "
+                "Export them with those bands (bands=, --bands)."
+            )
+        if chips.tile_size < self.tile_size:
+            raise ChipError(f"The chips are {chips.tile_size} pixels wide; the model needs {self.tile_size} or more.")
+        return chips.under(self.legend)
 
     @property
     def normalization(self) -> Normalization:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from geopsp.errors import OptionError
-from geopsp.models.build import device_words, pick_device
+from geopsp.models.build import device_words, has_bfloat16, pick_device
 from geopsp.models.network import SegmentationNetwork
 
 
@@ -66,9 +67,16 @@ def make_trainer(place: Place, folder: Path, **options: Any) -> L.Trainer:
     """
     where = pick_device(place.device)
     gpu = where.type == "cuda"
+    if place.world > 1 and interactive():
+        raise OptionError(
+            "Training on several devices needs a script or the shell (geopsp train --devices), not a notebook."
+        )
+    if place.world > 1 and where.index is not None:
+        raise OptionError(
+            f"device is {place.device!r} and devices is {place.devices}; name the kind alone, e.g. 'cuda'."
+        )
     if gpu and place.devices > torch.cuda.device_count():
         raise OptionError(f"devices is {place.devices}; there are {torch.cuda.device_count()} GPUs.")
-    half = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return L.Trainer(
         accelerator="gpu" if gpu else where.type,
         devices=[where.index or 0] if gpu and place.world == 1 else place.devices,
@@ -76,7 +84,7 @@ def make_trainer(place: Place, folder: Path, **options: Any) -> L.Trainer:
         strategy=_strategy(place),
         sync_batchnorm=gpu and place.world > 1,
         use_distributed_sampler=False,
-        precision="bf16-mixed" if half else "32-true",
+        precision="bf16-mixed" if has_bfloat16(where) else "32-true",
         default_root_dir=folder,
         logger=_loggers(place),
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in options["callbacks"]),
@@ -89,14 +97,12 @@ def make_trainer(place: Place, folder: Path, **options: Any) -> L.Trainer:
 
 def _strategy(place: Place) -> DDPStrategy | str:
     """Gradients are summed over devices; running statistics are shared before each validation."""
-    return "auto" if place.world == 1 else DDPStrategy(broadcast_buffers=False, start_method=_start_method())
+    return "auto" if place.world == 1 else DDPStrategy(broadcast_buffers=False)
 
 
-def _start_method() -> Any:
-    """Notebooks have no script to start again."""
-    from lightning.fabric.utilities.imports import _IS_INTERACTIVE
-
-    return "fork" if _IS_INTERACTIVE else "popen"
+def interactive() -> bool:
+    """True in a notebook: there is no script that other processes could start, and a fork cannot use the GPU."""
+    return hasattr(sys, "ps1") or "ipykernel" in sys.modules
 
 
 def _loggers(place: Place) -> list[Logger]:

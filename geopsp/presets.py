@@ -8,6 +8,7 @@ from typing import Unpack
 
 from geopsp.classifier import PixelClassifier
 from geopsp.data import TrainingData
+from geopsp.errors import OptionError
 from geopsp.models.build import ATROUS_RATES, PYRAMID_SIZES, ModelSpec
 from geopsp.options import Options
 
@@ -28,6 +29,8 @@ class PSPNetClassifier(PixelClassifier):
         pyramid_sizes: Sequence[int] = PYRAMID_SIZES,
         pretrained_path: str | Path | None = None,
         unet_aux_loss: bool = False,
+        *,
+        aux_loss: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
         """A network that fits the data, ready to train.
@@ -38,7 +41,8 @@ class PSPNetClassifier(PixelClassifier):
             use_unet: True refines the result through the encoder's finer maps; False enlarges it eightfold.
             pyramid_sizes: Bins along either side of each pooling; (): no pyramid.
             pretrained_path: A local weight file, or the folder of a saved model, to start from.
-            unet_aux_loss: True adds the auxiliary loss where `use_unet` is True; without U-Net it is always there.
+            unet_aux_loss: True adds the auxiliary loss where `use_unet` is True; without U-Net it is there anyway.
+            aux_loss: True or False overrules this, e.g. to see what the auxiliary loss is worth.
             options: See `geopsp.options.Options`.
 
         Raises:
@@ -51,7 +55,7 @@ class PSPNetClassifier(PixelClassifier):
             options,
             pyramid_sizes=tuple(pyramid_sizes),
             decoder="unet" if use_unet else "plain",
-            has_aux=unet_aux_loss or not use_unet,
+            has_aux=(unet_aux_loss or not use_unet) if aux_loss is None else aux_loss,
         )
         super().__init__(data, spec, pretrained_path=pretrained_path, **options)
 
@@ -115,7 +119,7 @@ class DeepLab(PixelClassifier):
             options,
             stride=16,
             pyramid_sizes=(),
-            atrous_rates=ATROUS_RATES.get(options.get("output_stride", 16), ()),
+            atrous=True,
             decoder="deeplab",
             has_aux=aux_loss,
         )
@@ -131,17 +135,24 @@ def _spec(
     decoder: str,
     has_aux: bool,
     stride: int = 8,
-    atrous_rates: tuple[int, ...] = (),
+    atrous: bool = False,
 ) -> ModelSpec:
+    if "aux" in options and not has_aux:
+        raise OptionError(
+            f"aux is {options['aux']!r}, but this network has no auxiliary loss. Ask for it (unet_aux_loss=True or "
+            "aux_loss=True, --aux-loss)."
+        )
+    depth = options.get("encoder_depth", 5)
+    chosen = options.get("output_stride", min(stride, 2**depth))
     return ModelSpec(
         backbone or BACKBONE,
         len(data.chips.bands),
         data.c,
         pyramid_sizes=pyramid_sizes,
-        atrous_rates=atrous_rates,
+        atrous_rates=ATROUS_RATES.get(chosen, ()) if atrous else (),
         decoder=decoder,
         pointrend=options.get("pointrend", False),
         aux=options.get("aux", "pixel") if has_aux else "none",
-        output_stride=options.get("output_stride", stride),
-        encoder_depth=options.get("encoder_depth", 5),
+        output_stride=chosen,
+        encoder_depth=depth,
     )

@@ -11,20 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geopsp.errors import OptionError
 from geopsp.legend import Legend
 from geopsp.loading import Feed
 from geopsp.losses import LossSpec
-from geopsp.models.build import device_words, pick_device
+from geopsp.models.build import autocast, device_words, pick_device
 from geopsp.models.network import SegmentationNetwork
 from geopsp.progress import say, shown
-from geopsp.scoring import memory_errors, to_device
-from geopsp.step import batch_of, step_loss
+from geopsp.scoring import to_device
+from geopsp.step import Gradients, batch_of, rest_if_frozen
 from geopsp.task import CLIP, WEIGHT_DECAY
 
 LOWEST, HIGHEST = 1e-6, 1.0
 DEFAULT_RATE = 1e-3
 """Taken when the test finds no slope."""
 
+FEWEST = 8
 SMOOTH = 0.9
 SKIP = 10
 DIVERGED = 4.0
@@ -45,26 +47,32 @@ def find_rate(
 
     The rate rises from batch to batch; where the loss falls fastest is a good one.
 
+    Raises:
+        OptionError: if there are too few steps.
+        TrainingError: if memory does not hold a single chip.
+
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), section 3.3.
     """
+    if steps < FEWEST:
+        raise OptionError(f"steps is {steps}; needed at least {FEWEST}.")
     where = pick_device(device)
     say(f"Looking for a learning rate in {steps} steps on {device_words(where)}")
+    weight = None if weight is None else weight.to(where)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     torch.manual_seed(feed.seed)
     network.to(where).train()
-    trained = [p for p in network.parameters() if p.requires_grad]
+    rest_if_frozen(network.encoder)
+    trained, gradients = [p for p in network.parameters() if p.requires_grad], Gradients(losses, feed.batch_size)
     optimizer = torch.optim.AdamW(trained, lr=LOWEST, weight_decay=WEIGHT_DECAY)
     rates, smoothed, mean = np.geomspace(LOWEST, HIGHEST, steps).tolist(), list[float](), 0.0
     batches = chain.from_iterable(repeat(feed.training()))
     try:
-        with memory_errors(), shown("Learning rates") as progress:
+        with shown("Learning rates") as progress:
             for n, (rate, sample) in enumerate(zip(rates, batches, strict=False), 1):
                 optimizer.param_groups[0]["lr"] = rate
                 batch = batch_of(to_device(sample, where), legend, losses)
-                with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
-                    loss = step_loss(network, batch, losses, None if weight is None else weight.to(where))
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                with autocast(where):
+                    loss = gradients(network, batch, weight)
                 nn.utils.clip_grad_norm_(trained, CLIP)
                 optimizer.step()
                 mean = SMOOTH * mean + (1 - SMOOTH) * loss.item()

@@ -14,7 +14,7 @@ from geopsp.errors import TrainingError
 from geopsp.legend import IGNORE, Legend
 from geopsp.losses import ignore, silence
 from geopsp.metrics import Confusion, boundary_counts, boundary_width
-from geopsp.models.build import pick_device
+from geopsp.models.build import autocast, pick_device
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:
@@ -48,7 +48,7 @@ def evaluate(
         for batch in loader:
             image, valid, label, _ = to_device(batch, where)
             label = ignore(label, ignored)
-            with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
+            with autocast(where):
                 logits = silence(network(image, valid), ignored)
             tally += count_pairs(label, logits, size)
             edges += boundary_counts(label, logits.max(dim=1).indices, size, boundary_width(image.shape[-1]))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
 
 import lightning as L
@@ -21,9 +20,8 @@ from geopsp.legend import IGNORE, Legend
 from geopsp.losses import LossSpec, ignore, silence
 from geopsp.metrics import Confusion
 from geopsp.models.network import SegmentationNetwork
-from geopsp.progress import say
 from geopsp.scoring import count_pairs
-from geopsp.step import Batch, batch_of, step_loss
+from geopsp.step import Gradients, batch_of, rest_if_frozen
 
 MONITORS = {"valid_loss": "min", "accuracy": "max", "valid_miou": "max", "dice": "max"}
 WEIGHT_DECAY = 1e-2
@@ -66,12 +64,12 @@ class FitSpec:
     """True compiles the network before training."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("accumulate", 1)):
-            if getattr(self, name) < least:
-                raise OptionError(f"{name} is {getattr(self, name)}; needed at least {least}.")
+        for name in ("epochs", "accumulate"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; needed a whole number of at least 1.")
         if not all(0 < rate < math.inf for rate in self.lr):
             raise OptionError(f"lr is {self.lr[1]:g}; needed a positive learning rate, e.g. 0.001.")
-        if not self.clip > 0:
+        if not isinstance(self.clip, float | int) or not self.clip > 0:
             raise OptionError(f"clip is {self.clip}; needed a positive norm, e.g. 1; inf for no clipping.")
         if not 0 <= self.ema < 1:
             raise OptionError(f"ema is {self.ema}; needed a decay from 0 (none) to below 1, e.g. 0.999.")
@@ -92,14 +90,16 @@ class SegmentationTask(L.LightningModule):
         losses: LossSpec,
         weight: Tensor | None,
         fit: FitSpec,
+        *,
+        batch_size: int,
         name_of: Callable[[int], str] = str,
     ) -> None:
-        """`weight`: (classes,) of the loss; `name_of`: what a chip's row is called."""
+        """`weight`: (classes,) of the loss; `batch_size`: chips at a time; `name_of`: what a chip's row is called."""
         super().__init__()
         self.automatic_optimization = False
         self.network, self.legend, self.losses, self.fit_spec, self.name_of = network, legend, losses, fit, name_of
         self.lr = fit.lr[1]
-        self.parts = fit.accumulate
+        self.gradients = Gradients(losses, batch_size)
         self.ignored = losses.ignored(legend)
         self.register_buffer("weight", weight, persistent=False)
         self.weight: Tensor | None
@@ -108,8 +108,7 @@ class SegmentationTask(L.LightningModule):
     def train(self, mode: bool = True) -> SegmentationTask:
         """A frozen encoder stays as it is: its running statistics too."""
         super().train(mode)
-        if is_frozen(self.network.encoder):
-            self.network.encoder.eval()
+        rest_if_frozen(self.network.encoder)
         return self
 
     def on_train_epoch_start(self) -> None:
@@ -119,7 +118,15 @@ class SegmentationTask(L.LightningModule):
         self.images = 0
 
     def training_step(self, batch: Sample, step: int) -> None:
-        loss = self._gradients(batch_of(batch, self.legend, self.losses))
+        strategy = self.trainer.strategy
+        loss = self.gradients(
+            self.network,
+            batch_of(batch, self.legend, self.losses),
+            self.weight,
+            backward=self.manual_backward,
+            unsynced=getattr(strategy, "block_backward_sync", nullcontext),
+            alone=self.trainer.world_size == 1,
+        )
         optimizer = self.optimizers()
         trained = [p for group in optimizer.param_groups for p in group["params"]]  # type: ignore[union-attr]
         norm = nn.utils.clip_grad_norm_(trained, self.fit_spec.clip)
@@ -130,51 +137,18 @@ class SegmentationTask(L.LightningModule):
         self.images += len(batch.image)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.image), sync_dist=True)
 
-    def _gradients(self, batch: Batch) -> Tensor:
-        """The mean loss, with its gradients in the network; memory that runs out halves what is taken at a time."""
-        while True:
-            try:
-                return self._sum_parts(batch)
-            except torch.OutOfMemoryError as error:
-                size = -(-len(batch.image) // self.parts)
-                if size < 2 or self.trainer.world_size > 1:
-                    raise TrainingError(
-                        f"The GPU's memory is too small for {size} chips at a time. Lower batch_size (--batch-size) "
-                        "or chip_size, or take a smaller backbone."
-                    ) from error
-            self.parts = min(2 * self.parts, len(batch.image))
-            torch.cuda.empty_cache()
-            size = -(-len(batch.image) // self.parts)
-            say(
-                f"Memory ran out: batches of {len(batch.image)} are now taken {size} at a time, with the gradients "
-                "added up; the steps stay the same."
-            )
-
-    def _sum_parts(self, batch: Batch) -> Tensor:
-        optimizer = self.optimizers()
-        optimizer.zero_grad()  # type: ignore[union-attr]
-        count = len(batch.image)
-        total = torch.zeros((), device=batch.image.device)
-        bounds = [count * i // self.parts for i in range(self.parts + 1)]
-        spans = [slice(first, last) for first, last in pairwise(bounds) if last > first]
-        block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
-        for span in spans:
-            with nullcontext() if span is spans[-1] else block():
-                loss = step_loss(self.network, batch.part(span), self.losses, self.weight)
-                loss = loss * ((span.stop - span.start) / count)
-                self.manual_backward(loss)
-            total += loss.detach()
-        return total
-
     def _require_finite(self, loss: Tensor, norm: Tensor, batch: Sample) -> None:
-        if torch.isfinite(loss) and torch.isfinite(norm):
+        if torch.isfinite(loss + norm):
             return
         chips = [self.name_of(row) for row in batch.row.tolist()]
         more = f" and {len(chips) - NAMED} more" if len(chips) > NAMED else ""
+        where = f"on the chips {', '.join(chips[:NAMED])}{more}"
         what, value = ("loss", loss) if not torch.isfinite(loss) else ("gradient", norm)
+        if what == "gradient" and self.trainer.world_size > 1:
+            where = "on this device or another, see there"  # gradients are the sum over devices, losses are not
         raise TrainingError(
-            f"The {what} became {value.item()} at step {self.global_step} with learning rate {self.lr:g}, on the chips "
-            f"{', '.join(chips[:NAMED])}{more}. Lower the rate (lr=, --lr), or look for extreme pixel values in them."
+            f"The {what} became {value.item()} at step {self.global_step} with learning rate {self.lr:g}, {where}. "
+            "Lower the rate (lr=, --lr), or look for extreme pixel values in them."
         )
 
     def on_validation_epoch_start(self) -> None:
@@ -185,17 +159,18 @@ class SegmentationTask(L.LightningModule):
                     buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
         size = len(self.legend)
         self.tally = torch.zeros(size, size, dtype=torch.int64, device=self.device)
-        self.valid_sum = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.valid_sum = torch.zeros(2, dtype=torch.float64)  # not on the device: Apple's has no float64
 
     def validation_step(self, batch: Sample, step: int) -> None:
         logits = silence(self.network(batch.image, batch.valid), self.ignored)
         labels = ignore(batch.label, self.ignored)
-        self.valid_sum[0] += F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
-        self.valid_sum[1] += (labels != IGNORE).sum()
+        loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
+        self.valid_sum += torch.stack([loss, (labels != IGNORE).sum()]).cpu()
         self.tally += count_pairs(labels, logits, len(self.legend))
 
     def on_validation_epoch_end(self) -> None:
-        total = self.trainer.strategy.reduce(self.valid_sum, reduce_op="sum")
+        share = self.valid_sum.to(self.device, torch.float32)
+        total = self.trainer.strategy.reduce(share, reduce_op="sum")
         tally = self.trainer.strategy.reduce(self.tally, reduce_op="sum")
         scores = Confusion(self.legend, tally.cpu().numpy())
         loss = float(total[0] / total[1].clamp_min(1))
@@ -239,11 +214,6 @@ def _stages(encoder: nn.Module) -> list[list[nn.Parameter]]:
     while len(children := [child for child in inner.children() if any(True for _ in child.parameters())]) == 1:
         inner = children[0]
     return [list(child.parameters()) for child in children]
-
-
-def is_frozen(module: nn.Module) -> bool:
-    """True if nothing in it trains."""
-    return not any(p.requires_grad for p in module.parameters())
 
 
 def _listed(found: Any) -> Sequence[Any]:

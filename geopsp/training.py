@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,13 +12,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geopsp.dataset import Sample
 from geopsp.errors import OptionError
-from geopsp.journal import Journal, MovingAverage
+from geopsp.journal import Journal, MovingAverage, Patience
 from geopsp.legend import Legend
 from geopsp.loading import Feed
 from geopsp.losses import LossSpec
@@ -72,7 +74,9 @@ def fit(
         folder = place.folder or scratch
         checkpoint = _open_run(place, _identity(network, feed, losses, spec, place))
         names = feed.train.chips.index["image"].tolist()
-        task = SegmentationTask(network, legend, losses, weight, spec, lambda row: str(names[row]))
+        task = SegmentationTask(
+            network, legend, losses, weight, spec, batch_size=feed.batch_size, name_of=lambda row: str(names[row])
+        )
         best = ModelCheckpoint(
             folder, BEST, monitor=spec.monitor, mode=MONITORS[spec.monitor], save_weights_only=True,
             enable_version_counter=False,
@@ -84,6 +88,7 @@ def fit(
         try:
             with memory_errors(), interruptible():
                 trainer.fit(task, datamodule=Loaders(feed, spec.accumulate), ckpt_path=checkpoint, weights_only=True)
+            trainer.strategy.barrier()  # all read the best weights before the first process clears up
         finally:  # also of a run that broke off, what is best so far is kept
             path = Path(best.best_model_path)
             if spec.checkpoint and path.is_file():
@@ -96,7 +101,7 @@ def _callbacks(spec: FitSpec, place: Place, history: list[dict[str, float]], bes
     if spec.ema:
         callbacks.append(MovingAverage(spec.ema))
     if spec.early_stopping:
-        callbacks.append(EarlyStopping(spec.monitor, mode=MONITORS[spec.monitor], patience=PATIENCE))
+        callbacks.append(Patience(spec.monitor, mode=MONITORS[spec.monitor], patience=PATIENCE))
     if spec.checkpoint:
         callbacks.append(best)
     if place.folder:
@@ -109,14 +114,16 @@ def _callbacks(spec: FitSpec, place: Place, history: list[dict[str, float]], bes
 def _identity(
     network: SegmentationNetwork, feed: Feed, losses: LossSpec, spec: FitSpec, place: Place
 ) -> dict[str, Any]:
-    """All on which a run's curve depends, so that only the same run is resumed."""
+    """What the run's curve depends on, but for the weights that it starts from, so that only the same is resumed."""
+    rows = feed.train.chips.index["image"].iloc[feed.train.rows]
     return {
         "fit": spec.to_json(),
         "losses": losses.to_json(),
         "batch_size": feed.batch_size,
         "devices": place.world,
-        "seed": feed.seed,
-        "training_chips": len(feed.train),
+        "chips": hashlib.sha256("\n".join(Path(path).name for path in rows).encode()).hexdigest()[:16],
+        "chip_size": feed.train.size,
+        "transform": repr(feed.train.transform),
         "validation_tiles": len(feed.valid),
         "balanced_sampling": feed.weights is not None,
         "trained": sum(p.numel() for p in network.parameters() if p.requires_grad),
@@ -124,17 +131,37 @@ def _identity(
     }
 
 
+def recorded(folder: Path) -> dict[str, Any] | None:
+    """What a run that can be gone on with was told, `FitSpec` under "fit"; None if there is none.
+
+    Raises:
+        OptionError: if the folder is damaged.
+    """
+    note, last = folder / RUN, folder / f"{LAST}.ckpt"
+    if not last.exists():
+        return None
+    try:
+        told: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        told["fit"]["lr"], told["fit"]["seed"]
+        torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise OptionError(
+            f"The run in {folder} is damaged ({type(error).__name__}) and cannot be gone on with. Remove the folder, "
+            "or choose another."
+        ) from error
+    return told
+
+
 def _open_run(place: Place, identity: dict[str, Any]) -> Path | None:
     """The checkpoint to go on from; the folder now tells what is trained in it.
 
     Raises:
-        OptionError: if another run is in the folder, or one that was not to be resumed.
+        OptionError: if another run is in the folder, or one that was not to be resumed, or it is damaged.
     """
     if place.folder is None:
         return None
-    note, last = place.folder / RUN, place.folder / f"{LAST}.ckpt"
-    if place.resume and last.exists() and note.exists():
-        before = json.loads(note.read_text(encoding="utf-8"))
+    last = place.folder / f"{LAST}.ckpt"
+    if place.resume and (before := recorded(place.folder)):
         differ = [name for name in identity if json.loads(json.dumps(identity[name])) != before.get(name)]
         if differ:
             found = "; ".join(f"{name} was {before.get(name)}, is {identity[name]}" for name in differ)
@@ -150,6 +177,6 @@ def _open_run(place: Place, identity: dict[str, Any]) -> Path | None:
     if leads():
         if place.resume:
             say(f"There is nothing to resume in {place.folder}; training starts anew.")
-        with whole(note, overwrite=True) as partial:
+        with whole(place.folder / RUN, overwrite=True) as partial:
             partial.write_text(json.dumps(identity, indent=1), encoding="utf-8")
     return None

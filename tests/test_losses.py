@@ -97,7 +97,9 @@ def test_no_loss_is_forgotten():
     takes = {
         name
         for name, thing in public.items()
-        if inspect.isfunction(thing) and not name.startswith("_") and {"logits", "labels"} <= set(inspect.signature(thing).parameters)
+        if inspect.isfunction(thing)
+        and not name.startswith("_")
+        and {"logits", "labels"} <= set(inspect.signature(thing).parameters)
     }
     assert takes - {"presence"} == {name.split(",")[0] for name in PIXEL_LOSSES}
 

@@ -39,8 +39,9 @@ def test_an_epoch_keeps_its_steps(network, chips, most, monkeypatch):
 
 
 def test_memory_bounds_the_batch(network, monkeypatch):
-    each = step_bytes(network, torch.zeros(1, 3, 64, 64), CPU)
+    one, two = (step_bytes(network, torch.zeros(n, 3, 64, 64), CPU) for n in (1, 2))
+    each = two - one
     weights = WEIGHT_COPIES * sum(p.numel() * 4 for p in network.parameters())
-    for times, expected in ((0.1, 1), (2.5, 2), (9, 8)):
+    for times, expected in ((-3, 1), (0.1, 1), (2.5, 2), (9, 8)):
         monkeypatch.setattr("geopsp.memory._free", lambda device, t=times: (t * each + weights) / 0.8 + 1)
         assert batch_that_fits(network, bands=3, size=64, chips=10_000, device=CPU) == expected

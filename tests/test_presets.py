@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,38 @@ def test_ignored_classes_belong_to_their_model_alone(data):
         one.model.network.decoder.classify.bias[1] = 100.0
     assert one.evaluate().counts[:, 1].sum() == 0, "nor is it ever found"
     assert np.isnan(one.evaluate().iou()[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "error", "says"),
+    [
+        (PSPNetClassifier, {"aux": "presence"}, OptionError, "has no auxiliary loss"),
+        (PSPNetClassifier, {"pretrained_path": "a.pth"}, OptionError, "both given"),
+        (DeepLab, {"encoder_depth": 3, "output_stride": 16}, ModelError, "so few stages reach 8"),
+        (FCNClassifier, {"pointrend": True, "output_stride": 12}, ModelError, "output_stride is 12"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(data, kind, options, error, says):
+    with pytest.raises(error, match=says):
+        kind(data, "resnet18", encoder_weights="b.pth" if "pretrained_path" in options else None, **options)
+
+
+def test_the_auxiliary_loss_can_be_overruled(data):
+    assert PSPNetClassifier(data, **SMALL, use_unet=False, aux_loss=False).model.spec.aux == "none"
+    assert PSPNetClassifier(data, **SMALL, aux_loss=True).model.spec.aux == "pixel"
+
+
+def test_rates_follow_the_stride_of_fewer_stages(data):
+    spec = DeepLab(data, **SMALL, encoder_depth=3).model.spec
+    assert (spec.output_stride, spec.atrous_rates) == (8, (12, 24, 36))
+
+
+def test_a_loaded_model_is_trained_on_at_its_own_size(data, large, tmp_path, capsys):
+    folder = PSPNetClassifier(data, **SMALL, aux_loss=False).save(tmp_path / "model", compute_metrics=False)
+    model = PSPNetClassifier.from_model(folder, replace(large, chips=large.chips))
+    assert model.data.chip_size == 32
+    assert model.model.settings["batch_size"] == 4
+    assert "shown at 32 x 32" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("names", [["c"], ["a", "b"]])

@@ -37,7 +37,9 @@ def test_what_comes_after_a_loss_that_is_not_finite_does_not_count():
 def test_a_rate_is_one_or_two():
     assert rates(0.1) == (0.1, 0.1)
     assert rates(slice(1e-5, 1e-3)) == rates((1e-5, 1e-3)) == (1e-5, 1e-3)
-    for wrong in ("fast", (1, 2, 3), slice(1e-3), None):
+    assert rates(slice(1e-3)) == (1e-4, 1e-3)
+    assert rates(np.float32(0.5)) == (0.5, 0.5)
+    for wrong in ("fast", (1, 2, 3), slice(None), None, True):
         with pytest.raises(OptionError, match="slice"):
             rates(wrong)
 
@@ -46,6 +48,7 @@ def test_a_rate_is_one_or_two():
     "options",
     [
         {"epochs": 0}, {"lr": (0.0, 0.0)}, {"lr": (1e-3, float("nan"))}, {"monitor": "taste"}, {"accumulate": 0},
+        {"epochs": 2.5}, {"clip": None},
         {"clip": 0.0}, {"ema": 1.0},
     ],
 )  # fmt: skip

@@ -71,12 +71,12 @@ def test_the_low_rate_is_the_first_layers(data):
 class Kill(Callback):
     """Breaks training off in an epoch, after some of its steps."""
 
-    def __init__(self, epoch):
-        self.epoch = epoch
+    def __init__(self, epoch, error=None):
+        self.epoch, self.error = epoch, error or RuntimeError("the power went")
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.current_epoch == self.epoch and batch_idx == 2:
-            raise RuntimeError("the power went")
+            raise self.error
 
 
 @pytest.mark.parametrize("options", [{}, {"ema": 0.9, "early_stopping": True}])
@@ -119,14 +119,84 @@ def test_only_the_same_run_is_resumed(data, tmp_path, capsys):
     with pytest.raises(OptionError, match=r"fit was .*0\.001.* is .*0\.002"):
         tiny(data).fit(1, 2e-3, folder=tmp_path, resume=True)
     with pytest.raises(OptionError, match="Pass lr="):
-        tiny(data).fit(1, folder=tmp_path, resume=True)
+        tiny(data).fit(1, devices=2)
+
+
+def test_a_notebook_is_sent_to_the_shell_for_several_devices(data, monkeypatch):
+    monkeypatch.setattr("geopsp.place.interactive", lambda: True)
+    with pytest.raises(OptionError, match="needs a script or the shell"):
+        tiny(data).fit(1, 1e-3, devices=2)
+
+
+def test_a_stopped_run_goes_on_with_the_same_network_and_the_rate_that_was_found(data, tmp_path, monkeypatch):
+    """As in a notebook: the rate was looked for, Ctrl-C, then resume without naming it."""
+    whole = tiny(data)
+    whole.fit(3, folder=tmp_path / "whole")
+    model = tiny(data)
+    with monkeypatch.context() as patch:
+        patch.setattr("geopsp.training._callbacks", with_more([Kill(1, KeyboardInterrupt())]))
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(3, folder=tmp_path / "stopped")
+    assert len(model.history) == 1
+    assert len(model.model.settings["runs"]) == 1
+    model.fit(3, folder=tmp_path / "stopped", resume=True)
+    assert not changed(weights(whole), model)
+    assert model.history["epoch"].tolist() == [1, 2, 3]
+
+
+def test_a_run_that_stopped_early_stays_stopped(data, tmp_path):
+    few = replace(data, train_rows=data.train_rows[:8], valid_rows=data.valid_rows[:2])
+    options = {"one_cycle": False, "early_stopping": True, "monitor": "accuracy", "folder": tmp_path}
+    model = tiny(few)
+    model.fit(30, 1e-12, **options)
+    epochs = len(model.history)
+    assert epochs < 30
+    again = tiny(few)
+    again.fit(30, 1e-12, resume=True, **options)
+    assert len(again.history) == epochs
+
+
+@pytest.mark.parametrize("part", ["run.json", "last.ckpt"])
+def test_a_damaged_run_is_said_to_be_one(data, tmp_path, part):
+    tiny(data).fit(1, 1e-3, folder=tmp_path)
+    content = (tmp_path / part).read_bytes()
+    (tmp_path / part).write_bytes(content[: len(content) // 2])
+    with pytest.raises(OptionError, match=r"is damaged .*Remove the folder"):
+        tiny(data).fit(1, 1e-3, folder=tmp_path, resume=True)
+
+
+def test_parts_of_a_batch_count_by_their_labels(data):
+    """A batch whose chips are labelled unevenly has the loss and gradients of the whole, in however many parts."""
+    from geopsp.losses import LossSpec
+    from geopsp.step import Batch, Gradients
+
+    model = tiny(data)
+    frozen_norms(model)
+    network = model.model.network.train()
+    image, labels = torch.randn(4, 2, 32, 32), torch.randint(0, 3, (4, 32, 32))
+    labels[1], labels[2, :20] = 255, 255
+    batch = Batch(image, torch.ones(4, 1, 32, 32), labels, None, 1.0)
+    found = []
+    for size in (4, 2, 1):
+        loss = Gradients(LossSpec(), size)(network, batch, None)
+        found.append((loss, torch.cat([p.grad.flatten() for p in network.parameters()])))
+    for loss, gradient in found[1:]:
+        torch.testing.assert_close(loss, found[0][0])
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-5)
+
+
+def test_ignored_classes_do_not_sway_the_balance(data):
+    one = tiny(data, class_balancing=True, ignore_classes=["background"])
+    weight, pixels = one._class_weight(), torch.tensor(list(data.num_pixels_per_class.values()), dtype=torch.float)
+    assert weight[0] == 0
+    assert (weight * pixels)[1:].sum() / pixels[1:].sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_accumulation_is_one_step_for_several_batches(data):
     """Without running statistics it would be exactly the larger batch."""
-    model = tiny(replace(data, batch_size=4))
+    model = tiny(replace(data, batch_size=4, train_rows=data.train_rows[:27]))
     model.fit(1, 1e-3, accumulate=4)
-    assert model.history["images"].tolist() == [32]
+    assert model.history["images"].tolist() == [24], "all that fill a batch, not only what fills four"
     assert model.model.settings["runs"][0]["accumulate"] == 4
 
 

@@ -73,8 +73,10 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.bands < 1 or self.classes < 2:
             raise ModelError(f"Found {self.bands} bands and {self.classes} classes; needed at least 1 and 2.")
+        if not isinstance(self.backbone, str):
+            raise ModelError(f"backbone is {self.backbone!r}; needed a name such as 'resnet50'.")
         for name in ("pyramid_sizes", "atrous_rates"):
-            if any(size < 1 for size in getattr(self, name)):
+            if any(not isinstance(size, int) or size < 1 for size in getattr(self, name)):
                 raise ModelError(f"{name} are {getattr(self, name)}; needed whole numbers from 1.")
         if self.pyramid_sizes and self.atrous_rates:
             raise ModelError(
@@ -90,10 +92,11 @@ class ModelSpec:
             if getattr(self, name) not in choices:
                 raise ModelError(f"{name} is {getattr(self, name)!r}; needed one of {', '.join(map(str, choices))}.")
 
-    @property
-    def stride(self) -> int:
-        """Of the encoder's last map."""
-        return min(self.output_stride, 1 << self.encoder_depth)
+        if self.output_stride > 2**self.encoder_depth:
+            raise ModelError(
+                f"output_stride is {self.output_stride} and encoder_depth {self.encoder_depth}; so few stages reach "
+                f"{2**self.encoder_depth} at most. Lower output_stride, or raise encoder_depth."
+            )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -147,7 +150,7 @@ def _decoder(spec: ModelSpec, channels: list[int], width: int) -> tuple[nn.Modul
         return PlainDecoder(width, spec.classes), channels[2]
     skips = [Skip(2, channels[2], DEEPLAB_SKIP, DEEPLAB_WIDTH)]
     if spec.decoder == "unet":
-        skips = _unet_skips(channels, width, spec.stride)
+        skips = _unet_skips(channels, width, spec.output_stride)
     return SkipDecoder(width, skips, dropout=DROPOUT, classes=spec.classes), skips[-1].width
 
 
@@ -191,10 +194,20 @@ def pick_device(name: str | None = None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"The device {name!r} cannot be used ({error}). Use 'cpu' or 'cuda'.") from error
     return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """True if networks run in bfloat16 there: on GPUs that have it in hardware."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """The precision in which networks run on the device."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
 
 
 def device_words(device: torch.device) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.request import getproxies
 
@@ -76,7 +77,7 @@ def build_encoder(name: str, *, bands: int, output_stride: int, depth: int = DEP
     needed = [min(2**level, output_stride) for level in range(1, depth + 1)]
     if found not in (None, needed):
         raise ModelError(f"The maps of {name!r} have the strides {found}; needed {needed}. {_choices()}")
-    if depth < DEPTH:
+    if depth < DEPTH or not name.startswith(("tu-", "resnet")):  # those hold nothing else at full depth
         _drop_unused(encoder, bands)
     return encoder
 
@@ -118,13 +119,15 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names
     Args:
         encoder: As `build_encoder` made it.
         name: Its name.
-        weights: "imagenet", or a local .safetensors or .pth file of the encoder's state.
+        weights: "imagenet" or another name under which smp publishes weights for it; or a local .safetensors or .pth
+            file of the encoder's state.
         band_names: In the order of the input, see `adapt_stem`.
 
     Raises:
         ModelError: if the weights cannot be had or do not fit.
     """
-    state = _hub_state(name) if weights == "imagenet" else _file_state(Path(weights))
+    published = _published(name)
+    state = _hub_state(name, weights) if weights in {"imagenet", *published} else _file_state(Path(weights), published)
     own = encoder.state_dict()
     stem = next(key for key, value in own.items() if value.ndim == 4)
     if stem in state and state[stem].ndim == 4 and state[stem].shape[1] == len(COLORS):
@@ -155,8 +158,13 @@ def adapt_stem(filters: torch.Tensor, band_names: tuple[str, ...]) -> torch.Tens
     return torch.stack(parts, dim=1) * (len(COLORS) / len(band_names))
 
 
-def _file_state(path: Path) -> dict[str, torch.Tensor]:
+def _file_state(path: Path, published: Sequence[str]) -> dict[str, torch.Tensor]:
     """The tensors in a local file; of a whole network's, those of its encoder."""
+    if not path.is_file():
+        raise ModelError(
+            f"No weight file {path}; needed {', '.join(map(repr, published)) or repr('imagenet')}, or a .safetensors "
+            "or .pth file."
+        )
     state = read_weights(path)
     inner = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
     return inner or state
@@ -169,7 +177,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         ModelError: if there are none, or it would run code.
     """
     if not path.is_file():
-        raise ModelError(f"No weight file {path}; needed 'imagenet', or a .safetensors or .pth file.")
+        raise ModelError(f"No weight file {path}; needed a .safetensors or .pth file.")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -185,12 +193,17 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _hub_state(name: str) -> dict[str, torch.Tensor]:
-    """ImageNet weights of an encoder, from the local cache or the hub."""
+def _published(name: str) -> list[str]:
+    """Names of an encoder's weights on the hub."""
+    return [] if name.startswith("tu-") else sorted(smp_encoders[name]["pretrained_settings"])
+
+
+def _hub_state(name: str, weights: str) -> dict[str, torch.Tensor]:
+    """Published weights of an encoder, from the local cache or the hub."""
     try:
         if name.startswith("tu-"):
             return _timm_state(name)
-        settings = smp_encoders[name]["pretrained_settings"].get("imagenet")
+        settings = smp_encoders[name]["pretrained_settings"].get(weights)
         if settings is None:
             raise ModelError(f"There are no ImageNet weights for {name}. Pass encoder_weights=None or a weight file.")
         place = {"repo_id": settings["repo_id"], "revision": settings["revision"], "filename": "model.safetensors"}
@@ -201,7 +214,7 @@ def _hub_state(name: str) -> dict[str, torch.Tensor]:
             path = hf_hub_download(**place)
         return load_file(path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"ImageNet weights for {name} cannot be downloaded ({error}). {OFFLINE}") from error
+        raise ModelError(f"The weights {weights!r} for {name} cannot be downloaded ({error}). {OFFLINE}") from error
 
 
 def _timm_state(name: str) -> dict[str, torch.Tensor]:

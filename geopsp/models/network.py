@@ -51,7 +51,7 @@ class SegmentationNetwork(nn.Module):
         """
         size = image.shape[-2:]
         valid = torch.ones_like(image[:, :1]) if valid is None else valid
-        features = self.encoder(image)  # strides 1, 2, 4, 8, 8, 8
+        features = self.encoder(image)  # strides 1, 2, 4, 8, 8, 8 at output stride 8
         context = self.context(features[-1], _share(valid, features[-1]))  # n c h/8 w/8
         coarse, fine = self.decoder(context, features)  # n classes h/8 w/8, h/4 w/4 or h/2 w/2, by the decoder
         if not self.training:
