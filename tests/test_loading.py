@@ -99,10 +99,11 @@ def test_ranks_share_an_epoch_as_one_would_see_it(count, world, batch, accumulat
     for each in (*many, one):
         each.sampler.set_epoch(epoch)
     shares = [rows(each) for each in many]
-    assert len({len(share) for share in shares}) == 1
     assert all(len(share) == len(each) for share, each in zip(shares, many, strict=True))
-    sizes = {len(part) for share in shares for part in share}
-    assert sizes == {min(batch * accumulate, count // world)}
+    sizes = [len(part) for part in shares[0]]
+    assert all([len(part) for part in share] == sizes for share in shares)
+    assert sum(sizes) == (count // world // batch * batch or count // world), "what fills a batch is used"
+    assert set(sizes[:-1]) <= {batch * accumulate}
     for number, whole in enumerate(rows(one)):
         if len(whole) == batch * accumulate * world:
             assert sorted(i for share in shares for i in share[number]) == sorted(whole)
