@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -21,7 +20,7 @@ from geopsp.loading import Feed, chip_weights, loader
 from geopsp.losses import balance
 from geopsp.memory import batch_that_fits
 from geopsp.metrics import Confusion
-from geopsp.models.build import ModelSpec, build, check_tile, count_parameters, pick_device
+from geopsp.models.build import ModelSpec, build, check_tile, pick_device
 from geopsp.models.encoder import supported_backbones
 from geopsp.models.network import SegmentationNetwork
 from geopsp.options import Options, Rate, check_options, losses_of, rates
@@ -209,7 +208,8 @@ class PixelClassifier:
             compiled: True compiles the network first, which takes minutes and is worth it for long runs on a GPU.
             devices: GPUs (or processes on a CPU) to train on, each with batches of its own.
             nodes: Machines, each of which starts the same script by torchrun or Slurm.
-            folder: Where checkpoints, history.csv and logs go; None: history.csv comes with `save` alone.
+            folder: Where checkpoints, history.csv and logs go; None: history.csv comes with `save` alone, and a log for
+                TensorBoard goes to runs/ and the time.
             resume: True goes on from the folder's last epoch, if a run was broken off there.
             loggers: More of Lightning's loggers.
 
@@ -217,28 +217,34 @@ class PixelClassifier:
             OptionError: if an argument is out of range.
             TrainingError: if the loss is no longer finite or memory runs out.
         """
-        data = self._data()
-        if tensorboard and folder is None:
-            folder = Path("runs") / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
         place = Place(
             self.device, devices, nodes, Path(folder) if folder else None, resume, tensorboard, tuple(loggers)
         )
-        if place.world > 1 and self._measured:
-            raise OptionError("On several devices the batch size is not measured. Pass batch_size=, --batch-size.")
+        spec = FitSpec(epochs, rates(1.0 if lr is None else lr), one_cycle, early_stopping, checkpoint, monitor,
+                       self._data().seed + len(self.model.history), accumulate, clip, ema, compiled)  # fmt: skip
+        self._train(self._settled(spec, place, search=lr is None), place)
+
+    def _settled(self, spec: FitSpec, place: Place, *, search: bool) -> FitSpec:
+        """With the seed of the run that is gone on with, and where none was given its rate, or one looked for."""
+        if place.world > 1 and (search or self._measured):
+            raise OptionError(
+                "On several devices neither learning rate nor batch size are looked for. Pass lr= and batch_size= "
+                "(--lr, --batch-size)."
+            )
         before = recorded(place.folder) if place.resume and place.folder else None
-        seed = before["fit"]["seed"] if before else data.seed + len(self.model.history)
-        low_high = before["fit"]["lr"] if before and lr is None else 1.0 if lr is None else lr
-        spec = FitSpec(epochs, rates(low_high), one_cycle, early_stopping, checkpoint, monitor, seed, accumulate, clip,
-                       ema, compiled)  # fmt: skip
-        if lr is None and before is None:
-            spec = replace(spec, lr=rates(self._rate(place)))
-        frozen = is_frozen(self.model.network.encoder)
+        if before:
+            found = tuple(before["fit"]["lr"]) if search else spec.lr
+            return replace(spec, seed=before["fit"]["seed"], lr=found)
+        return replace(spec, lr=rates(self.lr_find(allow_plot=False))) if search else spec
+
+    def _train(self, spec: FitSpec, place: Place) -> None:
         self.model.metrics = {}
+        frozen = is_frozen(self.model.network.encoder)
         try:
             fit(
                 self.model.network,
                 self._feed(spec.seed),
-                legend=data.legend,
+                legend=self.model.legend,
                 losses=self.model.losses,
                 weight=self._class_weight(),
                 spec=spec,
@@ -248,11 +254,6 @@ class PixelClassifier:
         finally:
             run = {**spec.to_json(), "devices": place.world, "frozen": frozen}
             self.model.settings.setdefault("runs", []).append(run)
-
-    def _rate(self, place: Place) -> float:
-        if place.world > 1:
-            raise OptionError("On several devices the learning rate is not looked for. Pass lr=, --lr.")
-        return self.lr_find(allow_plot=False)
 
     def _feed(self, seed: int) -> Feed:
         """The chips as this model draws them: those of classes that it ignores are not rare."""
@@ -346,8 +347,4 @@ class PixelClassifier:
         return counts
 
     def __repr__(self) -> str:
-        spec, size = self.model.spec, count_parameters(self.model.network) / 1e6
-        return (
-            f"<{type(self).__name__}: {self.model.composition}; {size:.1f} M parameters; {spec.bands} bands, "
-            f"{spec.classes} classes, tiles of {self.model.tile_size}; {len(self.model.history)} epochs trained>"
-        )
+        return f"<{type(self).__name__}: {self.model.summary}>"

@@ -25,7 +25,7 @@ from geopsp.dataset import Normalization
 from geopsp.errors import BandError, ChipError, GeopspError, InputNotFoundError, PackageError
 from geopsp.legend import Legend
 from geopsp.losses import LossSpec
-from geopsp.models.build import ModelSpec, build
+from geopsp.models.build import ModelSpec, build, count_parameters
 from geopsp.models.network import SegmentationNetwork
 from geopsp.outputs import whole
 from geopsp.stats import BandStats
@@ -82,6 +82,15 @@ class TrainedModel:
         parts += ["PointRend"] if spec.pointrend else []
         parts += [f"auxiliary loss by {spec.aux}"] if spec.aux != "none" else []
         return ", ".join(parts)
+
+    @property
+    def summary(self) -> str:
+        """Parts, size, bands, classes and training, in a line."""
+        size = count_parameters(self.network) / 1e6
+        return (
+            f"{self.composition}; {size:.1f} M parameters; {self.spec.bands} bands, {self.spec.classes} classes, tiles "
+            f"of {self.tile_size}; {len(self.history)} epochs trained"
+        )
 
     def takes(self, chips: ChipSet) -> ChipSet:
         """The chips in the model's own classes, if they have its bands.

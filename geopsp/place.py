@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Place:
     """Machines; each starts the same script by torchrun, Slurm or whatever Lightning knows."""
 
     folder: Path | None = None
-    """Where checkpoints, history.csv and logs go; None: nowhere."""
+    """Where checkpoints, history.csv and logs go; None: nowhere, but for TensorBoard's runs/ and the time."""
 
     resume: bool = False
     """True goes on from the folder's last checkpoint, where there is one."""
@@ -50,9 +51,11 @@ class Place:
         for name in ("devices", "nodes"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)}; needed at least 1.")
-        if (self.resume or self.tensorboard) and self.folder is None:
-            what = "resume" if self.resume else "tensorboard"
-            raise OptionError(f"{what} needs a folder for the run; none was given. Pass folder=, e.g. 'runs/first'.")
+        if self.resume and self.folder is None:
+            raise OptionError("resume needs the folder of the run; none was given. Pass folder=, e.g. 'runs/first'.")
+        if self.tensorboard and self.folder is None:
+            now = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+            object.__setattr__(self, "folder", Path("runs") / now)
 
     @property
     def world(self) -> int:
