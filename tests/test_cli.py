@@ -179,7 +179,7 @@ def test_bad_input_to_train(small_world, tmp_path):
     fails(*tiny, "--dice", 0.6, "--lovasz", 0.6, says="0.6")
     fails(*tiny, "--output-stride", 7, says="output_stride is 7")
     fails(*tiny, "--accumulate", 0, says="accumulate is 0")
-    fails(*tiny, "--devices", 2, says="Pass lr=, --lr")
+    fails(*tiny, "--devices", 2, says="Pass lr= and batch_size=")
     fails(*tiny, "--network", "unet", "--no-unet", says="pspnet's; the network is unet")
     fails(*tiny, "--chip-size", 0, says="chip_size is 0")
     fails(*tiny, "--lr", "1,2,3", says="needed one learning rate, or two")
