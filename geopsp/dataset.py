@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -176,17 +177,10 @@ class ChipDataset(_Chips):
 class WholeChipDataset(_Chips):
     """The whole of every chip, as tiles of `size`; of a pixel in two tiles, the second has no label."""
 
-    def __init__(
-        self,
-        chips: ChipSet,
-        rows: NDArray[np.intp],
-        normalization: Normalization,
-        *,
-        size: int,
-        decoder: Decoder | None = None,
-    ) -> None:
-        super().__init__(chips, rows, normalization, size=size, decoder=decoder)
-        self.firsts = starts(chips.tile_size, size=size, overlap=0)
+    @cached_property
+    def firsts(self) -> Sequence[int]:
+        """First pixels of the tiles along a side."""
+        return starts(self.chips.tile_size, size=self.size, overlap=0)
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.firsts) ** 2

@@ -19,6 +19,9 @@ from geopsp.task import SegmentationTask
 GAP = 30.0
 """Seconds between two lines of an epoch in a log."""
 
+LOOK = 10
+"""Batches from one look at the loss to the next: each makes a GPU wait."""
+
 
 class Journal(Callback):
     """Keeps, prints and writes one row an epoch, and shows how far the epoch is."""
@@ -26,7 +29,8 @@ class Journal(Callback):
     def __init__(self, rows: list[dict[str, float]], folder: Path | None) -> None:
         """`rows`: of earlier runs, to which this one's are added; `folder`: where the CSV file goes."""
         self.rows, self.before, self.folder = rows, len(rows), folder
-        self.start = self.paused = self.trained = 0.0
+        self.start = self.trained = 0.0
+        self.loss = ""
         self.bar: ExitStack = ExitStack()
         self.tell: Progress | None = None
 
@@ -40,10 +44,11 @@ class Journal(Callback):
         done, total = batch_idx + 1, int(trainer.num_training_batches)
         self.trained = time.monotonic() - self.start
         if self.tell:
-            loss = trainer.callback_metrics.get("train_loss")
+            assert isinstance(pl_module, SegmentationTask)
+            if batch_idx % LOOK == 0:
+                self.loss = f"loss {float(pl_module.loss):.3f}"
             best = max((row["valid_miou"] for row in self.rows[self.before :]), default=None)
-            notes = [f"loss {float(loss):.3f}"] if loss is not None and done % 10 == 0 else []
-            notes += [f"best mIoU {best:.3f}"] if best is not None else []
+            notes = [self.loss] if best is None else [self.loss, f"best mIoU {best:.3f}"]
             left = self.trained / done * (total - done) + self._epochs_left(trainer) * self._epoch_seconds(done, total)
             self.tell(done, total, ", ".join([*notes, f"{_words(left)} left"]))
 

@@ -242,10 +242,10 @@ def total_loss(output: TrainingOutput, labels: Tensor, valid: Tensor, spec: Loss
     return loss
 
 
-def mix_share(*, alpha: float = MIXUP_ALPHA, generator: torch.Generator | None = None) -> float:
-    """A share from 0 to 1, drawn from Beta(alpha, alpha); torch's random state alone decides it."""
-    seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    return float(np.random.default_rng(seed).beta(alpha, alpha))
+def mix_share() -> float:
+    """A share from 0 to 1, drawn from the Beta distribution; torch's random state alone decides it."""
+    seed = int(torch.randint(2**63 - 1, ()))
+    return float(np.random.default_rng(seed).beta(MIXUP_ALPHA, MIXUP_ALPHA))
 
 
 def mix(image: Tensor, valid: Tensor, labels: Tensor, *, share: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from geopsp.classifier import PixelClassifier
 from geopsp.data import TrainingData
@@ -60,70 +60,67 @@ class PSPNetClassifier(PixelClassifier):
         super().__init__(data, spec, pretrained_path=pretrained_path, **options)
 
 
-class FCNClassifier(PixelClassifier):
-    """A fully convolutional network: a dilated encoder and no pyramid, the baseline of the PSPNet paper.
+class _WithoutPyramid(PixelClassifier):
+    """What the other networks of the literature have in common."""
 
-    Source: Long et al., "Fully Convolutional Networks" (2015); Zhao et al. (2017), table 1.
-    """
-
-    def __init__(
-        self,
-        data: TrainingData,
-        backbone: str | None = None,
-        pretrained_path: str | Path | None = None,
-        aux_loss: bool = True,
-        **options: Unpack[Options],
-    ) -> None:
-        """As `PSPNetClassifier`; `aux_loss`: True adds the auxiliary loss."""
-        spec = _spec(data, backbone, options, pyramid_sizes=(), decoder="plain", has_aux=aux_loss)
-        super().__init__(data, spec, pretrained_path=pretrained_path, **options)
-
-
-class UnetClassifier(PixelClassifier):
-    """A U-Net: an encoder that halves its map five times, and a decoder that joins each of its maps on the way back.
-
-    Source: Ronneberger et al., "U-Net" (2015).
-    """
+    decoder: ClassVar[str]
+    stride: ClassVar[int]
+    atrous: ClassVar[bool] = False
+    has_aux: ClassVar[bool] = False
 
     def __init__(
         self,
         data: TrainingData,
         backbone: str | None = None,
         pretrained_path: str | Path | None = None,
-        aux_loss: bool = False,
+        aux_loss: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
-        """As `PSPNetClassifier`; without dilation, unless output_stride is given."""
-        spec = _spec(data, backbone, options, stride=32, pyramid_sizes=(), decoder="unet", has_aux=aux_loss)
-        super().__init__(data, spec, pretrained_path=pretrained_path, **options)
-
-
-class DeepLab(PixelClassifier):
-    """DeepLabv3+: convolutions at several rates in place of the pyramid, and one finer map joined.
-
-    Source: Chen et al., "Encoder-Decoder with Atrous Separable Convolution" (2018).
-    """
-
-    def __init__(
-        self,
-        data: TrainingData,
-        backbone: str | None = None,
-        pretrained_path: str | Path | None = None,
-        aux_loss: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        """As `PSPNetClassifier`; output stride 16 and rates 6, 12, 18, or at 8 twice these, as in the paper."""
+        """As `PSPNetClassifier`; `aux_loss`: whether there is an auxiliary loss; None: as the class says."""
         spec = _spec(
             data,
             backbone,
             options,
-            stride=16,
             pyramid_sizes=(),
-            atrous=True,
-            decoder="deeplab",
-            has_aux=aux_loss,
+            decoder=self.decoder,
+            has_aux=self.has_aux if aux_loss is None else aux_loss,
+            stride=self.stride,
+            atrous=self.atrous,
         )
         super().__init__(data, spec, pretrained_path=pretrained_path, **options)
+
+
+class FCNClassifier(_WithoutPyramid):
+    """A fully convolutional network: a dilated encoder and no pyramid, the baseline of the PSPNet paper.
+
+    With an auxiliary loss.
+
+    Source: Long et al., "Fully Convolutional Networks" (2015); Zhao et al. (2017), table 1.
+    """
+
+    decoder, stride, has_aux = "plain", 8, True
+
+
+class UnetClassifier(_WithoutPyramid):
+    """A U-Net: an encoder that halves its map five times, and a decoder that joins each of its maps on the way back.
+
+    Without dilation, unless output_stride is given, and without an auxiliary loss.
+
+    Source: Ronneberger et al., "U-Net" (2015).
+    """
+
+    decoder, stride = "unet", 32
+
+
+class DeepLab(_WithoutPyramid):
+    """DeepLabv3+: convolutions at several rates in place of the pyramid, and one finer map joined.
+
+    Output stride 16 and rates 6, 12, 18, or at 8 twice these, as in the paper; without an auxiliary loss.
+
+    Source: Chen et al., "Encoder-Decoder with Atrous Separable Convolution" (2018).
+    """
+
+    decoder, stride, atrous = "deeplab", 16, True
 
 
 def _spec(

@@ -22,9 +22,8 @@ def to_device(batch: Sample, device: torch.device) -> Sample:
     return Sample(*(part.to(device, non_blocking=True) for part in batch))
 
 
-def count_pairs(labels: Tensor, logits: Tensor, classes: int) -> Tensor:
-    """(classes, classes) pixels by true and found class, on the device that the tensors are on."""
-    found = logits.max(dim=1).indices
+def count_pairs(labels: Tensor, found: Tensor, classes: int) -> Tensor:
+    """(classes, classes) pixels by true and found class, (n, h, w) each, on the device that they are on."""
     known = labels != IGNORE
     pairs = labels[known] * classes + found[known]
     return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
@@ -49,9 +48,9 @@ def evaluate(
             image, valid, label, _ = to_device(batch, where)
             label = ignore(label, ignored)
             with autocast(where):
-                logits = silence(network(image, valid), ignored)
-            tally += count_pairs(label, logits, size)
-            edges += boundary_counts(label, logits.max(dim=1).indices, size, boundary_width(image.shape[-1]))
+                found = silence(network(image, valid), ignored).max(dim=1).indices
+            tally += count_pairs(label, found, size)
+            edges += boundary_counts(label, found, size, boundary_width(image.shape[-1]))
     network.cpu()
     return Confusion(legend, tally.cpu().numpy(), edges.cpu().numpy())
 

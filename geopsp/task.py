@@ -104,6 +104,7 @@ class SegmentationTask(L.LightningModule):
         self.register_buffer("weight", weight, persistent=False)
         self.weight: Tensor | None
         self.images = 0
+        self.loss = torch.zeros(())
 
     def train(self, mode: bool = True) -> SegmentationTask:
         """A frozen encoder stays as it is: its running statistics too."""
@@ -135,6 +136,7 @@ class SegmentationTask(L.LightningModule):
         for schedule in _listed(self.lr_schedulers()):
             schedule.step()
         self.images += len(batch.image)
+        self.loss = loss
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.image), sync_dist=True)
 
     def _require_finite(self, loss: Tensor, norm: Tensor, batch: Sample) -> None:
@@ -166,7 +168,7 @@ class SegmentationTask(L.LightningModule):
         labels = ignore(batch.label, self.ignored)
         loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
         self.valid_sum += torch.stack([loss, (labels != IGNORE).sum()]).cpu()
-        self.tally += count_pairs(labels, logits, len(self.legend))
+        self.tally += count_pairs(labels, logits.max(dim=1).indices, len(self.legend))
 
     def on_validation_epoch_end(self) -> None:
         share = self.valid_sum.to(self.device, torch.float32)

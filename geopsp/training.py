@@ -142,7 +142,7 @@ def recorded(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         told: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-        told["fit"]["lr"], told["fit"]["seed"]
+        FitSpec(**{**told["fit"], "lr": tuple(told["fit"]["lr"])})
         torch.load(last, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise OptionError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -190,6 +192,25 @@ def test_ignored_classes_do_not_sway_the_balance(data):
     weight, pixels = one._class_weight(), torch.tensor(list(data.num_pixels_per_class.values()), dtype=torch.float)
     assert weight[0] == 0
     assert (weight * pixels)[1:].sum() / pixels[1:].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_progress_shows_this_epochs_loss_the_best_score_and_the_time_left(data, monkeypatch):
+    told = []
+
+    @contextmanager
+    def shown(title, *, gap):
+        yield lambda done, total, note="": told.append((title, done, total, note))
+
+    monkeypatch.setattr("geopsp.journal.shown", shown)
+    model = tiny(data)
+    model.fit(2, 1e-3)
+    assert [(title, done, total) for title, done, total, _ in told] == [
+        (f"epoch {epoch}/2", done, 4) for epoch in (1, 2) for done in (1, 2, 3, 4)
+    ]
+    notes = [note for *_, note in told]
+    assert all(re.fullmatch(r"loss \d+\.\d{3}, .*\d+ s left", note) for note in notes)
+    assert all(f"best mIoU {model.history['valid_miou'][0]:.3f}" in note for note in notes[4:])
+    assert notes[0].split(",")[0] != notes[4].split(",")[0]
 
 
 def test_accumulation_is_one_step_for_several_batches(data):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.request import getproxies
 
@@ -126,8 +125,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names
     Raises:
         ModelError: if the weights cannot be had or do not fit.
     """
-    published = _published(name)
-    state = _hub_state(name, weights) if weights in {"imagenet", *published} else _file_state(Path(weights), published)
+    state = _hub_state(name, weights) if weights in {"imagenet", *_published(name)} else _file_state(Path(weights))
     own = encoder.state_dict()
     stem = next(key for key, value in own.items() if value.ndim == 4)
     if stem in state and state[stem].ndim == 4 and state[stem].shape[1] == len(COLORS):
@@ -158,13 +156,8 @@ def adapt_stem(filters: torch.Tensor, band_names: tuple[str, ...]) -> torch.Tens
     return torch.stack(parts, dim=1) * (len(COLORS) / len(band_names))
 
 
-def _file_state(path: Path, published: Sequence[str]) -> dict[str, torch.Tensor]:
+def _file_state(path: Path) -> dict[str, torch.Tensor]:
     """The tensors in a local file; of a whole network's, those of its encoder."""
-    if not path.is_file():
-        raise ModelError(
-            f"No weight file {path}; needed {', '.join(map(repr, published)) or repr('imagenet')}, or a .safetensors "
-            "or .pth file."
-        )
     state = read_weights(path)
     inner = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
     return inner or state
@@ -177,7 +170,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         ModelError: if there are none, or it would run code.
     """
     if not path.is_file():
-        raise ModelError(f"No weight file {path}; needed a .safetensors or .pth file.")
+        raise ModelError(
+            f"No weight file {path}; needed a .safetensors or .pth file, or for an encoder the name of published "
+            "weights such as 'imagenet'."
+        )
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
