@@ -9,15 +9,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from numpy.lib.format import dtype_to_descr, open_memmap, write_array_header_1_0
-from numpy.typing import NDArray
 
 from geopsp.chipset import ChipSet
-from geopsp.dataset import ChipFiles
+from geopsp.dataset import ChipFiles, Part
 from geopsp.errors import ChipError, OutputError
 from geopsp.outputs import check_output, whole
 from geopsp.progress import Progress, say, shown
@@ -30,6 +28,8 @@ PARTS = ("image", "valid", "codes")
 class ChipCache:
     """The pixels of a chip set, from a folder of arrays that all processes share through the page cache."""
 
+    reach = 0
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         # plain views: a memmap makes each slice of itself a memmap again, which costs
@@ -37,12 +37,10 @@ class ChipCache:
             np.asarray(open_memmap(folder / f"{part}.npy", mode="r")) for part in PARTS
         )
 
-    def image(self, row: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        return self._image[row], self._valid[row]
-
-    def codes(self, row: int) -> NDArray[np.uint8]:
-        codes: NDArray[np.uint8] = self._codes[row]
-        return codes
+    def cut(self, row: int, top: int, left: int, size: int) -> Part:
+        """Views of what is mapped."""
+        rows, cols = slice(top, top + size), slice(left, left + size)
+        return Part(self._image[row, :, rows, cols], self._valid[row, rows, cols], self._codes[row, rows, cols])
 
     def __reduce__(self) -> tuple[type[ChipCache], tuple[Path]]:
         """Another process maps the files itself."""
@@ -110,8 +108,8 @@ def _write(chips: ChipSet, place: Path, key: str, progress: Progress) -> None:
         for file, shape, kind in zip(files, shapes, types, strict=True):
             header = {"descr": dtype_to_descr(kind), "fortran_order": False, "shape": (len(chips), *shape)}
             write_array_header_1_0(file, header)
-        for row, arrays in enumerate(_decoded(chips)):
-            for file, array in zip(files, arrays, strict=True):
+        for row, part in enumerate(_decoded(chips)):
+            for file, array in zip(files, part, strict=True):
                 file.write(array.tobytes())  # not through a map: there, a full disk ends the program
             progress(row + 1, len(chips))
         (folder / STAMP).write_text(json.dumps({"key": key, "chips": len(chips)}), encoding="utf-8")
@@ -126,13 +124,13 @@ def _require_room(place: Path, needed: int) -> None:
         )
 
 
-def _decoded(chips: ChipSet) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]]:
+def _decoded(chips: ChipSet) -> Iterator[Part]:
     files = ChipFiles(chips)
     for row in range(len(chips)):
-        data, valid = files.image(row)
-        if data.dtype != chips.dtype:
+        part = files.cut(row, 0, 0, chips.tile_size)
+        if part.data.dtype != chips.dtype:
             raise ChipError(
-                f"{files.images[row]} holds {data.dtype} pixels; needed {chips.dtype}, as its folder says. "
+                f"{files.images[row]} holds {part.data.dtype} pixels; needed {chips.dtype}, as its folder says. "
                 "Export the chips again."
             )
-        yield data, valid, files.codes(row)
+        yield part

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geopsp.errors import ChipError, InputNotFoundError
+from geopsp.esri import read_esri_folder
+from geopsp.esrifiles import MAP
 from geopsp.legend import BACKGROUND, IGNORE, Legend
 from geopsp.stats import BandStats
 
 INDEX = "chips.parquet"
 MANIFEST = "chips.json"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +31,10 @@ class ChipSet:
 
     folders: tuple[Path, ...]
     index: gpd.GeoDataFrame
-    """One row a chip; `image` and `label` are its paths, `table` tells which of `tables` reads its labels."""
+    """One row a chip; `image` and `label` are its paths, `table` tells which of `tables` reads its labels.
+
+    Of chips that lie in no folder, because they are cut when they are asked for, there are no paths.
+    """
 
     legend: Legend
     bands: tuple[str, ...]
@@ -49,9 +55,10 @@ class ChipSet:
         return len(self.index)
 
     def __repr__(self) -> str:
+        place = f"in {', '.join(map(str, self.folders))}" if self.folders else "cut when asked for"
         return (
             f"<{len(self)} chips of {self.tile_size} x {self.tile_size}, {len(self.bands)} bands, "
-            f"{len(self.legend)} classes ({', '.join(self.legend.names)}) in {', '.join(map(str, self.folders))}>"
+            f"{len(self.legend)} classes ({', '.join(self.legend.names)}) {place}>"
         )
 
     @property
@@ -85,7 +92,7 @@ class ChipSet:
 
     @classmethod
     def open(cls, folders: str | Path | Sequence[str | Path]) -> ChipSet:
-        """The chips of one folder, or of several together.
+        """The chips of one folder, or of several together; folders that ArcGIS exported are read as they are.
 
         Raises:
             InputNotFoundError: if there is no such folder.
@@ -97,6 +104,30 @@ class ChipSet:
         sets = [_open_folder(Path(path)) for path in paths]
         return sets[0] if len(sets) == 1 else _join(sets)
 
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any], index: gpd.GeoDataFrame, folder: Path | None = None) -> ChipSet:
+        """The chips that a manifest and an index tell of, in a folder or in none."""
+        if folder is not None:
+            paths = {
+                name: [str(folder / f"{name}s" / file) for file in index[column]]
+                for name, column in (("image", "chip"), ("label", "label"))
+            }
+            index = index.assign(**paths)
+        legend = Legend.from_json(manifest["legend"])
+        return cls(
+            folders=() if folder is None else (folder,),
+            index=index.assign(table=0),
+            legend=legend,
+            bands=tuple(manifest["bands"]),
+            dtype=manifest["dtype"],
+            tile_size=int(manifest["tile_size"]),
+            cell_size=(float(manifest["cell_size"][0]), float(manifest["cell_size"][1])),
+            units=manifest["units"],
+            statistics=BandStats.from_json(manifest["statistics"]),
+            reports=tuple(entry["report"] for entry in manifest["exports"]),
+            tables=(legend.to_index(np.arange(256, dtype=np.uint8)),),
+        )
+
 
 def class_pixels(index: gpd.GeoDataFrame, legend: Legend) -> NDArray[np.int64]:
     """(chips, classes) labelled pixels."""
@@ -107,50 +138,61 @@ def class_pixels(index: gpd.GeoDataFrame, legend: Legend) -> NDArray[np.int64]:
 def _open_folder(folder: Path) -> ChipSet:
     if not folder.is_dir():
         raise InputNotFoundError(f"No such folder: {folder}. Export chips there first (geopsp chips).")
+    if (folder / MAP).exists() and not any((folder / ours).exists() for ours in (MANIFEST, INDEX)):
+        return ChipSet.of(*read_esri_folder(folder), folder)
+    manifest, index = read_folder(folder)
+    chips = ChipSet.of(manifest, index, folder)
+    _require_files(folder, chips.index)
+    return chips
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
+    """What chips.json and chips.parquet of a folder hold.
+
+    Raises:
+        ChipError: if they are missing or damaged.
+    """
     if not (folder / MANIFEST).exists() or not (folder / INDEX).exists():
         raise ChipError(
             f"{folder} is not a finished chip folder: {MANIFEST} or {INDEX} is missing. Export it again (geopsp chips)."
         )
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        chips = _read_set(folder, manifest, gpd.read_parquet(folder / INDEX))
-        class_pixels(chips.index, chips.legend)
+        manifest, index = _current(
+            json.loads((folder / MANIFEST).read_text(encoding="utf-8")), gpd.read_parquet(folder / INDEX)
+        )
+        index = index.iloc[: manifest["chips"]]  # a killed export may have added some
+        class_pixels(index, ChipSet.of(manifest, index).legend)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ChipError(
             f"{folder} has a damaged {MANIFEST} or {INDEX} ({error!r}). Export it again (geopsp chips)."
         ) from error
-    _require_files(folder, chips.index)
-    return chips
+    return manifest, index
 
 
-def _read_set(folder: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame) -> ChipSet:
-    if manifest["version"] != VERSION:
-        raise ValueError(f"version {manifest['version']}, needed {VERSION}")
-    index = index.assign(
-        image=[str(folder / "images" / name) for name in index["chip"]],
-        label=[str(folder / "labels" / name) for name in index["chip"]],
-        table=0,
-    )
-    legend = Legend.from_json(manifest["legend"])
-    return ChipSet(
-        folders=(folder,),
-        index=index,
-        legend=legend,
-        bands=tuple(manifest["bands"]),
-        dtype=manifest["dtype"],
-        tile_size=int(manifest["spec"]["tile_size"]),
-        cell_size=(float(manifest["cell_size"][0]), float(manifest["cell_size"][1])),
-        units=manifest["units"],
-        statistics=BandStats.from_json(manifest["statistics"]),
-        reports=(manifest["report"],),
-        tables=(legend.to_index(np.arange(256, dtype=np.uint8)),),
-    )
+def _current(manifest: dict[str, Any], index: gpd.GeoDataFrame) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
+    """Manifest and index of version 1 as those of today."""
+    if manifest["version"] == VERSION:
+        return manifest, index
+    if manifest["version"] != 1:
+        raise ValueError(f"version {manifest['version']}, needed 1 or {VERSION}")
+    old = manifest["report"]
+    skipped = {
+        "invalid": old["without_valid_pixel"],
+        "unlabelled": old["too_little_labelled"],
+        "empty": 0,
+        "outside": 0,
+    }
+    report = {**old, "skipped": skipped, "empty": 0, "polygons": {}, "notes": [], "warnings": []}
+    manifest |= {"version": VERSION, "chips": len(index), "tile_size": manifest["spec"]["tile_size"]}
+    manifest["exports"] = [{"options": manifest["spec"], "sources": manifest["sources"], "report": report}]
+    return manifest, index.assign(label=index["chip"], angle=0.0)
 
 
 def _require_files(folder: Path, index: gpd.GeoDataFrame) -> None:
     if not len(index):
         raise ChipError(f"{folder} holds no chip. Export it again with other labels or a lower min_labelled.")
-    there = {path for part in ("images", "labels") for path in map(str, (folder / part).glob("*.tif"))}
+    parts = [folder / part for part in ("images", "labels") if (folder / part).is_dir()]
+    there = {entry.path for part in parts for entry in os.scandir(part)}
     missing = [path for path in [*index["image"], *index["label"]] if path not in there]
     if missing:
         raise ChipError(
@@ -179,7 +221,7 @@ def _join(sets: Sequence[ChipSet]) -> ChipSet:
                 )
     legend = _all_classes([part.legend for part in sets])
     parts = [part.under(legend) for part in sets]
-    frames = [part.index.to_crs(first.index.crs).assign(table=number) for number, part in enumerate(parts)]
+    frames = [_placed(part.index, first.index.crs).assign(table=number) for number, part in enumerate(parts)]
     statistics = first.statistics
     for part in sets[1:]:
         statistics = statistics.merge(part.statistics)
@@ -192,6 +234,11 @@ def _join(sets: Sequence[ChipSet]) -> ChipSet:
         reports=tuple(report for part in sets for report in part.reports),
         tables=tuple(table for part in parts for table in part.tables),
     )
+
+
+def _placed(index: gpd.GeoDataFrame, crs: Any) -> gpd.GeoDataFrame:
+    """The index with its footprints in a CRS; chips of pixels only have none."""
+    return index if index.crs == crs else index.to_crs(crs)
 
 
 def _all_classes(legends: Sequence[Legend]) -> Legend:

@@ -14,6 +14,16 @@ import click
 
 import geopsp
 from geopsp.errors import GeopspError, OptionError
+from geopsp.flags import (
+    CUTTING_DEFAULTS,
+    bands,
+    cutting,
+    cutting_options,
+    device_option,
+    overwrite_option,
+    split_options,
+    training_options,
+)
 
 
 class Commands(click.Group):
@@ -27,41 +37,8 @@ class Commands(click.Group):
             sys.exit(2)
 
 
-def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Whole numbers parted by commas; "none" gives none of them."""
-    if value is None:
-        return None
-    try:
-        return tuple(int(part) for part in value.split(",") if part.strip() and value.lower() != "none")
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 1,2,3,6.") from error
-
-
-def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Names parted by commas."""
-    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _bands(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str | int, ...] | None:
-    """Names or numbers parted by commas."""
-    names = _names(context, option, value)
-    return None if names is None else tuple(int(name) if name.isdigit() else name for name in names)
-
-
-def _rates(_: click.Context, __: click.Parameter, value: str | None) -> float | tuple[float, ...] | None:
-    """One number, or two parted by a comma."""
-    try:
-        numbers = tuple(float(part) for part in value.split(",")) if value else ()
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{value!r} is not a learning rate such as 0.001, nor two such as 0.0001,0.001."
-        ) from error
-    return None if not numbers else numbers[0] if len(numbers) == 1 else numbers
-
-
 images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
-device_option = click.option("--device", help="cpu, cuda:1 ... Default: the first GPU, else the CPU.")
+labels_help = "Polygons (FILE or FILE|layername=LAYER), lines, points, or a raster of class codes."
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -72,82 +49,50 @@ def main() -> None:
 
 @main.command()
 @images_argument
-@click.option("--labels", required=True, help="Polygons (FILE or FILE|layername=LAYER) or a raster of class codes.")
-@click.option("--class-field", help="The attribute that holds the class. Default: all polygons are one class.")
+@click.option("--labels", required=True, help=labels_help)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
 @click.option("--size", default=256, show_default=True, help="Side of a chip in pixels.")
-@click.option("--stride", type=int, help="Pixels from one chip to the next. Default: the size.")
-@click.option("--background", type=click.Choice(["class", "ignore"]), default="class", show_default=True,
-              help="What lies outside of polygons: a class of its own, or unlabelled.")  # fmt: skip
-@click.option("--aoi", help="Polygons outside of which nothing is labelled (FILE or FILE|layername=LAYER).")
-@click.option("--all-touched", is_flag=True, help="Burn each pixel that a polygon touches.")
-@click.option("--min-labelled", default=0.0, show_default=True, help="Leave out chips with a smaller labelled share.")
-@click.option("--bands", callback=_bands, help="Names or numbers from 1, parted by commas. Default: all.")
-@click.option("--priority", callback=_names, help="Classes that lie on top where polygons overlap, the topmost first.")
+@cutting_options
+@click.option("--seed", default=42, show_default=True, help="Of the random chips.")
+@click.option("--format", "chip_format", type=click.Choice(["tif", "png", "jpg"]), default="tif", show_default=True)
+@click.option("--append", is_flag=True, help="Add to a folder that exists.")
+@click.option("--workers", type=int, help="Threads. Default: as many as there are cores.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the report to this file.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Also a picture of the chips over the images (.png).")
 @overwrite_option
-def chips(images: tuple[str, ...], labels: str, out: Path, size: int, **options: Any) -> None:
-    """Cut georeferenced training chips from IMAGEs and labels."""
+def chips(images: tuple[str, ...], labels: str, out: Path, **options: Any) -> None:
+    """Cut georeferenced training chips from IMAGEs and labels.
+
+    An IMAGE is a raster, a URL, a glob, a folder, or a STAC item or item collection.
+    """
     from geopsp.chips import export_training_data
     from geopsp.progress import shown
-    from geopsp.report import describe_chips
+    from geopsp.report import describe_chips, write_chip_report
 
+    cut, json_path, picture = cutting(options), options.pop("json_path"), options.pop("picture")
+    size = options.pop("size")
     with shown("Cutting chips") as progress:
-        found = export_training_data(list(images), labels, out, tile_size=size, progress=progress, **options)
+        found = export_training_data(list(images), labels, out, tile_size=size, progress=progress, **cut, **options)
     click.echo(describe_chips(found))
+    if json_path:
+        write_chip_report(found, json_path)
+    if picture:
+        from geopsp.chipgrid import chip_grid
+        from geopsp.plotting import save_figure
+
+        save_figure(chip_grid(found), picture)
 
 
 @main.command()
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to make.")
-@click.option("--network", type=click.Choice(["pspnet", "fcn", "unet", "deeplab"]), default="pspnet", show_default=True)
-@click.option("--backbone", default="resnet50", show_default=True, help="Encoder; resnet18 to resnet152 and more.")
-@click.option("--epochs", default=10, show_default=True)
-@click.option("--lr", callback=_rates,
-              help="Highest learning rate, or LOW,HIGH of first and last layers. Default: a range test.")  # fmt: skip
-@click.option("--batch-size", type=int, default=8, show_default=True, help="0: the largest that fits into memory.")
-@click.option("--accumulate", default=1, show_default=True, help="Batches to add up for one step.")
-@click.option("--chip-size", type=int, help="Side of what the network is shown. Default: the exported size.")
-@click.option("--val-split", default=0.2, show_default=True, help="Share of the chips to validate on.")
-@click.option("--no-unet", is_flag=True, help="pspnet: enlarge the result eightfold, without the U-Net decoder.")
-@click.option("--pyramid-sizes", callback=_numbers, help="pspnet: bins, or none. Default: 1,2,3,6.")
-@click.option("--pointrend", is_flag=True, help="Decide the least certain points anew, for sharper outlines.")
-@click.option("--aux-loss/--no-aux-loss", default=None,
-              help="An auxiliary loss on the encoder. Default: with the plain decoder only.")  # fmt: skip
-@click.option("--aux", type=click.Choice(["pixel", "presence"]),
-              help="What it learns: each pixel's class (default), or which classes a chip holds.")  # fmt: skip
-@click.option("--weights", default="auto", show_default=True,
-              help="Encoder weights: imagenet, none, auto (imagenet if it can be had) or a local file.")  # fmt: skip
-@click.option("--pretrained", type=click.Path(path_type=Path), help="A weight file or saved model to start from.")
-@click.option("--freeze", is_flag=True, help="Leave the encoder as it is.")
-@click.option("--output-stride", type=int, help="8, 16 or 32; larger is faster and coarser. Default: the network's.")
-@click.option("--encoder-depth", type=int, default=5, show_default=True, help="Stages of the encoder used, 3 to 5.")
-@click.option("--class-balancing", is_flag=True, help="Weight rare classes up in the loss.")
-@click.option("--balanced-sampling", is_flag=True, help="Draw chips with rare classes more often.")
-@click.option("--focal-loss", is_flag=True, help="Weight hard pixels up.")
-@click.option("--dice", default=0.0, show_default=True, help="Share of the Dice loss, 0 to 1.")
-@click.option("--lovasz", default=0.0, show_default=True, help="Share of the Lovasz loss, 0 to 1.")
-@click.option("--tversky", default=0.0, show_default=True, help="Share of the Tversky loss, 0 to 1.")
-@click.option("--label-smoothing", default=0.0, show_default=True)
-@click.option("--ohem", default=1.0, show_default=True, help="Share of the pixels, the hardest, that count.")
-@click.option("--mixup", is_flag=True, help="Train on mixtures of two chips.")
-@click.option("--ignore-classes", callback=_names, help="Classes that count as unlabelled, parted by commas.")
-@click.option("--early-stopping", is_flag=True, help="Stop when validation gets no better for 5 epochs.")
-@click.option("--monitor", default="valid_loss", show_default=True, help="What decides which epoch is best.")
-@click.option("--ema", default=0.0, show_default=True, help="Decay of a moving average of the weights, e.g. 0.999.")
-@click.option("--compile", "compiled", is_flag=True, help="Compile the network first; for long runs on a GPU.")
-@click.option("--devices", default=1, show_default=True, help="GPUs in each machine.")
-@click.option("--nodes", default=1, show_default=True, help="Machines, each started by torchrun or Slurm.")
-@click.option("--workers", type=int, help="Processes that read chips. Default: as the machine has cores.")
-@click.option("--cache", type=click.Path(path_type=Path), help="A folder for decoded chips, for sets read many times.")
-@click.option("--run", type=click.Path(path_type=Path),
-              help="A folder for checkpoints and logs. Default: OUT.run, of which logs alone stay.")  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on with a run that was broken off.")
-@click.option("--tensorboard", is_flag=True, help="Write a log for TensorBoard into the run's folder.")
-@click.option("--seed", default=42, show_default=True)
+@click.option("--labels", help=f"Train straight from rasters, which are given for CHIPS. {labels_help}")
+@cutting_options
+@training_options
+@split_options
 @device_option
 @overwrite_option
 def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
-    """Train a network on one folder of CHIPS or several, and save it."""
+    """Train a network on one folder of CHIPS or several, or with --labels straight from images, and save it."""
     from geopsp.outputs import check_output
     from geopsp.package import MANIFEST
     from geopsp.progress import leads
@@ -192,13 +137,19 @@ def _classifier(chips: tuple[str, ...], o: dict[str, Any]) -> Any:
     """The network that the options describe, for these chips."""
     from geopsp import DeepLab, FCNClassifier, PSPNetClassifier, UnetClassifier, prepare_data
 
+    cut = cutting(o)
+    source = {"images": list(chips), "labels": o["labels"], **cut} if o["labels"] else {"path": list(chips)}
+    if not o["labels"] and (given := [name for name, value in cut.items() if value != CUTTING_DEFAULTS[name]]):
+        raise OptionError(f"{', '.join(given)}: these say how chips are cut, and need --labels. Leave them out.")
     data = prepare_data(
-        list(chips),
-        o["chip_size"],
-        o["val_split"],
-        o["batch_size"] or None,
-        **{name: o[name] for name in ("seed", "workers", "balanced_sampling", "cache")},
-    )
+        **source,
+        chip_size=o["chip_size"],
+        val_split_pct=o["val_split"],
+        batch_size=o["batch_size"] or None,
+        valid_path=list(o["valid_path"]) or None,
+        **{name: o[name] for name in ("seed", "workers", "balanced_sampling", "cache", "split", "block_size", "gap",
+                                      "folds", "fold")},
+    )  # fmt: skip
     same = (
         "pointrend",
         "encoder_depth",
@@ -251,7 +202,7 @@ def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device
 @click.option("--polygons", type=click.Path(path_type=Path), help="Also polygons (.gpkg, .parquet, .fgb, .geojson).")
 @click.option("--probabilities", type=click.Path(path_type=Path), help="Also a GeoTIFF with one band a class.")
 @click.option("--batch-size", type=int, help="Tiles at a time. Default: 4.")
-@click.option("--bands", callback=_bands, help="The model's bands in the image, by name or number. Default: by name.")
+@click.option("--bands", callback=bands, help="The model's bands in the image, by name or number. Default: by name.")
 @click.option("--padding", type=int, help="Pixels by which tiles overlap. Default: a quarter of a tile.")
 @device_option
 @overwrite_option

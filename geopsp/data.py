@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Unpack
 
+import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
@@ -14,21 +15,28 @@ from torchvision.transforms import v2
 
 from geopsp.augment import standard
 from geopsp.cache import cached
+from geopsp.chips import survey
 from geopsp.chipset import ChipSet, class_pixels
+from geopsp.cutting import ChipSpec
 from geopsp.dataset import ChipDataset, ChipFiles, Decoder, Normalization, Sample, WholeChipDataset, statistics_of
 from geopsp.errors import ChipError, OptionError
+from geopsp.ground import Ground, ImageCutting, check_options
 from geopsp.legend import Legend
 from geopsp.loading import Feed, check_feed, chip_weights
 from geopsp.models.build import MIN_TILE
-from geopsp.progress import say
-from geopsp.split import Audit, split_chips
+from geopsp.progress import say, shown
+from geopsp.scene import Images
+from geopsp.split import Audit, By, split_chips
 from geopsp.stats import BandStats
+from geopsp.windows import SceneWindows, reach_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 BATCH = 8
+
+TILE = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -128,59 +136,148 @@ class TrainingData:
 
 
 def prepare_data(
-    path: str | Path | Sequence[str | Path],
+    path: str | Path | Sequence[str | Path] | None = None,
     chip_size: int | None = None,
     val_split_pct: float = 0.2,
     batch_size: int | None = BATCH,
     *,
+    images: Images | None = None,
+    labels: str | Path | gpd.GeoDataFrame | None = None,
     seed: int = 42,
     transforms: v2.Transform | None = None,
     workers: int | None = None,
     balanced_sampling: bool = False,
     cache: Path | str | None = None,
+    split: By = "blocks",
+    block_size: float | None = None,
+    gap: float | None = None,
+    valid_path: str | Path | Sequence[str | Path] | gpd.GeoDataFrame | None = None,
+    folds: int | None = None,
+    fold: int = 0,
+    **cutting: Unpack[ImageCutting],
 ) -> TrainingData:
-    """Chips of one export or several, split by ground, with the training part's statistics; the audit is printed.
+    """Chips, split by ground, with the training part's statistics; the audit is printed.
+
+    They come from exported folders, or straight from images and labels: then the same chips are cut when they are
+    asked for, and training windows are drawn anew in each epoch, up to half a chip off, but not into validation ground.
 
     Args:
-        path: A chip folder, or a list of them that agree in classes and bands.
-        chip_size: Side of what the network is shown, in pixels; None: the exported size.
+        path: A chip folder, ours or one that ArcGIS exported, or a list of them that agree in classes and bands.
+        chip_size: Side of what the network is shown, in pixels; None: the exported size, or 256.
         val_split_pct: Share of the labelled chips to validate on, 0 to 1. They are whole blocks of ground, with a
             gap of at least a chip around them that is used for neither.
         batch_size: Chips a training step; None: as many as fit.
-        seed: Of the split and the order of chips.
+        images: Instead of a path: a raster, a URL, a glob, a folder, a STAC file, {band: file}, or a list of these.
+        labels: With images: vector data, a GeoDataFrame, or a raster of codes.
+        seed: Of the split and the order of chips, and of chips that are cut at random.
         transforms: torchvision v2 transforms on (Image, Mask); None: symmetries, scale, brightness and contrast.
         workers: Processes that read chips; 0: none but this one; None: by device and cores.
         balanced_sampling: True draws chips with rare classes more often; an epoch has as many chips as before.
         cache: A folder to keep decoded chips in, for this run and later ones; None: chips are decoded at each reading.
+        split: What goes to one side as a whole: "blocks" of ground, "source" images; "random" takes single chips.
+        block_size: Side of a block in CRS units; None: several sizes are tried.
+        gap: Least distance in CRS units between the parts; None: a chip's side for blocks and areas.
+        valid_path: What to validate on instead: chip folders, or polygons, of which what touches them is taken.
+        folds: Number of folds of which one validates; None: one split.
+        fold: Which of them, from 0.
+        **cutting: With images, how chips are cut, as for `export_training_data`.
 
     Raises:
-        InputNotFoundError, ChipError, OptionError, OutputError: as the input is.
+        InputNotFoundError, RasterError, GridError, BandError, LabelError, ChipError, OptionError, OutputError: as the
+            input is.
     """
     check_feed(batch_size=batch_size, workers=workers, seed=seed)
-    chips = ChipSet.open(path)
+    validation = _validation(split, valid_path, val_split_pct, seed)
+    if images is None and labels is None:
+        chips, ground = _from_folders(path, validation.get("folders", ()), cutting), None
+    else:
+        chips, ground = _from_images(
+            path, images, labels, cache, {"tile_size": chip_size or TILE, "seed": seed, **cutting}
+        )
     size = chips.tile_size if chip_size is None else chip_size
     if not MIN_TILE <= size <= chips.tile_size:
-        raise OptionError(f"chip_size is {size}; needed {MIN_TILE} to {chips.tile_size}, the exported size.")
-    split = split_chips(chips, share=val_split_pct, seed=seed)
-    say(f"Split: {split.audit}")
-    if len(chips.legend) < 2:
-        raise ChipError(
-            f"The chips hold one class only, {chips.legend.names[0]!r}; needed two. Export with background='class'."
-        )
-    if split.audit.missing_in_train:
-        say(f"Warning: no training pixel is {', '.join(split.audit.missing_in_train)}; the model cannot learn that.")
-    decoder = cached(chips, cache) if cache is not None else ChipFiles(chips)
+        raise OptionError(f"chip_size is {size}; needed {MIN_TILE} to {chips.tile_size}, the size of the chips.")
+    found = split_chips(chips, block_size=block_size, gap=gap, folds=folds, fold=fold, **validation)
+    say(f"Split: {found.audit}")
+    _require_classes(chips, found.audit)
+    decoder: Decoder
+    if ground is not None:
+        decoder = SceneWindows(ground, chips, reach=reach_of(chips, found.train, found.audit.gap))
+    else:
+        decoder = cached(chips, cache) if cache is not None else ChipFiles(chips)
     return TrainingData(
         chips,
         size,
         batch_size,
         seed,
-        split.train,
-        split.valid,
-        split.audit,
-        statistics_of(chips, split.train, decoder),
+        found.train,
+        found.valid,
+        found.audit,
+        statistics_of(chips, found.train, decoder),
         transforms or standard(),
         workers,
         balanced_sampling,
         decoder,
     )
+
+
+def _from_folders(
+    path: str | Path | Sequence[str | Path] | None, more: Sequence[Path], cutting: Mapping[str, Any]
+) -> ChipSet:
+    """The chips of folders, those to validate on among them."""
+    if path is None:
+        raise OptionError("There is nothing to train on: needed a chip folder (path), or images and labels.")
+    check_options(cutting)
+    if cutting:
+        raise OptionError(
+            f"{', '.join(sorted(cutting))}: such options say how chips are cut from images, but those in {path} are "
+            "cut already. Leave them out, or pass images= and labels= instead of a path."
+        )
+    folders = _listed(path)
+    known = {Path(folder).resolve() for folder in folders}
+    return ChipSet.open([*folders, *(folder for folder in more if folder.resolve() not in known)])
+
+
+def _from_images(
+    path: Any, images: Images | None, labels: Any, cache: Any, cutting: Mapping[str, Any]
+) -> tuple[ChipSet, Ground]:
+    """The chips that an export would write, and what to cut them from."""
+    if path is not None:
+        raise OptionError("Both a chip folder and images or labels are given. Choose path, or images and labels.")
+    if images is None or labels is None:
+        missing = "images" if images is None else "labels"
+        raise OptionError(f"There are no {missing}; needed both, images= and labels=, or a chip folder (path).")
+    if cache is not None:
+        raise OptionError(
+            "A cache holds chips of folders; windows of images change in each epoch. Leave cache out, or export the "
+            "chips (export_training_data) and train from their folder."
+        )
+    spec = ChipSpec.of(cutting)
+    ground = Ground.open(images, labels, **cutting)
+    with shown("Looking for chips") as progress:
+        return survey(ground, spec, progress=progress), ground
+
+
+def _validation(split: By, valid_path: Any, share: float, seed: int) -> dict[str, Any]:
+    """The options of a split that say what validates."""
+    if valid_path is None:
+        return {"by": split, "share": share, "seed": seed}
+    if split != "blocks":
+        raise OptionError(f"split is {split!r}, but valid_path says what validates. Leave one of them out.")
+    here = [Path(str(part)) for part in _listed(valid_path)] if not isinstance(valid_path, gpd.GeoDataFrame) else []
+    if here and all(part.is_dir() and part.suffix.lower() != ".gdb" for part in here):
+        return {"by": "folder", "folders": here, "share": share, "seed": seed}
+    return {"by": "areas", "areas": valid_path, "share": share, "seed": seed}
+
+
+def _listed(paths: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [paths] if isinstance(paths, str | Path) else list(paths)
+
+
+def _require_classes(chips: ChipSet, audit: Audit) -> None:
+    if len(chips.legend) < 2:
+        raise ChipError(
+            f"The chips hold one class only, {chips.legend.names[0]!r}; needed two. Export with background='class'."
+        )
+    if audit.missing_in_train:
+        say(f"Warning: no training pixel is {', '.join(audit.missing_in_train)}; the model cannot learn that.")

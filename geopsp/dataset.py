@@ -44,47 +44,70 @@ class Sample(NamedTuple):
     """() int64; the chip's position in the index."""
 
 
+class Part(NamedTuple):
+    """What is known of some pixels of a chip."""
+
+    data: NDArray[Any]
+    """(bands, h, w) pixels in their own type."""
+
+    valid: NDArray[np.bool_]
+    """(h, w); True where the image shows ground."""
+
+    codes: NDArray[np.uint8]
+    """(h, w) class codes; IGNORE where there are none."""
+
+
 class Decoder(Protocol):
-    """Where the pixels of a chip set come from: its files, or a cache of them."""
+    """Where the pixels of a chip set come from: its files, a cache of them, or the scenes that chips are cut from."""
 
-    def image(self, row: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels (bands, h, w) in their own type, and validity (h, w)."""
+    @property
+    def reach(self) -> int:
+        """Pixels around a chip that it gives, too."""
 
-    def codes(self, row: int) -> NDArray[np.uint8]:
-        """Class codes (h, w); IGNORE where there are none."""
+    def cut(self, row: int, top: int, left: int, size: int) -> Part:
+        """The square of a chip that begins `top` rows below and `left` columns right of the chip's first pixel.
+
+        Both lie within -reach and the chip's side - size + reach.
+        """
 
 
 class ChipFiles:
     """The pixels of a chip set, read from its files when asked for."""
 
+    reach = 0
+
     def __init__(self, chips: ChipSet) -> None:
+        """Raises ChipError if the chips have no files."""
+        if "image" not in chips.index:
+            raise ChipError(
+                f"{chips!r} have no files. Export them (export_training_data), or read them as they are cut "
+                "(decoder=, which prepare_data(images=..., labels=...) makes)."
+            )
         self.images, self.labels = list(chips.index["image"]), list(chips.index["label"])
         self.bands, self.size = len(chips.bands), chips.tile_size
 
-    def image(self, row: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Raises ChipError if the file cannot be read, or is not what the index says."""
-        return _read(self.images[row], (self.bands, self.size, self.size))
-
-    def codes(self, row: int) -> NDArray[np.uint8]:
-        """Raises ChipError if the file cannot be read, or is not what the index says."""
-        data, valid = _read(self.labels[row], (1, self.size, self.size))
-        return np.where(valid, data[0], IGNORE).astype(np.uint8)
+    def cut(self, row: int, top: int, left: int, size: int) -> Part:
+        """Raises ChipError if a file cannot be read, or is not what the index says."""
+        window = Window(left, top, size, size)
+        data, valid = _read(self.images[row], (self.bands, self.size, self.size), window)
+        codes, _ = _read(self.labels[row], (1, self.size, self.size), window)  # what nodata is, the legend knows
+        return Part(data, valid, np.where(valid, codes[0], IGNORE).astype(np.uint8))
 
 
-def _read(path: str, needed: tuple[int, int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _read(path: str, needed: tuple[int, int, int], window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     try:
         # asked about one by one, neighbours are found faster than in the list of a folder of thousands
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), open_raster(path) as dataset:
             alpha = alpha_band(dataset)
             indexes = [i for i in dataset.indexes if i != alpha] or list(dataset.indexes)
-            data = dataset.read(indexes)
-            valid = validity(dataset, data, indexes, Window(0, 0, dataset.width, dataset.height))
+            found = (len(indexes), dataset.height, dataset.width)
+            if found == needed:
+                data = dataset.read(indexes, window=window)
+                return data, validity(dataset, data, indexes, window)
     except (OSError, RasterioError) as error:
         raise ChipError(f"A chip cannot be read ({path}: {error}). Export the chips again (geopsp chips).") from error
-    if data.shape != needed:
-        found, wanted = (" x ".join(map(str, shape)) for shape in (data.shape, needed))
-        raise ChipError(f"{path} holds {found} pixels (bands, rows, columns); needed {wanted}. Export the chips again.")
-    return data, valid
+    holds, wanted = (" x ".join(map(str, shape)) for shape in (found, needed))
+    raise ChipError(f"{path} holds {holds} pixels (bands, rows, columns); needed {wanted}. Export the chips again.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,12 +148,19 @@ class _Chips(Dataset[Sample]):
         self.decoder = decoder or ChipFiles(chips)
         self.tables = chips.index["table"].to_numpy()
 
+    @property
+    def names(self) -> list[str]:
+        """What to call each chip of the whole set: its image file, or where it is cut from."""
+        index = self.chips.index
+        if "image" in index:
+            return [str(path) for path in index["image"]]
+        places = zip(index["source"], index["col"], index["row"], index["angle"], strict=True)
+        return [f"{source}, column {col}, row {row}, {angle:g} degrees" for source, col, row, angle in places]
+
     def _cut(self, row: int, top: int, left: int) -> Sample:
         """A window of a chip; the label as uint8."""
-        part = slice(top, top + self.size), slice(left, left + self.size)
-        data, valid = self.decoder.image(row)
-        data, valid = data[:, *part], valid[part]
-        channels = np.take(self.chips.tables[self.tables[row]], self.decoder.codes(row)[part])
+        data, valid, codes = self.decoder.cut(row, top, left, self.size)
+        channels = np.take(self.chips.tables[self.tables[row]], codes)
         return Sample(
             torch.from_numpy(self.normalization(data, valid)),
             torch.from_numpy(valid[None].astype(np.float32)),
@@ -140,7 +170,7 @@ class _Chips(Dataset[Sample]):
 
 
 class ChipDataset(_Chips):
-    """Training chips, cropped at random to `size` and changed by `transform`."""
+    """Training chips: a window of `size` drawn from as far as the decoder reaches, changed by `transform`."""
 
     def __init__(
         self,
@@ -168,8 +198,8 @@ class ChipDataset(_Chips):
             number, seed = item
             with _seeded(seed):
                 return self[number]
-        span = self.chips.tile_size - self.size + 1
-        top, left = torch.randint(span, (2,)).tolist()
+        reach = self.decoder.reach
+        top, left = torch.randint(-reach, self.chips.tile_size - self.size + reach + 1, (2,)).tolist()
         image, valid, label, row = self._cut(int(self.rows[item]), top, left)
         return Sample(*apply(self.transform, image, valid, label), row)
 
@@ -210,5 +240,6 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def statistics_of(chips: ChipSet, rows: NDArray[np.intp], decoder: Decoder | None = None) -> BandStats:
     """Of the valid pixels of some chips."""
-    decoder = decoder or ChipFiles(chips)
-    return merge_all([BandStats.of(*decoder.image(int(row))) for row in rows], len(chips.bands))
+    decoder, side = decoder or ChipFiles(chips), chips.tile_size
+    wholes = (decoder.cut(int(row), 0, 0, side) for row in rows)
+    return merge_all([BandStats.of(whole.data, whole.valid) for whole in wholes], len(chips.bands))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -110,6 +111,19 @@ class Grid:
         if max(abs(offset[0] - col), abs(offset[1] - row)) > ALIGNED:
             return None
         return Window(col, row, other.width, other.height)
+
+    def pixels_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(points, 2) columns and rows, in pixels from this grid's corner, of points in CRS units."""
+        t = ~self.transform
+        x, y = points[:, 0], points[:, 1]
+        return np.column_stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f])
+
+    def window_around(self, points: NDArray[np.float64]) -> Window:
+        """The smallest window of whole pixels, give or take a thousandth, that holds (points, 2) in CRS units."""
+        places = self.pixels_at(points)
+        col, row = (math.floor(low + ALIGNED) for low in places.min(axis=0))
+        col_stop, row_stop = (math.ceil(high - ALIGNED) for high in places.max(axis=0))
+        return Window(col, row, col_stop - col, row_stop - row)
 
     def blocks(self, size: int) -> Iterator[Window]:
         """Windows of at most size x size that partition the grid, row by row."""

@@ -2,130 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from operator import itemgetter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
-from rasterio.features import rasterize
-from rasterio.warp import transform_bounds
-from shapely.geometry import mapping
 
+from geopsp.burn import Burned, burn_shapes
+from geopsp.classes import (
+    Background,
+    ClassTable,
+    Target,
+    Value,
+    class_table,
+    plain,
+    read_mapping,
+)
 from geopsp.errors import LabelError, OptionError
-from geopsp.grid import Grid
-from geopsp.legend import BACKGROUND, IGNORE, Legend
-from geopsp.scene import Scene, describe, read_legend
-from geopsp.vectors import PolygonIndex, clean, miss, read_vector
+from geopsp.features import (
+    NOT_POLYGON,
+    POLYGON,
+    WITHOUT_CLASS,
+    FeatureFile,
+    FeatureIndex,
+    Features,
+    Rules,
+    blocks_of,
+    count_features,
+    read_features,
+)
+from geopsp.grid import Grid, Window
+from geopsp.labelraster import RasterLabels, read_label_raster
+from geopsp.layers import Layer
+from geopsp.legend import IGNORE, Legend
+from geopsp.overlap import require_overlap
+from geopsp.shapes import check_buffer
+from geopsp.vectors import open_layer
 
-Background = Literal["class", "ignore"]
+__all__ = ["Area", "Background", "Burned", "PolygonLabels", "RasterLabels", "read_labels"]
 
-MAX_CLASSES = 254
+DISTINCT = 100_000
+"""Values of a class field beyond which it is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Burned:
-    """Labels on a grid."""
-
-    codes: NDArray[np.uint8]
-    """(rows, cols) class codes; IGNORE where nothing is known."""
-
-    contested: NDArray[np.bool_]
-    """(rows, cols); True where polygons of several classes lie, so that the priority decided."""
-
-
-@dataclass(slots=True, eq=False)
 class PolygonLabels:
     """Polygons with a class each."""
 
     legend: Legend
-    polygons: PolygonIndex
-    """In burning order: what comes later lies on top."""
-
-    codes: NDArray[np.uint8]
-    """(polygons,)"""
-
+    features: FeatureIndex | FeatureFile
     background: Background
     all_touched: bool
-    source: str
+    layer: Layer
     counts: dict[str, int]
-    """What reading found: polygons, repaired, null, empty, not_polygons, without_class."""
+    """What reading found: polygons, repaired, null, empty, not_polygons, without_class; nothing of large files."""
 
     priority: str
+    """Which polygon lies on top, in words."""
+
+    mapping: Mapping[Value, Target] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        return self.layer.source
 
     def burn(self, grid: Grid) -> Burned:
-        """Codes where a pixel's centre lies in a polygon (with `all_touched`, where the polygon touches the pixel)."""
-        fill = 0 if self.background == "class" else IGNORE
-        geometries, hits = self.polygons.hits(grid)
-        if not len(hits):
-            codes = np.full((grid.height, grid.width), fill, np.uint8)
-            return Burned(codes, np.zeros(codes.shape, bool))
-        shapes = [(mapping(shape), int(code)) for shape, code in zip(geometries, self.codes[hits], strict=True)]
-        codes = self._rasterize(shapes, grid, fill)
-        if len(np.unique(self.codes[hits])) == 1:
-            return Burned(codes, np.zeros(codes.shape, bool))
-        by_code = sorted(shapes, key=itemgetter(1))
-        highest, lowest = (self._rasterize(part, grid, fill) for part in (by_code, by_code[::-1]))
-        return Burned(codes, highest != lowest)
+        """Codes where a pixel's centre lies in a polygon (with `all_touched`, where the polygon touches the pixel).
 
-    def _rasterize(self, shapes: list[tuple[Any, int]], grid: Grid, fill: int) -> NDArray[np.uint8]:
-        burned: NDArray[np.uint8] = rasterize(
-            shapes,
-            out_shape=(grid.height, grid.width),
-            transform=grid.transform,
-            fill=fill,
-            dtype="uint8",
-            all_touched=self.all_touched,
-        )
+        Windows of one lattice agree bit for bit where they overlap.
+        """
+        fill = 0 if self.background == "class" else IGNORE
+        size = (grid.height, grid.width)
+        burned = Burned(np.full(size, fill, np.uint8), np.zeros(size, bool))
+        for window, found in _pieces(self.features, grid):
+            place = window.slices(grid.window)
+            part = burn_shapes(found.shapes, found.codes, grid.crop(window), fill=fill, all_touched=self.all_touched)
+            burned.codes[place], burned.contested[place] = part.codes, part.contested
         return burned
 
-    def report(self) -> dict[str, Any]:
-        return {"source": self.source, **self.counts, "priority": self.priority}
-
-    def require_overlap(self, grid: Grid) -> None:
-        """As `PolygonIndex.require_overlap`."""
-        self.polygons.require_overlap(grid, self.source)
-
-
-@dataclass(slots=True, eq=False)
-class RasterLabels:
-    """A raster of class codes, sampled by nearest neighbour, never interpolated."""
-
-    legend: Legend
-    scene: Scene
-    source: str
-
-    def burn(self, grid: Grid) -> Burned:
-        """Codes of the label pixels under the grid's; IGNORE where there are none."""
-        window = self.scene.grid.window_of(grid)
-        if window is None:
-            self.scene = Scene.open(self.source, resampling=Resampling.nearest, onto=grid)
-            window = self.scene.grid.window_of(grid)
-        assert window is not None
-        patch = self.scene.read(window)
-        known = patch.valid & np.isin(patch.data[0], self.legend.codes)
-        return Burned(np.where(known, patch.data[0], IGNORE).astype(np.uint8), np.zeros(known.shape, bool))
+    def count(self, grid: Grid, window: Window) -> dict[str, Any]:
+        """Polygons by code, and what else was found, of which the window is the owner among windows of the grid."""
+        return count_features(self.features.owned(grid, window))
 
     def report(self) -> dict[str, Any]:
-        return {"source": self.source}
+        return {"source": self.source, **self.counts, "priority": self.priority, "notes": list(self.layer.notes)}
 
     def require_overlap(self, grid: Grid) -> None:
-        """Nothing, if the label raster's box meets the grid's.
+        """As `overlap.require_overlap`."""
+        require_overlap(self.features, grid, self.source)
 
-        Raises:
-            LabelError: if it does not; says how far away it is.
-        """
-        theirs = self.scene.grid
-        bounds = transform_bounds(theirs.crs, grid.crs, *theirs.bounds())
-        away = float(shapely.distance(shapely.box(*bounds), shapely.polygons(grid.corners())))
-        if away > 0:
-            raise LabelError(miss(self.source, grid, np.array(bounds), away))
+    def stamp(self) -> list[str]:
+        """What tells the file and the mapping from others."""
+        return [*self.layer.stamp(), *map(repr, self.mapping.items())]
+
+
+def _pieces(features: FeatureIndex | FeatureFile, grid: Grid) -> Iterator[tuple[Window, Features]]:
+    """Parts of the grid where polygons lie, and these, the lowest first."""
+    for window in blocks_of(grid.window):
+        found = features.near(grid.crop(window)).polygons()
+        if len(found):
+            yield window, found
 
 
 def read_labels(
@@ -135,8 +116,14 @@ def read_labels(
     background: Background = "class",
     all_touched: bool = False,
     priority: Sequence[str] | None = None,
+    priority_field: str | None = None,
+    where: str | None = None,
+    class_mapping: Mapping[Any, Any] | str | Path | None = None,
+    buffer: float = 0.0,
 ) -> PolygonLabels | RasterLabels:
     """Labels from a vector file, a GeoDataFrame or a raster of codes.
+
+    Files of more than 64 MB are read by bounding box, as far as they have a spatial index.
 
     Args:
         labels: A vector file, `file|layername=layer`, a GeoDataFrame, or a label raster.
@@ -145,154 +132,180 @@ def read_labels(
         all_touched: True burns each pixel that a polygon touches; False those whose centre it covers.
         priority: Class names, the one on top first. Where polygons overlap, what is not named lies below, smaller
             polygons above larger ones; None means that for all classes.
+        priority_field: A numeric attribute whose larger values lie on top, among those that `priority` leaves equal.
+        where: An SQL condition on attributes; only features that meet it are read.
+        class_mapping: What becomes of each value found: a class name, None (its pixels are unlabelled), or a dict of
+            name, code and color; "*" stands for all values not named, which else stay. A dict or a YAML file.
+        buffer: Metres by which lines and points are widened to polygons; 0 leaves them out.
 
     Raises:
         InputNotFoundError: if there is no such file or layer.
         LabelError: if there are no polygons, no such field, or too many classes.
+        OptionError: if an option is out of range, or does not go with such labels.
     """
     if background not in ("class", "ignore"):
         raise OptionError(f"background is {background!r}; needed 'class' or 'ignore'.")
+    check_buffer(buffer)
+    mapping = read_mapping(class_mapping)
     if not isinstance(labels, gpd.GeoDataFrame) and _is_raster(labels):
-        if class_field is not None or priority is not None or all_touched:
+        given = (class_field, priority, priority_field, where)
+        if any(value is not None for value in given) or all_touched or buffer:
             raise OptionError(
-                f"{labels} is a label raster; class_field, priority and all_touched are for polygons. Leave them out."
+                f"{labels} is a label raster; class_field, priority, priority_field, where, buffer and all_touched are "
+                "for polygons. Leave them out."
             )
-        return _read_raster(labels, background)
-    frame, source = read_vector(labels, field_wanted=class_field)
-    frame, counts = clean(frame, source)
-    names, values = _class_values(frame, class_field, source)
-    known = values.notna().to_numpy()
-    counts["without_class"] = int((~known).sum())
-    legend, codes = _class_table(names, values[known], background)
-    shapes = frame.geometry[known]
-    order, words = _burning_order(shapes, codes, legend, priority)
-    polygons = PolygonIndex(shapes.iloc[order])
-    return PolygonLabels(legend, polygons, codes[order], background, all_touched, source, counts, words)
+        return read_label_raster(labels, background, mapping)
+    layer = open_layer(labels, where=where, field_wanted=class_field)
+    for name in (class_field, priority_field):
+        if name is not None and name not in layer.fields:
+            raise LabelError(f"{layer.source} has no field {name!r}; it has {', '.join(layer.fields) or 'none'}.")
+    return _read_polygons(layer, class_field, background, all_touched, priority, priority_field, mapping, buffer)
 
 
 def _is_raster(path: str | Path) -> bool:
     return Path(str(path)).suffix.lower() in {".tif", ".tiff", ".vrt", ".img"}
 
 
-def _class_values(frame: gpd.GeoDataFrame, class_field: str | None, source: str) -> tuple[str, pd.Series]:
-    """The name of the field and each polygon's class, as found."""
-    if class_field is None:
-        return "", pd.Series(1, index=frame.index)
-    fields = [str(name) for name in frame.columns if name != frame.geometry.name]
-    if class_field not in fields:
-        raise LabelError(f"{source} has no field {class_field!r}; it has {', '.join(fields) or 'none'}.")
-    values = frame[class_field]
-    if not pd.api.types.is_numeric_dtype(values):
-        values = values.astype("string").str.strip().replace("", pd.NA)
-    if not values.notna().any():
-        raise LabelError(f"The field {class_field!r} of {source} is empty; needed a class for each polygon.")
-    return class_field, values
-
-
-def _class_table(name: str, values: pd.Series, background: Background) -> tuple[Legend, NDArray[np.uint8]]:
-    """The legend and each polygon's code: numbers within 1 to 254 stay codes, anything else is numbered in order."""
-    names: dict[int, str]
-    if not name:
-        names, codes = {1: "object"}, np.ones(len(values), np.uint8)
-    elif pd.api.types.is_numeric_dtype(values) and _are_codes(values):
-        codes = values.to_numpy().astype(np.uint8)
-        names = {int(code): BACKGROUND if code == 0 else f"class {code}" for code in np.unique(codes)}
+def _read_polygons(
+    layer: Layer,
+    class_field: str | None,
+    background: Background,
+    all_touched: bool,
+    priority: Sequence[str] | None,
+    priority_field: str | None,
+    mapping: Mapping[Value, Target] | None,
+    buffer: float,
+) -> PolygonLabels:
+    frame = None if layer.by_box else _read_all(layer, [n for n in (class_field, priority_field) if n is not None])
+    batches = () if class_field is None else layer.batches(class_field) if frame is None else [frame[class_field]]
+    table = _table(batches, class_field, layer.source, background, mapping)
+    ranks, words = _ranks(table.legend, priority, priority_field)
+    rules = Rules(class_field, table, ranks, priority_field, buffer)
+    features: FeatureIndex | FeatureFile
+    if frame is None:
+        features, counts = FeatureFile(layer, rules), {}
     else:
-        found, numbers = np.unique(values.to_numpy(), return_inverse=True)
-        if len(found) > MAX_CLASSES:
-            raise LabelError(
-                f"The field {name!r} holds {len(found)} classes; at most {MAX_CLASSES} fit. Is it the right field?"
-            )
-        codes = (numbers + 1).astype(np.uint8)
-        names = {i: text if isinstance(text, str) else f"{text:.15g}" for i, text in enumerate(found, start=1)}
-        if background == "class" and BACKGROUND in map(str.lower, names.values()):
-            codes, names = _merge_background(codes, names)
-    if background == "class":
-        names = {0: BACKGROUND, **names}
-    return Legend.from_names(names), codes
+        found, missing = read_features(frame, rules, layer.source)
+        counts = _counted(found, missing, layer.source, buffer)
+        features = FeatureIndex(found, layer_crs(layer))
+    return PolygonLabels(table.legend, features, background, all_touched, layer, counts, words, mapping or {})
 
 
-def _are_codes(values: pd.Series) -> bool:
-    numbers = values.to_numpy(dtype=float)
-    return bool((numbers == np.floor(numbers)).all() and numbers.min() >= 0 and numbers.max() <= MAX_CLASSES)
+def layer_crs(layer: Layer) -> Any:
+    """The CRS, which each opened layer has."""
+    assert layer.crs is not None, "open_layer refuses layers without a CRS"
+    return layer.crs
 
 
-def _merge_background(codes: NDArray[np.uint8], names: dict[int, str]) -> tuple[NDArray[np.uint8], dict[int, str]]:
-    """Polygons that are called background become class 0; the others are numbered anew from 1."""
-    old = next(code for code, text in names.items() if text.lower() == BACKGROUND)
-    rest = [code for code in names if code != old]
-    table = np.zeros(256, np.uint8)
-    table[rest] = np.arange(1, len(rest) + 1)
-    return table[codes], {int(table[code]): names[code] for code in rest}
+def _read_all(layer: Layer, columns: Sequence[str]) -> gpd.GeoDataFrame:
+    frame = layer.read(columns)
+    if not isinstance(frame, gpd.GeoDataFrame) or not len(frame):
+        raise LabelError(f"{layer.source} holds no polygons, or none that the query chooses; needed at least one.")
+    return frame
 
 
-def _burning_order(
-    shapes: gpd.GeoSeries, codes: NDArray[np.uint8], legend: Legend, priority: Sequence[str] | None
-) -> tuple[NDArray[np.intp], str]:
-    """Positions from the bottom to the top, and the rule in words."""
-    top = list(priority or ())
-    rank = np.zeros(256, int)
-    for height, name in enumerate(reversed(top), start=1):
-        rank[legend.code_of(name)] = height
-    order = np.lexsort((np.arange(len(codes)), -shapely.area(shapes.to_numpy()), rank[codes]))
-    words = "smaller polygons lie on top of larger ones"
-    return order, f"{', then '.join(top)} on top; else {words}" if top else words
-
-
-def _read_raster(path: str | Path, background: Background) -> RasterLabels:
-    """A raster of codes: its classes are the values found, named by our own tag where there is one; 0 is background."""
-    source = describe(path)
-    if len(source.indexes) != 1 or np.dtype(source.dtype).kind not in "iu":
-        raise LabelError(
-            f"{path} has {len(source.indexes)} bands of {source.dtype}; a label raster has one band of whole numbers."
+def _table(
+    batches: Sequence[pd.Series] | Iterator[pd.Series],
+    class_field: str | None,
+    source: str,
+    background: Background,
+    mapping: Mapping[Value, Target] | None,
+) -> ClassTable:
+    """The classes among the values of a field, which come some at a time."""
+    if class_field is None:
+        if mapping is not None:
+            raise OptionError("class_mapping needs the field whose values it maps. Pass class_field.")
+        return ClassTable(
+            Legend.from_names({0: "background", 1: "object"} if background == "class" else {1: "object"}), {}
         )
-    scene = Scene.open(path, resampling=Resampling.nearest)
-    found = {int(v) for block in scene.grid.blocks(2048) for v in _values(scene, block)} - {IGNORE}
-    found -= {0} if background == "ignore" else set()
-    if not found or min(found) < 0 or max(found) >= IGNORE:
-        raise LabelError(f"{path} holds the values {sorted(found)[:9]}; needed codes from 0 to {IGNORE - 1}.")
-    known = read_legend(path)
-    names = {c.code: c.name for c in known or ()}
-    colors = {c.code: c.color for c in known or ()}
-    legend = Legend.from_names(
-        {code: names.get(code, f"class {code}" if code else BACKGROUND) for code in sorted(found)}, colors
-    )
-    return RasterLabels(legend, scene, str(path))
+    found: set[Value] = set()
+    for batch in batches:
+        found |= {value for value in map(plain, pd.unique(batch)) if value is not None}
+        if len(found) > DISTINCT:
+            raise LabelError(
+                f"The field {class_field!r} of {source} holds more than {DISTINCT:,} values. Is it the right field?"
+            )
+    if not found:
+        raise LabelError(f"The field {class_field!r} of {source} is empty; needed a class for each polygon.")
+    return class_table(found, f"The field {class_field!r} of {source}", background=background, mapping=mapping)
 
 
-def _values(scene: Scene, block: Any) -> NDArray[Any]:
-    patch = scene.read(block)
-    return np.unique(patch.data[0][patch.valid])
+def _ranks(legend: Legend, priority: Sequence[str] | None, priority_field: str | None) -> tuple[NDArray[np.intp], str]:
+    """(256,) ranks of codes, and the rule in words."""
+    ranks = np.zeros(256, np.intp)
+    for height, name in enumerate(reversed(list(priority or ())), start=1):
+        ranks[legend.code_of(name)] = height
+    rules = [f"{', then '.join(priority)} on top"] if priority else []
+    rules += [f"larger {priority_field} on top"] if priority_field else []
+    rules.append("smaller polygons lie on top of larger ones")
+    return ranks, "; else ".join(rules)
 
 
-@dataclass(slots=True, eq=False)
+def _counted(found: Features, missing: Mapping[str, int], source: str, buffer: float) -> dict[str, int]:
+    """What was found.
+
+    Raises:
+        LabelError: if there is no polygon.
+    """
+    counts = {
+        "polygons": int((found.kinds != NOT_POLYGON).sum()),
+        "repaired": int(found.repaired.sum()),
+        **missing,
+        "not_polygons": int((found.kinds == NOT_POLYGON).sum()),
+        "without_class": int((found.kinds == WITHOUT_CLASS).sum()),
+        "dropped": int(((found.kinds == POLYGON) & (found.codes == IGNORE)).sum()),
+    }
+    if not counts["polygons"]:
+        words = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "nothing"
+        hint = " Lines and points become polygons with buffer, in metres." if not buffer else ""
+        raise LabelError(f"{source} holds no polygons ({words}); needed at least one.{hint}")
+    return counts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Area:
     """An area of interest: outside of it, nothing is labelled."""
 
-    polygons: PolygonIndex
-    source: str
+    features: FeatureIndex | FeatureFile
+    layer: Layer
 
     @classmethod
     def read(cls, aoi: str | Path | gpd.GeoDataFrame) -> Area:
         """The polygons of a layer; of a file with several, the one named `aoi`, else the first.
 
         Raises:
-            InputNotFoundError, LabelError: as `read_vector`, or if there are no polygons.
+            InputNotFoundError, LabelError: as `open_layer`, or if there are no polygons.
         """
-        frame, source = read_vector(aoi, layer_wanted="aoi")
-        return cls(PolygonIndex(clean(frame, source)[0].geometry), source)
+        layer = open_layer(aoi, layer_wanted="aoi")
+        if layer.by_box:
+            return cls(FeatureFile(layer, Rules()), layer)
+        found, missing = read_features(_read_all(layer, []), Rules(), layer.source)
+        _counted(found, missing, layer.source, buffer=1)
+        return cls(FeatureIndex(found, layer_crs(layer)), layer)
+
+    @property
+    def source(self) -> str:
+        return self.layer.source
 
     def inside(self, grid: Grid) -> NDArray[np.bool_]:
         """(rows, cols); True where a pixel's centre lies in the area."""
-        shapes, hits = self.polygons.hits(grid)
-        if not len(hits):
-            return np.zeros((grid.height, grid.width), bool)
-        if shapely.covers(shapes, shapely.polygons(grid.corners())).any():
-            return np.ones((grid.height, grid.width), bool)
-        out_shape = (grid.height, grid.width)
-        burned = rasterize(list(shapes), out_shape=out_shape, transform=grid.transform, fill=0, dtype="uint8")
-        return np.asarray(burned, bool)
+        mask = np.zeros((grid.height, grid.width), bool)
+        for window, found in _pieces(self.features, grid):
+            part = grid.crop(window)
+            if shapely.covers(found.shapes, shapely.polygons(part.corners())).any():
+                mask[window.slices(grid.window)] = True
+                continue
+            burned = burn_shapes(found.shapes, found.codes, part, fill=0, all_touched=False)
+            mask[window.slices(grid.window)] = burned.codes > 0
+        return mask
+
+    def covers(self, grid: Grid) -> bool:
+        """True if the centres of all pixels lie in the area."""
+        return bool(self.inside(grid).all())
 
     def require_overlap(self, grid: Grid) -> None:
-        """As `PolygonIndex.require_overlap`."""
-        self.polygons.require_overlap(grid, self.source)
+        """As `overlap.require_overlap`."""
+        require_overlap(self.features, grid, self.source)
+
+    def stamp(self) -> list[str]:
+        return self.layer.stamp()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,19 @@ class Legend:
             if info.name == name:
                 return info.code
         raise LabelError(f"No class is named {name!r}; there are {', '.join(self.names)}.")
+
+    def extended(self, other: Legend) -> Legend:
+        """These classes and those of the other that are missing by name, which keep their code if it is free.
+
+        Raises:
+            LabelError: if there are more than fit.
+        """
+        classes = {info.code: info for info in self}
+        for info in other:
+            if info.name not in self.names:
+                code = next((code for code in (info.code, *range(1, IGNORE)) if code not in classes), IGNORE)
+                classes[code] = replace(info, code=code)
+        return Legend(tuple(classes[code] for code in sorted(classes)))
 
     def to_json(self) -> list[dict[str, Any]]:
         return [{"code": c.code, "name": c.name, "color": c.color} for c in self.classes]

@@ -73,7 +73,7 @@ def whole(
         OutputError: as `check_output`, if something else than our own output would be lost, or if writing fails.
     """
     path = check_output(path, overwrite=overwrite, folder=folder, mark=mark)
-    partial = path.with_name(f".partial-{path.name}")
+    partial = _partial(path)
     try:
         _remove(partial)
         if folder:
@@ -88,3 +88,41 @@ def whole(
         raise OutputError(f"{path} cannot be written ({error}). Is the disk full, or the place read-only?") from error
     finally:
         _remove(partial)
+
+
+@contextmanager
+def resumable(path: str | Path, *, keep: str, overwrite: bool = False, mark: str | None = None) -> Iterator[Path]:
+    """A temporary folder beside `path`, which takes its name when the block ends without error.
+
+    After an error it stays, if the file `keep` is in it, for the next call to go on from; a new one is empty.
+
+    Args:
+        path: Where the folder shall appear.
+        keep: The name of a file that tells how far it is.
+        overwrite: True if it may replace what is there.
+        mark: As for `check_output`.
+
+    Raises:
+        OutputError: as `check_output`, or if writing fails.
+    """
+    path = check_output(path, overwrite=overwrite, folder=True, mark=mark)
+    partial = _partial(path)
+    try:
+        if not (partial / keep).exists():
+            _remove(partial)
+        partial.mkdir(exist_ok=True)
+        yield partial
+        if path.is_dir():
+            _remove(path)
+        partial.replace(path)
+    except GeopspError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error}). Is the disk full, or the place read-only?") from error
+    finally:
+        if not (partial / keep).exists():
+            _remove(partial)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".partial-{path.name}")

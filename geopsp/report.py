@@ -9,9 +9,10 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
+from geopsp.balance import imbalance
 from geopsp.bands import is_named
 from geopsp.chipset import MANIFEST as CHIPS_MANIFEST
-from geopsp.chipset import ChipSet
+from geopsp.chipset import ChipSet, class_pixels
 from geopsp.errors import InputNotFoundError
 from geopsp.metrics import Confusion
 from geopsp.outputs import whole
@@ -57,36 +58,94 @@ def describe_raster(path: Path) -> str:
 
 
 def describe_chips(chips: ChipSet) -> str:
-    """Number, size, bands and classes of chips, and what was found when they were cut."""
-    pixels, total = chips.pixels_per_class, max(int(chips.pixels_per_class.sum()), 1)
-    present = (chips.index[[f"pixels_{code}" for code in chips.legend.codes]] > 0).sum().to_list()
+    """Number, size, bands and classes of chips, what was found when they were cut, and what to beware of."""
     x, y = chips.cell_size
+    rows = _class_rows(chips)
+    drawn = any(row["polygons"] for row in rows)
+    heads = "  classes    code  name             pixels   share   chips" + ("   polygons" if drawn else "")
     lines = [
         f"{', '.join(map(str, chips.folders))}: {len(chips)} chips of {chips.tile_size} x {chips.tile_size} pixels",
         f"  bands      {', '.join(chips.bands)} ({chips.dtype})",
         f"  pixel      {x:g} x {y:g} {chips.units}",
         f"  labelled   {chips.index['labelled'].mean():.1%} of all pixels; valid {chips.index['valid'].mean():.1%}",
-        "  classes    code  name             pixels   share   chips",
+        heads,
     ]
-    for info, count, seen in zip(chips.legend, pixels.tolist(), present, strict=True):
-        lines.append(f"             {info.code:4d}  {info.name:<12} {count:10,d} {count / total:7.2%} {seen:7d}")
+    for row in rows:
+        line = f"{row['code']:4d}  {row['name']:<12} {row['pixels']:10,d} {row['share']:7.2%} {row['chips']:7d}"
+        lines.append(f"             {line}" + (f" {row['polygons']:10,d}" if drawn else ""))
     for report in chips.reports:
         lines += [f"  {line}" for line in _report_lines(report)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  warning    {text}" for text in _warnings(chips))])
+
+
+def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = False) -> Path:
+    """All that `describe_chips` tells, as JSON."""
+    content = {
+        "folders": list(map(str, chips.folders)),
+        "chips": len(chips),
+        "tile_size": chips.tile_size,
+        "bands": list(chips.bands),
+        "dtype": chips.dtype,
+        "cell_size": list(chips.cell_size),
+        "units": chips.units,
+        "labelled": float(chips.index["labelled"].mean()),
+        "valid": float(chips.index["valid"].mean()),
+        "classes": _class_rows(chips),
+        "exports": list(chips.reports),
+        "warnings": _warnings(chips),
+    }
+    with whole(path, overwrite=overwrite) as partial:
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return Path(path)
+
+
+def _class_rows(chips: ChipSet) -> list[dict[str, Any]]:
+    """Pixels, their share, chips and polygons of each class."""
+    counts = class_pixels(chips.index, chips.legend)
+    total = max(int(counts.sum()), 1)
+    return [
+        {
+            "code": info.code,
+            "name": info.name,
+            "pixels": int(own.sum()),
+            "share": int(own.sum()) / total,
+            "chips": int((own > 0).sum()),
+            "polygons": sum(report.get("polygons", {}).get(info.name, 0) for report in chips.reports),
+        }
+        for info, own in zip(chips.legend, counts.T, strict=True)
+    ]
+
+
+def _warnings(chips: ChipSet) -> list[str]:
+    """Those of the exports, and what is rare in all of them together."""
+    counts = class_pixels(chips.index, chips.legend)
+    told = [text for report in chips.reports for text in report.get("warnings", [])]
+    return list(dict.fromkeys([*told, *imbalance(chips.legend, counts.sum(axis=0), (counts > 0).sum(axis=0))]))
 
 
 def _report_lines(report: Mapping[str, Any]) -> list[str]:
     labels = report["labels"]
-    found = [f"{labels[key]:,} {words}" for key, words in (
-        ("polygons", "polygons"), ("repaired", "repaired"), ("null", "without geometry"), ("empty", "empty"),
-        ("not_polygons", "not polygons"), ("without_class", "without a class")) if labels.get(key)]  # fmt: skip
-    lines = [f"labels     {labels['source']}: {', '.join(found) or 'a raster'}"]
+    polygons = labels.get("polygons") or sum(report.get("polygons", {}).values())
+    found = [f"{count:,} {words}" for count, words in (
+        (polygons, "polygons"), *((labels.get(key), words) for key, words in (
+            ("repaired", "repaired"), ("null", "without geometry"), ("empty", "empty"),
+            ("not_polygons", "not polygons"), ("without_class", "without a class"), ("dropped", "dropped")))
+    ) if count]  # fmt: skip
+    lines = [f"labels     {labels['source']}" + (f": {', '.join(found)}" if found else "")]
     if report["conflict_pixels"]:
-        lines.append(f"overlaps   {report['conflict_pixels']:,} pixels lie in several classes; {labels['priority']}")
-    left_out = report["without_valid_pixel"], report["too_little_labelled"]
-    if any(left_out):
-        lines.append(f"left out   {left_out[0]} chips without a valid pixel, {left_out[1]} with too little labelled")
-    return lines
+        rule = f"; {labels['priority']}" if labels.get("priority") else ""
+        lines.append(f"overlaps   {report['conflict_pixels']:,} pixels lie in several classes{rule}")
+    reasons = {
+        "invalid": "without a valid pixel", "unlabelled": "with too little labelled", "empty": "without any class",
+        "outside": "not wholly inside the area",
+    }  # fmt: skip
+    left_out = [
+        f"{count:,} chips {reasons.get(reason, reason)}" for reason, count in report["skipped"].items() if count
+    ]
+    lines += [f"left out   {', '.join(left_out)}"] if left_out else []
+    if report["empty"]:
+        lines.append(f"empty      {report['empty']:,} chips hold no class but background")
+    return [*lines, *(f"note       {note}" for note in report.get("notes", []))]
 
 
 def describe_model(path: Path) -> str:

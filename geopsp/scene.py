@@ -1,43 +1,35 @@
-"""Rasters seen as one grid: windowed reads of pixels and of where they are valid.
-
-The only module that opens rasters to read their pixels.
-"""
+"""Rasters seen as one grid: windowed reads of pixels and of where they are valid."""
 
 from __future__ import annotations
 
-import glob
-import json
 import os
 import threading
-import warnings
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import calculate_default_transform
+from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RioWindow
 
-from geopsp.bands import match_bands
-from geopsp.errors import GridError, InputNotFoundError, RasterError
+from geopsp.classtable import read_legend
+from geopsp.errors import BandError, GridError
 from geopsp.grid import Grid, Window
-from geopsp.legend import CLASSES_TAG, Legend
-from geopsp.validity import alpha_band, validity, warped_validity
+from geopsp.images import Image, Images, find_images
+from geopsp.mosaic import Layer, Pick, bring_onto, choose, lattice_of, settle
+from geopsp.rasters import damaged, open_raster, reading
+from geopsp.sampling import sample
+from geopsp.sources import Source, describe, stamp
+from geopsp.validity import holds_no_block, validity, warped_validity
 
-Images = str | Path | Sequence[str | Path]
-"""A path, a glob pattern, a folder, or several of them."""
-
-RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"}
-
-NAMED_BANDS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
+__all__ = [
+    "Image", "Images", "Patch", "Scene", "Source", "describe", "find_images", "open_raster", "open_scenes",
+    "read_legend",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,151 +45,28 @@ class Patch:
     grid: Grid
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One raster file: what its header says."""
-
-    path: str
-    grid: Grid
-    bands: tuple[str, ...]
-    """Names, of all bands but alpha."""
-
-    indexes: tuple[int, ...]
-    """The bands' numbers in the file, from 1."""
-
-    dtype: str
-    nodata: float | None
-    warped: bool = False
-    """True if the file lies on another lattice and is resampled onto the scene's."""
-
-
-def find_images(images: Images) -> list[Path]:
-    """Raster files named by a path, a glob, a folder or a list of these, in the given order.
-
-    Raises:
-        InputNotFoundError: if one of them names no file.
-    """
-    items = [images] if isinstance(images, str | Path) else list(images)
-    if not items:
-        raise InputNotFoundError("No image was given; needed at least one raster file.")
-    return [path for item in items for path in _expand(item)]
-
-
-def _expand(item: str | Path) -> list[Path]:
-    path = Path(item)
-    if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in RASTER_ENDINGS)
-    elif path.exists():
-        found = [path]
-    else:
-        found = sorted(map(Path, glob.glob(str(item), recursive=True)))  # noqa: PTH207 (patterns may be absolute)
-    if not found:
-        raise InputNotFoundError(f"No raster found at {item}: no such file, and nothing matches it. Check the path.")
-    return found
-
-
-def open_raster(path: str | Path) -> rasterio.DatasetReader:
-    """The dataset, opened to read.
-
-    Raises:
-        InputNotFoundError: if there is no such file.
-        RasterError: if it is not a raster.
-    """
-    if not Path(path).exists():
-        raise InputNotFoundError(f"No such file: {path}. Check the path.")
-    try:
-        with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):  # `describe` refuses these
-            return rasterio.open(path)
-    except RasterioIOError as error:
-        raise RasterError(f"{path} cannot be read as a raster ({error}); needed e.g. a GeoTIFF.") from error
-
-
-def describe(path: str | Path, *, needs_crs: bool = True) -> Source:
-    """What a raster's header says.
-
-    Raises:
-        RasterError: if it is not a raster of real numbers with at least one band.
-        GridError: if it has no CRS or no georeference and `needs_crs`.
-    """
-    with open_raster(path) as dataset:
-        if not dataset.count:
-            parts = f" It holds {len(dataset.subdatasets)} subdatasets: extract one." if dataset.subdatasets else ""
-            raise RasterError(f"{path} holds no band of its own.{parts}")
-        keep = [i for i in dataset.indexes if i != alpha_band(dataset)] or list(dataset.indexes)
-        kinds = sorted({dataset.dtypes[i - 1] for i in keep})
-        if len(kinds) > 1 or kinds[0].startswith("complex"):
-            raise RasterError(
-                f"{path} holds {' and '.join(kinds)} pixels; needed integers or floats, of one type. Convert it first."
-            )
-        if needs_crs:
-            _require_georeference(path, dataset)
-        if dataset.transform.is_degenerate:
-            raise GridError(f"{path} has a degenerate transform {tuple(dataset.transform)[:6]}; pixels have no area.")
-        grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
-        names, nodata = _band_names(dataset, keep), dataset.nodatavals[keep[0] - 1]
-        return Source(str(path), grid, names, tuple(keep), kinds[0], nodata)
-
-
-def _require_georeference(path: str | Path, dataset: rasterio.DatasetReader) -> None:
-    points = len(dataset.gcps[0])
-    if dataset.transform.is_identity and (points or dataset.rpcs):
-        found = f"{points} ground control points" if points else "RPCs (rational polynomial coefficients)"
-        raise GridError(f"{path} is placed by {found} only; needed a CRS and a transform. Warp it, e.g. with gdalwarp.")
-    if not dataset.crs:
-        raise GridError(f"{path} has no CRS (coordinate reference system). Assign one, e.g. gdal_edit.py -a_srs.")
-    if dataset.transform.is_identity:
-        raise GridError(f"{path} has a CRS but no georeference. Assign its bounds, e.g. gdal_edit.py -a_ullr.")
-
-
-def _band_names(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> tuple[str, ...]:
-    """Descriptions, else colours; a name that several bands bear tells nothing, and gives way to the number."""
-    texts = {
-        i: (dataset.descriptions[i - 1] or NAMED_BANDS.get(dataset.colorinterp[i - 1]) or "").strip() for i in indexes
-    }
-    borne = Counter(text.lower() for text in texts.values())
-    return tuple(text if text and borne[text.lower()] == 1 else f"band_{i}" for i, text in texts.items())
-
-
-def _on_lattice(source: Source, lattice: Grid) -> Source:
-    """The source as it lies on the lattice: as it is if already there, else as a warp would place it."""
-    if lattice.window_of(source.grid) is not None:
-        return source
-    step_x, step_y = lattice.transform.a, lattice.transform.e
-    if lattice.transform.b or lattice.transform.d:
-        raise GridError(f"{source.path} must be warped onto a rotated grid, {lattice!r}. Warp the first north-up.")
-    try:
-        transform, width, height = calculate_default_transform(
-            source.grid.crs, lattice.crs, source.grid.width, source.grid.height, *source.grid.bounds()
-        )
-    except (RasterioError, CRSError, CPLE_BaseError) as error:
-        raise GridError(f"{source.path}, {source.grid!r}, cannot be warped onto {lattice!r} ({error}).") from error
-    left, bottom, right, top = Grid(lattice.crs, transform, width, height).bounds()
-    cols = sorted(((left - lattice.transform.c) / step_x, (right - lattice.transform.c) / step_x))
-    rows = sorted(((bottom - lattice.transform.f) / step_y, (top - lattice.transform.f) / step_y))
-    col, row = int(np.floor(cols[0])), int(np.floor(rows[0]))
-    window = Window(col, row, int(np.ceil(cols[1])) - col, int(np.ceil(rows[1])) - row)
-    grid = lattice.crop(window)
-    return Source(source.path, grid, source.bands, source.indexes, source.dtype, source.nodata, warped=True)
-
-
 @dataclass(slots=True, eq=False)
 class Scene:
-    """One raster or many, seen as one grid: the first one's lattice, stretched over all of them.
+    """One image or many, seen as one grid: the first one's lattice, stretched over all of them.
 
-    Later rasters fill where earlier ones are invalid. Safe to read from several threads and to send to other
+    Later images fill where earlier ones are invalid. Safe to read from several threads and to send to other
     processes: each opens files of its own.
     """
 
-    sources: tuple[Source, ...]
+    layers: tuple[Layer, ...]
+    """The images, the one on top first."""
+
     grid: Grid
     bands: tuple[str, ...]
     """Names of the bands read."""
+
+    name: str
+    """What messages and the index of chips call it."""
 
     notes: tuple[str, ...] = ()
     """What was done to bring the rasters onto one grid, in words."""
 
     resampling: Resampling = Resampling.bilinear
-    _positions: tuple[tuple[int, ...], ...] = ()
     _handles: threading.local = field(default_factory=threading.local, repr=False)
 
     @classmethod
@@ -208,29 +77,48 @@ class Scene:
         bands: Sequence[str | int] | None = None,
         resampling: Resampling = Resampling.bilinear,
         onto: Grid | None = None,
+        cell_size: float | None = None,
+        extent: Sequence[float] | None = None,
+        order: str = "given",
     ) -> Scene:
         """The scene that the images make.
 
         Args:
-            images: A path, a glob, a folder or a list; the first one found gives the grid.
+            images: What `find_images` takes; the first image found gives the grid and lies on top.
             bands: Names, or numbers from 1; None means all bands of the first image.
-            resampling: How images on another lattice are brought onto the scene's.
+            resampling: How files on another lattice are brought onto the scene's.
             onto: A grid whose lattice the scene takes; None means the first image's.
+            cell_size: Width of a pixel in CRS units; None means the first image's. Pixels then lie north-up, and
+                are averaged from files at most half as coarse.
+            extent: (left, bottom, right, top) in CRS units, snapped outward to whole pixels; None means all.
+            order: Which image is first: as `find_images`.
 
         Raises:
-            InputNotFoundError, RasterError, GridError, BandError: as the input is.
+            InputNotFoundError, RasterError, GridError, BandError, OptionError: as the input is.
         """
-        sources = [describe(path) for path in find_images(images)]
-        first = sources[0]
-        lattice = onto or first.grid
-        placed = [_on_lattice(source, lattice) for source in sources]
-        wanted = tuple(bands) if bands is not None else first.bands
-        chosen = match_bands(wanted, first.bands, where=first.path)
-        names = tuple(w if isinstance(w, str) else first.bands[i] for w, i in zip(wanted, chosen, strict=True))
-        positions = (chosen, *(match_bands(names, source.bands, where=source.path) for source in placed[1:]))
-        target = "the grid asked for" if onto else f"the grid of {first.path}"
-        notes = tuple(f"{s.path} is warped ({resampling.name}) onto {target}" for s in placed if s.warped)
-        return cls(tuple(placed), _union(lattice, placed), names, notes, resampling, positions)
+        found = find_images(images, order=order)
+        first = choose(found[0], bands)
+        layers = [first, *(choose(image, first.bands) for image in found[1:])]
+        lattice, target = lattice_of(layers, onto=onto, cell_size=cell_size)
+        layers = [bring_onto(layer, lattice, resampling, thin=cell_size is not None) for layer in layers]
+        grid, settled = settle(layers, lattice, extent)
+        notes = [note for image in found for note in image.notes]
+        if len(found) > 1:
+            rule = {"given": "the order given", "newest": "newest first", "oldest": "oldest first"}.get(order, order)
+            notes.append(f"{len(found)} images lie on one another: {rule}; {found[0].name} is on top")
+        notes += [
+            f"{s.path} is warped ({s.resampling.name}) onto {target}"
+            for layer in layers
+            for s in layer.sources
+            if s.resampling is not None
+        ]
+        name = found[0].name + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+        return cls(settled, grid, first.bands, name, tuple(notes), resampling)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The files that are read."""
+        return tuple(source for layer in self.layers for source in layer.sources)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -241,6 +129,11 @@ class Scene:
     def cell_size(self) -> tuple[float, float]:
         return self.grid.cell_size
 
+    @property
+    def block(self) -> tuple[int, int]:
+        """(rows, cols) that the first file keeps together."""
+        return self.sources[0].block
+
     def read(self, window: Window | None = None) -> Patch:
         """The pixels of a window, which may overhang the scene; None means all.
 
@@ -250,61 +143,104 @@ class Scene:
         window = window or self.grid.window
         data = np.zeros((len(self.bands), window.height, window.width), self.dtype)
         valid = np.zeros((window.height, window.width), bool)
-        for number, source in enumerate(self.sources):
+        for number, layer in enumerate(self.layers):
             if valid.all():
                 break
-            self._fill(data, valid, window, number, source)
+            part = self._part(layer, window)
+            if part.empty:
+                continue
+            pixels, seen = self._read_layer(layer, part)
+            inside = part.slices(window)
+            fresh = ~valid[inside] & (seen | (number == 0))
+            np.copyto(data[:, *inside], pixels, where=fresh)
+            valid[inside] |= seen
         return Patch(data, valid, self.grid.crop(window))
 
-    def _fill(self, data: NDArray[Any], valid: NDArray[np.bool_], window: Window, number: int, source: Source) -> None:
-        """Puts the source's pixels where nothing valid lies yet."""
-        place = self.grid.window_of(source.grid)
-        assert place is not None
-        part = window.intersect(place)
-        if part.empty:
-            return
-        pixels, seen = self._read_source(number, part.shift(-place.col, -place.row))
-        inside = part.slices(window)
-        fresh = ~valid[inside] & (seen | (number == 0))
-        np.copyto(data[:, *inside], pixels, where=fresh)
-        valid[inside] |= seen
+    def read_onto(self, grid: Grid) -> Patch:
+        """The pixels on another grid of the same CRS, e.g. a rotated one: bilinear over valid pixels only.
 
-    def _read_source(self, number: int, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(bands, rows, cols) pixels and (rows, cols) validity of a window within one source."""
-        source = self.sources[number]
-        indexes = [source.indexes[i] for i in self._positions[number]]
-        area = RioWindow(window.col, window.row, window.width, window.height)
+        A pixel is valid where the one is that its centre lies in. Integers are rounded. A scene opened to resample by
+        nearest is so here.
+
+        Raises:
+            GridError: if the grid has another CRS.
+            RasterError: if a file's pixels cannot be read.
+        """
+        window = self.grid.window_of(grid)
+        if window is not None:
+            patch = self.read(window)
+            return Patch(patch.data, patch.valid, grid)
+        if grid.crs != self.grid.crs:
+            raise GridError(f"Asked for pixels on {grid!r}; {self.name} lies on {self.grid!r}. Warp the grid first.")
+        around = self.grid.window_around(grid.corners())
+        around = Window(around.col - 1, around.row - 1, around.width + 2, around.height + 2)
+        patch = self.read(around)
+        data, valid = sample(patch.data, patch.valid, patch.grid, grid, nearest=self.resampling == Resampling.nearest)
+        return Patch(data, valid, grid)
+
+    def empty(self, window: Window) -> bool:
+        """True if it is known, without reading a pixel, that none in the window is valid.
+
+        It is where no file reaches, and where a TIFF with a nodata value or alpha holds no block.
+        """
+        return all(self._layer_empty(layer, self._part(layer, window)) for layer in self.layers)
+
+    def stamp(self) -> list[str]:
+        """What tells the files from others: path, bytes and time of change; of URLs the address alone."""
+        return [line for source in dict.fromkeys(s.path for s in self.sources) for line in stamp(source)]
+
+    def _part(self, layer: Layer, window: Window) -> Window:
+        """The part of a window that lies in the scene and that the layer can fill."""
+        return window.intersect(self.grid.window).intersect(layer.place)
+
+    def _layer_empty(self, layer: Layer, part: Window) -> bool:
+        return part.empty or any(self._pick_empty(pick, part.intersect(pick.place)) for pick in layer.picks)
+
+    def _pick_empty(self, pick: Pick, part: Window) -> bool:
+        source = pick.source
+        if part.empty or source.warped or not source.telling:
+            return part.empty
+        with reading(source.path):
+            return holds_no_block(self._dataset(pick), pick.telling, source.block, _area(part, pick.place))
+
+    def _read_layer(self, layer: Layer, part: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(bands, rows, cols) pixels and (rows, cols) validity: of one file, or of several that hold bands each."""
+        if len(layer.picks) == 1:
+            return self._read_pick(layer.picks[0], part)
+        data = np.zeros((len(self.bands), part.height, part.width), self.dtype)
+        valid = np.ones((part.height, part.width), bool)
+        for pick in layer.picks:
+            seen = np.zeros_like(valid)
+            inside = part.intersect(pick.place)
+            if not inside.empty:
+                rows, cols = inside.slices(part)
+                data[list(pick.positions), rows, cols], seen[rows, cols] = self._read_pick(pick, inside)
+            valid &= seen
+        return data, valid
+
+    def _read_pick(self, pick: Pick, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(bands, rows, cols) pixels and (rows, cols) validity of a window that lies within the file."""
+        area = _area(window, pick.place)
         try:
-            dataset = self._dataset(number)
-            data = dataset.read(indexes, window=area)
-            return data, validity(dataset, data, indexes, area)
+            with reading(pick.source.path):
+                dataset = self._dataset(pick)
+                data = dataset.read(pick.indexes, window=area)
+                return data, validity(dataset, data, pick.indexes, area)
         except RasterioError as error:
-            raise RasterError(
-                f"{source.path} cannot be read at columns {window.col} to {window.col_stop}, rows {window.row} to "
-                f"{window.row_stop} ({error}): the file is truncated or damaged. Fetch or export it again."
-            ) from error
+            raise damaged(pick.source.path, area, error) from error
 
-    def _dataset(self, number: int) -> Any:
-        """This thread's own handle of a source."""
+    def _dataset(self, pick: Pick) -> Any:
+        """This thread's own handle of a file."""
         local = self._handles
         if getattr(local, "process", None) != os.getpid():
             local.process, local.open = os.getpid(), {}
-        if number not in local.open:
-            local.open[number] = self._open_source(self.sources[number])
-        return local.open[number]
-
-    def _open_source(self, source: Source) -> Any:
-        dataset = open_raster(source.path)
-        if not source.warped:
-            return dataset
-        grid = source.grid
-        place = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
-        return WarpedVRT(
-            dataset, **place, resampling=self.resampling, **warped_validity(dataset, source.dtype, source.nodata)
-        )
+        key = (pick.source.path, pick.source.resampling, pick.place)
+        if key not in local.open:
+            local.open[key] = _open_source(pick.source)
+        return local.open[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("sources", "grid", "bands", "notes", "resampling", "_positions")
+        names = ("layers", "grid", "bands", "name", "notes", "resampling")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -313,16 +249,86 @@ class Scene:
         self._handles = threading.local()
 
 
-def read_legend(path: str | Path) -> Legend | None:
-    """The classes that a class raster says it holds, in our own tag; None if it says nothing."""
-    with open_raster(path) as dataset:
-        text = dataset.tags().get(CLASSES_TAG)
-    return Legend.from_json(json.loads(text)) if text else None
+def _area(window: Window, place: Window) -> RioWindow:
+    """The window as the file at `place` counts its pixels."""
+    return RioWindow(window.col - place.col, window.row - place.row, window.width, window.height)
 
 
-def _union(lattice: Grid, sources: Sequence[Source]) -> Grid:
-    """The lattice stretched over all sources."""
-    windows = [w for w in (lattice.window_of(source.grid) for source in sources) if w is not None]
-    col, row = min(w.col for w in windows), min(w.row for w in windows)
-    col_stop, row_stop = max(w.col_stop for w in windows), max(w.row_stop for w in windows)
-    return lattice.crop(Window(col, row, col_stop - col, row_stop - row))
+def _open_source(source: Source) -> Any:
+    dataset = open_raster(source.path)
+    if source.resampling is None:
+        return dataset
+    grid = source.grid
+    place = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
+    validity_options = warped_validity(dataset, source.dtype, source.nodata)
+    return WarpedVRT(dataset, **place, resampling=source.resampling, **validity_options)
+
+
+def open_scenes(
+    images: Images,
+    *,
+    bands: Sequence[str | int] | None = None,
+    per_image: bool = True,
+    cell_size: float | None = None,
+    extent: Sequence[float] | None = None,
+    order: str = "given",
+) -> list[Scene]:
+    """One scene an image, all with the bands and the type of the first, each on its own grid.
+
+    Args:
+        images: What `find_images` takes.
+        bands: As in `Scene.open`.
+        per_image: False makes one mosaic of all.
+        cell_size: As in `Scene.open`.
+        extent: (left, bottom, right, top) in the CRS of the first image; those that miss it are left out.
+        order: As in `Scene.open`.
+
+    Raises:
+        InputNotFoundError, RasterError, GridError, BandError, OptionError: as the input is.
+    """
+    if not per_image:
+        return [Scene.open(images, bands=bands, cell_size=cell_size, extent=extent, order=order)]
+    found = find_images(images, order=order)
+    first = Scene.open(found[0], bands=bands, cell_size=cell_size)
+    scenes = [first, *(Scene.open(image, bands=first.bands, cell_size=cell_size) for image in found[1:])]
+    for scene in scenes[1:]:
+        _require_alike(scene, first, by_name=bands is not None)
+    if extent is not None:
+        scenes = _within(scenes, extent)
+    seen: dict[str, int] = {}
+    for scene in scenes:
+        seen[scene.name] = seen.get(scene.name, 0) + 1
+        scene.name += f" ({seen[scene.name]})" if seen[scene.name] > 1 else ""
+    return scenes
+
+
+def _require_alike(scene: Scene, first: Scene, *, by_name: bool) -> None:
+    if scene.dtype != first.dtype:
+        raise BandError(
+            f"{scene.name} holds {scene.dtype} pixels, {first.name} {first.dtype}; needed one type, so "
+            "that values mean the same. Convert one of them."
+        )
+    ours, theirs = len(scene.layers[0].found), len(first.layers[0].found)
+    if ours != theirs and not by_name:
+        raise BandError(
+            f"{scene.name} has {ours} bands, {first.name} has {theirs}. Name the bands to use (bands=, --bands)."
+        )
+
+
+def _within(scenes: Sequence[Scene], extent: Sequence[float]) -> list[Scene]:
+    """The scenes cut to the extent, in the CRS of the first; those that miss it are left out."""
+    kept, missed = [], None
+    for scene in scenes:
+        box = extent
+        if scene.grid.crs != scenes[0].grid.crs:
+            box = transform_bounds(scenes[0].grid.crs, scene.grid.crs, *extent)
+        try:
+            grid, layers = settle(scene.layers, scene.grid, box)
+        except GridError as error:
+            missed = missed or error
+        else:
+            kept.append(replace(scene, layers=layers, grid=grid, _handles=threading.local()))
+    if not kept:
+        assert missed is not None
+        raise missed
+    return kept

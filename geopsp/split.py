@@ -1,18 +1,37 @@
-"""Training and validation chips that share no ground, not even a neighbourhood."""
+"""Training and validation chips that share no ground: by blocks of it, source images, folders or areas, or k-fold."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, repeat
+from pathlib import Path
+from typing import Literal, get_args
 
+import geopandas as gpd
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from geopsp.chipset import ChipSet, class_pixels
 from geopsp.errors import ChipError, OptionError
+from geopsp.layouts import blocks_of, dealings, drawings
+from geopsp.progress import say
+from geopsp.vectors import read_vector
 
-CANDIDATES = 48
-"""Block layouts that are tried; the best is taken."""
+By = Literal["blocks", "source", "folder", "areas", "random"]
+"""What goes to one side as a whole: squares of ground, images, chip folders, what polygons touch; or single chips."""
+
+Mask = NDArray[np.bool_]
+
+LAYOUTS = 48
+"""Layouts that are tried; the best is taken."""
+
+LOOKS = 1_000_000
+"""Chips to look at in all layouts together: of very many chips fewer layouts are tried, but 8 always."""
+
+SLACK = 1e-6
+"""Footprints are shrunk by this share before they are compared, so that edges which merely touch do not overlap."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,113 +54,296 @@ class Audit:
     valid: int
     dropped: int
     unlabelled: int
-    shared_pixels: int
-    """Pixels that lie in both a training and a validation chip; 0 unless the split is broken."""
+    shared_pixels: int | None
+    """Pixels of ground that lie in both a training and a validation chip, each counted once; 0 but in a random split.
+    None where the ground of a chip is unknown."""
 
-    gap: float
-    """Smallest distance between a training and a validation chip."""
+    gap: float | None
+    """Smallest distance between a training and a validation chip; None where the ground of a chip is unknown."""
 
     missing_in_train: tuple[str, ...]
     missing_in_valid: tuple[str, ...]
+    by: str = "blocks"
+    """The kind of split, in words."""
 
     def __str__(self) -> str:
-        text = (
-            f"{self.train} training and {self.valid} validation chips, {self.shared_pixels} pixels shared, "
-            f"nearest pair {self.gap:,.6g} apart; {self.dropped} chips between them are left out"
-        )
+        text = f"{self.train} training and {self.valid} validation chips, "
+        if self.shared_pixels is None:
+            text += "shared pixels unknown (chips without georeference)"
+        else:
+            text += f"{self.shared_pixels} pixels shared, nearest pair {self.gap:,.6g} apart"
+        text += f"; {self.dropped} chips between them are left out"
         text += f", {self.unlabelled} have no label" if self.unlabelled else ""
         for part, names in (("training", self.missing_in_train), ("validation", self.missing_in_valid)):
             text += f"; not in {part}: {', '.join(names)}" if names else ""
-        return text
+        return f"{text}; split by {self.by}"
 
 
-def split_chips(chips: ChipSet, *, share: float, seed: int) -> Split:
-    """Whole blocks of ground for validation, and around them a gap of a chip's size that is used for neither.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ground:
+    """The labelled chips, as far as a split looks at them."""
 
-    Of several block layouts the one is taken in which fewest classes are missing from either part; then the one
-    whose validation is most like the whole in its classes, nearest to the share, and leaves out the fewest chips.
+    shapes: NDArray[np.object_]
+    """Footprints, None where unknown."""
+
+    slim: NDArray[np.object_]
+    """The same, shrunk by `SLACK`."""
+
+    pixels: NDArray[np.int64]
+    """(chips, classes)"""
+
+    gap: NDArray[np.float64]
+    """(chips,) how far each must be from a validation chip to be trained on; -1: no matter how near."""
+
+
+def split_chips(
+    chips: ChipSet,
+    *,
+    share: float,
+    seed: int,
+    by: By = "blocks",
+    block_size: float | None = None,
+    gap: float | None = None,
+    areas: str | Path | gpd.GeoDataFrame | None = None,
+    folders: str | Path | Sequence[str | Path] | None = None,
+    folds: int | None = None,
+    fold: int = 0,
+) -> Split:
+    """Training and validation chips that lie at least `gap` apart; those between them are used for neither.
+
+    Of several layouts the one is taken in which fewest classes are missing from either part; then the one whose
+    validation is most like the whole in its classes, nearest to the share, and leaves out the fewest chips.
+
+    With `folds`, each labelled chip validates in exactly one of the k folds, whatever the gap: a gap only takes
+    chips from the training part of a fold. The folds of one seed belong together; the share is then 1 / k.
 
     Args:
         chips: The chips to split.
-        share: Share of the labelled chips for validation, above 0 and below 1.
+        share: Share of the labelled chips for validation, above 0 and below 1; "folder" and "areas" take what is named.
         seed: Another seed tries other layouts.
+        by: What goes to one side as a whole: "blocks" of ground, each "source" image, each "folder", what touches
+            `areas`; "random" takes single chips, and a warning is printed, because neighbours look alike.
+        block_size: Side of a block in CRS units; None: several sizes are tried.
+        gap: Least distance in CRS units between the parts; None: a chip's side for blocks and areas, 0 for sources
+            and folders, which merely may not overlap.
+        areas: Polygons; the chips that touch them validate.
+        folders: The chip folders to validate on.
+        folds: Number of folds; None: one split.
+        fold: Which of them validates, from 0.
 
     Raises:
-        OptionError: if the share is out of range.
-        ChipError: if the chips lie too close together to leave both parts something.
+        OptionError: if an option is out of range or would do nothing.
+        ChipError: if a part would be empty, or blocks or areas are asked of chips without georeference.
     """
-    if not 0 < share < 1:
-        raise OptionError(f"val_split_pct is {share}; needed a share above 0 and below 1.")
+    _check(share, by, block_size, gap, areas, folders, folds, fold)
     labelled = np.flatnonzero(chips.index["labelled"].to_numpy() > 0)
     if len(labelled) < 2:
         raise ChipError(f"Only {len(labelled)} of {len(chips)} chips hold labels; needed at least 2 to split.")
-    shapes = chips.index.geometry.to_numpy()[labelled]
-    pixels = class_pixels(chips.index, chips.legend)[labelled]
-    best = _best_layout(shapes, pixels, share, np.random.default_rng(seed))
+    ground = _ground(chips, labelled, by, gap)
+    rng = np.random.default_rng(seed)
+    if by in {"areas", "folder"}:
+        chosen = _touching(chips, labelled, areas) if areas is not None else _inside(chips, labelled, folders)
+        layouts = iter([chosen.astype(int)])
+        share = float(chosen.mean())
+    elif folds:
+        layouts = dealings(_groupings(chips, labelled, ground, by, block_size, 1 / folds, rng), folds, rng)
+        share = 1 / folds
+    else:
+        layouts = drawings(_groupings(chips, labelled, ground, by, block_size, share, rng), ground.pixels, share, rng)
+    best = _best(layouts, ground, share, range(folds) if folds else (1,))
     if best is None:
-        raise ChipError(
-            f"{len(labelled)} labelled chips lie too close together to split: with a gap of a chip around any "
-            "validation block, no chip is left to train on. Export smaller chips (--size), or label more ground."
+        raise ChipError(_hopeless(len(labelled), by, folds))
+    return _result(chips, labelled, best == (fold if folds else 1), ground, f"{by}{_fold_words(folds, fold)}")
+
+
+def _check(
+    share: float, by: By, block_size: float | None, gap: float | None, areas: object, folders: object,
+    folds: int | None, fold: int,
+) -> None:  # fmt: skip
+    if not 0 < share < 1:
+        raise OptionError(f"val_split_pct is {share}; needed a share above 0 and below 1.")
+    if by not in get_args(By):
+        raise OptionError(f"by is {by!r}; needed one of {', '.join(get_args(By))}.")
+    for name, value, kind in (("areas", areas, "areas"), ("folders", folders, "folder")):
+        if (by == kind) != (value is not None):
+            raise OptionError(f"by is {by!r} and {name} is {'not ' if value is None else ''}given; "
+                              f"{name} and by={kind!r} need each other.")  # fmt: skip
+    if block_size is not None and (by != "blocks" or not 0 < block_size < np.inf):
+        raise OptionError(f"block_size is {block_size} and by {by!r}; needed a length in CRS units, and by='blocks'.")
+    if gap is not None and (by == "random" or not 0 <= gap < np.inf):
+        raise OptionError(f"gap is {gap} and by {by!r}; needed a distance in CRS units from 0, and not by='random'.")
+    if folds is not None and (folds < 2 or by in {"areas", "folder"}):
+        raise OptionError(f"folds is {folds} and by {by!r}; needed at least 2, and by='blocks', 'source' or 'random'.")
+    if not 0 <= fold < (folds or 1):
+        raise OptionError(f"fold is {fold} of {folds or 'none'}; needed 0 to one less than folds.")
+
+
+def _fold_words(folds: int | None, fold: int) -> str:
+    return f" (fold {fold + 1} of {folds})" if folds else ""
+
+
+def _hopeless(labelled: int, by: By, folds: int | None) -> str:
+    if by == "source":
+        return (
+            f"The {labelled} labelled chips come from too few images, or from images that overlap too much, to split "
+            f"by source{f' into {folds} folds' if folds else ''}. Split by blocks, or label another image."
         )
-    train, valid = best
-    dropped = labelled[~(train | valid)]
-    audit = _audit(chips, labelled[train], labelled[valid], len(dropped), len(chips) - len(labelled))
-    assert audit.shared_pixels == 0, audit
-    return Split(labelled[train], labelled[valid], dropped, audit)
+    if by in {"areas", "folder"}:
+        return (
+            f"Of {labelled} labelled chips, those that by={by!r} chooses and their neighbourhood leave a part empty. "
+            "Choose others, or a smaller gap."
+        )
+    return (
+        f"{labelled} labelled chips lie too close together to split{f' into {folds} folds' if folds else ''}: with a "
+        "gap of a chip around any validation block, no chip is left to train on. Export smaller chips (--size), "
+        "or label more ground."
+    )
 
 
-def _best_layout(
-    shapes: NDArray[np.object_], pixels: NDArray[np.int64], share: float, rng: np.random.Generator
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-    """(chips,) masks of training and validation chips."""
-    total = pixels.sum(axis=0)
-    present = total > 0
-    best, best_cost = None, np.inf
-    for _ in range(CANDIDATES):
-        valid = _blocks(shapes, share, rng)
-        train = ~valid & ~_near(shapes, valid)
-        if not valid.any() or not train.any():
-            continue
-        missing = sum(int((present & ~(pixels[part] > 0).any(axis=0)).sum()) for part in (train, valid))
-        held = pixels[valid].sum(axis=0)
-        skew = float(np.abs(held / max(held.sum(), 1) - total / total.sum()).sum()) / 2
-        cost = missing + skew + abs(float(valid.mean()) - share) + float((~(train | valid)).mean())
-        if cost < best_cost:
-            best, best_cost = (train, valid), cost
-    return best
+# The ground
 
 
-def _blocks(shapes: NDArray[np.object_], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Chips whose centres lie in randomly drawn squares of ground, until the share is reached."""
-    centres = shapely.get_coordinates(shapely.centroid(shapes))
-    span = np.sqrt(shapely.area(shapes).mean())
-    chips_a_block = max(1.0, len(shapes) * share / rng.integers(1, 5))
-    side = span * np.ceil(np.sqrt(chips_a_block))
-    block = np.floor((centres - centres.min(axis=0)) / side + rng.random(2)).astype(int)
-    _, of_chip = np.unique(block, axis=0, return_inverse=True)
-    order = rng.permutation(of_chip.max() + 1)
-    sizes = np.bincount(of_chip)[order]
-    taken = max(1, int(np.searchsorted(np.cumsum(sizes), len(shapes) * share, side="left")) + 1)
-    return np.isin(of_chip, order[:taken])
+def _ground(chips: ChipSet, labelled: NDArray[np.intp], by: By, gap: float | None) -> _Ground:
+    shapes = chips.index.geometry.to_numpy()[labelled]
+    unknown = int((shapely.is_missing(shapes) | shapely.is_empty(shapes)).sum())
+    if unknown and by in {"blocks", "areas"}:
+        raise ChipError(
+            f"{unknown} of {len(labelled)} labelled chips have no georeference, so nothing tells which lie side by "
+            f"side; by={by!r} needs that. Split by='source' or by='folder', or by='random' if they are no neighbours."
+        )
+    shapes[shapely.is_empty(shapes)] = None
+    side = np.sqrt(np.nan_to_num(shapely.area(shapes)))
+    least = {"blocks": side, "areas": side, "random": np.full_like(side, -1.0)}.get(by, np.zeros_like(side))
+    slim = _shrunk(shapes)
+    shapely.prepare(slim)
+    pixels = class_pixels(chips.index, chips.legend)[labelled]
+    return _Ground(shapes, slim, pixels, least if gap is None else np.full_like(side, gap))
 
 
-def _near(shapes: NDArray[np.object_], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Chips nearer than a chip's side to a validation chip; those that just reach it are far enough."""
-    others = np.flatnonzero(~valid)
-    gap = np.sqrt(shapely.area(shapes[others])) * (1 - 1e-6)
-    tree = shapely.STRtree(shapes[valid])
-    near = np.zeros(len(shapes), bool)
-    near[others[tree.query(shapes[others], predicate="dwithin", distance=gap)[0]]] = True
+def _shrunk(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Each shape drawn together about its own centre."""
+    counts = shapely.get_num_coordinates(shapes)
+    centres = np.repeat(shapely.get_coordinates(shapely.centroid(shapes[counts > 0])), counts[counts > 0], axis=0)
+    slim: NDArray[np.object_] = shapely.transform(shapes, lambda points: points + (centres - points) * SLACK)
+    return slim
+
+
+def _near(ground: _Ground, valid: Mask) -> Mask:
+    """Chips nearer than their gap to a validation chip; those that just reach it are far enough."""
+    near = np.zeros(len(valid), bool)
+    others = np.flatnonzero(~valid & (ground.gap >= 0))
+    if len(others):
+        # of distances to all within reach, those beyond the nearest are never asked for
+        within = max(float(ground.gap[others].max()), np.finfo(float).tiny)
+        (found, _), distance = shapely.STRtree(ground.slim[valid]).query_nearest(
+            ground.slim[others], max_distance=within, return_distance=True, all_matches=False
+        )
+        near[others[found[distance <= ground.gap[others[found]]]]] = True
     return near
 
 
-def _audit(chips: ChipSet, train: NDArray[np.intp], valid: NDArray[np.intp], dropped: int, unlabelled: int) -> Audit:
-    shapes = chips.index.geometry.to_numpy()
-    tree = shapely.STRtree(shapes[valid])
-    ours, theirs = tree.query(shapes[train], predicate="intersects")
-    overlap = shapely.area(shapely.intersection(shapes[train][ours], shapes[valid][theirs])).sum()
-    _, distance = tree.query_nearest(shapes[train], return_distance=True, all_matches=False)
-    pixels = class_pixels(chips.index, chips.legend)
-    missing = [tuple(np.array(chips.legend.names)[pixels[part].sum(axis=0) == 0].tolist()) for part in (train, valid)]
-    cell = chips.cell_size[0] * chips.cell_size[1]
-    return Audit(len(train), len(valid), dropped, unlabelled, round(overlap / cell), float(distance.min()), *missing)
+# Layouts: which group each chip belongs to, and which groups validate
+
+
+def _groupings(
+    chips: ChipSet, labelled: NDArray[np.intp], ground: _Ground, by: By, block_size: float | None, share: float,
+    rng: np.random.Generator,
+) -> Iterator[NDArray[np.intp]]:  # fmt: skip
+    """(chips,) numbers of the groups that stay whole, a layout at a time."""
+    tries = min(LAYOUTS, max(8, LOOKS // len(labelled)))
+    if by == "blocks":
+        return islice(blocks_of(ground.shapes, share, block_size, rng), tries)
+    if by == "source":
+        return repeat(np.unique(chips.index["source"].to_numpy()[labelled], return_inverse=True)[1], tries)
+    say("Warning: a random split puts neighbours into both parts; validation then tells too good a story.")
+    return repeat(np.arange(len(labelled)), tries)
+
+
+def _inside(chips: ChipSet, labelled: NDArray[np.intp], folders: str | Path | Sequence[str | Path] | None) -> Mask:
+    """Chips of the folders named."""
+    named = [folders] if isinstance(folders, str | Path) else list(folders or ())
+    tables = {folder.resolve(): table for table, folder in enumerate(chips.folders)}
+    unknown = [str(folder) for folder in named if Path(folder).resolve() not in tables]
+    if unknown or not named:
+        raise OptionError(
+            f"{', '.join(unknown) or 'No folder'} is to validate on, but the chips are in "
+            f"{', '.join(map(str, chips.folders))}. Name one or some of these."
+        )
+    wanted = [tables[Path(folder).resolve()] for folder in named]
+    return np.isin(chips.index["table"].to_numpy()[labelled], wanted)
+
+
+def _touching(chips: ChipSet, labelled: NDArray[np.intp], areas: str | Path | gpd.GeoDataFrame) -> Mask:
+    """Chips that share more than an edge with the areas."""
+    frame, source = read_vector(areas)
+    shapes = shapely.make_valid(frame.to_crs(chips.index.crs).geometry.to_numpy())
+    slim = _shrunk(chips.index.geometry.to_numpy()[labelled])
+    found = np.zeros(len(labelled), bool)
+    found[shapely.STRtree(shapes).query(slim, predicate="intersects")[0]] = True
+    if not found.any():
+        raise ChipError(f"No labelled chip touches the areas of {source}. Check that they lie where the chips are.")
+    return found
+
+
+# The best layout, and what it keeps
+
+
+def _best(
+    layouts: Iterator[NDArray[np.intp]], ground: _Ground, share: float, parts: Sequence[int]
+) -> NDArray[np.intp] | None:
+    """The layout of least cost, summed over the parts that validate; None if none leaves both parts something."""
+    best, least = None, (np.inf, np.inf)
+    for layout in layouts:
+        # dropping chips only adds to the cost: what is already too dear needs no look at neighbours
+        if _total(layout, ground, share, parts, drop=False) < least:
+            cost = _total(layout, ground, share, parts, drop=True)
+            if cost < least:
+                best, least = layout, cost
+    return best
+
+
+def _total(
+    layout: NDArray[np.intp], ground: _Ground, share: float, parts: Sequence[int], *, drop: bool
+) -> tuple[float, float]:
+    costs = np.array([_cost(layout == part, ground, share, drop=drop) for part in parts])
+    return float(costs[:, 0].sum()), float(costs[:, 1].sum())
+
+
+def _cost(valid: Mask, ground: _Ground, share: float, *, drop: bool) -> tuple[float, float]:
+    """Classes missing from either part; unlikeness in classes, in size, and the share of chips left out."""
+    train = ~valid & ~_near(ground, valid) if drop and valid.any() else ~valid
+    if not valid.any() or not train.any():
+        return np.inf, np.inf
+    total = ground.pixels.sum(axis=0)
+    present = total > 0
+    missing = sum(int((present & ~(ground.pixels[part] > 0).any(axis=0)).sum()) for part in (train, valid))
+    held = ground.pixels[valid].sum(axis=0)
+    skew = float(np.abs(held / max(held.sum(), 1) - total / max(total.sum(), 1)).sum()) / 2
+    return missing, skew + abs(float(valid.mean()) - share) + float((~(train | valid)).mean())
+
+
+def _result(chips: ChipSet, labelled: NDArray[np.intp], valid: Mask, ground: _Ground, by: str) -> Split:
+    train = ~valid & ~_near(ground, valid)
+    dropped = labelled[~(train | valid)]
+    shared, distance = _shared(ground, train, valid, chips.tile_size)
+    names = np.array(chips.legend.names)
+    missing = [tuple(names[ground.pixels[part].sum(axis=0) == 0].tolist()) for part in (train, valid)]
+    counts = (int(train.sum()), int(valid.sum()), len(dropped), len(chips) - len(labelled))
+    audit = Audit(*counts, shared, distance, missing[0], missing[1], by)
+    assert not shared or by.startswith("random"), audit
+    return Split(labelled[train], labelled[valid], dropped, audit)
+
+
+def _shared(ground: _Ground, train: Mask, valid: Mask, tile_size: int) -> tuple[int | None, float | None]:
+    """Pixels of ground in both parts, and the distance between the parts; None where the ground is unknown."""
+    if shapely.is_missing(ground.shapes[train | valid]).any():
+        return None, None
+    tree = shapely.STRtree(ground.slim[valid])
+    ours, theirs = (np.unique(side) for side in tree.query(ground.slim[train], predicate="intersects"))
+    if len(ours):
+        both = shapely.union_all(ground.shapes[train][ours]), shapely.union_all(ground.shapes[valid][theirs])
+        pixel = shapely.area(ground.shapes[valid]).mean() / tile_size**2
+        return round(shapely.area(shapely.intersection(*both)) / pixel), 0.0
+    tree = shapely.STRtree(ground.shapes[valid])
+    _, distance = tree.query_nearest(ground.shapes[train], return_distance=True, all_matches=False)
+    return 0, float(distance.min())

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+EXACT = 2**20
+"""Pixels of 16 bits whose squares add up exactly in a float64."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BandStats:
@@ -42,15 +45,16 @@ class BandStats:
     @classmethod
     def of(cls, data: NDArray[Any], valid: NDArray[np.bool_]) -> BandStats:
         """Of one array, (bands, rows, cols), where `valid`, (rows, cols)."""
-        found = np.compress(valid.ravel(), data.reshape(len(data), -1), axis=1)
+        pixels = data.reshape(len(data), -1)
+        found = pixels if np.count_nonzero(valid) == valid.size else np.compress(valid.ravel(), pixels, axis=1)
         if not found.shape[1]:
             return cls.none(len(data))
         values = found.astype(np.float64)
-        mean = values.mean(axis=1)
-        values -= mean[:, None]
-        m2 = np.einsum("bp,bp->b", values, values)
-        low, high = found.min(axis=1).astype(np.float64), found.max(axis=1).astype(np.float64)
-        return cls(found.shape[1], mean, m2, low, high)
+        exact = found.dtype.kind in "iu" and found.dtype.itemsize <= 2 and found.shape[1] <= EXACT
+        mean, m2 = _of_integers(values) if exact else _of_floats(values)
+        return cls(
+            values.shape[1], mean, m2, found.min(axis=1).astype(np.float64), found.max(axis=1).astype(np.float64)
+        )
 
     def merge(self, other: BandStats) -> BandStats:
         """Of the pixels of both."""
@@ -89,3 +93,19 @@ def merge_all(parts: Sequence[BandStats], bands: int) -> BandStats:
     for part in parts:
         total = total.merge(part)
     return total
+
+
+def _of_floats(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(bands,) mean and sum of squared deviations of (bands, pixels), which are changed."""
+    mean = values.mean(axis=1)
+    values -= mean[:, None]
+    return mean, np.einsum("bp,bp->b", values, values)
+
+
+def _of_integers(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same, from sums that are whole numbers: twice as fast, and exact."""
+    count = values.shape[1]
+    sums = [int(band.sum()) for band in values]
+    squares = [int(square) for square in np.einsum("bp,bp->b", values, values)]  # a dot would start threads of its own
+    m2 = [(count * square - total * total) / count for total, square in zip(sums, squares, strict=True)]
+    return np.array(sums, float) / count, np.array(m2)

@@ -73,9 +73,9 @@ def fit(
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geopsp-")))
         folder = place.folder or scratch
         checkpoint = _open_run(place, _identity(network, feed, losses, spec, place))
-        names = feed.train.chips.index["image"].tolist()
+        names = feed.train.names
         task = SegmentationTask(
-            network, legend, losses, weight, spec, batch_size=feed.batch_size, name_of=lambda row: str(names[row])
+            network, legend, losses, weight, spec, batch_size=feed.batch_size, name_of=lambda row: names[row]
         )
         best = ModelCheckpoint(
             folder, BEST, monitor=spec.monitor, mode=MONITORS[spec.monitor], save_weights_only=True,
@@ -115,13 +115,13 @@ def _identity(
     network: SegmentationNetwork, feed: Feed, losses: LossSpec, spec: FitSpec, place: Place
 ) -> dict[str, Any]:
     """What the run's curve depends on, but for the weights that it starts from, so that only the same is resumed."""
-    rows = feed.train.chips.index["image"].iloc[feed.train.rows]
+    names = feed.train.names
     return {
         "fit": spec.to_json(),
         "losses": losses.to_json(),
         "batch_size": feed.batch_size,
         "devices": place.world,
-        "chips": hashlib.sha256("\n".join(Path(path).name for path in rows).encode()).hexdigest()[:16],
+        "chips": hashlib.sha256("\n".join(Path(names[row]).name for row in feed.train.rows).encode()).hexdigest()[:16],
         "chip_size": feed.train.size,
         "transform": repr(feed.train.transform),
         "validation_tiles": len(feed.valid),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.windows import Window as RioWindow
 
 
@@ -57,3 +57,25 @@ def alpha_band(dataset: Any) -> int | None:
         if kind == ColorInterp.alpha and (not text or "alpha" in text.lower()):
             return int(index)
     return None
+
+
+def telling_bands(dataset: Any, indexes: Sequence[int]) -> tuple[int, ...]:
+    """The bands of a TIFF of which a block that the file does not hold shows nodata, or alpha 0; () if none does."""
+    alpha = alpha_band(dataset)
+    if dataset.driver != "GTiff":
+        return ()
+    if any(dataset.nodatavals[i - 1] is None for i in indexes):
+        return (alpha,) if alpha else ()
+    return tuple(indexes[:1] if dataset.interleaving == Interleaving.pixel else indexes)
+
+
+def holds_no_block(dataset: Any, bands: Sequence[int], block: tuple[int, int], area: RioWindow) -> bool:
+    """True if a TIFF has no block of (rows, cols) `block` in the area, in any of the bands."""
+    rows = range(area.row_off // block[0], -(-(area.row_off + area.height) // block[0]))
+    cols = range(area.col_off // block[1], -(-(area.col_off + area.width) // block[1]))
+    return all(
+        dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band) is None
+        for band in bands
+        for row in rows
+        for col in cols
+    )

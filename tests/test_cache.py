@@ -22,7 +22,7 @@ import geopsp.cache
 from geopsp import prepare_data
 from geopsp.cache import STAMP, ChipCache, cached
 from geopsp.chipset import ChipSet
-from geopsp.dataset import ChipFiles
+from geopsp.dataset import ChipFiles, Part
 from geopsp.errors import ChipError, OutputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -44,9 +44,9 @@ def place(chips, tmp_path):
 
 def equal(chips, cache) -> bool:
     files = ChipFiles(chips)
-    pairs = []
-    for row in range(len(chips)):
-        pairs += [*zip(cache.image(row), files.image(row), strict=True), (cache.codes(row), files.codes(row))]
+    side = chips.tile_size
+    places = [(row, *part) for row in range(len(chips)) for part in ((0, 0, side), (1, 3, side - 4))]
+    pairs = [pair for place in places for pair in zip(cache.cut(*place), files.cut(*place), strict=True)]
     return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
@@ -59,7 +59,7 @@ def touch(path) -> None:
 def test_a_cache_equals_the_files(chips, tmp_path):
     cache = cached(chips, tmp_path / "cache")
     assert equal(chips, cache)
-    assert not cache.image(0)[1].all()
+    assert not cache.cut(0, 0, 0, 32).valid.all()
 
 
 @given(data=st.data())
@@ -93,7 +93,7 @@ def test_a_cache_is_used_again_without_reading_a_chip(chips, place, tmp_path, mo
         raise AssertionError("a chip was read")
 
     capfd.readouterr()
-    monkeypatch.setattr(ChipFiles, "image", fail)
+    monkeypatch.setattr(ChipFiles, "cut", fail)
     assert cached(chips, tmp_path / "cache").folder == place
     assert capfd.readouterr().err == ""
 
@@ -157,7 +157,7 @@ def test_a_cache_that_may_only_be_read_serves(chips, place, tmp_path, monkeypatc
 
 def test_no_room_is_said_before_a_chip_is_decoded(chips, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5000))
-    monkeypatch.setattr(ChipFiles, "image", None)
+    monkeypatch.setattr(ChipFiles, "cut", None)
     with pytest.raises(OutputError, match=r"needs \d+ MB, and 0 MB are free.*cache=None"):
         cached(chips, tmp_path / "cache")
 
@@ -167,8 +167,8 @@ def test_a_disk_that_fills_up_is_an_output_error_and_leaves_nothing(chips, tmp_p
         def tobytes(self, *_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    read = ChipFiles.image
-    monkeypatch.setattr(ChipFiles, "image", lambda self, row: tuple(a.view(Full) for a in read(self, row)))
+    read = ChipFiles.cut
+    monkeypatch.setattr(ChipFiles, "cut", lambda *place: Part(*(a.view(Full) for a in read(*place))))
     with pytest.raises(OutputError, match=r"No space left.*Is the disk full"):
         cached(chips, tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]

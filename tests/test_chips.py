@@ -1,6 +1,4 @@
 import json
-import shutil
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -13,18 +11,19 @@ from hypothesis import strategies as st
 from rasterio.features import rasterize
 
 import geopsp.chips
-from geopsp.chips import ChipSpec, chip_windows, export_training_data
-from geopsp.chipset import INDEX, MANIFEST, ChipSet
+from geopsp.chips import export_training_data, survey
+from geopsp.chipset import ChipSet
+from geopsp.cutting import ChipSpec
 from geopsp.errors import (
     BandError,
     ChipError,
     GeopspError,
-    InputNotFoundError,
     LabelError,
     OptionError,
     OutputError,
 )
 from geopsp.grid import Grid
+from geopsp.ground import Ground
 from geopsp.legend import IGNORE
 from geopsp.scene import Scene
 
@@ -65,44 +64,6 @@ def stitched(chips, part, grid, fill=0):
         covered[place] = True
     assert covered.all()
     return data, valid
-
-
-# Plans
-
-
-@given(
-    width=st.integers(1, 200),
-    height=st.integers(1, 200),
-    size=st.integers(16, 64),
-    share=st.floats(0.1, 1),
-)
-@settings(max_examples=40, deadline=None)
-def test_windows_cover_the_grid_from_its_origin_and_none_lies_outside(width, height, size, share):
-    grid = Grid(rasterio.CRS.from_epsg(32632), rasterio.transform.from_origin(LEFT, TOP, 2, 2), width, height)
-    stride = max(1, round(size * share))
-    seen = np.zeros((height, width), bool)
-    windows = chip_windows(grid, ChipSpec(tile_size=size, stride=stride))
-    for window in windows:
-        assert window.col % stride == 0
-        assert window.row % stride == 0
-        part = window.intersect(grid.window)
-        assert not part.empty
-        seen[part.slices(grid.window)] = True
-    assert seen.all()
-    assert len(set(windows)) == len(windows)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"tile_size": 8}, "tile_size is 8"),
-        ({"stride": 0}, "stride is 0"),
-        ({"min_labelled": 1.5}, "min_labelled is 1.5"),
-    ],
-)
-def test_options_out_of_range(options, words):
-    with pytest.raises(OptionError, match=words):
-        ChipSpec(**options)
 
 
 # Pixels and labels
@@ -236,9 +197,9 @@ def test_chips_with_too_few_labels_or_no_pixels_are_left_out(make_raster, labels
     assert (some.index["labelled"] >= 0.3).all()
     assert len(some) == (everything.index["labelled"] >= 0.3).sum()
     report = some.reports[0]
-    assert report["without_valid_pixel"] == 1
-    assert report["chips"] + report["too_little_labelled"] == 5
-    with pytest.raises(ChipError, match=r"No chip is left: 1 have no valid pixel, 5 less than 100%"):
+    assert report["skipped"]["invalid"] == 1 or report["skipped"]["unlabelled"] == 6 - len(some)
+    assert report["chips"] + sum(report["skipped"].values()) == 6
+    with pytest.raises(ChipError, match=r"No chip is left: 6 less than 100% labelled"):
         export_training_data(path, labels, tmp_path / "none", **options, min_labelled=1.0)
     assert not (tmp_path / "none").exists()
 
@@ -246,13 +207,13 @@ def test_chips_with_too_few_labels_or_no_pixels_are_left_out(make_raster, labels
 def test_conflicts_are_reported(make_raster, labels, tmp_path):
     report = export_training_data(make_raster(), labels, tmp_path / "chips", "kind", 64).reports[0]
     assert report["conflict_pixels"] == 10 * 15  # water lies within crop on 20 x 30 m
-    assert report["labels"]["polygons"] == 4
+    assert report["polygons"] == {"crop": 2, "road": 1, "water": 1}
 
 
-def test_progress_counts_every_tile(make_raster, labels, tmp_path):
+def test_progress_counts_the_chips_of_each_row(make_raster, labels, tmp_path):
     told = []
     export_training_data(make_raster(), labels, tmp_path / "c", "kind", 32, progress=lambda *n: told.append(n))
-    assert told == [(i, 6) for i in range(1, 7)]
+    assert told == [(3, 6), (6, 6)]
 
 
 # The folder as ArcGIS knows it
@@ -325,15 +286,173 @@ def test_a_folder_of_other_things_is_not_replaced(make_raster, labels, tmp_path)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_export_that_fails_leaves_nothing_behind(error, make_raster, labels, tmp_path, monkeypatch):
+def test_an_export_that_fails_before_its_first_chip_leaves_nothing_behind(
+    error, make_raster, labels, tmp_path, monkeypatch
+):
     def fail(*args):
         raise error
 
     path = make_raster()
-    monkeypatch.setattr(geopsp.chips, "write_esri_files", fail)
+    monkeypatch.setattr(geopsp.chips, "write_chip", fail)
     with pytest.raises(error):
         export_training_data(path, labels, tmp_path / "out" / "chips", "kind", 32)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def same_files(one, other):
+    """True if two folders hold the same files, byte for byte."""
+    names = [sorted(str(p.relative_to(top)) for p in top.rglob("*") if p.is_file()) for top in (one, other)]
+    return names[0] == names[1] and all((one / n).read_bytes() == (other / n).read_bytes() for n in names[0])
+
+
+def breaking_at(number, monkeypatch):
+    """From now on, the export breaks off at the chip of this number."""
+    plain, calls = geopsp.chips.write_chip, []
+
+    def write(*args):
+        calls.append(args)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return plain(*args)
+
+    monkeypatch.setattr(geopsp.chips, "write_chip", write)
+
+
+OPTIONS = {"class_field": "kind", "tile_size": 16, "rotation_angle": 90, "random_chips": 70}
+
+
+@pytest.mark.parametrize("broken", [[30, 17, 50], [150], [100, 40, 40]])
+def test_an_export_that_is_broken_off_goes_on_and_ends_the_same(broken, make_raster, labels, tmp_path, monkeypatch):
+    image, out = make_raster(), tmp_path / "chips"
+    export_training_data(image, labels, tmp_path / "unbroken", **OPTIONS)
+    done = []
+    for number in broken:
+        with monkeypatch.context() as patch:
+            breaking_at(number, patch)
+            with pytest.raises(KeyboardInterrupt):
+                export_training_data(image, labels, out, **OPTIONS)
+        assert not out.exists()
+        done.append(len((tmp_path / ".partial-chips" / "ledger.jsonl").read_text().splitlines()))
+    assert done == sorted(done)
+    assert done[-1] > 1
+    told = []
+    export_training_data(image, labels, out, **OPTIONS, progress=lambda *n: told.append(n))
+    assert told[0][0] > 6
+    assert told[-1] == (6 * 4 + 70, 6 * 4 + 70)
+    assert same_files(out, tmp_path / "unbroken")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chips", "image.tif", "unbroken"]
+
+
+def test_another_job_does_not_go_on_from_what_was_broken_off(make_raster, labels, tmp_path, monkeypatch):
+    image, out = make_raster(), tmp_path / "chips"
+    with monkeypatch.context() as patch:
+        breaking_at(40, patch)
+        with pytest.raises(KeyboardInterrupt):
+            export_training_data(image, labels, out, **OPTIONS)
+    other = OPTIONS | {"random_chips": 5}
+    export_training_data(image, labels, out, **other)
+    export_training_data(image, labels, tmp_path / "unbroken", **other)
+    assert same_files(out, tmp_path / "unbroken")
+
+
+def test_the_same_call_again_does_nothing(make_raster, labels, tmp_path, monkeypatch):
+    image, out = make_raster(), tmp_path / "chips"
+    export_training_data(image, labels, out, "kind", 32)
+    monkeypatch.setattr(geopsp.chips, "write_chip", lambda *_: pytest.fail("written again"))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    for append in (False, True):
+        assert len(export_training_data(image, labels, out, "kind", 32, append=append)) == 6
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    with pytest.raises(OutputError, match="exists already"):
+        export_training_data(image, labels.iloc[:2], out, "kind", 32)
+
+
+def test_a_second_export_adds_and_changes_nothing_that_was_there(make_raster, labels, tmp_path):
+    """Classes of the same name get the code that they have there, new ones a free one."""
+    first, second, out = make_raster("a.tif", seed=1), make_raster("b.tif", seed=2), tmp_path / "chips"
+    more = labels.assign(kind=["dam", "crop", "road", "bog"])
+    one = export_training_data(first, labels, out, "kind", 32)
+    before = {path: path.read_bytes() for path in (out / "images").iterdir()}
+    both = export_training_data(second, more, out, "kind", 32, append=True)
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(both) == 12
+    assert both.index.iloc[:6]["image"].tolist() == one.index["image"].tolist()
+    codes = {info.name: info.code for info in both.legend}
+    assert {name: codes[name] for name in one.legend.names} == {info.name: info.code for info in one.legend}
+    assert set(codes) == {"background", "crop", "water", "road", "dam", "bog"}
+    assert [report["chips"] for report in both.reports] == [6, 6]
+    assert both.reports[1]["polygons"] == {"crop": 1, "road": 1, "dam": 1, "bog": 1}
+    alone = export_training_data(second, more, tmp_path / "alone", "kind", 32)
+    pixels = dict(zip(alone.legend.names, alone.pixels_per_class, strict=True))
+    for name, count in zip(both.legend.names, both.pixels_per_class, strict=True):
+        old = one.pixels_per_class[one.legend.names.index(name)] if name in one.legend.names else 0
+        assert count == old + pixels.get(name, 0)
+    for ours, theirs in zip(both.index["label"].iloc[6:], alone.index["label"], strict=True):
+        found, needed = (rasterio.open(path).read(1) for path in (ours, theirs))
+        np.testing.assert_array_equal(both.legend.to_index(found) == IGNORE, needed == IGNORE)
+        for name, code in codes.items():
+            own = alone.legend.code_of(name) if name in alone.legend.names else 254
+            np.testing.assert_array_equal(found == code, needed == own)
+    values = np.concatenate([Scene.open(path).read().data.reshape(3, -1) for path in (first, second)], axis=1)
+    np.testing.assert_allclose(both.statistics.mean, values.mean(axis=1))
+    np.testing.assert_allclose(both.statistics.std, values.std(axis=1))
+    assert len((out / "map.txt").read_text().splitlines()) == 12
+
+
+def test_an_append_that_is_broken_off_is_as_if_it_had_not_been_and_goes_on(make_raster, labels, tmp_path, monkeypatch):
+    first, second, out = make_raster("a.tif", seed=1), make_raster("b.tif", seed=2), tmp_path / "chips"
+    options = OPTIONS | {"random_chips": 0}
+    for name in ("chips", "unbroken"):
+        export_training_data(first, labels, tmp_path / name, **options)
+    export_training_data(second, labels, tmp_path / "unbroken", **options, append=True)
+    with monkeypatch.context() as patch:
+        breaking_at(50, patch)
+        with pytest.raises(KeyboardInterrupt):
+            export_training_data(second, labels, out, **options, append=True)
+    assert len(ChipSet.open(out)) == 96
+    export_training_data(second, labels, out, **options, append=True)
+    assert same_files(out, tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize(("change", "what"), [({"tile_size": 64}, "tile_size: 32 and 64"), ({"bands": [1]}, "bands")])
+def test_chips_of_another_kind_are_not_appended(change, what, make_raster, labels, tmp_path):
+    image, out, usual = make_raster(), tmp_path / "chips", {"class_field": "kind", "tile_size": 32}
+    export_training_data(image, labels, out, **usual)
+    with pytest.raises(ChipError, match=f"differ in {what}"):
+        export_training_data(image, labels, out, **usual | change, append=True)
+    with pytest.raises(OptionError, match="exclude each other"):
+        export_training_data(image, labels, out, **usual, append=True, overwrite=True)
+
+
+def test_two_exports_into_one_folder_at_a_time(make_raster, labels, tmp_path, monkeypatch):
+    image, out = make_raster(), tmp_path / "chips"
+    plain, told = geopsp.chips.write_chip, []
+
+    def write(*args):
+        if not told:
+            told.append(True)
+            with pytest.raises(OutputError, match="Another export writes into"):
+                export_training_data(image, labels, out, "kind", 32)
+        return plain(*args)
+
+    monkeypatch.setattr(geopsp.chips, "write_chip", write)
+    assert len(export_training_data(image, labels, out, "kind", 32)) == 6
+    assert told
+
+
+def test_a_survey_finds_what_an_export_writes(make_raster, labels, tmp_path):
+    options = {"class_field": "kind", "tile_size": 16, "stride": 12, "min_labelled": 0.1, "background": "ignore"}
+    image = make_raster(nodata=5)
+    written = export_training_data(image, labels, tmp_path / "chips", **options)
+    found = survey(Ground.open(image, labels, **options), ChipSpec.of(options))
+    names = ["chip", "label", "image"]
+    assert found.index.drop(columns=["chip", "label"]).equals(written.index.drop(columns=names))
+    for name in ("legend", "bands", "dtype", "tile_size", "cell_size", "units"):
+        assert getattr(found, name) == getattr(written, name)
+    assert found.statistics.to_json() == written.statistics.to_json()
+    assert found.reports == written.reports
+    assert found.folders == ()
+    assert repr(found).endswith("cut when asked for>")
 
 
 def test_a_truncated_image_leaves_nothing_behind(make_raster, labels, tmp_path):
@@ -348,154 +467,6 @@ def test_a_file_in_place_of_the_folder_above(make_raster, labels, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be made"):
         export_training_data(make_raster(), labels, tmp_path / "file" / "chips", "kind", 32)
-
-
-def damage_nothing_there(out):
-    shutil.rmtree(out)
-    out.mkdir()
-
-
-def damage_manifest(out):
-    (out / MANIFEST).unlink()
-
-
-def damage_index(out):
-    (out / INDEX).unlink()
-
-
-def truncate_index(out):
-    (out / INDEX).write_bytes((out / INDEX).read_bytes()[:500])
-
-
-def truncate_manifest(out):
-    (out / MANIFEST).write_text((out / MANIFEST).read_text()[:200])
-
-
-def other_manifest(out):
-    (out / MANIFEST).write_text("[]")
-
-
-def part_of_manifest(out):
-    rows = json.loads((out / MANIFEST).read_text())
-    del rows["statistics"]
-    (out / MANIFEST).write_text(json.dumps(rows))
-
-
-def newer_manifest(out):
-    rows = json.loads((out / MANIFEST).read_text())
-    (out / MANIFEST).write_text(json.dumps(rows | {"version": 99}))
-
-
-def other_index(out):
-    gpd.read_parquet(out / INDEX).drop(columns="pixels_1").to_parquet(out / INDEX)
-
-
-def empty_index(out):
-    gpd.read_parquet(out / INDEX).iloc[:0].to_parquet(out / INDEX)
-
-
-def lose_an_image(out):
-    (out / "images" / "000002.tif").unlink()
-
-
-def lose_the_labels(out):
-    shutil.rmtree(out / "labels")
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (damage_nothing_there, "not a finished chip folder"),
-        (damage_manifest, "not a finished chip folder"),
-        (damage_index, "not a finished chip folder"),
-        (truncate_index, "damaged"),
-        (truncate_manifest, "damaged"),
-        (other_manifest, "damaged"),
-        (part_of_manifest, "damaged.*statistics"),
-        (newer_manifest, "damaged.*version 99, needed 1"),
-        (other_index, "damaged.*pixels_1"),
-        (empty_index, "holds no chip"),
-        (lose_an_image, r"half-written: 1 of 12 files are missing, the first is .*images.000002\.tif"),
-        (lose_the_labels, "half-written: 6 of 12 files"),
-    ],
-)
-def test_a_damaged_folder_says_what_is_wrong(damage, words, make_raster, labels, tmp_path):
-    out = tmp_path / "chips"
-    export_training_data(make_raster(), labels, out, "kind", 32)
-    damage(out)
-    with pytest.raises(ChipError, match=words):
-        ChipSet.open(out)
-
-
-def test_no_such_folder(tmp_path):
-    with pytest.raises(InputNotFoundError, match="No such folder"):
-        ChipSet.open(tmp_path / "none")
-    with pytest.raises(ChipError, match="No chip folder was given"):
-        ChipSet.open([])
-
-
-def test_a_folder_may_be_moved(make_raster, labels, tmp_path):
-    export_training_data(make_raster(), labels, tmp_path / "chips", "kind", 32)
-    (tmp_path / "chips").rename(tmp_path / "moved")
-    chips = ChipSet.open(tmp_path / "moved")
-    assert Path(chips.index["image"].iloc[0]).exists()
-    assert repr(chips).startswith("<6 chips of 32 x 32, 3 bands, 4 classes (background, crop, road, water)")
-
-
-# Several folders
-
-
-def test_folders_join(make_raster, labels, tmp_path):
-    first, second = (
-        make_raster("a.tif", seed=1),
-        make_raster("b.tif", seed=2, crs="EPSG:32633", origin=(152500, 5311285)),
-    )
-    parts = [
-        export_training_data(path, labels, tmp_path / path.stem, "kind", 32, min_labelled=0.0)
-        for path in (first, second)
-    ]
-    both = ChipSet.open([tmp_path / "a", tmp_path / "b"])
-    assert len(both) == 12
-    assert both.index.index.is_unique
-    np.testing.assert_array_equal(both.pixels_per_class, sum(part.pixels_per_class for part in parts))
-    values = np.concatenate([Scene.open(path).read().data.reshape(3, -1) for path in (first, second)], axis=1)
-    np.testing.assert_allclose(both.statistics.mean, values.mean(axis=1))
-    np.testing.assert_allclose(both.statistics.std, values.std(axis=1))
-    assert both.index.crs == parts[0].index.crs
-
-
-@pytest.mark.parametrize(
-    ("options", "what"),
-    [
-        ({"tile_size": 64}, "tile_size: 32 and 64"),
-        ({"bands": [1, 2]}, "bands"),
-    ],
-)
-def test_folders_that_do_not_agree_are_refused(options, what, make_raster, labels, tmp_path):
-    usual = {"class_field": "kind", "tile_size": 32}
-    for name, extra in (("a", {}), ("b", options)):
-        export_training_data(make_raster(), labels, tmp_path / name, **usual | extra)
-    with pytest.raises(ChipError, match=f"differ in {what}"):
-        ChipSet.open([tmp_path / "a", tmp_path / "b"])
-
-
-def test_folders_with_other_classes_are_joined_by_name(make_raster, make_labels, tmp_path):
-    """What is code 1 in one folder and 2 in another is one class if it has one name."""
-    image = make_raster(size=(64, 64), cell=1)
-    left, right = (shapely.box(LEFT + x, TOP - 64, LEFT + x + 32, TOP) for x in (0, 32))
-    for name, kinds in (("one", ["car", "boat"]), ("two", ["car", "dam"])):
-        polygons = make_labels(f"{name}.gpkg", [left, right], {"kind": kinds})
-        export_training_data(image, polygons, tmp_path / name, "kind", 32)
-    both = ChipSet.open([tmp_path / "one", tmp_path / "two"])
-    assert both.legend.names == ["background", "boat", "car", "dam"]
-    assert both.pixels_per_class.tolist() == [0, 2048, 4096, 2048]
-    assert both.legend.names.index("car") == both.tables[0][2] == both.tables[1][1]
-    alone = ChipSet.open(tmp_path / "one").under(both.legend)
-    assert alone.pixels_per_class.tolist() == [0, 2048, 2048, 0]
-    with pytest.raises(ChipError, match="not known here: dam; known are background, boat, car"):
-        ChipSet.open(tmp_path / "two").under(ChipSet.open(tmp_path / "one").legend)
-    with pytest.raises(ChipError, match="given twice"):
-        ChipSet.open([tmp_path / "one", tmp_path / "one"])
 
 
 def test_band_numbers_are_those_of_the_first_image(make_raster, labels, tmp_path):

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import geopandas as gpd
 import pandas as pd
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from geopsp.cli import main
 
 TINY = "tu-test_resnet"
+SAMPLE = Path(__file__).parents[1] / "sample_data"
 
 
 def run(*arguments):
@@ -94,6 +96,75 @@ def test_every_network_trains_from_the_shell(network, options, says, small_world
     assert {"history.csv", "run.json", "last.ckpt", "tensorboard"} <= {
         path.name for path in (tmp_path / "run").iterdir()
     }
+
+
+def test_chips_with_every_option_and_more_appended(small_world, tmp_path):
+    """Labels under other names, turned copies, random chips, a report and a picture; then PNG chips besides."""
+    (tmp_path / "classes.yaml").write_text("a: meadow\nb: pond\n")
+    usual = ["chips", small_world["scene"], "--labels", small_world["labels"], "--class-field", "kind", "--out",
+             tmp_path / "chips", "--size", 64, "--class-mapping", tmp_path / "classes.yaml"]  # fmt: skip
+    result = run(*usual, "--where", "kind IN ('a', 'b')", "--priority", "pond", "--rotation-angle", 180,
+                 "--stride", 128, "--random-chips", 5, "--seed", 3, "--min-valid", 0.5, "--min-labelled", 0.5,
+                 "--skip-empty", "--order", "given", "--mosaic", "--workers", 1,
+                 "--json", tmp_path / "report.json", "--picture", tmp_path / "chips.png")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "pond" in result.stdout
+    assert (tmp_path / "report.json").stat().st_size
+    assert (tmp_path / "chips.png").read_bytes().startswith(b"\x89PNG")
+    first = sorted(path.name for path in (tmp_path / "chips" / "images").iterdir())
+    assert any(name.endswith("_r180.tif") for name in first)
+    fails(*usual, says="exists already")
+    left, bottom, right, top = rasterio.open(small_world["scene"]).bounds
+    result = run(*usual, "--append", "--extent", f"{left},{bottom},{(left + right) / 2},{top}", "--cell-size", 2)
+    assert result.exit_code == 0, result.output
+    again = run(*usual, "--append", "--extent", f"{left},{bottom},{(left + right) / 2},{top}", "--cell-size", 2)
+    assert "nothing to do" in again.stderr
+    names = sorted(path.name for path in (tmp_path / "chips" / "images").iterdir())
+    assert names[: len(first)] == first or set(first) < set(names)
+    fails(*usual, "--append", "--overwrite", says="exclude each other")
+    fails(*usual, "--append", "--format", "jpg", says="jpg holds 1 or 3 bands of uint8")
+
+
+def test_training_straight_from_images(small_world, tmp_path):
+    result = run("train", small_world["scene"], "--labels", small_world["labels"], "--class-field", "kind",
+                 "--chip-size", 32, "--out", tmp_path / "model", "--backbone", TINY, "--epochs", 1, "--lr", 1e-3,
+                 "--weights", "none", "--split", "blocks", "--gap", 64)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "Split: " in result.stderr
+    fails("train", small_world["chips"], "--out", tmp_path / "m", "--where", "x > 1", "--stride", 9,
+          says="where, stride: these say how chips are cut, and need --labels")  # fmt: skip
+
+
+@pytest.mark.parametrize("extent", ["1,2,3", "a,b,c,d", ""])
+def test_an_extent_that_is_none(extent, small_world, tmp_path):
+    result = run("chips", small_world["scene"], "--labels", small_world["labels"], "--out", tmp_path / "c",
+                 "--extent", extent)  # fmt: skip
+    assert result.exit_code == 2
+    assert "is not an extent such as 500000" in result.output
+
+
+@pytest.mark.slow
+def test_a_killed_export_goes_on(tmp_path):
+    """SIGKILL at many moments; the same command ends with the same bytes as one that ran through."""
+    command = [sys.executable, "-m", "geopsp.cli", "chips", str(SAMPLE / "scene_west.tif"), "--labels",
+               f"{SAMPLE / 'labels.gpkg'}|layername=landcover", "--class-field", "landcover", "--size", "64",
+               "--stride", "40", "--rotation-angle", "90", "--random-chips", "50"]  # fmt: skip
+    subprocess.run([*command, "--out", tmp_path / "whole"], check=True, capture_output=True)
+    kills = 0
+    while not (tmp_path / "killed").exists():
+        with subprocess.Popen([*command, "--out", tmp_path / "killed"], stderr=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL) as process:  # fmt: skip
+            try:
+                process.wait(5 + kills % 3)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+    assert kills > 0
+    files = [sorted(p.relative_to(top) for p in top.rglob("*")) for top in (tmp_path / "whole", tmp_path / "killed")]
+    assert files[0] == files[1]
+    for name in files[0]:
+        ours, theirs = (tmp_path / folder / name for folder in ("whole", "killed"))
+        assert ours.is_dir() or ours.read_bytes() == theirs.read_bytes(), name
 
 
 @pytest.mark.slow

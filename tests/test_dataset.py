@@ -73,7 +73,8 @@ def chips(tmp_path):
     images = rng.integers(0, 4000, (4, 2, 50, 50)).astype(np.uint16)
     labels = rng.choice(np.array([0, 7, 9, 33, IGNORE], np.uint8), (4, 50, 50))
     masks = rng.random((4, 50, 50)) > 0.2
-    return chipset(tmp_path, images, labels, masks=masks), images, labels, masks
+    found = chipset(tmp_path, images, labels, masks=masks)
+    return found, images, np.where(masks, labels, IGNORE).astype(np.uint8), masks
 
 
 # ---- normalisation
@@ -177,23 +178,25 @@ def test_a_chip_of_another_size_or_with_other_bands_is_a_chip_error(shape, chips
     found = chips[0]
     write(found.folders[0] / "images" / "1.tif", np.ones(shape, np.uint16))
     with pytest.raises(ChipError, match=f"{shape[0]} x {shape[1]} x {shape[2]}.*needed 2 x 50 x 50"):
-        ChipFiles(found).image(1)
+        ChipFiles(found).cut(1, 0, 0, 50)
 
 
 def test_reading_equals_the_scene_reader(chips):
     found = chips[0]
     for row, path in enumerate(found.index["image"]):
         patch = Scene.open(path).read()
-        data, valid = ChipFiles(found).image(row)
+        data, valid, _ = ChipFiles(found).cut(row, 0, 0, 50)
         assert data.dtype == patch.data.dtype
         assert np.array_equal(data, patch.data)
         assert np.array_equal(valid, patch.valid)
 
 
-def test_a_label_that_is_nodata_is_none(chips):
-    found, _, labels, _ = chips
-    write(found.folders[0] / "labels" / "1.tif", labels[1][None], nodata=7)
-    assert np.array_equal(ChipFiles(found).codes(1), np.where(labels[1] == 7, IGNORE, labels[1]))
+def test_what_label_files_call_nodata_is_read_all_the_same_where_the_image_is_valid(chips):
+    """ArcGIS says so of 0, which is its background; what is no class is not in the legend."""
+    found, _, _, valid = chips
+    codes = np.full((50, 50), 7, np.uint8)
+    write(found.folders[0] / "labels" / "1.tif", codes[None], nodata=7)
+    assert np.array_equal(ChipFiles(found).cut(1, 0, 0, 50).codes, np.where(valid[1], 7, IGNORE))
 
 
 def test_an_alpha_band_says_what_is_valid(tmp_path):
@@ -202,7 +205,7 @@ def test_an_alpha_band_says_what_is_valid(tmp_path):
     image[3, 2:4] = 0
     found = chipset(tmp_path, [image[:3]], [np.zeros((9, 9), np.uint8)])
     write(tmp_path / "images" / "0.tif", image, photometric="RGB", alpha="YES")
-    data, valid = ChipFiles(found).image(0)
+    data, valid, _ = ChipFiles(found).cut(0, 0, 0, 9)
     assert np.array_equal(data, image[:3])
     assert np.array_equal(valid, image[3] > 0)
 

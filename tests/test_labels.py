@@ -1,3 +1,6 @@
+import pickle
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import geopandas as gpd
@@ -16,7 +19,9 @@ from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 
+from geopsp import labelraster, layers
 from geopsp.errors import GeopspError, InputNotFoundError, LabelError, OptionError
+from geopsp.features import FeatureFile
 from geopsp.grid import Grid, Window
 from geopsp.labels import Area, PolygonLabels, RasterLabels, read_labels
 from geopsp.legend import IGNORE, Legend
@@ -172,9 +177,9 @@ def test_what_is_not_a_valid_polygon_is_repaired_or_counted():
         shapely.Polygon([(x, y), (x + 5, y), (x + 9, y)]),
     ]
     labels = read_labels(frame(shapes))
-    found = {"polygons": 4, "repaired": 1, "null": 1, "empty": 1, "not_polygons": 4, "without_class": 0}
+    found = {"polygons": 4, "repaired": 1, "null": 1, "empty": 1, "not_polygons": 4, "without_class": 0, "dropped": 0}
     assert labels.counts == found
-    assert labels.report() == {"source": "the GeoDataFrame", **found, "priority": labels.priority}
+    assert labels.report() == {"source": "the GeoDataFrame", **found, "priority": labels.priority, "notes": []}
     kept = [shapely.make_valid(bow_tie), shapely.force_2d(solid), square(x + 40, y, 10), shapes[8]]
     np.testing.assert_array_equal(labels.burn(GRID).codes, rasterized(kept, np.ones(4)))
 
@@ -209,8 +214,9 @@ def test_polygons_that_the_image_s_crs_cannot_hold_are_left_out():
 def table(values, **options):
     shapes = [square(LEFT + 10 * i, TOP, 8) for i in range(len(values))]
     labels = read_labels(frame(shapes, kind=values), class_field="kind", **options)
-    by_area = dict(zip(labels.polygons.shapes.index, labels.codes.tolist(), strict=True))
-    return {info.code: info.name for info in labels.legend}, [by_area.get(i) for i in range(len(values))]
+    found = labels.features.features.polygons()
+    by_place = dict(zip(found.keys[:, 3].astype(int).tolist(), found.codes.tolist(), strict=True))
+    return {info.code: info.name for info in labels.legend}, [by_place.get(i) for i in range(len(values))]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +252,7 @@ def test_with_an_ignored_background_there_is_no_class_for_it():
 def test_without_a_field_all_polygons_are_one_class():
     labels = read_labels(frame(blobs(0)))
     assert labels.legend.names == ["background", "object"]
-    assert set(labels.codes) == {1}
+    assert set(labels.features.features.codes) == {1}
 
 
 def test_polygons_without_a_class_are_counted_and_not_burned():
@@ -404,9 +410,9 @@ def test_a_map_of_ours_brings_its_names(tmp_path):
 def test_code_rasters_that_cannot_be_used(make_raster):
     with pytest.raises(LabelError, match="has 3 bands of uint8"):
         read_labels(make_raster("rgb.tif"))
-    with pytest.raises(LabelError, match="1 bands of float32"):
-        read_labels(make_raster("float.tif", bands=1, dtype="float32"))
-    with pytest.raises(LabelError, match=r"holds the values \[300\]"):
+    with pytest.raises(LabelError, match=r"1 bands of float32 with values such as \[1.5\]"):
+        read_labels(make_raster("float.tif", np.full((1, 4, 4), 1.5, np.float32)))
+    with pytest.raises(LabelError, match=r"holds the values \[300\].*Name what they mean in class_mapping"):
         read_labels(make_raster("big.tif", np.full((1, 4, 4), 300, np.uint16)))
     with pytest.raises(LabelError, match="miss the image by 834 metre"):
         read_labels(code_raster(make_raster, origin=(LEFT + 1000, TOP))[1]).require_overlap(GRID)
@@ -422,8 +428,8 @@ def test_hard_vectors_read_or_say_why_not(path):
         labels = read_labels(path)
         assert isinstance(labels, PolygonLabels)
         assert labels.counts["polygons"] > 0
-        left, bottom, right, top = labels.polygons.shapes.total_bounds
-        crs = CRS.from_user_input(labels.polygons.shapes.crs.to_wkt())
+        left, bottom, right, top = shapely.total_bounds(labels.features.features.polygons().shapes)
+        crs = CRS.from_user_input(labels.layer.crs.to_wkt())
         side = max(right - left, top - bottom) / 40
         assert (labels.burn(Grid(crs, from_origin(left, top, side, side), 41, 41)).codes > 0).any()
     except GeopspError as error:
@@ -440,3 +446,214 @@ def test_options_for_polygons_do_not_pass_for_rasters(make_raster):
     known = read_labels(codes, background="ignore")
     assert known.legend.codes == [1, 2]
     assert known.burn(known.scene.grid).codes.tolist() == [[255, 1], [2, 1]]
+
+
+# From memory or by bounding box
+
+KINDS = [f"k{i % 3}" for i in range(12)]
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """All files count as too large to be read whole."""
+    monkeypatch.setattr(layers, "SMALL", 0)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326", "EPSG:3035"])
+@pytest.mark.parametrize("ending", ["gpkg", "fgb", "parquet"])
+def test_the_way_of_reading_does_not_matter(crs, ending, large, tmp_path):
+    polygons = frame([*blobs(3)[:-1], shapely.Point(LEFT + 60, TOP - 60)], kind=KINDS).to_crs(crs)
+    path = tmp_path / f"labels.{ending}"
+    if ending == "parquet":
+        polygons.to_parquet(path, write_covering_bbox=True, schema_version="1.1.0")
+    else:
+        polygons.to_file(path)
+    options = {"class_field": "kind", "priority": ["k1"], "buffer": 9.0}
+    disk, memory = read_labels(path, **options), read_labels(polygons, **options)
+    assert isinstance(disk.features, FeatureFile)
+    assert disk.legend == memory.legend
+    assert disk.report().keys() == {"source", "priority", "notes"}
+    for window in (Window(0, 0, 83, 61), Window(40, 20, 9, 30), Window(-30, -4, 50, 40), Window(41, 22, 4, 5)):
+        ours, theirs = (labels.burn(GRID.crop(window)) for labels in (disk, memory))
+        np.testing.assert_array_equal(ours.codes, theirs.codes)
+        np.testing.assert_array_equal(ours.contested, theirs.contested)
+        assert disk.count(GRID, window) == memory.count(GRID, window)
+    disk.require_overlap(GRID)
+    with pytest.raises(
+        LabelError, match=r"miss the image by 1[01][0-9],[0-9]+.* metre: in the image's CRS they lie at"
+    ):
+        disk.require_overlap(GRID.crop(Window(60_000, 0, 50, 50)))
+
+
+def test_a_window_beside_the_last_is_not_read_again(large, make_labels, monkeypatch):
+    labels = read_labels(make_labels("l.gpkg", blobs(3), {"kind": KINDS}), class_field="kind")
+    reads = []
+    real = layers.OgrLayer.read
+    monkeypatch.setattr(layers.OgrLayer, "read", lambda self, *a, **k: reads.append(k) or real(self, *a, **k))
+    for col in (20, 24, 16):
+        labels.burn(GRID.crop(Window(col, 20, 10, 10)))
+        labels.count(GRID, Window(col, 20, 10, 10))
+    assert len(reads) == 1
+    again = pickle.loads(pickle.dumps(labels))
+    np.testing.assert_array_equal(again.burn(GRID).codes, labels.burn(GRID).codes)
+
+
+@pytest.mark.parametrize("by_box", [False, True])
+def test_threads_agree(by_box, make_labels, monkeypatch):
+    monkeypatch.setattr(layers, "SMALL", 0 if by_box else 2**20)
+    path = make_labels("l.gpkg", blobs(8), {"kind": KINDS})
+    labels = read_labels(path, class_field="kind")
+    whole = read_labels(path, class_field="kind").burn(GRID).codes
+    windows = list(GRID.blocks(11)) * 2
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda window: labels.burn(GRID.crop(window)).codes, windows))
+    for window, part in zip(windows, parts, strict=True):
+        np.testing.assert_array_equal(part, whole[window.slices(GRID.window)])
+
+
+@given(seed=st.integers(0, 10_000), size=st.integers(7, 90), crs=st.sampled_from(["EPSG:32632", "EPSG:4326"]))
+@settings(max_examples=25, deadline=None)
+def test_windows_count_each_polygon_once(seed, size, crs):
+    shapes = [*blobs(seed), shapely.Point(LEFT + 9, TOP - 9), square(LEFT - 500, TOP + 500, 2000)]
+    kinds = [*(["a", "b", None, "c"] * 3), "a", "b"]
+    polygons = frame(shapes, kind=kinds).to_crs(crs)
+    labels = read_labels(polygons, class_field="kind", class_mapping={"c": None})
+    counts = [labels.count(GRID, window) for window in GRID.blocks(size)]
+    ring = shapely.polygons(GRID.corners())
+    meet = shapely.intersects(polygons.to_crs("EPSG:32632").geometry.to_numpy(), ring)
+    expected = pd.Series(kinds)[meet & (shapely.area(shapes) > 0)]
+    found = Counter()
+    for count in counts:
+        found.update({labels.legend.names[code]: n for code, n in count["polygons"].items()})
+    assert found == {name: n for name, n in expected.value_counts().items() if name != "c"}
+    assert sum(count["without_class"] for count in counts) == expected.isna().sum()
+    assert sum(count["dropped"] for count in counts) == (expected == "c").sum()
+    assert sum(count["not_polygons"] for count in counts) == 1
+
+
+# Options
+
+
+def test_a_query_chooses_polygons(make_labels):
+    path = make_labels("l.gpkg", [square(LEFT, TOP, 20), square(LEFT + 40, TOP, 20)], {"height": [3, 8]})
+    for source in (path, gpd.read_file(path)):
+        assert read_labels(source, where="height > 5").burn(GRID).codes.nonzero()[1].min() == 20
+        with pytest.raises(LabelError, match="none that the query chooses"):
+            read_labels(source, where="height > 9")
+        with pytest.raises(LabelError, match="has the fields height"):
+            read_labels(source, where="heigth > 9")
+
+
+def test_what_is_mapped_to_nothing_is_unlabelled():
+    shapes, polygons = nested("a", "b", "c")
+    burned = read_labels(polygons, class_field="kind", class_mapping={"b": None, "c": "a"}).burn(GRID)
+    expected = rasterized(shapes, [1, IGNORE, 1])
+    np.testing.assert_array_equal(burned.codes, expected)
+    assert not burned.contested.any()
+    with pytest.raises(OptionError, match="Pass class_field"):
+        read_labels(polygons, class_mapping={"a": "b"})
+
+
+def test_larger_values_of_a_field_lie_on_top():
+    shapes, polygons = nested("a", "b", "c")
+    polygons["level"] = [2.0, 1.0, np.nan]
+    labels = read_labels(polygons, class_field="kind", priority_field="level")
+    np.testing.assert_array_equal(labels.burn(GRID).codes, rasterized(shapes[:1], [1]))
+    assert labels.priority == "larger level on top; else smaller polygons lie on top of larger ones"
+    labels = read_labels(polygons, class_field="kind", priority=["c"], priority_field="level")
+    assert set(np.unique(labels.burn(GRID).codes)) == {0, 1, 3}
+    with pytest.raises(LabelError, match="holds no numbers"):
+        read_labels(polygons, class_field="kind", priority_field="kind")
+    with pytest.raises(LabelError, match="has no field 'depth'"):
+        read_labels(polygons, class_field="kind", priority_field="depth")
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326", "EPSG:3035"])
+def test_lines_and_points_are_widened_by_metres(crs):
+    x, y = LEFT + 83, TOP - 60
+    shapes = [shapely.Point(x, y), shapely.LineString([(x - 50, y - 40), (x + 50, y - 40)])]
+    labels = read_labels(frame(shapes).to_crs(crs), buffer=15)
+    covered = (labels.burn(Grid(UTM, from_origin(LEFT, TOP, 0.4, 0.4), 420, 310)).codes > 0).sum() * 0.16
+    assert covered == pytest.approx(np.pi * 15**2 * 2 + 100 * 30, rel=0.02)
+    assert labels.counts["not_polygons"] == 0
+
+
+def test_a_crs_in_feet_is_buffered_in_metres():
+    labels = read_labels(frame([shapely.Point(990_000, 210_000)], crs="EPSG:2263"), buffer=15)
+    grid = Grid(CRS.from_epsg(2263), from_origin(989_900, 210_100, 2, 2), 100, 100)
+    assert labels.burn(grid).codes.sum() * 4 == pytest.approx(np.pi * (15 / 0.3048006) ** 2, rel=0.02)
+
+
+def test_polygons_are_not_widened():
+    with pytest.raises(LabelError, match="Lines and points become polygons with buffer"):
+        read_labels(frame([shapely.Point(LEFT, TOP)]))
+    with pytest.raises(LabelError, match="buffer is -1"):
+        read_labels(frame([shapely.Point(LEFT, TOP)]), buffer=-1)
+    assert read_labels(frame([square(LEFT + 20, TOP - 20, 20)]), buffer=30).burn(GRID).codes.sum() == 100
+
+
+def test_labels_beyond_the_date_line_are_found():
+    grid = Grid(CRS.from_epsg(4326), from_origin(179.9, 10, 0.01, 0.01), 20, 10)
+    polygons = frame([shapely.box(-179.97, 9.95, -179.95, 9.97), shapely.box(179.95, 9.9, 180, 10)], crs="EPSG:4326")
+    codes = read_labels(polygons).burn(grid).codes
+    expected = np.zeros((10, 20), int)
+    expected[:, 5:10], expected[3:5, 13:15] = 1, 1
+    np.testing.assert_array_equal(codes, expected)
+
+
+def test_a_miss_says_what_may_be_wrong():
+    square_ = square(LEFT + 10, TOP - 10, 50)
+    here = gpd.GeoSeries([square_], crs="EPSG:32632").to_crs("EPSG:4326").iloc[0]
+    turned = shapely.transform(here, lambda xy: xy[:, ::-1])
+    for shape, crs, words in (
+        (turned, "EPSG:4326", "They would fit with x and y swapped"),
+        (here, "EPSG:3857", "if their CRS were EPSG:4326 instead of WGS 84 / Pseudo-Mercator"),
+        (square_, "EPSG:3035", "if their CRS were that of the image"),
+    ):
+        with pytest.raises(LabelError, match=words):
+            read_labels(frame([shape], crs=crs)).require_overlap(GRID)
+
+
+# More of areas and rasters
+
+
+@pytest.mark.parametrize("by_box", [False, True])
+def test_an_area_covers_what_lies_wholly_in_it(by_box, make_labels, monkeypatch):
+    monkeypatch.setattr(layers, "SMALL", 0 if by_box else 2**20)
+    area = Area.read(make_labels("a.gpkg", [square(LEFT, TOP, 40), square(LEFT + 40, TOP, 40)]))
+    assert area.covers(GRID.crop(Window(0, 0, 40, 20)))
+    assert not area.covers(GRID.crop(Window(0, 0, 41, 20)))
+    assert area.inside(GRID).sum() == 800
+    assert pickle.loads(pickle.dumps(area)).stamp() == area.stamp()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32"])
+def test_codes_of_a_raster_are_mapped(dtype, make_raster):
+    high = 77 if dtype == "uint8" else 300
+    data = np.random.default_rng(1).choice([1, 4, high], (1, 61, 83)).astype(dtype)
+    path = make_raster("codes.tif", data, nodata=1)
+    labels = read_labels(path, class_mapping={high: {"name": "water", "code": 3}})
+    assert [(c.code, c.name) for c in labels.legend] == [(3, "water"), (4, "class 4")]
+    expected = np.where(data[0] == 1, IGNORE, np.where(data[0] == 4, 4, 3))
+    np.testing.assert_array_equal(labels.burn(GRID).codes, expected)
+    assert labels.count(GRID, GRID.window) == {}
+    assert read_labels(path, class_mapping={"*": "all"}).legend.names == ["all"]
+    assert set(np.unique(read_labels(path, class_mapping={high: None}).burn(GRID).codes)) == {4, IGNORE}
+
+
+def test_a_code_raster_on_a_turned_grid_is_sampled(make_raster):
+    codes, path = code_raster(make_raster)
+    grid = Grid(UTM, GRID.transform @ Affine.translation(20, 10) @ Affine.rotation(30), 30, 20)
+    cols, rows = np.meshgrid(np.arange(30) + 0.5, np.arange(20) + 0.5)
+    x, y = ~GRID.transform @ (grid.transform @ (cols, rows))
+    inside = (x >= 0) & (y >= 0) & (x < 83) & (y < 61)
+    expected = np.full((20, 30), IGNORE)
+    expected[inside] = codes[y[inside].astype(int), x[inside].astype(int)]
+    np.testing.assert_array_equal(read_labels(path).burn(grid).codes, expected)
+
+
+def test_a_much_finer_code_raster_is_read_in_parts(make_raster, monkeypatch):
+    monkeypatch.setattr(labelraster, "BLOCK", 8)
+    codes, path = code_raster(make_raster)
+    grid = Grid(UTM, from_origin(LEFT, TOP, 14.0, 14.0), 11, 8)
+    np.testing.assert_array_equal(read_labels(path).burn(grid).codes, codes[3:56:7, 3:77:7])

@@ -42,3 +42,14 @@ def test_a_class_is_found_by_name():
     assert legend.code_of("car") == 2
     with pytest.raises(LabelError, match="No class is named 'ship'; there are boat, car"):
         legend.code_of("ship")
+
+
+def test_a_legend_is_extended_by_name():
+    ours = Legend.from_names({0: "background", 1: "crop", 3: "road"})
+    theirs = Legend.from_names({1: "road", 2: "water", 3: "dam"})
+    wider = ours.extended(theirs)
+    assert {info.name: info.code for info in wider} == {"background": 0, "crop": 1, "road": 3, "water": 2, "dam": 4}
+    assert ours.extended(ours) == ours
+    full = Legend.from_names({code: f"c{code}" for code in range(255)})
+    with pytest.raises(LabelError, match="255"):
+        full.extended(theirs)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
+import geopandas as gpd
 import matplotlib as mpl
 import numpy as np
 import pytest
+import shapely
 from matplotlib import image as mpl_image
 
+from geopsp.balance import imbalance
+from geopsp.chipset import ChipSet
 from geopsp.errors import OutputError
 from geopsp.grid import Grid
 from geopsp.legend import IGNORE, Legend
 from geopsp.metrics import Confusion
 from geopsp.plotting import paint, picture, plot_rates, preview, rgb_positions, save_figure
 from geopsp.progress import say, shown
-from geopsp.report import describe, describe_scores, write_report, write_scores
+from geopsp.report import describe, describe_chips, describe_scores, write_chip_report, write_report, write_scores
 from geopsp.scene import describe as describe_header
+from geopsp.stats import BandStats
 from geopsp.writer import class_raster
 
 mpl.use("agg")
@@ -100,3 +106,79 @@ def test_progress_in_a_log_is_five_lines(capsys):
     assert len(lines) == 6
     assert lines[0].startswith("Working: 20 of 100")
     assert lines[-1] == "done [not markup]"
+
+
+# Chips
+
+
+REPORT = {
+    "chips": 3,
+    "skipped": {"invalid": 4, "unlabelled": 0, "empty": 12, "outside": 0},
+    "empty": 1,
+    "conflict_pixels": 1234,
+    "polygons": {"water": 3, "road": 2000},
+    "labels": {"source": "l.gpkg (layer x)", "repaired": 2, "null": 1, "without_class": 0, "priority": "small on top"},
+    "notes": ["a.tif is warped"],
+    "warnings": ["mind the gap"],
+}
+
+
+def chips_of(counts, *reports):
+    legend = Legend.from_names({0: "background", 1: "water", 4: "road"})
+    counts = np.asarray(counts)
+    columns = {f"pixels_{code}": counts[:, place] for place, code in enumerate(legend.codes)}
+    columns |= {"labelled": 0.5, "valid": 1.0, "source": "a.tif"}
+    index = gpd.GeoDataFrame(columns, geometry=[shapely.box(0, 0, 64, 64)] * len(counts), crs="EPSG:32632")
+    return ChipSet(
+        folders=(Path("chips"),), index=index, legend=legend, bands=("red",), dtype="uint8", tile_size=32,
+        cell_size=(2.0, 2.0), units="metre", statistics=BandStats.none(1), reports=reports, tables=(),
+    )  # fmt: skip
+
+
+def test_what_was_found_at_the_export_in_words():
+    text = describe_chips(chips_of([[90, 10, 0], [100, 0, 0], [0, 0, 300]], REPORT))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0] == "chips: 3 chips of 32 x 32 pixels"
+    assert "0 background 190 38.00% 2 0" in lines
+    assert "1 water 10 2.00% 1 3" in lines
+    assert "4 road 300 60.00% 1 2,000" in lines
+    assert "labels l.gpkg (layer x): 2,003 polygons, 2 repaired, 1 without geometry" in lines
+    assert "overlaps 1,234 pixels lie in several classes; small on top" in lines
+    assert "left out 4 chips without a valid pixel, 12 chips without any class" in lines
+    assert "empty 1 chips hold no class but background" in lines
+    assert "note a.tif is warped" in lines
+    assert "warning mind the gap" in lines
+    assert sum(line.startswith("warning") for line in lines) == 4
+
+
+def test_the_same_as_json(tmp_path):
+    chips = chips_of([[90, 10, 0], [100, 0, 0], [0, 0, 300]], REPORT, REPORT)
+    content = json.loads(write_chip_report(chips, tmp_path / "r.json").read_text())
+    assert content["classes"][1] == {
+        "code": 1, "name": "water", "pixels": 10, "share": 0.02, "chips": 1, "polygons": 6,
+    }  # fmt: skip
+    assert content["exports"] == [REPORT, REPORT]
+    assert content["warnings"].count("mind the gap") == 1
+    with pytest.raises(OutputError, match="exists already"):
+        write_chip_report(chips, tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "chips", "words"),
+    [
+        ([500, 300, 200], [9, 5, 5], []),
+        ([0, 300, 200], [0, 5, 5], []),
+        ([500, 0, 200], [9, 0, 9], ["water has no pixel"]),
+        ([500, 1, 200], [9, 1, 9], ["water is in 1 chip only"]),
+        ([500, 9, 200], [9, 4, 9], ["water is in 4 chips only"]),
+        ([999_001, 999, 10**6], [9, 9, 9], ["water is 0.050% of"]),
+        ([499_000, 1000, 500_000], [9, 9, 9], []),
+        ([950, 25, 25], [9, 9, 9], []),
+        ([951, 25, 24], [9, 9, 9], ["background is 95.1%"]),
+        ([0, 0, 0], [0, 0, 0], ["water has no", "road has no"]),
+    ],
+)
+def test_imbalance(pixels, chips, words):
+    found = imbalance(Legend.from_names({0: "background", 1: "water", 4: "road"}), pixels, chips)
+    assert len(found) == len(words)
+    assert all(text.startswith(word) for text, word in zip(found, words, strict=True))

@@ -17,10 +17,10 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RioWindow
 
 from geopsp.bands import match_bands
-from geopsp.errors import BandError, GeopspError, GridError, InputNotFoundError, RasterError
+from geopsp.errors import BandError, GeopspError, GridError, InputNotFoundError, OptionError, RasterError
 from geopsp.grid import Grid, Window
 from geopsp.legend import Legend
-from geopsp.scene import Scene, describe, find_images, open_raster, read_legend
+from geopsp.scene import Scene, describe, open_raster, open_scenes, read_legend
 from geopsp.writer import class_raster
 
 HARD = Path(__file__).parents[2] / "shared" / "data" / "hard" / "rasters"
@@ -37,23 +37,6 @@ def holed(dtype, value):
     data[0, 5, 7] = value
     data[:, 9, 11] = value
     return data
-
-
-# Finding files
-
-
-def test_one_path_a_list_a_glob_and_a_folder_name_the_same_files(make_raster, tmp_path):
-    paths = [make_raster(f"in/{name}.tif", size=(4, 5)) for name in "ab"]
-    (tmp_path / "in" / "notes.txt").write_text("")
-    for images in (paths, tmp_path / "in", str(tmp_path / "in"), str(tmp_path / "in" / "*.tif")):
-        assert find_images(images) == paths
-    assert find_images(str(paths[0])) == paths[:1]
-    assert find_images([paths[1], str(tmp_path / "**" / "a.tif")]) == [paths[1], paths[0]]
-
-
-def test_a_name_with_glob_characters_is_a_name_first(make_raster):
-    path = make_raster("scene[1].tif", size=(4, 5))
-    assert find_images(path) == [path]
 
 
 @pytest.mark.parametrize("images", [[], "nowhere.tif", "no*.tif", ["nowhere.tif"]])
@@ -204,7 +187,7 @@ def test_later_rasters_fill_where_earlier_ones_are_invalid(make_raster):
     np.testing.assert_array_equal(patch.valid, expected.any(axis=0))
     window = Window(45, 5, 20, 40)
     np.testing.assert_array_equal(scene.read(window).data, expected[:, 5:45, 45:65])
-    assert scene.notes == ()
+    assert scene.notes == (f"2 images lie on one another: the order given; {images[0]} is on top",)
 
 
 def test_the_type_of_a_scene_holds_every_source(make_raster):
@@ -236,7 +219,7 @@ def test_a_raster_on_another_lattice_is_warped_and_that_is_said(crs, transform, 
     other = make_raster("other.tif", levels(), nodata=0, crs=crs, transform=transform)
     scene = Scene.open([first, other], resampling=resampling)
     assert [source.warped for source in scene.sources] == [False, True]
-    assert scene.notes == (f"{other} is warped ({resampling.name}) onto the grid of {first}",)
+    assert scene.notes[1:] == (f"{other} is warped ({resampling.name}) onto the grid of {first}",)
     patch = scene.read()
     assert patch.valid.any()
     place = scene.sources[1].grid
@@ -316,10 +299,351 @@ def test_single_rasters_of_any_orientation_read_as_they_are(transform, make_rast
     assert patch.grid.transform.almost_equals(transform @ Affine.translation(3, -2), precision=1e-6)
 
 
-def test_nothing_is_warped_onto_a_rotated_grid(make_raster):
+def test_with_others_a_rotated_first_image_goes_onto_a_north_up_grid(make_raster):
     rotated = Affine.translation(*ORIGIN) @ Affine.rotation(20) @ Affine.scale(2, -2)
-    with pytest.raises(GridError, match="rotated grid"):
-        Scene.open([make_raster("a.tif", transform=rotated), make_raster("b.tif")])
+    first, other = make_raster("a.tif", transform=rotated, nodata=0), make_raster("b.tif", seed=1)
+    scene = Scene.open([first, other])
+    left, _, _, top = describe(first).grid.bounds()
+    assert scene.cell_size == pytest.approx((2, 2))
+    assert (scene.grid.transform.b, scene.grid.transform.d) == (0, 0)
+    assert [source.warped for source in scene.sources] == [True, True]
+    assert f"as {first} is rotated" in scene.notes[1]
+    whole = [warped(path, scene.grid, resampling=Resampling.bilinear) for path in (first, other)]
+    patch = scene.read()
+    there = whole[0].any(axis=0)
+    assert abs(there.sum() - 61 * 83) < 200
+    agree = (patch.data == np.where(there, *whole)).all(axis=0)
+    assert agree[there].mean() > 0.97
+    assert scene.grid.pixels_at(np.array([(left, top)]))[0] == pytest.approx(
+        scene.grid.pixels_at(np.array([(left, top)]))[0].round(), abs=1e-3
+    )
+
+
+# One file a band, at differing resolutions
+
+
+def bundle(make_raster, *, hole=None):
+    """Red at 10 m with a hole, nir at 10 m further on, swir at 20 m."""
+    red, nir, swir = (
+        levels("uint16", (40, 60), 1, 1),
+        levels("uint16", (40, 60), 1, 2),
+        levels("uint16", (20, 30), 1, 3),
+    )
+    if hole:
+        red[:, *hole] = 0
+    place = {"cell": 10.0, "nodata": 0}
+    return {
+        "red": make_raster("red_10.tif", red, **place),
+        "nir": make_raster("nir_10.tif", nir, **place),
+        "swir": make_raster("swir_20.tif", swir, cell=20.0, nodata=0),
+    }
+
+
+@pytest.mark.parametrize("resampling", [Resampling.nearest, Resampling.bilinear])
+def test_the_finest_file_gives_the_lattice_and_the_others_are_resampled_onto_it(resampling, make_raster):
+    files = bundle(make_raster, hole=(slice(5, 8), slice(9, 12)))
+    files = {name: files[name] for name in ("swir", "nir", "red")}
+    scene = Scene.open(files, bands=["swir", "red"], resampling=resampling)
+    assert scene.bands == ("swir", "red")
+    assert scene.cell_size == (10, 10)
+    assert [source.path for source in scene.sources] == [str(files["red"]), str(files["swir"])]
+    assert scene.notes == (f"{files['swir']} is warped ({resampling.name}) onto the grid of {files['red']}",)
+    patch = scene.read()
+    np.testing.assert_array_equal(patch.data[0], warped(files["swir"], scene.grid, resampling=resampling)[0])
+    np.testing.assert_array_equal(patch.data[1], rasterio.open(files["red"]).read(1))
+    expected = np.ones((40, 60), bool)
+    expected[5:8, 9:12] = False
+    np.testing.assert_array_equal(patch.valid, expected)
+    if resampling == Resampling.nearest:
+        np.testing.assert_array_equal(patch.data[0], rasterio.open(files["swir"]).read(1).repeat(2, 0).repeat(2, 1))
+    window = Window(-3, 31, 20, 20)
+    part = scene.read(window)
+    np.testing.assert_array_equal(part.data[:, :9, 3:], patch.data[:, 31:, :17])
+    assert not part.valid[:, :3].any()
+
+
+def test_files_whose_bands_nobody_asked_for_are_not_opened(make_raster, tmp_path):
+    files = bundle(make_raster) | {"blue": tmp_path / "nowhere.tif"}
+    assert Scene.open(files, bands=["swir"]).cell_size == (20, 20)
+    with pytest.raises(InputNotFoundError, match="nowhere"):
+        Scene.open(files)
+
+
+def test_a_pixel_is_valid_where_all_files_reach(make_raster):
+    files = {
+        "a": make_raster("a.tif", levels(bands=1, size=(20, 20))),
+        "b": make_raster("b.tif", levels(bands=1, size=(20, 20)), origin=(ORIGIN[0] + 10, ORIGIN[1])),
+    }
+    patch = Scene.open(files).read()
+    assert patch.valid[:, 5:].all()
+    assert not patch.valid[:, :5].any()
+
+
+def test_a_coarse_file_that_reaches_further_adds_no_pixel(make_raster):
+    files = {
+        "coarse": make_raster(
+            "c.tif", levels(bands=1, size=(30, 30)), cell=7.0, origin=(ORIGIN[0] - 30, ORIGIN[1] + 9)
+        ),
+        "fine": make_raster("f.tif", levels(bands=1, size=(20, 20))),
+    }
+    scene = Scene.open(files)
+    assert scene.grid == describe(files["fine"]).grid
+    assert scene.read().valid.all()
+
+
+def test_bundles_lie_on_one_another_like_files(make_raster):
+    files = bundle(make_raster, hole=(slice(0, 40), slice(20, 40)))
+    other = {
+        name: make_raster(
+            f"other_{name}.tif", levels("uint16", (60, 30), 1, 7), cell=10.0, origin=(ORIGIN[0] + 100, ORIGIN[1])
+        )
+        for name in ("nir", "red")
+    }
+    patch = Scene.open([files, other], bands=["red", "nir"]).read()
+    assert patch.valid.shape == (60, 60)
+    np.testing.assert_array_equal(patch.valid[:40], True)
+    np.testing.assert_array_equal(patch.data[0, :40, 20:40], rasterio.open(other["red"]).read(1)[:40, 10:])
+
+
+# Cell size and extent
+
+
+def test_a_coarser_cell_averages_and_keeps_the_corner(make_raster):
+    data = levels("float32", (60, 80))
+    scene = Scene.open(make_raster("a.tif", data), cell_size=8)
+    assert scene.grid.transform == from_origin(*ORIGIN, 8, 8)
+    expected = data.reshape(3, 15, 4, 20, 4).mean(axis=(2, 4))
+    np.testing.assert_allclose(scene.read().data, expected, rtol=1e-5)
+    assert "is warped (average) onto a north-up grid of pixels 8 wide" in scene.notes[0]
+    near = Scene.open(make_raster("a.tif", data), cell_size=8, resampling=Resampling.nearest)
+    assert np.isin(near.read().data, data).all()
+
+
+@pytest.mark.parametrize(("cell_size", "how"), [(2.0, None), (3.9, "bilinear"), (1.0, "bilinear"), (4.0, "average")])
+def test_how_a_cell_size_is_reached(cell_size, how, make_raster):
+    path = make_raster()
+    (source,) = Scene.open(path, cell_size=cell_size).sources
+    assert (source.resampling.name if source.resampling else None) == how
+    data = Scene.open(path, cell_size=cell_size).read().data
+    np.testing.assert_array_equal(
+        data, warped(path, source.grid, resampling=source.resampling) if how else rasterio.open(path).read()
+    )
+
+
+@pytest.mark.parametrize("cell_size", [0, -1, float("nan"), float("inf")])
+def test_a_cell_size_is_a_positive_number(cell_size, make_raster):
+    with pytest.raises(OptionError, match="cell_size is"):
+        Scene.open(make_raster(), cell_size=cell_size)
+
+
+def test_a_south_up_and_a_rotated_image_become_north_up_at_a_cell_size(make_raster):
+    rotated = Affine.translation(*ORIGIN) @ Affine.rotation(20) @ Affine.scale(2, -2)
+    for transform in (Affine(2, 0, *ORIGIN[:1], 0, 2, ORIGIN[1]), rotated):
+        path = make_raster("a.tif", np.full((1, 61, 83), 9, np.uint8), transform=transform)
+        left, _, _, top = describe(path).grid.bounds()
+        scene = Scene.open(path, cell_size=4)
+        assert scene.grid.transform.almost_equals(from_origin(left, top, 4, 4))
+        patch = scene.read()
+        assert patch.valid.sum() == pytest.approx(61 * 83 / 4, rel=0.08)
+        assert (patch.data[:, patch.valid] == 9).all()
+
+
+@given(
+    box=st.tuples(*[st.floats(-30, 220, allow_nan=False)] * 2, *[st.floats(0.5, 150, allow_nan=False)] * 2)
+)  # fmt: skip
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_extent_is_snapped_outward_and_cropped_to_the_images(box, make_raster):
+    path, (x, y, width, height) = make_raster("a.tif"), box
+    extent = (ORIGIN[0] + x, ORIGIN[1] - y - height, ORIGIN[0] + x + width, ORIGIN[1] - y)
+    cols = (max(int(np.floor(x / 2 + 1e-3)), 0), min(int(np.ceil((x + width) / 2 - 1e-3)), 83))
+    rows = (max(int(np.floor(y / 2 + 1e-3)), 0), min(int(np.ceil((y + height) / 2 - 1e-3)), 61))
+    if cols[0] >= cols[1] or rows[0] >= rows[1]:
+        with pytest.raises(GridError, match=r"No image lies in the extent .* they lie on <83 x 61 pixels"):
+            Scene.open(path, extent=extent)
+        return
+    scene = Scene.open(path, extent=extent)
+    whole = Scene.open(path)
+    assert whole.grid.window_of(scene.grid) == Window(cols[0], rows[0], cols[1] - cols[0], rows[1] - rows[0])
+    np.testing.assert_array_equal(scene.read().data, whole.read().data[:, slice(*rows), slice(*cols)])
+    beyond = scene.read(Window(-4, -4, scene.grid.width + 8, scene.grid.height + 8)).valid
+    assert beyond.sum() == scene.grid.width * scene.grid.height
+
+
+@pytest.mark.parametrize("extent", [(1, 2, 3), (3, 1, 2, 5), (0, 5, 1, 5), (0, 0, float("nan"), 1)])
+def test_an_extent_is_a_box(extent, make_raster):
+    with pytest.raises(OptionError, match="needed left, bottom, right, top"):
+        Scene.open(make_raster(), extent=extent)
+
+
+# Onto any grid
+
+
+def turned(grid, angle, size, step=1.0):
+    """A grid around the same centre, turned."""
+    t = grid.transform @ Affine.translation(grid.width / 2, grid.height / 2) @ Affine.rotation(angle)
+    return Grid(grid.crs, t @ Affine.scale(step) @ Affine.translation(-size / 2, -size / 2), size, size)
+
+
+@given(angle=st.floats(-180, 180), size=st.integers(1, 70))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_plane_of_values_turns_exactly(angle, size, make_raster):
+    rows, cols = np.mgrid[0:61, 0:83] + 0.5
+    scene = Scene.open(make_raster("a.tif", np.stack([cols, rows]).astype("float32")))
+    grid = turned(scene.grid, angle, size)
+    patch = scene.read_onto(grid)
+    r, c = np.mgrid[0:size, 0:size] + 0.5
+    t = ~scene.grid.transform @ grid.transform
+    col, row = t.a * c + t.b * r + t.c, t.d * c + t.e * r + t.f
+    inside = (col >= 0) & (col < 83) & (row >= 0) & (row < 61)
+    clear = np.abs(np.stack([col, col - 83, row, row - 61])).min(axis=0) > 2e-3  # not on the very edge
+    np.testing.assert_array_equal(patch.valid[clear], inside[clear])
+    inner = (col > 0.5) & (col < 82.5) & (row > 0.5) & (row < 60.5)
+    np.testing.assert_allclose(patch.data[:, inner], np.stack([col, row])[:, inner], atol=3e-3)
+    assert (patch.grid, patch.data.dtype) == (grid, np.float32)
+
+
+def test_invalid_pixels_do_not_bleed_into_their_neighbours(make_raster):
+    data = np.full((1, 61, 83), 101, np.uint8)
+    data[:, 20:40, 30:50] = 0
+    scene = Scene.open(make_raster("a.tif", data, nodata=0))
+    patch = scene.read_onto(turned(scene.grid, 33, 60))
+    assert 0 < (~patch.valid).sum() < 3600
+    assert set(np.unique(patch.data[:, patch.valid])) == {101}
+    assert (patch.data[:, ~patch.valid] == 0).all()
+
+
+def test_a_scene_of_classes_is_turned_by_nearest_and_integers_are_rounded(make_raster):
+    data = levels()
+    path = make_raster("a.tif", data)
+    near = Scene.open(path, resampling=Resampling.nearest)
+    grid = turned(near.grid, 20, 30)
+    assert np.isin(near.read_onto(grid).data, data).all()
+    exact = Scene.open(make_raster("f.tif", data.astype("float64"))).read_onto(grid).data
+    np.testing.assert_array_equal(Scene.open(path).read_onto(grid).data, np.rint(exact))
+
+
+def test_a_window_of_the_scene_is_read_as_it_is_and_another_crs_is_refused(make_raster):
+    scene = Scene.open(make_raster())
+    np.testing.assert_array_equal(
+        scene.read_onto(scene.grid.crop(Window(3, 4, 5, 6))).data, scene.read(Window(3, 4, 5, 6)).data
+    )
+    with pytest.raises(GridError, match="Warp the grid"):
+        scene.read_onto(Grid(CRS.from_epsg(4326), from_origin(11, 48, 1e-5, 1e-5), 5, 5))
+    away = scene.read_onto(Grid(scene.grid.crs, from_origin(0.5, 0.5, 2, 2), 5, 5))
+    assert not away.valid.any()
+
+
+# Known to be empty
+
+
+def sparse(path, *, blocks, nodata, size=(200, 300), count=2, **profile):
+    """A TIFF of blocks of 32 of which only some are written."""
+    height, width = size
+    options = {"driver": "GTiff", "dtype": "uint8", "count": count, "height": height, "width": width}
+    options |= {"tiled": True, "blockxsize": 32, "blockysize": 32, "sparse_ok": True, "crs": "EPSG:32632"}
+    options |= {"transform": from_origin(*ORIGIN, 2, 2), "nodata": nodata, "compress": "deflate"}
+    with rasterio.open(path, "w", **options | profile) as dataset:
+        for col, row in blocks:
+            area = RioWindow(col * 32, row * 32, min(32, width - col * 32), min(32, height - row * 32))
+            dataset.write(np.full((count, area.height, area.width), 7, "uint8"), window=area)
+    return path
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@given(window=st.builds(Window, st.integers(-60, 320), st.integers(-60, 230), st.integers(1, 90), st.integers(1, 90)))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_sparse_blocks_are_known_to_be_empty(interleave, window, tmp_path):
+    path = tmp_path / "s.tif"
+    if not path.exists():
+        sparse(path, blocks=[(1, 1), (8, 2), (9, 6)], nodata=0, interleave=interleave)
+    scene = Scene.open(path)
+    seen = scene.read(window).valid.any()
+    assert not (seen and scene.empty(window))
+    whole = Window(window.col // 32 * 32, window.row // 32 * 32, 32, 32)
+    assert scene.empty(whole) == (not scene.read(whole).valid.any())
+
+
+def test_what_is_not_known_is_not_called_empty(make_raster, tmp_path):
+    dark = make_raster("dark.tif", np.zeros((1, 61, 83), np.uint8), nodata=0)
+    zeros = sparse(tmp_path / "zeros.tif", blocks=[(1, 1)], nodata=None)
+    gone = sparse(tmp_path / "gone.tif", blocks=[(1, 1)], nodata=0)
+    for images, options in ((dark, {}), (zeros, {}), (gone, {"cell_size": 4.0})):
+        assert not Scene.open(images, **options).empty(Window(0, 0, 20, 20))
+        assert Scene.open(images, **options).empty(Window(-20, -20, 20, 20))
+    assert Scene.open(zeros).read(Window(100, 100, 9, 9)).valid.all()
+    assert Scene.open(gone).empty(Window(100, 100, 9, 9))
+    assert not Scene.open([gone, zeros]).empty(Window(100, 100, 9, 9))
+    full = sparse(tmp_path / "full.tif", blocks=[(3, 3)], nodata=0, count=1)
+    lacking = sparse(tmp_path / "lacking.tif", blocks=[(1, 1)], nodata=0, count=1)
+    assert Scene.open({"a": full, "b": lacking}).empty(Window(100, 100, 9, 9))
+    assert Scene.open(gone, extent=(ORIGIN[0], ORIGIN[1] - 60, ORIGIN[0] + 60, ORIGIN[1])).empty(Window(33, 33, 9, 9))
+
+
+# Many scenes
+
+
+def test_a_scene_an_image_with_the_first_s_bands_and_names_of_their_own(make_raster):
+    one = make_raster("one.tif", names=("red", "green", "nir"))
+    two = make_raster("two.tif", names=("nir", "red", "green"), cell=3.0, crs="EPSG:32633")
+    scenes = open_scenes([one, two, one])
+    assert [scene.bands for scene in scenes] == [("red", "green", "nir")] * 3
+    assert [scene.name for scene in scenes] == [str(one), str(two), f"{one} (2)"]
+    assert [scene.cell_size[0] for scene in scenes] == [2, 3, 2]
+    (mosaic,) = open_scenes([one, two], per_image=False, cell_size=4)
+    assert (mosaic.name, mosaic.cell_size) == (f"{one} and 1 more", (4, 4))
+    assert open_scenes([one], per_image=False)[0].name == str(one)
+
+
+def test_scenes_of_another_kind_are_refused(make_raster):
+    one, two = make_raster("one.tif"), make_raster("two.tif", dtype="uint16")
+    with pytest.raises(BandError, match=r"two\.tif holds uint16 pixels, .*one\.tif uint8; needed one type"):
+        open_scenes([one, two])
+    more = make_raster("more.tif", names=("red", "green", "blue", "nir"), bands=4)
+    with pytest.raises(BandError, match=r"more\.tif has 4 bands, .*one\.tif has 3\. Name the bands"):
+        open_scenes([one, more])
+    assert len(open_scenes([one, more], bands=["red"])) == 2
+
+
+def test_images_that_miss_the_extent_are_left_out(make_raster):
+    one, two = make_raster("one.tif"), make_raster("two.tif", origin=(ORIGIN[0] + 500, ORIGIN[1]))
+    zone = make_raster("zone.tif", crs="EPSG:32633", origin=(152500.0, 5311285.0))
+    left, bottom, right, top = describe(one).grid.bounds()
+    scenes = open_scenes([one, two, zone], extent=(left + 10, bottom, right, top - 10))
+    assert [scene.name for scene in scenes] == [str(one), str(zone)]
+    assert (scenes[0].grid.width, scenes[0].grid.height) == (78, 56)
+    assert scenes[0].read().valid.all()
+    with pytest.raises(GridError, match="No image lies in the extent"):
+        open_scenes([one, two], extent=(0, 0, 1, 1))
+
+
+def test_a_stamp_changes_with_the_file_and_with_what_a_vrt_points_at(make_raster, tmp_path):
+    path = make_raster("a.tif")
+    (tmp_path / "a.vrt").write_text(
+        '<VRTDataset rasterXSize="83" rasterYSize="61"><SRS>EPSG:32632</SRS>'
+        '<GeoTransform>601234,2,0,5301717,0,-2</GeoTransform><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">a.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+        "</VRTRasterBand></VRTDataset>"
+    )
+    scene, virtual = Scene.open(path), Scene.open(tmp_path / "a.vrt")
+    before = scene.stamp(), virtual.stamp()
+    assert before[0] == [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"]
+    assert (scene.stamp(), virtual.stamp()) == before
+    make_raster("a.tif", size=(61, 83), bands=1)
+    assert scene.stamp() != before[0]
+    assert virtual.stamp() != before[1]
+
+
+def test_blocks_are_those_of_the_first_file(make_raster):
+    first = make_raster("a.tif", size=(64, 96), tiled=True, blockxsize=32, blockysize=16)
+    assert Scene.open([first, make_raster("b.tif")]).block == (16, 32)
+
+
+def test_subdatasets_are_named_and_can_be_asked_for(tmp_path):
+    if not (HARD / "two-subs.h5").exists():
+        pytest.skip("the hard rasters are not beside the checkout")
+    with pytest.raises(RasterError, match=r"two-subs\.h5 holds no band of its own.*name one of them: HDF5:.*//data, "):
+        Scene.open(HARD / "two-subs.h5")
+    assert describe(f"HDF5:{HARD / 'two-subs.h5'}://data", needs_crs=False).bands == ("band_1",)
 
 
 # Bands

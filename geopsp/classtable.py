@@ -1,0 +1,111 @@
+"""The classes that a raster file tells of: our own tag, else names and colours as GDAL, QGIS and ArcGIS keep them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import rasterio
+import rasterio.shutil
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+
+from geopsp.legend import CLASSES_TAG, IGNORE, Legend
+from geopsp.rasters import open_raster, reading
+
+NAME, VALUES, COLORS = "2", {"3", "5"}, ("6", "7", "8")
+"""Usages of an attribute table's columns, by GDAL's numbers: the name; the value or its lower end; red, green, blue."""
+
+NAME_WORDS = ("class_name", "classname", "class_names", "category", "label", "name", "class", "type", "description")
+
+
+def read_legend(path: str | Path) -> Legend | None:
+    """The classes that a class raster says it holds; None if it says nothing.
+
+    By our own tag; else by category names or an attribute table, in the file or the `.aux.xml` beside it, and by the
+    colour table.
+    """
+    with reading(path), open_raster(path) as dataset:
+        text = dataset.tags().get(CLASSES_TAG)
+        if text:
+            return Legend.from_json(json.loads(text))
+        if dataset.count != 1:
+            return None
+        palette = _palette(dataset)
+        names, colors = _table(dataset)
+    if not names:
+        names = {code: f"class {code}" for code in palette}
+    return Legend.from_names(names, palette | colors) if names else None
+
+
+def _palette(dataset: rasterio.DatasetReader) -> dict[int, str]:
+    """Colours by code; black and transparent ones fill a table up and tell nothing."""
+    try:
+        entries = dataset.colormap(1)
+    except ValueError:
+        return {}
+    return {
+        code: _hex(red, green, blue)
+        for code, (red, green, blue, alpha) in entries.items()
+        if code < IGNORE and alpha and (red or green or blue)
+    }
+
+
+def _table(dataset: rasterio.DatasetReader) -> tuple[dict[int, str], dict[int, str]]:
+    """Names and colours by code, of category names, and of the attribute table, which goes before."""
+    try:
+        with MemoryFile(ext=".vrt") as file:  # GDAL tells them in XML only, for any format
+            rasterio.shutil.copy(dataset, file.name, driver="VRT")
+            band = ET.fromstring(file.read()).find("VRTRasterBand")  # noqa: S314 (GDAL wrote it)
+    except (RasterioError, ET.ParseError):
+        return {}, {}
+    if band is None:
+        return {}, {}
+    texts = [(entry.text or "").strip() for entry in band.iterfind("CategoryNames/Category")]
+    names, colors = {code: text for code, text in enumerate(texts[:IGNORE]) if text}, {}
+    attributes = band.find("GDALRasterAttributeTable")
+    for code, name, color in _rows(attributes) if attributes is not None else ():
+        if name:
+            names[code] = name
+        if color:
+            colors[code] = color
+    return names, {code: color for code, color in colors.items() if code in names}
+
+
+def _rows(table: ET.Element) -> Iterator[tuple[int, str, str]]:
+    """Code, name and colour of each row that stands for one code; empty where there is none."""
+    fields = [(f.findtext("Name", "").strip().lower(), f.findtext("Usage", "0")) for f in table.iterfind("FieldDefn")]
+    value = _column(fields, VALUES, ("value", "code", "class_value", "classvalue", "id"))
+    name = _column(fields, {NAME}, NAME_WORDS)
+    rgb = [_column(fields, {usage}, (word,)) for usage, word in zip(COLORS, ("red", "green", "blue"), strict=True)]
+    rows = [[cell.text or "" for cell in row.iterfind("F")] for row in table.iterfind("Row")]
+    cells = [[row[column] for column in rgb if column is not None] for row in rows]
+    unit = all(_number(cell) <= 1 for row in cells for cell in row)  # some write colours as shares of one
+    for number, (row, color) in enumerate(zip(rows, cells, strict=True)):
+        code = _number(row[value]) if value is not None else number
+        if code == int(code) and 0 <= code < IGNORE:
+            levels = [round(_number(cell) * (255 if unit else 1)) for cell in color]
+            yield int(code), row[name].strip() if name is not None else "", _hex(*levels) if len(levels) == 3 else ""
+
+
+def _column(fields: Sequence[tuple[str, str]], usages: set[str], words: Sequence[str]) -> int | None:
+    """The column that is meant so, else the one that is called so."""
+    by_word: Mapping[str, int] = {name: column for column, (name, _) in reversed(list(enumerate(fields)))}
+    meant = [column for column, (_, usage) in enumerate(fields) if usage in usages]
+    return next(iter([*meant, *(by_word[word] for word in words if word in by_word)]), None)
+
+
+def _number(text: str) -> float:
+    """The number; -1 for what is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return -1.0
+    return number if math.isfinite(number) else -1.0
+
+
+def _hex(red: int, green: int, blue: int) -> str:
+    return "#" + "".join(f"{min(max(level, 0), 255):02x}" for level in (red, green, blue))

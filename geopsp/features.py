@@ -1,0 +1,340 @@
+"""Features of a layer with their classes, in burning order, found near a grid: from memory or from a file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from geopsp.burn import pixel_coordinates
+from geopsp.classes import ClassTable
+from geopsp.errors import LabelError
+from geopsp.grid import Grid, Window
+from geopsp.layers import Box, Layer
+from geopsp.legend import IGNORE
+from geopsp.shapes import metres_per_degree, valid_polygons
+
+POLYGON, NOT_POLYGON, WITHOUT_CLASS = 0, 1, 2
+"""Kinds of features; only polygons are burned."""
+
+KEPT = 1_000_000
+"""Vertices of features read by bounding box that are kept for the next window."""
+
+REACH = (32, 1024)
+"""Pixels beyond a window that are read with it at least, and pixels that are read in each direction at least."""
+
+PIECE = 1024
+"""Pixels on each side of what is burned and counted at once."""
+
+SLACK = 0.02
+"""Share of a box by which it is widened, as edges may bend from one CRS to another."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rules:
+    """How features become polygons with a code each."""
+
+    class_field: str | None = None
+    """None: all are class 1."""
+
+    table: ClassTable | None = None
+    ranks: NDArray[np.intp] = field(default_factory=lambda: np.zeros(256, np.intp))
+    """(256,) of each code; the higher lies on top."""
+
+    priority_field: str | None = None
+    buffer: float = 0.0
+    """Metres around lines and points."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The fields that are read."""
+        return [name for name in dict.fromkeys((self.class_field, self.priority_field)) if name is not None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """What has a place, from the bottom to the top."""
+
+    shapes: NDArray[np.object_]
+    codes: NDArray[np.uint8]
+    """(n,) class codes; IGNORE for what is mapped to nothing."""
+
+    kinds: NDArray[np.uint8]
+    """(n,) POLYGON, NOT_POLYGON or WITHOUT_CLASS."""
+
+    repaired: NDArray[np.bool_]
+    keys: NDArray[np.float64]
+    """(n, 4) by which they are ordered: rank of the class, priority field, size (smaller on top), place in the file."""
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def take(self, rows: NDArray[Any]) -> Features:
+        return Features(self.shapes[rows], self.codes[rows], self.kinds[rows], self.repaired[rows], self.keys[rows])
+
+    def polygons(self) -> Features:
+        """Those that are burned."""
+        return self if not self.kinds.any() else self.take(self.kinds == POLYGON)
+
+    def in_order(self) -> Features:
+        return self.take(np.lexsort(self.keys.T[::-1]))
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """One part after the other."""
+    names = ("shapes", "codes", "kinds", "repaired", "keys")
+    return Features(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def read_features(frame: gpd.GeoDataFrame, rules: Rules, source: str) -> tuple[Features, dict[str, int]]:
+    """Features in burning order, and how many are null or empty; these have no place."""
+    shapes = frame.geometry.to_numpy()
+    null = shapely.is_missing(shapes)
+    empty = shapely.is_empty(shapes) & ~null
+    frame = frame[~(null | empty)]
+    shapes, repaired, areal = valid_polygons(
+        frame.geometry.to_numpy(), crs=pyproj.CRS.from_user_input(frame.crs), buffer=rules.buffer
+    )
+    codes, known = _codes(frame, rules)
+    kinds = np.where(areal, np.where(known, POLYGON, WITHOUT_CLASS), NOT_POLYGON).astype(np.uint8)
+    keys = [rules.ranks[codes], _heights(frame, rules, source), -shapely.area(shapes), frame.index.to_numpy(float)]
+    features = Features(shapes, codes, kinds, repaired, np.column_stack(keys)).in_order()
+    return features, {"null": int(null.sum()), "empty": int(empty.sum())}
+
+
+def _codes(frame: gpd.GeoDataFrame, rules: Rules) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    if rules.class_field is None or rules.table is None:
+        return np.ones(len(frame), np.uint8), np.ones(len(frame), bool)
+    return rules.table.codes_of(frame[rules.class_field])
+
+
+def _heights(frame: gpd.GeoDataFrame, rules: Rules, source: str) -> NDArray[np.float64]:
+    """The priority field; what has none lies below."""
+    if rules.priority_field is None:
+        return np.zeros(len(frame))
+    try:
+        found = pd.to_numeric(frame[rules.priority_field]).to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise LabelError(f"The field {rules.priority_field!r} of {source} holds no numbers ({error}).") from error
+    return np.asarray(np.where(np.isnan(found), -np.inf, found))
+
+
+class FeatureIndex:
+    """Features in memory, reprojected vertex by vertex into any CRS that is asked for."""
+
+    def __init__(self, features: Features, crs: pyproj.CRS) -> None:
+        self.features = features
+        self.crs = crs
+        self._by_crs: dict[str, tuple[NDArray[np.object_], shapely.STRtree]] = {}
+        self._last: tuple[CRS | None, Any] = (None, None)
+        self._owned: tuple[Grid, NDArray[np.float64]] | None = None
+
+    def within(self, crs: CRS) -> tuple[NDArray[np.object_], shapely.STRtree]:
+        """The shapes in a CRS, None where they have no place in it, and their index."""
+        last = self._last
+        if last[0] is crs:
+            return last[1]  # type: ignore[no-any-return]
+        key = crs.to_wkt()
+        if key not in self._by_crs:
+            shapes = reprojected(self.features.shapes, self.crs, key)
+            self._by_crs[key] = shapes, shapely.STRtree(shapes)
+        self._last = crs, self._by_crs[key]
+        return self._by_crs[key]
+
+    def near(self, grid: Grid) -> Features:
+        """Features, in the grid's CRS, whose boxes meet the grid's; beyond 180 degrees also those a turn away."""
+        shapes, tree = self.within(grid.crs)
+        box = shapely.box(*grid.bounds())
+        found = np.sort(tree.query(box))
+        here = replace(self.features.take(found), shapes=shapes[found])
+        turns = _turns(grid)
+        if not turns:
+            return here
+        return joined([here, *(self._turned(box, turn, shapes, tree) for turn in turns)]).in_order()
+
+    def owned(self, grid: Grid, window: Window) -> Features:
+        """Features that the window owns among windows that partition the grid, so that each is counted once."""
+        window = window.intersect(grid.window)
+        if _turns(grid):
+            found = self.near(grid)
+            return found.take(_holds(window, _owned_pixels(found.shapes, grid)))
+        if self._owned is None or self._owned[0] is not grid:
+            self._owned = grid, _owned_pixels(self.within(grid.crs)[0], grid)
+        return self.features.take(_holds(window, self._owned[1]))
+
+    def _turned(self, box: Any, turn: float, shapes: NDArray[np.object_], tree: shapely.STRtree) -> Features:
+        found = np.sort(tree.query(shapely.transform(box, lambda xy: np.subtract(xy, [turn, 0]))))
+        moved = shapely.transform(shapes[found], lambda xy: np.add(xy, [turn, 0]))
+        return replace(self.features.take(found), shapes=moved)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"features": self.features, "crs": self.crs.to_wkt()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["features"], pyproj.CRS.from_wkt(state["crs"]))  # type: ignore[misc]
+
+
+def _turns(grid: Grid) -> tuple[float, ...]:
+    """Degrees by which features on a globe lie beside the grid once more."""
+    left, _, right, _ = grid.bounds()
+    return (-360.0, 360.0) if grid.crs.is_geographic and (left < -180 or right > 180) else ()
+
+
+class FeatureFile:
+    """Features of a large file, read by bounding box; those of the last windows are kept."""
+
+    def __init__(self, layer: Layer, rules: Rules) -> None:
+        self.layer = layer
+        self.rules = rules
+        self.crs = pyproj.CRS.from_user_input(layer.crs)
+        self._kept: list[tuple[Box | None, FeatureIndex, int]] = []
+        self._lock = threading.Lock()
+
+    def near(self, grid: Grid) -> Features:
+        """As `FeatureIndex.near`."""
+        box = box_in(grid, self.crs, buffer=self.rules.buffer)
+        with self._lock:
+            index = next((index for own, index, _ in self._kept if covers(own, box)), None)
+            if index is None:
+                index = self._read(grid)
+        return index.near(grid)
+
+    def owned(self, grid: Grid, window: Window) -> Features:
+        """As `FeatureIndex.owned`."""
+        parts = []
+        for part in blocks_of(window.intersect(grid.window)):
+            found = self.near(grid.crop(part))
+            parts.append(found.take(_holds(part, _owned_pixels(found.shapes, grid))))
+        return joined(parts)
+
+    def touches(self, grid: Grid) -> bool:
+        """True if the box of a feature meets the grid's, slightly widened."""
+        box = box_in(grid, self.crs, buffer=self.rules.buffer)
+        return len(self.layer.read([], box=box, most=1)) > 0
+
+    def _read(self, grid: Grid) -> FeatureIndex:
+        """The features of a window and of its neighbourhood."""
+        x, y = (max(REACH[0], (REACH[1] - side) // 2) for side in (grid.width, grid.height))
+        wide = grid.crop(Window(-x, -y, grid.width + 2 * x, grid.height + 2 * y))
+        box = box_in(wide, self.crs, buffer=self.rules.buffer)
+        features, _ = read_features(self.layer.read(self.rules.columns, box=box), self.rules, self.layer.source)
+        index = FeatureIndex(features, self.crs)
+        self._kept.insert(0, (box, index, int(shapely.get_num_coordinates(features.shapes).sum())))
+        total = np.cumsum([size for _, _, size in self._kept])
+        del self._kept[max(1, int(np.searchsorted(total, KEPT, side="right"))) :]
+        return index
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"layer": self.layer, "rules": self.rules}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def blocks_of(window: Window) -> Iterator[Window]:
+    """Parts of a window that are burned and counted at once, so that a large file is read once for both."""
+    for row in range(window.row, window.row_stop, PIECE):
+        for col in range(window.col, window.col_stop, PIECE):
+            yield Window(col, row, PIECE, PIECE).intersect(window)
+
+
+def count_features(own: Features) -> dict[str, Any]:
+    """How many features there are of each kind."""
+    polygon = own.kinds == POLYGON
+    dropped = polygon & (own.codes == IGNORE)
+    codes, numbers = np.unique(own.codes[polygon & ~dropped], return_counts=True)
+    return {
+        "polygons": dict(zip(codes.tolist(), numbers.tolist(), strict=True)),
+        "repaired": int((own.repaired & (own.kinds != NOT_POLYGON)).sum()),
+        "not_polygons": int((own.kinds == NOT_POLYGON).sum()),
+        "without_class": int((own.kinds == WITHOUT_CLASS).sum()),
+        "dropped": int(dropped.sum()),
+    }
+
+
+def _holds(window: Window, pixels: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) True for pixels, (n, 2) columns and rows, of the window."""
+    first, stop = (window.col, window.row), (window.col_stop, window.row_stop)
+    return np.asarray(((pixels >= first) & (pixels < stop)).all(axis=1))
+
+
+def _owned_pixels(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.float64]:
+    """(n, 2) column and row of the pixel of each shape that says who owns it; -1 for those that miss the grid.
+
+    It holds the first vertex inside the grid; of a shape without one, a point of the part that it shares with the grid.
+    """
+    points, of_shape = shapely.get_coordinates(shapes, return_index=True)
+    pixels = pixel_coordinates(points, grid)
+    inside = _holds(grid.window, pixels)
+    owners, first = np.unique(of_shape[inside], return_index=True)
+    chosen = np.full((len(shapes), 2), -1.0)
+    chosen[owners] = np.floor(pixels[inside][first])
+    near = ~shapely.is_missing(shapes) & shapely.intersects(shapely.box(*grid.bounds()), shapely.envelope(shapes))
+    near[owners] = False
+    others = np.flatnonzero(near)
+    shared = shapely.intersection(shapes[others], shapely.polygons(grid.corners()))
+    meet = ~shapely.is_empty(shared)
+    points = shapely.get_coordinates(shapely.point_on_surface(shared[meet]))
+    last = [grid.width - 1, grid.height - 1]
+    chosen[others[meet]] = np.clip(np.floor(pixel_coordinates(points, grid)), 0, last)
+    return chosen
+
+
+@lru_cache(maxsize=32)
+def transformer(here: str, there: str) -> pyproj.Transformer:
+    """From x and y in one CRS to x and y in another."""
+    return pyproj.Transformer.from_crs(here, there, always_xy=True)
+
+
+def reprojected(shapes: NDArray[np.object_], here: pyproj.CRS, there: str) -> NDArray[np.object_]:
+    """The shapes in another CRS, vertex by vertex; None where a vertex has no place in it."""
+    if here == pyproj.CRS.from_wkt(there):
+        return shapes
+    to_there = transformer(here.to_wkt(), there)
+    moved = shapely.transform(shapes, lambda xy: np.column_stack(to_there.transform(*xy.T)))
+    moved[~np.isfinite(shapely.bounds(moved)).all(axis=1)] = None
+    return np.asarray(moved, object)
+
+
+def bounds_in(bounds: Box, here: str, there: str) -> Box | None:
+    """Bounds in another CRS, edges densified; all around the globe where they cross its seam; None: no place in it."""
+    found = transformer(here, there).transform_bounds(*bounds, densify_pts=21)
+    if not np.isfinite(found).all():
+        return None
+    left, bottom, right, top = found
+    return (left, bottom, right, top) if left <= right else (-180.0, bottom, 180.0, top)
+
+
+def box_in(grid: Grid, crs: pyproj.CRS, *, buffer: float) -> Box | None:
+    """A box in a layer's CRS that holds all that the grid may show; None: no box does."""
+    left, bottom, right, top = grid.bounds()
+    if _turns(grid):
+        left, right = -180.0, 180.0
+    found = bounds_in((left, bottom, right, top), grid.crs.to_wkt(), crs.to_wkt())
+    if found is None:
+        return None
+    left, bottom, right, top = found
+    if crs.is_geographic:
+        latitude = np.radians(min(max(abs(bottom), abs(top)) + 1, 89.9))
+        away = buffer / metres_per_degree(crs) * np.array([1 / np.cos(latitude), 1.0])
+    else:
+        away = np.full(2, buffer / crs.axis_info[0].unit_conversion_factor)
+    x, y = away + SLACK * np.array([right - left, top - bottom])
+    return float(left - x), float(bottom - y), float(right + x), float(top + y)
+
+
+def covers(own: Box | None, box: Box | None) -> bool:
+    """True if all of the box lies in the own one; None is everything."""
+    if own is None or box is None:
+        return own is None
+    return own[0] <= box[0] and own[1] <= box[1] and own[2] >= box[2] and own[3] >= box[3]

@@ -1,0 +1,106 @@
+"""Raster files opened to read: on disk, behind a URL, or inside a container such as NetCDF."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import rasterio
+from rasterio.env import getenv, hasenv
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.windows import Window
+
+from geopsp.errors import GeopspError, InputNotFoundError, RasterError
+
+RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"}
+
+STORES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
+"""What GDAL calls the places that a URL's scheme names."""
+
+FETCHING = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "15",
+    "GDAL_HTTP_TIMEOUT": "120",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "VSI_CACHE": "TRUE",
+}
+"""GDAL's options for files far away: no listing of folders, ranges in few requests, patience with a busy server."""
+
+
+def is_local(name: str | Path) -> bool:
+    """True if the name is a path of this machine's file system, as against a URL, a /vsi path or a subdataset."""
+    if isinstance(name, Path):
+        return True
+    return not re.match(r"[A-Za-z][\w+.-]+://|/vsi|[A-Z][A-Z0-9_]+:", name) or Path(name).exists()
+
+
+def is_remote(name: str | Path) -> bool:
+    """True if reading it goes over a network."""
+    return not is_local(name) and re.search(r"/vsi(curl|s3|gs|az|adls|oss|swift)", locate(name)) is not None
+
+
+def locate(name: str | Path) -> str:
+    """The name as GDAL takes it: `https://...` becomes `/vsicurl/https://...`; what is no URL stays as it is."""
+    text = str(name)
+    scheme, there, rest = text.partition("://")
+    if isinstance(name, Path) or not there:
+        return text
+    if scheme.lower() == "file":
+        return url2pathname(urlsplit(text).path)
+    return STORES[scheme.lower()] + rest if scheme.lower() in STORES else text
+
+
+def reading(name: str | Path) -> AbstractContextManager[object]:
+    """The surroundings in which a file is opened and read; what the user set for GDAL is left as it is."""
+    if not is_remote(name):
+        return nullcontext()
+    theirs = set(getenv() if hasenv() else ()) | set(os.environ)
+    surroundings: AbstractContextManager[object] = rasterio.Env(
+        **{option: value for option, value in FETCHING.items() if option not in theirs}
+    )
+    return surroundings
+
+
+def open_raster(name: str | Path) -> rasterio.DatasetReader:
+    """The dataset, opened to read.
+
+    Raises:
+        InputNotFoundError: if there is no such file.
+        RasterError: if it is not a raster, or cannot be fetched.
+    """
+    if is_local(name) and not Path(name).exists():
+        raise InputNotFoundError(f"No such file: {name}. Check the path.")
+    try:
+        with reading(name), warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+            return rasterio.open(locate(name))  # `describe` refuses what is not georeferenced
+    except RasterioIOError as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str | Path, error: RasterioError) -> GeopspError:
+    if not is_remote(name):
+        return RasterError(f"{name} cannot be read as a raster ({error}); needed e.g. a GeoTIFF.")
+    if re.search(r"response code: 404|does not exist", str(error)):
+        return InputNotFoundError(f"There is no file at {name} ({error}). Check the address, and who may read it.")
+    return RasterError(
+        f"{name} cannot be fetched ({error}). Check the address and the connection, or fetch the file first."
+    )
+
+
+def damaged(name: str | Path, area: Window, error: RasterioError) -> RasterError:
+    """The error of a file that opened but gives no pixels in the area."""
+    why = "the file is truncated or damaged. Fetch or export it again."
+    if is_remote(name):
+        why = "the connection broke or the server refused. Try again, or fetch the file first."
+    return RasterError(
+        f"{name} cannot be read at columns {area.col_off} to {area.col_off + area.width}, rows {area.row_off} to "
+        f"{area.row_off + area.height} ({error}): {why}"
+    )
