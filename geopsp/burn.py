@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import MergeAlg
 from rasterio.features import rasterize
@@ -30,6 +32,12 @@ MARGIN = 2
 
 WORK = 2**26
 """Vertices times rows that one pass may cost; a window that costs more is burned in halves."""
+
+SHIFTED = Affine.translation(1, 1)
+"""What rasterio is told of the pixels: it warns where they lie nowhere."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""While it burns, rasterio sets filters of warnings aside, which threads must not do at once; it runs alone anyway."""
 
 CROWDED = 512
 
@@ -139,7 +147,7 @@ def _collect(
     high = np.clip(np.ceil(np.maximum.reduceat(points, starts)) + 1, 0, size).astype(np.intp)
     vertices = np.diff(np.append(starts, len(points)))
     work = int((vertices * (high - low)[:, 1]).sum())
-    coordinates = points.tolist()
+    coordinates = (points + 1).tolist()  # see SHIFTED
     rings = [coordinates[a:b] for a, b in zip((stops - lengths).tolist(), stops.tolist(), strict=True)]
     bounds = zip(first.tolist(), [*first[1:].tolist(), len(rings)], strict=True)
     polygons = [{"type": "Polygon", "coordinates": rings[a:b]} for a, b in bounds]
@@ -186,5 +194,6 @@ def _rasterize(
     polygons: Sequence[dict[str, Any]], values: NDArray[Any], size: tuple[int, int], all_touched: bool, **options: Any
 ) -> NDArray[Any]:
     pairs = zip(polygons, values.tolist(), strict=True)
-    burned: NDArray[Any] = rasterize(pairs, size, all_touched=all_touched, **options)
+    with ONE_AT_A_TIME:
+        burned: NDArray[Any] = rasterize(pairs, size, transform=SHIFTED, all_touched=all_touched, **options)
     return burned

@@ -58,7 +58,7 @@ def chip_grid(
     color: Literal["class", "labelled"] = "class",
     images: Mapping[str, Images] | None = None,
 ) -> Figure:
-    """Outlines of all chips in CRS coordinates over their images; those left out at the export are absent.
+    """Outlines of chips in CRS coordinates over their images; turned copies, and what was left out, are absent.
 
     Args:
         chips: The chips to show.
@@ -72,7 +72,8 @@ def chip_grid(
         OptionError: if `color` is neither.
     """
     shapes = chips.index.geometry.to_numpy()
-    there = np.flatnonzero(~(shapely.is_missing(shapes) | shapely.is_empty(shapes)))
+    upright = (chips.index["angle"] == 0).to_numpy()
+    there = np.flatnonzero(~(shapely.is_missing(shapes) | shapely.is_empty(shapes)) & upright)
     if not len(there):
         raise ChipError(f"None of {len(chips)} chips has a georeference, so nothing tells where they lie.")
     paint = _paint(chips, split, color)
@@ -88,14 +89,16 @@ def chip_grid(
         gone += _panel(place, chips, shapes, rows, paint, images or {})
     for place in axes.flat[len(groups) :]:
         place.set_axis_off()
-    figure.suptitle(_title(chips, len(chips) - sum(map(len, groups)), gone), fontsize=10)
+    absent = int(upright.sum()) - sum(map(len, groups))
+    figure.suptitle(_title(chips, absent, int((~upright).sum()), gone), fontsize=10)
     handles = [Swatch(facecolor=shade, edgecolor="#666666", label=name) for name, shade in paint.swatches.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), fontsize=8, frameon=False)
     return figure
 
 
-def _title(chips: ChipSet, absent: int, gone: Sequence[str]) -> str:
-    lines = [f"{len(chips):,} chips of {chips.tile_size} x {chips.tile_size} pixels"]
+def _title(chips: ChipSet, absent: int, turned: int, gone: Sequence[str]) -> str:
+    copies = f" and {turned:,} turned copies, which are not shown" if turned else ""
+    lines = [f"{len(chips) - turned:,} chips of {chips.tile_size} x {chips.tile_size} pixels{copies}"]
     lines += [f"{absent:,} of them are not shown"] if absent else []
     if gone:
         more = f" and {len(gone) - 2} more" if len(gone) > 2 else ""

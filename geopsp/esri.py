@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geopsp.errors import ChipError
@@ -52,11 +51,7 @@ def read_esri_folder(folder: Path) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
     if mode != MODE:
         raise ChipError(f'{folder} was exported as {mode!r}; needed {MODE!r}. Export it as "Classified Tiles".')
     legend = _legend(folder, model)
-    # of these a thread could not say anything without changing what others say
-    with (
-        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
-        ThreadPoolExecutor(READERS) as pool,
-    ):
+    with ThreadPoolExecutor(READERS) as pool:
         chips = list(
             pool.map(_read_pair, [folder / image for image, _ in pairs], [folder / label for _, label in pairs])
         )

@@ -30,8 +30,11 @@ POLYGON, NOT_POLYGON, WITHOUT_CLASS = 0, 1, 2
 KEPT = 1_000_000
 """Vertices of features read by bounding box that are kept for the next window."""
 
-REACH = (32, 1024)
-"""Pixels beyond a window that are read with it at least, and pixels that are read in each direction at least."""
+NEAR = 32
+"""Pixels beyond a window that are read with it at least."""
+
+REACH = (1024, 32768)
+"""Pixels that are read in each direction, few where features are dense, at least and at most."""
 
 PIECE = 1024
 """Pixels on each side of what is burned and counted at once."""
@@ -197,6 +200,7 @@ class FeatureFile:
         self.layer = layer
         self.rules = rules
         self.crs = pyproj.CRS.from_user_input(layer.crs)
+        self._reach = REACH[0]
         self._kept: list[tuple[Box | None, FeatureIndex, int]] = []
         self._lock = threading.Lock()
 
@@ -224,12 +228,16 @@ class FeatureFile:
 
     def _read(self, grid: Grid) -> FeatureIndex:
         """The features of a window and of its neighbourhood."""
-        x, y = (max(REACH[0], (REACH[1] - side) // 2) for side in (grid.width, grid.height))
+        x, y = (max(NEAR, (self._reach - side) // 2) for side in (grid.width, grid.height))
         wide = grid.crop(Window(-x, -y, grid.width + 2 * x, grid.height + 2 * y))
         box = box_in(wide, self.crs, buffer=self.rules.buffer)
         features, _ = read_features(self.layer.read(self.rules.columns, box=box), self.rules, self.layer.source)
         index = FeatureIndex(features, self.crs)
-        self._kept.insert(0, (box, index, int(shapely.get_num_coordinates(features.shapes).sum())))
+        vertices = int(shapely.get_num_coordinates(features.shapes).sum())
+        self._reach = int(
+            np.clip(self._reach * (2 if vertices < KEPT / 16 else 0.5 if vertices > KEPT / 4 else 1), *REACH)
+        )
+        self._kept.insert(0, (box, index, vertices))
         total = np.cumsum([size for _, _, size in self._kept])
         del self._kept[max(1, int(np.searchsorted(total, KEPT, side="right"))) :]
         return index

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from affine import Affine
 from isal import isal_zlib
 from numpy.typing import NDArray
 from rasterio.crs import CRS
@@ -99,7 +100,8 @@ def _place_tags(grid: Grid) -> list[Tag]:
 def _crs_tags(crs: CRS) -> tuple[Tag, ...]:
     """A CRS as GDAL writes it."""
     with MemoryFile(ext=".tif") as memory:
-        with memory.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8", crs=crs):
+        place = Affine.translation(1, 1)  # without one, rasterio warns
+        with memory.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8", crs=crs, transform=place):
             pass
         with tifffile.TiffFile(BytesIO(memory.getbuffer())) as file:
             found = [tag for tag in file.pages.first.tags.values() if tag.code in CRS_TAGS]

@@ -21,6 +21,9 @@ import shapely
 
 from geopsp.errors import GeopspError, LabelError
 
+# Only areas count. For good, as a filter that is set for a while is not safe among threads.
+warnings.filterwarnings("ignore", message="Measured .M. geometry types")
+
 SMALL = 64 * 2**20
 """Bytes up to which a file is read whole and kept."""
 
@@ -150,7 +153,7 @@ class OgrLayer:
     def read(
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
     ) -> gpd.GeoDataFrame:
-        with readable(self.source), warnings.catch_warnings(action="ignore", category=UserWarning):  # measures go
+        with readable(self.source):
             frame = pyogrio.read_dataframe(
                 self.path,
                 layer=self.name,

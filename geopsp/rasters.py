@@ -17,6 +17,9 @@ from rasterio.windows import Window
 
 from geopsp.errors import GeopspError, InputNotFoundError, RasterError
 
+# `describe` says so in errors. For good, as a filter that is set for a while is not safe among threads.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
 RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"}
 
 STORES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
@@ -79,8 +82,8 @@ def open_raster(name: str | Path) -> rasterio.DatasetReader:
     if is_local(name) and not Path(name).exists():
         raise InputNotFoundError(f"No such file: {name}. Check the path.")
     try:
-        with reading(name), warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
-            return rasterio.open(locate(name))  # `describe` refuses what is not georeferenced
+        with reading(name):
+            return rasterio.open(locate(name))
     except RasterioIOError as error:
         raise _unreadable(name, error) from error
 
