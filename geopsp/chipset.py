@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class ChipSet:
     reports: tuple[dict[str, Any], ...]
     tables: tuple[NDArray[np.uint8], ...]
     """For each folder (256,) channel indices by the code in its label files; IGNORE for a code that is no class."""
+
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The image files of each source, as far as they are known."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -126,6 +129,7 @@ class ChipSet:
             statistics=BandStats.from_json(manifest["statistics"]),
             reports=tuple(entry["report"] for entry in manifest["exports"]),
             tables=(legend.to_index(np.arange(256, dtype=np.uint8)),),
+            files={name: paths for entry in manifest["exports"] for name, paths in entry.get("images", {}).items()},
         )
 
 
@@ -197,7 +201,7 @@ def _require_files(folder: Path, index: gpd.GeoDataFrame) -> None:
     if missing:
         raise ChipError(
             f"{folder} is half-written: {len(missing)} of {2 * len(index)} files are missing, the first is "
-            f"{missing[0]}. Export it again (geopsp chips)."
+            f"{missing[0]}. Export it again, overwriting it (geopsp chips --overwrite)."
         )
 
 
@@ -233,6 +237,7 @@ def _join(sets: Sequence[ChipSet]) -> ChipSet:
         statistics=statistics,
         reports=tuple(report for part in sets for report in part.reports),
         tables=tuple(table for part in parts for table in part.tables),
+        files={name: paths for part in parts for name, paths in part.files.items()},
     )
 
 

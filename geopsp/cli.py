@@ -75,7 +75,7 @@ def chips(images: tuple[str, ...], labels: str, out: Path, **options: Any) -> No
         found = export_training_data(list(images), labels, out, tile_size=size, progress=progress, **cut, **options)
     click.echo(describe_chips(found))
     if json_path:
-        write_chip_report(found, json_path)
+        write_chip_report(found, json_path, overwrite=True)
     if picture:
         from geopsp.chipgrid import chip_grid
         from geopsp.plotting import save_figure

@@ -44,6 +44,7 @@ class ChipSpec:
     seed: int = 42
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.tile_size < 16:
             raise OptionError(f"tile_size is {self.tile_size}; needed at least 16 pixels.")
         if self.stride is not None and self.stride < 1:
@@ -59,6 +60,15 @@ class ChipSpec:
             raise OptionError(f"random_chips is {self.random_chips}, seed {self.seed}; needed 0 or more.")
         if not self.grid and not self.random_chips:
             raise OptionError("Without the grid and without random chips there is nothing to cut. Ask for one of them.")
+
+    def _check_types(self) -> None:
+        for name in ("tile_size", "stride", "random_chips", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, int | None) or (value is None and name != "stride"):
+                raise OptionError(f"{name} is {value!r}; needed a whole number.")
+        for name in ("min_labelled", "min_valid", "rotation_angle"):
+            if not isinstance(getattr(self, name), int | float):
+                raise OptionError(f"{name} is {getattr(self, name)!r}; needed a number.")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> ChipSpec:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -103,6 +105,13 @@ LABEL_OPTIONS = (
 KNOWN_OPTIONS = {*SCENE_OPTIONS, *LABEL_OPTIONS, "aoi", *(option.name for option in fields(ChipSpec))}
 
 
+@cache
+def defaults() -> dict[str, Any]:
+    """The options of images and labels, as they are where nothing is said."""
+    given = {**signature(open_scenes).parameters, **signature(read_labels).parameters}
+    return {name: given[name].default for name in (*SCENE_OPTIONS, *LABEL_OPTIONS)} | {"aoi": None}
+
+
 def check_options(options: Mapping[str, Any]) -> None:
     """Raises OptionError if there is no such option of cutting."""
     unknown = sorted(set(options) - KNOWN_OPTIONS)
@@ -121,6 +130,9 @@ class Ground:
     renamed: tuple[Legend, NDArray[np.uint8]] | None = None
     """Classes of the chips, and (256,) their codes by the labels' own; None: as the labels have them."""
 
+    notes: tuple[str, ...] = ()
+    """Which images the labels miss."""
+
     @classmethod
     def open(cls, images: Images, labels: str | Path | gpd.GeoDataFrame, **options: Any) -> Ground:
         """Images and labels that meet; of all options of cutting, those that do not say which chips are cut are used.
@@ -132,10 +144,8 @@ class Ground:
         scenes = open_scenes(images, **{name: options[name] for name in SCENE_OPTIONS if name in options})
         source = read_labels(labels, **{name: options[name] for name in LABEL_OPTIONS if name in options})
         area = Area.read(options["aoi"]) if options.get("aoi") is not None else None
-        for part in (source, area):
-            if part is not None:
-                _require_some_overlap(part, scenes)
-        return cls(tuple(scenes), source, area)
+        notes = [note for part in (source, area) if part is not None for note in _misses(part, scenes)]
+        return cls(tuple(scenes), source, area, notes=tuple(notes))
 
     @property
     def legend(self) -> Legend:
@@ -175,15 +185,20 @@ class Ground:
         return chip_of(patch, self.burn(patch.grid))
 
 
-def _require_some_overlap(part: PolygonLabels | RasterLabels | Area, scenes: Sequence[Scene]) -> None:
-    """Nothing, if labels or area meet one of the images; else the error of the first."""
-    first: LabelError | None = None
+def _misses(part: PolygonLabels | RasterLabels | Area, scenes: Sequence[Scene]) -> list[str]:
+    """What to say of the images that labels or area do not meet.
+
+    Raises:
+        LabelError: if they meet none; that of the first.
+    """
+    errors: list[LabelError] = []
+    notes = []
     for scene in scenes:
         try:
             part.require_overlap(scene.grid)
         except LabelError as error:
-            first = first or error
-        else:
-            return
-    assert first is not None
-    raise first
+            errors.append(error)
+            notes.append(f"{scene.name} shows nothing of what is labelled: {error}")
+    if len(errors) == len(scenes):
+        raise errors[0]
+    return notes

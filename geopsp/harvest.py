@@ -87,13 +87,16 @@ class Harvest:
     def random(self) -> Iterator[Haul]:
         """The hauls of random chips that are still missing from the tally."""
         lottery = Lottery(self.tally, self.ground, self.spec)
+        known = self.tally.places()
         for unit in count(self.tally.counts["draws"] // DRAWS):
             missing = self.spec.random_chips - self.tally.counts["random_chips"]
             if missing <= 0 or not lottery.classes or unit * DRAWS > PATIENCE * self.spec.random_chips:
                 return
             pending = Pending(self._empty_haul(), [])
             drawn = self._pool.map(lottery.draw, range(unit * DRAWS, (unit + 1) * DRAWS))
-            for cut in [draw for draw in drawn if draw is not None][:missing]:
+            fresh = {cut.place: cut for cut in drawn if cut is not None and cut.place not in known}
+            for cut in list(fresh.values())[:missing]:
+                known.add(cut.place)
                 self._submit(pending, cut)
                 pending.haul.counts["random_chips"] += 1
             pending.haul.counts["draws"] = DRAWS

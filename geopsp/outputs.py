@@ -94,7 +94,8 @@ def whole(
 def resumable(path: str | Path, *, keep: str, overwrite: bool = False, mark: str | None = None) -> Iterator[Path]:
     """A temporary folder beside `path`, which takes its name when the block ends without error.
 
-    After an error it stays, if the file `keep` is in it, for the next call to go on from; a new one is empty.
+    After an error it stays, if the file `keep` is in it, for the next call to go on from; a new one is empty. At no
+    moment is there neither the old folder nor the new one, under this name, the temporary one or .old-NAME.
 
     Args:
         path: Where the folder shall appear.
@@ -112,9 +113,12 @@ def resumable(path: str | Path, *, keep: str, overwrite: bool = False, mark: str
             _remove(partial)
         partial.mkdir(exist_ok=True)
         yield partial
+        old = path.with_name(f".old-{path.name}")
+        _remove(old)
         if path.is_dir():
-            _remove(path)
+            path.replace(old)
         partial.replace(path)
+        _remove(old)
     except GeopspError:
         raise
     except OSError as error:

@@ -21,6 +21,9 @@ from geopsp.ground import Ground
 from geopsp.legend import IGNORE, Legend
 from geopsp.stats import BandStats
 
+LABEL_COUNTS = ("repaired", "not_polygons", "without_class", "dropped")
+"""What labels count beside polygons."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
@@ -43,6 +46,11 @@ class Cut:
     @classmethod
     def of(cls, ground: Ground, scene: int, window: Window, chip: Chip, angle: float = 0.0) -> Cut:
         return cls(scene, window, angle, chip, count_codes(chip.codes, ground.legend), share(chip.patch.valid))
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Number of its scene, first column and row."""
+        return self.scene, self.window.col, self.window.row
 
     def judged(self, ground: Ground, spec: ChipSpec) -> str | None:
         """As `judge`."""
@@ -104,6 +112,11 @@ class Tally:
 
     _frames: list[pd.DataFrame] = field(default_factory=list)
 
+    @classmethod
+    def none(cls, ground: Ground) -> Tally:
+        """As yet nothing."""
+        return cls(ground.legend, BandStats.none(len(ground.scenes[0].bands)))
+
     def add(self, haul: Haul) -> None:
         self.stats = self.stats.merge(haul.stats)
         self.counts.update(haul.counts)
@@ -118,6 +131,12 @@ class Tally:
         if len(self._frames) > 1:
             self._frames = [pd.concat(self._frames, ignore_index=True)]
         return self._frames[0] if self._frames else pd.DataFrame()
+
+    def places(self) -> set[tuple[int, int, int]]:
+        """Scene, first column and first row of each chip that is kept."""
+        frame = self.frame()
+        kept = frame[frame["chip"].notna()] if len(frame) else frame
+        return set(zip(kept["scene"], kept["col"], kept["row"], strict=True)) if len(kept) else set()
 
     def index(self, grids: Sequence[Grid], size: int) -> gpd.GeoDataFrame:
         """The kept chips with their footprints, in the CRS of the first scene."""
@@ -137,9 +156,7 @@ class Tally:
         """What was found on the way, for people and for chips.json."""
         names = {info.code: info.name for info in self.legend}
         skipped = {reason: self.counts[f"skipped_{reason}"] for reason in ("invalid", "unlabelled", "empty", "outside")}
-        own = {name: n for name, n in self.counts.items() if not name.startswith("skipped_")}
-        own.pop("conflict_pixels", None)
-        own.pop("empty", None)
+        own = {name: self.counts[name] for name in LABEL_COUNTS if name in self.counts}
         return {
             "chips": self.kept,
             "skipped": skipped,

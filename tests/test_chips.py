@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 
-import geopsp.chips
+import geopsp.export
 from geopsp.chips import export_training_data, survey
 from geopsp.chipset import ChipSet
 from geopsp.cutting import ChipSpec
@@ -293,7 +294,7 @@ def test_an_export_that_fails_before_its_first_chip_leaves_nothing_behind(
         raise error
 
     path = make_raster()
-    monkeypatch.setattr(geopsp.chips, "write_chip", fail)
+    monkeypatch.setattr(geopsp.export, "write_chip", fail)
     with pytest.raises(error):
         export_training_data(path, labels, tmp_path / "out" / "chips", "kind", 32)
     assert list((tmp_path / "out").iterdir()) == []
@@ -307,7 +308,7 @@ def same_files(one, other):
 
 def breaking_at(number, monkeypatch):
     """From now on, the export breaks off at the chip of this number."""
-    plain, calls = geopsp.chips.write_chip, []
+    plain, calls = geopsp.export.write_chip, []
 
     def write(*args):
         calls.append(args)
@@ -315,7 +316,7 @@ def breaking_at(number, monkeypatch):
             raise KeyboardInterrupt
         return plain(*args)
 
-    monkeypatch.setattr(geopsp.chips, "write_chip", write)
+    monkeypatch.setattr(geopsp.export, "write_chip", write)
 
 
 OPTIONS = {"class_field": "kind", "tile_size": 16, "rotation_angle": 90, "random_chips": 70}
@@ -358,7 +359,7 @@ def test_another_job_does_not_go_on_from_what_was_broken_off(make_raster, labels
 def test_the_same_call_again_does_nothing(make_raster, labels, tmp_path, monkeypatch):
     image, out = make_raster(), tmp_path / "chips"
     export_training_data(image, labels, out, "kind", 32)
-    monkeypatch.setattr(geopsp.chips, "write_chip", lambda *_: pytest.fail("written again"))
+    monkeypatch.setattr(geopsp.export, "write_chip", lambda *_: pytest.fail("written again"))
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     for append in (False, True):
         assert len(export_training_data(image, labels, out, "kind", 32, append=append)) == 6
@@ -426,7 +427,7 @@ def test_chips_of_another_kind_are_not_appended(change, what, make_raster, label
 
 def test_two_exports_into_one_folder_at_a_time(make_raster, labels, tmp_path, monkeypatch):
     image, out = make_raster(), tmp_path / "chips"
-    plain, told = geopsp.chips.write_chip, []
+    plain, told = geopsp.export.write_chip, []
 
     def write(*args):
         if not told:
@@ -435,9 +436,95 @@ def test_two_exports_into_one_folder_at_a_time(make_raster, labels, tmp_path, mo
                 export_training_data(image, labels, out, "kind", 32)
         return plain(*args)
 
-    monkeypatch.setattr(geopsp.chips, "write_chip", write)
+    monkeypatch.setattr(geopsp.export, "write_chip", write)
     assert len(export_training_data(image, labels, out, "kind", 32)) == 6
     assert told
+
+
+def test_a_finished_export_survives_whatever_happens_to_its_last_step(make_raster, labels, tmp_path, monkeypatch):
+    """What is cut is not cut again, also where an old folder was to be replaced."""
+    image, out = make_raster(), tmp_path / "chips"
+    export_training_data(image, labels, tmp_path / "unbroken", **OPTIONS)
+    export_training_data(image, labels, out, "kind", 64)
+    plain, calls = Path.replace, []
+
+    def replace(self, target):
+        if self.name in {"chips", ".partial-chips"}:
+            calls.append(self.name)
+            if len(calls) == number:
+                raise OSError(28, "No space left on device")
+        return plain(self, target)
+
+    for number in (1, 2):  # noqa: B007 (the function above counts up to it)
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            with pytest.raises(OutputError, match="cannot be written"):
+                export_training_data(image, labels, out, **OPTIONS, overwrite=True)
+        assert (tmp_path / ".partial-chips" / "chips.json").exists()
+    monkeypatch.setattr(geopsp.export, "write_chip", lambda *_: pytest.fail("written again"))
+    export_training_data(image, labels, out, **OPTIONS, overwrite=True)
+    assert same_files(out, tmp_path / "unbroken")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chips", "image.tif", "unbroken"]
+
+
+def test_the_same_call_in_other_words(make_raster, labels, tmp_path, monkeypatch):
+    image, out = make_raster(), tmp_path / "chips"
+    export_training_data(image, labels, out, "kind", 32)
+    monkeypatch.setattr(geopsp.export, "write_chip", lambda *_: pytest.fail("written again"))
+    same = {"background": "class", "min_labelled": 0.0, "seed": 7, "per_image": True, "where": None, "buffer": 0.0}
+    export_training_data(image, labels, out, "kind", 32, append=True, **same)
+
+
+def test_numbers_go_on_beyond_six_digits(make_raster, labels, tmp_path):
+    image, out = make_raster(), tmp_path / "chips"
+    export_training_data(image, labels, out, "kind", 32)
+    index = gpd.read_parquet(out / "chips.parquet")
+    names = [f"{999_997 + number}.tif" for number in range(6)]
+    for part in ("images", "labels"):
+        for old, new in zip(index["chip"], names, strict=True):
+            (out / part / old).rename(out / part / new)
+    index.assign(chip=names, label=names).to_parquet(out / "chips.parquet")
+    chips = export_training_data(image, labels.iloc[:3], out, "kind", 32, append=True)
+    assert chips.index["chip"].tolist() == [f"{999_997 + number}.tif" for number in range(12)]
+    assert chips.index["image"].is_unique
+
+
+def test_a_folder_with_a_file_missing_is_not_taken_for_done(make_raster, labels, tmp_path):
+    image, out = make_raster(), tmp_path / "chips"
+    export_training_data(image, labels, out, "kind", 32)
+    (out / "images" / "000003.tif").unlink()
+    for options in ({}, {"append": True}):
+        with pytest.raises(ChipError, match=r"half-written.*--overwrite"):
+            export_training_data(image, labels, out, "kind", 32, **options)
+    assert len(export_training_data(image, labels, out, "kind", 32, overwrite=True)) == 6
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5])
+def test_no_number_of_workers(workers, make_raster, labels, tmp_path):
+    with pytest.raises(OptionError, match="workers is"):
+        export_training_data(make_raster(), labels, tmp_path / "c", "kind", 32, workers=workers)
+
+
+def test_images_that_labels_miss_are_told(make_raster, labels, tmp_path):
+    far = make_raster("far.tif", origin=(LEFT + 5000, TOP))
+    chips = export_training_data([make_raster(), far], labels, tmp_path / "c", "kind", 32)
+    assert [note for note in chips.reports[0]["notes"] if "far.tif shows nothing of what is labelled" in note]
+
+
+def test_pixels_of_other_sizes_are_told(make_raster, labels, tmp_path, capsys):
+    image, out = make_raster(), tmp_path / "chips"
+    export_training_data(image, labels, out, "kind", 16)
+    both = export_training_data(image, labels, out, "kind", 16, cell_size=4.0, append=True)
+    assert "pixels of 2, the new ones 4" in capsys.readouterr().err.replace("\n", " ")
+    assert both.cell_size == (2.0, 2.0)
+
+
+def test_a_folder_of_arcgis_is_not_added_to(make_raster, labels, tmp_path):
+    (tmp_path / "pro").mkdir()
+    (tmp_path / "pro" / "map.txt").write_text("")
+    with pytest.raises(ChipError, match="exported by ArcGIS and stays as it is"):
+        export_training_data(make_raster(), labels, tmp_path / "pro", "kind", 32, append=True)
 
 
 def test_a_survey_finds_what_an_export_writes(make_raster, labels, tmp_path):

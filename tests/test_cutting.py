@@ -52,6 +52,9 @@ def test_windows_cover_the_grid_from_its_origin_and_none_lies_outside(width, hei
         ({"aoi_rule": "clip"}, "aoi_rule is 'clip'"),
         ({"random_chips": -1}, "random_chips is -1"),
         ({"grid": False}, "nothing to cut"),
+        ({"tile_size": 64.0}, "tile_size is 64.0; needed a whole number"),
+        ({"stride": "9"}, "stride is '9'; needed a whole number"),
+        ({"min_valid": "1"}, "min_valid is '1'; needed a number"),
     ],
 )
 def test_options_out_of_range(options, words):
