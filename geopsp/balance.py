@@ -20,6 +20,15 @@ MOST = 0.95
 """Share of the labelled pixels above which a class drowns the others."""
 
 
+TELLING = (" has no pixel, so ", " only; needed at least ", " of the labelled pixels")
+"""What every text of `imbalance` holds one of."""
+
+
+def is_imbalance(text: str) -> bool:
+    """True for what `imbalance` found, maybe in fewer chips than there are now."""
+    return any(words in text for words in TELLING)
+
+
 def imbalance(
     legend: Legend, pixels: Sequence[int] | NDArray[Any], chips_with: Sequence[int] | NDArray[Any]
 ) -> list[str]:

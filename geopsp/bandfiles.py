@@ -8,6 +8,7 @@ S2_T32TPT_20230512_SCL_20m.jp2 ┘   (the scene classification is no band)
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -47,6 +48,9 @@ class Image:
 
     properties: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What else is told of it."""
+
+    nodata: tuple[float | None, ...] = ()
+    """Each file's nodata value, for bands that the file itself tells none of; (): nothing is told."""
 
     notes: tuple[str, ...] = ()
     """How it came about, in words."""
@@ -94,19 +98,44 @@ def is_beside(name: str) -> bool:
 
 
 def take_together(paths: Sequence[Path]) -> list[Image]:
-    """The images that files make: those of one band each, whose names differ in that only, make one together."""
+    """The images that files make: those of one band each, whose names differ in that only, make one together.
+
+    Masks, quality flags and previews are left out where an image that they belong to is there.
+    """
     parts = [Part.of(path) for path in paths]
     groups: dict[tuple[Path, str], list[Part]] = {}
     for part in parts:
         groups.setdefault(part.stem, []).append(part)
     bundles = {stem: _bundle(group) for stem, group in groups.items() if _is_bundle(group)}
-    images: list[Image] = []
+    beside = _beside(parts, groups)
+    images: dict[tuple[object, ...], Image] = {}
+    for number, part in enumerate(parts):
+        if part.stem in bundles:
+            images.setdefault(part.stem, bundles[part.stem])
+        elif part.path not in beside:
+            left = sorted(path.name for path, kin in beside.items() if kin == part.path)
+            images[number, part.path] = _single(part.path, left)
+    return list(images.values())
+
+
+def _beside(parts: Sequence[Part], groups: Mapping[tuple[Path, str], Sequence[Part]]) -> dict[Path, Path]:
+    """The image's file that each mask, flags or preview belongs to: by the same name, or one that begins so."""
+    names = sorted((part.stem[0], part.path.stem, part.path) for part in parts if not part.beside)
+    found = {}
     for part in parts:
-        if part.stem not in bundles:
-            images.append(Image(str(part.path), (str(part.path),)))
-        elif part is groups[part.stem][0]:
-            images.append(bundles[part.stem])
-    return images
+        kin = [its.path for its in groups[part.stem] if not its.beside]
+        folder, stem = part.stem
+        if not kin and stem:
+            first = bisect_left(names, (folder, stem, Path()))
+            kin = [path for its, name, path in names[first : first + 1] if its == folder and name.startswith(stem)]
+        if part.beside and kin:
+            found[part.path] = kin[0]
+    return found
+
+
+def _single(path: Path, left: Sequence[str]) -> Image:
+    notes = (f"left out beside {path}, as masks, flags or previews: {', '.join(left)}",) if left else ()
+    return Image(str(path), (str(path),), notes=notes)
 
 
 def _is_bundle(group: Sequence[Part]) -> bool:

@@ -149,8 +149,11 @@ def _panel(
     left, bottom, right, top = shapely.total_bounds(shapes[rows])
     margin = 0.03 * max(right - left, top - bottom)
     lattice = _lattice(chips.index.crs, (left - margin, bottom - margin, right + margin, top + margin))
-    sources = map(str, dict.fromkeys(chips.index["source"].to_numpy()[rows]))
-    gone = [source for source in sources if not _draw_image(axes, images.get(source, source), lattice)]
+    sources = list(map(str, dict.fromkeys(chips.index["source"].to_numpy()[rows])))
+    files = {source: list(chips.files.get(source) or [source]) for source in sources}
+    gone = [
+        source for source in sources if not _draw_image(axes, images.get(source, files[source]), lattice, chips.bands)
+    ]
     outlined = len(rows) <= OUTLINED
     colors = paint.colors[rows].copy()
     colors[:, 3] = 0.35 if outlined else 0.5
@@ -174,10 +177,12 @@ def _lattice(crs: Any, bounds: tuple[float, float, float, float]) -> Grid:
     return Grid(CRS.from_user_input(crs), Affine(cell, 0, left, 0, -cell, top), width, height)
 
 
-def _draw_image(axes: Axes, image: Images, lattice: Grid) -> bool:
+def _draw_image(axes: Axes, image: Images, lattice: Grid, bands: Sequence[str]) -> bool:
     """False if there is no such image any more, or it cannot be brought here."""
     try:
         scene = Scene.open(image, onto=lattice)
+        if len(scene.bands) == 1 < len(bands) and isinstance(image, list):
+            scene = Scene.open(_one_file_a_band(image, bands), onto=lattice)
         window = scene.grid.window_of(lattice)
         assert window is not None
         patch = scene.read(window)
@@ -188,3 +193,11 @@ def _draw_image(axes: Axes, image: Images, lattice: Grid) -> bool:
     shown = np.dstack([shown, patch.valid])  # what no pixel covers lets other images through
     axes.imshow(shown, extent=(left, right, bottom, top), interpolation="nearest")
     return True
+
+
+def _one_file_a_band(files: Sequence[str], bands: Sequence[str]) -> Images:
+    """The bands to show of images of which each is as many files as there are bands."""
+    if len(files) % len(bands):
+        return list(files)
+    shown = dict.fromkeys(rgb_positions(bands))
+    return [{bands[at]: files[first + at] for at in shown} for first in range(0, len(files), len(bands))]

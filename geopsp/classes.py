@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -51,6 +51,9 @@ class ClassTable:
     legend: Legend
     codes: Mapping[Value, int]
     """IGNORE for a value that is mapped to nothing."""
+
+    notes: tuple[str, ...] = ()
+    """What of the mapping is not there, in words."""
 
     def codes_of(self, values: pd.Series) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """(n,) codes, and (n,) True where the value is a class or is mapped to nothing; else it has none."""
@@ -107,7 +110,7 @@ def _read_yaml(path: Path) -> Any:
         raise InputNotFoundError(f"No such file: {path}. Check the path of class_mapping.")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise OptionError(f"{path} cannot be read as YAML ({error}). Write lines such as  pond: water") from error
 
 
@@ -123,7 +126,7 @@ def _target(target: Any, where: str) -> Target:
     if unknown or name is None:
         raise OptionError(f"{where} is {dict(target)!r}; needed a name, and perhaps code and color, nothing else.")
     code, color = target.get("code"), target.get("color")
-    if code is not None and not (isinstance(code, int) and 0 <= code < IGNORE):
+    if code is not None and not (isinstance(code, int) and not isinstance(code, bool) and 0 <= code < IGNORE):
         raise OptionError(f"{where} has the code {code!r}; needed a whole number from 0 to {IGNORE - 1}.")
     if color is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", str(color)):
         raise OptionError(f"{where} has the colour {color!r}; needed red, green and blue as #rrggbb.")
@@ -152,15 +155,16 @@ def class_table(
         known: Names and colours of values that stay codes.
 
     Raises:
-        LabelError: if a key of the mapping is not found, nothing is left, or classes do not fit together.
+        LabelError: if no key of the mapping is found, nothing is left, or classes do not fit together.
     """
     values = _sorted(found)
-    targets = _targets(values, mapping or {}, source)
+    targets, notes = _targets(values, mapping or {}, source)
     kept = [value for value in values if value not in targets]
     fixed = _fixed_codes(targets.values(), source, background)
     names = _names_of(kept, known)
     if _are_codes(kept):
         fixed = _stay(names, fixed, source)
+    fixed = _keep_numbers(targets, fixed)
     wanted = dict.fromkeys([*names.values(), *sorted({t.name for t in targets.values() if t.name is not None})])
     if not wanted:
         raise LabelError(f"class_mapping leaves no class of {source}: all values become unlabelled. Name one.")
@@ -170,7 +174,7 @@ def class_table(
     legend = {code: name for name, code in codes.items()} | ({0: BACKGROUND} if background == "class" else {})
     table = {value: codes[name] for value, name in names.items()}
     table |= {v: IGNORE if t.name is None else codes[t.name] for v, t in targets.items()}
-    return ClassTable(Legend.from_names(legend, colors), table)
+    return ClassTable(Legend.from_names(legend, colors), table, notes)
 
 
 def _sorted(found: Iterable[Value]) -> list[Value]:
@@ -180,21 +184,27 @@ def _sorted(found: Iterable[Value]) -> list[Value]:
     return sorted(values)
 
 
-def _targets(values: list[Value], mapping: Mapping[Value, Target], source: str) -> dict[Value, Target]:
-    """What becomes of each value that the mapping names."""
+def _targets(
+    values: list[Value], mapping: Mapping[Value, Target], source: str
+) -> tuple[dict[Value, Target], tuple[str, ...]]:
+    """What becomes of each value that the mapping names, and a note of names that are not there."""
     by_number = {_number(key): target for key, target in mapping.items() if key != OTHERS}
     targets = {v: t for v in values if (t := mapping.get(v) or by_number.get(_number(v)))}
     used = {_number(value) for value in values}
     unused = [text_of(key) for key in mapping if key != OTHERS and _number(key) not in used]
-    if unused:
-        listed = ", ".join(map(text_of, values[:SHOWN])) + (f" and {len(values) - SHOWN} more" * (len(values) > SHOWN))
+    if unused and not targets and OTHERS not in mapping:
         raise LabelError(
-            f"class_mapping names {', '.join(unused)}, which {source} does not hold. It holds {listed}. "
-            "Leave out what is not there, or correct it."
+            f"{source} holds {_some(values)}, and nothing that class_mapping names: {', '.join(unused)}. "
+            "Correct the names, or leave class_mapping out."
         )
+    notes = (f"{source} does not hold {_some(unused)}, which class_mapping names",) if unused else ()
     if OTHERS in mapping:
         targets |= {value: mapping[OTHERS] for value in values if value not in targets}
-    return targets
+    return targets, notes
+
+
+def _some(values: Sequence[Value]) -> str:
+    return ", ".join(map(text_of, values[:SHOWN])) + (f" and {len(values) - SHOWN} more" * (len(values) > SHOWN))
 
 
 def _number(value: Value) -> Value:
@@ -246,6 +256,16 @@ def _stay(names: Mapping[Value, str], fixed: dict[str, int], source: str) -> dic
                 f"The code {code} is {name!r} in {source}, but {owners[code]!r} by class_mapping. Map {value} too."
             )
         fixed, owners = {**fixed, name: code}, {**owners, code: name}
+    return fixed
+
+
+def _keep_numbers(targets: Mapping[Value, Target], fixed: dict[str, int]) -> dict[str, int]:
+    """With the codes of values that are merely renamed, where these are free."""
+    names = [target.name for target in targets.values()]
+    for value, target in targets.items():
+        alone = target.name is not None and names.count(target.name) == 1
+        if alone and _are_codes([value]) and target.name not in fixed and value not in fixed.values():
+            fixed = {**fixed, str(target.name): int(value)}
     return fixed
 
 

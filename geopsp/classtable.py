@@ -13,6 +13,7 @@ import rasterio.shutil
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from geopsp.errors import RasterError
 from geopsp.legend import CLASSES_TAG, IGNORE, Legend
 from geopsp.rasters import open_raster, reading
 
@@ -27,11 +28,14 @@ def read_legend(path: str | Path) -> Legend | None:
 
     By our own tag; else by category names or an attribute table, in the file or the `.aux.xml` beside it, and by the
     colour table.
+
+    Raises:
+        InputNotFoundError, RasterError: if there is no such raster, or our tag is damaged.
     """
     with reading(path), open_raster(path) as dataset:
         text = dataset.tags().get(CLASSES_TAG)
         if text:
-            return Legend.from_json(json.loads(text))
+            return _own(text, path)
         if dataset.count != 1:
             return None
         palette = _palette(dataset)
@@ -39,6 +43,16 @@ def read_legend(path: str | Path) -> Legend | None:
     if not names:
         names = {code: f"class {code}" for code in palette}
     return Legend.from_names(names, palette | colors) if names else None
+
+
+def _own(text: str, path: str | Path) -> Legend:
+    try:
+        return Legend.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RasterError(
+            f"{path} has a tag {CLASSES_TAG} that is no class table ({error}); needed a list of codes, names and "
+            "colours as JSON. Take the tag out of the file, or classify again."
+        ) from error
 
 
 def _palette(dataset: rasterio.DatasetReader) -> dict[int, str]:

@@ -21,13 +21,15 @@ from geopsp.cutting import ChipSpec
 from geopsp.dataset import ChipDataset, ChipFiles, Decoder, Normalization, Sample, WholeChipDataset, statistics_of
 from geopsp.errors import ChipError, OptionError
 from geopsp.ground import Ground, ImageCutting, check_options
+from geopsp.layouts import By, check_split, listed
 from geopsp.legend import Legend
 from geopsp.loading import Feed, check_feed, chip_weights
 from geopsp.models.build import MIN_TILE
 from geopsp.progress import say, shown
 from geopsp.scene import Images
-from geopsp.split import Audit, By, split_chips
+from geopsp.split import Areas, Audit, split_chips
 from geopsp.stats import BandStats
+from geopsp.vectors import open_layer
 from geopsp.windows import SceneWindows, reach_of
 
 if TYPE_CHECKING:
@@ -151,7 +153,7 @@ def prepare_data(
     split: By = "blocks",
     block_size: float | None = None,
     gap: float | None = None,
-    valid_path: str | Path | Sequence[str | Path] | gpd.GeoDataFrame | None = None,
+    valid_path: Areas | None = None,
     folds: int | None = None,
     fold: int = 0,
     **cutting: Unpack[ImageCutting],
@@ -177,7 +179,8 @@ def prepare_data(
         split: What goes to one side as a whole: "blocks" of ground, "source" images; "random" takes single chips.
         block_size: Side of a block in CRS units; None: several sizes are tried.
         gap: Least distance in CRS units between the parts; None: a chip's side for blocks and areas.
-        valid_path: What to validate on instead: chip folders, or polygons, of which what touches them is taken.
+        valid_path: What to validate on instead: chip folders (with path), or layers of polygons, of which what touches
+            them is taken; one or a list.
         folds: Number of folds of which one validates; None: one split.
         fold: Which of them, from 0.
         **cutting: With images, how chips are cut, as for `export_training_data`.
@@ -186,18 +189,19 @@ def prepare_data(
         InputNotFoundError, RasterError, GridError, BandError, LabelError, ChipError, OptionError, OutputError: as the
             input is.
     """
+    chosen = _validation(split, valid_path, cut=images is not None or labels is not None)
+    chosen |= {"share": val_split_pct, "seed": seed, "block_size": block_size, "gap": gap, "folds": folds, "fold": fold}
+    check_split(**chosen)
     check_feed(batch_size=batch_size, workers=workers, seed=seed)
-    validation = _validation(split, valid_path, val_split_pct, seed)
     if images is None and labels is None:
-        chips, ground = _from_folders(path, validation.get("folders", ()), cutting), None
+        _check_size(chip_size)
+        chips, ground = _from_folders(path, chosen.get("folders", ()), cutting), None
+        size = _check_size(chip_size, chips.tile_size)
     else:
-        chips, ground = _from_images(
-            path, images, labels, cache, {"tile_size": chip_size or TILE, "seed": seed, **cutting}
-        )
-    size = chips.tile_size if chip_size is None else chip_size
-    if not MIN_TILE <= size <= chips.tile_size:
-        raise OptionError(f"chip_size is {size}; needed {MIN_TILE} to {chips.tile_size}, the size of the chips.")
-    found = split_chips(chips, block_size=block_size, gap=gap, folds=folds, fold=fold, **validation)
+        spec = ChipSpec.of({"tile_size": TILE if chip_size is None else chip_size, "seed": seed, **cutting})
+        size = _check_size(chip_size, spec.tile_size)
+        chips, ground = _from_images(path, images, labels, cache, spec, cutting)
+    found = split_chips(chips, **chosen)
     say(f"Split: {found.audit}")
     _require_classes(chips, found.audit)
     decoder: Decoder
@@ -233,13 +237,13 @@ def _from_folders(
             f"{', '.join(sorted(cutting))}: such options say how chips are cut from images, but those in {path} are "
             "cut already. Leave them out, or pass images= and labels= instead of a path."
         )
-    folders = _listed(path)
+    folders = listed(path)
     known = {Path(folder).resolve() for folder in folders}
     return ChipSet.open([*folders, *(folder for folder in more if folder.resolve() not in known)])
 
 
 def _from_images(
-    path: Any, images: Images | None, labels: Any, cache: Any, cutting: Mapping[str, Any]
+    path: Any, images: Images | None, labels: Any, cache: Any, spec: ChipSpec, cutting: Mapping[str, Any]
 ) -> tuple[ChipSet, Ground]:
     """The chips that an export would write, and what to cut them from."""
     if path is not None:
@@ -252,26 +256,68 @@ def _from_images(
             "A cache holds chips of folders; windows of images change in each epoch. Leave cache out, or export the "
             "chips (export_training_data) and train from their folder."
         )
-    spec = ChipSpec.of(cutting)
     ground = Ground.open(images, labels, **cutting)
     with shown("Looking for chips") as progress:
         return survey(ground, spec, progress=progress), ground
 
 
-def _validation(split: By, valid_path: Any, share: float, seed: int) -> dict[str, Any]:
-    """The options of a split that say what validates."""
+def _check_size(chip_size: int | None, tile_size: int | None = None) -> int:
+    """The side of what the network is shown, of chips of some size; None: that is not known yet.
+
+    Raises:
+        OptionError: if they do not fit.
+    """
+    size = chip_size if chip_size is not None else TILE if tile_size is None else tile_size
+    if not isinstance(size, int | np.integer) or size < MIN_TILE or size > (tile_size or size):
+        raise OptionError(
+            f"chip_size is {size!r}; needed "
+            + (f"{MIN_TILE} to {tile_size}, the size of the chips." if tile_size else f"at least {MIN_TILE} pixels.")
+        )
+    return int(size)
+
+
+def _validation(split: By, valid_path: Areas | None, *, cut: bool) -> dict[str, Any]:
+    """The options of a split that say what validates.
+
+    Args:
+        split: What goes to one side as a whole.
+        valid_path: What validates, chip folders or layers of polygons; None: what is drawn.
+        cut: True if chips are cut from images, so that there are no folders.
+
+    Raises:
+        InputNotFoundError, LabelError: if polygons cannot be opened.
+        OptionError: if these do not fit together.
+    """
     if valid_path is None:
-        return {"by": split, "share": share, "seed": seed}
+        if split in {"folder", "areas"}:
+            raise OptionError(f"split is {split!r} and there is no valid_path. Name there what validates; leave split.")
+        return {"by": split}
     if split != "blocks":
         raise OptionError(f"split is {split!r}, but valid_path says what validates. Leave one of them out.")
-    here = [Path(str(part)) for part in _listed(valid_path)] if not isinstance(valid_path, gpd.GeoDataFrame) else []
-    if here and all(part.is_dir() and part.suffix.lower() != ".gdb" for part in here):
-        return {"by": "folder", "folders": here, "share": share, "seed": seed}
-    return {"by": "areas", "areas": valid_path, "share": share, "seed": seed}
+    if not isinstance(valid_path, str | Path | gpd.GeoDataFrame | Sequence) or not (parts := listed(valid_path)):
+        raise OptionError(f"valid_path is {valid_path!r}; needed chip folders, or layers of polygons.")
+    folders = [part for part in parts if _is_folder(part)]
+    if not folders:
+        for part in parts:
+            open_layer(part)
+        return {"by": "areas", "areas": parts}
+    if len(folders) < len(parts):
+        raise OptionError(f"valid_path names both chip folders ({folders[0]}) and polygons. Choose one kind.")
+    if cut:
+        raise OptionError(
+            f"valid_path names the folder {folders[0]}, but the chips are cut from images. Name polygons, or train "
+            "from chip folders (path) too."
+        )
+    return {"by": "folder", "folders": [Path(folder) for folder in folders]}
 
 
-def _listed(paths: str | Path | Sequence[str | Path]) -> list[str | Path]:
-    return [paths] if isinstance(paths, str | Path) else list(paths)
+def _is_folder(part: Any) -> bool:
+    """True for a folder that is no geodatabase."""
+    if isinstance(part, gpd.GeoDataFrame):
+        return False
+    if not isinstance(part, str | Path):
+        raise OptionError(f"valid_path names {part!r}; needed a chip folder, or a layer of polygons.")
+    return Path(part).is_dir() and Path(part).suffix.lower() != ".gdb"
 
 
 def _require_classes(chips: ChipSet, audit: Audit) -> None:

@@ -33,6 +33,9 @@ from geopsp.legend import BACKGROUND, IGNORE, Legend
 from geopsp.stats import BandStats
 from geopsp.validity import alpha_band, validity
 
+BLANKS = re.compile(r"\s*(?P<image>.+?)\s+(?P<label>labels/.+?)(?:\s+[-+.\d]+)*\s*$")
+"""A line of map.txt whose names may hold blanks; behind them are numbers, if anything."""
+
 READERS = 8
 """Threads that read chips; most of their time goes to waiting for the disk."""
 
@@ -79,10 +82,12 @@ class _Pair:
 
 def _pairs(folder: Path) -> list[tuple[str, str]]:
     """Paths of images and labels, relative to the folder."""
-    lines = (folder / MAP).read_text(encoding="utf-8-sig").replace("\\", "/").splitlines()
+    lines = _text(folder / MAP).replace("\\", "/").splitlines()
     found = []
     for number, line in enumerate(lines, start=1):
         columns = line.split()
+        if len(columns) > 1 and not (folder / columns[1]).is_file() and (blanks := BLANKS.match(line)):
+            columns = [blanks["image"], blanks["label"]]
         if len(columns) == 1:
             raise ChipError(f"{folder / MAP} names one file only in line {number}: {line!r}; needed image and label.")
         if columns:
@@ -96,9 +101,18 @@ def _pairs(folder: Path) -> list[tuple[str, str]]:
     return found
 
 
+def _text(path: Path) -> str:
+    """Of UTF-8, 16 or 32, with a byte-order mark or without; else of Latin-1, as older tools write it."""
+    content = path.read_bytes()
+    try:
+        return content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(_text(path))
     except OSError as error:
         raise ChipError(f"{path.parent} has no {path.name}, which ArcGIS writes. Export or copy it again.") from error
     except ValueError as error:
@@ -291,9 +305,10 @@ def _statistics(
 def _doubts(chips: Sequence[_Pair], legend: Legend, sums: Mapping[str, Any], lost: bool) -> list[str]:
     """What does not fit together, but can be lived with."""
     found = []
-    counted = int(sums.get("NumTiles") or sums.get("NumTilesAsDouble") or len(chips))
+    counted = sums.get("NumTiles") or sums.get("NumTilesAsDouble") or len(chips)
     if counted != len(chips):
-        found.append(f"{SUMS} counts {counted} chips, {MAP} names {len(chips)}; the latter are read.")
+        words = f"{counted:g}" if isinstance(counted, int | float) else repr(counted)
+        found.append(f"{SUMS} counts {words} chips, {MAP} names {len(chips)}; the latter are read.")
     others = np.delete(np.sum([chip.counts for chip in chips], axis=0), [*legend.codes, IGNORE]).sum()
     if others:
         found.append(f"{others:,} label pixels have a value that is no class; they count as unlabelled.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import geopandas as gpd
@@ -22,7 +21,7 @@ from geopsp.errors import LabelError
 from geopsp.grid import Grid, Window
 from geopsp.layers import Box, Layer
 from geopsp.legend import IGNORE
-from geopsp.shapes import metres_per_degree, valid_polygons
+from geopsp.shapes import bounds_in, ground_axes, reprojected, valid_polygons
 
 POLYGON, NOT_POLYGON, WITHOUT_CLASS = 0, 1, 2
 """Kinds of features; only polygons are burned."""
@@ -153,6 +152,13 @@ class FeatureIndex:
             self._by_crs[key] = shapes, shapely.STRtree(shapes)
         self._last = crs, self._by_crs[key]
         return self._by_crs[key]
+
+    @property
+    def homeless(self) -> int:
+        """Polygons that have no place in a CRS that was asked for."""
+        polygon = self.features.kinds == POLYGON
+        lost = [int((shapely.is_missing(shapes) & polygon).sum()) for shapes, _ in self._by_crs.values()]
+        return max(lost, default=0)
 
     def near(self, grid: Grid) -> Features:
         """Features, in the grid's CRS, whose boxes meet the grid's; beyond 180 degrees also those a turn away."""
@@ -298,31 +304,6 @@ def _owned_pixels(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.float64
     return chosen
 
 
-@lru_cache(maxsize=32)
-def transformer(here: str, there: str) -> pyproj.Transformer:
-    """From x and y in one CRS to x and y in another."""
-    return pyproj.Transformer.from_crs(here, there, always_xy=True)
-
-
-def reprojected(shapes: NDArray[np.object_], here: pyproj.CRS, there: str) -> NDArray[np.object_]:
-    """The shapes in another CRS, vertex by vertex; None where a vertex has no place in it."""
-    if here == pyproj.CRS.from_wkt(there):
-        return shapes
-    to_there = transformer(here.to_wkt(), there)
-    moved = shapely.transform(shapes, lambda xy: np.column_stack(to_there.transform(*xy.T)))
-    moved[~np.isfinite(shapely.bounds(moved)).all(axis=1)] = None
-    return np.asarray(moved, object)
-
-
-def bounds_in(bounds: Box, here: str, there: str) -> Box | None:
-    """Bounds in another CRS, edges densified; all around the globe where they cross its seam; None: no place in it."""
-    found = transformer(here, there).transform_bounds(*bounds, densify_pts=21)
-    if not np.isfinite(found).all():
-        return None
-    left, bottom, right, top = found
-    return (left, bottom, right, top) if left <= right else (-180.0, bottom, 180.0, top)
-
-
 def box_in(grid: Grid, crs: pyproj.CRS, *, buffer: float) -> Box | None:
     """A box in a layer's CRS that holds all that the grid may show; None: no box does."""
     left, bottom, right, top = grid.bounds()
@@ -332,13 +313,19 @@ def box_in(grid: Grid, crs: pyproj.CRS, *, buffer: float) -> Box | None:
     if found is None:
         return None
     left, bottom, right, top = found
-    if crs.is_geographic:
-        latitude = np.radians(min(max(abs(bottom), abs(top)) + 1, 89.9))
-        away = buffer / metres_per_degree(crs) * np.array([1 / np.cos(latitude), 1.0])
-    else:
-        away = np.full(2, buffer / crs.axis_info[0].unit_conversion_factor)
-    x, y = away + SLACK * np.array([right - left, top - bottom])
+    x, y = _away(found, crs, buffer) + SLACK * np.array([right - left, top - bottom])
     return float(left - x), float(bottom - y), float(right + x), float(top + y)
+
+
+def _away(box: Box, crs: pyproj.CRS, metres: float) -> NDArray[np.float64]:
+    """(2,) x and y that metres may reach around a box; a tenth more, as the scale beyond it is not known."""
+    if not metres:
+        return np.zeros(2)
+    xs, ys = np.meshgrid(np.linspace(box[0], box[2], 5), np.linspace(box[1], box[3], 5))
+    if crs.is_geographic:
+        ys = np.clip(ys + np.array([[-1], [-1], [0], [1], [1]]), -89.9, 89.9)
+    axes = ground_axes(np.column_stack([xs.ravel(), ys.ravel()]), crs)
+    return np.asarray(1.1 * metres * np.abs(axes).sum(axis=2).max(axis=0))
 
 
 def covers(own: Box | None, box: Box | None) -> bool:

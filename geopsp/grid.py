@@ -72,6 +72,11 @@ class Grid:
         t = self.transform
         return float(np.hypot(t.a, t.d)), float(np.hypot(t.b, t.e))
 
+    @property
+    def unit(self) -> str:
+        """What lengths are counted in: "degree", "metre"."""
+        return str(self.crs.units_factor[0]) if self.crs else "unit"
+
     def crop(self, window: Window) -> Grid:
         """The grid of `window`; it may overhang, so this also pads."""
         t = self.transform

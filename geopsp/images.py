@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,15 +30,23 @@ def find_images(images: Images, *, order: str = "given") -> list[Image]:
 
     Args:
         images: What the user named.
-        order: "given", "newest", "oldest", or a property of STAC Items or a tag of files: ascending, with "-" before
-            it descending.
+        order: "given"; "newest" or "oldest" by STAC's datetime, else the date in the file's name, else a tag; or a
+            property of STAC Items or a tag of files: ascending, with "-" before it descending.
 
     Raises:
         InputNotFoundError: if one of them names no file.
         RasterError: if a STAC file has no imagery.
-        OptionError: if an image does not tell what the order asks.
+        OptionError: if an image is none of these, or does not tell what the order asks.
     """
-    items = [images] if isinstance(images, str | Path | Image | Mapping) else list(images)
+    given: Any = images  # of whatever type
+    alone = isinstance(given, str | Path | Image | Mapping) or not isinstance(given, Iterable)
+    items = [given] if alone else list(given)
+    wrong = [item for item in items if not isinstance(item, str | Path | Image | Mapping)]
+    if wrong:
+        raise OptionError(
+            f"An image is given as {wrong[0]!r}; needed a path, a glob, a folder, a URL, a STAC file, or files by "
+            "the names of their bands."
+        )
     if not items:
         raise InputNotFoundError("No image was given; needed at least one raster file.")
     return _ordered(list(_expand(items)), order)
@@ -85,7 +93,9 @@ def _far_image(name: str) -> Image:
 def _files(item: str | Path) -> list[Path]:
     path = Path(item)
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in RASTER_ENDINGS)
+        products = [path] if _is_product(path) else sorted(p for p in path.iterdir() if _is_product(p))
+        inside = [p for product in products for p in sorted(product.glob("GRANULE/*/IMG_DATA/**/*"))]
+        found = [p for p in (*sorted(path.iterdir()), *inside) if p.suffix.lower() in RASTER_ENDINGS]
     elif path.exists():
         found = [path]
     else:
@@ -93,6 +103,11 @@ def _files(item: str | Path) -> list[Path]:
     if not found:
         raise InputNotFoundError(f"No raster found at {item}: no such file, and nothing matches it. Check the path.")
     return found
+
+
+def _is_product(path: Path) -> bool:
+    """True for a Sentinel-2 product as it comes: the bands lie folders below."""
+    return path.suffix.upper() == ".SAFE" and path.is_dir()
 
 
 def _ordered(images: list[Image], order: str) -> list[Image]:
@@ -117,16 +132,16 @@ def _sorted(images: Sequence[Image], keys: Sequence[Any], *, descending: bool) -
 
 
 def _when(image: Image) -> datetime:
-    """When an image was taken, in UTC: as STAC says, else a tag, else the file's name."""
-    found = image.when
+    """When an image was taken, in UTC: as STAC says, else the file's name, else a tag; tags often tell of an export."""
+    found = image.when or _date_in_name(image.name)
     if found is None:
         with open_raster(image.files[0]) as dataset:
             text = dataset.tags(ns="IMAGERY").get("ACQUISITIONDATETIME") or dataset.tags().get("ACQUISITIONDATETIME")
-            found = _date(text) or _date(dataset.tags().get("TIFFTAG_DATETIME")) or _date_in_name(image.name)
+            found = _date(text) or _date(dataset.tags().get("TIFFTAG_DATETIME"))
     if found is None:
         raise OptionError(
-            f"{image.name} does not tell when it was taken: neither a STAC datetime, a tag (TIFFTAG_DATETIME, "
-            "ACQUISITIONDATETIME) nor a date in its name (20240131). Give the images in the order wanted, and "
+            f"{image.name} does not tell when it was taken: neither a STAC datetime, a date in its name (20240131) nor "
+            "a tag (ACQUISITIONDATETIME, TIFFTAG_DATETIME). Give the images in the order wanted, and "
             "order='given'."
         )
     return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import shapely
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.warp import transform_bounds
 
 from geopsp.burn import Burned
 from geopsp.classes import OTHERS, Background, ClassTable, Target, Value, class_table, plain
 from geopsp.errors import LabelError
-from geopsp.features import transformer
 from geopsp.grid import Grid, Window
 from geopsp.layers import file_stamp
 from geopsp.legend import IGNORE, Legend
 from geopsp.overlap import miss
 from geopsp.scene import Scene, describe, read_legend
+from geopsp.shapes import bounds_in, transformer
 
 BLOCK = 2048
 """Pixels on each side of what is read at once."""
@@ -85,14 +87,16 @@ class RasterLabels:
             LabelError: if it does not; says how far away it is.
         """
         theirs = self.scene.grid
-        bounds = transform_bounds(theirs.crs, grid.crs, *theirs.bounds())
-        away = float(shapely.distance(shapely.box(*bounds), shapely.polygons(grid.corners())))
-        if away > 0:
+        bounds = bounds_in(theirs.bounds(), theirs.crs.to_wkt(), grid.crs.to_wkt())
+        outline = shapely.polygons(grid.corners())
+        away = float(shapely.distance(shapely.box(*bounds), outline)) if bounds else None
+        if away is None or away > 0:
             raise LabelError(miss(self.source, grid, bounds, away))
 
     def stamp(self) -> list[str]:
         """What tells the file and the mapping from others."""
-        return [*file_stamp(self.source, ""), *map(repr, self.mapping.items())]
+        parts = [*self.scene.stamp(), *file_stamp(self.source, ""), repr(self.legend.to_json())]
+        return [*parts, *map(repr, self.mapping.items())]
 
 
 def _halves(window: Window) -> list[Window]:
@@ -142,21 +146,28 @@ def read_label_raster(
         )
     scene = Scene.open(path, resampling=Resampling.nearest)
     named = {key for key in mapping or {} if isinstance(key, int)}
-    found = _values(scene, str(path)) - ({IGNORE, *([0] if background == "ignore" else [])} - named)
+    seen = _values(scene, str(path))
+    found = seen - ({IGNORE, *([0] if background == "ignore" else [])} - named)
     _require_codes(found, str(path), mapping or {})
     known = read_legend(path)
     table = class_table(found, str(path), background="ignore", mapping=mapping, known=known)
     strange = sorted(found - {info.code for info in known} - named) if known else []
-    notes = (f"{path} holds {strange}, which its own class table does not name",) if strange else ()
-    return RasterLabels(scene, table, str(path), notes, mapping or {})
+    notes = [*table.notes, *([f"{path} holds {strange}, which its own class table does not name"] if strange else [])]
+    if IGNORE in seen - found:
+        notes.append(f"{path} holds {IGNORE}, which is not its nodata value; these pixels are taken for unlabelled")
+    return RasterLabels(scene, table, str(path), tuple(notes), mapping or {})
 
 
 def _values(scene: Scene, source: str) -> set[int]:
     """All values of a raster, block by block."""
     found: set[int] = set()
-    for block in scene.grid.blocks(BLOCK):
+
+    def values_of(block: Window) -> NDArray[Any]:
         patch = scene.read(block)
-        values = np.unique(patch.data[0][patch.valid])
+        data = patch.data[0][patch.valid]
+        return np.asarray(pd.unique(data))
+
+    for values in side_by_side(values_of, (block for block in scene.grid.blocks(BLOCK) if not scene.empty(block))):
         if values.dtype.kind == "f" and not (values == np.floor(values)).all():
             part = values[values != np.floor(values)][:3].tolist()
             raise LabelError(
@@ -166,6 +177,16 @@ def _values(scene: Scene, source: str) -> set[int]:
         if len(found) > 2**16:
             raise LabelError(f"{source} holds more than {2**16} values; needed codes of classes. Is it the right file?")
     return found
+
+
+def side_by_side(
+    read: Callable[[Window], NDArray[Any]], blocks: Iterable[Window], threads: int = 4
+) -> Iterator[NDArray[Any]]:
+    """What is read of each block, a few at a time."""
+    blocks = iter(blocks)
+    with ThreadPoolExecutor(threads) as pool:
+        while some := list(islice(blocks, 4 * threads)):
+            yield from pool.map(read, some)
 
 
 def _require_codes(found: set[int], source: str, mapping: Mapping[Value, Target]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import geopandas as gpd
 import numpy as np
@@ -66,6 +67,7 @@ class PolygonLabels:
     """Which polygon lies on top, in words."""
 
     mapping: Mapping[Value, Target] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -90,7 +92,10 @@ class PolygonLabels:
         return count_features(self.features.owned(grid, window))
 
     def report(self) -> dict[str, Any]:
-        return {"source": self.source, **self.counts, "priority": self.priority, "notes": list(self.layer.notes)}
+        notes = [*self.layer.notes, *self.notes]
+        if isinstance(self.features, FeatureIndex) and (lost := self.features.homeless):
+            notes.append(f"{lost} polygons of {self.source} have no place in the CRS of the image and are left out")
+        return {"source": self.source, **self.counts, "priority": self.priority, "notes": notes}
 
     def require_overlap(self, grid: Grid) -> None:
         """As `overlap.require_overlap`."""
@@ -133,7 +138,8 @@ def read_labels(
         priority: Class names, the one on top first. Where polygons overlap, what is not named lies below, smaller
             polygons above larger ones; None means that for all classes.
         priority_field: A numeric attribute whose larger values lie on top, among those that `priority` leaves equal.
-        where: An SQL condition on attributes; only features that meet it are read.
+        where: An SQL condition on attributes; only features that meet it are read. GeoPackage, SQLite, GeoParquet and
+            GeoDataFrames take SQLite's words, other files those of OGR SQL.
         class_mapping: What becomes of each value found: a class name, None (its pixels are unlabelled), or a dict of
             name, code and color; "*" stands for all values not named, which else stay. A dict or a YAML file.
         buffer: Metres by which lines and points are widened to polygons; 0 leaves them out.
@@ -146,8 +152,11 @@ def read_labels(
     if background not in ("class", "ignore"):
         raise OptionError(f"background is {background!r}; needed 'class' or 'ignore'.")
     check_buffer(buffer)
+    for option, value in (("class_field", class_field), ("priority_field", priority_field)):
+        if not isinstance(value, str | None):
+            raise OptionError(f"{option} is {value!r}; needed the name of one attribute.")
     mapping = read_mapping(class_mapping)
-    if not isinstance(labels, gpd.GeoDataFrame) and _is_raster(labels):
+    if isinstance(labels, str | Path) and is_raster(labels):
         given = (class_field, priority, priority_field, where)
         if any(value is not None for value in given) or all_touched or buffer:
             raise OptionError(
@@ -162,8 +171,11 @@ def read_labels(
     return _read_polygons(layer, class_field, background, all_touched, priority, priority_field, mapping, buffer)
 
 
-def _is_raster(path: str | Path) -> bool:
-    return Path(str(path)).suffix.lower() in {".tif", ".tiff", ".vrt", ".img"}
+def is_raster(path: str | Path) -> bool:
+    """True if the ending is that of a raster; in a URL, before what follows the question mark."""
+    text = str(path)
+    name = urlsplit(text).path if "://" in text else text
+    return Path(name).suffix.lower() in {".tif", ".tiff", ".vrt", ".img", ".png", ".jp2", ".asc", ".bil", ".grd"}
 
 
 def _read_polygons(
@@ -188,7 +200,9 @@ def _read_polygons(
         found, missing = read_features(frame, rules, layer.source)
         counts = _counted(found, missing, layer.source, buffer)
         features = FeatureIndex(found, layer_crs(layer))
-    return PolygonLabels(table.legend, features, background, all_touched, layer, counts, words, mapping or {})
+    return PolygonLabels(
+        table.legend, features, background, all_touched, layer, counts, words, mapping or {}, table.notes
+    )
 
 
 def layer_crs(layer: Layer) -> Any:
@@ -220,7 +234,12 @@ def _table(
         )
     found: set[Value] = set()
     for batch in batches:
-        found |= {value for value in map(plain, pd.unique(batch)) if value is not None}
+        try:
+            found |= {value for value in map(plain, pd.unique(batch)) if value is not None}
+        except TypeError as error:
+            raise LabelError(
+                f"The field {class_field!r} of {source} holds lists or the like ({error}); needed names or numbers."
+            ) from error
         if len(found) > DISTINCT:
             raise LabelError(
                 f"The field {class_field!r} of {source} holds more than {DISTINCT:,} values. Is it the right field?"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import re
 import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,9 @@ SMALL = 64 * 2**20
 
 FITS = 16 * SMALL
 """Bytes up to which a file without a spatial index is read whole, as each bounding box would read all of it."""
+
+BESIDE = {".shp": {".dbf", ".shx", ".prj", ".cpg"}, ".tab": {".dat", ".map", ".id"}, ".mif": {".mid"}}
+"""Endings of files that belong to a vector file."""
 
 Box = tuple[float, float, float, float]
 """(left, bottom, right, top)"""
@@ -119,6 +124,9 @@ class OgrLayer:
     info: dict[str, Any]
     """As `pyogrio.read_info` tells it."""
 
+    others: tuple[str, ...] = ()
+    """Layers of the file that might as well have been meant."""
+
     @property
     def source(self) -> str:
         return f"{self.path} (layer {self.name})"
@@ -145,10 +153,11 @@ class OgrLayer:
     @property
     def notes(self) -> tuple[str, ...]:
         size = file_size(self.path)
+        notes = (f"{self.path} holds other layers too: {', '.join(self.others)}",) if self.others else ()
         if self.indexed or size is None or size <= SMALL:
-            return ()
+            return notes
         how = "each window reads all of it" if self.by_box else "it is read whole"
-        return (f"{self.path} ({size / 2**20:,.0f} MB) has no spatial index, so {how}; a GeoPackage is quicker",)
+        return (*notes, f"{self.path} ({size / 2**20:,.0f} MB) has no spatial index, so {how}; a GeoPackage is quicker")
 
     def read(
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
@@ -254,7 +263,7 @@ def matching(frame: pd.DataFrame, where: str | None, source: str) -> Any:
     """
     if where is None:
         return frame
-    table = pd.DataFrame(frame[list(_fields(frame))]).reset_index(drop=True)
+    table = pd.DataFrame(frame[[name for name in _fields(frame) if _plain(frame[name])]]).reset_index(drop=True)
     with closing(sqlite3.connect(":memory:")) as base:
         try:
             table.to_sql("labels", base, index_label="_row")
@@ -262,6 +271,12 @@ def matching(frame: pd.DataFrame, where: str | None, source: str) -> Any:
         except (sqlite3.Error, pd.errors.DatabaseError) as error:
             raise query_error(where, source, _fields(frame), error) from error
     return frame.iloc[rows]
+
+
+def _plain(column: pd.Series) -> bool:
+    """True if SQL knows what the column holds, as against lists or geometries."""
+    inferred = pd.api.types.infer_dtype(column.dropna(), skipna=True)
+    return column.dtype not in (object, "geometry") or inferred in {"string", "integer", "floating", "boolean", "empty"}
 
 
 def query_error(where: str, source: str, fields: Sequence[str], error: Exception) -> LabelError:
@@ -301,17 +316,35 @@ def remote(path: str) -> bool:
 
 
 def file_size(path: str) -> int | None:
-    """Bytes of a file with all that lies beside it under its name, or of a folder; None if it is remote."""
-    if remote(path):
-        return None
-    place = Path(path)
-    parts = place.rglob("*") if place.is_dir() else place.parent.glob(f"{place.stem}.*")
-    shapefile = place.is_dir() or place.suffix.lower() == ".shp"
-    return sum(part.stat().st_size for part in (parts if shapefile else [place]))
+    """Bytes of a file with all that belongs to it, or of a folder; None if it is remote."""
+    return None if remote(path) else sum(part.stat().st_size for part in _belonging(Path(path)))
 
 
 def file_stamp(path: str, layer: str) -> list[str]:
-    """Path, layer, size and time of a file."""
-    if remote(path):
+    """Path and layer, and size and time of the file, or of the archive it lies in, and of those that belong to it."""
+    place = local_file(path)
+    if place is None:
         return [path, layer]
-    return [str(Path(path).resolve()), layer, str(file_size(path)), str(Path(path).stat().st_mtime_ns)]
+    parts = [(part, part.stat()) for part in _belonging(place)]
+    return [path if remote(path) else str(place.resolve()), layer] + [
+        f"{part.relative_to(place.parent)} {about.st_size} {about.st_mtime_ns}" for part, about in parts
+    ]
+
+
+def local_file(path: str) -> Path | None:
+    """The file or folder on this machine that is read, e.g. the archive of a path into it; None: there is none."""
+    text = re.sub(r"^(/vsi(zip|tar|gzip|7z|rar)/|[a-z+]*(zip|tar|gzip|file)://)+", "", path)
+    place = Path(re.sub(r"[{}]", "", text.partition("!")[0]) if text != path else text)
+    return next((found for found in (place, *place.parents) if found.name and found.exists()), None)
+
+
+def _belonging(place: Path) -> list[Path]:
+    """The file and what tells of its features beside it: the files of a folder, of a shapefile, a write-ahead log."""
+    if place.is_dir():
+        return sorted(part for part in place.rglob("*") if part.is_file() and part.suffix != ".lock")
+    endings = BESIDE.get(place.suffix.lower(), ())
+    beside = sorted(
+        part for part in place.parent.glob(f"{glob.escape(place.stem)}.*") if part.suffix.lower() in endings
+    )
+    log = place.with_name(place.name + "-wal")
+    return [place, *beside, *([log] if log.exists() and log.stat().st_size else [])]

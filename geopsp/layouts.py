@@ -1,12 +1,75 @@
-"""Which chips go to one side together, and which side that is: layouts to choose a split from."""
+"""Which chips go to one side together, and which side that is: what may be asked, and layouts to choose from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal, get_args
 
+import geopandas as gpd
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+
+from geopsp.errors import OptionError
+
+By = Literal["blocks", "source", "folder", "areas", "random"]
+"""What goes to one side as a whole: squares of ground, images, chip folders, what polygons touch; or single chips."""
+
+
+def check_split(
+    *,
+    share: float,
+    seed: int,
+    by: By,
+    block_size: float | None = None,
+    gap: float | None = None,
+    areas: object = None,
+    folders: object = None,
+    folds: int | None = None,
+    fold: int = 0,
+) -> None:
+    """Raises OptionError if an option of a split is out of range or would do nothing; chips are not needed for that."""
+    _require_numbers({"val_split_pct": share, "block_size": block_size, "gap": gap}, Real, "a number")
+    _require_numbers({"seed": seed, "folds": folds, "fold": fold}, Integral, "a whole number")
+    if not 0 < share < 1:
+        raise OptionError(f"val_split_pct is {share}; needed a share above 0 and below 1.")
+    if seed < 0:
+        raise OptionError(f"seed is {seed}; needed 0 or more.")
+    if by not in get_args(By):
+        raise OptionError(f"Chips cannot be split by {by!r}; needed one of {', '.join(get_args(By))}.")
+    for name, value, kind in (("areas", areas, "areas"), ("folders", folders, "folder")):
+        if (by == kind) != (value is not None):
+            raise OptionError(f"by is {by!r} and {name} is {'not ' if value is None else ''}given; "
+                              f"{name} and by={kind!r} need each other.")  # fmt: skip
+    if block_size is not None and (by != "blocks" or not 0 < block_size < np.inf):
+        raise OptionError(
+            f"block_size is {block_size} in a split by {by!r}; needed a length in CRS units, and a split by blocks."
+        )
+    if gap is not None and (by == "random" or not 0 <= gap < np.inf):
+        raise OptionError(
+            f"gap is {gap} in a split by {by!r}; needed a distance in CRS units from 0, and not a random split."
+        )
+    if folds is not None and (folds < 2 or by in {"areas", "folder"}):
+        raise OptionError(
+            f"folds is {folds} in a split by {by!r}; needed at least 2, and a split by blocks, source or random."
+        )
+    if not 0 <= fold < (folds or 1):
+        raise OptionError(f"fold is {fold} of {folds or 'none'}; needed 0 to one less than folds.")
+
+
+def _require_numbers(options: dict[str, Any], kind: type[Real | Integral], needed: str) -> None:
+    for name, value in options.items():
+        if value is None and name in {"block_size", "gap", "folds"}:
+            continue
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise OptionError(f"{name} is {value!r}; needed {needed}.")
+
+
+def listed(named: Any) -> list[Any]:
+    """What a user names once or as a list, as a list."""
+    return [named] if isinstance(named, str | Path | gpd.GeoDataFrame) else list(named)
 
 
 def blocks_of(

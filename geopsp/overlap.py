@@ -7,9 +7,10 @@ import pyproj
 import shapely
 
 from geopsp.errors import LabelError
-from geopsp.features import FeatureFile, FeatureIndex, bounds_in
+from geopsp.features import FeatureFile, FeatureIndex
 from geopsp.grid import Grid
 from geopsp.layers import Box
+from geopsp.shapes import bounds_in
 
 
 def require_overlap(features: FeatureIndex | FeatureFile, grid: Grid, source: str) -> None:
@@ -40,7 +41,7 @@ def require_overlap(features: FeatureIndex | FeatureFile, grid: Grid, source: st
 
 def miss(source: str, grid: Grid, bounds: Box | None, away: float | None) -> str:
     """What is wrong where labels lie `away` from the grid; without bounds, where they have no place in its CRS."""
-    if bounds is None:
+    if bounds is None or (away is not None and not np.isfinite(away)):
         where = f"The labels of {source} have no place in the CRS of the image, {grid!r}. "
     else:
         unit = grid.crs.linear_units if grid.crs.is_projected else "degrees"

@@ -9,7 +9,7 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from geopsp.balance import imbalance
+from geopsp.balance import imbalance, is_imbalance
 from geopsp.bands import is_named
 from geopsp.chipset import MANIFEST as CHIPS_MANIFEST
 from geopsp.chipset import ChipSet, class_pixels
@@ -60,11 +60,12 @@ def describe_raster(path: Path) -> str:
 def describe_chips(chips: ChipSet) -> str:
     """Number, size, bands and classes of chips, what was found when they were cut, and what to beware of."""
     x, y = chips.cell_size
+    place = ", ".join(map(str, chips.folders)) or "Cut when asked for, in no folder"
     rows = _class_rows(chips)
     drawn = any(row["polygons"] for row in rows)
     heads = "  classes    code  name             pixels   share   chips" + ("   polygons" if drawn else "")
     lines = [
-        f"{', '.join(map(str, chips.folders))}: {len(chips)} chips of {chips.tile_size} x {chips.tile_size} pixels",
+        f"{place}: {len(chips)} chips of {chips.tile_size} x {chips.tile_size} pixels",
         f"  bands      {', '.join(chips.bands)} ({chips.dtype})",
         f"  pixel      {x:g} x {y:g} {chips.units}",
         f"  labelled   {chips.index['labelled'].mean():.1%} of all pixels; valid {chips.index['valid'].mean():.1%}",
@@ -91,7 +92,7 @@ def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = Fal
         "labelled": float(chips.index["labelled"].mean()),
         "valid": float(chips.index["valid"].mean()),
         "classes": _class_rows(chips),
-        "exports": list(chips.reports),
+        "exports": [{**report, "warnings": _lasting(report)} for report in chips.reports],
         "warnings": _warnings(chips),
     }
     with whole(path, overwrite=overwrite) as partial:
@@ -117,10 +118,15 @@ def _class_rows(chips: ChipSet) -> list[dict[str, Any]]:
 
 
 def _warnings(chips: ChipSet) -> list[str]:
-    """Those of the exports, and what is rare in all of them together."""
+    """Those of the exports, and what is out of balance in all of them together."""
     counts = class_pixels(chips.index, chips.legend)
-    told = [text for report in chips.reports for text in report.get("warnings", [])]
+    told = [text for report in chips.reports for text in _lasting(report)]
     return list(dict.fromkeys([*told, *imbalance(chips.legend, counts.sum(axis=0), (counts > 0).sum(axis=0))]))
+
+
+def _lasting(report: Mapping[str, Any]) -> list[str]:
+    """Warnings of an export that other chips beside its own do not change."""
+    return [text for text in report.get("warnings", []) if not is_imbalance(text)]
 
 
 def _report_lines(report: Mapping[str, Any]) -> list[str]:
@@ -136,7 +142,7 @@ def _report_lines(report: Mapping[str, Any]) -> list[str]:
         rule = f"; {labels['priority']}" if labels.get("priority") else ""
         lines.append(f"overlaps   {report['conflict_pixels']:,} pixels lie in several classes{rule}")
     reasons = {
-        "invalid": "without a valid pixel", "unlabelled": "with too little labelled", "empty": "without any class",
+        "invalid": "with too few valid pixels", "unlabelled": "with too little labelled", "empty": "without any class",
         "outside": "not wholly inside the area",
     }  # fmt: skip
     left_out = [

@@ -12,19 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RioWindow
 
 from geopsp.classtable import read_legend
-from geopsp.errors import BandError, GridError
+from geopsp.errors import BandError, GridError, OptionError
 from geopsp.grid import Grid, Window
 from geopsp.images import Image, Images, find_images
-from geopsp.mosaic import Layer, Pick, bring_onto, choose, lattice_of, settle
-from geopsp.rasters import damaged, open_raster, reading
+from geopsp.mosaic import Layer, Pick, bring_onto, choose, lattice_of, notes_on, outside, require_one_type, settle
+from geopsp.rasters import Handles, damaged, open_raster, reading
 from geopsp.sampling import sample
-from geopsp.sources import Source, describe, stamp
-from geopsp.validity import holds_no_block, validity, warped_validity
+from geopsp.sources import Source, box_in, describe, open_source, stamp
+from geopsp.validity import holds_no_block, seen
 
 __all__ = [
     "Image", "Images", "Patch", "Scene", "Source", "describe", "find_images", "open_raster", "open_scenes",
@@ -100,20 +98,12 @@ class Scene:
         first = choose(found[0], bands)
         layers = [first, *(choose(image, first.bands) for image in found[1:])]
         lattice, target = lattice_of(layers, onto=onto, cell_size=cell_size)
+        require_one_type([(layer.name, layer.dtype) for layer in layers])
         layers = [bring_onto(layer, lattice, resampling, thin=cell_size is not None) for layer in layers]
         grid, settled = settle(layers, lattice, extent)
-        notes = [note for image in found for note in image.notes]
-        if len(found) > 1:
-            rule = {"given": "the order given", "newest": "newest first", "oldest": "oldest first"}.get(order, order)
-            notes.append(f"{len(found)} images lie on one another: {rule}; {found[0].name} is on top")
-        notes += [
-            f"{s.path} is warped ({s.resampling.name}) onto {target}"
-            for layer in layers
-            for s in layer.sources
-            if s.resampling is not None
-        ]
+        notes = notes_on(found, settled, grid, order=order, target=target)
         name = found[0].name + (f" and {len(found) - 1} more" if len(found) > 1 else "")
-        return cls(settled, grid, first.bands, name, tuple(notes), resampling)
+        return cls(settled, grid, first.bands, name, notes, resampling)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -123,7 +113,7 @@ class Scene:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type that holds the pixels of every source."""
-        return np.result_type(*(np.dtype(source.dtype) for source in self.sources))
+        return np.result_type(*(layer.dtype for layer in self.layers))
 
     @property
     def cell_size(self) -> tuple[float, float]:
@@ -194,38 +184,46 @@ class Scene:
         return window.intersect(self.grid.window).intersect(layer.place)
 
     def _layer_empty(self, layer: Layer, part: Window) -> bool:
-        return part.empty or any(self._pick_empty(pick, part.intersect(pick.place)) for pick in layer.picks)
+        """True if a file says so, but where a 0 is all that it says: then all of the image's files have to."""
+        if part.empty or any(part.intersect(pick.place).empty for pick in layer.picks):
+            return True
+        bare = [self._pick_empty(pick, part.intersect(pick.place)) for pick in layer.picks]
+        return all(bare) or any(its and not pick.zero_counts for pick, its in zip(layer.picks, bare, strict=True))
 
     def _pick_empty(self, pick: Pick, part: Window) -> bool:
         source = pick.source
-        if part.empty or source.warped or not source.telling:
-            return part.empty
+        if source.warped or not source.telling:
+            return False
         with reading(source.path):
             return holds_no_block(self._dataset(pick), pick.telling, source.block, _area(part, pick.place))
 
     def _read_layer(self, layer: Layer, part: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """(bands, rows, cols) pixels and (rows, cols) validity: of one file, or of several that hold bands each."""
         if len(layer.picks) == 1:
-            return self._read_pick(layer.picks[0], part)
-        data = np.zeros((len(self.bands), part.height, part.width), self.dtype)
-        valid = np.ones((part.height, part.width), bool)
-        for pick in layer.picks:
-            seen = np.zeros_like(valid)
-            inside = part.intersect(pick.place)
-            if not inside.empty:
-                rows, cols = inside.slices(part)
-                data[list(pick.positions), rows, cols], seen[rows, cols] = self._read_pick(pick, inside)
-            valid &= seen
+            data, valid = self._read_pick(layer.picks[0], part)
+        else:
+            data = np.zeros((len(self.bands), part.height, part.width), self.dtype)
+            valid = np.ones((part.height, part.width), bool)
+            for pick in layer.picks:
+                its = np.zeros_like(valid)
+                inside = part.intersect(pick.place)
+                if not inside.empty:
+                    rows, cols = inside.slices(part)
+                    data[list(pick.positions), rows, cols], its[rows, cols] = self._read_pick(pick, inside)
+                valid &= its
+        if any(pick.zero_counts for pick in layer.picks):
+            valid &= data.any(axis=0)
         return data, valid
 
     def _read_pick(self, pick: Pick, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(bands, rows, cols) pixels and (rows, cols) validity of a window that lies within the file."""
+        """(bands, rows, cols) pixels of a window that lies within the file, and (rows, cols) validity as `seen`."""
         area = _area(window, pick.place)
         try:
             with reading(pick.source.path):
                 dataset = self._dataset(pick)
                 data = dataset.read(pick.indexes, window=area)
-                return data, validity(dataset, data, pick.indexes, area)
+                nodatas = [dataset.nodatavals[i - 1] for i in pick.indexes] if pick.source.warped else pick.nodatas
+                return data, seen(dataset, data, pick.indexes, area, nodatas=nodatas, shown=pick.source.indexes)
         except RasterioError as error:
             raise damaged(pick.source.path, area, error) from error
 
@@ -233,11 +231,10 @@ class Scene:
         """This thread's own handle of a file."""
         local = self._handles
         if getattr(local, "process", None) != os.getpid():
-            local.process, local.open = os.getpid(), {}
-        key = (pick.source.path, pick.source.resampling, pick.place)
-        if key not in local.open:
-            local.open[key] = _open_source(pick.source)
-        return local.open[key]
+            local.process, local.open = os.getpid(), Handles()
+        source = pick.source
+        key = (source.path, source.resampling, str(source.nodata), pick.place)
+        return local.open.get(key, lambda: open_source(source))
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("layers", "grid", "bands", "name", "notes", "resampling")
@@ -252,16 +249,6 @@ class Scene:
 def _area(window: Window, place: Window) -> RioWindow:
     """The window as the file at `place` counts its pixels."""
     return RioWindow(window.col - place.col, window.row - place.row, window.width, window.height)
-
-
-def _open_source(source: Source) -> Any:
-    dataset = open_raster(source.path)
-    if source.resampling is None:
-        return dataset
-    grid = source.grid
-    place = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
-    validity_options = warped_validity(dataset, source.dtype, source.nodata)
-    return WarpedVRT(dataset, **place, resampling=source.resampling, **validity_options)
 
 
 def open_scenes(
@@ -291,8 +278,9 @@ def open_scenes(
     found = find_images(images, order=order)
     first = Scene.open(found[0], bands=bands, cell_size=cell_size)
     scenes = [first, *(Scene.open(image, bands=first.bands, cell_size=cell_size) for image in found[1:])]
+    require_one_type([(scene.name, scene.dtype) for scene in scenes])
     for scene in scenes[1:]:
-        _require_alike(scene, first, by_name=bands is not None)
+        _require_alike(scene, first, by_name=bands is not None, sized=cell_size is not None)
     if extent is not None:
         scenes = _within(scenes, extent)
     seen: dict[str, int] = {}
@@ -302,11 +290,11 @@ def open_scenes(
     return scenes
 
 
-def _require_alike(scene: Scene, first: Scene, *, by_name: bool) -> None:
-    if scene.dtype != first.dtype:
-        raise BandError(
-            f"{scene.name} holds {scene.dtype} pixels, {first.name} {first.dtype}; needed one type, so "
-            "that values mean the same. Convert one of them."
+def _require_alike(scene: Scene, first: Scene, *, by_name: bool, sized: bool) -> None:
+    if sized and scene.grid.unit != first.grid.unit:
+        raise OptionError(
+            f"cell_size is one number, but {scene.name} counts in {scene.grid.unit} and {first.name} in "
+            f"{first.grid.unit}; needed images of one unit. Warp them to one CRS, or make a mosaic of them."
         )
     ours, theirs = len(scene.layers[0].found), len(first.layers[0].found)
     if ours != theirs and not by_name:
@@ -317,18 +305,17 @@ def _require_alike(scene: Scene, first: Scene, *, by_name: bool) -> None:
 
 def _within(scenes: Sequence[Scene], extent: Sequence[float]) -> list[Scene]:
     """The scenes cut to the extent, in the CRS of the first; those that miss it are left out."""
-    kept, missed = [], None
+    kept: list[Scene] = []
+    missed: dict[str, GridError] = {}
     for scene in scenes:
-        box = extent
-        if scene.grid.crs != scenes[0].grid.crs:
-            box = transform_bounds(scenes[0].grid.crs, scene.grid.crs, *extent)
         try:
+            box = extent if scene is scenes[0] else box_in(extent, scenes[0].grid.crs, scene.grid)
             grid, layers = settle(scene.layers, scene.grid, box)
         except GridError as error:
-            missed = missed or error
+            missed.setdefault(scene.name, error)
         else:
             kept.append(replace(scene, layers=layers, grid=grid, _handles=threading.local()))
     if not kept:
-        assert missed is not None
-        raise missed
+        raise next(iter(missed.values()))
+    kept[0].notes = (*kept[0].notes, *outside(list(missed)))
     return kept

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
 
 from geopsp.errors import LabelError
 
@@ -15,6 +17,22 @@ POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 Shapes = NDArray[np.object_]
 Mask = NDArray[np.bool_]
+Bounds = tuple[float, float, float, float]
+
+STRIDE = 10.0
+"""Metres to each side over which a projection's scale is measured."""
+
+LONG = 0.01
+"""Degrees beyond which an edge is divided before it is reprojected; at 45 degrees it bends by two centimetres."""
+
+METRES = 111_000.0
+"""Metres a degree, roughly."""
+
+MOST = 20_000
+"""Parts, roughly, into which an outline is divided at most."""
+
+MARGINS = (15.0, 3.0, 0.0)
+"""Degrees around a CRS's area of use within which shapes are kept; fewer where they have no place in it then."""
 
 
 def valid_polygons(shapes: Shapes, *, crs: pyproj.CRS, buffer: float = 0.0) -> tuple[Shapes, Mask, Mask]:
@@ -41,22 +59,45 @@ def _areal_part(shape: Any) -> Any:
 
 
 def buffered(shapes: Shapes, metres: float, crs: pyproj.CRS) -> Shapes:
-    """Polygons around lines and points; in degrees, each is scaled at the latitude of its own middle."""
-    if not crs.is_geographic:
-        return np.asarray(shapely.buffer(shapes, metres / crs.axis_info[0].unit_conversion_factor), object)
-    degrees = metres / metres_per_degree(crs)
-    found = [_buffered_on_globe(shape, degrees) for shape in shapes]
-    return np.array(found, object) if found else shapes
+    """Polygons around lines and points, as far on the ground as asked for at the middle of each."""
+    left, bottom, right, top = shapely.bounds(shapes).T
+    axes = ground_axes(np.column_stack([(left + right) / 2, (bottom + top) / 2]), crs)
+    return _turned(shapely.buffer(_turned(shapes, np.linalg.inv(axes).astype(float)), metres), axes)
 
 
-def _buffered_on_globe(shape: Any, degrees: float) -> Any:
-    left, bottom, right, top = shapely.bounds(shape)
-    if not np.isfinite([left, bottom, right, top]).all():
-        return shape
-    scale = np.array([max(np.cos(np.radians((bottom + top) / 2)), 1e-6), 1.0])
-    return shapely.transform(
-        shapely.buffer(shapely.transform(shape, lambda xy: xy * scale), degrees), lambda xy: xy / scale
-    )
+def ground_axes(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
+    """(n, 2, 2) what x and y (rows) grow by, in units of the CRS, a metre to the east and to the north (columns).
+
+    By the CRS's unit alone where a point, (n, 2), has no place on the globe.
+    """
+    axes = np.zeros((len(points), 2, 2))
+    if crs.is_geographic:
+        latitude = np.clip(np.nan_to_num(points[:, 1]), -89.99994, 89.99994)
+        axes[:, 1, 1] = 1 / metres_per_degree(crs)
+        axes[:, 0, 0] = axes[:, 1, 1] / np.cos(np.radians(latitude))
+        return axes
+    unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+    globe = crs.geodetic_crs
+    if globe is not None:
+        to_globe, back = transformer(crs.to_wkt(), globe.to_wkt()), transformer(globe.to_wkt(), crs.to_wkt())
+        longitude, latitude = to_globe.transform(*points.T)
+        step = STRIDE / metres_per_degree(crs)
+        for column, (east, north) in enumerate(((step / np.cos(np.radians(latitude)), 0.0), (0.0, step))):
+            ahead = np.array(back.transform(longitude + east, latitude + north))
+            behind = np.array(back.transform(longitude - east, latitude - north))
+            axes[:, :, column] = (ahead - behind).T / (2 * STRIDE)
+    with np.errstate(invalid="ignore"):
+        sound = np.isfinite(axes).all(axis=(1, 2)) & (np.abs(np.linalg.det(np.nan_to_num(axes, posinf=0))) > 0)
+    axes[~sound] = np.eye(2) / unit
+    return axes
+
+
+def _turned(shapes: Shapes, axes: NDArray[np.float64]) -> Shapes:
+    """Each shape's vertices times its own matrix."""
+    points, owner = shapely.get_coordinates(shapes, return_index=True)
+    m, (x, y) = axes[owner], points.T
+    moved = np.column_stack([m[:, 0, 0] * x + m[:, 0, 1] * y, m[:, 1, 0] * x + m[:, 1, 1] * y])
+    return np.asarray(shapely.set_coordinates(shapes.copy(), moved), object)
 
 
 def metres_per_degree(crs: pyproj.CRS) -> float:
@@ -72,5 +113,87 @@ def check_buffer(buffer: float) -> None:
     Raises:
         LabelError: if it is not a number of metres from 0 on.
     """
-    if not (np.isfinite(buffer) and buffer >= 0):
-        raise LabelError(f"buffer is {buffer}; needed a number of metres from 0 on.")
+    if not (isinstance(buffer, int | float | np.number) and np.isfinite(buffer) and buffer >= 0):
+        raise LabelError(f"buffer is {buffer!r}; needed a number of metres from 0 on.")
+
+
+@lru_cache(maxsize=32)
+def transformer(here: str, there: str) -> pyproj.Transformer:
+    """From x and y in one CRS to x and y in another.
+
+    Raises:
+        LabelError: if there is no way, as from one planet to another.
+    """
+    try:
+        return pyproj.Transformer.from_crs(here, there, always_xy=True)
+    except ProjError as error:
+        names = [pyproj.CRS.from_user_input(crs).name for crs in (here, there)]
+        raise LabelError(
+            f"There is no way between the CRS of the labels and of the image, {' and '.join(names)} ({error}). "
+            "Needed two of one planet; assign the right ones."
+        ) from error
+
+
+def reprojected(shapes: Shapes, here: pyproj.CRS, there: str) -> Shapes:
+    """The shapes in another CRS, long edges bent as they are there; None for those that have no place in it.
+
+    Of a shape that reaches far beyond the CRS's area of use, where projections fold, what lies in and around it is
+    left. That depends on nothing but the shape, so that all windows see the same.
+    """
+    target = pyproj.CRS.from_wkt(there)
+    if here == target:
+        return shapes
+    step = LONG if here.is_geographic else LONG * METRES / here.axis_info[0].unit_conversion_factor
+    to_there = transformer(here.to_wkt(), there)
+    moved = _moved(shapes, to_there, step)
+    beyond = np.zeros(len(shapes), bool)
+    for margin in MARGINS:
+        area = _area_of_use(target, here, margin)
+        if area is None:
+            continue
+        if margin == MARGINS[0]:
+            beyond = ~shapely.covers(area, shapely.envelope(shapes))
+        again = np.flatnonzero(beyond)
+        parts = shapely.intersection(shapes[again], area)
+        kept = shapely.area(parts) > 0
+        moved[again[kept]] = _moved(parts[kept], to_there, step)
+        beyond &= shapely.is_missing(moved)
+    return moved
+
+
+def _moved(shapes: Shapes, to_there: pyproj.Transformer, step: float) -> Shapes:
+    bounds = shapely.bounds(shapes)
+    with np.errstate(invalid="ignore"):
+        large = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1]) > step
+    shapes = shapes.copy()
+    shapes[large] = shapely.segmentize(shapes[large], np.maximum(step, shapely.length(shapes[large]) / MOST))
+    moved = shapely.transform(shapes, lambda xy: np.column_stack(to_there.transform(*xy.T)))
+    moved[~np.isfinite(shapely.bounds(moved)).all(axis=1)] = None
+    return np.asarray(moved, object)
+
+
+def _area_of_use(crs: pyproj.CRS, here: pyproj.CRS, margin: float) -> Any:
+    """Where a CRS is used and degrees around it, as boxes in another CRS; None: it is not known."""
+    named = crs.to_authority()  # well-known text of the first version does not tell the area
+    use, globe = pyproj.CRS.from_authority(*named).area_of_use if named else crs.area_of_use, here.geodetic_crs
+    if use is None or globe is None:
+        return None
+    south, north = max(use.south - margin, -90.0), min(use.north + margin, 90.0)
+    west, east = use.west - margin, use.east + margin + (360 if use.east < use.west else 0)
+    spans = [(west, east), (west + 360, east + 360), (west - 360, east - 360)]
+    spans = [(max(a, -180.0), min(b, 180.0)) for a, b in spans if min(b, 180.0) > max(a, -180.0)]
+    found = [bounds_in((a, south, b, north), globe.to_wkt(), here.to_wkt()) for a, b in spans]
+    boxes = [shapely.box(*bounds) for bounds in found if bounds is not None]
+    return shapely.union_all(boxes) if boxes else None
+
+
+def bounds_in(bounds: Bounds, here: str, there: str) -> Bounds | None:
+    """Bounds in another CRS, edges densified; all around the globe where they cross its seam; None: no place in it."""
+    try:
+        found = transformer(here, there).transform_bounds(*bounds, densify_pts=21)
+    except ProjError:
+        return None
+    if not np.isfinite(found).all():
+        return None
+    left, bottom, right, top = found
+    return (left, bottom, right, top) if left <= right else (-180.0, bottom, 180.0, top)

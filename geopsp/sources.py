@@ -6,19 +6,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 from affine import Affine
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.dtypes import in_dtype_range
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError, RasterioError
-from rasterio.warp import calculate_default_transform
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import calculate_default_transform, transform_bounds
 
 from geopsp.errors import GridError, RasterError
 from geopsp.grid import Grid
 from geopsp.rasters import is_local, open_raster, reading
-from geopsp.validity import alpha_band, telling_bands
+from geopsp.validity import alpha_band, telling_bands, warped_validity
 
 NAMED_BANDS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
 
@@ -37,6 +41,8 @@ class Source:
 
     dtype: str
     nodata: float | None
+    """Of the first band."""
+
     block: tuple[int, int] = (256, 256)
     """(rows, cols) that the file keeps together."""
 
@@ -46,13 +52,24 @@ class Source:
     resampling: Resampling | None = None
     """How the file is brought onto the scene's lattice, where it lies on another one."""
 
+    nodatas: tuple[float | None, ...] = ()
+    """Of each band of the file, in the order of their numbers."""
+
+    alpha: int | None = None
+    """Number of the band that is taken for alpha by its place alone: the last of four of bytes."""
+
     @property
     def warped(self) -> bool:
         return self.resampling is not None
 
 
-def describe(path: str | Path, *, needs_crs: bool = True) -> Source:
+def describe(path: str | Path, *, needs_crs: bool = True, all_bands: bool = False) -> Source:
     """What a raster's header says.
+
+    Args:
+        path: A raster file.
+        needs_crs: False takes a raster that lies nowhere.
+        all_bands: True takes a band that is marked as alpha for one like the others.
 
     Raises:
         InputNotFoundError: if there is no such file.
@@ -61,7 +78,8 @@ def describe(path: str | Path, *, needs_crs: bool = True) -> Source:
     """
     with reading(path), open_raster(path) as dataset:
         _require_bands(path, dataset)
-        keep = [i for i in dataset.indexes if i != alpha_band(dataset)] or list(dataset.indexes)
+        alpha = None if all_bands else alpha_band(dataset)
+        keep = [i for i in dataset.indexes if i != alpha] or list(dataset.indexes)
         kinds = sorted({dataset.dtypes[i - 1] for i in keep})
         if len(kinds) > 1 or kinds[0].startswith("complex"):
             raise RasterError(
@@ -72,9 +90,31 @@ def describe(path: str | Path, *, needs_crs: bool = True) -> Source:
         if dataset.transform.is_degenerate:
             raise GridError(f"{path} has a degenerate transform {tuple(dataset.transform)[:6]}; pixels have no area.")
         grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
-        names, nodata = _band_names(dataset, keep), dataset.nodatavals[keep[0] - 1]
+        names, nodatas = _band_names(dataset, keep), _nodatas(dataset)
         block, telling = dataset.block_shapes[keep[0] - 1], telling_bands(dataset, keep)
-        return Source(str(path), grid, names, tuple(keep), kinds[0], nodata, block, telling)
+        guessed = alpha if dataset.count == 4 and dataset.dtypes[3] == "uint8" and not dataset.descriptions[3] else None
+        nodata = nodatas[keep[0] - 1]
+        return Source(str(path), grid, names, tuple(keep), kinds[0], nodata, block, telling, None, nodatas, guessed)
+
+
+def _nodatas(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:
+    """The bands' nodata values; None where a pixel of whole numbers cannot have it."""
+    pairs = zip(dataset.dtypes, dataset.nodatavals, strict=True)
+    return tuple(
+        None if value is not None and np.dtype(kind).kind in "iu" and not in_dtype_range(value, kind) else value
+        for kind, value in pairs
+    )
+
+
+def open_source(source: Source) -> Any:
+    """The file opened to read, as it lies on the scene's lattice."""
+    dataset = open_raster(source.path)
+    if source.resampling is None:
+        return dataset
+    grid = source.grid
+    place = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
+    carried = warped_validity(dataset, source.dtype, source.nodata, source.indexes)
+    return WarpedVRT(dataset, **place, resampling=source.resampling, **carried)
 
 
 def _require_bands(path: str | Path, dataset: rasterio.DatasetReader) -> None:
@@ -154,3 +194,19 @@ def north_up(grid: Grid, cell_size: float | None = None) -> Grid:
     x, y = (cell_size, cell_size) if cell_size else grid.cell_size
     lattice = Grid(grid.crs, Affine(x, 0, left, 0, -y, top), 1, 1)
     return lattice.crop(lattice.window_around(np.array([(left, top), (right, bottom)])))
+
+
+def box_in(extent: Sequence[float], crs: CRS, grid: Grid) -> tuple[float, float, float, float]:
+    """The box in the grid's CRS that holds an extent (left, bottom, right, top) of another CRS.
+
+    Raises:
+        GridError: if there is no way from one CRS to the other, or the extent has no place in it.
+    """
+    why = "it has no place there"
+    try:
+        box = transform_bounds(crs, grid.crs, *extent) if crs != grid.crs else tuple(extent)
+        if np.isfinite(box).all():
+            return float(box[0]), float(box[1]), float(box[2]), float(box[3])
+    except (RasterioError, CRSError, CPLE_BaseError) as error:
+        why = str(error)
+    raise GridError(f"The extent cannot be taken into the CRS of {grid!r}: {why}.")

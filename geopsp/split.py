@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TypeAlias
 
 import geopandas as gpd
 import numpy as np
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from geopsp.chipset import ChipSet, class_pixels
 from geopsp.errors import ChipError, OptionError
-from geopsp.layouts import blocks_of, dealings, drawings
+from geopsp.layouts import By, blocks_of, check_split, dealings, drawings, listed
 from geopsp.progress import say
 from geopsp.vectors import read_vector
 
-By = Literal["blocks", "source", "folder", "areas", "random"]
-"""What goes to one side as a whole: squares of ground, images, chip folders, what polygons touch; or single chips."""
+Areas: TypeAlias = str | Path | gpd.GeoDataFrame | Sequence[str | Path | gpd.GeoDataFrame]
+"""Polygons: a layer, or several."""
 
 Mask = NDArray[np.bool_]
 
@@ -104,7 +104,7 @@ def split_chips(
     by: By = "blocks",
     block_size: float | None = None,
     gap: float | None = None,
-    areas: str | Path | gpd.GeoDataFrame | None = None,
+    areas: Areas | None = None,
     folders: str | Path | Sequence[str | Path] | None = None,
     folds: int | None = None,
     fold: int = 0,
@@ -126,7 +126,7 @@ def split_chips(
         block_size: Side of a block in CRS units; None: several sizes are tried.
         gap: Least distance in CRS units between the parts; None: a chip's side for blocks and areas, 0 for sources
             and folders, which merely may not overlap.
-        areas: Polygons; the chips that touch them validate.
+        areas: Polygons, one layer or several; the chips that touch them validate.
         folders: The chip folders to validate on.
         folds: Number of folds; None: one split.
         fold: Which of them validates, from 0.
@@ -135,7 +135,17 @@ def split_chips(
         OptionError: if an option is out of range or would do nothing.
         ChipError: if a part would be empty, or blocks or areas are asked of chips without georeference.
     """
-    _check(share, by, block_size, gap, areas, folders, folds, fold)
+    check_split(
+        share=share,
+        seed=seed,
+        by=by,
+        block_size=block_size,
+        gap=gap,
+        areas=areas,
+        folders=folders,
+        folds=folds,
+        fold=fold,
+    )
     labelled = np.flatnonzero(chips.index["labelled"].to_numpy() > 0)
     if len(labelled) < 2:
         raise ChipError(f"Only {len(labelled)} of {len(chips)} chips hold labels; needed at least 2 to split.")
@@ -154,28 +164,6 @@ def split_chips(
     if best is None:
         raise ChipError(_hopeless(len(labelled), by, folds))
     return _result(chips, labelled, best == (fold if folds else 1), ground, f"{by}{_fold_words(folds, fold)}")
-
-
-def _check(
-    share: float, by: By, block_size: float | None, gap: float | None, areas: object, folders: object,
-    folds: int | None, fold: int,
-) -> None:  # fmt: skip
-    if not 0 < share < 1:
-        raise OptionError(f"val_split_pct is {share}; needed a share above 0 and below 1.")
-    if by not in get_args(By):
-        raise OptionError(f"by is {by!r}; needed one of {', '.join(get_args(By))}.")
-    for name, value, kind in (("areas", areas, "areas"), ("folders", folders, "folder")):
-        if (by == kind) != (value is not None):
-            raise OptionError(f"by is {by!r} and {name} is {'not ' if value is None else ''}given; "
-                              f"{name} and by={kind!r} need each other.")  # fmt: skip
-    if block_size is not None and (by != "blocks" or not 0 < block_size < np.inf):
-        raise OptionError(f"block_size is {block_size} and by {by!r}; needed a length in CRS units, and by='blocks'.")
-    if gap is not None and (by == "random" or not 0 <= gap < np.inf):
-        raise OptionError(f"gap is {gap} and by {by!r}; needed a distance in CRS units from 0, and not by='random'.")
-    if folds is not None and (folds < 2 or by in {"areas", "folder"}):
-        raise OptionError(f"folds is {folds} and by {by!r}; needed at least 2, and by='blocks', 'source' or 'random'.")
-    if not 0 <= fold < (folds or 1):
-        raise OptionError(f"fold is {fold} of {folds or 'none'}; needed 0 to one less than folds.")
 
 
 def _fold_words(folds: int | None, fold: int) -> str:
@@ -261,7 +249,7 @@ def _groupings(
 
 def _inside(chips: ChipSet, labelled: NDArray[np.intp], folders: str | Path | Sequence[str | Path] | None) -> Mask:
     """Chips of the folders named."""
-    named = [folders] if isinstance(folders, str | Path) else list(folders or ())
+    named = listed(folders or ())
     tables = {folder.resolve(): table for table, folder in enumerate(chips.folders)}
     unknown = [str(folder) for folder in named if Path(folder).resolve() not in tables]
     if unknown or not named:
@@ -273,15 +261,17 @@ def _inside(chips: ChipSet, labelled: NDArray[np.intp], folders: str | Path | Se
     return np.isin(chips.index["table"].to_numpy()[labelled], wanted)
 
 
-def _touching(chips: ChipSet, labelled: NDArray[np.intp], areas: str | Path | gpd.GeoDataFrame) -> Mask:
+def _touching(chips: ChipSet, labelled: NDArray[np.intp], areas: Areas) -> Mask:
     """Chips that share more than an edge with the areas."""
-    frame, source = read_vector(areas)
-    shapes = shapely.make_valid(frame.to_crs(chips.index.crs).geometry.to_numpy())
     slim = _shrunk(chips.index.geometry.to_numpy()[labelled])
     found = np.zeros(len(labelled), bool)
-    found[shapely.STRtree(shapes).query(slim, predicate="intersects")[0]] = True
-    if not found.any():
-        raise ChipError(f"No labelled chip touches the areas of {source}. Check that they lie where the chips are.")
+    for layer in listed(areas):
+        frame, source = read_vector(layer)
+        shapes = shapely.make_valid(frame.to_crs(chips.index.crs).geometry.to_numpy())
+        touching = shapely.STRtree(shapes).query(slim, predicate="intersects")[0]
+        if not len(touching):
+            raise ChipError(f"No labelled chip touches the areas of {source}. Check that they lie where the chips are.")
+        found[touching] = True
     return found
 
 

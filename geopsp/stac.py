@@ -65,7 +65,8 @@ def _image(item: Item, path: Path) -> Image:
     when = item.datetime or item.common_metadata.start_datetime
     left = sorted(set(item.assets) - set(assets))
     notes = (f"of {item.id}, these assets are read: {', '.join(assets)}; left out: {', '.join(left)}",) if left else ()
-    return Image(item.id, files, _names(assets), when, item.properties, notes)
+    nodata = tuple(_nodata(asset) for asset in assets.values())
+    return Image(item.id, files, _names(assets), when, item.properties, nodata, notes)
 
 
 def _imagery(item: Item, path: Path) -> dict[str, Asset]:
@@ -104,6 +105,17 @@ def _bands(asset: Asset) -> list[dict[str, Any]]:
     """What the asset tells of its bands: in STAC 1.1 in one list, before in two."""
     told = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands")
     return told or asset.extra_fields.get("raster:bands") or []
+
+
+def _nodata(asset: Asset) -> float | None:
+    """The nodata value that all bands of the asset are told to have: a number, or "nan", "inf", "-inf"."""
+    extra = asset.extra_fields
+    bands = extra.get("raster:bands") or extra.get("bands") or []
+    told = {str(band.get("nodata", extra.get("nodata"))) for band in bands} or {str(extra.get("nodata"))}
+    try:
+        return float(told.pop()) if len(told) == 1 else None
+    except ValueError:
+        return None
 
 
 def _common(band: dict[str, Any]) -> str:

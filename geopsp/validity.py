@@ -14,22 +14,49 @@ from rasterio.windows import Window as RioWindow
 def validity(dataset: Any, data: NDArray[Any], indexes: Sequence[int], area: RioWindow) -> NDArray[np.bool_]:
     """True where no band is NaN or nodata, and the mask band and alpha say seen.
 
-    A nodata value of 0 in an integer raster counts only where all bands are 0: in one band alone it is a dark pixel.
+    A nodata value of 0 in whole numbers counts only where all bands are 0: in one band alone it is a dark pixel.
+    """
+    nodatas = [dataset.nodatavals[i - 1] for i in indexes]
+    valid = seen(dataset, data, indexes, area, nodatas=nodatas)
+    return valid & data.any(axis=0) if zero_counts(data.dtype, nodatas) else valid
+
+
+def seen(
+    dataset: Any,
+    data: NDArray[Any],
+    indexes: Sequence[int],
+    area: RioWindow,
+    *,
+    nodatas: Sequence[float | None],
+    shown: Sequence[int] = (),
+) -> NDArray[np.bool_]:
+    """As `validity`, but for a nodata value of 0 in whole numbers, which other files of an image have a say in.
+
+    Args:
+        dataset: An open raster.
+        data: (bands, rows, cols) its pixels in the area.
+        indexes: The bands' numbers, from 1.
+        area: Where they were read.
+        nodatas: The bands' nodata values.
+        shown: Numbers of bands that are no alpha even if marked so.
     """
     valid = np.ones(data.shape[1:], bool)
     alpha = alpha_band(dataset)
-    if alpha is not None:
+    if alpha is not None and alpha not in shown:
         valid &= dataset.read(alpha, window=area) > 0
     elif _has_mask(dataset):
         valid &= dataset.read_masks(indexes[0], window=area) > 0
     if data.dtype.kind == "f":
         valid &= np.isfinite(data).all(axis=0)
-    nodata = [dataset.nodatavals[i - 1] for i in indexes]
-    hits = [band == value for band, value in zip(data, nodata, strict=True) if value is not None]
-    if hits:
-        dark = data.dtype.kind in "iu" and set(nodata) == {0}
-        valid &= ~(np.logical_and if dark else np.logical_or).reduce(hits)
+    for band, value in zip(data, nodatas, strict=True):
+        if value is not None and not zero_counts(data.dtype, [value]):
+            valid &= band != value
     return valid
+
+
+def zero_counts(dtype: np.dtype[Any] | str, nodatas: Sequence[float | None]) -> bool:
+    """True if 0 in all bands means that nothing was seen: whole numbers, with 0 as a band's nodata value."""
+    return np.dtype(dtype).kind in "iu" and 0 in nodatas
 
 
 def _has_mask(dataset: Any) -> bool:
@@ -37,18 +64,29 @@ def _has_mask(dataset: Any) -> bool:
     return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
 
-def warped_validity(dataset: Any, dtype: str, nodata: float | None) -> dict[str, Any]:
-    """How a warp carries validity along: by alpha if the file has it or a mask, else by nodata; NaN in floats."""
-    if alpha_band(dataset) is not None:
-        return {}
+def warped_validity(dataset: Any, dtype: str, nodata: float | None, shown: Sequence[int] = ()) -> dict[str, Any]:
+    """How a warp carries validity along: by alpha if the file has it or a mask, else by nodata; NaN in floats.
+
+    Args:
+        dataset: An open raster.
+        dtype: Of its pixels.
+        nodata: The value that the bands to be read share.
+        shown: As in `seen`.
+    """
+    alpha = alpha_band(dataset)
+    if alpha is not None and alpha not in shown:
+        return {} if nodata is None else _warped_nodata(dtype, nodata)
     if ColorInterp.alpha in dataset.colorinterp:  # not meant so: no alpha is read (-1), and nothing is where all is 0
-        absent = nodata or 0
-        return {"src_alpha": -1, "src_nodata": absent, "nodata": absent}
-    if _has_mask(dataset):
+        return {"src_alpha": -1} | _warped_nodata(dtype, nodata or 0)
+    if _has_mask(dataset) or (nodata is None and not dtype.startswith("float")):
         return {"add_alpha": True, "src_nodata": None}
-    if nodata is not None:
-        return {}
-    return {"src_nodata": np.nan, "nodata": np.nan} if dtype.startswith("float") else {"add_alpha": True}
+    return _warped_nodata(dtype, np.nan if nodata is None else nodata)
+
+
+def _warped_nodata(dtype: str, nodata: float) -> dict[str, Any]:
+    """Left out band by band: unless told, GDAL mixes a nodata value in where not all bands have it."""
+    unified = "YES" if zero_counts(dtype, [nodata]) else "NO"
+    return {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": unified}
 
 
 def alpha_band(dataset: Any) -> int | None:

@@ -22,7 +22,7 @@ def table(found, mapping=None, background="class", **options):
         (["a", "b"], {"a": "w", "*": None}, {0: "background", 1: "w"}, {"a": 1, "b": IGNORE}),
         (["a", "b"], {"a": "Background"}, {0: "background", 1: "b"}, {"a": 0, "b": 1}),
         ([1, 2, 7], {1: "w"}, {0: "background", 1: "w", 2: "class 2", 7: "class 7"}, {1: 1, 2: 2, 7: 7}),
-        ([1, 2, 7], {7: "w"}, {0: "background", 1: "class 1", 2: "class 2", 3: "w"}, {1: 1, 2: 2, 7: 3}),
+        ([1, 2, 7], {7: "w"}, {0: "background", 1: "class 1", 2: "class 2", 7: "w"}, {1: 1, 2: 2, 7: 7}),
         ([1, 300], {"300": "w"}, {0: "background", 1: "class 1", 2: "w"}, {1: 1, 300: 2}),
         (["1", "2"], {1.0: "w", 2: "v"}, {0: "background", 1: "v", 2: "w"}, {"1": 2, "2": 1}),
         (["a", "b"], {"a": {"name": "w", "code": 9}}, {0: "background", 1: "b", 9: "w"}, {"a": 9, "b": 1}),
@@ -49,7 +49,7 @@ def test_names_of_a_known_legend():
 @pytest.mark.parametrize(
     ("mapping", "words"),
     [
-        ({"z": "x"}, "names z, which the field does not hold. It holds a, b"),
+        ({"z": "x"}, "the field holds a, b, and nothing that class_mapping names: z"),
         ({"*": None}, "leaves no class"),
         ({"a": {"name": "x", "code": 3}, "b": {"name": "y", "code": 3}}, "gives the code 3 to 'x' and 'y'"),
         ({"a": {"name": "x", "code": 3}, "b": {"name": "x", "code": 4}}, "the codes 3 and 4"),
@@ -76,6 +76,7 @@ def test_a_code_that_stays_may_not_be_taken():
         ({"a": {"code": 3}}, "needed a name"),
         ({"a": {"name": "x", "colour": "#000000"}}, "nothing else"),
         ({"a": {"name": "x", "code": 255}}, "from 0 to 254"),
+        ({"a": {"name": "x", "code": True}}, "has the code True"),
         ({"a": {"name": "x", "color": "red"}}, "#rrggbb"),
     ],
 )
@@ -94,6 +95,16 @@ def test_a_mapping_from_a_file(tmp_path):
         read_mapping(path)
     with pytest.raises(InputNotFoundError, match="No such file"):
         read_mapping(tmp_path / "none.yaml")
+    with pytest.raises(OptionError, match="cannot be read as YAML"):
+        read_mapping(tmp_path)
+
+
+def test_what_a_mapping_names_in_vain_is_noted():
+    for mapping in ({"a": "x", "z": "y"}, {"z": "y", "*": "x"}):
+        made = class_table(["a", "b"], "It", background="class", mapping=read_mapping(mapping))
+        assert made.notes == ("It does not hold z, which class_mapping names",)
+        assert "y" not in made.legend.names
+    assert class_table(["a"], "It", background="class", mapping=read_mapping({"a": "x"})).notes == ()
 
 
 def test_too_many_classes():
@@ -116,3 +127,11 @@ def test_each_value_has_one_code_and_each_class_one_name(found):
     assert set(codes[given_].tolist()) <= set(made.legend.codes)
     assert np.all(codes[~given_] == IGNORE)
     assert len(set(made.legend.names)) == len(made.legend)
+
+
+def test_codes_that_are_merely_named_stay():
+    names, codes = table([1, 2, 3], {1: "water", 2: "road", 3: "road"})
+    assert names == {0: "background", 1: "water", 2: "road"}
+    assert codes == {1: 1, 2: 2, 3: 2}
+    names, _ = table([1, 2, 5], {1: "water", 2: "land", 5: "building"})
+    assert names == {0: "background", 1: "water", 2: "land", 5: "building"}

@@ -5,6 +5,7 @@ import pytest
 import rasterio
 
 from geopsp.classtable import read_legend
+from geopsp.errors import RasterError
 from geopsp.legend import CLASSES_TAG, Legend
 
 
@@ -87,3 +88,12 @@ def test_our_own_tag_wins(told):
 def test_a_picture_tells_of_no_classes(make_raster, told):
     assert read_legend(make_raster()) is None
     assert read_legend(told()) is None
+
+
+@pytest.mark.parametrize("text", ["{", "5", "[1]", '[{"code": 1}]', '[{"code": "x", "name": "a", "color": "#112233"}]'])
+def test_a_damaged_tag_is_said_to_be(text, make_raster):
+    path = make_raster("a.tif", np.ones((1, 2, 2), np.uint8))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(GEOPSP_CLASSES=text)
+    with pytest.raises(RasterError, match=r"a\.tif has a tag GEOPSP_CLASSES that is no class table"):
+        read_legend(path)

@@ -13,7 +13,7 @@ import torch
 from geopsp import PSPNetClassifier, export_training_data, prepare_data
 from geopsp.chipset import ChipSet
 from geopsp.dataset import ChipFiles
-from geopsp.errors import ChipError, GeopspError, OptionError
+from geopsp.errors import ChipError, GeopspError, InputNotFoundError, OptionError
 from geopsp.windows import SceneWindows
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -165,6 +165,18 @@ def test_an_area_validates(small_world, folder):
         assert data.valid_rows.tolist() == touched.tolist()
 
 
+def test_layers_of_areas_may_be_listed(small_world, folder, tmp_path):
+    boxes = [shapely.box(x, 5301717 - 400, x + 100, 5301717) for x in (601234, 601234 + 500)]
+    paths = [tmp_path / "west.gpkg", str(tmp_path / "east.gpkg")]
+    for path, box in zip(paths, boxes, strict=True):
+        gpd.GeoDataFrame(geometry=[box], crs="EPSG:32632").to_file(path)
+    chips = folder.chips.index
+    for named in (paths[:1], paths[1:], paths, tuple(paths)):
+        touched = np.any([chips.intersects(boxes[paths.index(path)]) for path in named], axis=0)
+        data = prepare_data(small_world["chips"], valid_path=named)
+        assert data.valid_rows.tolist() == np.flatnonzero(touched).tolist()
+
+
 def test_a_folder_validates_whether_listed_or_not(small_world, tmp_path):
     export_training_data(small_world["scene"], small_world["labels"], tmp_path / "own", "kind", SIZE, 160)
     for paths in (small_world["chips"], [small_world["chips"], tmp_path / "own"]):
@@ -188,6 +200,25 @@ def test_blocks_and_gap_are_those_asked_for(small_world):
 # ---- what cannot be
 
 
+def test_what_validates_is_of_one_kind_and_there(small_world, tmp_path):
+    """Said before an image is read: the one named here does not exist."""
+    layer = tmp_path / "area.gpkg"
+    gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32632").to_file(layer)
+    cut = {"images": "gone.tif", "labels": "gone.gpkg"}
+    for given in ({"path": "gone"}, cut):
+        for valid_path, error, says in (
+            ([layer, small_world["chips"]], OptionError, "both chip folders .* and polygons"),
+            ([], OptionError, r"valid_path is \[\]; needed chip folders"),
+            (5, OptionError, "valid_path is 5; needed chip folders"),
+            ([layer, 5], OptionError, "valid_path names 5; needed"),
+            (tmp_path / "nothing", InputNotFoundError, "No such file.*nothing"),
+        ):
+            with pytest.raises(error, match=says):
+                prepare_data(**given, valid_path=valid_path)
+    with pytest.raises(OptionError, match=r"names the folder .* but the chips are cut from images"):
+        prepare_data(**cut, valid_path=[small_world["chips"]])
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -203,6 +234,25 @@ def test_blocks_and_gap_are_those_asked_for(small_world):
         ({"images": "a.tif", "labels": "b.gpkg", "chip_size": 8}, "8; needed"),
         ({"path": "chips", "split": "source", "valid_path": "chips"}, "split is 'source', but valid_path"),
         ({"path": "chips", "workers": -1}, "workers is -1"),
+        *(
+            ({**source, **options}, says)
+            for source in ({"path": "chips"}, {"images": "a.tif", "labels": "b.gpkg"})
+            for options, says in (
+                ({"gap": -5}, "gap is -5"),
+                ({"fold": 5}, "fold is 5 of none"),
+                ({"folds": "3"}, "folds is '3'"),
+                ({"split": "folder"}, "split is 'folder' and there is no valid_path"),
+                ({"split": "areas"}, "split is 'areas' and there is no valid_path"),
+                ({"split": "luck"}, "cannot be split by 'luck'"),
+                ({"split": "source", "block_size": 9.0}, "block_size is 9.0 in a split by 'source'"),
+                ({"val_split_pct": 0}, "val_split_pct is 0;"),
+                ({"val_split_pct": "0.2"}, "val_split_pct is '0.2'"),
+                ({"seed": "a"}, "seed is 'a'"),
+                ({"chip_size": "64"}, "chip_size is '64'|tile_size"),
+                ({"chip_size": 8}, "8; needed"),
+            )
+        ),
+        ({"images": "a.tif", "labels": "b.gpkg", "tile_size": 64, "chip_size": 65}, "chip_size is 65; needed 32 to 64"),
     ],
 )
 def test_what_does_not_fit_together_is_said(options, says):

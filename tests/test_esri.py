@@ -14,7 +14,7 @@ import rasterio
 import shapely
 from rasterio.transform import from_origin
 
-from geopsp.chipset import ChipSet, class_pixels
+from geopsp.chipset import VERSION, ChipSet, class_pixels
 from geopsp.dataset import ChipFiles
 from geopsp.errors import ChipError
 from geopsp.esri import read_esri_folder
@@ -125,6 +125,7 @@ def test_manifest_and_index_have_the_keys_of_ours(arcgis_folder):
         "geometry",
     ]  # fmt: skip
     assert json.loads(json.dumps(manifest)) == manifest
+    assert manifest["version"] == VERSION
 
 
 def test_invalid_pixels_are_not_counted(arcgis_folder):
@@ -214,6 +215,44 @@ def test_what_does_not_fit_is_told(arcgis_folder):
     assert "counts 9 chips, map.txt names 6" in counted
     assert f"{(drawn == 7).sum():,} label pixels have a value that is no class" in others
     np.testing.assert_allclose(index["labelled"], (drawn != 7).mean(axis=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("key", ["NumTiles", "NumTilesAsDouble"])
+def test_a_count_that_is_no_number_is_told(arcgis_folder, key):
+    manifest, index = read_esri_folder(arcgis_folder(sums={key: "x"})[0])
+    assert len(index) == 6
+    assert manifest["exports"][0]["report"]["warnings"] == [
+        "esri_accumulated_stats.json counts 'x' chips, map.txt names 6; the latter are read."
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-32", "latin-1"])
+def test_text_is_read_as_it_was_encoded(arcgis_folder, encoding):
+    folder, *_ = arcgis_folder(model={"Classes": [CLASSES[0], {"Value": 9, "Name": "R\u00fcbe"}]})
+    path = folder / "images" / f"{3:012d}.tif"
+    path.rename(path.with_name("f\u00e9ld.tif"))
+    for name in ("map.txt", "esri_model_definition.emd"):
+        text = (folder / name).read_text(encoding="utf-8-sig").replace(f"images\\{path.name}", "images\\f\u00e9ld.tif")
+        text = text if name == "map.txt" else json.dumps(json.loads(text), ensure_ascii=False)
+        (folder / name).write_text(text, encoding=encoding)
+    chips = ChipSet.open(folder)
+    assert chips.legend.names == ["background", "boat", "R\u00fcbe"]
+    assert Path(chips.index["image"][3]).name == "f\u00e9ld.tif"
+
+
+@pytest.mark.parametrize("columns", ["", " 0 3", "  0.5 -1 2"])
+@pytest.mark.parametrize("names", [("a b.tif", "0003.tif"), ("0003.tif", "a 1.5 b.tif"), ("a  b 3.tif", "c d.tif")])
+def test_names_may_hold_blanks(arcgis_folder, names, columns):
+    folder, *_ = arcgis_folder()
+    own = f"{3:012d}.tif"
+    for part, name in zip(("images", "labels"), names, strict=True):
+        (folder / part / own).rename(folder / part / name)
+    lines = (folder / "map.txt").read_text(encoding="utf-8-sig").splitlines()
+    lines[3] = rf"images\{names[0]}  labels\{names[1]}{columns}"
+    (folder / "map.txt").write_text("\n".join(lines))
+    index = read_esri_folder(folder)[1]
+    assert (index["chip"][3], index["label"][3]) == names
+    assert index["chip"][4] == f"{4:012d}.tif"
 
 
 @pytest.mark.parametrize("mode", ["RCNN_Masks", "PASCAL_VOC_rectangles", None])

@@ -6,6 +6,7 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.enums import Resampling
 
 from geopsp.bandfiles import Part
 from geopsp.errors import BandError, InputNotFoundError, OptionError, RasterError
@@ -121,8 +122,8 @@ def test_order_by_date_of_tag_and_of_name(make_raster):
             dataset.update_tags(**tags)
         return str(path)
 
-    middle = tagged("tag_20300101.tif", TIFFTAG_DATETIME="2021:05:06 07:08:09", CLOUD="9.5")
-    old = tagged("x_99999999_20200202T101112_y.tif", CLOUD="10")
+    middle = tagged("tag.tif", TIFFTAG_DATETIME="2021:05:06 07:08:09", CLOUD="9.5")
+    old = tagged("x_99999999_20200202T101112_y.tif", TIFFTAG_DATETIME="2029:05:06 07:08:09", CLOUD="10")
     new = tagged("z.tif", ACQUISITIONDATETIME="2022-01-01T00:00:00+01:00", CLOUD="9.5")
     images = [middle, old, new]
     found = find_images(images, order="newest")
@@ -259,3 +260,69 @@ def test_a_list_far_away_and_a_broken_one(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(RasterError, match="is no STAC file"):
         find_images(tmp_path / "a.json")
+
+
+# What lies beside images, products, odd input
+
+
+def test_masks_are_left_out_where_their_image_is_there(make_raster, tmp_path):
+    place = {"size": (4, 5), "bands": 1, "dtype": "uint16"}
+    band = make_raster("l/LC08_X_20200101_SR_B4.TIF", **place)
+    make_raster("l/LC08_X_20200101_QA_PIXEL.TIF", **place)
+    (image,) = find_images(tmp_path / "l")
+    assert image.files == (str(band),)
+    assert "LC08_X_20200101_QA_PIXEL.TIF" in image.notes[0]
+    assert Scene.open(tmp_path / "l").notes == image.notes
+    many = make_raster("p/20200101_3B_AnalyticMS.tif", size=(4, 5), bands=4, dtype="uint16")
+    make_raster("p/20200101_3B_udm2.tif", size=(4, 5), bands=3)
+    other = make_raster("p/20200202_3B_udm2.tif", size=(4, 5), bands=3)
+    found = find_images(tmp_path / "p")
+    assert [image.name for image in found] == [str(many), str(other)]
+    assert "20200101_3B_udm2.tif" in found[0].notes[0]
+    assert not found[1].notes
+    assert [image.name for image in find_images(other)] == [str(other)]
+    assert [image.name for image in find_images([many, many])] == [str(many)] * 2
+
+
+def test_sentinel_products_are_searched_inside(make_raster, tmp_path):
+    def product(folder, *names):
+        for name in names:
+            make_raster(f"{folder}/{name}", size=(4, 5), bands=1, dtype="uint16")
+
+    inside = "GRANULE/L2A_T32/IMG_DATA"
+    product(f"one.SAFE/{inside}/R10m", "T32_20200101T101010_B02_10m.tif", "T32_20200101T101010_B03_10m.tif")
+    product(f"one.SAFE/{inside}/R20m", "T32_20200101T101010_B8A_20m.tif", "T32_20200101T101010_SCL_20m.tif")
+    product("two.SAFE/GRANULE/L1C_T33/IMG_DATA", "T33_B02.tif", "T33_B03.tif")
+    (image,) = find_images(tmp_path / "one.SAFE")
+    assert image.bands == (("B02",), ("B03",), ("B8A",))
+    assert [len(image.files) for image in find_images(tmp_path)] == [3, 2]
+
+
+@pytest.mark.parametrize("images", [None, 3, [3], [None], ["a.tif", 2.5]])
+def test_what_is_no_image_is_refused(images):
+    with pytest.raises(OptionError, match=r"An image is given as .* needed a path"):
+        find_images(images)
+
+
+def test_nodata_of_stac_counts_where_the_file_tells_none(make_raster, tmp_path):
+    data = np.full((1, 4, 6), 5, np.uint16)
+    data[0, 0], data[0, 1] = 7, 9
+    red, nir = make_raster("red.tif", data), make_raster("nir.tif", data, nodata=9)
+
+    def asset(path, nodata):
+        return {"href": path.name, "type": "image/tiff", "roles": ["data"], "raster:bands": [{"nodata": nodata}]}
+
+    item = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "i", "geometry": None, "links": [],
+        "properties": {"datetime": "2020-01-01T00:00:00Z"},
+        "assets": {"red": asset(red, 7), "nir": asset(nir, 7), "swir": asset(red, "nan")},
+    }  # fmt: skip
+    (tmp_path / "i.json").write_text(json.dumps(item))
+    path = tmp_path / "i.json"
+    assert find_images(path)[0].nodata[:2] == (7, 7)
+    for bands, gone in ((["red"], [0]), (["nir"], [1]), (["red", "nir"], [0, 1]), (["swir"], [])):
+        valid = Scene.open(path, bands=bands).read().valid
+        assert np.flatnonzero(~valid.all(axis=1)).tolist() == gone
+    coarse = Scene.open(path, bands=["red"], cell_size=1.0, resampling=Resampling.bilinear).read()
+    assert set(np.unique(coarse.data[:, coarse.valid])) <= {5, 6, 7, 8, 9}
+    assert not coarse.valid[:2].any()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from affine import Affine
 from conftest import square
@@ -23,8 +24,9 @@ from geopsp import labelraster, layers
 from geopsp.errors import GeopspError, InputNotFoundError, LabelError, OptionError
 from geopsp.features import FeatureFile
 from geopsp.grid import Grid, Window
-from geopsp.labels import Area, PolygonLabels, RasterLabels, read_labels
+from geopsp.labels import Area, PolygonLabels, RasterLabels, is_raster, read_labels
 from geopsp.legend import IGNORE, Legend
+from geopsp.scene import Scene
 from geopsp.vectors import read_vector
 from geopsp.writer import class_raster
 
@@ -206,6 +208,44 @@ def test_polygons_that_the_image_s_crs_cannot_hold_are_left_out():
     near = gpd.GeoSeries([square(LEFT + 20, TOP - 20, 40)], crs="EPSG:32632").to_crs("EPSG:4326").iloc[0]
     labels = read_labels(frame([far, near], crs="EPSG:4326"))
     assert labels.burn(GRID).codes.sum() == 400
+
+
+@pytest.mark.parametrize("epsg", [32632, 3857, 2193, 32760, 3031])
+def test_a_polygon_around_the_world_covers_every_image(epsg):
+    x, y = {32632: (LEFT, TOP), 2193: (1_600_000, 5_400_000), 32760: (700_000, 6_000_000)}.get(epsg, (500, 900))
+    grid = Grid(CRS.from_epsg(epsg), from_origin(x, y, 100, 100), 30, 20)
+    world = frame([shapely.box(-180, -90, 180, 90)], crs="EPSG:4326")
+    assert read_labels(world).burn(grid).codes.all()
+    area = Area.read(world)
+    area.require_overlap(grid)
+    assert area.covers(grid)
+
+
+def test_long_edges_bend_as_they_do_in_the_image_s_crs():
+    box = shapely.box(7, 47, 11, 48)
+    grid = Grid(UTM, from_origin(400_000, 5_330_000, 100, 100), 2000, 300)
+    dense = gpd.GeoSeries([shapely.segmentize(box, 0.003)], crs=4326).to_crs(32632).to_numpy()
+    labels = read_labels(frame([box], crs="EPSG:4326"))
+    burned = labels.burn(grid).codes
+    assert (burned != rasterized(dense, [1], grid=grid)).sum() <= 2
+    window = Window(900, 50, 80, 100)
+    np.testing.assert_array_equal(labels.burn(grid.crop(window)).codes, burned[window.slices(grid.window)])
+
+
+def test_polygons_without_a_place_are_told_of():
+    goes = CRS.from_proj4("+proj=geos +h=35785831 +lon_0=-75 +sweep=x")
+    grid = Grid(goes, from_origin(0, 0, 1000, 1000), 20, 20)
+    labels = read_labels(frame([shapely.box(-75.5, -1, -74.5, 1), shapely.box(100, 0, 101, 1)], crs="EPSG:4326"))
+    labels.require_overlap(grid)
+    assert labels.report()["notes"] == [
+        "1 polygons of the GeoDataFrame have no place in the CRS of the image and are left out"
+    ]
+    for shape in (shapely.box(100, 0, 101, 1), square(LEFT, TOP, 9)):
+        with pytest.raises(LabelError, match="have no place in the CRS of the image"):
+            read_labels(frame([shape], crs="EPSG:4326" if shape.area == 1 else "EPSG:32645")).require_overlap(grid)
+    mars = Grid(CRS.from_user_input("IAU_2015:49900"), from_origin(9, 48, 0.1, 0.1), 9, 9)
+    with pytest.raises(LabelError, match="There is no way between the CRS"):
+        labels.burn(mars)
 
 
 # Class table
@@ -578,10 +618,37 @@ def test_lines_and_points_are_widened_by_metres(crs):
     assert labels.counts["not_polygons"] == 0
 
 
+@pytest.mark.parametrize("by_box", [False, True])
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:32662", "EPSG:4326", "EPSG:32633"])
+def test_far_from_true_scale_metres_are_metres_on_the_ground(crs, by_box, make_labels, monkeypatch):
+    monkeypatch.setattr(layers, "SMALL", 0 if by_box else 2**20)
+    grid = Grid(CRS.from_epsg(32633), from_origin(499_700, 6651_900, 2, 2), 300, 300)
+    x, y = (grid.bounds()[i] + 300 for i in (0, 1))
+    path = make_labels("l.gpkg", list(frame([shapely.Point(x, y)], crs="EPSG:32633").to_crs(crs).geometry), crs=crs)
+    labels = read_labels(path, buffer=100)
+    codes = labels.burn(grid).codes
+    assert codes.sum() * 4 == pytest.approx(np.pi * 100**2, rel=0.01)
+    assert codes.any(axis=0).sum() == pytest.approx(100, abs=1)
+    assert labels.burn(grid.crop(Window(195, 150, 10, 1))).codes.sum() == codes[150, 195:205].sum() > 0
+
+
 def test_a_crs_in_feet_is_buffered_in_metres():
     labels = read_labels(frame([shapely.Point(990_000, 210_000)], crs="EPSG:2263"), buffer=15)
     grid = Grid(CRS.from_epsg(2263), from_origin(989_900, 210_100, 2, 2), 100, 100)
     assert labels.burn(grid).codes.sum() * 4 == pytest.approx(np.pi * (15 / 0.3048006) ** 2, rel=0.02)
+
+
+def test_options_of_another_type():
+    polygons = frame([square(LEFT, TOP, 9)], kind=["a"], many=[[1, 2]])
+    with pytest.raises(LabelError, match="buffer is '3'"):
+        read_labels(polygons, buffer="3")
+    with pytest.raises(OptionError, match="needed the name of one attribute"):
+        read_labels(polygons, class_field=["kind"])
+    with pytest.raises(LabelError, match=r"'many' .* holds lists"):
+        read_labels(polygons, class_field="many")
+    noted = read_labels(polygons, class_field="kind", class_mapping={"a": "x", "z": "y"}).report()["notes"]
+    assert len(noted) == 1
+    assert "does not hold z" in noted[0]
 
 
 def test_polygons_are_not_widened():
@@ -657,3 +724,43 @@ def test_a_much_finer_code_raster_is_read_in_parts(make_raster, monkeypatch):
     codes, path = code_raster(make_raster)
     grid = Grid(UTM, from_origin(LEFT, TOP, 14.0, 14.0), 11, 8)
     np.testing.assert_array_equal(read_labels(path).burn(grid).codes, codes[3:56:7, 3:77:7])
+
+
+def test_a_code_raster_is_stamped_by_what_it_is_made_of(make_raster, tmp_path):
+    path = make_raster("codes.tif", np.array([[[0, 1], [2, 1]]], np.uint8))
+    rasterio.shutil.copy(path, tmp_path / "codes.vrt", driver="VRT")
+    before = read_labels(tmp_path / "codes.vrt").stamp()
+    assert before == read_labels(tmp_path / "codes.vrt").stamp()
+    make_raster("codes.tif", np.array([[[0, 1], [2, 5]]], np.uint8))
+    assert read_labels(tmp_path / "codes.vrt").stamp() != before
+    before = read_labels(path).stamp()
+    names = "<Category>sky</Category><Category>boat</Category>"
+    xml = f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>'
+    path.with_name("codes.tif.aux.xml").write_text(xml)
+    assert read_labels(path).stamp() != before
+
+
+def test_what_a_code_raster_drops_is_noted_and_empty_blocks_are_not_read(make_raster, monkeypatch):
+    codes = np.array([[[0, 1], [2, 255]]], np.uint8)
+    assert "holds 255, which is not its nodata value" in read_labels(make_raster("a.tif", codes)).notes[0]
+    assert read_labels(make_raster("b.tif", codes, nodata=255)).notes == ()
+    data = np.zeros((1, 256, 256), np.uint8)
+    data[0, :9, :9] = 3
+    options = {"tiled": True, "blockxsize": 64, "blockysize": 64, "SPARSE_OK": True, "nodata": 0}
+    path = make_raster("sparse.tif", data, **options)
+    monkeypatch.setattr(labelraster, "BLOCK", 64)
+    read, real = [], Scene.read
+    monkeypatch.setattr(Scene, "read", lambda self, window: read.append(window) or real(self, window))
+    assert read_labels(path).legend.codes == [3]
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("ending", ["asc", "png"])
+def test_a_code_raster_of_another_format(ending, make_raster, tmp_path):
+    path = make_raster("codes.tif", np.array([[[0, 1], [2, 1]]], np.uint8))
+    rasterio.shutil.copy(path, tmp_path / f"codes.{ending}", driver={"asc": "AAIGrid", "png": "PNG"}[ending])
+    labels = read_labels(tmp_path / f"codes.{ending}")
+    assert isinstance(labels, RasterLabels)
+    assert labels.legend.codes == [0, 1, 2]
+    assert is_raster("https://example.org/codes.tif?signed=1")
+    assert not is_raster("https://example.org/codes.gpkg?signed=1.tif")

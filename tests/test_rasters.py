@@ -4,10 +4,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import rasterio
+from rasterio.errors import RasterioIOError
+from rasterio.windows import Window as RioWindow
 
 from geopsp.errors import InputNotFoundError, RasterError
 from geopsp.grid import Window
-from geopsp.rasters import is_local, is_remote, locate, open_raster, reading
+from geopsp.rasters import damaged, is_local, is_remote, locate, open_raster, reading
 from geopsp.scene import Scene
 
 
@@ -127,3 +129,21 @@ def test_what_the_user_set_for_gdal_stays(monkeypatch):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputNotFoundError, match="No such file"):
         open_raster(str(tmp_path / "none.tif"))
+
+
+def test_too_many_open_files_are_said_to_be_so(make_raster):
+    resource = pytest.importorskip("resource")
+    path = make_raster()
+    with open_raster(path) as dataset:
+        told = damaged(path, RioWindow(0, 0, 1, 1), RasterioIOError("Too many open files"))
+        assert "ulimit" in str(told)
+        assert "truncated" not in str(told)
+        assert dataset.count == 3
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
+    try:
+        with pytest.raises(RasterError) as refused:
+            open_raster(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert "as many files open as the system allows" in str(refused.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import shapely
 from matplotlib import image as mpl_image
 
-from geopsp.balance import imbalance
+from geopsp.balance import imbalance, is_imbalance
 from geopsp.chipset import ChipSet
 from geopsp.errors import OutputError
 from geopsp.grid import Grid
@@ -144,7 +145,7 @@ def test_what_was_found_at_the_export_in_words():
     assert "4 road 300 60.00% 1 2,000" in lines
     assert "labels l.gpkg (layer x): 2,003 polygons, 2 repaired, 1 without geometry" in lines
     assert "overlaps 1,234 pixels lie in several classes; small on top" in lines
-    assert "left out 4 chips without a valid pixel, 12 chips without any class" in lines
+    assert "left out 4 chips with too few valid pixels, 12 chips without any class" in lines
     assert "empty 1 chips hold no class but background" in lines
     assert "note a.tif is warped" in lines
     assert "warning mind the gap" in lines
@@ -161,6 +162,25 @@ def test_the_same_as_json(tmp_path):
     assert content["warnings"].count("mind the gap") == 1
     with pytest.raises(OutputError, match="exists already"):
         write_chip_report(chips, tmp_path / "r.json")
+
+
+def test_balance_is_that_of_all_chips_not_of_each_export(tmp_path):
+    """What was rare in the first export may be common by now."""
+    counts = np.tile([10, 10, 10], (9, 1))
+    first = imbalance(chips_of(counts).legend, [1000, 0, 1], [9, 0, 1])
+    assert len(first) == 3
+    chips = chips_of(counts, {**REPORT, "warnings": [*first, "mind the gap"]}, {**REPORT, "warnings": first})
+    assert [line.split(maxsplit=1)[1] for line in describe_chips(chips).splitlines() if "warning " in line] == [
+        "mind the gap"
+    ]
+    content = json.loads(write_chip_report(chips, tmp_path / "r.json").read_text())
+    assert content["warnings"] == ["mind the gap"]
+    assert [export["warnings"] for export in content["exports"]] == [["mind the gap"], []]
+
+
+def test_chips_in_no_folder_are_described_as_such():
+    chips = replace(chips_of([[90, 10, 0]]), folders=())
+    assert describe_chips(chips).startswith("Cut when asked for, in no folder: 1 chips")
 
 
 @pytest.mark.parametrize(
@@ -182,3 +202,4 @@ def test_imbalance(pixels, chips, words):
     found = imbalance(Legend.from_names({0: "background", 1: "water", 4: "road"}), pixels, chips)
     assert len(found) == len(words)
     assert all(text.startswith(word) for text, word in zip(found, words, strict=True))
+    assert all(map(is_imbalance, found))

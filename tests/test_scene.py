@@ -190,9 +190,12 @@ def test_later_rasters_fill_where_earlier_ones_are_invalid(make_raster):
     assert scene.notes == (f"2 images lie on one another: the order given; {images[0]} is on top",)
 
 
-def test_the_type_of_a_scene_holds_every_source(make_raster):
+def test_a_mosaic_has_one_type_and_one_image_the_type_that_holds_its_files(make_raster):
     images = [make_raster("a.tif", levels("uint8")), make_raster("b.tif", levels("int16", seed=1), origin=(0, 0))]
-    assert Scene.open(images).dtype == np.int16
+    with pytest.raises(BandError, match=r"b\.tif holds int16 pixels, .*a\.tif uint8; needed one type"):
+        Scene.open(images)
+    files = {"a": make_raster("a.tif", levels("uint8", bands=1)), "b": make_raster("b.tif", levels("int16", bands=1))}
+    assert Scene.open(files).dtype == np.int16
 
 
 def warped(path, grid, **options):
@@ -323,14 +326,14 @@ def test_with_others_a_rotated_first_image_goes_onto_a_north_up_grid(make_raster
 
 
 def bundle(make_raster, *, hole=None):
-    """Red at 10 m with a hole, nir at 10 m further on, swir at 20 m."""
+    """Red and nir at 10 m, both with a hole, swir at 20 m."""
     red, nir, swir = (
         levels("uint16", (40, 60), 1, 1),
         levels("uint16", (40, 60), 1, 2),
         levels("uint16", (20, 30), 1, 3),
     )
     if hole:
-        red[:, *hole] = 0
+        red[:, *hole] = nir[:, *hole] = 0
     place = {"cell": 10.0, "nodata": 0}
     return {
         "red": make_raster("red_10.tif", red, **place),
@@ -351,9 +354,10 @@ def test_the_finest_file_gives_the_lattice_and_the_others_are_resampled_onto_it(
     patch = scene.read()
     np.testing.assert_array_equal(patch.data[0], warped(files["swir"], scene.grid, resampling=resampling)[0])
     np.testing.assert_array_equal(patch.data[1], rasterio.open(files["red"]).read(1))
+    assert patch.valid.all()  # 0 in red alone is a dark pixel
     expected = np.ones((40, 60), bool)
     expected[5:8, 9:12] = False
-    np.testing.assert_array_equal(patch.valid, expected)
+    np.testing.assert_array_equal(Scene.open(files, bands=["nir", "red"]).read().valid, expected)
     if resampling == Resampling.nearest:
         np.testing.assert_array_equal(patch.data[0], rasterio.open(files["swir"]).read(1).repeat(2, 0).repeat(2, 1))
     window = Window(-3, 31, 20, 20)
@@ -414,7 +418,7 @@ def test_a_coarser_cell_averages_and_keeps_the_corner(make_raster):
     assert scene.grid.transform == from_origin(*ORIGIN, 8, 8)
     expected = data.reshape(3, 15, 4, 20, 4).mean(axis=(2, 4))
     np.testing.assert_allclose(scene.read().data, expected, rtol=1e-5)
-    assert "is warped (average) onto a north-up grid of pixels 8 wide" in scene.notes[0]
+    assert "is warped (average) onto a north-up grid of pixels 8 wide (metre)" in scene.notes[0]
     near = Scene.open(make_raster("a.tif", data), cell_size=8, resampling=Resampling.nearest)
     assert np.isin(near.read().data, data).all()
 
@@ -575,7 +579,10 @@ def test_what_is_not_known_is_not_called_empty(make_raster, tmp_path):
     assert not Scene.open([gone, zeros]).empty(Window(100, 100, 9, 9))
     full = sparse(tmp_path / "full.tif", blocks=[(3, 3)], nodata=0, count=1)
     lacking = sparse(tmp_path / "lacking.tif", blocks=[(1, 1)], nodata=0, count=1)
-    assert Scene.open({"a": full, "b": lacking}).empty(Window(100, 100, 9, 9))
+    assert not Scene.open({"a": full, "b": lacking}).empty(Window(100, 100, 9, 9))  # a dark pixel of b
+    assert Scene.open({"a": full, "b": lacking}).empty(Window(130, 130, 9, 9))
+    other = sparse(tmp_path / "other.tif", blocks=[(1, 1)], nodata=9, count=1)
+    assert Scene.open({"a": full, "b": other}).empty(Window(100, 100, 9, 9))
     assert Scene.open(gone, extent=(ORIGIN[0], ORIGIN[1] - 60, ORIGIN[0] + 60, ORIGIN[1])).empty(Window(33, 33, 9, 9))
 
 
@@ -832,3 +839,159 @@ def test_hard_rasters_read_or_say_why_not(path):
     except GeopspError as error:
         words = str(error)
     assert not words or (path.name in words and words.endswith("."))
+
+
+# One band's nodata through a warp
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("float32", -9999), ("float32", np.nan), ("uint16", 65535), ("int16", -32768), ("uint16", 0)]
+)
+@pytest.mark.parametrize("how", ["cell", "shifted"])
+def test_no_warp_mixes_nodata_of_one_band_into_pixels(dtype, nodata, how, make_raster):
+    data = np.full((2, 40, 50), 500, dtype)
+    data[0, :20] = nodata
+    data[:, :, :5] = nodata
+    path = make_raster("a.tif", data, nodata=None if np.isnan(nodata) else nodata, cell=10.0)
+    if how == "cell":
+        patch = Scene.open(path, cell_size=9.0).read()
+    else:
+        first = make_raster("f.tif", np.full((2, 2, 2), 500, dtype), cell=10.0, origin=(ORIGIN[0] + 5, ORIGIN[1] + 5))
+        patch = Scene.open([first, path]).read()
+    seen = patch.data[:, patch.valid]
+    if nodata == 0:  # dark pixels of the first band are pixels, and GDAL keeps a 0 from being one
+        assert patch.valid.mean() > 0.8
+        return
+    assert 0.35 < patch.valid.mean() < 0.65
+    assert (seen == 500).all()
+
+
+@pytest.mark.parametrize("values", [(1, 9), (0, 9), (9, 0)])
+def test_bands_of_differing_nodata_are_warped_each_by_its_own(values, make_raster, tmp_path):
+    data = np.full((2, 40, 50), 500, np.uint16)
+    data[0, :10] = values[0]
+    data[1, 30:] = values[1]
+    make_raster("a.tif", data, cell=10.0)
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{band}"><NoDataValue>{value}</NoDataValue><SimpleSource>'
+        f'<SourceFilename relativeToVRT="1">a.tif</SourceFilename><SourceBand>{band}</SourceBand>'
+        "</SimpleSource></VRTRasterBand>"
+        for band, value in enumerate(values, 1)
+    )
+    (tmp_path / "a.vrt").write_text(
+        f'<VRTDataset rasterXSize="50" rasterYSize="40"><SRS>EPSG:32632</SRS>'
+        f"<GeoTransform>601234,10,0,5301717,0,-10</GeoTransform>{bands}</VRTDataset>"
+    )
+    patch = Scene.open(tmp_path / "a.vrt", cell_size=5.0).read()
+    rows = patch.valid.all(axis=1)
+    for value, part in zip(values, (slice(0, 19), slice(61, 80)), strict=True):
+        assert patch.valid[part].all() if value == 0 else not patch.valid[part].any()
+    assert rows[21:59].all()
+    assert (patch.data[:, 21:59] == 500).all()
+
+
+def test_zero_as_nodata_counts_where_all_bands_read_are_zero_over_the_files_of_an_image(make_raster):
+    one, two = (np.full((1, 8, 9), 50, np.uint8) for _ in "ab")
+    one[0, 2:4], two[0, 3:5] = 0, 0
+    files = {"a": make_raster("a.tif", one, nodata=0), "b": make_raster("b.tif", two, nodata=0)}
+    both = Scene.open(make_raster("ab.tif", np.concatenate([one, two]), nodata=0)).read()
+    patch = Scene.open(files).read()
+    np.testing.assert_array_equal(patch.valid, both.valid)
+    np.testing.assert_array_equal(patch.data, both.data)
+    assert np.flatnonzero(~patch.valid.all(axis=1)).tolist() == [3]
+    files["b"] = make_raster("b.tif", two, nodata=50)
+    assert np.flatnonzero(Scene.open(files).read().valid.all(axis=1)).tolist() == [4]
+
+
+# A fourth band of bytes
+
+
+def test_a_fourth_band_of_bytes_is_said_to_be_alpha_and_read_if_asked_for(make_raster):
+    data = levels(bands=4)
+    data[3, :10] = 0
+    path = make_raster("a.tif", data)
+    scene = Scene.open(path)
+    assert "band 4 of" in scene.notes[0]
+    assert "is taken for alpha" in scene.notes[0]
+    assert not scene.read().valid[:10].any()
+    for bands in ([1, 2, 3, 4], ["band_4", "red"]):
+        asked = Scene.open(path, bands=bands)
+        assert not asked.notes
+        assert asked.read().valid.all()
+    np.testing.assert_array_equal(Scene.open(path, bands=[4]).read().data[0], data[3])
+    images = [path, make_raster("b.tif", data, origin=(ORIGIN[0] + 1, ORIGIN[1]))]
+    assert Scene.open(images, bands=[1, 4]).read(Window(1, 1, 80, 59)).valid.all()
+    assert not Scene.open(make_raster("c.tif")).notes
+
+
+# Open files
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux tells them")
+def test_few_files_stay_open_over_many_scenes(make_raster):
+    resource = pytest.importorskip("resource")
+    paths = [make_raster(f"{i:03}.tif", np.full((1, 2, 2), 1 + i, np.uint8), origin=(4.0 * i, 0)) for i in range(90)]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 80, limit[1]))
+    try:
+        mosaic, scenes = Scene.open(paths), open_scenes(paths)
+        for _ in range(2):
+            np.testing.assert_array_equal(mosaic.read().data[0, 0, ::2], np.arange(1, 91))
+            assert [int(scene.read().data[0, 0, 0]) for scene in scenes] == list(range(1, 91))
+        shifted = Scene.open([paths[0], *paths[1:70]], cell_size=1.0)
+        assert shifted.read().valid.all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+
+# Options that do not fit
+
+
+def test_a_cell_size_of_another_unit_is_refused(make_raster):
+    degrees = make_raster("d.tif", crs="EPSG:4326", origin=(15.0, 47.9), cell=1e-4)
+    with pytest.raises(OptionError, match=r"cell_size is 2, .* degree: wider than the image, .*d\.tif"):
+        Scene.open(degrees, cell_size=2)
+    metres = make_raster("m.tif")
+    with pytest.raises(OptionError, match=r"cell_size is 1e-08, .* metre: more than 2\*\*31 times smaller"):
+        Scene.open(metres, cell_size=1e-8)
+    with pytest.raises(OptionError, match=r"d\.tif counts in degree and .*m\.tif in metre; needed images of one unit"):
+        open_scenes([metres, make_raster("d.tif", crs="EPSG:4326", origin=(15.0, 47.9), cell=0.2)], cell_size=4)
+    with pytest.raises(OptionError, match="cell_size is '5'"):
+        Scene.open(metres, cell_size="5")
+
+
+@pytest.mark.parametrize("extent", ["abcd", 5, ("1", "x", "2", "3")])
+def test_an_extent_is_of_numbers(extent, make_raster):
+    with pytest.raises(OptionError, match="needed left, bottom, right, top"):
+        Scene.open(make_raster(), extent=extent)
+
+
+def test_no_band_is_refused(make_raster):
+    with pytest.raises(BandError, match="No band was asked for"):
+        Scene.open(make_raster(), bands=[])
+
+
+def test_images_outside_the_extent_are_noted(make_raster):
+    images = [make_raster("one.tif"), make_raster("two.tif", origin=(ORIGIN[0] + 500, ORIGIN[1]))]
+    box = describe(images[0]).grid.bounds()
+    note = f"outside the extent, and left out: {images[1]}"
+    assert Scene.open(images, extent=box).notes[-1] == note
+    assert open_scenes(images, extent=box)[0].notes == (note,)
+
+
+def test_an_extent_that_another_world_has_no_place_for_leaves_its_image_out(make_raster):
+    mars = CRS.from_wkt(
+        'GEOGCS["Mars",DATUM["D_Mars",SPHEROID["Mars",3396190,169.9]],'
+        'PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]'
+    )
+    view = CRS.from_proj4("+proj=geos +h=35785831 +lon_0=-137 +sweep=x +ellps=GRS80")
+    images = [
+        make_raster("earth.tif"),
+        make_raster("mars.tif", crs=mars, origin=(10, 10), cell=0.1),
+        make_raster("view.tif", crs=view, origin=(0, 0), cell=2000.0),
+    ]
+    scenes = open_scenes(images, extent=describe(images[0]).grid.bounds())
+    assert [scene.name for scene in scenes] == [str(images[0])]
+    assert "mars.tif" in scenes[0].notes[0]
+    assert "view.tif" in scenes[0].notes[0]

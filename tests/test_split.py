@@ -406,9 +406,9 @@ def test_chips_without_georeference(by):
     ("options", "words"),
     [
         ({"by": "luck"}, "needed one of blocks, source"),
-        ({"by": "source", "block_size": 3.0}, "and by='blocks'"),
+        ({"by": "source", "block_size": 3.0}, "in a split by 'source'.*a split by blocks"),
         ({"block_size": 0.0}, "block_size is 0.0"),
-        ({"by": "random", "gap": 3.0}, "not by='random'"),
+        ({"by": "random", "gap": 3.0}, "not a random split"),
         ({"gap": -1.0}, "gap is -1.0"),
         ({"by": "areas"}, "areas is not given"),
         ({"folders": "x"}, "folders is given"),
@@ -416,8 +416,36 @@ def test_chips_without_georeference(by):
         ({"folds": 3, "by": "folder", "folders": "chips"}, "folds is 3"),
         ({"folds": 3, "fold": 3}, "fold is 3 of 3"),
         ({"fold": 1}, "fold is 1 of none"),
+        ({"share": "0.2"}, "val_split_pct is '0.2'; needed a number"),
+        ({"share": None}, "val_split_pct is None"),
+        ({"seed": 1.5}, "seed is 1.5; needed a whole number"),
+        ({"seed": -1}, "seed is -1"),
+        ({"folds": "3"}, "folds is '3'; needed a whole number"),
+        ({"folds": 3, "fold": True}, "fold is True; needed"),
+        ({"folds": 3, "fold": "1"}, "fold is '1'"),
+        ({"gap": "5"}, "gap is '5'; needed a number"),
+        ({"block_size": [5]}, r"block_size is \[5\]; needed a number"),
     ],
 )
 def test_options_that_are_wrong_or_would_do_nothing(options, words):
     with pytest.raises(OptionError, match=words):
-        split_chips(chips_at(lattice(9, 9)), share=0.2, seed=0, **options)
+        split_chips(chips_at(lattice(9, 9)), **{"share": 0.2, "seed": 0} | options)
+
+
+def test_numbers_of_numpy_are_numbers():
+    options = {"share": np.float32(0.25), "seed": np.int64(1), "folds": np.int64(2), "fold": np.int64(1)}
+    assert len(split_chips(chips_at(lattice(9, 9)), **options).valid)
+
+
+def test_areas_of_several_layers_validate_together(tmp_path):
+    chips = chips_at(lattice(12, 3))
+    west, east = (gpd.GeoDataFrame(geometry=[chips.index.geometry[row]], crs="EPSG:32632") for row in (12, 23))
+    west.to_crs("EPSG:4326").to_file(tmp_path / "west.gpkg")
+    split = split_chips(chips, share=0.2, seed=0, by="areas", areas=[tmp_path / "west.gpkg", east], gap=0.0)
+    assert {12, 23} <= set(split.valid.tolist())
+    alone = split_chips(chips, share=0.2, seed=0, by="areas", areas=[tmp_path / "west.gpkg"], gap=0.0)
+    again = split_chips(chips, share=0.2, seed=0, by="areas", areas=tmp_path / "west.gpkg", gap=0.0)
+    assert alone.valid.tolist() == again.valid.tolist()
+    assert not set(alone.valid.tolist()) & {11, 23, 35}
+    with pytest.raises(ChipError, match="No labelled chip touches"):
+        split_chips(chips, share=0.2, seed=0, by="areas", areas=[east, east.translate(99999).to_frame()])

@@ -1,3 +1,5 @@
+import os
+import shutil
 import zipfile
 
 import geopandas as gpd
@@ -6,7 +8,7 @@ import shapely
 from conftest import square
 
 from geopsp import layers
-from geopsp.errors import InputNotFoundError, LabelError
+from geopsp.errors import InputNotFoundError, LabelError, OptionError
 from geopsp.vectors import open_layer, read_vector
 
 LEFT, TOP = 601234.0, 5301717.0
@@ -72,6 +74,63 @@ def test_a_stamp_changes_with_the_input(source, tmp_path):
     else:
         source.write_bytes(source.read_bytes() + b" ")
         assert layers.file_stamp(str(source), before[1]) != before
+
+
+@pytest.mark.parametrize("ending", ["shp", "gpkg", "gdb", "/vsizip", "file"])
+def test_a_stamp_knows_the_files_beside_and_behind(ending, tmp_path):
+    path = tmp_path / f"labels.{ending if ending in {'shp', 'gpkg', 'gdb'} else 'shp'}"
+    FRAME[["kind", "geometry"]].to_file(path, **({"driver": "OpenFileGDB"} if ending == "gdb" else {}))
+    name, touched = str(path), path.with_suffix(".dbf")
+    if ending == "gpkg":
+        touched = path.with_name("labels.gpkg-wal")
+    if ending == "gdb":
+        touched = next(path.glob("*.gdbtable"))
+    if ending == "/vsizip":
+        touched = shutil.make_archive(tmp_path / "packed", "zip", tmp_path)
+        name = f"/vsizip/{touched}/labels.shp"
+    if ending == "file":
+        name = path.as_uri()
+    layer = open_layer(name)
+    before = layer.stamp()
+    assert before == layer.stamp()
+    if ending == "gpkg":
+        touched.write_bytes(b"log")
+    else:
+        os.utime(touched, (1e9, 1e9))
+    assert layer.stamp() != before
+    assert str(tmp_path) in before[0]
+
+
+def test_a_stamp_leaves_other_files_out(tmp_path):
+    FRAME.to_file(tmp_path / "labels.shp")
+    layer = open_layer(tmp_path / "labels.shp")
+    before = layer.stamp()
+    (tmp_path / "labels.tif").write_bytes(b"another")
+    assert layer.stamp() == before
+    assert layers.local_file("https://example.org/a.gpkg") is None
+    assert layers.local_file("/vsicurl/https://example.org/a.gpkg") is None
+
+
+def test_what_is_no_layer():
+    for given in ([FRAME], FRAME.geometry, None):
+        with pytest.raises(OptionError, match="needed a path, a URL or a GeoDataFrame"):
+            open_layer(given)
+    for where in ("", " ", 3):
+        with pytest.raises(OptionError, match="needed a condition"):
+            open_layer(FRAME, where=where)
+
+
+def test_a_query_passes_over_columns_that_sql_does_not_know():
+    odd = FRAME.assign(many=[[1, 2]] * 6, table=[{}] * 6, place=FRAME.geometry.centroid)
+    assert len(open_layer(odd, where="kind = 'b'").read()) == 2
+
+
+def test_the_layer_of_polygons_is_taken_and_the_others_are_noted(make_labels):
+    make_labels("l.gpkg", [shapely.Point(LEFT, TOP)], layer="points")
+    path = make_labels("l.gpkg", SHAPES, layer="fields")
+    assert open_layer(path).source.endswith("(layer fields)")
+    assert open_layer(path).notes == (f"{path} holds other layers too: points",)
+    assert open_layer(f"{path}|layername=points").notes == ()
 
 
 def test_what_is_too_large_is_read_by_box_where_it_has_an_index(monkeypatch, tmp_path):

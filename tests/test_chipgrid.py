@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -34,7 +35,7 @@ def _closed():
 def chips_on(sources, shapes, pixels=None):
     counts = np.tile([5, 0, 0], (len(shapes), 1)) if pixels is None else np.asarray(pixels)
     columns = {f"pixels_{code}": counts[:, place] for place, code in enumerate(LEGEND.codes)}
-    columns |= {"labelled": counts.sum(axis=1) / 100, "valid": 1.0, "source": sources}
+    columns |= {"labelled": counts.sum(axis=1) / 100, "valid": 1.0, "source": sources, "angle": 0.0}
     return ChipSet(
         folders=(Path("chips"),), index=gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:32632"), legend=LEGEND,
         bands=("red",), dtype="uint8", tile_size=16, cell_size=(2.0, 2.0), units="metre",
@@ -108,6 +109,37 @@ def test_sources_that_are_gone_are_said(make_raster):
     figure = chip_grid(chips, images={"/gone/b.tif": path})
     assert len(shown(figure)[2]) == 2
     assert "left out" not in figure.get_suptitle()
+
+
+def test_a_source_of_several_files_is_shown_whole(make_raster):
+    data = np.full((3, 64, 96), 90, np.uint8)
+    files = [str(make_raster("w.tif", data)), str(make_raster("e.tif", data, origin=(LEFT + 192, TOP)))]
+    chips = replace(chips_on("w.tif and 1 more", boxes(12, 4)), files={"w.tif and 1 more": files})
+    figure = chip_grid(chips)
+    (image,) = shown(figure)[2]
+    (alone,) = shown(chip_grid(replace(chips, files={"w.tif and 1 more": files[:1]})))[2]
+    assert image.get_array()[..., 3].sum() == pytest.approx(2 * alone.get_array()[..., 3].sum(), rel=0.02)
+    assert "left out" not in figure.get_suptitle()
+
+
+def test_of_one_file_a_band_three_are_shown(make_raster):
+    bands, sides = ("blue", "green", "red", "nir"), {"w": LEFT, "e": LEFT + 96}
+    files = []
+    for side, left in sides.items():
+        for number, band in enumerate(bands):
+            data = np.tile(np.linspace(1, 200, 48), (64, 1))[None, :, :: 1 if band == "red" else -1].astype(np.uint8)
+            data = data if band != "nir" else data * 0 + 7
+            files.append(str(make_raster(f"{side}{number}.tif", data, origin=(left, TOP))))
+    chips = replace(chips_on("w0.tif and 1 more", boxes(6, 4)), bands=bands, files={"w0.tif and 1 more": files})
+    (image,) = shown(chip_grid(chips))[2]
+    pixels = image.get_array()
+    seen = pixels[pixels[..., 3] == 1]
+    width = int((pixels[..., 3] == 1).any(axis=0).sum())
+    row = seen[:width]
+    assert row[2, 0] < 0.1
+    assert row[2, 1] > 0.9
+    np.testing.assert_allclose(row[:, 1], row[:, 2])
+    assert width == pytest.approx(192 / (image.get_extent()[1] - image.get_extent()[0]) * pixels.shape[1], abs=2)
 
 
 def test_an_image_in_another_crs_is_brought_here(make_raster):
