@@ -72,28 +72,28 @@ def export_training_data(
     spec, ground = ChipSpec.of(options), Ground.open(images, labels, **options)
     check_kind(chip_format, ground.scenes[0].dtype, len(ground.scenes[0].bands))
     export = Export(ground, spec, chip_format, _plain(options), workers, progress)
-    known = None if overwrite else _known(Path(out), append=append)
-    if known and export.key in [entry.get("key") for entry in known[0]["exports"]]:
+    known = [] if overwrite else _known(Path(out), append=append)
+    if export.key in known:
         say(f"{out} holds these chips already: there is nothing to do.")
     elif known and append:
-        export.append_to(Path(out), *known)
+        export.append_to(Path(out))
     else:
         export.make(Path(out), overwrite=overwrite)
     return ChipSet.open(out)
 
 
-def _known(out: Path, *, append: bool) -> tuple[dict[str, Any], gpd.GeoDataFrame] | None:
-    """Manifest and index of a whole folder of ours, if there is one.
+def _known(out: Path, *, append: bool) -> list[str]:
+    """The keys of the exports that a folder holds.
 
     Raises:
         ChipError: if files of it are missing, or it is to be added to and was made by ArcGIS.
     """
     if (out / MANIFEST).exists():
         ChipSet.open(out)
-        return read_folder(out)
+        return [entry.get("key", "") for entry in read_folder(out)[0]["exports"]]
     if append and (out / MAP).exists() and not (out / INDEX).exists():
         raise ChipError(f"{out} was exported by ArcGIS and stays as it is. Export to another folder; train on both.")
-    return None
+    return []
 
 
 def survey(ground: Ground, spec: ChipSpec, *, workers: int | None = None, progress: Progress | None = None) -> ChipSet:

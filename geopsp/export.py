@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from geopsp.balance import imbalance
 from geopsp.chipfiles import Kind, write_chip
-from geopsp.chipset import INDEX, MANIFEST, VERSION
+from geopsp.chipset import INDEX, MANIFEST, VERSION, read_folder
 from geopsp.cutting import Chip, ChipSpec
 from geopsp.errors import ChipError, GeopspError, OptionError, OutputError
 from geopsp.esrifiles import write_esri_files
@@ -80,23 +80,26 @@ class Export:
                 _commit(folder, manifest, index_of(self.ground, self.spec, tally))
             (out / LEDGER).unlink()
 
-    def append_to(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame) -> None:
+    def append_to(self, out: Path) -> None:
         """The chips are added to those of a folder.
 
         Raises:
             ChipError: if these have other bands, pixels or size.
         """
+        with _alone(out):
+            self._append_to(out, *read_folder(out))  # as it is now that nobody else can change it
+
+    def _append_to(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame) -> None:
         _require_alike(out, manifest, head(self.ground, self.spec, Tally.none(self.ground)))
         ours, theirs = self.ground.scenes[0].cell_size[0], manifest["cell_size"][0]
         if abs(ours / theirs - 1) > 0.01:
             say(f"The chips in {out} have pixels of {theirs:g}, the new ones {ours:g}: things show at different sizes.")
         export = replace(self, ground=self.ground.under(Legend.from_json(manifest["legend"])))
         first = 1 + max(int(re.match(r"\d+", name)[0]) for name in index["chip"])  # type: ignore[index]
-        with _alone(out):
-            ledger = self._ledger(out)
-            tally = export._write(out, ledger, first=first)  # noqa: SLF001 (the same class)
-            export._add(out, manifest, index, tally)  # noqa: SLF001
-            ledger.remove()
+        ledger = self._ledger(out)
+        tally = export._write(out, ledger, first=first)  # noqa: SLF001 (the same class)
+        export._add(out, manifest, index, tally)  # noqa: SLF001
+        ledger.remove()
 
     def _add(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame, tally: Tally) -> None:
         """Index and manifest hold the new chips, too."""
