@@ -24,6 +24,9 @@ CRS_TAGS = (34735, 34736, 34737)
 
 PIXEL_SCALE, TIE_POINT, TRANSFORMATION, NODATA = 33550, 33922, 34264, 42113
 
+BEYOND = 512
+"""Bytes behind a band."""
+
 STRIP_OFFSETS, STRIP_SIZES = 273, 279
 
 DOUBLE, ASCII, SHORT = 12, 2, 3
@@ -127,7 +130,15 @@ def _encode(
 
 
 def _deflated(data: NDArray[Any]) -> list[bytes]:
-    return [isal_zlib.compress(np.ascontiguousarray(band), 1) for band in data]
+    return [_deflate(band) for band in data]
+
+
+def _deflate(band: NDArray[Any]) -> bytes:
+    """A band deflated, always to the same bytes: igzip looks at what lies beyond the end, so zeros lie there."""
+    room = np.zeros(band.nbytes + BEYOND, np.uint8)
+    inside = room[: band.nbytes]
+    inside.view(band.dtype).reshape(band.shape)[...] = band
+    return isal_zlib.compress(inside, 1)
 
 
 def _write(
