@@ -1,14 +1,17 @@
-"""What the benchmarks share: running the command line, tables, the last line of JSON, pretrained weights."""
+"""What the benchmarks share: running the command line or a process, tables, the last line of JSON, weights."""
 
 from __future__ import annotations
 
 import json
+import re
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 
@@ -21,6 +24,32 @@ def shell(*arguments: str | Path) -> tuple[str, float]:
     if done.returncode:
         raise SystemExit(f"{done.stdout}\n{done.stderr}")
     return done.stdout, time.perf_counter() - start
+
+
+def own_process(*command: str | Path) -> dict[str, Any]:
+    """What a command prints as its last line, JSON; the run ends with what it says if it fails."""
+    done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stdout}\n{done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def peak_mb() -> float:
+    """The most memory that this process ever held, in MB.
+
+    On Linux `ru_maxrss` may be that of the process that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) / 1024
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of each number, over the runs."""
+    return {key: median(run[key] for run in runs) for key in runs[0]}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

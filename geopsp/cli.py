@@ -16,10 +16,11 @@ import geopsp
 from geopsp.errors import GeopspError, OptionError
 from geopsp.flags import (
     CUTTING_DEFAULTS,
-    bands,
     cutting,
     cutting_options,
     device_option,
+    map_options,
+    output_options,
     overwrite_option,
     split_options,
     training_options,
@@ -38,6 +39,7 @@ class Commands(click.Group):
 
 
 images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+ALSO = ("polygons", "probabilities", "confidence", "disagreement")
 labels_help = "Polygons (FILE or FILE|layername=LAYER), lines, points, or a raster of class codes."
 
 
@@ -198,22 +200,18 @@ def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @images_argument
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The GeoTIFF to write.")
-@click.option("--polygons", type=click.Path(path_type=Path), help="Also polygons (.gpkg, .parquet, .fgb, .geojson).")
-@click.option("--probabilities", type=click.Path(path_type=Path), help="Also a GeoTIFF with one band a class.")
-@click.option("--batch-size", type=int, help="Tiles at a time. Default: 4.")
-@click.option("--bands", callback=bands, help="The model's bands in the image, by name or number. Default: by name.")
-@click.option("--padding", type=int, help="Pixels by which tiles overlap. Default: a quarter of a tile.")
-@device_option
-@overwrite_option
-def predict(model: Path, images: tuple[str, ...], out: Path, **options: Any) -> None:
-    """Map IMAGEs, as one mosaic, with MODEL."""
+@output_options
+@map_options
+def predict(model: Path, images: tuple[str, ...], out: Path, no_background: bool, **o: Any) -> None:
+    """Map IMAGEs, as one mosaic or each by itself, with MODEL.
+
+    A run that was broken off goes on where it was when it is called again.
+    """
     from geopsp.mapping import classify_pixels
 
-    classify_pixels(list(images), model, out, **options)
-    for path in (out, options["polygons"], options["probabilities"]):
-        if path:
-            click.echo(f"Wrote {path}")
+    found: Any = classify_pixels(list(images), model, out, predict_background=not no_background, **o)
+    for path in (*(found if isinstance(found, list) else [found]), *(o[name] for name in ALSO if o[name])):
+        click.echo(f"Wrote {path}")
 
 
 @main.command()

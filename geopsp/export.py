@@ -6,9 +6,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
@@ -19,19 +18,18 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rasterio
-from filelock import FileLock, Timeout
 
 from geopsp.balance import imbalance
 from geopsp.chipfiles import Kind, write_chip
 from geopsp.chipset import INDEX, MANIFEST, VERSION, read_folder
 from geopsp.cutting import Chip, ChipSpec
-from geopsp.errors import ChipError, GeopspError, OptionError, OutputError
+from geopsp.errors import ChipError, OptionError
 from geopsp.esrifiles import write_esri_files
 from geopsp.ground import Ground, defaults
 from geopsp.harvest import Harvest, Write, plan
 from geopsp.legend import Legend
 from geopsp.machine import cores
-from geopsp.outputs import check_output, resumable
+from geopsp.outputs import alone, check_output, resumable
 from geopsp.progress import Progress, say
 from geopsp.stats import BandStats
 from geopsp.tally import Ledger, Tally
@@ -68,7 +66,7 @@ class Export:
     def make(self, out: Path, *, overwrite: bool) -> None:
         """The folder holds the chips, and nothing else."""
         check_output(out, overwrite=overwrite, folder=True, mark=MANIFEST)
-        with _alone(out):
+        with alone(out):
             with resumable(out, keep=LEDGER, overwrite=overwrite, mark=MANIFEST) as folder:
                 ledger = self._ledger(folder)
                 if not ledger.hauls and (folder / "images").exists():
@@ -86,7 +84,7 @@ class Export:
         Raises:
             ChipError: if these have other bands, pixels or size.
         """
-        with _alone(out):
+        with alone(out):
             self._append_to(out, *read_folder(out))  # as it is now that nobody else can change it
 
     def _append_to(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame) -> None:
@@ -145,28 +143,6 @@ class Export:
 
 def _write_chip(folder: Path, legend: Legend, kind: Kind, stem: str, chip: Chip) -> tuple[str, str]:
     return write_chip(folder, stem, chip, legend, kind)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """While this lasts, no other export writes into a folder.
-
-    Raises:
-        OutputError: if one does, or if the disk is full.
-    """
-    lock = FileLock(out.with_name(f".{out.name}.lock"))
-    try:
-        with lock.acquire(timeout=0):
-            try:
-                yield
-            finally:
-                Path(lock.lock_file).unlink(missing_ok=True)
-    except Timeout as error:
-        raise OutputError(f"Another export writes into {out}. Wait for it, or choose another name.") from error
-    except GeopspError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error}). Is the disk full, or the place read-only?") from error
 
 
 def cut_all(

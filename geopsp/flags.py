@@ -64,6 +64,16 @@ def extent(_: click.Context, __: click.Parameter, value: str | None) -> tuple[fl
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 device_option = click.option("--device", help="cpu, cuda:1 ... Default: the first GPU, else the CPU.")
+order_option = click.option(
+    "--order",
+    default="given",
+    show_default=True,
+    help="Which image lies on top: given, newest, oldest, or a field (-FIELD: largest first).",
+)
+cell_size_option = click.option("--cell-size", type=float, help="Resample the images to this pixel size, in CRS units.")
+extent_option = click.option(
+    "--extent", callback=extent, help="LEFT,BOTTOM,RIGHT,TOP in the CRS of the images. Default: all."
+)
 
 cutting_options = together(
     click.option("--class-field", help="The attribute that holds the class. Default: all polygons are one class."),
@@ -96,14 +106,9 @@ cutting_options = together(
     ),
     click.option("--bands", callback=bands, help="Names or numbers from 1, parted by commas. Default: all."),
     click.option("--mosaic", is_flag=True, help="All images as one, on the grid of the first. Default: each alone."),
-    click.option(
-        "--order",
-        default="given",
-        show_default=True,
-        help="Which image lies on top: given, newest, oldest, or a field (-FIELD: largest first).",
-    ),
-    click.option("--cell-size", type=float, help="Resample the images to this pixel size, in CRS units."),
-    click.option("--extent", callback=extent, help="LEFT,BOTTOM,RIGHT,TOP in the CRS of the images. Default: all."),
+    order_option,
+    cell_size_option,
+    extent_option,
     click.option("--stride", type=int, help="Pixels from one chip to the next. Default: the size."),
     click.option(
         "--min-labelled", default=0.0, show_default=True, help="Leave out chips with a smaller labelled share."
@@ -219,4 +224,59 @@ training_options = together(
     click.option("--resume", is_flag=True, help="Go on with a run that was broken off."),
     click.option("--tensorboard", is_flag=True, help="Write a log for TensorBoard into the run's folder."),
     click.option("--seed", default=42, show_default=True),
+)
+
+place = click.Path(path_type=Path)
+
+output_options = together(
+    click.option("--out", required=True, type=place, help="The GeoTIFF (COG) to write; with --per-image a folder."),
+    click.option("--polygons", type=place, help="Also polygons (.gpkg, .parquet, .fgb, .geojson)."),
+    click.option("--probabilities", type=place, help="Also a GeoTIFF with one band a class."),
+    click.option(
+        "--probability-type",
+        type=click.Choice(["uint8", "float16"]),
+        default="uint8",
+        show_default=True,
+        help="uint8: 254 times the probability.",
+    ),
+    click.option("--confidence", type=place, help="Also a GeoTIFF of the chosen class's probability."),
+    click.option("--disagreement", type=place, help="Also a GeoTIFF of how far overlapping tiles differ."),
+    click.option("--per-image", is_flag=True, help="A map of each image by itself. Default: all as one mosaic."),
+    overwrite_option,
+)
+
+map_options = together(
+    click.option(
+        "--bands", callback=bands, help="The model's bands in the image, by name or number. Default: by name."
+    ),
+    extent_option,
+    click.option("--aoi", help="Polygons outside of which nothing is mapped (FILE or FILE|layername=LAYER)."),
+    cell_size_option,
+    order_option,
+    click.option("--tile-size", type=int, help="Side of a tile in pixels. Default: as trained, which is best."),
+    click.option("--padding", type=int, help="Pixels by which tiles overlap. Default: a quarter of a tile."),
+    click.option("--batch-size", type=int, help="Tiles at a time. Default: what fits."),
+    click.option(
+        "--tta",
+        "--test-time-augmentation",
+        "test_time_augmentation",
+        is_flag=True,
+        help="Show each tile in its eight symmetries: better, and eight times slower.",
+    ),
+    click.option("--no-background", is_flag=True, help="Never predict the class background, but what comes next."),
+    click.option(
+        "--sieve", default=0, metavar="N", help="Regions of fewer than N pixels join their largest neighbour."
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16"]),
+        default="auto",
+        show_default=True,
+        help="auto: bf16 where the hardware has it.",
+    ),
+    click.option(
+        "--compile", "--compiled", "compiled", is_flag=True, help="Compile the network first; for large maps."
+    ),
+    device_option,
+    click.option("--scheduler", help="Map on a Dask cluster: tcp://HOST:PORT, or local (a process a GPU, or core)."),
 )

@@ -1,9 +1,9 @@
-"""Small GeoTIFFs as bytes: GDAL says how a CRS is written, igzip deflates several times faster than it does."""
+"""Small GeoTIFFs as bytes: GDAL says how a CRS is written, libdeflate deflates faster than it does."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from io import BytesIO
 from itertools import accumulate
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tifffile
 from affine import Affine
-from isal import isal_zlib
+from deflate import zlib_compress
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.io import MemoryFile
@@ -24,8 +24,8 @@ CRS_TAGS = (34735, 34736, 34737)
 
 PIXEL_SCALE, TIE_POINT, TRANSFORMATION, NODATA = 33550, 33922, 34264, 42113
 
-BEYOND = 512
-"""Bytes behind a band."""
+FASTEST = 1
+"""How hard to try: more costs more time than it is worth."""
 
 STRIP_OFFSETS, STRIP_SIZES = 273, 279
 
@@ -70,7 +70,7 @@ def encode_geotiff(
     head = bytearray(form.head)
     for code, values in ((STRIP_OFFSETS, ends[:-1]), (STRIP_SIZES, map(len, strips))):
         struct.pack_into(f"<{len(strips)}{form.numbers[code]}", head, form.places[code], *values)
-    for code, _, count, numbers, _ in _place_tags(grid):
+    for code, _, count, numbers, _ in place_tags(grid):
         struct.pack_into(f"<{count}d", head, form.places[code], *numbers)
     return b"".join([head, *strips])
 
@@ -113,13 +113,12 @@ def _encode(
 ) -> bytes:
     """A whole file of (bands, rows, cols), whose strips are deflated already."""
     content = BytesIO()
-    tags = [*_crs_tags(grid.crs), *_place_tags(grid)]
+    tags = [*crs_tags(grid.crs), *place_tags(grid)]
     if nodata is not None:
-        text = str(nodata)
-        tags.append((NODATA, ASCII, len(text) + 1, text, True))
+        tags.append(text_tag(NODATA, str(nodata)))
     look: dict[str, Any] = {"photometric": "minisblack"}
     if colors is not None:
-        look = {"photometric": "palette", "colormap": _color_map(colors)}
+        look = {"photometric": "palette", "colormap": color_map(colors)}
     with tifffile.TiffWriter(content, byteorder="<") as file:
         planes = "separate" if shape[0] > 1 else None
         _write(file, strips, shape, dtype, **look, planarconfig=planes, extratags=tags)
@@ -130,15 +129,18 @@ def _encode(
 
 
 def _deflated(data: NDArray[Any]) -> list[bytes]:
-    return [_deflate(band) for band in data]
+    return [deflate(band) for band in data]
 
 
-def _deflate(band: NDArray[Any]) -> bytes:
-    """A band deflated, always to the same bytes: igzip looks at what lies beyond the end, so zeros lie there."""
-    room = np.zeros(band.nbytes + BEYOND, np.uint8)
-    inside = room[: band.nbytes]
-    inside.view(band.dtype).reshape(band.shape)[...] = band
-    return isal_zlib.compress(inside, 1)
+def text_tag(code: int, text: str) -> Tag:
+    """A tag of UTF-8."""
+    value = text.encode() + b"\0"
+    return (code, ASCII, len(value), value, True)
+
+
+def deflate(band: NDArray[Any]) -> bytes:
+    """A band deflated by libdeflate: always to the same bytes, which igzip does not promise."""
+    return bytes(zlib_compress(np.ascontiguousarray(band), FASTEST))
 
 
 def _write(
@@ -157,7 +159,7 @@ def _write(
     )
 
 
-def _place_tags(grid: Grid) -> list[Tag]:
+def place_tags(grid: Grid) -> list[Tag]:
     """Where the pixels lie: by corner and size, or where they are turned by the whole transformation."""
     t = grid.transform
     if _north_up(grid):
@@ -175,7 +177,7 @@ def _north_up(grid: Grid) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _crs_tags(crs: CRS) -> tuple[Tag, ...]:
+def crs_tags(crs: CRS) -> tuple[Tag, ...]:
     """A CRS as GDAL writes it."""
     with MemoryFile(ext=".tif") as memory:
         place = Affine.translation(1, 1)  # without one, rasterio warns
@@ -186,7 +188,7 @@ def _crs_tags(crs: CRS) -> tuple[Tag, ...]:
             return tuple((tag.code, int(tag.dtype), tag.count, tag.value, True) for tag in found)
 
 
-def _color_map(colors: Colors) -> NDArray[np.uint16]:
+def color_map(colors: Iterable[tuple[int, tuple[int, int, int]]]) -> NDArray[np.uint16]:
     """(3, 256) of 16 bits."""
     table = np.zeros((3, 256), np.uint16)
     for value, rgb in colors:

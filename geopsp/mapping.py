@@ -1,18 +1,129 @@
-"""From images and a model to a map, and its polygons."""
+"""From images and a model to maps, and their polygons."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack, overload
+
+import geopandas as gpd
+import torch
 
 from geopsp.classifier import PixelClassifier
-from geopsp.errors import OptionError
-from geopsp.inference import classify
+from geopsp.errors import LabelError, OptionError, RasterError
+from geopsp.labels import Area
+from geopsp.maps.cluster import connect
+from geopsp.maps.cost import forecast
+from geopsp.maps.fit import resolve
+from geopsp.maps.job import MapJob, plan_job
+from geopsp.maps.making import make_map
+from geopsp.maps.preflight import differences
+from geopsp.maps.products import ProbabilityType
+from geopsp.maps.settings import MapSettings, Precision
+from geopsp.maps.targets import Targets, check_places, image_names
+from geopsp.models.build import device_words, pick_device
 from geopsp.outputs import check_output
-from geopsp.package import load_package
+from geopsp.package import TrainedModel, load_package
 from geopsp.polygons import check_vector_output, raster_to_polygons
-from geopsp.progress import shown
-from geopsp.scene import Images, Scene
+from geopsp.progress import say, shown
+from geopsp.scene import Images, Scene, open_scenes
+
+
+class MapOptions(TypedDict, total=False):
+    """What may be asked of a map, by keyword; each may be left out."""
+
+    polygons: str | Path | None
+    """Also a vector file of the map (.gpkg, .parquet, .fgb, .geojson)."""
+
+    probabilities: str | Path | None
+    """Also a GeoTIFF with one band a class."""
+
+    probability_type: ProbabilityType
+    """"uint8" (the default): round(254 p), nodata 255; "float16": p itself, nodata NaN."""
+
+    confidence: str | Path | None
+    """Also a GeoTIFF of the probability of the class that was chosen."""
+
+    disagreement: str | Path | None
+    """Also a GeoTIFF of how far overlapping tiles differ: the share of their probabilities that they do not share."""
+
+    bands: Sequence[str | int] | None
+    """The model's bands in the images, by name or number from 1; None: by the names that the model knows."""
+
+    extent: Sequence[float] | None
+    """Left, bottom, right and top, in the CRS of the first image, beyond which nothing is mapped; None: all."""
+
+    aoi: str | Path | gpd.GeoDataFrame | None
+    """Polygons outside of which the map holds nodata: FILE, FILE|layername=LAYER or a GeoDataFrame."""
+
+    cell_size: float | None
+    """Side of a pixel in CRS units, to which images are resampled; None: as they are."""
+
+    order: str
+    """Which image lies on top: "given" (the default), "newest", "oldest", or a field; "-field": its largest first."""
+
+    tile_size: int | None
+    """Side of a tile in pixels; None: as the model was trained, which is what pyramid pooling needs."""
+
+    padding: int | None
+    """Pixels by which tiles overlap; None: a quarter of a tile."""
+
+    batch_size: int | None
+    """Tiles at a time; None: what fits."""
+
+    test_time_augmentation: bool
+    """True shows each tile in its eight symmetries and takes the mean. Default: False."""
+
+    predict_background: bool
+    """False never predicts the class background, but what comes next. Default: True."""
+
+    sieve: int
+    """Regions of fewer pixels join their largest neighbour; 0 (the default): none."""
+
+    precision: Precision
+    """"fp32", "bf16", or "auto" (the default): bf16 where processor or GPU have it in hardware."""
+
+    compiled: bool
+    """True compiles the network first: minutes before, less time for each tile. Default: False."""
+
+    device: str | None
+    """As torch names it; None: the first GPU, else the CPU."""
+
+    client: Any
+    """A Dask client, on whose workers the map is made."""
+
+    scheduler: str | None
+    """The address of a Dask scheduler instead ("tcp://host:port"), or "local": a process for each GPU or core here."""
+
+    overwrite: bool
+    """True may replace outputs. Default: False."""
+
+
+SETTINGS = tuple(field.name for field in fields(MapSettings))
+
+
+@overload
+def classify_pixels(
+    images: Images,
+    model: PixelClassifier | str | Path,
+    out: str | Path,
+    *,
+    per_image: Literal[False] = False,
+    **options: Unpack[MapOptions],
+) -> Path: ...
+
+
+@overload
+def classify_pixels(
+    images: Images,
+    model: PixelClassifier | str | Path,
+    out: str | Path,
+    *,
+    per_image: Literal[True],
+    **options: Unpack[MapOptions],
+) -> list[Path]: ...
 
 
 def classify_pixels(
@@ -20,61 +131,170 @@ def classify_pixels(
     model: PixelClassifier | str | Path,
     out: str | Path,
     *,
-    polygons: str | Path | None = None,
-    probabilities: str | Path | None = None,
-    bands: Sequence[str | int] | None = None,
-    batch_size: int | None = None,
-    padding: int | None = None,
-    device: str | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """A map of one raster, or of many as one mosaic: classes on the grid of the first, nodata where nothing is valid.
+    per_image: bool = False,
+    **options: Unpack[MapOptions],
+) -> Path | list[Path]:
+    """A map of one image, or of many as one mosaic: classes on the grid of the first, nodata where nothing is valid.
+
+    A run that was broken off goes on where it was when it is called again.
 
     Args:
-        images: A raster, a glob, a folder, or a list; where they overlap, earlier ones lie on top.
+        images: A raster, a glob, a folder, a list ...; where they overlap, earlier ones lie on top.
         model: A classifier, or the folder that one was saved to.
-        out: The GeoTIFF to write.
-        polygons: Also a vector file of the map (.gpkg, .parquet, .fgb, .geojson).
-        probabilities: Also a GeoTIFF with one band a class.
-        bands: The model's bands in the images, by name or number from 1; None: by the names that the model knows.
-        batch_size: Tiles at a time; None: 4.
-        padding: Pixels at each edge of a tile that its neighbour shows too; None: a quarter of the tile.
-        device: As torch names it; None: the first GPU, else the CPU.
-        overwrite: True may replace outputs.
+        out: The GeoTIFF (COG) to write.
+        per_image: True maps each image by itself; then `out` and all other outputs are folders, of files named like
+            the images, and the list of maps is returned. Maps that are there from the same call are kept.
+        options: See `MapOptions`.
 
     Raises:
-        InputNotFoundError, RasterError, GridError, BandError, PackageError, OptionError, OutputError: as the input is.
+        InputNotFoundError, RasterError, GridError, BandError, LabelError: as the input is.
+        PackageError, ModelError: if the model is damaged, or cannot take such tiles.
+        OptionError: if an option is out of range, or the model has no background that could be left out.
+        OutputError: if an output exists and `overwrite` is False, or cannot be written.
     """
+    _check_names(options)
+    trained, device = _opened(model, options.get("device"))
+    asked: dict[str, Any] = {name: value for name, value in options.items() if name in SETTINGS}
+    settings = MapSettings(**asked)
+    trained.unwanted(background=settings.predict_background)
+    targets = Targets.of(out, options)
+    scenes = _scenes(images, trained, per_image=per_image, options=options)
+    order = [targets.of_image(name) for name in image_names(scenes)] if per_image else [targets]
+    check_places([place for its in order for place in its.places], scenes)
+    run = _Run(trained, settings, pick_device(device), device, options)
+    return run.each(scenes, order) if per_image else run.whole(scenes[0], targets)
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    unknown = sorted(set(options) - set(MapOptions.__annotations__))
+    if unknown:
+        known = ", ".join(sorted((*MapOptions.__annotations__, "per_image")))
+        raise OptionError(f"No such option: {', '.join(unknown)}; there are {known}.")
+    if options.get("client") is not None and options.get("scheduler") is not None:
+        raise OptionError("client and scheduler are both given; needed one of them. Leave the other out.")
+
+
+def _opened(model: PixelClassifier | str | Path, device: str | None) -> tuple[TrainedModel, str | None]:
     if isinstance(model, PixelClassifier):
-        trained, device = model.model, device or model.device
-    else:
-        trained = load_package(model)
-    if bands is not None and len(bands) != len(trained.bands):
-        raise OptionError(f"{len(bands)} bands were given; the model needs {', '.join(trained.bands)}, in this order.")
-    scene = Scene.open(images, bands=bands if bands is not None else trained.bands)
-    places = [Path(place) for place in (out, polygons, probabilities) if place is not None]
-    if len({place.resolve() for place in places}) < len(places):
-        raise OptionError(f"Two outputs have the same name: {', '.join(map(str, places))}. Give each its own.")
-    inputs = {Path(source.path).resolve() for source in scene.sources}
-    for place in places:
-        if place.resolve() in inputs:
-            raise OptionError(f"{place} is an image to be mapped; it would be lost. Give the output another name.")
-    if polygons is not None:
-        check_vector_output(polygons, overwrite=overwrite)
-    for place in places:
-        check_output(place, overwrite=overwrite)
-    with shown("Mapping") as progress:
-        classify(
-            scene,
-            trained,
-            out,
-            probabilities=probabilities,
-            batch_size=batch_size,
-            padding=padding,
-            device=device,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    if polygons is not None:
-        raster_to_polygons(out, polygons, overwrite=overwrite)
-    return Path(out)
+        return model.model, device or model.device
+    return load_package(model), device
+
+
+def _scenes(images: Images, model: TrainedModel, *, per_image: bool, options: MapOptions) -> list[Scene]:
+    """What to map, with the model's bands; images that the area of interest misses are left out."""
+    bands = options.get("bands")
+    if bands is not None and len(bands) != len(model.bands):
+        raise OptionError(f"{len(bands)} bands were given; the model needs {', '.join(model.bands)}, in this order.")
+    asked = {name: value for name, value in options.items() if name in {"cell_size", "extent", "order"}}
+    chosen = model.bands if bands is None else bands
+    scenes = open_scenes(images, bands=chosen, per_image=per_image, **asked)  # type: ignore[arg-type]
+    return scenes if options.get("aoi") is None else _met(scenes, Area.read(options["aoi"]))
+
+
+def _met(scenes: Sequence[Scene], area: Area) -> list[Scene]:
+    """The scenes that the area touches.
+
+    Raises:
+        LabelError: if it touches none.
+    """
+    errors: dict[str, LabelError] = {}
+    for scene in scenes:
+        try:
+            area.require_overlap(scene.grid)
+        except LabelError as error:
+            errors[scene.name] = error
+    if len(errors) == len(scenes):
+        raise next(iter(errors.values()))
+    for name in errors:
+        say(f"Note: {name} lies outside of {area.source} and is left out.")
+    return [scene for scene in scenes if scene.name not in errors]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """One call: the model, and what was asked for."""
+
+    model: TrainedModel
+    settings: MapSettings
+    where: torch.device
+    device: str | None
+    options: MapOptions
+
+    @property
+    def overwrite(self) -> bool:
+        return self.options.get("overwrite", False)
+
+    def whole(self, scene: Scene, targets: Targets) -> Path:
+        """The scene's map is there."""
+        job = self._job(scene, targets)
+        if not job.done or _finished(job, targets):
+            self._check(job, targets)
+            with self._client() as client:
+                self._map(job, client)
+        self._trace(targets)
+        return targets.out
+
+    def each(self, scenes: Sequence[Scene], order: Sequence[Targets]) -> list[Path]:
+        """A map of each scene is there; those that are there from the same call stay.
+
+        Raises:
+            RasterError: if images cannot be read, when the others are mapped.
+        """
+        jobs = [self._job(scene, targets) for scene, targets in zip(scenes, order, strict=True)]
+        left = [(job, its) for job, its in zip(jobs, order, strict=True) if not _finished(job, its)]
+        if len(left) < len(jobs):
+            say(f"{len(jobs) - len(left)} of {len(jobs)} images are mapped already, from the same call; they stay.")
+        for job, targets in left:
+            if not job.done:
+                self._check(job, targets)
+        damaged: list[RasterError] = []
+        with self._client() as client:
+            for job, targets in left:
+                try:
+                    if not job.done:
+                        self._map(job, client)
+                    self._trace(targets)
+                except RasterError as error:
+                    say(f"Note: {job.scene.name} is not mapped: {error}")
+                    damaged.append(error)
+        if damaged:
+            raise RasterError(f"{len(damaged)} of {len(jobs)} images could not be mapped; the first: {damaged[0]}")
+        return [targets.out for targets in order]
+
+    def _job(self, scene: Scene, targets: Targets) -> MapJob:
+        bf16 = resolve(self.settings.precision, self.where) == "bf16"
+        products = targets.products(self.model.legend)
+        return plan_job(scene, self.model, products, self.settings, bf16=bf16, aoi=self.options.get("aoi"))
+
+    def _check(self, job: MapJob, targets: Targets) -> None:
+        """Raises OutputError if an output exists and may not be replaced, OptionError if polygons cannot be such."""
+        if targets.polygons is not None:
+            check_vector_output(targets.polygons, overwrite=self.overwrite)
+        for product in job.products:
+            check_output(product.path, overwrite=self.overwrite or job.publishing)
+
+    def _client(self) -> AbstractContextManager[Any]:
+        scheduler = self.options.get("scheduler")
+        return nullcontext(self.options.get("client")) if scheduler is None else connect(scheduler)
+
+    def _map(self, job: MapJob, client: Any) -> None:
+        where = device_words(self.where) if client is None else "the workers of a Dask cluster"
+        grid = job.scene.grid
+        say(f"Mapping {job.scene.name}, {grid.width} x {grid.height} pixels, on {where}")
+        for note in self._notes(job, here=client is None):
+            say(f"Note: {note}.")
+        with shown("Mapping") as progress:
+            make_map(job, self.model, device=self.device, client=client, overwrite=self.overwrite, progress=progress)
+
+    def _trace(self, targets: Targets) -> None:
+        if targets.polygons is not None:
+            raster_to_polygons(targets.out, targets.polygons, overwrite=self.overwrite)
+
+    def _notes(self, job: MapJob, *, here: bool) -> Iterator[str]:
+        yield from job.scene.notes
+        yield from differences(job.scene, self.model, tile_size=self.settings.tile_size)
+        yield from forecast(job, self.model, self.where, area=job.area(), here=here)
+
+
+def _finished(job: MapJob, targets: Targets) -> bool:
+    return job.done and (targets.polygons is None or targets.polygons.exists())

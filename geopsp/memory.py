@@ -23,11 +23,19 @@ WEIGHT_COPIES = 4
 
 def batch_that_fits(network: SegmentationNetwork, *, bands: int, size: int, chips: int, device: torch.device) -> int:
     """The largest power of two, at most 64, with which a training step fits and an epoch of `chips` has ten steps."""
-    weights = sum(p.numel() * p.element_size() for p in network.parameters())
     one, two = (step_bytes(network, torch.zeros(n, bands, size, size), device) for n in (1, 2))
-    room = SHARE * _free(device) - WEIGHT_COPIES * weights
-    most = max(1, int(min(LARGEST, room / max(two - one, 1), chips // STEPS)))
-    return 1 << (most.bit_length() - 1)
+    room = SHARE * free(device) - WEIGHT_COPIES * weight_bytes(network)
+    return power_of_two(min(room / max(two - one, 1), chips // STEPS))
+
+
+def power_of_two(most: float) -> int:
+    """The largest power of two up to `most` and LARGEST; at least 1."""
+    return 1 << (max(1, int(min(LARGEST, most))).bit_length() - 1)
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """What the weights take."""
+    return sum(p.numel() * p.element_size() for p in network.parameters())
 
 
 def step_bytes(network: SegmentationNetwork, image: Tensor, device: torch.device) -> int:
@@ -80,7 +88,8 @@ def _total(output: TrainingOutput) -> Tensor:
     return torch.stack([part.float().logsumexp(dim=1).sum() for part in parts if part is not None]).sum()
 
 
-def _free(device: torch.device) -> float:
+def free(device: torch.device) -> float:
+    """Bytes of memory that are free where the device computes."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     return float(psutil.virtual_memory().available)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from geopsp.errors import GeopspError, OutputError
 
 
@@ -73,7 +75,7 @@ def whole(
         OutputError: as `check_output`, if something else than our own output would be lost, or if writing fails.
     """
     path = check_output(path, overwrite=overwrite, folder=folder, mark=mark)
-    partial = _partial(path)
+    partial = partial_place(path)
     try:
         _remove(partial)
         if folder:
@@ -107,7 +109,7 @@ def resumable(path: str | Path, *, keep: str, overwrite: bool = False, mark: str
         OutputError: as `check_output`, or if writing fails.
     """
     path = check_output(path, overwrite=overwrite, folder=True, mark=mark)
-    partial = _partial(path)
+    partial = partial_place(path)
     try:
         if not (partial / keep).exists():
             _remove(partial)
@@ -128,5 +130,28 @@ def resumable(path: str | Path, *, keep: str, overwrite: bool = False, mark: str
             _remove(partial)
 
 
-def _partial(path: Path) -> Path:
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """While this lasts, no other run writes to the same place.
+
+    Raises:
+        OutputError: if one does, or if the disk is full.
+    """
+    lock = FileLock(out.with_name(f".{out.name}.lock"))
+    try:
+        with lock.acquire(timeout=0):
+            try:
+                yield
+            finally:
+                Path(lock.lock_file).unlink(missing_ok=True)
+    except Timeout as error:
+        raise OutputError(f"Another run writes to {out}. Wait for it, or choose another name.") from error
+    except GeopspError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written ({error}). Is the disk full, or the place read-only?") from error
+
+
+def partial_place(path: Path) -> Path:
+    """Where an output is made before it takes its name."""
     return path.with_name(f".partial-{path.name}")

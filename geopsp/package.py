@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from geopsp.chipset import ChipSet
 from geopsp.dataset import Normalization
-from geopsp.errors import BandError, ChipError, GeopspError, InputNotFoundError, PackageError
-from geopsp.legend import Legend
+from geopsp.errors import BandError, ChipError, GeopspError, InputNotFoundError, OptionError, PackageError
+from geopsp.legend import BACKGROUND, Legend
 from geopsp.losses import LossSpec
 from geopsp.models.build import ModelSpec, build, count_parameters
 from geopsp.models.network import SegmentationNetwork
@@ -107,6 +108,35 @@ class TrainedModel:
         if chips.tile_size < self.tile_size:
             raise ChipError(f"The chips are {chips.tile_size} pixels wide; the model needs {self.tile_size} or more.")
         return chips.under(self.legend)
+
+    def unwanted(self, *, background: bool = True) -> tuple[int, ...]:
+        """Channels that are never predicted: those of classes ignored in training, and of the background if so asked.
+
+        Raises:
+            OptionError: if the background shall not be predicted and there is none, or nothing else.
+        """
+        channels = set(self.losses.ignored(self.legend))
+        if not background:
+            if BACKGROUND not in self.legend.names:
+                raise OptionError(
+                    f"predict_background is False, but the model has no class {BACKGROUND!r}; it has "
+                    f"{', '.join(self.legend.names)}. Leave it out."
+                )
+            channels.add(self.legend.names.index(BACKGROUND))
+        if len(channels) == len(self.legend):
+            raise OptionError("No class is left to predict. Leave predict_background as it is.")
+        return tuple(sorted(channels))
+
+    def fingerprint(self) -> str:
+        """What tells this model from any other, whatever folder it lies in: of its weights, bands and statistics."""
+        digest = hashlib.sha256(type(self.network).__qualname__.encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        parts = (self.spec, self.legend, self.statistics, self.losses)
+        about = [self.bands, *(part.to_json() for part in parts)]
+        digest.update(json.dumps(about, sort_keys=True, default=str).encode())
+        return digest.hexdigest()
 
     @property
     def normalization(self) -> Normalization:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -206,3 +209,22 @@ def test_what_does_not_fit_is_said(kind, dtype, bands, says):
 @pytest.mark.parametrize(("kind", "dtype", "bands"), FITS)
 def test_what_fits(kind, dtype, bands):
     check_kind(kind, np.dtype(dtype), bands)
+
+
+def test_deflating_does_not_look_at_memory_that_is_not_its_own():
+    """glibc fills new memory as told: what comes out may not depend on it."""
+    program = (
+        "import hashlib, numpy as np\n"
+        "from geopsp.geotiff import deflate\n"
+        "rng = np.random.default_rng(0)\n"
+        "blocks = [rng.integers(0, k % 7 + 2, (16 << k % 4,) * 2).astype('u1') for k in range(60)]\n"
+        "print(hashlib.sha256(b''.join(map(deflate, blocks))).hexdigest())\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONMALLOC": "malloc", "MALLOC_PERTURB_": filling},
+        ).stdout
+        for filling in ("0", "1", "165", "255")
+    }  # fmt: skip
+    assert len(found) == 1

@@ -432,7 +432,7 @@ def test_two_exports_into_one_folder_at_a_time(make_raster, labels, tmp_path, mo
     def write(*args):
         if not told:
             told.append(True)
-            with pytest.raises(OutputError, match="Another export writes into"):
+            with pytest.raises(OutputError, match="Another run writes to"):
                 export_training_data(image, labels, out, "kind", 32)
         return plain(*args)
 

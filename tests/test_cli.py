@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import geopandas as gpd
@@ -15,6 +16,8 @@ import rasterio
 from click.testing import CliRunner
 
 from geopsp.cli import main
+from geopsp.mapping import MapOptions
+from geopsp.maps.settings import MapSettings
 
 TINY = "tu-test_resnet"
 SAMPLE = Path(__file__).parents[1] / "sample_data"
@@ -294,6 +297,47 @@ def test_bad_input_to_predict(small_world, trained, make_raster, tmp_path):
     fails("predict", trained, scene, "--out", out, "--device", "abacus", says="'abacus'")
     fails("predict", trained, scene, "--out", out, "--polygons", tmp_path / "map.dwg", says=".gpkg")
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--tile-size 64", "tile_size", 64), ("--padding 9", "padding", 9), ("--batch-size 2", "batch_size", 2),
+        ("--tta", "test_time_augmentation", True), ("--test-time-augmentation", "test_time_augmentation", True),
+        ("--extent -1,2,3.5,4", "extent", (-1, 2, 3.5, 4)), ("--aoi a.gpkg|layername=b", "aoi", "a.gpkg|layername=b"),
+        ("--cell-size 0.5", "cell_size", 0.5), ("--no-background", "predict_background", False),
+        ("--confidence c.tif", "confidence", Path("c.tif")), ("--probabilities p", "probabilities", Path("p")),
+        ("--probability-type float16", "probability_type", "float16"), ("--polygons p.fgb", "polygons", Path("p.fgb")),
+        ("--disagreement d.tif", "disagreement", Path("d.tif")), ("--sieve 12", "sieve", 12),
+        ("--per-image", "per_image", True), ("--order -cloud", "order", "-cloud"),
+        ("--precision bf16", "precision", "bf16"), ("--compiled", "compiled", True), ("--compile", "compiled", True),
+        ("--scheduler local", "scheduler", "local"), ("--device cuda:1", "device", "cuda:1"),
+        ("--overwrite", "overwrite", True), ("--bands 3,nir", "bands", (3, "nir")),
+    ],
+)  # fmt: skip
+def test_each_option_of_predict_is_passed_on(words, name, value, monkeypatch):
+    """Under the name that Python knows; the others are as Python has them."""
+    calls = []
+    monkeypatch.setattr("geopsp.mapping.classify_pixels", lambda *args, **options: calls.append((args, options)))
+    for given in ((), words.split(" ")):
+        result = run("predict", "model", "a.tif", "b.tif", "--out", "map.tif", *given)
+        assert result.exit_code == 0, result.output
+    (args, usual), (_, options) = calls
+    assert args == (["a.tif", "b.tif"], Path("model"), Path("map.tif"))
+    assert options == usual | {name: value}
+    assert options != usual
+    assert set(usual) == {*MapOptions.__annotations__, "per_image"} - {"client"}
+    defaults = MapSettings()
+    assert all(usual[field.name] == getattr(defaults, field.name) for field in fields(MapSettings))
+
+
+def test_each_image_by_itself(small_world, trained, tmp_path):
+    """Into a folder, whose maps are named."""
+    result = run("predict", trained, small_world["scene"], "--out", tmp_path / "maps", "--per-image", "--sieve", 5,
+                 "--confidence", tmp_path / "sure")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.stdout.split("\n")[:2] == [f"Wrote {tmp_path / 'maps' / 'scene.tif'}", f"Wrote {tmp_path / 'sure'}"]
+    assert (tmp_path / "sure" / "scene.tif").exists()
 
 
 def test_nothing_of_the_user_s_is_lost(small_world, trained, tmp_path):

@@ -26,9 +26,9 @@ from geopsp.features import FeatureFile
 from geopsp.grid import Grid, Window
 from geopsp.labels import Area, PolygonLabels, RasterLabels, is_raster, read_labels
 from geopsp.legend import IGNORE, Legend
+from geopsp.maps.cog import class_raster
 from geopsp.scene import Scene
 from geopsp.vectors import read_vector
-from geopsp.writer import class_raster
 
 HARD = Path(__file__).parents[2] / "shared" / "data" / "hard" / "vectors"
 LEFT, TOP = 601234.0, 5301717.0

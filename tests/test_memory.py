@@ -34,7 +34,7 @@ def test_measuring_leaves_no_trace(network):
 
 @pytest.mark.parametrize(("chips", "most"), [(5, 1), (40, 4), (100, 8), (10_000, 64)])
 def test_an_epoch_keeps_its_steps(network, chips, most, monkeypatch):
-    monkeypatch.setattr("geopsp.memory._free", lambda device: 1e12)
+    monkeypatch.setattr("geopsp.memory.free", lambda device: 1e12)
     assert batch_that_fits(network, bands=3, size=64, chips=chips, device=CPU) == most
 
 
@@ -43,5 +43,5 @@ def test_memory_bounds_the_batch(network, monkeypatch):
     each = two - one
     weights = WEIGHT_COPIES * sum(p.numel() * 4 for p in network.parameters())
     for times, expected in ((-3, 1), (0.1, 1), (2.5, 2), (9, 8)):
-        monkeypatch.setattr("geopsp.memory._free", lambda device, t=times: (t * each + weights) / 0.8 + 1)
+        monkeypatch.setattr("geopsp.memory.free", lambda device, t=times: (t * each + weights) / 0.8 + 1)
         assert batch_that_fits(network, bands=3, size=64, chips=10_000, device=CPU) == expected

@@ -19,13 +19,13 @@ from geopsp.chipset import ChipSet
 from geopsp.errors import OutputError
 from geopsp.grid import Grid
 from geopsp.legend import IGNORE, Legend
+from geopsp.maps.cog import class_raster
 from geopsp.metrics import Confusion
 from geopsp.plotting import paint, picture, plot_rates, preview, rgb_positions, save_figure
 from geopsp.progress import say, shown
 from geopsp.report import describe, describe_chips, describe_scores, write_chip_report, write_report, write_scores
 from geopsp.scene import describe as describe_header
 from geopsp.stats import BandStats
-from geopsp.writer import class_raster
 
 mpl.use("agg")
 

@@ -20,8 +20,8 @@ from geopsp.bands import match_bands
 from geopsp.errors import BandError, GeopspError, GridError, InputNotFoundError, OptionError, RasterError
 from geopsp.grid import Grid, Window
 from geopsp.legend import Legend
+from geopsp.maps.cog import class_raster
 from geopsp.scene import Scene, describe, open_raster, open_scenes, read_legend
-from geopsp.writer import class_raster
 
 HARD = Path(__file__).parents[2] / "shared" / "data" / "hard" / "rasters"
 ORIGIN = (601234.0, 5301717.0)

@@ -1,0 +1,182 @@
+"""How fast other packages map a scene, and in how much memory.
+
+    python benchmarks/peers.py [--rounds 3] [--folder FOLDER] [--python PYTHON]
+
+TorchGeo, geoai and Raster Vision map a scene of 4096 x 4096 x 3 bytes (deflate, blocks of 512) with a network of one
+convolution to six classes: tiles of 512 that overlap by 64, batches of 4, one band of classes written. Each does it as
+its documentation shows; TorchGeo has no stitching, so there what its users write: the later tile wins. Each is one
+process: on two cores another one that loads made two of them 5 to 17 % quicker, not the quickest. They live in an
+environment of their own, installed from PyPI on first use (7 GB, Python from 3.12 on) into the user's cache or FOLDER.
+Each run is a process of its own, which does the job twice: the first time is not counted (imports, first looks at
+files). Runs alternate, the median counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common import finish, medians, own_process, peak_mb, table
+
+PINS = """\
+torch==2.15.0
+segmentation-models-pytorch==0.6.0
+rastervision-core==0.31.1
+rastervision-pytorch-learner==0.31.1
+torchgeo==0.10.1
+geoai-py==0.43.1
+"""
+
+SIDE, TILE, OVERLAP, BATCH, CLASSES = 4096, 512, 64, 4, 6
+
+
+def environment(folder: Path | None = None, python: str | None = None) -> Path:
+    """The Python of an environment that holds the peers; it is made if it is not there."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    folder = folder or cache / "geopsp" / "peers"
+    found, stamp = folder / "bin" / "python", folder / "pins.txt"
+    if stamp.is_file() and stamp.read_text() == PINS:
+        return found
+    print(f"Installing the peers into {folder}; this takes minutes and 7 GB.", flush=True)
+    subprocess.run([python or sys.executable, "-m", "venv", "--clear", folder], check=True)
+    wanted = folder / "wanted.txt"
+    wanted.write_text(PINS)
+    subprocess.run([found, "-m", "pip", "install", "-q", "--no-cache-dir", "-r", wanted], check=True)
+    wanted.rename(stamp)
+    return found
+
+
+def network() -> Any:
+    """One convolution, 3 x 3, of three bands to six classes."""
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(3, CLASSES, 3, padding=1).eval()
+
+
+def torchgeo(scene: Path, out: Path) -> None:
+    """Its dataset, grid sampler and collation; the loop and the stitching are the user's."""
+    import numpy as np
+    import rasterio
+    import torch
+    from torch.utils.data import DataLoader
+    from torchgeo.datasets import RasterDataset, stack_samples
+    from torchgeo.samplers import GriddedPatchSampler
+
+    model = network()
+    dataset = RasterDataset(scene)
+    sampler = GriddedPatchSampler(dataset, size=TILE, stride=TILE - OVERLAP)
+    with rasterio.open(scene) as source:
+        profile, inverse, height, width = source.profile, ~source.transform, source.height, source.width
+    codes = np.zeros((height, width), np.uint8)
+    with torch.inference_mode():
+        loader = DataLoader(dataset, sampler=sampler, batch_size=BATCH, collate_fn=stack_samples)
+        for batch in loader:
+            indices = model(batch["image"] / 255).argmax(dim=1).numpy()
+            for index, bounds in zip(indices, batch["bounds"], strict=True):
+                left, top = float(bounds[0]), float(bounds[4])
+                col, row = (round(value) for value in inverse * (left, top))
+                place = codes[row : row + TILE, col : col + TILE]
+                place[:] = index[: place.shape[0], : place.shape[1]]
+    with rasterio.open(out / "map.tif", "w", **profile | {"count": 1}) as target:
+        target.write(codes, 1)
+
+
+def geoai(scene: Path, out: Path) -> None:
+    """`predict_geotiff`, which blends."""
+    from geoai.inference import predict_geotiff
+
+    predict_geotiff(
+        network(), str(scene), str(out / "map.tif"), tile_size=TILE, overlap=OVERLAP, batch_size=BATCH,
+        num_classes=CLASSES, output_dtype="uint8", output_nodata=255, device="cpu", verbose=False,
+        preprocess_fn=lambda data: data / 255, postprocess_fn=lambda scores: scores.argmax(axis=0)[None],
+    )  # fmt: skip
+
+
+def rastervision(scene: Path, out: Path) -> None:
+    """A sliding window dataset and smooth labels, which blend; its users let their network loop over it."""
+    import torch
+    from rastervision.core.data import ClassConfig, SemanticSegmentationLabels
+    from rastervision.pytorch_learner import SemanticSegmentationSlidingWindowGeoDataset
+    from torch.utils.data import DataLoader
+
+    model = network()
+    names = ClassConfig(names=[f"class {i}" for i in range(CLASSES)], null_class="class 0")
+    dataset = SemanticSegmentationSlidingWindowGeoDataset.from_uris(
+        image_uri=str(scene), class_config=names, size=TILE, stride=TILE - OVERLAP,
+        image_raster_source_kw={"allow_streaming": True},
+    )  # fmt: skip
+
+    def predictions() -> Iterator[Any]:
+        with torch.inference_mode():
+            for image, _ in DataLoader(dataset, batch_size=BATCH):
+                yield from model(image).softmax(dim=1).numpy()
+
+    labels = SemanticSegmentationLabels.from_predictions(
+        dataset.windows, predictions(), extent=dataset.scene.extent, num_classes=CLASSES, smooth=True
+    )
+    onto = dataset.scene.raster_source.crs_transformer
+    labels.save(str(out / "map"), crs_transformer=onto, class_config=names, smooth_output=False)
+
+
+PEERS = {"TorchGeo": torchgeo, "geoai": geoai, "Raster Vision": rastervision}
+
+
+def measure(name: str, python: Path, scene: Path, folder: Path) -> dict[str, float]:
+    """Seconds and peak memory in MB of a peer."""
+    return own_process(python, __file__, "--run", name, scene, tempfile.mkdtemp(dir=folder))
+
+
+def one_run(name: str, scene: Path, folder: Path) -> dict[str, float]:
+    """What a process of its own measures."""
+    warnings.simplefilter("ignore")
+    logging.disable()
+    for number in range(2):
+        out = folder / str(number)
+        out.mkdir()
+        start = time.perf_counter()
+        PEERS[name](scene, out)
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds, "peak_mb": peak_mb()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the environment is, or shall be")
+    parser.add_argument("--python", help="what makes it, from 3.12 on; the default is this one")
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        name, *paths = options.run
+        print(json.dumps(one_run(name, *map(Path, paths))))
+        return
+    from chips import make_scene
+
+    python = environment(options.folder, options.python)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make_scene(folder / "scene.tif", SIDE)
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in PEERS}
+        for _ in range(options.rounds):
+            for name, found in runs.items():
+                found.append(measure(name, python, folder / "scene.tif", folder))
+    middle = {name: medians(found) for name, found in runs.items()}
+    speeds = {name: SIDE**2 / 1e6 / run["seconds"] for name, run in middle.items()}
+    rows = [[name, run["seconds"], speeds[name], round(run["peak_mb"])] for name, run in middle.items()]
+    print(table(["package", "s", "Mpx/s", "peak MB"], rows))
+    finish(speeds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From a scene and a trained model to maps of any size."""

@@ -1,0 +1,259 @@
+"""What a map will cost: tiles, time, memory and disk, told before the first tile."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from affine import Affine
+
+from geopsp.errors import OutputError
+from geopsp.grid import Grid, Window
+from geopsp.labels import Area
+from geopsp.maps.fit import batch_and_threads, forward_bytes
+from geopsp.maps.job import BUDGET, MapJob
+from geopsp.maps.plan import MapPlan
+from geopsp.maps.predictor import TilePredictor
+from geopsp.maps.products import Product
+from geopsp.memory import free, weight_bytes
+from geopsp.package import TrainedModel
+from geopsp.scene import Scene
+
+MANY = 200
+"""Tiles from which on a map is worth an estimate of time and memory."""
+
+LOOKED_AT = 10_000
+"""Tiles, times images, that are asked at most whether they are empty; of more, a share is."""
+
+LEAST = 200
+"""Tiles that are asked anyway."""
+
+FINENESS, CELLS = 4, 2048
+"""Cells across a tile, but not more across a map, by which it is told whether a tile lies in the area of interest."""
+
+OVERVIEWS = 4 / 3
+"""All levels of a raster to the finest."""
+
+DENSE = {"mode": 0.01, "mean": 0.1}
+"""Share of its bytes to which a raster may shrink at best, by how its pixels are made coarser."""
+
+LOOSE = dict.fromkeys(DENSE, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """How many tiles a map is made of."""
+
+    total: int
+    empty: int
+    """Known to have no valid pixel, so that they are skipped."""
+
+    exact: bool
+    """False if `empty` is an estimate."""
+
+    @property
+    def computed(self) -> int:
+        return self.total - self.empty
+
+    def __str__(self) -> str:
+        if not self.empty:
+            return f"{self.total:,} tiles"
+        return f"{self.total:,} tiles, {'' if self.exact else 'about '}{self.empty:,} of them known to be empty"
+
+
+def count_tiles(scene: Scene, plan: MapPlan, area: Area | None = None) -> Tiles:
+    """The tiles of all columns of parts; tiles that touch two columns are computed for both.
+
+    Of a large map only some tiles are looked at, evenly spread, and the rest is taken to be like them.
+    """
+    firsts = [col for number in range(plan.shape[1]) for col in _columns(plan, number)]
+    total = len(plan.rows) * len(firsts)
+    chosen = _spread(total, max(LEAST, LOOKED_AT // len(scene.layers)))
+    outside = _outside(area, scene.grid, plan.size)
+    empty = 0
+    for number in chosen:
+        row, col = divmod(number, len(firsts))
+        window = Window(firsts[col], plan.rows[row], plan.size, plan.size)
+        empty += outside(window) or scene.empty(window)
+    return Tiles(total, round(empty * total / len(chosen)), exact=area is None and len(chosen) == total)
+
+
+def _columns(plan: MapPlan, number: int) -> list[int]:
+    """First columns of the tiles that touch a column of parts."""
+    first = plan.part(number * plan.shape[0]).window
+    return next(plan.tiles(first))[1]
+
+
+def _outside(area: Area | None, grid: Grid, size: int) -> Callable[[Window], bool]:
+    """Whether a tile lies outside of the area, by cells of a part of its side."""
+    if area is None:
+        return lambda _: False
+    cell = max(size // FINENESS, max(grid.width, grid.height) // CELLS, 1)
+    cells = Window(0, 0, -(-grid.width // cell), -(-grid.height // cell))
+    coarse = Grid(grid.crs, grid.transform * Affine.scale(cell), cells.width, cells.height)
+    inside = area.inside(coarse)
+
+    def outside(window: Window) -> bool:
+        col, row = window.col // cell, window.row // cell
+        part = Window(col, row, -(-window.col_stop // cell) - col, -(-window.row_stop // cell) - row)
+        return not inside[part.intersect(cells).slices(cells)].any()
+
+    return outside
+
+
+def _spread(total: int, most: int) -> Sequence[int]:
+    """Numbers below `total`: all, or so many that follow no regular step, which could be that of the rows."""
+    if total <= most:
+        return range(total)
+    shares = (np.arange(most) * 0.6180339887498949) % 1
+    return np.unique((shares * total).astype(int)).tolist()  # type: ignore[no-any-return]
+
+
+def disk_bytes(products: Sequence[Product], plan: MapPlan, shrunk: Mapping[str, float] = LOOSE) -> dict[Path, float]:
+    """Bytes that are written into each folder: the products', and the parts of all beside the first.
+
+    `shrunk`: the share of its bytes to which a raster shrinks, by how its pixels are made coarser.
+    """
+    needs: dict[Path, float] = defaultdict(float)
+    for product in products:
+        pixels = plan.width * plan.height * len(product.bands) * OVERVIEWS
+        size = pixels * np.dtype(product.dtype).itemsize * shrunk[product.reduce]
+        needs[product.path.parent] += size
+        needs[products[0].path.parent] += size
+    return dict(needs)
+
+
+def check_disk(products: Sequence[Product], plan: MapPlan, *, filled: float = 1.0) -> Iterator[str]:
+    """What to know of the room on the disks, in words.
+
+    Args:
+        products: What is written.
+        plan: Of what size.
+        filled: Share of the map that may hold anything.
+
+    Raises:
+        OutputError: if they are too small however well the rasters can be compressed.
+    """
+    most, least = (_by_disk(disk_bytes(products, plan, shrunk)) for shrunk in (LOOSE, DENSE))
+    folders = {product.path.parent.stat().st_dev: product.path.parent for product in reversed(products)}
+    for disk, folder in folders.items():
+        left, size, dense = shutil.disk_usage(folder).free, most[disk] * filled, least[disk] * filled
+        if dense > left:
+            raise OutputError(
+                f"The disk of {folder} has {in_bytes(left)} free; the map needs up to {in_bytes(size)}, and "
+                f"{in_bytes(dense)} even if it compresses well. Free some, or choose another place."
+            )
+        if size > left:
+            yield (
+                f"the disk of {folder} has {in_bytes(left)} free; uncompressed the map would need {in_bytes(size)}, "
+                "so it fits only if it compresses well. If not, free some room, and the same call goes on"
+            )
+
+
+def _by_disk(needs: Mapping[Path, float]) -> dict[int, float]:
+    disks: dict[int, float] = defaultdict(float)
+    for folder, size in needs.items():
+        disks[folder.stat().st_dev] += size
+    return disks
+
+
+def striped(scene: Scene, plan: MapPlan) -> Iterator[str]:
+    """Whether files keep whole rows together, of which each part reads all to use some."""
+    times = plan.shape[1]
+    stripes = [source for source in scene.sources if source.block[1] >= source.grid.width > plan.part_width]
+    if times > 1 and stripes:
+        yield (
+            f"{stripes[0].path} keeps whole rows together, which are read {times} times, as the map is made in so many "
+            f"columns. Tiled (gdal_translate -of COG), reading would cost {times} times less"
+        )
+
+
+def forecast(job: MapJob, model: TrainedModel, device: torch.device, *, area: Area | None, here: bool) -> Iterator[str]:
+    """What a map will cost, in words.
+
+    Args:
+        job: What is to be made.
+        model: With which network.
+        device: Where it computes.
+        area: The job's area of interest, opened.
+        here: False if other machines make it, whose time and memory nobody can tell.
+
+    Raises:
+        OutputError: if the disks are too small.
+    """
+    tiles = count_tiles(job.scene, job.plan, area)
+    parts = f", in {job.plan.parts} parts" if job.plan.parts > 1 else ""
+    yield f"{tiles}, of {job.plan.size} x {job.plan.size} pixels{parts}"
+    yield from check_disk(job.products, job.plan, filled=tiles.computed / tiles.total)
+    yield from striped(job.scene, job.plan)
+    if here and tiles.computed >= MANY:
+        yield from _time_and_memory(job, model, device, tiles.computed)
+
+
+def _time_and_memory(job: MapJob, model: TrainedModel, device: torch.device, tiles: int) -> Iterator[str]:
+    """As a try of a few tiles tells."""
+    bands, classes, size = len(model.bands), len(model.legend), job.plan.size
+    batch, threads = batch_and_threads(
+        model.network, bands=bands, classes=classes, size=size, device=device, batch_size=job.settings.batch_size,
+        bf16=job.bf16,
+    )  # fmt: skip
+    seconds = tiles * tile_seconds(job, model, device, batch=batch, threads=threads)
+    one = forward_bytes(model.network, batch, bands=bands, size=size, device=device, bf16=job.bf16)
+    need, left = threads * one + weight_bytes(model.network) + BUDGET, free(device)
+    yield f"about {in_time(seconds)} and {in_bytes(need)} of memory on this machine, which has {in_bytes(left)} free"
+    if need > left:
+        yield "memory is short. Lower batch_size (--batch-size), or close other programs"
+
+
+def tile_seconds(job: MapJob, model: TrainedModel, device: torch.device, *, batch: int, threads: int) -> float:
+    """Seconds that a tile takes in the network, as it is used for the map, but not compiled."""
+    predictor = TilePredictor(
+        model,
+        device,
+        batch_size=batch,
+        bf16=job.bf16,
+        test_time_augmentation=job.settings.test_time_augmentation,
+        unwanted=job.unwanted,
+    )
+    size, before = job.plan.size, torch.get_num_threads()
+    data = np.zeros((batch, len(model.bands), size, size), job.scene.dtype)
+
+    def compute(_: int) -> None:
+        predictor(data, np.ones((batch, size, size), bool)).sum().item()  # a device is waited for
+
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(compute, range(threads)))
+            start = time.perf_counter()
+            list(pool.map(compute, range(threads)))
+    finally:
+        torch.set_num_threads(before)
+    return (time.perf_counter() - start) / (threads * batch)
+
+
+def in_time(seconds: float) -> str:
+    """As a person would say it: "40 s", "7 min", "3 h 20 min", "2 days 3 h"."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h"
+
+
+def in_bytes(count: float) -> str:
+    """In MB or GB, thousands of thousands."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

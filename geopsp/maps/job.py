@@ -1,0 +1,261 @@
+"""One map as a job: what makes it another one, where its parts lie, and what of it is done.
+
+While a map is made, the folder `.partial-NAME` lies beside its place:
+
+    job.json         what is being made, by its key
+    model/           the model, where other machines help
+    parts/           NUMBER.PRODUCT; a file that is there is whole, and its part done
+    classes.tif      the finished map on its way out; the other products wait beside their own places
+    publish          all of them are whole, and are being moved to their places
+
+A kill at any moment leaves this folder, and the same command goes on from it. Another model, input or option has
+another key, and begins anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import geopandas as gpd
+import rasterio
+from rasterio.errors import RasterioError
+
+from geopsp.labels import Area
+from geopsp.legend import Legend
+from geopsp.maps.blocks import is_whole
+from geopsp.maps.plan import BLOCK, SIDE, MapPlan
+from geopsp.maps.products import Product
+from geopsp.maps.settings import MapSettings
+from geopsp.models.build import check_tile
+from geopsp.outputs import check_output, partial_place
+from geopsp.package import TrainedModel
+from geopsp.progress import say
+from geopsp.scene import Scene
+
+VERSION = 1
+MODEL = "model"
+"""The folder of the model, within the job's."""
+
+KEY_TAG, MODEL_TAG = "GEOPSP_JOB", "GEOPSP_MODEL"
+NARROWEST = 2048
+"""Pixels that a part is wide at least, if a map is."""
+
+BUDGET = 384e6
+"""Bytes that the rows in hand may take."""
+
+AreaOfInterest: TypeAlias = str | Path | gpd.GeoDataFrame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MapJob:
+    """All that is needed to make a map, but the network; can be sent to other machines."""
+
+    scene: Scene
+    plan: MapPlan
+    legend: Legend
+    products: tuple[Product, ...]
+    """The classes first."""
+
+    settings: MapSettings
+    """With a tile size and a padding."""
+
+    bf16: bool
+    """True runs the network in bfloat16."""
+
+    unwanted: tuple[int, ...]
+    """Channels that are never predicted."""
+
+    aoi: AreaOfInterest | None
+    key: str
+    """Another one if anything is that the map depends on, but for the number of tiles at a time."""
+
+    model: str
+    """Which model it is, in words."""
+
+    @property
+    def out(self) -> Path:
+        """Where the class raster shall appear."""
+        return self.products[0].path
+
+    @property
+    def folder(self) -> Path:
+        return partial_place(self.out)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the rasters say of themselves."""
+        return {MODEL_TAG: self.model, KEY_TAG: self.key}
+
+    def area(self) -> Area | None:
+        """The area of interest, opened."""
+        return None if self.aoi is None else Area.read(self.aoi)
+
+    def part_path(self, product: Product, number: int) -> Path:
+        return self.folder / "parts" / f"{number:06d}.{product.name}"
+
+    def sieved_path(self, number: int) -> Path:
+        """Where a part of the class raster lies after the sieve."""
+        return self.folder / "sieved" / f"{number:06d}"
+
+    def staged(self, product: Product) -> Path:
+        """Where a finished product waits until all are."""
+        return self.folder / "classes.tif" if product.name == "classes" else partial_place(product.path)
+
+    def has(self, number: int) -> bool:
+        """True if a part is done."""
+        window = self.plan.part(number).window
+        return all(
+            is_whole(
+                self.part_path(product, number),
+                window.width,
+                window.height,
+                product,
+                block=self.plan.block,
+                levels=self.plan.levels,
+            )
+            for product in self.products
+        )
+
+    def missing(self) -> list[int]:
+        """Numbers of the parts that are not done."""
+        return [number for number in range(self.plan.parts) if not self.has(number)]
+
+    @property
+    def publishing(self) -> bool:
+        """True if all products are whole, and some may be at their places."""
+        return self._told().get("key") == self.key and (self.folder / "publish").exists()
+
+    @property
+    def done(self) -> bool:
+        """True if the map is there already, made by the same job."""
+        if not all(product.path.exists() for product in self.products):
+            return False
+        try:
+            with rasterio.open(self.out) as dataset:
+                return bool(dataset.tags().get(KEY_TAG) == self.key)
+        except RasterioError:
+            return False
+
+    @property
+    def left_over(self) -> bool:
+        """True if nothing but the folder is left of a job that is done: a kill came as it was being removed."""
+        return self.folder.exists() and self.done
+
+    def check(self, *, overwrite: bool) -> None:
+        """Nothing, if all outputs can be written.
+
+        Raises:
+            OutputError: if one exists and `overwrite` is False, or cannot be written.
+        """
+        if not (self.publishing or self.left_over):
+            for product in self.products:
+                check_output(product.path, overwrite=overwrite)
+
+    def begin(self, batch_size: int) -> int:
+        """The folder is there, with what is done of this very job and nothing else; gives the tiles at a time.
+
+        Where nobody asked for a number, it is the one with which the job was begun.
+        """
+        told = self._told()
+        if told.get("key") != self.key:
+            if told:
+                say(f"What was begun of {self.out} had another model, input or option; it is thrown away.")
+            shutil.rmtree(self.folder, ignore_errors=True)
+            told = {"version": VERSION, "key": self.key, "model": self.model, "batch_size": batch_size}
+        (self.folder / "parts").mkdir(parents=True, exist_ok=True)
+        told["batch_size"] = self.settings.batch_size or int(told["batch_size"])
+        fresh = self.folder / "job.json.new"
+        fresh.write_text(json.dumps(told), encoding="utf-8")
+        fresh.replace(self.folder / "job.json")
+        return int(told["batch_size"])
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles at a time, of a job that has begun."""
+        return int(self._told()["batch_size"])
+
+    def _told(self) -> dict[str, Any]:
+        try:
+            told: Any = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+
+def plan_job(
+    scene: Scene,
+    model: TrainedModel,
+    products: Sequence[Product],
+    settings: MapSettings,
+    *,
+    bf16: bool = False,
+    aoi: AreaOfInterest | None = None,
+    part_side: int | None = None,
+    block: int = BLOCK,
+) -> MapJob:
+    """The job that these make; nothing is written.
+
+    Args:
+        scene: What to map, its bands in the model's order.
+        model: What is asked for its identity, classes and tile size.
+        products: The class raster first.
+        settings: As the user gave them.
+        bf16: True runs the network in bfloat16.
+        aoi: Polygons outside of which there is no map.
+        part_side: Pixels along a part, a multiple of `block`; None: as suits the scene.
+        block: Side of the blocks that rasters are stored in.
+
+    Raises:
+        OptionError, ModelError: as the settings are.
+        OptionError: if the background shall not be predicted and there is none.
+        LabelError, GridError: if the area cannot be read or misses the scene.
+    """
+    size = settings.tile_size or model.tile_size
+    check_tile(size)
+    padding = size // 4 if settings.padding is None else settings.padding
+    width = part_side or part_width(scene, size, products, len(model.legend), block)
+    plan = MapPlan(scene.grid.width, scene.grid.height, size, padding, width, part_side or SIDE, block)
+    unwanted = model.unwanted(background=settings.predict_background)
+    if aoi is not None:
+        Area.read(aoi).require_overlap(scene.grid)
+    identity = model.fingerprint()
+    key = _key(scene, plan, products, settings, [bf16, unwanted, identity, model.legend.to_json()], aoi)
+    words = f"{model.composition}; tiles of {size}; bands {', '.join(model.bands)}; sha256 {identity}"
+    placed = tuple(replace(product, path=product.path.absolute()) for product in products)
+    return MapJob(scene, plan, model.legend, placed, settings, bf16, unwanted, aoi, key, words)
+
+
+def part_width(scene: Scene, size: int, products: Sequence[Product], classes: int, block: int) -> int:
+    """Columns of a part such that the rows in hand fit the budget: a power of two times NARROWEST, up to SIDE."""
+    names = {product.name for product in products}
+    canvas = 4 * classes * (2 if "disagreement" in names else 1) * size
+    outgoing = sum(len(product.bands) * (1 if product.dtype == "uint8" else 4) for product in products) * 3 * size
+    incoming = (len(scene.bands) * scene.dtype.itemsize + 1) * 3 * (size + block)
+    width = SIDE
+    while width > NARROWEST and width * (canvas + outgoing + incoming) > BUDGET:
+        width //= 2
+    return width
+
+
+def _key(
+    scene: Scene,
+    plan: MapPlan,
+    products: Sequence[Product],
+    settings: MapSettings,
+    more: Sequence[Any],
+    aoi: AreaOfInterest | None,
+) -> str:
+    grid = scene.grid
+    lattice = [grid.crs.to_wkt(), *grid.transform[:6], grid.width, grid.height]
+    asked = {name: value for name, value in asdict(settings).items() if name not in ("batch_size", "precision")}
+    wanted = [[product.name, product.dtype, len(product.bands)] for product in products]
+    area = None if aoi is None else Area.read(aoi).stamp()
+    inputs = [scene.stamp(), scene.bands, lattice, scene.resampling.name, area]
+    text = json.dumps([VERSION, inputs, asdict(plan), asked, wanted, *more], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

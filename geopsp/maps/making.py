@@ -1,0 +1,113 @@
+"""Parts made here or on many machines, put together, and published."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from geopsp.machine import cores
+from geopsp.maps.cluster import make_parts
+from geopsp.maps.cog import assemble
+from geopsp.maps.fit import batch_and_threads
+from geopsp.maps.job import MODEL, MapJob
+from geopsp.maps.joined import PartPath
+from geopsp.maps.parts import make_here, mapper_for
+from geopsp.maps.sidecars import class_files
+from geopsp.maps.sieve import sieve
+from geopsp.models.build import pick_device
+from geopsp.outputs import alone
+from geopsp.package import TrainedModel, save_package
+from geopsp.progress import Progress, say
+
+
+def make_map(
+    job: MapJob,
+    model: TrainedModel,
+    *,
+    device: str | None = None,
+    client: Any = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """The job's rasters are at their places, whole.
+
+    Args:
+        job: From `plan_job`.
+        model: The same that the job was planned with.
+        device: As torch names it; None: the first GPU, else the CPU. On many machines, of each of them.
+        client: A Dask client, whose workers make the parts; None: this process does.
+        overwrite: True may replace outputs.
+        progress: Told of tiles done, or on many machines of parts.
+
+    Raises:
+        OptionError: if memory is too small, or the workers cannot be used.
+        RasterError: if pixels cannot be read.
+        OutputError: if an output exists or cannot be written; what is done of it stays for the same call to go on.
+    """
+    job.check(overwrite=overwrite)
+    with alone(job.out):
+        if not (job.publishing or job.left_over):
+            try:
+                _make(job, model, device=device, client=client, progress=progress)
+            finally:
+                _tidy(job)
+        _publish(job)
+
+
+def _make(job: MapJob, model: TrainedModel, *, device: str | None, client: Any, progress: Progress | None) -> None:
+    """All products wait, whole, for their places."""
+    where = pick_device(device)
+    network = model.network.to(where).eval()
+    fitting, threads = batch_and_threads(
+        network,
+        bands=len(model.bands),
+        classes=len(model.legend),
+        size=job.plan.size,
+        device=where,
+        batch_size=job.settings.batch_size,
+        bf16=job.bf16,
+    )
+    batch_size = job.begin(fitting)
+    missing = job.missing()
+    if len(missing) < job.plan.parts:
+        say(f"Going on where it was broken off: {job.plan.parts - len(missing)} of {job.plan.parts} parts are there.")
+    if client is not None and missing:
+        save_package(model, job.folder / MODEL, overwrite=True)
+        make_parts(job, missing, client, device=device, progress=progress)
+    elif missing:
+        make_here(job, missing, mapper_for(job, model, where, batch_size=batch_size, threads=threads), progress)
+    _put_together(job)
+
+
+def _put_together(job: MapJob) -> None:
+    """All products wait, whole, for their places."""
+    with ThreadPoolExecutor(cores()) as pool:
+        for product in job.products:
+            path: PartPath = partial(job.part_path, product)
+            if product.legend is not None and job.settings.sieve:
+                say(f"Sieving: regions of fewer than {job.settings.sieve} pixels join their largest neighbour")
+                (job.folder / "sieved").mkdir(exist_ok=True)
+                sieve(product, job.plan, path, job.sieved_path, job.settings.sieve, pool=pool)
+                path = job.sieved_path
+            assemble(product, job.scene.grid, job.plan, path, job.staged(product), tags=job.tags, pool=pool)
+    (job.folder / "publish").touch()
+
+
+def _publish(job: MapJob) -> None:
+    """What waits is moved to its place, the classes last, and nothing is left over."""
+    for product in reversed(job.products):
+        staged = job.staged(product)
+        if not staged.exists():  # a run that was broken off here moved it
+            continue
+        if product.legend is not None:
+            class_files(product.path, product.legend)
+        staged.replace(product.path)
+    shutil.rmtree(job.folder)
+
+
+def _tidy(job: MapJob) -> None:
+    """A folder with nothing in it to go on from is gone."""
+    if not any((job.folder / "parts").glob("*")):
+        shutil.rmtree(job.folder, ignore_errors=True)

@@ -1,0 +1,140 @@
+"""Parts of a map, made in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+
+import rasterio
+import torch
+
+from geopsp.grid import Window
+from geopsp.machine import cores
+from geopsp.maps.blocks import PartWriter
+from geopsp.maps.job import MODEL, MapJob
+from geopsp.maps.plan import Part
+from geopsp.maps.predictor import TilePredictor
+from geopsp.maps.products import Product
+from geopsp.maps.stream import Mapper, Rows
+from geopsp.models.build import pick_device
+from geopsp.package import TrainedModel, load_package
+from geopsp.progress import Progress
+
+CACHE = 64 * 2**20
+"""Bytes of blocks that GDAL keeps: each is read once."""
+
+
+def mapper_for(job: MapJob, model: TrainedModel, device: torch.device, *, batch_size: int, threads: int) -> Mapper:
+    """What makes rows of the job's map on a device."""
+    predictor = TilePredictor(
+        model,
+        device,
+        batch_size=batch_size,
+        bf16=job.bf16,
+        test_time_augmentation=job.settings.test_time_augmentation,
+        unwanted=job.unwanted,
+        compiled=job.settings.compiled,
+    )
+    return Mapper(job.scene, job.area(), job.plan, job.legend, job.products, predictor, threads)
+
+
+def make_here(job: MapJob, missing: list[int], mapper: Mapper, progress: Progress | None) -> None:
+    """The files of these parts, by ascending numbers, are there."""
+    runs = job.plan.runs(missing)
+    windows = [_around(run) for run in runs]
+    total, before = sum(map(job.plan.count, windows)), 0
+    with ThreadPoolExecutor(cores(), thread_name_prefix="geopsp-write") as pool, rasterio.Env(GDAL_CACHEMAX=CACHE):
+        for run, window in zip(runs, windows, strict=True):
+            _make_run(job, run, mapper, pool, _after(progress, before, total))
+            before += job.plan.count(window)
+
+
+def _around(run: Sequence[Part]) -> Window:
+    """All of a run of parts that lie below each other."""
+    first, last = run[0].window, run[-1].window
+    return Window(first.col, first.row, first.width, last.row_stop - first.row)
+
+
+def _after(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """A progress that counts on."""
+    return None if progress is None else lambda done, _, note="": progress(before + done, total, note)
+
+
+def _make_run(
+    job: MapJob, run: Sequence[Part], mapper: Mapper, pool: ThreadPoolExecutor | None, progress: Progress | None
+) -> int:
+    """The files of parts that follow each other down the map are there; gives the number of tiles."""
+    window = _around(run)
+    heights = [part.window.height for part in run]
+    with closing(mapper.rows(window, progress)) as rows:
+        pieces = cut(rows, heights)
+        for part in run:
+            with ExitStack() as stack:
+                writers = {
+                    product.name: stack.enter_context(_writer(job, product, part, pool)) for product in job.products
+                }
+                for piece in next(pieces):
+                    for name, pixels in piece.items():
+                        writers[name].append(pixels)
+    return job.plan.count(window)
+
+
+def _writer(job: MapJob, product: Product, part: Part, pool: ThreadPoolExecutor | None) -> PartWriter:
+    place = job.part_path(product, part.number)
+    return PartWriter(
+        place, part.window.width, part.window.height, product, block=job.plan.block, levels=job.plan.levels, pool=pool
+    )
+
+
+def cut(rows: Iterator[Rows], heights: Sequence[int]) -> Iterator[Iterator[Rows]]:
+    """The same rows, so many at a time as each height says; each group is to be used up before the next."""
+    kept: list[Rows] = []
+
+    def group(height: int) -> Iterator[Rows]:
+        while height:
+            piece = kept.pop() if kept else next(rows)
+            found = next(iter(piece.values())).shape[1]
+            if found > height:
+                kept.append({name: pixels[:, height:] for name, pixels in piece.items()})
+                piece = {name: pixels[:, :height] for name, pixels in piece.items()}
+            height -= min(found, height)
+            yield piece
+
+    return map(group, heights)
+
+
+def make_part(job: MapJob, number: int, *, device: str | None = None) -> int:
+    """A part's files are there, made by one thread of this process; gives the number of tiles, 0 if they were there.
+
+    Scene, area and model are opened once a process. The model is the one in the job's folder.
+    """
+    if job.has(number):
+        return 0
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+        return _make_run(job, [job.plan.part(number)], _KEPT.mapper(job, device), None, None)
+
+
+class _Kept:
+    """What this process used last to make parts: many parts of one job come one after another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: tuple[str, str | None] | None = None
+        self._mapper: Mapper | None = None
+
+    def mapper(self, job: MapJob, device: str | None) -> Mapper:
+        with self._lock:
+            if self._mapper is None or self._key != (job.key, device):
+                self._mapper = None  # room first
+                where = pick_device(device)
+                if where.type == "cpu":
+                    torch.set_num_threads(1)  # for good: parts side by side are what uses this machine's cores
+                model = load_package(job.folder / MODEL)
+                self._mapper = mapper_for(job, model, where, batch_size=job.batch_size, threads=1)
+                self._key = job.key, device
+            return self._mapper
+
+
+_KEPT = _Kept()

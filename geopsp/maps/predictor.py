@@ -1,0 +1,151 @@
+"""The network as a map needs it: raw pixels of tiles in, shares of the classes out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from geopsp.errors import OptionError
+from geopsp.losses import silence
+from geopsp.maps.blend import ONE, rows_at_once
+from geopsp.package import TrainedModel
+
+SYMMETRIES = tuple((turns, flip) for turns in range(4) for flip in (False, True))
+"""Quarter turns, and whether a tile is mirrored first: all eight ways to lay a square onto itself."""
+
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""What torch says if the CPU's memory is too small, or a device's that has no error class of its own."""
+
+
+class TilePredictor:
+    """Shares of the classes at each pixel of a tile; safe to call from several threads."""
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        device: torch.device,
+        *,
+        batch_size: int = 1,
+        bf16: bool = False,
+        test_time_augmentation: bool = False,
+        unwanted: Sequence[int] = (),
+        compiled: bool = False,
+    ) -> None:
+        """The network lies on the device.
+
+        Args:
+            model: Its network is moved.
+            device: Where it runs.
+            batch_size: Tiles at a time, always so many: what is missing is filled up, for a tile's result depends on
+                the shape of the batch, in its last bits. Halved as often as memory runs out.
+            bf16: True runs it in bfloat16.
+            test_time_augmentation: True takes the mean over the eight symmetries of a tile.
+            unwanted: Channels that are never predicted.
+            compiled: True compiles the network.
+        """
+        self.device, self.batch_size, self.bf16 = device, batch_size, bf16
+        self.symmetries = SYMMETRIES if test_time_augmentation else SYMMETRIES[:1]
+        self.unwanted = list(unwanted)
+        network: nn.Module = model.network.to(device).to(memory_format=torch.channels_last).eval()
+        self.network: Callable[[Tensor, Tensor], Tensor] = torch.compile(network) if compiled else network
+        normalization = model.normalization
+        shape = (1, -1, 1, 1)
+        self.mean = torch.from_numpy(normalization.mean).view(shape).to(device)
+        self.scale = torch.from_numpy(1 / normalization.std).view(shape).to(device)
+        self._lock = threading.Lock()
+
+    @torch.inference_mode()
+    def __call__(self, data: NDArray[Any], valid: NDArray[np.bool_]) -> Tensor:
+        """(n, bands, s, s) pixels of any type and (n, s, s) validity -> (n, classes, s, s) int32, of ONE.
+
+        Raises:
+            OptionError: if there is not memory enough for a single tile.
+        """
+        parts, start = [], 0
+        while start < len(data):
+            size = self.batch_size
+            chosen = slice(start, start + size)
+            try:
+                parts.append(self._shares(data[chosen], valid[chosen], size))
+            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                self._halve(size, error)
+                continue
+            start += size
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _halve(self, size: int, error: Exception) -> None:
+        """Fewer tiles are shown at a time from now on."""
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(words in str(error).lower() for words in NO_MEMORY):
+            raise error
+        if size == 1:
+            raise OptionError(
+                f"The memory of {self.device} is too small for a single tile. Use a device with more (device=, "
+                "--device), or a smaller tile_size (--tile-size), which suits the model less."
+            ) from error
+        with self._lock:
+            self.batch_size = min(self.batch_size, size // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _shares(self, data: NDArray[Any], valid: NDArray[np.bool_], size: int) -> Tensor:
+        image, mask = self._loaded(data, valid, size)
+        if len(self.symmetries) == 1:
+            return self._whole_steps(self._logits(image, mask)[: len(data)])
+        total = torch.zeros(())
+        for turns, flip in self.symmetries:
+            logits = self._logits(_turned(image, turns, flip=flip), _turned(mask, turns, flip=flip))
+            total = total + _turned_back(logits.softmax(dim=1), turns, flip=flip)
+        return total[: len(data)].mul_(ONE / len(self.symmetries)).add_(0.5).to(torch.int32)
+
+    def _logits(self, image: Tensor, mask: Tensor) -> Tensor:
+        """(n, classes, s, s) float32."""
+        shown = image.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.network(shown, mask)
+        return silence(logits.float(), self.unwanted)
+
+    def _whole_steps(self, logits: Tensor) -> Tensor:
+        """Probabilities as whole numbers, of ONE."""
+        n, classes, height, width = logits.shape
+        shares = torch.empty(logits.shape, dtype=torch.int32, device=logits.device)
+        step = rows_at_once(4 * n * classes * width, logits.device)
+        for top in range(0, height, step):
+            rows = slice(top, top + step)
+            shares[:, :, rows] = logits[:, :, rows].contiguous().softmax(dim=1).mul_(ONE).add_(0.5)
+        return shares
+
+    def _loaded(self, data: NDArray[Any], valid: NDArray[np.bool_], size: int) -> tuple[Tensor, Tensor]:
+        """(size, bands, s, s) normalised on the device, as `Normalization` does it, and (size, 1, s, s) validity."""
+        seen = data if valid.all() else np.where(valid[:, None], data, 0)  # nodata may not fit float32
+        missing = size - len(data)
+        if missing:
+            seen = np.concatenate([seen, np.zeros((missing, *seen.shape[1:]), seen.dtype)])
+            valid = np.concatenate([valid, np.zeros((missing, *valid.shape[1:]), bool)])
+        if (seen.dtype.kind == "u" and seen.dtype.itemsize > 2) or seen.dtype.itemsize > 4:
+            seen = seen.astype(np.float32)
+        mask = self._sent(valid[:, None]).float()
+        image = self._sent(seen).float().sub(self.mean).mul_(self.scale)
+        return (image if mask.all() else image.mul_(mask)), mask
+
+    def _sent(self, array: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def _turned(image: Tensor, turns: int, *, flip: bool) -> Tensor:
+    """(..., s, s) mirrored, if so, then turned by quarters."""
+    return torch.rot90(image.flip(-1) if flip else image, turns, (-2, -1)) if turns or flip else image
+
+
+def _turned_back(image: Tensor, turns: int, *, flip: bool) -> Tensor:
+    image = torch.rot90(image, -turns, (-2, -1)) if turns else image
+    return image.flip(-1) if flip else image

@@ -1,0 +1,83 @@
+"""Coarser levels of a map: one pixel of four."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geopsp.legend import IGNORE
+from geopsp.maps.products import Product
+
+KNOWN = 1024
+"""More than four shares sum to: added for each pixel that is known, it counts them beside their sum."""
+
+
+def is_nothing(rows: NDArray[Any], product: Product) -> bool:
+    """True of what `Product.nothing` gives, and of parts of it; other rows of nodata may pass for something."""
+    if any(rows.strides) or not rows.size:
+        return not rows.size
+    return bool(np.array_equal(rows[0, 0, 0], product.nodata, equal_nan=product.dtype != "uint8"))
+
+
+def halved(rows: NDArray[Any], product: Product) -> NDArray[Any]:
+    """(bands, ceil(rows / 2), ceil(cols / 2)) of (bands, rows, cols); nodata only where all four pixels are.
+
+    Classes: the commonest, of equally common ones the first in reading order. Shares: the mean, half up.
+    """
+    height, width = rows.shape[1:]
+    if is_nothing(rows, product):
+        return product.nothing(-(-height // 2), -(-width // 2))
+    if height % 2 or width % 2:
+        rows = np.pad(rows, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=product.nodata)
+    if product.reduce == "mode":
+        return _modes(rows)
+    return _means(rows) if product.dtype == "uint8" else _float_means(rows)
+
+
+def _four(rows: NDArray[Any]) -> list[NDArray[Any]]:
+    """The four pixels that become one, each in an array of its own, in reading order."""
+    return [np.ascontiguousarray(rows[:, row::2, col::2]) for row in (0, 1) for col in (0, 1)]
+
+
+def _modes(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    a, b, c, d = _four(rows)
+    found = d
+    for pixels in (c, b, a):  # the first that is known
+        found = _chosen(pixels != IGNORE, pixels, found)
+    for pixels, others in ((c, (d,)), (b, (c, d)), (a, (b, c, d))):  # the first that is there twice
+        twice = pixels == others[0]
+        for other in others[1:]:
+            twice |= pixels == other
+        found = _chosen(twice & (pixels != IGNORE), pixels, found)
+    return found
+
+
+def _chosen(where: NDArray[np.bool_], ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """np.where, by bits: without a branch it is several times quicker on noise."""
+    return theirs ^ ((theirs ^ ours) & np.negative(where.view(np.uint8)))
+
+
+def _means(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    table = np.arange(IGNORE + 1, dtype=np.uint16) + KNOWN
+    table[IGNORE] = 0
+    totals = sum(np.take(table, pixels) for pixels in _four(rows))
+    return np.take(_mean_table(), totals)
+
+
+def _mean_table() -> NDArray[np.uint8]:
+    """Means by count x KNOWN + sum."""
+    count, total = np.divmod(np.arange(5 * KNOWN), KNOWN)
+    means = (2 * total + count) // np.maximum(2 * count, 1)
+    return np.where(count == 0, IGNORE, np.minimum(means, IGNORE)).astype(np.uint8)
+
+
+def _float_means(rows: NDArray[np.float16]) -> NDArray[np.float16]:
+    four = [pixels.astype(np.float32) for pixels in _four(rows)]
+    known = [~np.isnan(pixels) for pixels in four]
+    count = sum(k.astype(np.float32) for k in known)
+    total = sum(np.where(k, pixels, np.float32(0)) for pixels, k in zip(four, known, strict=True))
+    mean: NDArray[np.float32] = np.full_like(total, np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean.astype(np.float16)

@@ -1,0 +1,33 @@
+"""Networks and models with which maps are tested."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from geopsp.legend import Legend
+from geopsp.models.build import ModelSpec
+from geopsp.package import TrainedModel
+from geopsp.stats import BandStats
+
+CLASSES = 5
+
+
+class Echo(nn.Module):
+    """Logits that are high for the class that the pixel's value names: pixel k + 1 is class k."""
+
+    def forward(self, image, valid=None):
+        logits = torch.zeros(len(image), CLASSES, *image.shape[-2:])
+        index = (image[:, :1].round().long() - 1).clamp(0, CLASSES - 1)
+        return logits.scatter(1, index, 12.0)
+
+
+def trained_model(*, size=32, count=1, bands=None, dtype="uint8", network=None, cell=2.0, units="metre"):
+    """A model with classes 0 background, 3 water, 4 forest, 90 road, 254 last, that leaves pixels as they are."""
+    legend = Legend.from_names({0: "background", 3: "water", 4: "forest", 90: "road", 254: "last"})
+    bands = bands or ("level", *(f"band_{i}" for i in range(2, count + 1)))[:count]
+    count = len(bands)
+    statistics = BandStats(9, np.zeros(count), np.full(count, 9.0), np.zeros(count), np.full(count, 255.0))
+    spec = ModelSpec("tu-test_resnet", count, CLASSES)
+    return TrainedModel(spec, network or Echo(), legend, bands, statistics, dtype, size, (cell, cell), units)

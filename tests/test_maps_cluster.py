@@ -1,0 +1,395 @@
+"""Many machines make the bytes that one makes, whatever befalls them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import dask
+import numpy as np
+import pytest
+import torch
+from distributed.utils import get_mp_context
+from hypothesis import given
+from hypothesis import strategies as st
+from maps_common import CLASSES, trained_model
+
+import geopsp
+from geopsp.errors import InputNotFoundError, OptionError, OutputError, RasterError
+from geopsp.maps import cluster, products
+from geopsp.maps.cluster import connect, make_parts, own_device
+from geopsp.maps.job import MODEL, MapJob, plan_job
+from geopsp.maps.making import make_map
+from geopsp.maps.parts import make_part
+from geopsp.maps.settings import MapSettings
+from geopsp.models.build import ModelSpec, build
+from geopsp.package import save_package
+from geopsp.scene import Scene
+
+PARTS = 6
+
+
+class Deadly(MapJob):
+    """Kills the process that asks for part 2, the first time only if `out` ends with once.tif."""
+
+    __slots__ = ()
+
+    def has(self, number):
+        mark = self.folder / "killed"
+        if number == 2 and not (self.out.name == "once.tif" and mark.exists()):
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return MapJob.has(self, number)
+
+
+class DeadlyScene(Scene):
+    """Kills the process that reads below row 100, the first time: its part is begun, and not done."""
+
+    __slots__ = ()
+
+    def read(self, window=None):
+        folder = Path(self.name)
+        if window.row > 100 and not (folder / "killed").exists():
+            (folder / "begun").write_text("\n".join(path.name for path in (folder / "parts").iterdir()))
+            (folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Scene.read(self, window)
+
+
+class Broken(MapJob):
+    """Cannot read part 1."""
+
+    __slots__ = ()
+
+    def has(self, number):
+        if number == 1:
+            raise RasterError("image.tif cannot be read at columns 64 to 128")
+        time.sleep(0.2)
+        return MapJob.has(self, number)
+
+
+class Slow(MapJob):
+    __slots__ = ()
+
+    def has(self, number):
+        time.sleep(0.1)
+        return MapJob.has(self, number)
+
+
+def turned(thing, kind, **changes):
+    """The same as another class of it."""
+    return kind(**{f.name: changes.get(f.name, getattr(thing, f.name)) for f in fields(thing) if f.init})
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return trained_model(count=2, network=build(ModelSpec("tu-test_resnet", 2, CLASSES)).eval())
+
+
+@pytest.fixture
+def new_job(make_raster, model, tmp_path):
+    """A job of 2 x 3 parts that has begun: `new_job("map.tif", kind)`."""
+    rng = np.random.default_rng(1)
+    data = np.kron(rng.integers(1, 200, (2, 20, 14)), np.ones((1, 8, 8))).astype("uint8")
+    scene = Scene.open(make_raster("image.tif", data, nodata=0))
+
+    def make(name, kind=MapJob):
+        wanted = [products.classes(tmp_path / name, model.legend)]
+        wanted += [products.share("confidence", tmp_path / f"sure-{name}")]
+        job = plan_job(scene, model, wanted, MapSettings(batch_size=2), part_side=64, block=16)
+        assert job.plan.parts == PARTS
+        job.begin(2)
+        save_package(model, job.folder / MODEL)
+        return turned(job, kind)
+
+    return make
+
+
+@pytest.fixture
+def alone(new_job):
+    """What the parts' files hold if one process makes them."""
+    job, before = new_job("alone.tif"), torch.get_num_threads()
+    for number in range(PARTS):
+        assert make_part(job, number, device="cpu") > 0
+    torch.set_num_threads(before)
+    return files(job)
+
+
+def files(job):
+    return {path.name: path.read_bytes() for path in (job.folder / "parts").iterdir() if path.name[0] != "."}
+
+
+@contextmanager
+def port_taken(number):
+    """By another cluster of this machine, say."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # it is already
+            stack.enter_context(socket.create_server(("", number)))
+        yield
+
+
+@contextmanager
+def quick_starts():
+    """Processes are forked from one that has imported all: two start here, and one after each that is killed."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context().set_forkserver_preload(["distributed", "geopsp.maps.parts"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two processes of this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "cores", lambda: 2)
+        patch.setattr(torch.cuda, "device_count", lambda: 0)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        with port_taken(8787), quick_starts(), connect("local") as client:
+            assert len(client.nthreads()) == 2
+            assert set(client.nthreads().values()) == {1}
+            client.cluster.scheduler.allowed_failures = 1
+            yield client
+
+
+def test_many_make_what_one_makes(new_job, alone, client):
+    job, told = new_job("many.tif"), []
+    make_parts(job, [4, 0], client)
+    assert job.missing() == [1, 2, 3, 5]
+    make_parts(job, job.missing(), client, progress=lambda *step: told.append(step))
+    assert files(job) == alone
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert not list(job.folder.glob("order-*"))
+
+
+def test_the_map_of_many_is_the_map_of_one(new_job, model, client, capsys):
+    """To the last byte of the files; what a first run had made is not made again."""
+    before, rasters = torch.get_num_threads(), []
+    for name, workers in (("one.tif", None), ("many.tif", client)):
+        job = new_job(name)
+        if workers:
+            make_parts(job, [1, 5], workers)
+        make_map(job, model, device="cpu", client=workers)
+        rasters.append([product.path.read_bytes() for product in job.products])
+        assert not job.folder.exists()
+    torch.set_num_threads(before)
+    assert rasters[0] == rasters[1]
+    assert f"2 of {PARTS} parts are there" in capsys.readouterr().err
+
+
+def test_an_output_named_from_another_folder_is_told(new_job, client, monkeypatch, tmp_path):
+    job = new_job("relative.tif")
+    monkeypatch.chdir(tmp_path)
+    near = [turned(product, type(product), path=Path(product.path.name)) for product in job.products]
+    with pytest.raises(OutputError, match=r"started elsewhere.*full path, not relative\.tif"):
+        make_parts(turned(job, MapJob, products=tuple(near)), [0], client)
+
+
+def test_nothing_to_do_asks_nobody(new_job):
+    make_parts(new_job("done.tif"), [], None)
+
+
+def test_a_worker_that_dies_midway_costs_nothing(new_job, alone, client):
+    job = new_job("midway.tif")
+    job = turned(job, MapJob, scene=turned(job.scene, DeadlyScene, name=str(job.folder)))
+    make_parts(job, job.missing(), client)
+    assert (job.folder / "killed").exists()
+    assert ".classes-" in (job.folder / "begun").read_text(), "it had begun to write"
+    assert files(job) == alone
+
+
+def test_a_part_that_kills_one_worker_after_the_other_is_named(new_job, client):
+    job = new_job("deadly.tif", Deadly)
+    with pytest.raises(OptionError, match=r"Part 2, 64 x 32 .* row 128, .* 2 workers, .*batch_size.*goes on"):
+        make_parts(job, range(PARTS), client)
+    client.wait_for_workers(2, timeout=20)
+
+
+def test_a_part_that_fails_ends_it_with_its_own_error(new_job, client):
+    job = new_job("broken.tif", Broken)
+    with pytest.raises(RasterError, match="columns 64 to 128"):
+        make_parts(job, range(PARTS), client)
+    assert job.folder.exists()
+    wait_until(lambda: not any(client.processing().values()))
+
+
+def test_a_run_that_is_broken_off_can_be_gone_on_with(new_job, alone, client):
+    job = new_job("off.tif", Slow)
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_parts(job, range(PARTS), client, progress=interrupt)
+    wait_until(lambda: not any(client.processing().values()))
+    time.sleep(0.3)
+    left = MapJob.missing(job)
+    assert 0 < len(left) < PARTS
+    make_parts(job, left, client)
+    assert files(job) == alone
+
+
+def wait_until(true, seconds=10):
+    stop = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < stop
+        time.sleep(0.02)
+
+
+def test_a_worker_without_the_folder_is_named(new_job, client, monkeypatch):
+    job = new_job("far.tif")
+    plain = cluster._order
+
+    @contextmanager
+    def another(job, device):
+        with plain(job, device) as order:
+            order.path.write_bytes(b"what another machine has there")
+            yield order
+
+    monkeypatch.setattr(cluster, "_order", another)
+    folder = re.escape(str(job.folder))
+    with pytest.raises(OutputError, match=rf"worker tcp://\S+ does not see {folder}.*all machines share"):
+        make_parts(job, [0], client)
+    assert job.missing() == list(range(PARTS))
+
+
+def test_a_worker_without_an_image_is_named(new_job, client):
+    job = new_job("blind.tif")
+    path = Path(job.scene.sources[0].path)
+    path.rename(path.with_name("elsewhere.tif"))
+    with pytest.raises(InputNotFoundError, match=rf"worker tcp://\S+ does not see the image {re.escape(str(path))}"):
+        make_parts(job, [0], client)
+
+
+def test_a_worker_that_joins_late_is_asked_too(new_job, client, monkeypatch):
+    job = new_job("late.tif")
+    monkeypatch.setattr(cluster, "_require_sight", lambda client, order: None)
+    Path(job.scene.sources[0].path).unlink()
+    with pytest.raises(InputNotFoundError, match="does not see the image"):
+        make_parts(job, [0], client)
+
+
+def test_an_order_withdrawn_is_not_carried_out(new_job, client):
+    """The folder may be another job's by then."""
+    job = new_job("gone.tif")
+    with cluster._order(job, None) as order:
+        worker = min(client.nthreads())
+        assert client.submit(cluster._make, 0, order=order, workers=[worker]).result() > 0
+    with pytest.raises(OutputError, match="not wanted any more"):
+        client.submit(cluster._make, 1, order=order, workers=[worker]).result()
+    assert job.missing() == list(range(1, PARTS))
+
+
+def test_another_geopsp_is_told(new_job, client, monkeypatch):
+    job = new_job("other.tif")
+    monkeypatch.setattr(geopsp, "__version__", "0.0.1")
+    with pytest.raises(OptionError, match=r"worker \S+ has geopsp [\d.]+\S*; needed 0\.0\.1"):
+        make_parts(job, [0], client)
+
+
+@pytest.mark.parametrize(("theirs", "found"), [(None, "no geopsp"), ("0.0.1", "geopsp 0.0.1")])
+def test_a_worker_with_another_geopsp_or_none_is_named(theirs, found):
+    about = dict.fromkeys(cluster.EXACT, "1")
+    versions = {
+        "client": {"packages": {**about, "geopsp": "2"}},
+        "workers": {"tcp://here:1": {"packages": {**about, "geopsp": theirs}}},
+    }
+    with pytest.raises(OptionError, match=f"worker tcp://here:1 has {found}; needed 2"):
+        cluster._require_versions(SimpleNamespace(get_versions=lambda packages: versions))
+
+
+def test_a_worker_with_another_torch_is_noted(capsys):
+    about = dict.fromkeys(["geopsp", *cluster.EXACT], "1")
+    versions = {
+        "client": {"packages": about},
+        "workers": {"tcp://a:1": {"packages": about}, "tcp://b:1": {"packages": {**about, "torch": "2"}}},
+    }
+    cluster._require_versions(SimpleNamespace(get_versions=lambda packages: versions))
+    said = capsys.readouterr().err
+    assert "tcp://b:1 has torch 2 for 1" in said
+    assert "tcp://a:1" not in said
+
+
+def free_port():
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
+
+
+def test_no_scheduler_is_told_quickly(monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    start = time.monotonic()
+    addresses = [
+        f"tcp://127.0.0.1:{free_port()}",
+        "nonsense",
+        "tcp://",
+        "ftp://here:1",
+        f"tls://127.0.0.1:{free_port()}",
+    ]
+    for address in addresses:
+        with pytest.raises(OptionError, match=f"answers at '{address}'.*dask scheduler"), connect(address):
+            pass
+    assert time.monotonic() - start < 3
+
+
+def test_a_server_of_another_kind_is_no_scheduler(monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes the call, and says nothing
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(OptionError, match="No Dask scheduler"), connect(address):
+            pass
+
+
+def test_a_worker_is_no_scheduler(client):
+    with pytest.raises(OptionError, match="a Worker's address"), connect(min(client.nthreads())):
+        pass
+
+
+def test_a_running_scheduler_is_used_and_left_running(client):
+    address = client.scheduler.address
+    with connect(address) as other:
+        assert set(other.nthreads()) == set(client.nthreads())
+    assert client.submit(max, 1, 2).result() == 2
+
+
+def test_a_scheduler_that_goes_away_is_told(new_job):
+    job = new_job("away.tif")
+    for status in ("cancelled", "lost"):
+        failure = cluster._failure(job, SimpleNamespace(key=("part", 3), status=status))
+        assert isinstance(failure, OptionError)
+        assert "scheduler is gone" in str(failure)
+        assert "goes on" in str(failure)
+
+
+@given(count=st.integers(0, 9), number=st.integers(0, 99), form=st.sampled_from(["{}", "node-{}", "tcp://a:{}", "x{}"]))
+def test_workers_share_the_gpus_of_a_machine(count, number, form):
+    known = count > 1 and form in ("{}", "node-{}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        patch.setattr(torch.cuda, "device_count", lambda: count)
+        patch.setattr("distributed.get_worker", lambda: SimpleNamespace(name=form.format(number)))
+        assert own_device() == (f"cuda:{number % count}" if known else None)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "3")
+        assert own_device() is None
+
+
+def test_a_long_silence_without_workers_is_broken(capsys, monkeypatch):
+    from queue import SimpleQueue
+
+    monkeypatch.setattr(cluster, "SILENCE", 0.01)
+    ready, workers = SimpleQueue(), iter([{"a": 1}, {}])
+
+    def nthreads():
+        found = next(workers)
+        if not found:
+            ready.put("part")
+        return found
+
+    assert cluster._next(ready, SimpleNamespace(nthreads=nthreads)) == "part"
+    assert capsys.readouterr().err.count("no worker left") == 1

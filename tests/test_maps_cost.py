@@ -1,0 +1,210 @@
+"""Tiles are counted, room on the disk is checked, time is tried."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import shapely
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from geopsp.errors import OutputError
+from geopsp.grid import Window
+from geopsp.labels import Area
+from geopsp.legend import Legend
+from geopsp.maps import cost
+from geopsp.maps.cost import check_disk, count_tiles, forecast, in_bytes, in_time, striped, tile_seconds
+from geopsp.maps.job import plan_job
+from geopsp.maps.plan import MapPlan
+from geopsp.maps.products import classes, probabilities, share
+from geopsp.maps.settings import MapSettings
+from geopsp.models.build import ModelSpec
+from geopsp.package import TrainedModel
+from geopsp.scene import Scene
+from geopsp.stats import BandStats
+
+CPU = torch.device("cpu")
+LEGEND = Legend.from_names({0: "background", 1: "a", 2: "b"})
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    def forward(self, image, valid):
+        return self.layer(image)
+
+
+@pytest.fixture
+def model():
+    statistics = BandStats(10, *(np.full(3, value, float) for value in (100, 1000, 0, 255)))
+    bands = ("red", "green", "blue")
+    return TrainedModel(ModelSpec("x", 3, 3), Plain(), LEGEND, bands, statistics, "uint8", 32, (2.0, 2.0), "metre")
+
+
+class Dark:
+    """A scene of which a tile is empty if its first column is at least `limit`."""
+
+    layers = (None,)
+    grid = None
+
+    def __init__(self, limit):
+        self.limit, self.asked = limit, 0
+
+    def empty(self, window):
+        self.asked += 1
+        return window.col >= self.limit
+
+
+@given(width=st.integers(1, 700), height=st.integers(1, 700), overlap=st.integers(0, 16), limit=st.integers(0, 700))
+@settings(max_examples=50, deadline=None)
+def test_tiles_are_those_that_the_columns_of_parts_are_made_of(width, height, overlap, limit):
+    plan = MapPlan(width, height, 32, overlap, 128, 128, 64)
+    columns = [plan.part(number * plan.shape[0]).window for number in range(plan.shape[1])]
+    windows = [Window(each.col, 0, each.width, height) for each in columns]
+    found = count_tiles(Dark(limit), plan)
+    assert found.exact
+    assert found.total == sum(map(plan.count, windows))
+    tiles = [col for window in windows for _, cols in plan.tiles(window) for col in cols]
+    assert found.empty == sum(col >= limit for col in tiles)
+
+
+@pytest.mark.parametrize("side", [100_000, 1_000_000])
+def test_large_maps_are_looked_at_here_and_there(side):
+    """So many questions and no more; a third of the map is empty, and it finds that."""
+    plan, scene = MapPlan(side, side // 2, 512, 128), Dark(side * 2 // 3)
+    found = count_tiles(scene, plan)
+    assert not found.exact
+    assert scene.asked <= cost.LOOKED_AT
+    assert found.empty / found.total == pytest.approx(1 / 3, abs=0.02)
+    assert f"about {found.empty:,} of them known to be empty" in str(found)
+
+
+def test_many_images_are_asked_less_often():
+    scene = Dark(0)
+    scene.layers = (None,) * 1000
+    count_tiles(scene, MapPlan(50_000, 50_000, 512, 128))
+    assert scene.asked <= cost.LEAST
+
+
+def test_tiles_outside_of_the_area_are_skipped(make_raster, make_labels):
+    scene = Scene.open(make_raster(size=(300, 400)))
+    left, bottom, right, top = scene.grid.bounds()
+    plan = MapPlan(400, 300, 32, 0)
+    area = Area.read(make_labels("aoi.gpkg", [shapely.box(left, bottom, left + (right - left) / 2, top)]))
+    found = count_tiles(scene, plan, area)
+    expected = sum(not area.inside(scene.grid.crop(Window(col, row, 32, 32))).any()
+                   for row, cols in plan.tiles(scene.grid.window) for col in cols)  # fmt: skip
+    assert found.empty == pytest.approx(expected, abs=len(plan.rows))
+    assert not found.exact
+
+
+def test_sparse_files_say_what_is_empty(make_raster):
+    data = np.zeros((1, 300, 400), "uint8")
+    data[:, :100, :100] = 7
+    path = make_raster(
+        data=data, nodata=0, tiled=True, blockxsize=32, blockysize=32, sparse_ok=True, compress="deflate"
+    )
+    found = count_tiles(Scene.open(path), MapPlan(400, 300, 32, 0))
+    assert found.total == 130
+    assert found.computed == 16
+
+
+@pytest.mark.parametrize(
+    ("free", "filled", "says"),
+    [(10**9, 1, None), (10**6, 1, "fits only if it compresses well"), (10**4, 1, "raises"), (10**4, 0.0005, None)],
+)
+def test_disks(free, filled, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    plan = MapPlan(1000, 600, 64, 0)
+    products = (classes(tmp_path / "m.tif", LEGEND), probabilities(tmp_path / "p.tif", LEGEND, "float16"))
+    if says == "raises":
+        with pytest.raises(OutputError, match=r"has 0 MB free; the map needs up to 11 MB, and 1 MB even if") as error:
+            list(check_disk(products, plan, filled=filled))
+        assert str(tmp_path) in str(error.value)
+        return
+    notes = list(check_disk(products, plan, filled=filled))
+    assert len(notes) == (says is not None)
+    assert says is None or says in notes[0]
+
+
+def test_bytes_by_hand(tmp_path):
+    """The parts of all products lie beside the first; four thirds for overviews."""
+    (tmp_path / "a").mkdir()
+    found = cost.disk_bytes(
+        (classes(tmp_path / "m.tif", LEGEND), share("confidence", tmp_path / "a" / "c.tif"),
+         probabilities(tmp_path / "p.tif", LEGEND, "float16")), MapPlan(300, 200, 64, 0),
+    )  # fmt: skip
+    pixels = 300 * 200 * 4 / 3
+    assert found == {tmp_path: pytest.approx(pixels * (2 + 1 + 2 * 6)), tmp_path / "a": pytest.approx(pixels)}
+
+
+def test_whole_rows_kept_together(make_raster):
+    plan = MapPlan(400, 300, 32, 0, 128, 128, 64)
+    rows = Scene.open(make_raster("rows.tif", size=(300, 400), blockysize=1))
+    tiles = Scene.open(make_raster("tiles.tif", size=(300, 400), tiled=True, blockxsize=64, blockysize=64))
+    (note,) = striped(rows, plan)
+    assert "rows.tif keeps whole rows together, which are read 4 times" in note
+    assert not list(striped(tiles, plan))
+    assert not list(striped(rows, MapPlan(400, 300, 32, 0)))
+
+
+def job_of(make_raster, model, tmp_path, **options):
+    scene = Scene.open(make_raster(size=(300, 400)))
+    return plan_job(scene, model, [classes(tmp_path / "m.tif", LEGEND)], MapSettings(padding=0, **options))
+
+
+def test_the_time_is_tried(make_raster, model, tmp_path, monkeypatch):
+    """From 200 tiles on, unless other machines compute."""
+    job = job_of(make_raster, model, tmp_path)
+    monkeypatch.setattr(cost, "tile_seconds", lambda *args, batch, threads: 3.0)
+    (tiles,) = forecast(job, model, CPU, area=None, here=True)
+    assert tiles == "130 tiles, of 32 x 32 pixels"
+    monkeypatch.setattr(cost, "MANY", 100)
+    assert len(list(forecast(job, model, CPU, area=None, here=False))) == 1
+    _, spent = forecast(job, model, CPU, area=None, here=True)
+    assert spent.startswith("about 6 min and 38")
+    monkeypatch.setattr(cost, "free", lambda device: 1e6)
+    *_, last = forecast(job, model, CPU, area=None, here=True)
+    assert "memory is short" in last
+
+
+def test_the_try_computes_two_batches_a_thread(make_raster, model, tmp_path):
+    job = job_of(make_raster, model, tmp_path, test_time_augmentation=True)
+    shown = []
+    model.network.layer.register_forward_hook(
+        lambda module, inputs, output: shown.append((tuple(inputs[0].shape), torch.get_num_threads()))
+    )
+    before = torch.get_num_threads()
+    assert 0 < tile_seconds(job, model, CPU, batch=2, threads=3) < 10
+    assert shown == [((2, 3, 32, 32), 1)] * (8 * 3 * 2)
+    assert torch.get_num_threads() == before
+
+
+def test_a_failed_try_leaves_the_threads(make_raster, model, tmp_path):
+    job = job_of(make_raster, model, tmp_path)
+    before = torch.get_num_threads()
+    bad = dataclasses.replace(job, bf16=False)
+    model.network.forward = None
+    with pytest.raises(TypeError):
+        tile_seconds(bad, model, CPU, batch=1, threads=1)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [(0.1, "1 s"), (99.4, "99 s"), (100, "2 min"), (5999, "100 min"), (7200, "2 h 0 min"), (200_000, "2 days 7 h")],
+)
+def test_time_in_words(seconds, says):
+    assert in_time(seconds) in {says, "1 h 40 min"}
+
+
+def test_bytes_in_words():
+    assert [in_bytes(count) for count in (4e5, 2.5e8, 1.25e9, 4.2e13)] == ["0 MB", "250 MB", "1.2 GB", "42,000.0 GB"]

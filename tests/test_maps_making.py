@@ -1,0 +1,291 @@
+"""Maps as files: whole or not at all, the same bytes however they came about."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from maps_common import CLASSES, Echo, trained_model
+from rasterio.features import sieve as gdal_sieve
+from rio_cogeo import cog_validate
+from torch import nn
+
+from geopsp.errors import OptionError, OutputError, RasterError
+from geopsp.legend import IGNORE, Legend
+from geopsp.maps import making, products
+from geopsp.maps.job import KEY_TAG, MODEL_TAG, part_width, plan_job
+from geopsp.maps.making import make_map
+from geopsp.maps.settings import MapSettings
+from geopsp.outputs import alone
+from geopsp.scene import Scene
+
+
+@pytest.fixture
+def scene(make_raster):
+    rng = np.random.default_rng(0)
+    data = rng.integers(1, CLASSES + 1, (1, 150, 230)).astype(np.uint8)
+    data[:, :40, 100:] = 0
+    return Scene.open(make_raster("image.tif", data, nodata=0))
+
+
+class Mixed(nn.Module):
+    """Blobs of classes that differ from tile to tile, so that seams have to be blended."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv = nn.Conv2d(1, CLASSES, 7, padding=3).requires_grad_(False)
+        self.mix = nn.Conv2d(1, CLASSES, 1).requires_grad_(False)
+
+    def forward(self, image, valid=None):
+        return self.conv(image) + self.mix(image.mean(dim=(2, 3), keepdim=True))
+
+
+def all_products(folder, legend, kind="uint8"):
+    return [
+        products.classes(folder / "map.tif", legend),
+        products.share("confidence", folder / "confidence.tif"),
+        products.probabilities(folder / "probabilities.tif", legend, kind),
+        products.share("disagreement", folder / "disagreement.tif"),
+    ]
+
+
+def make(scene, folder, network=None, *, kind="uint8", only=False, part_side=64, overwrite=False, **options):
+    """A map and all that goes with it, and its job."""
+    folder.mkdir(exist_ok=True)
+    model = trained_model(network=network or Mixed())
+    wanted = all_products(folder, model.legend, kind)[: 1 if only else None]
+    call = {name: options.pop(name) for name in ("client", "device", "progress") if name in options}
+    aoi = options.pop("aoi", None)
+    job = plan_job(scene, model, wanted, MapSettings(**options), part_side=part_side, block=32, aoi=aoi)
+    make_map(job, model, overwrite=overwrite, **call)
+    return job
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def require_same(ours, theirs):
+    """The same files with the same bytes; what differs, and by how many pixels, is said."""
+    found, wanted = contents(ours), contents(theirs)
+    assert found.keys() == wanted.keys()
+    for name in found:
+        if found[name] != wanted[name]:
+            apart = (pixels(ours / name) != pixels(theirs / name)) if name.endswith(".tif") else None
+            lengths = len(found[name]), len(wanted[name])
+            raise AssertionError(f"{name}: {lengths} bytes, pixels apart: {None if apart is None else apart.nonzero()}")
+
+
+def pixels(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def test_what_a_map_and_its_companions_are(scene, tmp_path):
+    job = make(scene, tmp_path / "out", Echo())
+    out = tmp_path / "out"
+    assert sorted(contents(out)) == [
+        "confidence.tif", "disagreement.tif", "map.qml", "map.tif", "map.tif.aux.xml", "probabilities.tif",
+    ]  # fmt: skip
+    data = scene.read().data[0]
+    assert np.array_equal(pixels(out / "map.tif")[0], np.append(IGNORE, job.legend.codes)[data])
+    for product in job.products:
+        valid, errors, warnings = cog_validate(product.path, strict=True)
+        assert (valid, errors, warnings) == (True, [], [])
+        with rasterio.open(product.path) as dataset:
+            assert (dataset.crs, dataset.transform) == (scene.grid.crs, scene.grid.transform)
+            assert dataset.descriptions == product.bands
+            assert dataset.tags()[KEY_TAG] == job.key
+            assert "sha256" in dataset.tags()[MODEL_TAG]
+            assert np.array_equal(dataset.read(1) == IGNORE, data == 0)
+    with rasterio.open(out / "map.tif") as dataset:
+        assert dataset.colormap(1)[90][:3] == next(info.rgb for info in job.legend if info.code == 90)
+    assert job.done
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "float16"}, {"padding": 0}, {"padding": 16, "sieve": 9}])
+def test_the_bytes_depend_neither_on_parts_nor_on_threads(options, scene, tmp_path, monkeypatch):
+    make(scene, tmp_path / "one", part_side=256, **options)
+    expected = contents(tmp_path / "one")
+    for number, (side, threads) in enumerate([(64, 1), (32, 3), (128, 2)]):
+        monkeypatch.setattr(making, "batch_and_threads", lambda *_, threads=threads, **__: (1, threads))
+        folder = tmp_path / f"other{number}"
+        job = make(scene, folder, part_side=side, **options)
+        assert job.plan.parts > 1
+        found = contents(folder)
+        assert found.keys() == expected.keys()
+        for name, content in expected.items():  # the key of the job says how it was cut
+            assert found[name].replace(job.key.encode(), b"") == content.replace(key_of(tmp_path / "one"), b""), name
+
+
+def key_of(folder):
+    with rasterio.open(folder / "map.tif") as dataset:
+        return dataset.tags()[KEY_TAG].encode()
+
+
+def test_a_sieve_is_gdal_s_on_the_whole_map(scene, tmp_path):
+    make(scene, tmp_path / "raw", only=True)
+    make(scene, tmp_path / "sieved", only=True, sieve=20)
+    raw = pixels(tmp_path / "raw" / "map.tif")[0]
+    expected = gdal_sieve(raw, 20, mask=raw != IGNORE, connectivity=4)
+    expected[raw == IGNORE] = IGNORE
+    assert np.array_equal(pixels(tmp_path / "sieved" / "map.tif")[0], expected)
+    assert (expected != raw).any()
+
+
+class Watched(Mixed):
+    """Counts the tiles that it is shown, and fails after some."""
+
+    def __init__(self, after=None, error=None):
+        super().__init__()
+        self.shown, self.after, self.error = 0, after, error
+
+    def forward(self, image, valid=None):
+        if self.shown == self.after:
+            raise self.error or RuntimeError("in the middle")
+        self.shown += len(image)
+        return super().forward(image, valid)
+
+
+def test_what_failed_goes_on_where_it_was_and_ends_in_the_same_bytes(scene, tmp_path, capsys):
+    make(scene, tmp_path / "whole", Watched())
+    full = Watched()
+    make(scene, tmp_path / "again", full)
+    out, network = tmp_path / "out", Watched(after=full.shown * 2 // 3, error=RasterError("the disk was pulled"))
+    with pytest.raises(RasterError, match="pulled"):
+        make(scene, out, network)
+    assert [path.name for path in out.iterdir()] == [".partial-map.tif"]
+    rest = Watched()
+    make(scene, out, rest)
+    assert rest.shown < full.shown * 0.75
+    assert "parts are there" in capsys.readouterr().err
+    require_same(out, tmp_path / "whole")
+
+
+def test_a_failure_before_the_first_part_leaves_nothing(scene, tmp_path):
+    with pytest.raises(RuntimeError, match="in the middle"):
+        make(scene, tmp_path / "out", Watched(after=1))
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("change", ["model", "option", "image"])
+def test_another_model_option_or_image_begins_anew_and_says_so(change, scene, make_raster, tmp_path, capsys):
+    out, other = tmp_path / "out", Watched()
+    with pytest.raises(RuntimeError, match="in the middle"):
+        make(scene, out, Watched(after=16))
+    if change == "model":
+        other.mix.weight.add_(1e-3)
+    if change == "image":
+        path = Path(scene.sources[0].path)
+        stat = path.stat()
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    make(scene, out, other, **({"padding": 9} if change == "option" else {}))
+    assert "it is thrown away" in capsys.readouterr().err
+    full = Watched()
+    full.load_state_dict(other.state_dict())
+    make(scene, tmp_path / "whole", full, **({"padding": 9} if change == "option" else {}))
+    assert other.shown == full.shown
+    require_same(out, tmp_path / "whole")
+
+
+def test_a_run_that_ends_while_files_take_their_places_is_ended_by_the_next(scene, tmp_path, monkeypatch):
+    make(scene, tmp_path / "whole")
+    out, moved, replace = tmp_path / "out", [], Path.replace
+
+    def pulled(self, target):
+        if Path(target).parent == out and Path(target).suffix == ".tif" and not str(self).endswith(".new"):
+            moved.append(target)
+            if len(moved) == 3:
+                raise OSError("pulled the plug")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", pulled)
+    with pytest.raises(OutputError, match="plug"):
+        make(scene, out)
+    assert not (out / "map.tif").exists()
+    monkeypatch.undo()
+    never = Watched(after=0)
+    never.load_state_dict(Mixed().state_dict())
+    make(scene, out, Mixed())
+    require_same(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("taken", ["map.tif", "confidence.tif"])
+def test_an_output_that_exists_stays_and_nothing_is_computed(taken, scene, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / taken).write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        make(scene, out, Watched(after=0))
+    assert contents(out) == {taken: b"mine"}
+    make(scene, out, overwrite=True)
+    assert len(contents(out)) == 6
+
+
+def test_two_runs_of_one_map_do_not_meet(scene, tmp_path):
+    (tmp_path / "out").mkdir()
+    with alone(tmp_path / "out" / "map.tif"), pytest.raises(OutputError, match="Another run"):
+        make(scene, tmp_path / "out")
+
+
+def test_settings_out_of_range(scene, tmp_path):
+    for options in ({"padding": 17}, {"padding": -1}, {"batch_size": 0}, {"sieve": -1}, {"precision": "int8"}):
+        with pytest.raises(OptionError, match=r"needed|found overlap"):
+            make(scene, tmp_path / "out", **options)
+    model = trained_model()
+    model.legend = Legend.from_names({i: f"class {i}" for i in range(CLASSES)})
+    with pytest.raises(OptionError, match="no class 'background'"):
+        plan_job(
+            scene, model, [products.classes(tmp_path / "m.tif", model.legend)], MapSettings(predict_background=False)
+        )
+
+
+def test_a_part_is_as_wide_as_memory_allows(scene):
+    legend = Legend.from_names({i: f"class {i}" for i in range(200)})
+    few = [products.classes(Path("m"), Legend.from_names({0: "a", 1: "b"}))]
+    many = [products.classes(Path("m"), legend), products.probabilities(Path("p"), legend)]
+    assert part_width(scene, 512, few, 2, 512) == 8192
+    assert part_width(scene, 512, many, 200, 512) == 2048
+
+
+SCRIPT = Path(__file__).with_name("maps_kill.py")
+
+
+def run(script_mode, folder, *more):
+    """The script in a process of its own, in which nothing of torch has run yet, so that it may fork."""
+    command = [sys.executable, str(SCRIPT), script_mode, str(folder), *map(str, more)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+def test_many_kills_end_in_the_same_bytes(tmp_path):
+    found = run("kill", tmp_path, 25)
+    assert found["kills"] >= 10
+    assert found["half"] == 0, "a map was seen before its job had ended"
+    assert found["same"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+def test_a_full_disk_is_told_and_the_same_call_ends_in_the_same_bytes(tmp_path):
+    found = run("full", tmp_path)
+    assert all("Is the disk full" in error for error in found["errors"])
+    assert len(found["errors"]) >= 2
+    assert found["half"] == 0
+    assert found["same"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted as Linux does")
+def test_memory_grows_neither_with_height_nor_with_width(tmp_path):
+    found = run("memory", tmp_path)
+    assert found["tall"] - found["small"] < 30, found
+    assert found["wide"] - found["small"] < 30, found
