@@ -97,6 +97,8 @@ class Legend:
 
     def to_code(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Codes of channel indices; IGNORE stays IGNORE."""
+        if self.codes == list(range(len(self))):
+            return indices.copy()
         table = np.full(256, IGNORE, np.uint8)
         table[: len(self)] = self.codes
         return table[indices]

@@ -24,7 +24,6 @@ from geopsp.maps.products import ProbabilityType
 from geopsp.maps.settings import MapSettings, Precision
 from geopsp.maps.targets import Targets, check_places, image_names
 from geopsp.models.build import device_words, pick_device
-from geopsp.outputs import check_output
 from geopsp.package import TrainedModel, load_package
 from geopsp.polygons import check_vector_output, raster_to_polygons
 from geopsp.progress import say, shown
@@ -270,8 +269,7 @@ class _Run:
         """Raises OutputError if an output exists and may not be replaced, OptionError if polygons cannot be such."""
         if targets.polygons is not None:
             check_vector_output(targets.polygons, overwrite=self.overwrite)
-        for product in job.products:
-            check_output(product.path, overwrite=self.overwrite or job.publishing)
+        job.check(overwrite=self.overwrite)
 
     def _client(self) -> AbstractContextManager[Any]:
         scheduler = self.options.get("scheduler")

@@ -107,6 +107,10 @@ def strips(columns: range, size: int, *, bytes_a_column: float) -> list[range]:
 
 def read_parallel(scene: Scene, window: Window, pool: Executor) -> Rows:
     """(bands, rows, cols) pixels and (rows, cols) validity of a window, read in pieces of whole blocks."""
+    wanted = [piece for piece in pieces(window, scene.block) if not scene.empty(piece)]
+    if wanted == [window]:
+        patch = scene.read(window)
+        return patch.data, patch.valid
     data = np.zeros((len(scene.bands), window.height, window.width), scene.dtype)
     valid = np.zeros((window.height, window.width), bool)
 
@@ -115,7 +119,6 @@ def read_parallel(scene: Scene, window: Window, pool: Executor) -> Rows:
         inside = piece.slices(window)
         data[:, *inside], valid[inside] = patch.data, patch.valid
 
-    wanted = [piece for piece in pieces(window, scene.block) if not scene.empty(piece)]
     for _ in pool.map(fill, wanted):
         pass
     return data, valid

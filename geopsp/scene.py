@@ -131,6 +131,8 @@ class Scene:
             RasterError: if a file's pixels cannot be read.
         """
         window = window or self.grid.window
+        if len(self.layers) == 1 and self._part(self.layers[0], window) == window:
+            return Patch(*self._read_layer(self.layers[0], window), self.grid.crop(window))
         data = np.zeros((len(self.bands), window.height, window.width), self.dtype)
         valid = np.zeros((window.height, window.width), bool)
         for number, layer in enumerate(self.layers):

@@ -50,11 +50,23 @@ def make_image(path: Path, height: int, width: int) -> Path:
     return path
 
 
-def make(image: Path, out: Path, *, size: int = 32, side: int = 64, block: int = 32, sieve: int = 5) -> None:
+def make(
+    image: Path,
+    out: Path,
+    *,
+    size: int = 32,
+    side: int = 64,
+    block: int = 32,
+    sieve: int = 5,
+    all_classes: bool = False,
+) -> None:
     torch.set_num_threads(1)
     model = trained_model(size=size, network=Bands())
     wanted = [products.classes(out / "map.tif", model.legend), products.share("confidence", out / "confidence.tif")]
-    job = plan_job(Scene.open(image), model, wanted, MapSettings(sieve=sieve), part_side=side, block=block)
+    wanted += [products.probabilities(out / "p.tif", model.legend)] if all_classes else []
+    job = plan_job(
+        Scene.open(image), model, wanted, MapSettings(sieve=sieve, padding=size // 16), part_side=side, block=block
+    )
     making.make_map(job, model)
 
 
@@ -165,7 +177,7 @@ def memory(folder: Path) -> dict[str, object]:
         out.mkdir()
 
         def measured(image=image, out=out, write=read_write[1]):
-            make(image, out, size=256, side=1024, block=256, sieve=0)
+            make(image, out, size=256, side=1024, block=256, sieve=0, all_classes=True)
             os.write(write, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3).encode())
 
         assert ended(in_child(measured)) == 0

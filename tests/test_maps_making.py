@@ -268,9 +268,10 @@ def run(script_mode, folder, *more):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
-def test_many_kills_end_in_the_same_bytes(tmp_path):
-    found = run("kill", tmp_path, 25)
-    assert found["kills"] >= 10
+@pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.slow)])
+def test_many_kills_end_in_the_same_bytes(kills, tmp_path):
+    found = run("kill", tmp_path, kills)
+    assert found["kills"] >= kills
     assert found["half"] == 0, "a map was seen before its job had ended"
     assert found["same"]
 
@@ -287,5 +288,5 @@ def test_a_full_disk_is_told_and_the_same_call_ends_in_the_same_bytes(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted as Linux does")
 def test_memory_grows_neither_with_height_nor_with_width(tmp_path):
     found = run("memory", tmp_path)
-    assert found["tall"] - found["small"] < 30, found
-    assert found["wide"] - found["small"] < 30, found
+    assert found["tall"] - found["small"] < 45, found
+    assert found["wide"] - found["small"] < 45, found

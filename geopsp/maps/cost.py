@@ -223,10 +223,10 @@ def tile_seconds(job: MapJob, model: TrainedModel, device: torch.device, *, batc
         unwanted=job.unwanted,
     )
     size, before = job.plan.size, torch.get_num_threads()
-    data = np.zeros((batch, len(model.bands), size, size), job.scene.dtype)
+    data = [np.zeros((len(model.bands), size, size), job.scene.dtype)] * batch
 
     def compute(_: int) -> None:
-        predictor(data, np.ones((batch, size, size), bool)).sum().item()  # a device is waited for
+        predictor(data, [np.ones((size, size), bool)] * batch).sum().item()  # a device is waited for
 
     if device.type == "cpu":
         torch.set_num_threads(1)

@@ -166,8 +166,17 @@ class MapJob:
         if told.get("key") != self.key:
             if told:
                 say(f"What was begun of {self.out} had another model, input or option; it is thrown away.")
+            for path in told.get("staged", []):
+                Path(path).unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
-            told = {"version": VERSION, "key": self.key, "model": self.model, "batch_size": batch_size}
+            staged = [str(self.staged(product)) for product in self.products]
+            told = {
+                "version": VERSION,
+                "key": self.key,
+                "model": self.model,
+                "batch_size": batch_size,
+                "staged": staged,
+            }
         (self.folder / "parts").mkdir(parents=True, exist_ok=True)
         told["batch_size"] = self.settings.batch_size or int(told["batch_size"])
         fresh = self.folder / "job.json.new"

@@ -91,7 +91,16 @@ def _put_together(job: MapJob) -> None:
                 (job.folder / "sieved").mkdir(exist_ok=True)
                 sieve(product, job.plan, path, job.sieved_path, job.settings.sieve, pool=pool)
                 path = job.sieved_path
-            assemble(product, job.scene.grid, job.plan, path, job.staged(product), tags=job.tags, pool=pool)
+            assemble(
+                product,
+                job.scene.grid,
+                job.plan,
+                path,
+                job.staged(product),
+                tags=job.tags,
+                scratch=job.folder,
+                pool=pool,
+            )
     (job.folder / "publish").touch()
 
 

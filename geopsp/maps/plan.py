@@ -128,6 +128,16 @@ class MapPlan:
         across = axis_weights(self.width, self.size, self.overlap)[self.cols.index(col)]
         return down, across
 
+    @property
+    def shared_rows(self) -> NDArray[np.bool_]:
+        """(height,) True where more than one tile lies at a row."""
+        return _shared(self.height, self.size, self.overlap)
+
+    @property
+    def shared_cols(self) -> NDArray[np.bool_]:
+        """(width,) True where more than one tile lies at a column."""
+        return _shared(self.width, self.size, self.overlap)
+
 
 def weights(down: bytes, across: bytes) -> NDArray[np.int32]:
     """(size, size) positive weights of a tile, by its edges; over all tiles at a pixel they sum to UNIT * UNIT."""
@@ -138,6 +148,23 @@ def weights(down: bytes, across: bytes) -> NDArray[np.int32]:
 @lru_cache(maxsize=16)
 def _starts(length: int, size: int, overlap: int) -> tuple[int, ...]:
     return tuple(starts(length, size=size, overlap=overlap))
+
+
+@lru_cache(maxsize=16)
+def _shared(length: int, size: int, overlap: int) -> NDArray[np.bool_]:
+    ends = np.zeros(max(length, size) + 1, np.int64)
+    for first in _starts(length, size, overlap):
+        ends[first] += 1
+        ends[min(first + size, len(ends) - 1)] -= 1
+    shared: NDArray[np.bool_] = np.cumsum(ends)[:length] > 1
+    shared.setflags(write=False)
+    return shared
+
+
+def bands_of(marks: NDArray[np.bool_]) -> list[slice]:
+    """The runs of True."""
+    edges = np.flatnonzero(np.diff(marks.astype(np.int8), prepend=0, append=0))
+    return [slice(int(first), int(stop)) for first, stop in edges.reshape(-1, 2)]
 
 
 @lru_cache(maxsize=16)

@@ -1,4 +1,4 @@
-"""The network as a map needs it: raw pixels of tiles in, shares of the classes out."""
+"""The network as a map needs it: raw pixels of tiles in, scores of the classes out."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from torch import Tensor, nn
 
 from geopsp.errors import OptionError
 from geopsp.losses import silence
-from geopsp.maps.blend import ONE, rows_at_once
 from geopsp.package import TrainedModel
 
 SYMMETRIES = tuple((turns, flip) for turns in range(4) for flip in (False, True))
 """Quarter turns, and whether a tile is mirrored first: all eight ways to lay a square onto itself."""
+
+TAKEN = {"uint8", "int8", "int16", "uint16", "int32", "float32"}
+"""Types of pixels that torch takes on all devices."""
 
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 """What torch says if the CPU's memory is too small, or a device's that has no error class of its own."""
 
 
 class TilePredictor:
-    """Shares of the classes at each pixel of a tile; safe to call from several threads."""
+    """Scores of the classes at each pixel of a tile; safe to call from several threads."""
 
     def __init__(
         self,
@@ -50,19 +52,21 @@ class TilePredictor:
             compiled: True compiles the network.
         """
         self.device, self.batch_size, self.bf16 = device, batch_size, bf16
-        self.symmetries = SYMMETRIES if test_time_augmentation else SYMMETRIES[:1]
+        self.augmented = test_time_augmentation
         self.unwanted = list(unwanted)
         network: nn.Module = model.network.to(device).to(memory_format=torch.channels_last).eval()
         self.network: Callable[[Tensor, Tensor], Tensor] = torch.compile(network) if compiled else network
         normalization = model.normalization
-        shape = (1, -1, 1, 1)
+        shape = (-1, 1, 1)
         self.mean = torch.from_numpy(normalization.mean).view(shape).to(device)
         self.scale = torch.from_numpy(1 / normalization.std).view(shape).to(device)
         self._lock = threading.Lock()
 
     @torch.inference_mode()
-    def __call__(self, data: NDArray[Any], valid: NDArray[np.bool_]) -> Tensor:
-        """(n, bands, s, s) pixels of any type and (n, s, s) validity -> (n, classes, s, s) int32, of ONE.
+    def __call__(self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]]) -> Tensor:
+        """Tiles, (bands, s, s) pixels of any type and (s, s) validity each -> (n, classes, s, s) logits.
+
+        If augmented, they are those of the mean probabilities.
 
         Raises:
             OptionError: if there is not memory enough for a single tile.
@@ -72,7 +76,7 @@ class TilePredictor:
             size = self.batch_size
             chosen = slice(start, start + size)
             try:
-                parts.append(self._shares(data[chosen], valid[chosen], size))
+                parts.append(self._scores(data[chosen], valid[chosen], size))
             except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
                 self._halve(size, error)
                 continue
@@ -94,45 +98,40 @@ class TilePredictor:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _shares(self, data: NDArray[Any], valid: NDArray[np.bool_], size: int) -> Tensor:
+    def _scores(self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], size: int) -> Tensor:
         image, mask = self._loaded(data, valid, size)
-        if len(self.symmetries) == 1:
-            return self._whole_steps(self._logits(image, mask)[: len(data)])
-        total = torch.zeros(())
-        for turns, flip in self.symmetries:
-            logits = self._logits(_turned(image, turns, flip=flip), _turned(mask, turns, flip=flip))
+        if not self.augmented:
+            return self._forward(image, mask)[: len(data)]
+        total = torch.zeros((), device=self.device)
+        for turns, flip in SYMMETRIES:
+            logits = self._forward(_turned(image, turns, flip=flip), _turned(mask, turns, flip=flip))
             total = total + _turned_back(logits.softmax(dim=1), turns, flip=flip)
-        return total[: len(data)].mul_(ONE / len(self.symmetries)).add_(0.5).to(torch.int32)
+        return total[: len(data)].log()
 
-    def _logits(self, image: Tensor, mask: Tensor) -> Tensor:
-        """(n, classes, s, s) float32."""
-        shown = image.contiguous(memory_format=torch.channels_last)
+    def _forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        """(n, classes, s, s) logits, float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.network(shown, mask)
+            logits = self.network(image.contiguous(memory_format=torch.channels_last), mask)
         return silence(logits.float(), self.unwanted)
 
-    def _whole_steps(self, logits: Tensor) -> Tensor:
-        """Probabilities as whole numbers, of ONE."""
-        n, classes, height, width = logits.shape
-        shares = torch.empty(logits.shape, dtype=torch.int32, device=logits.device)
-        step = rows_at_once(4 * n * classes * width, logits.device)
-        for top in range(0, height, step):
-            rows = slice(top, top + step)
-            shares[:, :, rows] = logits[:, :, rows].contiguous().softmax(dim=1).mul_(ONE).add_(0.5)
-        return shares
-
-    def _loaded(self, data: NDArray[Any], valid: NDArray[np.bool_], size: int) -> tuple[Tensor, Tensor]:
+    def _loaded(
+        self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], size: int
+    ) -> tuple[Tensor, Tensor]:
         """(size, bands, s, s) normalised on the device, as `Normalization` does it, and (size, 1, s, s) validity."""
-        seen = data if valid.all() else np.where(valid[:, None], data, 0)  # nodata may not fit float32
-        missing = size - len(data)
-        if missing:
-            seen = np.concatenate([seen, np.zeros((missing, *seen.shape[1:]), seen.dtype)])
-            valid = np.concatenate([valid, np.zeros((missing, *valid.shape[1:]), bool)])
-        if (seen.dtype.kind == "u" and seen.dtype.itemsize > 2) or seen.dtype.itemsize > 4:
-            seen = seen.astype(np.float32)
-        mask = self._sent(valid[:, None]).float()
-        image = self._sent(seen).float().sub(self.mean).mul_(self.scale)
-        return (image if mask.all() else image.mul_(mask)), mask
+        bands, side = data[0].shape[0], data[0].shape[-1]
+        shape = (size, bands, side, side)
+        image = torch.empty(shape, device=self.device, memory_format=torch.channels_last)
+        mask = torch.zeros(size, 1, side, side, device=self.device)
+        image[len(data) :] = 0
+        for number, (pixels, seen) in enumerate(zip(data, valid, strict=True)):
+            whole = bool(seen.all())
+            known = pixels if whole else np.where(seen, pixels, 0)  # nodata may not fit float32
+            if known.dtype.name not in TAKEN:
+                known = known.astype(np.float32)
+            tile = self._sent(known).to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)
+            mask[number] = 1 if whole else self._sent(seen)
+            image[number] = tile if whole else tile.mul_(mask[number])
+        return image, mask
 
     def _sent(self, array: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))

@@ -23,10 +23,11 @@ from torch import Tensor
 from geopsp.grid import Window
 from geopsp.labels import Area
 from geopsp.legend import IGNORE, Legend
-from geopsp.maps.blend import FULL, ONE, Canvas, Finished
+from geopsp.maps.blend import FULL, Canvas, Finished
 from geopsp.maps.plan import MapPlan, weights
 from geopsp.maps.predictor import TilePredictor
 from geopsp.maps.products import STEPS, Product
+from geopsp.maps.shares import ONE, Told, tell
 from geopsp.progress import Progress
 from geopsp.reels import Reel, ahead, read_parallel
 from geopsp.scene import Scene
@@ -74,16 +75,21 @@ class Mapper:
         """
         wants = {product.name for product in self.products}
         canvas = Canvas(
-            window, self.plan.size, len(self.legend), self.predictor.device, disagreement="disagreement" in wants
+            self.plan,
+            window,
+            len(self.legend),
+            self.predictor.device,
+            shares=self._shares,
+            disagreement="disagreement" in wants,
         )
         done, total = 0, self.plan.count(window)
         with closing(self._computed(window)) as batches:
-            for tiles, shares, done in batches:
-                for tile, share in zip(tiles, shares, strict=True):
+            for tiles, heard, done in batches:
+                for tile, told in zip(tiles, heard, strict=True):
                     for count, finished in canvas.up_to(tile.window.row):
                         yield self._given(window, count, finished)
                     edges = self.plan.edges(tile.window.row, tile.window.col)
-                    canvas.add(tile.window, torch.from_numpy(tile.valid), share, _weights(*edges, share.device))
+                    canvas.add(tile.window, torch.from_numpy(tile.valid), told, _weights(*edges, self.predictor.device))
                 if progress:
                     progress(done, total)
             for count, finished in canvas.up_to(window.row_stop):
@@ -98,10 +104,10 @@ class Mapper:
         valid = finished.valid.numpy()
         return {product.name: stored(product, finished, valid, self.legend) for product in self.products}
 
-    def _computed(self, window: Window) -> Generator[tuple[list[Tile], Tensor, int], None, None]:
+    def _computed(self, window: Window) -> Generator[tuple[list[Tile], list[Told], int], None, None]:
         """Batches in the order of their tiles, what the network says of them, and how many tiles are then done."""
         on_cpu = self.predictor.device.type == "cpu"
-        waiting: deque[tuple[list[Tile], Future[Tensor], int]] = deque()
+        waiting: deque[tuple[list[Tile], Future[list[Told]], int]] = deque()
         with (
             _one_thread_each(on_cpu),
             ThreadPoolExecutor(self.threads, thread_name_prefix="geopsp-network") as pool,
@@ -111,16 +117,24 @@ class Mapper:
                 for tiles, done in batches:
                     waiting.append((tiles, pool.submit(self._predict, tiles), done))
                     if len(waiting) > self.threads + 1:
-                        first, shares, count = waiting.popleft()
-                        yield first, shares.result(), count
+                        first, heard, count = waiting.popleft()
+                        yield first, heard.result(), count
                 while waiting:
-                    first, shares, count = waiting.popleft()
-                    yield first, shares.result(), count
+                    first, heard, count = waiting.popleft()
+                    yield first, heard.result(), count
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _predict(self, tiles: Sequence[Tile]) -> Tensor:
-        return self.predictor(np.stack([tile.data for tile in tiles]), np.stack([tile.valid for tile in tiles]))
+    @property
+    def _shares(self) -> bool:
+        """True if a product needs more than the likeliest class."""
+        return any(product.name != "classes" for product in self.products)
+
+    @torch.inference_mode()
+    def _predict(self, tiles: Sequence[Tile]) -> list[Told]:
+        scores = self.predictor([tile.data for tile in tiles], [tile.valid for tile in tiles])
+        edges = [self.plan.edges(tile.window.row, tile.window.col) for tile in tiles]
+        return [tell(its, edge, everywhere=self._shares) for its, edge in zip(scores, edges, strict=True)]
 
     def _batches(self, window: Window) -> Generator[tuple[list[Tile], int], None, None]:
         """Tiles with a valid pixel, so many at a time as the network takes, and how many tiles have gone by."""
@@ -170,12 +184,13 @@ def stored(product: Product, finished: Finished, valid: NDArray[np.bool_], legen
     """(bands, rows, cols) pixels of a product, nodata where there is no ground."""
     if product.name == "classes":
         codes = legend.to_code(finished.index.cpu().numpy())
-        return np.where(valid, codes, np.uint8(IGNORE))[None]
+        return (codes if valid.all() else np.where(valid, codes, np.uint8(IGNORE)))[None]
     if product.name == "disagreement":
         assert finished.agreed is not None
         shares = (1 - finished.agreed / ONE)[None]
     else:
-        shares = (finished.top[None] if product.name == "confidence" else finished.sums) / FULL
+        sums = finished.sums.amax(dim=0, keepdim=True) if product.name == "confidence" else finished.sums
+        shares = sums / FULL
     if product.dtype == "uint8":
         shares = shares.mul_(STEPS).add_(0.5).clamp_(0, STEPS).to(torch.uint8)
     pixels = shares.cpu().numpy().astype(product.dtype, copy=False)
