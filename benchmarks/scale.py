@@ -214,7 +214,7 @@ def new_job(scene: Path, out: Path) -> Any:
     from geopsp import Scene
     from geopsp.legend import Legend
     from geopsp.maps import products
-    from geopsp.maps.job import MODEL, plan_job
+    from geopsp.maps.job import plan_job
     from geopsp.maps.settings import MapSettings
     from geopsp.models.build import ModelSpec, build
     from geopsp.package import TrainedModel, save_package
@@ -231,7 +231,7 @@ def new_job(scene: Path, out: Path) -> Any:
         image, model, [products.classes(out, legend)], MapSettings(batch_size=1), part_side=PART, block=BLOCK
     )
     job.begin(1)
-    save_package(model, job.folder / MODEL)
+    save_package(model, job.model_folder)
     return job
 
 
@@ -239,7 +239,7 @@ def remade(job: Any, client: Client) -> float:
     """Seconds in which the workers make all parts."""
     from geopsp.maps.cluster import make_parts
 
-    for path in (job.folder / "parts").iterdir():
+    for path in job.part_path(job.products[0], 0).parent.iterdir():
         path.unlink()
     start = time.perf_counter()
     make_parts(job, range(job.plan.parts), client)
@@ -247,7 +247,7 @@ def remade(job: Any, client: Client) -> float:
 
 
 def contents(job: Any) -> list[bytes]:
-    return [path.read_bytes() for path in sorted((job.folder / "parts").iterdir())]
+    return [path.read_bytes() for path in sorted(job.part_path(job.products[0], 0).parent.iterdir())]
 
 
 def clusters(job: Any, rounds: int) -> tuple[dict[str, float], float, float]:
@@ -289,7 +289,7 @@ def alone(job: Any) -> tuple[float, float]:
 
     found = []
     for number in [0, *range(job.plan.parts)]:  # the first one warms up
-        for path in (job.folder / "parts").glob(f"{number:06d}.*"):
+        for path in job.part_path(job.products[0], 0).parent.glob(f"{number:06d}.*"):
             path.unlink()
         start = time.perf_counter()
         tiles = make_part(job, number, device="cpu")

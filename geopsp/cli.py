@@ -202,7 +202,7 @@ def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device
 @images_argument
 @output_options
 @map_options
-def predict(model: Path, images: tuple[str, ...], out: Path, no_background: bool, **o: Any) -> None:
+def predict(model: Path, images: tuple[str, ...], out: str, no_background: bool, **o: Any) -> None:
     """Map IMAGEs, as one mosaic or each by itself, with MODEL.
 
     A run that was broken off goes on where it was when it is called again.

@@ -226,7 +226,7 @@ training_options = together(
     click.option("--seed", default=42, show_default=True),
 )
 
-place = click.Path(path_type=Path)
+place = click.Path()
 
 output_options = together(
     click.option("--out", required=True, type=place, help="The GeoTIFF (COG) to write; with --per-image a folder."),
@@ -237,7 +237,7 @@ output_options = together(
         type=click.Choice(["uint8", "float16"]),
         default="uint8",
         show_default=True,
-        help="uint8: 254 times the probability.",
+        help="uint8: round(254 p), nodata 255; float16: p.",
     ),
     click.option("--confidence", type=place, help="Also a GeoTIFF of the chosen class's probability."),
     click.option("--disagreement", type=place, help="Also a GeoTIFF of how far overlapping tiles differ."),

@@ -95,14 +95,19 @@ def _files(item: str | Path) -> list[Path]:
     if path.is_dir():
         products = [path] if _is_product(path) else sorted(p for p in path.iterdir() if _is_product(p))
         inside = [p for product in products for p in sorted(product.glob("GRANULE/*/IMG_DATA/**/*"))]
-        found = [p for p in (*sorted(path.iterdir()), *inside) if p.suffix.lower() in RASTER_ENDINGS]
+        found = [p for p in (*sorted(path.iterdir()), *inside) if _is_raster_name(p.name) and p.is_file()]
     elif path.exists():
         found = [path]
     else:
-        found = sorted(map(Path, glob.glob(str(item), recursive=True)))  # noqa: PTH207 (patterns may be absolute)
+        matching = map(Path, glob.glob(str(item), recursive=True))  # noqa: PTH207 (patterns may be absolute)
+        found = sorted(path for path in matching if path.is_file())
     if not found:
         raise InputNotFoundError(f"No raster found at {item}: no such file, and nothing matches it. Check the path.")
     return found
+
+
+def _is_raster_name(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in RASTER_ENDINGS
 
 
 def _is_product(path: Path) -> bool:

@@ -15,14 +15,14 @@ from geopsp.classifier import PixelClassifier
 from geopsp.errors import LabelError, OptionError, RasterError
 from geopsp.labels import Area
 from geopsp.maps.cluster import connect
-from geopsp.maps.cost import forecast
+from geopsp.maps.cost import check_size, forecast
 from geopsp.maps.fit import resolve
 from geopsp.maps.job import MapJob, plan_job
 from geopsp.maps.making import make_map
 from geopsp.maps.preflight import differences
 from geopsp.maps.products import ProbabilityType
-from geopsp.maps.settings import MapSettings, Precision
-from geopsp.maps.targets import Targets, check_places, image_names
+from geopsp.maps.settings import MapSettings, Precision, check_types
+from geopsp.maps.targets import Targets, check_names, check_places, image_names
 from geopsp.models.build import device_words, pick_device
 from geopsp.package import TrainedModel, load_package
 from geopsp.polygons import check_vector_output, raster_to_polygons
@@ -151,7 +151,9 @@ def classify_pixels(
         OptionError: if an option is out of range, or the model has no background that could be left out.
         OutputError: if an output exists and `overwrite` is False, or cannot be written.
     """
-    _check_names(options)
+    _check_options(options)
+    check_types({**options, "out": out, "per_image": per_image})
+    check_names(out, options, per_image=per_image)
     trained, device = _opened(model, options.get("device"))
     asked: dict[str, Any] = {name: value for name, value in options.items() if name in SETTINGS}
     settings = MapSettings(**asked)
@@ -159,12 +161,13 @@ def classify_pixels(
     targets = Targets.of(out, options)
     scenes = _scenes(images, trained, per_image=per_image, options=options)
     order = [targets.of_image(name) for name in image_names(scenes)] if per_image else [targets]
-    check_places([place for its in order for place in its.places], scenes)
+    folder = None if isinstance(model, PixelClassifier) else Path(model)
+    check_places(order, scenes, aoi=options.get("aoi"), model=folder)
     run = _Run(trained, settings, pick_device(device), device, options)
     return run.each(scenes, order) if per_image else run.whole(scenes[0], targets)
 
 
-def _check_names(options: Mapping[str, Any]) -> None:
+def _check_options(options: Mapping[str, Any]) -> None:
     unknown = sorted(set(options) - set(MapOptions.__annotations__))
     if unknown:
         known = ", ".join(sorted((*MapOptions.__annotations__, "per_image")))
@@ -176,6 +179,8 @@ def _check_names(options: Mapping[str, Any]) -> None:
 def _opened(model: PixelClassifier | str | Path, device: str | None) -> tuple[TrainedModel, str | None]:
     if isinstance(model, PixelClassifier):
         return model.model, device or model.device
+    if not (isinstance(model, str | Path) and str(model)):
+        raise OptionError(f"The model is {model!r}; needed a classifier, or the folder that one was saved to.")
     return load_package(model), device
 
 
@@ -187,6 +192,8 @@ def _scenes(images: Images, model: TrainedModel, *, per_image: bool, options: Ma
     asked = {name: value for name, value in options.items() if name in {"cell_size", "extent", "order"}}
     chosen = model.bands if bands is None else bands
     scenes = open_scenes(images, bands=chosen, per_image=per_image, **asked)  # type: ignore[arg-type]
+    for scene in scenes:
+        check_size(scene)
     return scenes if options.get("aoi") is None else _met(scenes, Area.read(options["aoi"]))
 
 
@@ -226,8 +233,8 @@ class _Run:
     def whole(self, scene: Scene, targets: Targets) -> Path:
         """The scene's map is there."""
         job = self._job(scene, targets)
-        if not job.done or _finished(job, targets):
-            self._check(job, targets)
+        self._check(job, targets)
+        if not job.done or job.left_over or _traced(targets):
             with self._client() as client:
                 self._map(job, client)
         self._trace(targets)
@@ -240,12 +247,11 @@ class _Run:
             RasterError: if images cannot be read, when the others are mapped.
         """
         jobs = [self._job(scene, targets) for scene, targets in zip(scenes, order, strict=True)]
-        left = [(job, its) for job, its in zip(jobs, order, strict=True) if not _finished(job, its)]
+        left = [(job, its) for job, its in zip(jobs, order, strict=True) if not (job.done and _traced(its))]
         if len(left) < len(jobs):
             say(f"{len(jobs) - len(left)} of {len(jobs)} images are mapped already, from the same call; they stay.")
         for job, targets in left:
-            if not job.done:
-                self._check(job, targets)
+            self._check(job, targets)
         damaged: list[RasterError] = []
         with self._client() as client:
             for job, targets in left:
@@ -269,7 +275,8 @@ class _Run:
         """Raises OutputError if an output exists and may not be replaced, OptionError if polygons cannot be such."""
         if targets.polygons is not None:
             check_vector_output(targets.polygons, overwrite=self.overwrite)
-        job.check(overwrite=self.overwrite)
+        if not job.done or _traced(targets):
+            job.check(overwrite=self.overwrite)
 
     def _client(self) -> AbstractContextManager[Any]:
         scheduler = self.options.get("scheduler")
@@ -294,5 +301,8 @@ class _Run:
         yield from forecast(job, self.model, self.where, area=job.area(), here=here)
 
 
-def _finished(job: MapJob, targets: Targets) -> bool:
-    return job.done and (targets.polygons is None or targets.polygons.exists())
+def _traced(targets: Targets) -> bool:
+    """True if no polygons are asked for, or these are there and not older than the map that is there."""
+    if targets.polygons is None:
+        return True
+    return targets.polygons.exists() and targets.polygons.stat().st_mtime_ns >= targets.out.stat().st_mtime_ns

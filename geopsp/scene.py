@@ -21,7 +21,7 @@ from geopsp.images import Image, Images, find_images
 from geopsp.mosaic import Layer, Pick, bring_onto, choose, lattice_of, notes_on, outside, require_one_type, settle
 from geopsp.rasters import Handles, damaged, open_raster, reading
 from geopsp.sampling import sample
-from geopsp.sources import Source, box_in, describe, open_source, stamp
+from geopsp.sources import CELL, Source, box_in, cells, describe, open_source, stamp
 from geopsp.validity import holds_no_block, seen
 
 __all__ = [
@@ -121,8 +121,9 @@ class Scene:
 
     @property
     def block(self) -> tuple[int, int]:
-        """(rows, cols) that the first file keeps together."""
-        return self.sources[0].block
+        """(rows, cols) that the first file keeps together, or that are read together as it is warped."""
+        first = self.sources[0]
+        return (CELL, CELL) if first.warped else first.block
 
     def read(self, window: Window | None = None) -> Patch:
         """The pixels of a window, which may overhang the scene; None means all.
@@ -218,7 +219,24 @@ class Scene:
         return data, valid
 
     def _read_pick(self, pick: Pick, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(bands, rows, cols) pixels of a window that lies within the file, and (rows, cols) validity as `seen`."""
+        """(bands, rows, cols) pixels of a window that lies within the file, and (rows, cols) validity as `seen`.
+
+        Of a warped file as `cells` has them: GDAL's warp gives a pixel a value that depends on what is read with it.
+        """
+        if not pick.source.warped:
+            return self._read_file(pick, window)
+        data = np.empty((len(pick.indexes), window.height, window.width), pick.source.dtype)
+        valid = np.empty((window.height, window.width), bool)
+        for cell in cells(window, pick.place):
+            pixels, its = self._read_file(pick, cell)
+            part = cell.intersect(window)
+            rows, cols = part.slices(cell)
+            inside = part.slices(window)
+            data[:, *inside], valid[inside] = pixels[:, rows, cols], its[rows, cols]
+        return data, valid
+
+    def _read_file(self, pick: Pick, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """As `_read_pick`, in one read."""
         area = _area(window, pick.place)
         try:
             with reading(pick.source.path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,15 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import calculate_default_transform, transform_bounds
 
 from geopsp.errors import GridError, RasterError
-from geopsp.grid import Grid
-from geopsp.rasters import is_local, open_raster, reading
+from geopsp.grid import Grid, Window
+from geopsp.layers import local_file
+from geopsp.rasters import is_local, is_remote, open_raster, reading
 from geopsp.validity import alpha_band, telling_bands, warped_validity
 
 NAMED_BANDS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
+
+CELL = 256
+"""Side, in pixels, of the cells that a warped file is read in: these always, so that a pixel has one value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +149,44 @@ def _band_names(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> tupl
     return tuple(text if text and borne[text.lower()] == 1 else f"band_{i}" for i, text in texts.items())
 
 
+def cells(window: Window, place: Window) -> Iterator[Window]:
+    """The cells of a file at `place`, counted from its corner and cut where it ends, that meet a window in it."""
+    first_row, first_col = (window.row - place.row) // CELL * CELL, (window.col - place.col) // CELL * CELL
+    for row in range(first_row, window.row_stop - place.row, CELL):
+        for col in range(first_col, window.col_stop - place.col, CELL):
+            yield Window(place.col + col, place.row + row, CELL, CELL).intersect(place)
+
+
 def stamp(path: str) -> list[str]:
-    """What tells the files that a raster is read from from others: path, bytes and time of change; a URL as it is."""
-    if not is_local(path):
+    """What tells the files that a raster is read from from others: path, bytes and time of change; a URL as it is.
+
+    Of a file in an archive on this machine, the archive's; of a subdataset, its file's.
+    """
+    if is_remote(path):
         return [path]
-    with open_raster(path) as dataset:
-        parts = [Path(name) for name in dataset.files if not name.lower().endswith((".aux.xml", ".ovr"))]
-    seen = [(part, part.stat()) for part in dict.fromkeys([Path(path), *parts]) if part.exists()]
-    return [f"{part} {about.st_size} {about.st_mtime_ns}" for part, about in seen]
+    seen = [(part, part.stat()) for part in _parts(path)]
+    lines = [f"{part} {about.st_size} {about.st_mtime_ns}" for part, about in seen]
+    return lines if is_local(path) else [path, *lines]
+
+
+def _parts(path: str) -> list[Path]:
+    """The files on this machine that a raster is read from, those of VRTs within VRTs too."""
+    names: dict[str, None] = {path: None}
+    todo = [path]
+    while todo:
+        with open_raster(todo.pop()) as dataset:
+            files = dict.fromkeys(name for name in dataset.files if not name.lower().endswith((".aux.xml", ".ovr")))
+        todo += [name for name in files if name not in names and _leads_on(name)]
+        names |= files
+    places = (Path(name) if is_local(name) else local_file(name) for name in names)
+    return list(dict.fromkeys(part for part in places if part and part.exists()))
+
+
+def _leads_on(name: str) -> bool:
+    """True of a VRT and of a subdataset, which tell the files that they are read from."""
+    if is_remote(name):
+        return False
+    return name.lower().endswith(".vrt") or (not is_local(name) and local_file(name) is None)
 
 
 def place(source: Source, lattice: Grid, resampling: Resampling, *, thin: bool = False) -> Source:

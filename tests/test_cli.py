@@ -292,7 +292,7 @@ def test_bad_input_to_predict(small_world, trained, make_raster, tmp_path):
     content[-1] ^= 1
     (changed / "weights.safetensors").write_bytes(content)
     fails("predict", changed, scene, "--out", out, says="checksum differs")
-    fails("predict", trained, scene, "--out", trained / "model.json", says="exists already")
+    fails("predict", trained, scene, "--out", trained / "model.json", says="ends in .tif")
     fails("predict", trained, scene, "--out", out, "--padding", 40, says="between 0 and half a tile")
     fails("predict", trained, scene, "--out", out, "--device", "abacus", says="'abacus'")
     fails("predict", trained, scene, "--out", out, "--polygons", tmp_path / "map.dwg", says=".gpkg")
@@ -306,9 +306,9 @@ def test_bad_input_to_predict(small_world, trained, make_raster, tmp_path):
         ("--tta", "test_time_augmentation", True), ("--test-time-augmentation", "test_time_augmentation", True),
         ("--extent -1,2,3.5,4", "extent", (-1, 2, 3.5, 4)), ("--aoi a.gpkg|layername=b", "aoi", "a.gpkg|layername=b"),
         ("--cell-size 0.5", "cell_size", 0.5), ("--no-background", "predict_background", False),
-        ("--confidence c.tif", "confidence", Path("c.tif")), ("--probabilities p", "probabilities", Path("p")),
-        ("--probability-type float16", "probability_type", "float16"), ("--polygons p.fgb", "polygons", Path("p.fgb")),
-        ("--disagreement d.tif", "disagreement", Path("d.tif")), ("--sieve 12", "sieve", 12),
+        ("--confidence c.tif", "confidence", "c.tif"), ("--probabilities p", "probabilities", "p"),
+        ("--probability-type float16", "probability_type", "float16"), ("--polygons p.fgb", "polygons", "p.fgb"),
+        ("--disagreement d.tif", "disagreement", "d.tif"), ("--sieve 12", "sieve", 12),
         ("--per-image", "per_image", True), ("--order -cloud", "order", "-cloud"),
         ("--precision bf16", "precision", "bf16"), ("--compiled", "compiled", True), ("--compile", "compiled", True),
         ("--scheduler local", "scheduler", "local"), ("--device cuda:1", "device", "cuda:1"),
@@ -323,7 +323,7 @@ def test_each_option_of_predict_is_passed_on(words, name, value, monkeypatch):
         result = run("predict", "model", "a.tif", "b.tif", "--out", "map.tif", *given)
         assert result.exit_code == 0, result.output
     (args, usual), (_, options) = calls
-    assert args == (["a.tif", "b.tif"], Path("model"), Path("map.tif"))
+    assert args == (["a.tif", "b.tif"], Path("model"), "map.tif")
     assert options == usual | {name: value}
     assert options != usual
     assert set(usual) == {*MapOptions.__annotations__, "per_image"} - {"client"}

@@ -30,6 +30,17 @@ def test_one_path_a_list_a_glob_and_a_folder_name_the_same_files(make_raster, tm
     assert names([paths[1], str(tmp_path / "**" / "a.tif")]) == [str(paths[1]), str(paths[0])]
 
 
+def test_folders_and_hidden_files_are_no_images(make_raster, tmp_path):
+    image = make_raster("in/a.tif", size=(4, 5))
+    (tmp_path / "in" / ".partial-map.tif").mkdir()
+    (tmp_path / "in" / "folder.tif").mkdir()
+    (tmp_path / "in" / "._a.tif").write_bytes(b"what a Mac leaves")
+    assert names(tmp_path / "in") == names(str(tmp_path / "in" / "*.tif")) == names(image) == [str(image)]
+    assert names(str(tmp_path / "**" / "*.tif")) == [str(image)]
+    with pytest.raises(InputNotFoundError, match="No raster found"):
+        find_images(str(tmp_path / "in" / "f*.tif"))
+
+
 def test_a_name_with_glob_characters_is_a_name_first(make_raster):
     path = make_raster("scene[1].tif", size=(4, 5))
     assert names(path) == [str(path)]

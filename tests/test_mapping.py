@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ import rasterio
 import shapely
 import torch
 from maps_common import CLASSES, trained_model
+from rasterio.shutil import copy
 
 from geopsp import PixelClassifier, classify_pixels, mapping
 from geopsp.errors import (
@@ -134,9 +137,10 @@ def test_where_it_is_made_reaches_the_map(model, scene, asked, monkeypatch, tmp_
 
     monkeypatch.setattr(mapping, "connect", connect)
     classify_pixels(scene, model, tmp_path / "map.tif", scheduler="tcp://there:8786", overwrite=True)
-    classify_pixels(scene, model, tmp_path / "map.tif", client="mine", device="cpu")
+    mine = SimpleNamespace(map=print, submit=print)
+    classify_pixels(scene, model, tmp_path / "map.tif", client=mine, device="cpu")
     classify_pixels(scene, model, tmp_path / "map.tif")
-    assert [call.client for call in asked] == ["client of tcp://there:8786", "mine", None]
+    assert [call.client for call in asked] == ["client of tcp://there:8786", mine, None]
     assert [call.overwrite for call in asked] == [True, False, False]
     assert {call.device for call in asked} == {"cpu"}
     assert ended == ["tcp://there:8786"]
@@ -150,7 +154,9 @@ def test_a_map_and_all_that_goes_with_it(model, scene, said, tmp_path):
     assert [len(read(places[name])) for name in places] == [CLASSES, 1, 1]
     assert set(gpd.read_file(tmp_path / "map.gpkg")["code"]) == set(CODES.tolist())
     assert said[0] == f"Mapping {scene}, 83 x 61 pixels, on CPU, {torch.get_num_threads()} threads"
-    assert said[-1] == "Note: 12 tiles, of 32 x 32 pixels."
+    assert said[-2] == "Note: 12 tiles, of 32 x 32 pixels."
+    assert said[-1].startswith("Note: up to ")
+    assert "free" in said[-1]
 
 
 def test_what_differs_is_said(model, make_raster, said, tmp_path):
@@ -243,7 +249,33 @@ def test_names_of_maps():
     [
         ({"tile_sise": 64}, OptionError, "No such option: tile_sise; there are aoi, bands"),
         ({"client": 1, "scheduler": "local"}, OptionError, "client and scheduler are both given"),
-        ({"bands": [1, 1]}, OptionError, "2 bands were given; the model needs level"),
+        ({"bands": [1, 2]}, OptionError, "2 bands were given; the model needs level"),
+        ({"bands": [1, 1]}, OptionError, "bands holds 1 more than once"),
+        ({"bands": ["Nir", "nir"]}, OptionError, "bands holds Nir more than once"),
+        ({"bands": [1, "band_1"]}, OptionError, "bands holds 1 more than once"),
+        ({"bands": "red"}, OptionError, "bands is 'red'; needed a list"),
+        ({"bands": 5}, OptionError, "bands is 5; needed a list"),
+        ({"bands": [1.0]}, OptionError, "bands is [1.0]; needed a list"),
+        ({"bands": [True]}, OptionError, "bands is [True]; needed a list"),
+        ({"overwrite": "no"}, OptionError, "overwrite is 'no'; needed True or False"),
+        ({"per_image": 1}, OptionError, "per_image is 1; needed True or False"),
+        ({"compiled": None}, OptionError, "compiled is None; needed True or False"),
+        ({"predict_background": 0}, OptionError, "predict_background is 0; needed"),
+        ({"test_time_augmentation": "yes"}, OptionError, "test_time_augmentation is 'yes'; needed"),
+        ({"sieve": True}, OptionError, "sieve is True; needed a whole number"),
+        ({"sieve": None}, OptionError, "sieve is None; needed a whole number"),
+        ({"padding": False}, OptionError, "padding is False; needed a whole number"),
+        ({"cell_size": True}, OptionError, "cell_size is True"),
+        ({"cell_size": 1e-6}, GridError, "166,000,000 x 122,000,000 pixels of 1e-06 (metre)"),
+        ({"order": None}, OptionError, "order is None"),
+        ({"order": 3}, OptionError, "order is 3"),
+        ({"device": 0}, OptionError, "device is 0"),
+        ({"client": "tcp://a:1"}, OptionError, "client is 'tcp://a:1'; needed a Dask client"),
+        ({"confidence": ""}, OptionError, "confidence is '', which names nothing"),
+        ({"probabilities": 7}, OptionError, "probabilities is 7; needed the path"),
+        ({"aoi": ""}, OptionError, "aoi is '', which names nothing"),
+        ({"disagreement": "d.png"}, OptionError, "disagreement is d.png; needed a name that ends in .tif"),
+        ({"polygons": "p.gpkg/"}, OptionError, "polygons is p.gpkg/, a folder"),
         ({"bands": ["nir"]}, BandError, "no band nir"),
         ({"probability_type": "int8"}, OptionError, "probability_type is 'int8'; needed uint8 or float16"),
         ({"tile_size": 50}, ModelError, "multiple of 32"),
@@ -259,7 +291,7 @@ def test_names_of_maps():
     ],
 )
 def test_what_goes_wrong_is_said_first(options, error, says, model, scene, asked, tmp_path):
-    with pytest.raises(error, match=says.replace(".", r"\.")):
+    with pytest.raises(error, match=re.escape(says)):
         classify_pixels(scene, model, tmp_path / "map.tif", **options)
     assert not asked
     assert not (tmp_path / "map.tif").exists()
@@ -280,7 +312,7 @@ def test_no_output_harms_another(model, scene, make_raster, asked, tmp_path):
         classify_pixels(scene, model, scene, overwrite=True)
     with pytest.raises(OptionError, match="it would be lost"):
         classify_pixels(scene, model, scene.parent, per_image=True, overwrite=True)
-    with pytest.raises(OptionError, match="Two outputs have the same name"):
+    with pytest.raises(OptionError, match=r"scene\.tif is given 2 times; needed once"):
         classify_pixels([scene, scene], model, tmp_path / "maps", per_image=True)
     with pytest.raises(OptionError, match="Two outputs have the same name"):
         classify_pixels(scene, model, tmp_path / "maps", per_image=True, confidence=tmp_path / "maps")
@@ -291,3 +323,97 @@ def test_no_output_harms_another(model, scene, make_raster, asked, tmp_path):
     with pytest.raises(OutputError, match=r"c\.tif exists already"):
         classify_pixels(scene, model, tmp_path / "new.tif", confidence=tmp_path / "c.tif")
     assert not asked
+
+
+@pytest.mark.parametrize("name", ["map", "map.png", "map.tif.gz", "map.tif/", ".", ""])
+def test_a_map_is_a_geotiff(name, model, scene, asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match="out is"):
+        classify_pixels(scene, model, name)
+    assert not asked
+
+
+@pytest.mark.parametrize("model", [5, None, "", []])
+def test_what_is_no_model(model, scene, tmp_path):
+    with pytest.raises(OptionError, match="The model is"):
+        classify_pixels(scene, model, tmp_path / "map.tif")
+
+
+def test_maps_of_each_image_go_into_a_folder(model, scene, asked, tmp_path, monkeypatch):
+    """Which may be the one that we are in, or end in a slash, but is no file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.tif").touch()
+    with pytest.raises(OptionError, match=r"out is file\.tif, which is a file; needed a folder"):
+        classify_pixels(scene, model, "file.tif", per_image=True)
+    with pytest.raises(OptionError, match=r"confidence is .* which is a file; needed a folder"):
+        classify_pixels(scene, model, "maps", per_image=True, confidence="file.tif")
+    assert classify_pixels(scene, model, "maps/", per_image=True)[0].name == "scene.tif"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert len(classify_pixels(scene, model, ".", per_image=True)) == 1
+
+
+def test_nothing_that_is_read_is_written_over(model, make_raster, make_labels, asked, tmp_path, monkeypatch):
+    """Members of VRTs, also in VRTs; the area; the model. Also by another way to write their names."""
+    member, vrt, outer = make_raster("a/member.tif", data=levels(1)), tmp_path / "b.vrt", tmp_path / "c.vrt"
+    copy(member, vrt, driver="VRT")
+    copy(vrt, outer, driver="VRT")
+    left, bottom, right, top = rasterio.open(member).bounds
+    aoi = make_labels("aoi.gpkg", [shapely.box(left, bottom, right, top)])
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("model.json", "odd.tif"):
+        (folder / name).touch()
+    monkeypatch.setattr(mapping, "load_package", lambda path: model.model)
+    options = {"aoi": f"{aoi}|layername={aoi.stem}", "overwrite": True}
+    around = tmp_path / "x" / ".." / "a" / "member.tif"
+    for place in (member, around, folder / "odd.tif"):
+        with pytest.raises(OptionError, match="it would be lost"):
+            classify_pixels(outer, folder, place, **options)
+    for place, words in ((aoi, "is the area"), (folder / "model.json", "is of the model")):
+        with pytest.raises(OptionError, match=f"{words}.*it would be lost"):
+            classify_pixels(outer, folder, tmp_path / "m.tif", polygons=place, **options)
+    assert not asked
+    classify_pixels(outer, folder, tmp_path / "m.tif", confidence=tmp_path / "p.tif", aoi=str(aoi))
+    assert len(asked) == 1
+
+
+def test_old_polygons_are_not_taken_for_those_of_the_map(model, scene, said, tmp_path, monkeypatch):
+    """Those of a run before, of which a kill left the map only: traced anew, and the map is not made again."""
+    out, polygons = tmp_path / "map.tif", tmp_path / "map.gpkg"
+    classify_pixels(scene, model, out, polygons=polygons, padding=3)
+    monkeypatch.setattr(mapping, "raster_to_polygons", stop)
+    with pytest.raises(Killed):
+        classify_pixels(scene, model, out, polygons=polygons, overwrite=True)
+    monkeypatch.undo()
+    made, old = out.stat().st_mtime_ns, polygons.stat().st_mtime_ns
+    assert old < made
+    with pytest.raises(OutputError, match=r"map\.gpkg exists already"):
+        classify_pixels(scene, model, out, polygons=polygons)
+    monkeypatch.setattr(mapping, "make_map", stop)
+    classify_pixels(scene, model, out, polygons=polygons, overwrite=True)
+    assert polygons.stat().st_mtime_ns > made == out.stat().st_mtime_ns
+    with pytest.raises(Killed):  # all is there: made again, as was asked
+        classify_pixels(scene, model, out, polygons=polygons, overwrite=True)
+
+
+class Killed(BaseException):
+    pass
+
+
+def stop(*_, **__):
+    raise Killed
+
+
+def test_old_polygons_of_one_image_are_traced_anew(model, make_raster, said, tmp_path):
+    paths = [make_raster(f"in/{name}.tif", data=levels(i, (40, 50)), names=("level",)) for i, name in enumerate("ab")]
+    options = {"per_image": True, "polygons": tmp_path / "lines"}
+    maps = classify_pixels(paths, model, tmp_path / "maps", **options)
+    old = tmp_path / "lines" / "b.gpkg"
+    os.utime(old, ns=(1, 1))
+    times = [path.stat().st_mtime_ns for path in maps]
+    with pytest.raises(OutputError, match=r"b\.gpkg exists already"):
+        classify_pixels(paths, model, tmp_path / "maps", **options)
+    classify_pixels(paths, model, tmp_path / "maps", overwrite=True, **options)
+    assert old.stat().st_mtime_ns > times[1]
+    assert [path.stat().st_mtime_ns for path in maps] == times

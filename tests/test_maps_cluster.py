@@ -25,7 +25,7 @@ import geopsp
 from geopsp.errors import InputNotFoundError, OptionError, OutputError, RasterError
 from geopsp.maps import cluster, products
 from geopsp.maps.cluster import connect, make_parts, own_device
-from geopsp.maps.job import MODEL, MapJob, plan_job
+from geopsp.maps.job import MapJob, plan_job
 from geopsp.maps.making import make_map
 from geopsp.maps.parts import make_part
 from geopsp.maps.settings import MapSettings
@@ -57,7 +57,7 @@ class DeadlyScene(Scene):
     def read(self, window=None):
         folder = Path(self.name)
         if window.row > 100 and not (folder / "killed").exists():
-            (folder / "begun").write_text("\n".join(path.name for path in (folder / "parts").iterdir()))
+            (folder / "begun").write_text("\n".join(path.name for path in next(folder.glob("*/parts")).iterdir()))
             (folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return Scene.read(self, window)
@@ -107,7 +107,7 @@ def new_job(make_raster, model, tmp_path):
         job = plan_job(scene, model, wanted, MapSettings(batch_size=2), part_side=64, block=16)
         assert job.plan.parts == PARTS
         job.begin(2)
-        save_package(model, job.folder / MODEL)
+        save_package(model, job.model_folder)
         return turned(job, kind)
 
     return make
@@ -124,7 +124,11 @@ def alone(new_job):
 
 
 def files(job):
-    return {path.name: path.read_bytes() for path in (job.folder / "parts").iterdir() if path.name[0] != "."}
+    return {
+        path.name: path.read_bytes()
+        for path in job.part_path(job.products[0], 0).parent.iterdir()
+        if path.name[0] != "."
+    }
 
 
 @contextmanager

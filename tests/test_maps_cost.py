@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import shapely
 import torch
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.crs import CRS
 from torch import nn
 
-from geopsp.errors import OutputError
-from geopsp.grid import Window
+from geopsp.errors import GridError, OutputError
+from geopsp.grid import Grid, Window
 from geopsp.labels import Area
 from geopsp.legend import Legend
 from geopsp.maps import cost
-from geopsp.maps.cost import check_disk, count_tiles, forecast, in_bytes, in_time, striped, tile_seconds
+from geopsp.maps.cost import check_disk, check_size, count_tiles, forecast, in_bytes, in_time, striped, tile_seconds
 from geopsp.maps.job import plan_job
 from geopsp.maps.plan import MapPlan
 from geopsp.maps.products import classes, probabilities, share
@@ -119,20 +123,69 @@ def test_sparse_files_say_what_is_empty(make_raster):
 
 @pytest.mark.parametrize(
     ("free", "filled", "says"),
-    [(10**9, 1, None), (10**6, 1, "fits only if it compresses well"), (10**4, 1, "raises"), (10**4, 0.0005, None)],
+    [
+        (10**9, 1, "up to 11 MB are written; the disk of"),
+        (10**6, 1, "fits only if it compresses well"),
+        (10**4, 1, "raises"),
+        (10**4, 0.0005, "up to 6 kB are written; the disk of"),
+    ],
 )
 def test_disks(free, filled, says, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     plan = MapPlan(1000, 600, 64, 0)
     products = (classes(tmp_path / "m.tif", LEGEND), probabilities(tmp_path / "p.tif", LEGEND, "float16"))
     if says == "raises":
-        with pytest.raises(OutputError, match=r"has 0 MB free; the map needs up to 11 MB, and 1 MB even if") as error:
+        with pytest.raises(
+            OutputError, match=r"has 10 kB free; the map needs 11 MB uncompressed, and 11 kB even if"
+        ) as error:
             list(check_disk(products, plan, filled=filled))
         assert str(tmp_path) in str(error.value)
         return
-    notes = list(check_disk(products, plan, filled=filled))
-    assert len(notes) == (says is not None)
-    assert says is None or says in notes[0]
+    (note,) = check_disk(products, plan, filled=filled)
+    assert says in note
+
+
+def test_what_parts_hold_is_not_needed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**4))
+    plan, products = MapPlan(3000, 5000, 64, 0), (classes(tmp_path / "m.tif", LEGEND),)
+    held = tmp_path / "job"
+    with pytest.raises(OutputError, match="Free some"):
+        list(check_disk(products, plan, held=held))
+    (held / "parts").mkdir(parents=True)
+    (held / "parts" / "0").write_bytes(bytes(30_000))
+    (held / "job.json").write_bytes(bytes(5000))
+    assert cost.bytes_in(held) == 35_000
+    (note,) = check_disk(products, plan, held=held)
+    assert "fits only if it compresses well" in note
+
+
+@given(value=st.integers(0, 255))
+@settings(max_examples=5, deadline=None)
+def test_one_value_takes_as_little_as_is_said(value):
+    assert len(zlib.compress(bytes([value]) * 512 * 512)) <= 512 * 512 * cost.DENSE * 1.1
+
+
+def test_a_scene_too_large_to_map():
+    crs = CRS.from_epsg(32632)
+    for width, height in ((cost.WIDEST, 1), (1, cost.WIDEST)):
+        scene = SimpleNamespace(name="a", grid=Grid(crs, Affine.scale(1e-6, -1e-6), width, height))
+        check_size(scene)
+        scene.grid = Grid(crs, scene.grid.transform, width + width // cost.WIDEST, height + height // cost.WIDEST)
+        with pytest.raises(GridError, match=r"10,000,001.* pixels of 1e-06 \(metre\).*cell_size"):
+            check_size(scene)
+
+
+def test_the_largest_map_is_counted_in_no_time():
+    scene, start = Dark(0), time.process_time()
+    found = count_tiles(scene, MapPlan(cost.WIDEST, cost.WIDEST, 32, 8, 2048))
+    assert found.empty == found.total > (cost.WIDEST // 24) ** 2
+    assert time.process_time() - start < 10
+
+
+def test_tiles_in_words():
+    assert str(cost.Tiles(1, 0, exact=True)) == "1 tile"
+    assert str(cost.Tiles(1, 1, exact=True)) == "1 tile, 1 of them known to be empty"
+    assert str(cost.Tiles(2000, 10, exact=False)) == "2,000 tiles, about 10 of them known to be empty"
 
 
 def test_bytes_by_hand(tmp_path):
@@ -165,11 +218,12 @@ def test_the_time_is_tried(make_raster, model, tmp_path, monkeypatch):
     """From 200 tiles on, unless other machines compute."""
     job = job_of(make_raster, model, tmp_path)
     monkeypatch.setattr(cost, "tile_seconds", lambda *args, batch, threads: 3.0)
-    (tiles,) = forecast(job, model, CPU, area=None, here=True)
+    tiles, disk = forecast(job, model, CPU, area=None, here=True)
+    assert "are written" in disk
     assert tiles == "130 tiles, of 32 x 32 pixels"
     monkeypatch.setattr(cost, "MANY", 100)
-    assert len(list(forecast(job, model, CPU, area=None, here=False))) == 1
-    _, spent = forecast(job, model, CPU, area=None, here=True)
+    assert len(list(forecast(job, model, CPU, area=None, here=False))) == 2
+    *_, spent = forecast(job, model, CPU, area=None, here=True)
     assert spent.startswith("about 6 min and 38")
     monkeypatch.setattr(cost, "free", lambda device: 1e6)
     *_, last = forecast(job, model, CPU, area=None, here=True)
@@ -207,4 +261,4 @@ def test_time_in_words(seconds, says):
 
 
 def test_bytes_in_words():
-    assert [in_bytes(count) for count in (4e5, 2.5e8, 1.25e9, 4.2e13)] == ["0 MB", "250 MB", "1.2 GB", "42,000.0 GB"]
+    assert [in_bytes(count) for count in (4e5, 2.5e8, 1.25e9, 4.2e13)] == ["400 kB", "250 MB", "1.2 GB", "42,000.0 GB"]

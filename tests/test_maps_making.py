@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import torch
 from maps_common import CLASSES, Echo, trained_model
 from rasterio.features import sieve as gdal_sieve
@@ -176,9 +179,10 @@ def test_a_failure_before_the_first_part_leaves_nothing(scene, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize("change", ["model", "option", "image"])
+@pytest.mark.parametrize("change", ["model", "option", "image", "area"])
 def test_another_model_option_or_image_begins_anew_and_says_so(change, scene, make_raster, tmp_path, capsys):
     out, other = tmp_path / "out", Watched()
+    area = gpd.GeoDataFrame(geometry=[shapely.box(*scene.grid.bounds()).buffer(-40)], crs=scene.grid.crs)
     with pytest.raises(RuntimeError, match="in the middle"):
         make(scene, out, Watched(after=16))
     if change == "model":
@@ -187,11 +191,12 @@ def test_another_model_option_or_image_begins_anew_and_says_so(change, scene, ma
         path = Path(scene.sources[0].path)
         stat = path.stat()
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    make(scene, out, other, **({"padding": 9} if change == "option" else {}))
+    changed = {"padding": 9} if change == "option" else {"aoi": area} if change == "area" else {}
+    make(scene, out, other, **changed)
     assert "it is thrown away" in capsys.readouterr().err
     full = Watched()
     full.load_state_dict(other.state_dict())
-    make(scene, tmp_path / "whole", full, **({"padding": 9} if change == "option" else {}))
+    make(scene, tmp_path / "whole", full, **changed)
     assert other.shown == full.shown
     require_same(out, tmp_path / "whole")
 
@@ -228,6 +233,76 @@ def test_an_output_that_exists_stays_and_nothing_is_computed(taken, scene, tmp_p
     assert contents(out) == {taken: b"mine"}
     make(scene, out, overwrite=True)
     assert len(contents(out)) == 6
+
+
+def test_another_product_or_place_is_not_taken_for_ours(scene, tmp_path):
+    """A file of somebody else's with the right name does not pass for a product that is done."""
+    job = make(scene, tmp_path / "out", only=True)
+    assert job.done
+    job.folder.mkdir()
+    model = trained_model(network=Mixed())
+    (tmp_path / "mine.tif").write_text("mine")
+    wanted = [products.classes(tmp_path / "out" / "map.tif", model.legend)]
+    wanted += [products.share("confidence", tmp_path / "mine.tif")]
+    more = plan_job(scene, model, wanted, MapSettings(), part_side=64, block=32)
+    assert not more.done
+    with pytest.raises(OutputError, match="exists already"):
+        make_map(more, model)
+    make_map(more, model, overwrite=True)
+    assert pixels(tmp_path / "mine.tif").shape == (1, 150, 230)
+
+
+def test_what_is_left_of_another_job_is_never_published(scene, tmp_path):
+    """Where the folder is another job's, a map that is done stays as it is."""
+    job = make(scene, tmp_path / "out", only=True)
+    before = contents(tmp_path / "out")
+    staged = job.staged(job.products[0])
+    staged.parent.mkdir(parents=True)
+    staged.write_bytes(b"half of a map")
+    (job.folder / "job.json").write_text(json.dumps({"key": "another"}))
+    assert not job.left_over
+    with pytest.raises(OutputError, match="exists already"):
+        make(scene, tmp_path / "out", only=True)
+    (job.folder / "job.json").unlink()
+    make(scene, tmp_path / "out", only=True)
+    assert contents(tmp_path / "out") == before
+
+
+def test_an_image_that_changes_meanwhile_is_told(scene, tmp_path):
+    path = Path(scene.sources[0].path)
+
+    class Changing(Mixed):
+        def forward(self, image, valid=None):
+            os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+            return super().forward(image, valid)
+
+    with pytest.raises(RasterError, match="was changed meanwhile"):
+        make(scene, tmp_path / "out", Changing())
+    assert not (tmp_path / "out" / "map.tif").exists()
+
+
+def test_a_style_that_somebody_made_stays(scene, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "map.qml").write_text("mine")
+    make(scene, tmp_path / "out", only=True)
+    assert (tmp_path / "out" / "map.qml").read_text() == "mine"
+    make(scene, tmp_path / "out", only=True, overwrite=True)
+    assert "qgis" in (tmp_path / "out" / "map.qml").read_text()
+
+
+def test_products_of_another_disk_are_copied(scene, tmp_path, monkeypatch):
+    make(scene, tmp_path / "whole")
+    replace = Path.replace
+
+    def far(self, target):
+        if self.name == "confidence.tif":
+            raise OSError(errno.EXDEV, "another disk")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", far)
+    make(scene, tmp_path / "out")
+    monkeypatch.undo()
+    require_same(tmp_path / "out", tmp_path / "whole")
 
 
 def test_two_runs_of_one_map_do_not_meet(scene, tmp_path):
@@ -290,3 +365,22 @@ def test_memory_grows_neither_with_height_nor_with_width(tmp_path):
     found = run("memory", tmp_path)
     assert found["tall"] - found["small"] < 45, found
     assert found["wide"] - found["small"] < 45, found
+
+
+def test_a_warped_mosaic_is_the_same_in_whatever_parts_and_after_a_failure(make_raster, tmp_path):
+    """Images in two CRSs: what is read does not depend on where a run begins."""
+    data = [np.random.default_rng(seed).integers(1, 200, (1, 260, 300)).astype(np.uint8) for seed in (1, 2)]
+    west = make_raster("west.tif", data[0][:, :90, :90], nodata=0)
+    east = make_raster("east.tif", data[1], crs="EPSG:32633", origin=(161234.0, 5311717.0), cell=2.3, nodata=0)
+    left, _, _, top = Scene.open([west, east]).sources[1].grid.bounds()
+    scene = Scene.open([west, east], extent=(left + 60, top - 500, left + 560, top - 100))
+    assert any(source.warped for source in scene.sources)
+    make(scene, tmp_path / "whole", Watched(), part_side=1024)
+    make(scene, tmp_path / "parts", Watched(), part_side=64)
+    assert (pixels(tmp_path / "parts" / "map.tif") != IGNORE).mean() > 0.5
+    for name in ("map.tif", "probabilities.tif"):
+        assert np.array_equal(pixels(tmp_path / "whole" / name), pixels(tmp_path / "parts" / name))
+    with pytest.raises(RuntimeError, match="in the middle"):
+        make(scene, tmp_path / "out", Watched(after=30))
+    make(scene, tmp_path / "out", Watched())
+    require_same(tmp_path / "out", tmp_path / "parts")

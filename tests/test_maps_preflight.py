@@ -156,6 +156,10 @@ BLUER = np.reshape([0, 0, 0.3], (3, 1, 1))
 REFLECTANCE = np.random.default_rng(2).normal(0.2, 0.05, (3, 61, 83)).clip(0.001, 1)
 
 
+INTEGERS = (REFLECTANCE - REFLECTANCE.mean()) * 25_116 + REFLECTANCE.mean() * 10_000
+"""Of the scale of the means, but of a wider spread."""
+
+
 @pytest.mark.parametrize(
     ("shown", "trained", "says"),
     [
@@ -163,6 +167,9 @@ REFLECTANCE = np.random.default_rng(2).normal(0.2, 0.05, (3, 61, 83)).clip(0.001
         (REFLECTANCE * 1e4, REFLECTANCE, ("about 10,0", "times larger")),
         (REFLECTANCE * 255, REFLECTANCE * 65535, ("about 257 times smaller", "between 8 and 16 bits")),
         (REFLECTANCE, REFLECTANCE * 255, ("about 255 times smaller", "0 to 1 and 8 bits")),
+        (INTEGERS, REFLECTANCE, ("about 10,0", "times larger, as between reflectance")),
+        (REFLECTANCE, INTEGERS, ("about 10,0", "times smaller, as between reflectance")),
+        (INTEGERS / 2.5116 + 4200, REFLECTANCE, ("about 10,0", "times larger, as between reflectance")),
         (REFLECTANCE * 30, REFLECTANCE, ("about 30 times larger: bring",)),
         (REFLECTANCE / 100 - 0.003, REFLECTANCE, ("All lie outside of it",)),
         (REFLECTANCE + 5, REFLECTANCE, ("All lie outside of it",)),
@@ -212,7 +219,18 @@ def test_nodata_is_not_looked_at(make_raster, monkeypatch):
 def test_a_scene_without_ground_has_no_values(make_raster):
     scene = Scene.open(make_raster(data=np.zeros((3, 40, 50), "uint8"), nodata=0))
     assert glance(scene).count == 0
-    assert differences(scene, model_of()) == []
+    (note,) = differences(scene, model_of())
+    assert "nothing valid was found in the one window" in note
+
+
+def test_it_is_said_how_far_was_looked(make_raster):
+    """Windows that are read, or known to be empty."""
+    data = np.zeros((3, 900, 1100), "uint8")
+    (note,) = differences(Scene.open(make_raster("read.tif", data=data, nodata=0)), model_of())
+    assert f"nothing valid was found in {preflight.READS} windows" in note
+    sparse = make_raster("sparse.tif", data=data, nodata=0, tiled=True, sparse_ok=True, compress="deflate")
+    (note,) = differences(Scene.open(sparse), model_of())
+    assert "in 1000 windows" in note
 
 
 def test_few_windows_are_read(make_raster, monkeypatch):

@@ -1,11 +1,14 @@
 import multiprocessing
+import os
 import pickle
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,6 +25,7 @@ from geopsp.grid import Grid, Window
 from geopsp.legend import Legend
 from geopsp.maps.cog import class_raster
 from geopsp.scene import Scene, describe, open_raster, open_scenes, read_legend
+from geopsp.sources import CELL, cells, stamp
 
 HARD = Path(__file__).parents[2] / "shared" / "data" / "hard" / "rasters"
 ORIGIN = (601234.0, 5301717.0)
@@ -231,6 +235,85 @@ def test_a_raster_on_another_lattice_is_warped_and_that_is_said(crs, transform, 
     )
     whole = warped(other, scene.grid, resampling=resampling).any(axis=0)
     assert (patch.valid != whole).sum() < 0.01 * whole.sum()  # the kernel's width depends on the extent
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """Scenes of a noisy image with holes, larger than a few cells, warped from another zone, and to other pixels."""
+    rng = np.random.default_rng(0)
+    data = rng.integers(1, 250, (2, 420, 700)).astype("uint8")
+    data[:, rng.random((420, 700)) < 0.02] = 0
+    folder = tmp_path_factory.mktemp("noisy")
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 2, "height": 420, "width": 700, "nodata": 0}
+    for name, crs, corner in (("zone", 32633, (152500.0, 5311285.0)), ("here", 32632, ORIGIN)):
+        place = {"crs": f"EPSG:{crs}", "transform": from_origin(*corner, 2, 2)}
+        with rasterio.open(folder / f"{name}.tif", "w", **profile, **place) as dataset:
+            dataset.write(data)
+    place = {"crs": "EPSG:32632", "transform": from_origin(ORIGIN[0] + 4, ORIGIN[1] + 6, 2, 2)}
+    with rasterio.open(folder / "first.tif", "w", **profile | {"height": 7, "width": 5}, **place) as dataset:
+        dataset.write(data[:, :7, :5])
+    mosaic = [folder / "first.tif", folder / "zone.tif"]
+    scenes = {
+        "zone": Scene.open(mosaic),
+        "nearest": Scene.open(mosaic, resampling=Resampling.nearest),
+        "finer": Scene.open(folder / "here.tif", cell_size=1.3),
+        "coarser": Scene.open(folder / "here.tif", cell_size=4.7),
+        "cut": Scene.open(mosaic, extent=(ORIGIN[0] + 150, ORIGIN[1] - 600, ORIGIN[0] + 900, ORIGIN[1] - 50)),
+    }
+    return scenes, {name: scene.read() for name, scene in scenes.items()}
+
+
+@pytest.mark.parametrize("how", ["zone", "nearest", "finer", "coarser", "cut"])
+@given(data=st.data())
+@settings(max_examples=12, deadline=None)
+def test_a_pixel_of_a_warped_raster_is_the_same_in_any_window(how, data, noisy):
+    scene, whole = noisy[0][how], noisy[1][how]
+    col, row = data.draw(st.integers(0, scene.grid.width - 1)), data.draw(st.integers(0, scene.grid.height - 1))
+    window = Window(col, row, data.draw(st.integers(1, 600)), data.draw(st.integers(1, 400)))
+    window = window.intersect(scene.grid.window)
+    patch = pickle.loads(pickle.dumps(scene)).read(window)
+    rows, cols = window.slices(scene.grid.window)
+    np.testing.assert_array_equal(patch.valid, whole.valid[rows, cols])
+    np.testing.assert_array_equal(patch.data, whole.data[:, rows, cols])
+
+
+def test_a_pixel_of_a_warped_raster_is_the_same_in_any_extent(noisy):
+    """Parts of a map are cut where the extent begins; the cells are the file's own."""
+    zone, whole = noisy[0]["zone"], noisy[1]["zone"]
+    window = zone.grid.window_of(noisy[0]["cut"].grid)
+    rows, cols = window.slices(zone.grid.window)
+    np.testing.assert_array_equal(noisy[1]["cut"].data, whole.data[:, rows, cols])
+
+
+def test_a_warped_file_is_read_in_whole_cells_of_its_own(noisy, monkeypatch):
+    """Not in cells of the window: that these come out alike is for one release of GDAL to say."""
+    areas, read = [], Scene._read_file
+    monkeypatch.setattr(Scene, "_read_file", lambda self, *what: areas.append(what) or read(self, *what))
+    noisy[0]["cut"].read(Window(33, 44, 300, 100))
+    assert areas
+    for pick, area in areas:
+        if pick.source.warped:
+            assert [area] == [cell for cell in cells(pick.place, pick.place) if cell == area]
+
+
+@given(
+    st.builds(Window, st.integers(-999, 999), st.integers(-999, 999), st.integers(1, 1500), st.integers(1, 1500)),
+    st.builds(Window, st.integers(0, 999), st.integers(0, 999), st.integers(1, 700), st.integers(1, 700)),
+)
+@settings(max_examples=60, deadline=None)
+def test_cells_partition_what_is_read_of_a_warped_file(place, part):
+    window = part.shift(place.col, place.row).intersect(place)
+    if window.empty:
+        return
+    found = list(cells(window, place))
+    parts = [cell.intersect(window) for cell in found]
+    assert sum(part.width * part.height for part in parts) == window.width * window.height
+    assert not any(part.empty for part in parts)
+    for cell in found:
+        assert (cell.col - place.col) % CELL == (cell.row - place.row) % CELL == 0
+        assert (cell.width, cell.height) == (
+            min(CELL, place.col_stop - cell.col), min(CELL, place.row_stop - cell.row),
+        )  # fmt: skip
 
 
 def test_the_whole_of_a_warped_raster_is_seen(make_raster):
@@ -640,9 +723,68 @@ def test_a_stamp_changes_with_the_file_and_with_what_a_vrt_points_at(make_raster
     assert virtual.stamp() != before[1]
 
 
-def test_blocks_are_those_of_the_first_file(make_raster):
+def virtual(path, source):
+    """A VRT of one band of a file or a subdataset."""
+    path.write_text(
+        '<VRTDataset rasterXSize="83" rasterYSize="61"><SRS>EPSG:32632</SRS>'
+        '<GeoTransform>601234,2,0,5301717,0,-2</GeoTransform><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        f'<SourceFilename relativeToVRT="0">{source}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+        "</VRTRasterBand></VRTDataset>"
+    )
+    return path
+
+
+def zipped(path, member):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(member, member.name)
+    return path
+
+
+def lines_of(*paths):
+    return [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
+
+
+def test_a_stamp_tells_of_every_file_however_it_is_reached(make_raster, tmp_path):
+    image = make_raster("a.tif")
+    inner = virtual(tmp_path / "inner.vrt", image)
+    outer = virtual(tmp_path / "outer.vrt", inner)
+    assert sorted(stamp(str(outer))) == sorted(lines_of(outer, inner, image))
+    archive = zipped(tmp_path / "a.zip", image)
+    for name in (f"/vsizip/{archive}/a.tif", f"/vsizip/{{{archive}}}/a.tif", f"zip://{archive}!/a.tif"):
+        assert stamp(name) == [name, *lines_of(archive)]
+    boxed = virtual(tmp_path / "boxed.vrt", f"/vsizip/{archive}/a.tif")
+    assert stamp(str(boxed)) == lines_of(boxed, archive)
+    nested = f"/vsizip/{zipped(tmp_path / 'b.zip', inner)}/inner.vrt"
+    assert sorted(stamp(nested)) == sorted([nested, *lines_of(tmp_path / "b.zip", image)])
+    part = f"GTIFF_DIR:1:{image}"
+    assert stamp(part) == [part, *lines_of(image)]
+    of_part = virtual(tmp_path / "part.vrt", part)
+    assert stamp(str(of_part)) == lines_of(of_part, image)
+    assert stamp(f"file://{image}")[1:] == lines_of(image)
+    lost = virtual(tmp_path / "lost.vrt", tmp_path / "gone.tif")
+    assert stamp(str(lost)) == lines_of(lost)  # not the folder that would hold it
+    far = virtual(tmp_path / "far.vrt", "/vsicurl/http://localhost:1/a.vrt")
+    assert stamp(str(far)) == lines_of(far)
+
+
+@pytest.mark.parametrize("name", ["NETCDF:{}:Band1", 'NETCDF:"{}":Band1', "HDF5:{}://Band1"])
+def test_a_stamp_changes_with_the_file_of_a_subdataset(name, make_raster, tmp_path):
+    with rasterio.Env() as env:
+        if not {"netCDF", "HDF5"} <= set(env.drivers()):
+            pytest.skip("this GDAL reads no NetCDF or no HDF5")
+    path = tmp_path / "a.nc"
+    rasterio.shutil.copy(make_raster(bands=1), path, driver="netCDF", format="NC4")
+    name = name.format(path)
+    before = stamp(name)
+    assert before == [name, *lines_of(path)]
+    os.utime(path, ns=(0, 1))
+    assert stamp(name) == [name, *lines_of(path)] != before
+
+
+def test_blocks_are_those_of_the_first_file_or_the_cells_it_is_read_in(make_raster):
     first = make_raster("a.tif", size=(64, 96), tiled=True, blockxsize=32, blockysize=16)
     assert Scene.open([first, make_raster("b.tif")]).block == (16, 32)
+    assert Scene.open(first, cell_size=3.0).block == (CELL, CELL)
 
 
 def test_subdatasets_are_named_and_can_be_asked_for(tmp_path):

@@ -263,6 +263,7 @@ def _opened(order: Order) -> MapJob:
                 f"{_here()} does not see the image {path}; needed images on a disk that all machines share, under "
                 "the same full path, or URLs."
             )
+    job.require_same_inputs()
     return job
 
 

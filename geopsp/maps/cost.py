@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import numpy as np
 import torch
 from affine import Affine
 
-from geopsp.errors import OutputError
+from geopsp.errors import GridError, OutputError
 from geopsp.grid import Grid, Window
 from geopsp.labels import Area
 from geopsp.maps.fit import batch_and_threads, forward_bytes
@@ -41,10 +44,11 @@ FINENESS, CELLS = 4, 2048
 OVERVIEWS = 4 / 3
 """All levels of a raster to the finest."""
 
-DENSE = {"mode": 0.01, "mean": 0.1}
-"""Share of its bytes to which a raster may shrink at best, by how its pixels are made coarser."""
+DENSE = 0.001
+"""Share of its bytes to which a raster shrinks at best: one value everywhere, deflated."""
 
-LOOSE = dict.fromkeys(DENSE, 1.0)
+WIDEST = 10_000_000
+"""Pixels along a side from which on a map is taken for a mistake: all of the Earth at 4 m."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,23 @@ class Tiles:
         return self.total - self.empty
 
     def __str__(self) -> str:
-        if not self.empty:
-            return f"{self.total:,} tiles"
-        return f"{self.total:,} tiles, {'' if self.exact else 'about '}{self.empty:,} of them known to be empty"
+        words = f"{self.total:,} tile{'s' if self.total > 1 else ''}"
+        about = "" if self.exact else "about "
+        return f"{words}, {about}{self.empty:,} of them known to be empty" if self.empty else words
+
+
+def check_size(scene: Scene) -> None:
+    """Nothing, if a scene can be mapped at all.
+
+    Raises:
+        GridError: if it is absurdly large.
+    """
+    grid = scene.grid
+    if max(grid.width, grid.height) > WIDEST:
+        raise GridError(
+            f"{scene.name} has {grid.width:,} x {grid.height:,} pixels of {grid.cell_size[0]:g} ({grid.unit}); needed "
+            f"{WIDEST:,} along a side at most. Give a larger cell_size (--cell-size), or an extent (--extent)."
+        )
 
 
 def count_tiles(scene: Scene, plan: MapPlan, area: Area | None = None) -> Tiles:
@@ -87,8 +105,9 @@ def count_tiles(scene: Scene, plan: MapPlan, area: Area | None = None) -> Tiles:
 
 def _columns(plan: MapPlan, number: int) -> list[int]:
     """First columns of the tiles that touch a column of parts."""
-    first = plan.part(number * plan.shape[0]).window
-    return next(plan.tiles(first))[1]
+    window = plan.part(number * plan.shape[0]).window
+    cols = plan.cols
+    return list(cols[bisect_right(cols, window.col - plan.size) : bisect_left(cols, window.col_stop)])
 
 
 def _outside(area: Area | None, grid: Grid, size: int) -> Callable[[Window], bool]:
@@ -116,45 +135,59 @@ def _spread(total: int, most: int) -> Sequence[int]:
     return np.unique((shares * total).astype(int)).tolist()  # type: ignore[no-any-return]
 
 
-def disk_bytes(products: Sequence[Product], plan: MapPlan, shrunk: Mapping[str, float] = LOOSE) -> dict[Path, float]:
-    """Bytes that are written into each folder: the products', and the parts of all beside the first.
-
-    `shrunk`: the share of its bytes to which a raster shrinks, by how its pixels are made coarser.
-    """
+def disk_bytes(products: Sequence[Product], plan: MapPlan) -> dict[Path, float]:
+    """Uncompressed bytes that are written into each folder: the products', and the parts of all beside the first."""
     needs: dict[Path, float] = defaultdict(float)
     for product in products:
-        pixels = plan.width * plan.height * len(product.bands) * OVERVIEWS
-        size = pixels * np.dtype(product.dtype).itemsize * shrunk[product.reduce]
+        size = plan.width * plan.height * len(product.bands) * OVERVIEWS * np.dtype(product.dtype).itemsize
         needs[product.path.parent] += size
         needs[products[0].path.parent] += size
     return dict(needs)
 
 
-def check_disk(products: Sequence[Product], plan: MapPlan, *, filled: float = 1.0) -> Iterator[str]:
+def check_disk(
+    products: Sequence[Product], plan: MapPlan, *, filled: float = 1.0, held: Path | None = None
+) -> Iterator[str]:
     """What to know of the room on the disks, in words.
 
     Args:
         products: What is written.
         plan: Of what size.
         filled: Share of the map that may hold anything.
+        held: The job's folder, beside the first product; what is in it already is not needed again.
 
     Raises:
-        OutputError: if they are too small however well the rasters can be compressed.
+        OutputError: if they are too small even for rasters that hold one value everywhere.
     """
-    most, least = (_by_disk(disk_bytes(products, plan, shrunk)) for shrunk in (LOOSE, DENSE))
+    there = {products[0].path.parent.stat().st_dev: bytes_in(held)}
     folders = {product.path.parent.stat().st_dev: product.path.parent for product in reversed(products)}
-    for disk, folder in folders.items():
-        left, size, dense = shutil.disk_usage(folder).free, most[disk] * filled, least[disk] * filled
-        if dense > left:
+    for disk, full in _by_disk(disk_bytes(products, plan)).items():
+        folder, size = folders[disk], full * filled
+        free_bytes = shutil.disk_usage(folder).free
+        left = free_bytes + there.get(disk, 0)
+        words = f"{folder} has {in_bytes(free_bytes)} free"
+        if size * DENSE > left:
             raise OutputError(
-                f"The disk of {folder} has {in_bytes(left)} free; the map needs up to {in_bytes(size)}, and "
-                f"{in_bytes(dense)} even if it compresses well. Free some, or choose another place."
+                f"The disk of {words}; the map needs {in_bytes(size)} uncompressed, and "
+                f"{in_bytes(size * DENSE)} even if all of it is one class. Free some, or choose another place."
             )
         if size > left:
             yield (
-                f"the disk of {folder} has {in_bytes(left)} free; uncompressed the map would need {in_bytes(size)}, "
-                "so it fits only if it compresses well. If not, free some room, and the same call goes on"
+                f"the disk may become full: that of {words}, and uncompressed the map would need {in_bytes(size)}, so "
+                "it fits only if it compresses well. If not, it stops; free some room, and the same call goes on"
             )
+        else:
+            yield f"up to {in_bytes(size)} are written; the disk of {words}"
+
+
+def bytes_in(folder: Path | None) -> int:
+    """Of all files in a folder, also while others come and go; 0 if there is none."""
+    total = 0
+    for place, _, names in os.walk(folder) if folder else ():
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += (Path(place) / name).stat().st_size
+    return total
 
 
 def _by_disk(needs: Mapping[Path, float]) -> dict[int, float]:
@@ -191,7 +224,7 @@ def forecast(job: MapJob, model: TrainedModel, device: torch.device, *, area: Ar
     tiles = count_tiles(job.scene, job.plan, area)
     parts = f", in {job.plan.parts} parts" if job.plan.parts > 1 else ""
     yield f"{tiles}, of {job.plan.size} x {job.plan.size} pixels{parts}"
-    yield from check_disk(job.products, job.plan, filled=tiles.computed / tiles.total)
+    yield from check_disk(job.products, job.plan, filled=tiles.computed / tiles.total, held=job.folder)
     yield from striped(job.scene, job.plan)
     if here and tiles.computed >= MANY:
         yield from _time_and_memory(job, model, device, tiles.computed)
@@ -255,5 +288,7 @@ def in_time(seconds: float) -> str:
 
 
 def in_bytes(count: float) -> str:
-    """In MB or GB, thousands of thousands."""
+    """In kB, MB or GB, thousands of thousands."""
+    if count < 1e6:
+        return f"{count / 1e3:,.0f} kB"
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

@@ -3,13 +3,13 @@
 While a map is made, the folder `.partial-NAME` lies beside its place:
 
     job.json         what is being made, by its key
-    model/           the model, where other machines help
-    parts/           NUMBER.PRODUCT; a file that is there is whole, and its part done
-    classes.tif      the finished map on its way out; the other products wait beside their own places
+    KEY/model/       the model, where other machines help
+    KEY/parts/       NUMBER.PRODUCT; a file that is there is whole, and its part done
+    KEY/done/        the finished products on their way out
     publish          all of them are whole, and are being moved to their places
 
 A kill at any moment leaves this folder, and the same command goes on from it. Another model, input or option has
-another key, and begins anew.
+another key, and begins anew; what was made for one key is never taken for another's.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ import geopandas as gpd
 import rasterio
 from rasterio.errors import RasterioError
 
+from geopsp.errors import RasterError
 from geopsp.labels import Area
 from geopsp.legend import Legend
-from geopsp.maps.blocks import is_whole
+from geopsp.maps.blocks import is_whole, writing
 from geopsp.maps.plan import BLOCK, SIDE, MapPlan
 from geopsp.maps.products import Product
 from geopsp.maps.settings import MapSettings
@@ -39,12 +40,12 @@ from geopsp.progress import say
 from geopsp.scene import Scene
 
 VERSION = 1
-MODEL = "model"
-"""The folder of the model, within the job's."""
-
 KEY_TAG, MODEL_TAG = "GEOPSP_JOB", "GEOPSP_MODEL"
 NARROWEST = 2048
 """Pixels that a part is wide at least, if a map is."""
+
+TALL, SHORT = 4 * SIDE, 2048
+"""Maps up to so tall have parts of SHORT rows: a kill then costs less, and more machines have work."""
 
 BUDGET = 384e6
 """Bytes that the rows in hand may take."""
@@ -78,6 +79,9 @@ class MapJob:
     model: str
     """Which model it is, in words."""
 
+    inputs: tuple[str, ...]
+    """What tells the images and the area from others."""
+
     @property
     def out(self) -> Path:
         """Where the class raster shall appear."""
@@ -86,6 +90,16 @@ class MapJob:
     @property
     def folder(self) -> Path:
         return partial_place(self.out)
+
+    @property
+    def _own(self) -> Path:
+        """What is made for this very key."""
+        return self.folder / self.key[:16]
+
+    @property
+    def model_folder(self) -> Path:
+        """Where other machines find the model."""
+        return self._own / "model"
 
     @property
     def tags(self) -> dict[str, str]:
@@ -97,15 +111,15 @@ class MapJob:
         return None if self.aoi is None else Area.read(self.aoi)
 
     def part_path(self, product: Product, number: int) -> Path:
-        return self.folder / "parts" / f"{number:06d}.{product.name}"
+        return self._own / "parts" / f"{number:06d}.{product.name}"
 
     def sieved_path(self, number: int) -> Path:
         """Where a part of the class raster lies after the sieve."""
-        return self.folder / "sieved" / f"{number:06d}"
+        return self._own / "sieved" / f"{number:06d}"
 
     def staged(self, product: Product) -> Path:
         """Where a finished product waits until all are."""
-        return self.folder / "classes.tif" if product.name == "classes" else partial_place(product.path)
+        return self._own / "done" / f"{product.name}.tif"
 
     def has(self, number: int) -> bool:
         """True if a part is done."""
@@ -127,25 +141,30 @@ class MapJob:
         return [number for number in range(self.plan.parts) if not self.has(number)]
 
     @property
-    def publishing(self) -> bool:
-        """True if all products are whole, and some may be at their places."""
-        return self._told().get("key") == self.key and (self.folder / "publish").exists()
+    def done(self) -> bool:
+        """True if all rasters are at their places, made by the same job."""
+        return all(product.path.is_file() and _key_of(product.path) == self.key for product in self.products)
 
     @property
-    def done(self) -> bool:
-        """True if the map is there already, made by the same job."""
-        if not all(product.path.exists() for product in self.products):
-            return False
-        try:
-            with rasterio.open(self.out) as dataset:
-                return bool(dataset.tags().get(KEY_TAG) == self.key)
-        except RasterioError:
-            return False
+    def publishing(self) -> bool:
+        """True if all products are whole, and some may be at their places."""
+        told = _json(self.folder / "publish")
+        return told == self._publication
 
     @property
     def left_over(self) -> bool:
         """True if nothing but the folder is left of a job that is done: a kill came as it was being removed."""
-        return self.folder.exists() and self.done
+        return self.folder.is_dir() and _json(self.folder / "job.json").get("key") in (None, self.key) and self.done
+
+    @property
+    def _publication(self) -> dict[str, Any]:
+        return {"key": self.key, "places": [str(product.path) for product in self.products]}
+
+    def publish(self) -> None:
+        """From now on the products are on their way to their places."""
+        fresh = self.folder / "publish.new"
+        fresh.write_text(json.dumps(self._publication), encoding="utf-8")
+        fresh.replace(self.folder / "publish")
 
     def check(self, *, overwrite: bool) -> None:
         """Nothing, if all outputs can be written.
@@ -153,48 +172,97 @@ class MapJob:
         Raises:
             OutputError: if one exists and `overwrite` is False, or cannot be written.
         """
-        if not (self.publishing or self.left_over):
-            for product in self.products:
-                check_output(product.path, overwrite=overwrite)
+        with writing(self.out):
+            overwrite = overwrite or self.publishing or self.left_over
+        for product in self.products:
+            check_output(product.path, overwrite=overwrite)
+
+    def require_same_inputs(self) -> None:
+        """Nothing, if the images and the area are those that the job was planned with.
+
+        Raises:
+            RasterError: if they are others.
+        """
+        now = _inputs(self.scene, self.aoi)
+        if now != self.inputs:
+            changed = sorted(set(now) ^ set(self.inputs))
+            raise RasterError(
+                f"An image or the area is not the one that the map was begun with, or was changed meanwhile: "
+                f"{changed[0]}. Give the same command again when it is complete; on a cluster, full paths on a disk "
+                "that all machines share."
+            )
 
     def begin(self, batch_size: int) -> int:
         """The folder is there, with what is done of this very job and nothing else; gives the tiles at a time.
 
         Where nobody asked for a number, it is the one with which the job was begun.
         """
-        told = self._told()
+        told = _json(self.folder / "job.json")
         if told.get("key") != self.key:
             if told:
                 say(f"What was begun of {self.out} had another model, input or option; it is thrown away.")
-            for path in told.get("staged", []):
-                Path(path).unlink(missing_ok=True)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            staged = [str(self.staged(product)) for product in self.products]
-            told = {
-                "version": VERSION,
-                "key": self.key,
-                "model": self.model,
-                "batch_size": batch_size,
-                "staged": staged,
-            }
-        (self.folder / "parts").mkdir(parents=True, exist_ok=True)
+            self.clear()
+            told = {"version": VERSION, "key": self.key, "model": self.model, "batch_size": batch_size}
+        for name in ("done", "sieved"):
+            shutil.rmtree(self._own / name, ignore_errors=True)
+        for name in ("parts", "done", "sieved"):
+            (self._own / name).mkdir(parents=True, exist_ok=True)
+        for torn in (self._own / "parts").glob(".*"):
+            torn.unlink()
+        (self.folder / "publish").unlink(missing_ok=True)
         told["batch_size"] = self.settings.batch_size or int(told["batch_size"])
         fresh = self.folder / "job.json.new"
         fresh.write_text(json.dumps(told), encoding="utf-8")
         fresh.replace(self.folder / "job.json")
         return int(told["batch_size"])
 
+    def clear(self) -> None:
+        """The folder is gone: first that it is being published, last what it is of, so that a kill leaves no riddle."""
+        if not self.folder.is_dir():
+            self.folder.unlink(missing_ok=True)
+            return
+        (self.folder / "publish").unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "job.json":
+                path.unlink()
+        (self.folder / "job.json").unlink(missing_ok=True)
+        self.folder.rmdir()
+
+    def tidy(self) -> None:
+        """A folder with nothing in it to go on from is gone."""
+        if self.folder.is_dir() and not any((self._own / "parts").glob("*")):
+            self.clear()
+
     @property
     def batch_size(self) -> int:
         """Tiles at a time, of a job that has begun."""
-        return int(self._told()["batch_size"])
+        return int(_json(self.folder / "job.json")["batch_size"])
 
-    def _told(self) -> dict[str, Any]:
-        try:
-            told: Any = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return told if isinstance(told, dict) else {}
+
+def _json(path: Path) -> dict[str, Any]:
+    """What a file of ours says; nothing if it is not there or torn."""
+    try:
+        told: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _key_of(path: Path) -> str | None:
+    """The key of the job that made a raster."""
+    try:
+        with rasterio.open(path) as dataset:
+            found: str | None = dataset.tags().get(KEY_TAG)
+            return found
+    except RasterioError:
+        return None
+
+
+def _inputs(scene: Scene, aoi: AreaOfInterest | None) -> tuple[str, ...]:
+    area = [] if aoi is None else Area.read(aoi).stamp()
+    return (*scene.stamp(), *area)
 
 
 def plan_job(
@@ -229,15 +297,17 @@ def plan_job(
     check_tile(size)
     padding = size // 4 if settings.padding is None else settings.padding
     width = part_side or part_width(scene, size, products, len(model.legend), block)
-    plan = MapPlan(scene.grid.width, scene.grid.height, size, padding, width, part_side or SIDE, block)
+    height = part_side or (SIDE if scene.grid.height > TALL else SHORT)
+    plan = MapPlan(scene.grid.width, scene.grid.height, size, padding, width, height, block)
     unwanted = model.unwanted(background=settings.predict_background)
     if aoi is not None:
         Area.read(aoi).require_overlap(scene.grid)
-    identity = model.fingerprint()
-    key = _key(scene, plan, products, settings, [bf16, unwanted, identity, model.legend.to_json()], aoi)
+    identity, inputs = model.fingerprint(), _inputs(scene, aoi)
+    more = [inputs, bf16, unwanted, identity, model.legend.to_json()]
+    key = _key(scene, plan, products, settings, more)
     words = f"{model.composition}; tiles of {size}; bands {', '.join(model.bands)}; sha256 {identity}"
     placed = tuple(replace(product, path=product.path.absolute()) for product in products)
-    return MapJob(scene, plan, model.legend, placed, settings, bf16, unwanted, aoi, key, words)
+    return MapJob(scene, plan, model.legend, placed, settings, bf16, unwanted, aoi, key, words, inputs)
 
 
 def part_width(scene: Scene, size: int, products: Sequence[Product], classes: int, block: int) -> int:
@@ -252,19 +322,12 @@ def part_width(scene: Scene, size: int, products: Sequence[Product], classes: in
     return width
 
 
-def _key(
-    scene: Scene,
-    plan: MapPlan,
-    products: Sequence[Product],
-    settings: MapSettings,
-    more: Sequence[Any],
-    aoi: AreaOfInterest | None,
-) -> str:
+def _key(scene: Scene, plan: MapPlan, products: Sequence[Product], settings: MapSettings, more: Sequence[Any]) -> str:
+    """Another one if anything is that the pixels depend on, but the number of tiles at a time."""
     grid = scene.grid
     lattice = [grid.crs.to_wkt(), *grid.transform[:6], grid.width, grid.height]
     asked = {name: value for name, value in asdict(settings).items() if name not in ("batch_size", "precision")}
     wanted = [[product.name, product.dtype, len(product.bands)] for product in products]
-    area = None if aoi is None else Area.read(aoi).stamp()
-    inputs = [scene.stamp(), scene.bands, lattice, scene.resampling.name, area]
-    text = json.dumps([VERSION, inputs, asdict(plan), asked, wanted, *more], sort_keys=True, default=str)
+    read = [repr(scene.layers), scene.bands, lattice, scene.resampling.name]
+    text = json.dumps([VERSION, read, asdict(plan), asked, wanted, *more], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

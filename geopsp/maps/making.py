@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+import rasterio
 
 from geopsp.machine import cores
 from geopsp.maps.cluster import make_parts
 from geopsp.maps.cog import assemble
 from geopsp.maps.fit import batch_and_threads
-from geopsp.maps.job import MODEL, MapJob
+from geopsp.maps.job import MapJob
 from geopsp.maps.joined import PartPath
-from geopsp.maps.parts import make_here, mapper_for
+from geopsp.maps.parts import CACHE, make_here, mapper_for
 from geopsp.maps.sidecars import class_files
 from geopsp.maps.sieve import sieve
 from geopsp.models.build import pick_device
-from geopsp.outputs import alone
+from geopsp.outputs import alone, partial_place
 from geopsp.package import TrainedModel, save_package
 from geopsp.progress import Progress, say
 
@@ -47,13 +51,18 @@ def make_map(
         OutputError: if an output exists or cannot be written; what is done of it stays for the same call to go on.
     """
     job.check(overwrite=overwrite)
-    with alone(job.out):
-        if not (job.publishing or job.left_over):
+    with alone(job.out), rasterio.Env(GDAL_CACHEMAX=CACHE):
+        if job.left_over:
+            job.clear()
+            return
+        job.check(overwrite=overwrite)  # again, as another run may have ended meanwhile
+        if not job.publishing:
             try:
                 _make(job, model, device=device, client=client, progress=progress)
             finally:
-                _tidy(job)
-        _publish(job)
+                job.tidy()
+        _publish(job, restyle=overwrite)
+        job.clear()
 
 
 def _make(job: MapJob, model: TrainedModel, *, device: str | None, client: Any, progress: Progress | None) -> None:
@@ -74,10 +83,11 @@ def _make(job: MapJob, model: TrainedModel, *, device: str | None, client: Any, 
     if len(missing) < job.plan.parts:
         say(f"Going on where it was broken off: {job.plan.parts - len(missing)} of {job.plan.parts} parts are there.")
     if client is not None and missing:
-        save_package(model, job.folder / MODEL, overwrite=True)
+        save_package(model, job.model_folder, overwrite=True)
         make_parts(job, missing, client, device=device, progress=progress)
     elif missing:
         make_here(job, missing, mapper_for(job, model, where, batch_size=batch_size, threads=threads), progress)
+    job.require_same_inputs()
     _put_together(job)
 
 
@@ -88,7 +98,6 @@ def _put_together(job: MapJob) -> None:
             path: PartPath = partial(job.part_path, product)
             if product.legend is not None and job.settings.sieve:
                 say(f"Sieving: regions of fewer than {job.settings.sieve} pixels join their largest neighbour")
-                (job.folder / "sieved").mkdir(exist_ok=True)
                 sieve(product, job.plan, path, job.sieved_path, job.settings.sieve, pool=pool)
                 path = job.sieved_path
             assemble(
@@ -98,25 +107,32 @@ def _put_together(job: MapJob) -> None:
                 path,
                 job.staged(product),
                 tags=job.tags,
-                scratch=job.folder,
                 pool=pool,
             )
-    (job.folder / "publish").touch()
+    job.publish()
 
 
-def _publish(job: MapJob) -> None:
-    """What waits is moved to its place, the classes last, and nothing is left over."""
+def _publish(job: MapJob, *, restyle: bool) -> None:
+    """What waits is moved to its place, the classes last; `restyle`: True may replace a style that lies there."""
     for product in reversed(job.products):
         staged = job.staged(product)
         if not staged.exists():  # a run that was broken off here moved it
             continue
         if product.legend is not None:
-            class_files(product.path, product.legend)
-        staged.replace(product.path)
-    shutil.rmtree(job.folder)
+            class_files(product.path, product.legend, restyle=restyle)
+        else:
+            product.path.with_name(product.path.name + ".aux.xml").unlink(missing_ok=True)  # of what was there before
+        _move(staged, product.path)
 
 
-def _tidy(job: MapJob) -> None:
-    """A folder with nothing in it to go on from is gone."""
-    if not any((job.folder / "parts").glob("*")):
-        shutil.rmtree(job.folder, ignore_errors=True)
+def _move(source: Path, target: Path) -> None:
+    """The file has its name, whole, also on another disk."""
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        near = partial_place(target)
+        shutil.copyfile(source, near)
+        near.replace(target)
+        source.unlink()

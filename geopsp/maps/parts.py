@@ -13,7 +13,7 @@ import torch
 from geopsp.grid import Window
 from geopsp.machine import cores
 from geopsp.maps.blocks import PartWriter
-from geopsp.maps.job import MODEL, MapJob
+from geopsp.maps.job import MapJob
 from geopsp.maps.plan import Part
 from geopsp.maps.predictor import TilePredictor
 from geopsp.maps.products import Product
@@ -45,7 +45,7 @@ def make_here(job: MapJob, missing: list[int], mapper: Mapper, progress: Progres
     runs = job.plan.runs(missing)
     windows = [_around(run) for run in runs]
     total, before = sum(map(job.plan.count, windows)), 0
-    with ThreadPoolExecutor(cores(), thread_name_prefix="geopsp-write") as pool, rasterio.Env(GDAL_CACHEMAX=CACHE):
+    with ThreadPoolExecutor(cores(), thread_name_prefix="geopsp-write") as pool:
         for run, window in zip(runs, windows, strict=True):
             _make_run(job, run, mapper, pool, _after(progress, before, total))
             before += job.plan.count(window)
@@ -131,7 +131,7 @@ class _Kept:
                 where = pick_device(device)
                 if where.type == "cpu":
                     torch.set_num_threads(1)  # for good: parts side by side are what uses this machine's cores
-                model = load_package(job.folder / MODEL)
+                model = load_package(job.model_folder)
                 self._mapper = mapper_for(job, model, where, batch_size=job.batch_size, threads=1)
                 self._key = job.key, device
             return self._mapper

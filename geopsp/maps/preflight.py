@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import islice
 
 import numpy as np
 import pyproj
@@ -130,7 +129,13 @@ def _lengths() -> dict[str, float]:
 
 
 def _values(scene: Scene, model: TrainedModel) -> Iterator[str]:
-    found, known = glance(scene), model.statistics
+    (found, looked), known = _look(scene), model.statistics
+    if not found.count:
+        where = f"{looked} windows" if looked > 1 else "the one window"
+        yield (
+            f"nothing valid was found in {where} of {LOOK} x {LOOK} pixels at most that were looked at: the map may be "
+            "empty. Check the images, and what they declare as nodata"
+        )
     if not found.count or not known.count:
         return
     spread = np.maximum(known.std, np.finfo(np.float32).tiny)
@@ -145,8 +150,8 @@ def _values(scene: Scene, model: TrainedModel) -> Iterator[str]:
     which = np.flatnonzero(differing)
     told = "; ".join(_band(model.bands[i], found, known, i) for i in which[:SHOWN])
     more = f"; and {len(which) - SHOWN} bands more" if len(which) > SHOWN else ""
-    ratio = float(np.median(ratios[1])) if scaled.all() else None
-    reason = _reason(ratio, outside=bool(outside.all()))
+    times = [float(ratio) for ratio in np.median(ratios, axis=1)] if scaled.all() else []
+    reason = _reason(times, outside=bool(outside.all()))
     yield f"the values are not those that the model was trained on: {told}{more}. {reason}"
 
 
@@ -157,12 +162,17 @@ def _band(name: str, found: BandStats, known: BandStats, i: int) -> str:
     )
 
 
-def _reason(ratio: float | None, *, outside: bool) -> str:
-    """Why values may differ, and what to do; `ratio`: of their spread to the trained one, where that may be why."""
-    if ratio is not None:
-        times, less = max(ratio, 1 / ratio), "smaller" if ratio < 1 else "larger"
-        alike = [words for scale, words in KNOWN_SCALES if scale / 2 < times < scale * 2]
-        like = f", as {alike[0]}" if alike else ""
+def _reason(ratios: Sequence[float], *, outside: bool) -> str:
+    """Why values may differ, and what to do.
+
+    `ratios`: of their mean and of their spread to the trained ones, where another scale may be why.
+    """
+    if ratios:
+        less = "smaller" if ratios[0] < 1 else "larger"
+        sizes = [max(ratio, 1 / ratio) for ratio in ratios]
+        alike = [(times, words) for times in sizes for scale, words in KNOWN_SCALES if scale / 2 < times < scale * 2]
+        times, words = alike[0] if alike else (sizes[0], "")
+        like = f", as {words}" if words else ""
         return f"They are about {times:,.0f} times {less}{like}: bring the images to the trained scale"
     if outside:
         return "All lie outside of it: the model knows nothing of this, and the map will mean little. Check the images"
@@ -171,13 +181,23 @@ def _reason(ratio: float | None, *, outside: bool) -> str:
 
 def glance(scene: Scene) -> BandStats:
     """Statistics of a few windows with ground, spread over the scene; the same ones each time."""
+    return _look(scene)[0]
+
+
+def _look(scene: Scene) -> tuple[BandStats, int]:
+    """As `glance`, and in how many windows it was looked for ground, those known to be empty among them."""
     parts: list[BandStats] = []
-    for window in islice((place for place in places(scene.grid) if not scene.empty(place)), READS):
+    looked = reads = 0
+    for window in places(scene.grid):
+        looked += 1
+        if scene.empty(window):
+            continue
         patch = scene.read(window)
+        reads += 1
         parts += [BandStats.of(patch.data, patch.valid)] if patch.valid.any() else []
-        if len(parts) == LOOKS:
+        if len(parts) == LOOKS or reads == READS:
             break
-    return merge_all(parts, len(scene.bands))
+    return merge_all(parts, len(scene.bands)), looked
 
 
 def places(grid: Grid) -> Sequence[Window]:

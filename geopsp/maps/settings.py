@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from geopsp.errors import OptionError
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+BOOLS = ("per_image", "overwrite")
+WORDS = ("order", "device", "scheduler")
+FILES = ("out", "polygons", "probabilities", "confidence", "disagreement")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,64 @@ class MapSettings:
     def __post_init__(self) -> None:
         for name, least in (("tile_size", 32), ("padding", 0), ("batch_size", 1), ("sieve", 0)):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= least):
+            if value is None and name != "sieve":
+                continue
+            if isinstance(value, bool) or not (isinstance(value, int) and value >= least):
                 raise OptionError(f"{name} is {value!r}; needed a whole number from {least}.")
+        for name in ("test_time_augmentation", "predict_background", "compiled"):
+            _require_bool(name, getattr(self, name))
         if self.precision not in ("auto", "fp32", "bf16"):
             raise OptionError(f"precision is {self.precision!r}; needed auto, fp32 or bf16.")
+
+
+def check_types(options: Mapping[str, Any]) -> None:
+    """Nothing, if all options are of their types; those of `MapSettings` are not looked at.
+
+    Raises:
+        OptionError: if one is not.
+    """
+    for name, value in options.items():
+        if name in BOOLS:
+            _require_bool(name, value)
+        elif name in FILES:
+            _require_file(name, value)
+        elif name in WORDS and (value is not None or name == "order") and not (isinstance(value, str) and value):
+            raise OptionError(f"{name} is {value!r}; needed a text.")
+    if isinstance(options.get("aoi"), str) and not options["aoi"]:
+        raise OptionError("aoi is '', which names nothing; needed a file, or None.")
+    if isinstance(options.get("cell_size"), bool):
+        raise OptionError(f"cell_size is {options['cell_size']!r}; needed a number.")
+    _require_bands(options.get("bands"))
+    client = options.get("client")
+    if client is not None and not all(callable(getattr(client, name, None)) for name in ("map", "submit")):
+        raise OptionError(f"client is {client!r}; needed a Dask client. An address goes to scheduler.")
+
+
+def _require_bool(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise OptionError(f"{name} is {value!r}; needed True or False.")
+
+
+def _require_file(name: str, value: Any) -> None:
+    """Raises OptionError unless it names a file or folder, or is None where it may be."""
+    if value is None and name != "out":
+        return
+    if not isinstance(value, str | Path):
+        raise OptionError(f"{name} is {value!r}; needed the path of a file.")
+    if not str(value):
+        raise OptionError(f"{name} is {value!r}, which names nothing; needed the path of a file.")
+
+
+def _require_bands(bands: Any) -> None:
+    if bands is None:
+        return
+    if not isinstance(bands, list | tuple) or not all(
+        isinstance(b, str | int) and not isinstance(b, bool) for b in bands
+    ):
+        raise OptionError(f"bands is {bands!r}; needed a list of names or of numbers from 1.")
+    named = [str(band).lower().removeprefix("band_") for band in bands]
+    twice = [str(band) for band, name in zip(bands, named, strict=True) if named.count(name) > 1]
+    if twice:
+        raise OptionError(
+            f"bands holds {twice[0]} more than once; needed each of the model's bands. Name the other one."
+        )

@@ -17,8 +17,10 @@ FIELDS = (("Value", INTEGER, 5), ("Class", STRING, 2), ("Red", INTEGER, 6), ("Gr
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 
-def class_files(path: str | Path, legend: Legend) -> None:
+def class_files(path: str | Path, legend: Legend, *, restyle: bool = True) -> None:
     """Names of categories and an attribute table lie in NAME.tif.aux.xml, QGIS's style in NAME.qml.
+
+    `restyle`: False leaves a style that is there as it is: somebody made it.
 
     Raises:
         OutputError: if they cannot be written.
@@ -28,6 +30,8 @@ def class_files(path: str | Path, legend: Legend) -> None:
         (path.with_name(path.name + ".aux.xml"), attribute_table(legend)),
         (path.with_suffix(".qml"), style(legend)),
     ):
+        if place.suffix == ".qml" and place.exists() and not restyle:
+            continue
         with whole(place, overwrite=True) as partial:
             partial.write_text(text, encoding="utf-8")
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
+
 from geopsp.errors import OptionError
 from geopsp.legend import Legend
 from geopsp.maps.products import ProbabilityType, Product, classes, probabilities, share
-from geopsp.rasters import RASTER_ENDINGS
+from geopsp.rasters import RASTER_ENDINGS, is_remote, open_raster
 from geopsp.scene import Scene
+from geopsp.vectors import LAYER
 
 BESIDE = ("polygons", "probabilities", "confidence", "disagreement")
+TIFF = (".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +79,87 @@ def image_names(scenes: Sequence[Scene]) -> list[str]:
     return [re.sub(r"[^\w.+-]+", "_", name).strip("_") for name in full]
 
 
-def check_places(places: Sequence[Path], scenes: Sequence[Scene]) -> None:
-    """Raises OptionError if a file would be written twice, or over an image."""
+def check_names(out: str | Path, options: Mapping[str, Any], *, per_image: bool) -> None:
+    """Nothing, if the rasters are named as GeoTIFFs are; of images by themselves, if they can be folders.
+
+    Raises:
+        OptionError: if not.
+    """
+    given = {"out": out} | {name: place for name in BESIDE if (place := options.get(name)) is not None}
+    for name, place in given.items():
+        if per_image:
+            if Path(place).is_file():
+                raise OptionError(
+                    f"{name} is {place}, which is a file; needed a folder, as each image has its own map."
+                )
+        elif str(place).endswith(("/", os.sep)):
+            raise OptionError(f"{name} is {place}, a folder; needed a file. For a map of each image give per_image.")
+        elif name != "polygons" and Path(place).suffix.lower() not in TIFF:
+            raise OptionError(f"{name} is {place}; needed a name that ends in .tif or .tiff.")
+
+
+def check_places(
+    order: Sequence[Targets],
+    scenes: Sequence[Scene],
+    *,
+    aoi: str | Path | gpd.GeoDataFrame | None = None,
+    model: Path | None = None,
+) -> None:
+    """Nothing, if no file would be written twice, or over one that is read.
+
+    Args:
+        order: Where all goes.
+        scenes: What is mapped.
+        aoi: The area of interest, as the user named it.
+        model: The folder of the model, if it was read from one.
+
+    Raises:
+        OptionError: if one would.
+    """
+    places = [place for targets in order for place in targets.places]
     twice = [place for place, count in Counter(place.resolve() for place in places).items() if count > 1]
     if twice:
+        _require_once(scenes, len(order))
         raise OptionError(
             f"Two outputs have the same name: {twice[0]}. Give each its own; of images with one name, map some apart."
         )
-    inputs = {Path(source.path).resolve() for scene in scenes for source in scene.sources}
+    inputs = dict.fromkeys(_model_files(model), "of the model")
+    inputs |= dict.fromkeys(_area_files(aoi), "the area of interest")
+    inputs |= dict.fromkeys(_image_files(scenes), "an image to be mapped, or part of one")
     for place in places:
         if place.resolve() in inputs:
-            raise OptionError(f"{place} is an image to be mapped; it would be lost. Give the output another name.")
+            raise OptionError(f"{place} is {inputs[place.resolve()]}; it would be lost. Give the output another name.")
+
+
+def _require_once(scenes: Sequence[Scene], maps: int) -> None:
+    """Raises OptionError if each is mapped by itself and one image was given twice."""
+    seen = Counter(tuple(source.path for source in scene.sources) for scene in scenes)
+    for paths, count in seen.items():
+        if maps > 1 and count > 1:
+            raise OptionError(f"{paths[0]} is given {count} times; needed once, as each image has one map.")
+
+
+def _model_files(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        yield folder.resolve()
+        yield from (path.resolve() for path in folder.iterdir() if path.is_file())
+
+
+def _area_files(aoi: str | Path | gpd.GeoDataFrame | None) -> Iterator[Path]:
+    if isinstance(aoi, str | Path):
+        yield Path(str(aoi).partition(LAYER)[0]).resolve()
+
+
+def _image_files(scenes: Iterable[Scene]) -> set[Path]:
+    """The images' files, and those that these are made of: members of VRTs, also of VRTs in VRTs, and containers."""
+    named = {source.path for scene in scenes for source in scene.sources}
+    found: set[str] = set()
+    left = set(named)
+    while left:
+        name = left.pop()
+        found.add(name)
+        ending = Path(name).suffix.lower()
+        if (ending == ".vrt" or (name in named and ending not in TIFF)) and not is_remote(name):
+            with open_raster(name) as dataset:
+                left |= set(dataset.files) - found
+    return {Path(name).resolve() for name in found}
