@@ -271,7 +271,11 @@ def clusters(job: Any, rounds: int) -> tuple[dict[str, float], float, float]:
 def started(stack: ExitStack, workers: int, threads: int) -> Client:
     """A client of a cluster of this machine."""
     cluster = LocalCluster(
-        workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0", memory_limit=None, silence_logs=CRITICAL
+        n_workers=workers,
+        threads_per_worker=threads,
+        dashboard_address="127.0.0.1:0",
+        memory_limit=None,
+        silence_logs=CRITICAL,
     )
     return stack.enter_context(Client(stack.enter_context(cluster), set_as_default=False))
 
