@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import nn
@@ -31,3 +34,14 @@ def trained_model(*, size=32, count=1, bands=None, dtype="uint8", network=None, 
     statistics = BandStats(9, np.zeros(count), np.full(count, 9.0), np.zeros(count), np.full(count, 255.0))
     spec = ModelSpec("tu-test_resnet", count, CLASSES)
     return TrainedModel(spec, network or Echo(), legend, bands, statistics, dtype, size, (cell, cell), units)
+
+
+@contextmanager
+def disk_of(size):
+    """No file can grow beyond so many bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,11 +1,10 @@
-import resource
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from maps_common import disk_of
 
 from geopsp.errors import OutputError
 from geopsp.legend import IGNORE, Legend
@@ -59,16 +58,6 @@ def read(path, shape, product, *, levels):
         for level, (_, height) in enumerate(level_sizes(shape[2], shape[1], levels)):
             found.append(np.concatenate([reader.rows(level, row) for row in range(-(-height // BLOCK))], axis=1))
     return found
-
-
-@contextmanager
-def disk_of(size):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @given(

@@ -1,7 +1,5 @@
 import json
-import resource
 import tracemalloc
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import tifffile
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from maps_common import disk_of
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
@@ -87,16 +86,6 @@ def is_valid(path, *, warned=False):
     valid, errors, warnings = cog_validate(path, strict=not warned, quiet=True)
     assert valid, errors + warnings
     return True
-
-
-@contextmanager
-def disk_of(size):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 SIDES = st.sampled_from([32, 64, 128])

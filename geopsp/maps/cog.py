@@ -55,13 +55,11 @@ def assemble(
     out: Path,
     *,
     tags: Mapping[str, str],
-    scratch: Path | None = None,
     pool: Executor | None = None,
 ) -> None:
     """`out` is the map that the parts make, whatever parts they are.
 
-    Levels that are coarser than the parts hold are made here, for which `pool` deflates, by way of a file in `scratch`,
-    or else beside `out`.
+    Levels that are coarser than the parts hold are made here, for which `pool` deflates.
 
     Raises:
         OutputError: if a part is missing or damaged, or the disk is full.
@@ -69,7 +67,7 @@ def assemble(
     parts = JoinedParts(product, plan, part_path)
     count = 1 + levels_of(plan.width, plan.height, plan.block)
     held = min(plan.levels + 1, count)
-    rest = (scratch or out.parent) / f"{out.name}.coarse"
+    rest = out.with_name(out.name + ".coarse")
     try:
         levels = [(parts, level) for level in range(held)]
         if held < count:

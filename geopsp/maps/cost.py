@@ -22,9 +22,10 @@ from geopsp.grid import Grid, Window
 from geopsp.labels import Area
 from geopsp.maps.fit import batch_and_threads, forward_bytes
 from geopsp.maps.job import BUDGET, MapJob
+from geopsp.maps.parts import predictor_for
 from geopsp.maps.plan import MapPlan
-from geopsp.maps.predictor import TilePredictor
 from geopsp.maps.products import Product
+from geopsp.maps.stream import one_thread_each
 from geopsp.memory import free, weight_bytes
 from geopsp.package import TrainedModel
 from geopsp.scene import Scene
@@ -247,30 +248,18 @@ def _time_and_memory(job: MapJob, model: TrainedModel, device: torch.device, til
 
 def tile_seconds(job: MapJob, model: TrainedModel, device: torch.device, *, batch: int, threads: int) -> float:
     """Seconds that a tile takes in the network, as it is used for the map, but not compiled."""
-    predictor = TilePredictor(
-        model,
-        device,
-        batch_size=batch,
-        bf16=job.bf16,
-        test_time_augmentation=job.settings.test_time_augmentation,
-        unwanted=job.unwanted,
-    )
-    size, before = job.plan.size, torch.get_num_threads()
+    predictor = predictor_for(job, model, device, batch_size=batch, compiled=False)
+    size = job.plan.size
     data = [np.zeros((len(model.bands), size, size), job.scene.dtype)] * batch
 
     def compute(_: int) -> None:
         predictor(data, [np.ones((size, size), bool)] * batch).sum().item()  # a device is waited for
 
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(compute, range(threads)))
-            start = time.perf_counter()
-            list(pool.map(compute, range(threads)))
-    finally:
-        torch.set_num_threads(before)
-    return (time.perf_counter() - start) / (threads * batch)
+    with one_thread_each(device.type == "cpu"), ThreadPoolExecutor(threads) as pool:
+        list(pool.map(compute, range(threads)))
+        start = time.perf_counter()
+        list(pool.map(compute, range(threads)))
+        return (time.perf_counter() - start) / (threads * batch)
 
 
 def in_time(seconds: float) -> str:

@@ -68,9 +68,8 @@ def make_map(
 def _make(job: MapJob, model: TrainedModel, *, device: str | None, client: Any, progress: Progress | None) -> None:
     """All products wait, whole, for their places."""
     where = pick_device(device)
-    network = model.network.to(where).eval()
     fitting, threads = batch_and_threads(
-        network,
+        model.network,
         bands=len(model.bands),
         classes=len(model.legend),
         size=job.plan.size,

@@ -28,16 +28,23 @@ CACHE = 64 * 2**20
 
 def mapper_for(job: MapJob, model: TrainedModel, device: torch.device, *, batch_size: int, threads: int) -> Mapper:
     """What makes rows of the job's map on a device."""
-    predictor = TilePredictor(
+    predictor = predictor_for(job, model, device, batch_size=batch_size, compiled=job.settings.compiled)
+    return Mapper(job.scene, job.area(), job.plan, job.legend, job.products, predictor, threads)
+
+
+def predictor_for(
+    job: MapJob, model: TrainedModel, device: torch.device, *, batch_size: int, compiled: bool
+) -> TilePredictor:
+    """The network as the job uses it."""
+    return TilePredictor(
         model,
         device,
         batch_size=batch_size,
         bf16=job.bf16,
         test_time_augmentation=job.settings.test_time_augmentation,
         unwanted=job.unwanted,
-        compiled=job.settings.compiled,
+        compiled=compiled,
     )
-    return Mapper(job.scene, job.area(), job.plan, job.legend, job.products, predictor, threads)
 
 
 def make_here(job: MapJob, missing: list[int], mapper: Mapper, progress: Progress | None) -> None:

@@ -109,7 +109,7 @@ class Mapper:
         on_cpu = self.predictor.device.type == "cpu"
         waiting: deque[tuple[list[Tile], Future[list[Told]], int]] = deque()
         with (
-            _one_thread_each(on_cpu),
+            one_thread_each(on_cpu),
             ThreadPoolExecutor(self.threads, thread_name_prefix="geopsp-network") as pool,
             closing(self._batches(window)) as batches,
         ):
@@ -198,7 +198,7 @@ def stored(product: Product, finished: Finished, valid: NDArray[np.bool_], legen
 
 
 @contextmanager
-def _one_thread_each(on_cpu: bool) -> Iterator[None]:
+def one_thread_each(on_cpu: bool) -> Iterator[None]:
     """On the CPU, each call of the network keeps to one thread, and several run side by side.
 
     This is as quick as one call on all threads, and what a tile gives does not depend on how many there are.
