@@ -157,6 +157,22 @@ def test_a_map_is_the_same_to_the_bit_in_whatever_windows_it_is_made(cuts, share
                 assert np.array_equal(part, expected, equal_nan=part.dtype.kind == "f"), name
 
 
+@pytest.mark.parametrize(("size", "overlap"), [(32, 0), (32, 3), (32, 8), (32, 16), (64, 31)])
+@pytest.mark.parametrize("hole", ["none", "wedge"])
+def test_the_classes_are_the_same_whatever_else_is_asked_for(size, overlap, hole):
+    """Where a tile is alone its class is taken as it is; with other products all goes through the blending."""
+    rng = np.random.default_rng(overlap)
+    data = rng.integers(1, 200, (141, 173)).astype(np.uint8)
+    data[holes(rng, 141, 173, hole)] = 0
+    torch.manual_seed(overlap)
+    network = Noisy()
+    with raster(data, nodata=0) as scene:
+        alone = joined(mapper_of(scene, size=size, overlap=overlap, network=network))
+        together = joined(mapper_of(scene, size=size, overlap=overlap, network=network, wants=("probabilities",)))
+    assert np.array_equal(alone["classes"], together["classes"])
+    assert len(np.unique(alone["classes"])) > 2
+
+
 class Noisy(nn.Module):
     """A network whose tiles disagree: what it says of a pixel depends on the whole tile."""
 
