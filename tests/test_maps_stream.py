@@ -182,7 +182,7 @@ class Noisy(nn.Module):
         self.mix = nn.Conv2d(1, CLASSES, 1).requires_grad_(False)
 
     def forward(self, image, valid=None):
-        return self.conv(image / 50) + self.mix(image.mean(dim=(2, 3), keepdim=True) / 10)
+        return self.conv(image / 50 - 2) + self.mix(image.mean(dim=(2, 3), keepdim=True) / 50 - 2)
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(32, 0), (32, 8), (32, 16), (64, 31)])
