@@ -198,9 +198,9 @@ def _failure(job: MapJob, future: Future[int]) -> BaseException:
     if isinstance(error, KilledWorker):
         window = job.plan.part(number).window
         return OptionError(
-            f"Part {number}, {window.width} x {window.height} pixels at column {window.col}, row {window.row}, was "
-            f"given to {error.allowed_failures + 1} workers, and each died, most likely of too little memory. Give "
-            f"workers more, run fewer on a machine, or lower batch_size (--batch-size). {GO_ON}"
+            f"Part {number}, {window.width} x {window.height} pixels at column {window.col}, row {window.row}, or one "
+            f"that was given out with it, had {error.allowed_failures + 1} workers, and each died, most likely of too "
+            f"little memory. Give workers more, run fewer on a machine, or lower batch_size (--batch-size). {GO_ON}"
         )
     return error
 
