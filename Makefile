@@ -1,6 +1,8 @@
 # `make demo` and `make test` set everything up in .venv and run, from nothing but Python 3.11+ and make.
+# WORKERS: processes that tests run in.
 
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: setup demo test test-all lint types format sample-data clean
@@ -16,11 +18,13 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/geopsp demo --out demo --overwrite
 
+test test-all: export OMP_NUM_THREADS = 1
+
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-all: setup
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'slow or not slow'
 
 lint: setup
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geopsp.legend import Legend as Legend
     from geopsp.mapping import classify_pixels as classify_pixels
     from geopsp.metrics import Confusion as Confusion
-    from geopsp.polygons import raster_to_polygons as raster_to_polygons
+    from geopsp.polygons.making import raster_to_polygons as raster_to_polygons
     from geopsp.presets import DeepLab as DeepLab
     from geopsp.presets import FCNClassifier as FCNClassifier
     from geopsp.presets import PSPNetClassifier as PSPNetClassifier
@@ -44,7 +44,7 @@ _HOME = {
     "classify_pixels": "mapping",
     "export_training_data": "chips",
     "prepare_data": "data",
-    "raster_to_polygons": "polygons",
+    "raster_to_polygons": "polygons.making",
 }
 
 __all__ = [

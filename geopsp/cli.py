@@ -22,6 +22,8 @@ from geopsp.flags import (
     map_options,
     output_options,
     overwrite_option,
+    shaping,
+    shaping_options,
     split_options,
     training_options,
 )
@@ -205,26 +207,28 @@ def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device
 def predict(model: Path, images: tuple[str, ...], out: str, no_background: bool, **o: Any) -> None:
     """Map IMAGEs, as one mosaic or each by itself, with MODEL.
 
-    A run that was broken off goes on where it was when it is called again.
+    A run that was broken off goes on where it was when it is called again. From --connectivity to --regularize
+    options say how --polygons are made.
     """
     from geopsp.mapping import classify_pixels
 
-    found: Any = classify_pixels(list(images), model, out, predict_background=not no_background, **o)
+    o |= {"polygon_options": shaping(o), "predict_background": not no_background}
+    found: Any = classify_pixels(list(images), model, out, **o)
     for path in (*(found if isinstance(found, list) else [found]), *(o[name] for name in ALSO if o[name])):
         click.echo(f"Wrote {path}")
 
 
 @main.command()
 @click.argument("raster", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help=".gpkg, .parquet, .fgb or .geojson")
-@click.option("--simplify", default=0.0, show_default=True, help="Tolerance in CRS units; leaves no gaps or overlaps.")
-@click.option("--min-area", default=0.0, show_default=True, help="Smaller polygons join a neighbour; square metres.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help=".gpkg, .parquet, .fgb, .geojson or .shp")
+@shaping_options
+@click.option("--confidence", type=click.Path(path_type=Path), help="A raster of how sure the map is of each pixel.")
 @overwrite_option
-def polygonize(raster: Path, out: Path, simplify: float, min_area: float, overwrite: bool) -> None:
+def polygonize(raster: Path, out: Path, confidence: Path | None, overwrite: bool, **o: Any) -> None:
     """Make polygons of a class RASTER."""
-    from geopsp.polygons import raster_to_polygons
+    from geopsp.polygons.making import raster_to_polygons
 
-    raster_to_polygons(raster, out, simplify=simplify, min_area=min_area, overwrite=overwrite)
+    raster_to_polygons(raster, out, confidence=confidence, overwrite=overwrite, **shaping(o))
     click.echo(f"Wrote {out}")
 
 

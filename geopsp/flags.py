@@ -62,6 +62,14 @@ def extent(_: click.Context, __: click.Parameter, value: str | None) -> tuple[fl
     return numbers
 
 
+def metres(_: click.Context, __: click.Parameter, value: str | None) -> float | bool | None:
+    """A number, or True where the option stands alone."""
+    try:
+        return None if value is None else value == "alone" or float(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a number of metres. Write what is no option before it.") from error
+
+
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 device_option = click.option("--device", help="cpu, cuda:1 ... Default: the first GPU, else the CPU.")
 order_option = click.option(
@@ -226,11 +234,43 @@ training_options = together(
     click.option("--seed", default=42, show_default=True),
 )
 
+shaping_options = together(
+    click.option("--connectivity", type=int, help="8: pixels that touch at corners are one polygon too. Default: 4."),
+    click.option("--simplify", default=0.0, help="Tolerance in CRS units; leaves no gaps or overlaps. Default: none."),
+    click.option("--smooth", default=0, metavar="ROUNDS", help="Round the outlines; 2 or 3 are enough. Default: none."),
+    click.option("--min-area", default=0.0, help="Smaller polygons join a neighbour; square metres. Default: none."),
+    click.option("--fill-holes", default=0.0, help="Smaller holes are filled; square metres. Default: none."),
+    click.option("--keep", callback=names, help="Polygons of these classes only; names or codes, parted by commas."),
+    click.option("--drop", callback=names, help="No polygons of these classes."),
+    click.option("--dissolve", is_flag=True, help="One feature for each class."),
+    click.option(
+        "--regularize",
+        callback=metres,
+        is_flag=False,
+        flag_value="alone",
+        metavar="[METRES]",
+        help="Right-angled outlines, whose corners move so far at most (two pixels); needs --keep.",
+    ),
+)
+
+SHAPING = (
+    "connectivity", "simplify", "smooth", "min_area", "fill_holes", "keep", "drop", "dissolve", "regularize",
+)  # fmt: skip
+"""What Python calls `shaping_options`."""
+
+
+def shaping(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes what `shaping_options` gave out of the options, and leaves out what was not asked for."""
+    given = {name: options.pop(name) for name in SHAPING}
+    return {name: value for name, value in given.items() if value}
+
+
 place = click.Path()
 
 output_options = together(
     click.option("--out", required=True, type=place, help="The GeoTIFF (COG) to write; with --per-image a folder."),
-    click.option("--polygons", type=place, help="Also polygons (.gpkg, .parquet, .fgb, .geojson)."),
+    click.option("--polygons", type=place, help="Also polygons (.gpkg, .parquet, .fgb, .geojson, .shp)."),
+    shaping_options,
     click.option("--probabilities", type=place, help="Also a GeoTIFF with one band a class."),
     click.option(
         "--probability-type",

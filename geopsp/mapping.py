@@ -25,7 +25,9 @@ from geopsp.maps.settings import MapSettings, Precision, check_types
 from geopsp.maps.targets import Targets, check_names, check_places, image_names
 from geopsp.models.build import device_words, pick_device
 from geopsp.package import TrainedModel, load_package
-from geopsp.polygons import check_vector_output, raster_to_polygons
+from geopsp.polygons.files import check_vector_output
+from geopsp.polygons.making import raster_to_polygons
+from geopsp.polygons.settings import PolygonOptions, PolygonSettings
 from geopsp.progress import say, shown
 from geopsp.scene import Images, Scene, open_scenes
 
@@ -34,7 +36,10 @@ class MapOptions(TypedDict, total=False):
     """What may be asked of a map, by keyword; each may be left out."""
 
     polygons: str | Path | None
-    """Also a vector file of the map (.gpkg, .parquet, .fgb, .geojson)."""
+    """Also a vector file of the map (.gpkg, .parquet, .fgb, .geojson, .shp)."""
+
+    polygon_options: PolygonOptions
+    """How they are made: options of `raster_to_polygons`, but its confidence, which is that of the map if asked for."""
 
     probabilities: str | Path | None
     """Also a GeoTIFF with one band a class."""
@@ -158,6 +163,7 @@ def classify_pixels(
     asked: dict[str, Any] = {name: value for name, value in options.items() if name in SETTINGS}
     settings = MapSettings(**asked)
     trained.unwanted(background=settings.predict_background)
+    _check_polygons(options).wanted(trained.legend)
     targets = Targets.of(out, options)
     scenes = _scenes(images, trained, per_image=per_image, options=options)
     order = [targets.of_image(name) for name in image_names(scenes)] if per_image else [targets]
@@ -174,6 +180,21 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise OptionError(f"No such option: {', '.join(unknown)}; there are {known}.")
     if options.get("client") is not None and options.get("scheduler") is not None:
         raise OptionError("client and scheduler are both given; needed one of them. Leave the other out.")
+
+
+def _check_polygons(options: MapOptions) -> PolygonSettings:
+    """What is asked of the polygons.
+
+    Raises:
+        OptionError: if that cannot be, or there shall be none.
+    """
+    asked: Any = options.get("polygon_options", {})
+    known = [field.name for field in fields(PolygonSettings)]
+    if not isinstance(asked, Mapping) or set(asked) - set(known):
+        raise OptionError(f"polygon_options is {asked!r}; needed a dict with any of {', '.join(known)}.")
+    if asked and options.get("polygons") is None:
+        raise OptionError(f"{', '.join(asked)}: these say how polygons are made. Name their file too (polygons).")
+    return PolygonSettings(**asked)
 
 
 def _opened(model: PixelClassifier | str | Path, device: str | None) -> tuple[TrainedModel, str | None]:
@@ -293,7 +314,8 @@ class _Run:
 
     def _trace(self, targets: Targets) -> None:
         if targets.polygons is not None:
-            raster_to_polygons(targets.out, targets.polygons, overwrite=self.overwrite)
+            asked = self.options.get("polygon_options", {}) | {"confidence": targets.confidence}
+            raster_to_polygons(targets.out, targets.polygons, overwrite=self.overwrite, **asked)
 
     def _notes(self, job: MapJob, *, here: bool) -> Iterator[str]:
         yield from job.scene.notes

@@ -16,8 +16,10 @@ import rasterio
 from click.testing import CliRunner
 
 from geopsp.cli import main
+from geopsp.flags import SHAPING
 from geopsp.mapping import MapOptions
 from geopsp.maps.settings import MapSettings
+from geopsp.polygons.settings import PolygonOptions
 
 TINY = "tu-test_resnet"
 SAMPLE = Path(__file__).parents[1] / "sample_data"
@@ -58,7 +60,7 @@ def test_the_whole_way(small_world, tmp_path):
     assert "CPU" in result.stderr or "GPU" in result.stderr
     result = run("polygonize", out, "--out", tmp_path / "simple.parquet", "--simplify", 4, "--min-area", 100)
     assert result.exit_code == 0, result.output
-    assert len(gpd.read_parquet(tmp_path / "simple.parquet")) <= len(gpd.read_file(tmp_path / "map.gpkg"))
+    assert len(gpd.read_parquet(tmp_path / "simple.parquet")) <= len(gpd.read_file(tmp_path / "map.gpkg", layer="map"))
     for path, words in ((small_world["scene"], "EPSG:32632"), (chips, "chips of 64 x 64"), (model, "test_resnet"),
                         (out, "0 background, 1 a, 2 b")):  # fmt: skip
         result = run("info", path)
@@ -313,6 +315,7 @@ def test_bad_input_to_predict(small_world, trained, make_raster, tmp_path):
         ("--precision bf16", "precision", "bf16"), ("--compiled", "compiled", True), ("--compile", "compiled", True),
         ("--scheduler local", "scheduler", "local"), ("--device cuda:1", "device", "cuda:1"),
         ("--overwrite", "overwrite", True), ("--bands 3,nir", "bands", (3, "nir")),
+        ("--simplify 2 --keep a,7", "polygon_options", {"simplify": 2, "keep": ("a", "7")}),
     ],
 )  # fmt: skip
 def test_each_option_of_predict_is_passed_on(words, name, value, monkeypatch):
@@ -329,6 +332,33 @@ def test_each_option_of_predict_is_passed_on(words, name, value, monkeypatch):
     assert set(usual) == {*MapOptions.__annotations__, "per_image"} - {"client"}
     defaults = MapSettings()
     assert all(usual[field.name] == getattr(defaults, field.name) for field in fields(MapSettings))
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--connectivity 8", "connectivity", 8), ("--simplify 1.5", "simplify", 1.5), ("--smooth 2", "smooth", 2),
+        ("--min-area 50", "min_area", 50), ("--fill-holes 9.5", "fill_holes", 9.5), ("--keep a,7", "keep", ("a", "7")),
+        ("--drop b", "drop", ("b",)), ("--dissolve", "dissolve", True), ("--regularize", "regularize", True),
+        ("--regularize 1.5", "regularize", 1.5), ("--regularize --overwrite", "regularize", True),
+    ],
+)  # fmt: skip
+def test_each_option_of_polygonize_is_passed_on(words, name, value, monkeypatch):
+    calls = []
+    monkeypatch.setattr("geopsp.polygons.making.raster_to_polygons", lambda *args, **options: calls.append(options))
+    for given in ((), words.split(" ")):
+        result = run("polygonize", "a.tif", "--out", "a.gpkg", "--confidence", "c.tif", *given)
+        assert result.exit_code == 0, result.output
+    usual, options = calls
+    assert usual == {"confidence": Path("c.tif"), "overwrite": False}
+    assert options == usual | {name: value, "overwrite": "--overwrite" in words}
+    assert set(PolygonOptions.__annotations__) == {*SHAPING, "confidence"}
+
+
+def test_metres_that_are_none(tmp_path):
+    result = run("polygonize", "--regularize", "a.tif", "--out", tmp_path / "a.gpkg")
+    assert result.exit_code == 2
+    assert "'a.tif' is not a number of metres" in result.output
 
 
 def test_each_image_by_itself(small_world, trained, tmp_path):

@@ -17,7 +17,17 @@ FLOORS = [
     {"errors"},
     {"bands", "grid", "legend", "machine", "outputs", "progress", "stats", "validity"},
     {"burn", "classes", "geotiff", "layers", "rasters", "sampling", "shapes", "tiling", "layouts"},
+    {"polygons.geoparquet", "polygons.label", "polygons.planar", "polygons.settings", "polygons.style"},
+    {"polygons.gather", "polygons.metric", "polygons.regular", "polygons.simplify", "polygons.smooth", "polygons.wkb"},
+    {"polygons.files", "polygons.sums", "polygons.trace"},
+    {"polygons.cuts", "polygons.faces"},
+    {"polygons.cell"},
+    {"polygons.seams"},
     {"bandfiles", "classtable", "esrifiles", "sources", "vectors", "features"},
+    {"polygons.codes", "polygons.table"},
+    {"polygons.graph"},
+    {"polygons.holes", "polygons.merge"},
+    {"polygons.clean"},
     {"maps.products", "maps.plan", "maps.settings"},
     {"maps.reduce", "maps.sidecars"},
     {"maps.blocks"},
@@ -26,8 +36,10 @@ FLOORS = [
     {"esri", "mosaic", "overlap", "stac"},
     {"balance", "chipset", "images"},
     {"scene", "split"},
-    {"cutting", "labelraster", "maps.targets", "rings"},
-    {"chipfiles", "labels", "polygons"},
+    {"cutting", "labelraster", "maps.targets", "polygons.confidence"},
+    {"chipfiles", "labels", "polygons.sweep"},
+    {"polygons.maker"},
+    {"polygons.making"},
     {"ground"},
     {"reels", "tally"},
     {"lottery"},
@@ -58,7 +70,7 @@ FLOORS = [
 ]
 """From the ground up. Modules of one floor do not know each other."""
 
-WITHOUT_TORCH = set().union(*FLOORS[:20])
+WITHOUT_TORCH = set().union(*FLOORS[: FLOORS.index({"chips"}) + 1])
 
 PUBLIC = {
     "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend", "PSPNetClassifier",

@@ -16,7 +16,7 @@ import torch
 from maps_common import CLASSES, trained_model
 from rasterio.shutil import copy
 
-from geopsp import PixelClassifier, classify_pixels, mapping
+from geopsp import PixelClassifier, classify_pixels, mapping, raster_to_polygons
 from geopsp.errors import (
     BandError,
     GridError,
@@ -152,11 +152,22 @@ def test_a_map_and_all_that_goes_with_it(model, scene, said, tmp_path):
     out = classify_pixels(scene, model, tmp_path / "map.tif", polygons=tmp_path / "map.gpkg", **places)
     assert (read(out) == CODES[read(scene)]).all()
     assert [len(read(places[name])) for name in places] == [CLASSES, 1, 1]
-    assert set(gpd.read_file(tmp_path / "map.gpkg")["code"]) == set(CODES.tolist())
+    assert set(gpd.read_file(tmp_path / "map.gpkg", layer="map")["code"]) == set(CODES.tolist())
     assert said[0] == f"Mapping {scene}, 83 x 61 pixels, on CPU, {torch.get_num_threads()} threads"
     assert said[-2] == "Note: 12 tiles, of 32 x 32 pixels."
     assert said[-1].startswith("Note: up to ")
     assert "free" in said[-1]
+
+
+def test_polygons_are_made_as_asked_and_know_how_sure_the_map_is(model, scene, said, tmp_path):
+    options = {"keep": [4], "dissolve": True, "min_area": 20.0}
+    places = {"polygons": tmp_path / "p.parquet", "confidence": tmp_path / "c.tif"}
+    out = classify_pixels(scene, model, tmp_path / "map.tif", polygon_options=options, **places)
+    found = gpd.read_parquet(tmp_path / "p.parquet")
+    assert found.code.tolist() == [4]
+    assert found.confidence.between(0, 1).all()
+    wanted = raster_to_polygons(out, tmp_path / "w.parquet", confidence=places["confidence"], **options)
+    assert gpd.read_parquet(wanted).equals(found)
 
 
 def test_what_differs_is_said(model, make_raster, said, tmp_path):
@@ -287,6 +298,11 @@ def test_names_of_maps():
         ({"cell_size": -2}, OptionError, "cell_size is -2"),
         ({"device": "abacus"}, ModelError, "'abacus'"),
         ({"polygons": "map.dwg"}, OptionError, ".gpkg"),
+        ({"polygon_options": {"simplify": 2}}, OptionError, "simplify: these say how polygons are made. Name"),
+        ({"polygon_options": {"confidence": "c.tif"}}, OptionError, "needed a dict with any of connectivity, simplify"),
+        ({"polygon_options": "simplify"}, OptionError, "polygon_options is 'simplify'; needed a dict"),
+        ({"polygons": "p.gpkg", "polygon_options": {"smooth": -1}}, OptionError, "smooth is -1"),
+        ({"polygons": "p.gpkg", "polygon_options": {"keep": ["moon"]}}, OptionError, "'moon' is no class"),
         ({"scheduler": "local", "device": "abacus"}, ModelError, "'abacus'"),
     ],
 )

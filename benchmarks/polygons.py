@@ -1,0 +1,236 @@
+"""How fast class rasters become polygons, beside rasterio and pyogrio.
+
+    python benchmarks/polygons.py [--rounds 3] [--side 2048] [--simplify 1.5] [--scale 100000 [--folder FOLDER]]
+
+Two rasters of six classes (smoothed noise cut into bands, deflate, blocks of 512): `noisy`, about 51,000 polygons a
+megapixel, and `smooth`, about 3,500. To shapely: `rasterio.features.shapes` and `shapely.geometry.shape` of each, in a
+list, beside `trace_polygons`, from the file to the geometries. To GeoPackage: `raster_to_polygons`, from the file to
+the file, beside pyogrio's `write_dataframe` of the same table when it is made already. Each run is a process of its
+own, in which a small raster goes first, so that nothing is compiled or looked up while the clock runs. Runs alternate,
+the median counts.
+
+`--scale` makes a raster of so many pixels on a side, of shapes that cross all seams, and a GeoPackage of it. For
+100,000 that takes tens of minutes, and 20 GB for 2.6 million polygons.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import finish, medians, own_process, peak_mb, table
+
+CELL, BLOCK, CLASSES = 2.0, 512, 6
+ORIGIN = (600_000.0, 5_300_000.0)
+CRS = "EPSG:32632"
+WARM = 256
+PERIOD = 4093
+"""Side of what is repeated over a huge raster: prime, so that it meets each seam elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a raster's shapes are like."""
+
+    blur: float
+    """Standard deviation of the smoothing, in pixels."""
+
+    gone: float = 0.0
+    """Share of pixels without data, in patches."""
+
+
+LOOKS = {"noisy": Look(3.02), "smooth": Look(5.65), "huge": Look(18.0, gone=0.08)}
+
+
+def ground(look: Look, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """(height, width) codes of bands of smoothed noise, which go on over the sides as if repeated."""
+    rng = np.random.default_rng(seed)
+    down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
+
+    def field(blur: float) -> np.ndarray:
+        waves = np.fft.rfft2(rng.standard_normal((height, width)))
+        return np.fft.irfft2(waves * np.exp(-2 * (np.pi * blur) ** 2 * (down**2 + across**2)), s=(height, width))
+
+    level = field(look.blur)
+    codes = np.digitize(level, np.quantile(level, np.linspace(0, 1, CLASSES + 1)[1:-1])).astype(np.uint8)
+    if look.gone:
+        hole = field(5 * look.blur)
+        codes[hole < np.quantile(hole, look.gone)] = 255
+    return codes
+
+
+def write_raster(path: Path, look: Look, side: int) -> Path:
+    """A class raster; what is larger than PERIOD is made by repeating, row of blocks by row of blocks."""
+    import rasterio
+    from rasterio.transform import from_origin
+    from rasterio.windows import Window
+
+    period = min(side, PERIOD)
+    codes = ground(look, period, period)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=side, height=side, count=1, dtype="uint8", crs=CRS, nodata=255, tiled=True,
+        transform=from_origin(*ORIGIN, CELL, CELL), blockxsize=BLOCK, blockysize=BLOCK, compress="deflate", zlevel=1,
+        SPARSE_OK=True, BIGTIFF="IF_SAFER", num_threads="all_cpus",
+    ) as dataset:  # fmt: skip
+        columns = np.arange(side) % period
+        for row in range(0, side, BLOCK):
+            rows = np.arange(row, min(row + BLOCK, side)) % period
+            dataset.write(codes[rows[:, None], columns], 1, window=Window(0, row, side, rows.size))
+    return path
+
+
+def to_shapely(raster: str, warm: str) -> dict[str, float]:
+    """Ours: an array of polygons."""
+    from geopsp.polygons.making import trace_polygons
+
+    trace_polygons(warm)
+    start = time.perf_counter()
+    polygons, _ = trace_polygons(raster)
+    return {"seconds": time.perf_counter() - start, "polygons": len(polygons), "peak_mb": peak_mb()}
+
+
+def by_rasterio(raster: str, warm: str) -> dict[str, float]:
+    """A list of polygons, as users of rasterio make it."""
+    import rasterio
+    from rasterio.features import shapes
+    from shapely.geometry import shape
+
+    def found(path: str) -> list[Any]:
+        with rasterio.open(path) as dataset:
+            codes = dataset.read(1)
+            return [(shape(outline), code) for outline, code in shapes(codes, transform=dataset.transform)]
+
+    found(warm)
+    start = time.perf_counter()
+    polygons = found(raster)
+    return {"seconds": time.perf_counter() - start, "polygons": len(polygons), "peak_mb": peak_mb()}
+
+
+def to_file(raster: str, warm: str, out: str, simplify: str = "0") -> dict[str, float]:
+    """Ours: a GeoPackage."""
+    from pyogrio import read_info
+
+    from geopsp.polygons.making import raster_to_polygons
+
+    options: dict[str, Any] = {"simplify": float(simplify), "overwrite": True}
+    raster_to_polygons(warm, Path(out).with_name("warm.gpkg"), **options)
+    start = time.perf_counter()
+    raster_to_polygons(raster, out, **options)
+    seconds, peak = time.perf_counter() - start, peak_mb()
+    return {"seconds": seconds, "polygons": read_info(out, layer=Path(out).stem)["features"], "peak_mb": peak}
+
+
+def by_pyogrio(package: str, out: str) -> dict[str, float]:
+    """A GeoPackage of a finished table."""
+    from pyogrio import read_dataframe, write_dataframe
+
+    frame = read_dataframe(package, layer=Path(package).stem)
+    write_dataframe(frame[:100], Path(out).with_name("first.gpkg"))
+    Path(out).unlink(missing_ok=True)
+    start = time.perf_counter()
+    write_dataframe(frame, out)
+    return {"seconds": time.perf_counter() - start, "polygons": len(frame), "peak_mb": peak_mb()}
+
+
+RUNS = {"to_shapely": to_shapely, "by_rasterio": by_rasterio, "to_file": to_file, "by_pyogrio": by_pyogrio}
+
+
+def measure(name: str, *arguments: str | Path) -> dict[str, float]:
+    """What a process of its own measures."""
+    return own_process(sys.executable, __file__, "--run", name, *arguments)
+
+
+def alternate(folder: Path, options: argparse.Namespace) -> dict[tuple[str, str], dict[str, float]]:
+    """Medians by raster and way."""
+    warm = write_raster(folder / "warm.tif", LOOKS["noisy"], WARM)
+    ways: dict[tuple[str, str], Any] = {}
+    for look in ("noisy", "smooth"):
+        raster, package = write_raster(folder / f"{look}.tif", LOOKS[look], options.side), folder / f"{look}.gpkg"
+        other, simple = folder / "pyogrio.gpkg", folder / "simple.gpkg"
+        tolerance = str(options.simplify * CELL)
+        ways[look, "rasterio and shapely"] = partial(measure, "by_rasterio", raster, warm)
+        ways[look, "geopsp to shapely"] = partial(measure, "to_shapely", raster, warm)
+        ways[look, "geopsp to GeoPackage"] = partial(measure, "to_file", raster, warm, package)
+        ways[look, "pyogrio, table to GeoPackage"] = partial(measure, "by_pyogrio", package, other)
+        ways[look, "geopsp, simplified"] = partial(measure, "to_file", raster, warm, simple, tolerance)
+    runs: dict[tuple[str, str], list[dict[str, float]]] = {way: [] for way in ways}
+    for number in range(options.rounds):
+        for way, run in ways.items():
+            runs[way].append(run())
+        print(f"round {number + 1} of {options.rounds}", flush=True)
+    return {way: medians(found) for way, found in runs.items()}
+
+
+def report(middle: dict[tuple[str, str], dict[str, float]], side: int) -> dict[str, Any]:
+    """A table, and the numbers for the last line."""
+    megapixels = side**2 / 1e6
+    rows = [
+        [look, way, run["seconds"], megapixels / run["seconds"], run["polygons"] / megapixels, run["peak_mb"]]
+        for (look, way), run in middle.items()
+    ]
+    print(table(["raster", "way", "seconds", "Mpx/s", "polygons a Mpx", "peak MB"], rows))
+
+    def times(ours: str, theirs: str) -> dict[str, float]:
+        return {look: middle[look, theirs]["seconds"] / middle[look, ours]["seconds"] for look in ("noisy", "smooth")}
+
+    over_rasterio = times("geopsp to shapely", "rasterio and shapely")
+    over_pyogrio = times("geopsp to GeoPackage", "pyogrio, table to GeoPackage")
+    print(f"On {len(os.sched_getaffinity(0))} cores.")
+    simplified = {look: megapixels / middle[look, "geopsp, simplified"]["seconds"] for look in over_rasterio}
+    return {
+        "over_rasterio": min(over_rasterio.values()),
+        "gpkg_over_pyogrio": min(over_pyogrio.values()),
+        **{f"over_rasterio_{look}": value for look, value in over_rasterio.items()},
+        **{f"gpkg_over_pyogrio_{look}": value for look, value in over_pyogrio.items()},
+        **{f"simplified_mpx_s_{look}": value for look, value in simplified.items()},
+    }
+
+
+def at_scale(folder: Path, side: int) -> dict[str, Any]:
+    """What a raster of so many pixels on a side takes."""
+    start = time.perf_counter()
+    raster = write_raster(folder / "huge.tif", LOOKS["huge"], side)
+    made = time.perf_counter() - start
+    warm = write_raster(folder / "warm.tif", LOOKS["noisy"], WARM)
+    run = measure("to_file", raster, warm, folder / "huge.gpkg")
+    size = (folder / "huge.gpkg").stat().st_size / 2**20
+    header = ["pixels on a side", "raster MB", "made in s", "seconds", "Mpx/s", "polygons", "GeoPackage MB", "peak MB"]
+    speed = side**2 / 1e6 / run["seconds"]
+    row = [side, raster.stat().st_size / 2**20, made, run["seconds"], speed, run["polygons"], size, run["peak_mb"]]
+    print(table(header, [row]))
+    return {"scale_side": side, **{f"scale_{name}": value for name, value in run.items()}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="0: the huge raster only")
+    parser.add_argument("--side", type=int, default=2048, help="of the two rasters, in pixels")
+    parser.add_argument("--simplify", type=float, default=1.5, help="tolerance in pixels")
+    parser.add_argument("--scale", type=int, help="side of a huge raster, in pixels")
+    parser.add_argument("--folder", type=Path, help="where it and its polygons lie meanwhile")
+    parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        name, *rest = options.run
+        print(json.dumps(RUNS[name](*rest)))
+        return
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        if options.rounds:
+            result |= report(alternate(Path(folder), options), options.side)
+        if options.scale:
+            result |= at_scale(Path(folder), options.scale)
+    finish(result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Finished features as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from geopsp.polygons.cell import Shape
+from geopsp.polygons.codes import Codes
+from geopsp.polygons.confidence import Confidence
+from geopsp.polygons.gather import chosen, dissolved, joined, taken
+from geopsp.polygons.metric import lengths
+from geopsp.polygons.planar import Arcs, Faces, Features
+from geopsp.polygons.regular import regularized
+from geopsp.polygons.settings import PolygonSettings
+from geopsp.polygons.simplify import simplified
+from geopsp.polygons.smooth import smoothed
+from geopsp.polygons.sweep import CELL, sweep
+from geopsp.polygons.table import Table
+from geopsp.progress import Progress
+
+SHAPED = 2048
+"""Pixels on a side of a cell where arcs are simplified or smoothed: seams, where corners stay, are few."""
+
+SOME = 50_000
+"""Features of a batch, where all are there at once."""
+
+HALF = 0.5
+"""Square pixels: the triangle at a step of a staircase, which smoothing takes away."""
+
+PIXELS = 2.0
+"""How far regularized corners may move."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Maker:
+    """One run: what is asked for, and of which raster."""
+
+    settings: PolygonSettings
+    table: Table
+
+    def batches(
+        self, codes: Codes, confidence: Confidence | None, progress: Progress | None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of all polygons, as they are finished; all at the end where each needs to know of the others."""
+        shape, wanted = self._shape(), self.settings.wanted(self.table.legend)
+        trace = partial(
+            sweep,
+            codes,
+            self.table.metric,
+            connectivity=self.settings.connectivity,
+            shape=shape,
+            least=max(self._least(), HALF if self.settings.smooth else 0.0),
+            confidence=confidence,
+            cell=CELL if shape is None else SHAPED,
+            progress=progress,
+        )
+        if not self.settings.at_once:
+            yield from trace(finish=lambda found: self.table.batch(chosen(found, wanted[found.codes])))
+            return
+        features, moved = self._together(joined(list(trace(finish=lambda found: chosen(found, wanted[found.codes])))))
+        size = 1 if self.settings.dissolve else SOME  # each may be large
+        for first in range(0, len(features), size):
+            some = np.arange(first, min(first + size, len(features)))
+            yield self.table.batch(taken(features, some), moved=None if moved is None else moved[some])
+
+    def _shape(self) -> Shape | None:
+        """What simplifies and smooths arcs."""
+        settings, least = self.settings, self._least()
+
+        def shape(arcs: Arcs, faces: Faces) -> Arcs:
+            return smoothed(simplified(arcs, faces, least), settings.smooth)
+
+        return shape if settings.simplify or settings.smooth else None
+
+    def _least(self) -> float:
+        """The area of the triangles that are simplified, in square pixels: the same in every direction."""
+        return self.settings.simplify**2 / abs(self.table.grid.transform.determinant)
+
+    def _together(self, features: Features) -> tuple[Features, Floats | None]:
+        """Features regularized, then dissolved; and by how many metres the corners of each moved at most."""
+        moved = None
+        if self.settings.regularize and len(features):
+            features, moved = self._regular(features)
+        if self.settings.dissolve:
+            features, starts = dissolved(features)
+            moved = None if moved is None or not starts.size else np.maximum.reduceat(moved, starts)
+        return features, moved
+
+    def _regular(self, features: Features) -> tuple[Features, Floats]:
+        width, height = self._pixel()
+        asked = self.settings.regularize
+        tolerance = PIXELS * max(width, height) if asked is True else float(asked)
+        lines, moved = regularized(features.outlines, tolerance=tolerance, pixel=(width, height))
+        return replace(features, outlines=lines), np.maximum.reduceat(moved, features.parts[:-1])
+
+    def _pixel(self) -> tuple[float, float]:
+        """Width and height of a pixel amid the raster, in metres."""
+        x, y = self.table.grid.width / 2, self.table.grid.height / 2
+        sides = np.array([[x, y], [x + 1, y], [x, y], [x, y + 1]])
+        width, height = lengths(sides, np.array([0, 2, 4]), self.table.metric)
+        return float(width), float(height)

@@ -1,0 +1,98 @@
+"""A raster traced cell by cell, in threads, and put together: finished features as they come."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from geopsp.grid import Window
+from geopsp.machine import cores
+from geopsp.polygons.cell import Lattice, Piece, Shape, trace_cell
+from geopsp.polygons.codes import Codes
+from geopsp.polygons.confidence import Confidence
+from geopsp.polygons.metric import Metric
+from geopsp.polygons.planar import Features
+from geopsp.polygons.seams import Seams
+from geopsp.progress import Progress
+
+CELL = 1024
+"""Pixels on a side of a cell. Polygons do not depend on it; simplified ones keep the corners at cells' seams."""
+
+AHEAD = 2
+"""Cells for each thread that are read before they are asked for."""
+
+T = TypeVar("T")
+
+
+def sweep(
+    codes: Codes,
+    metric: Metric,
+    finish: Callable[[Features], T],
+    *,
+    connectivity: int = 4,
+    shape: Shape | None = None,
+    least: float = 0.0,
+    confidence: Confidence | None = None,
+    cell: int = CELL,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[T]:
+    """What `finish` makes of all polygons of a raster, some features at a time.
+
+    A feature is there once the cells that it lies in are done. Those inside of one cell come first, in the order of
+    their first pixels, then those that end in its row of cells.
+
+    Args:
+        codes: The raster.
+        metric: Of its grid.
+        finish: Called in a thread.
+        connectivity: 4, or 8: pixels of one code that touch at corners belong to one feature.
+        shape: Simplifies the arcs of each cell.
+        least: In square pixels: where it leaves a corner at a seam whose triangle is smaller, that goes.
+        confidence: Of the same grid.
+        cell: Pixels on a side.
+        threads: None: as many as there are cores.
+        progress: Told of cells.
+
+    Raises:
+        RasterError: if the raster is damaged, or holds other values than codes.
+    """
+    lattice = Lattice(codes.grid.width, codes.grid.height, cell)
+    seams = Seams(lattice, connectivity=connectivity, least=least)
+    count = threads or cores()
+
+    def work(window: Window) -> tuple[T, Piece]:
+        around = Window(window.col - 1, window.row - 1, window.width + 2, window.height + 2)
+        features, piece = trace_cell(
+            codes.read(around),
+            window,
+            lattice,
+            metric,
+            connectivity=connectivity,
+            shares=None if confidence is None else confidence.read(window),
+            shape=shape,
+        )
+        return finish(features), piece
+
+    with ThreadPoolExecutor(count) as pool:
+        windows = iter([window for row in lattice.rows() for window in row])
+        ahead: deque[Future[tuple[T, Piece]]] = deque()
+        try:
+            done, total = 0, sum(map(len, lattice.rows()))
+            for row in lattice.rows():
+                pieces = []
+                for _ in row:
+                    while len(ahead) < count * AHEAD and (window := next(windows, None)) is not None:
+                        ahead.append(pool.submit(work, window))
+                    found, piece = ahead.popleft().result()
+                    yield found
+                    pieces.append(piece)
+                    done += 1
+                    if progress:
+                        progress(done, total)
+                yield pool.submit(finish, seams.absorb(pieces)).result()
+        finally:
+            for future in ahead:
+                future.cancel()

@@ -1,0 +1,143 @@
+"""Polygons as the bytes that files hold, and a point inside each, without an object for any of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from affine import Affine
+from numba import njit
+from numpy.typing import NDArray
+
+from geopsp.errors import OutputError
+from geopsp.polygons.planar import Features
+
+LITTLE, POLYGON, MULTIPOLYGON = 1, 3, 6
+"""Order of bytes; types of geometries."""
+
+MOST = 2**31 - 1
+"""Bytes that an Arrow array of binary holds."""
+
+Floats = NDArray[np.float64]
+
+
+def placed(xy: Floats, transform: Affine) -> Floats:
+    """(n, 2) in CRS units, of columns and rows."""
+    t, (columns, rows) = transform, xy.T
+    return np.column_stack([t.c + columns * t.a + rows * t.b, t.f + columns * t.d + rows * t.e])
+
+
+def wkb(features: Features, transform: Affine) -> Any:
+    """(features,) pyarrow array of well-known binary, in CRS units; multipolygons where one has several parts.
+
+    Raises:
+        OutputError: if they are too large for one array.
+
+    Source: OGC 06-103r4, clause 8.
+    """
+    outlines, parts = features.outlines, features.parts
+    polygons = 9 + 4 * np.diff(outlines.polygons) + 16 * np.diff(outlines.rings[outlines.polygons])
+    before = np.concatenate([[0], np.cumsum(polygons)])
+    sizes = np.diff(before[parts]) + 9 * (np.diff(parts) > 1)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    if starts[-1] > MOST:
+        raise OutputError(
+            f"{len(features)} polygons take {starts[-1]:,} bytes; at most {MOST:,} can be written at once. "
+            "Simplify them, or dissolve fewer."
+        )
+    content = np.empty(starts[-1], np.uint8)
+    points = np.ascontiguousarray(placed(outlines.xy, transform), "<f8").view(np.uint8)
+    _encode(points.ravel(), outlines.rings, outlines.polygons, parts, content)
+    buffers = [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(content)]
+    return pa.Array.from_buffers(pa.binary(), len(features), buffers)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _encode(points, rings, polygons, parts, content):  # type: ignore[no-untyped-def]
+    """Writes one feature after the other."""
+    at = 0
+    for feature in range(parts.size - 1):
+        first, last = parts[feature], parts[feature + 1]
+        if last - first > 1:
+            at = _head(content, at, MULTIPOLYGON, last - first)
+        for polygon in range(first, last):
+            at = _head(content, at, POLYGON, polygons[polygon + 1] - polygons[polygon])
+            for ring in range(polygons[polygon], polygons[polygon + 1]):
+                low, high = 16 * rings[ring], 16 * rings[ring + 1]
+                at = _number(content, at, (high - low) // 16)
+                content[at : at + high - low] = points[low:high]
+                at += high - low
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _head(content, at, kind, count):  # type: ignore[no-untyped-def]
+    """Where it goes on behind a geometry's type and the count of its parts."""
+    content[at] = LITTLE
+    return _number(content, _number(content, at + 1, kind), count)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _number(content, at, number):  # type: ignore[no-untyped-def]
+    """Where it goes on behind four bytes."""
+    for place in range(4):
+        content[at + place] = (number >> (8 * place)) & 255
+    return at + 4
+
+
+def inner_points(features: Features) -> Floats:
+    """(features, 2) columns and rows of a point inside each, off its outline: amid the widest part of a line across it.
+
+    Source: JTS, InteriorPointArea.
+    """
+    outlines = features.outlines
+    most = int(np.diff(outlines.rings[outlines.polygons]).max(initial=0))
+    found = np.full((len(features), 2), np.nan)
+    _across(outlines.xy, outlines.rings, outlines.polygons, features.parts, np.empty(most), found)
+    return found
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _across(xy, rings, polygons, parts, crossings, found):  # type: ignore[no-untyped-def]
+    """Fills in the points; of several polygons, that of the widest."""
+    for feature in range(parts.size - 1):
+        widest = 0.0
+        for polygon in range(parts[feature], parts[feature + 1]):
+            low, high = rings[polygons[polygon]], rings[polygons[polygon + 1]]
+            y = _level(xy, low, high)
+            count = _crossings(xy, rings, polygons[polygon], polygons[polygon + 1], y, crossings)
+            if count > 2:
+                crossings[:count].sort()
+            for place in range(0, count - 1, 2):
+                one, other = crossings[place], crossings[place + 1]
+                if abs(other - one) > widest:
+                    widest = abs(other - one)
+                    found[feature, 0], found[feature, 1] = (one + other) / 2, y
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _level(xy, low, high):  # type: ignore[no-untyped-def]
+    """A row amid the polygon on which no vertex lies."""
+    top, bottom = np.inf, -np.inf
+    for at in range(low, high):
+        top, bottom = min(top, xy[at, 1]), max(bottom, xy[at, 1])
+    middle = (top + bottom) / 2
+    for at in range(low, high):
+        if xy[at, 1] <= middle:
+            top = max(top, xy[at, 1])
+        else:
+            bottom = min(bottom, xy[at, 1])
+    return (top + bottom) / 2
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _crossings(xy, rings, first, last, y, crossings):  # type: ignore[no-untyped-def]
+    """How many edges cross a row; fills in where."""
+    count = 0
+    for ring in range(first, last):
+        for at in range(rings[ring], rings[ring + 1] - 1):
+            above, below = xy[at, 1], xy[at + 1, 1]
+            if (above < y) != (below < y):
+                crossings[count] = xy[at, 0] + (y - above) / (below - above) * (xy[at + 1, 0] - xy[at, 0])
+                count += 1
+    return count

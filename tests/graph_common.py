@@ -1,0 +1,84 @@
+"""Class rasters without files, of square pixels of 1 m2, and what can be told of their regions by hand."""
+
+import numpy as np
+import scipy.ndimage
+from affine import Affine
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rasterio.crs import CRS
+
+from geopsp.grid import Grid, Window
+from geopsp.polygons.graph import UNITS, Scale, graph_of, recoded
+from geopsp.polygons.metric import Metric
+
+gently = settings(max_examples=40, deadline=None)
+rasters = hnp.arrays(
+    np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=11), elements=st.sampled_from([0, 1, 2, 255]), fill=None
+)
+cells = st.sampled_from([3, 5, 64])
+metres = st.sampled_from([1.5, 3.5, 8.5, 40.0])
+
+
+class Array:
+    """Codes that are an array."""
+
+    def __init__(self, codes):
+        self.codes = np.asarray(codes, np.uint8)
+        height, width = self.codes.shape
+        self.grid = Grid(CRS.from_epsg(32633), Affine(10, 0, 500_000, 0, -10, 4_800_000), width, height)
+
+    def read(self, window: Window):
+        rows, cols = np.arange(window.row, window.row_stop), np.arange(window.col, window.col_stop)
+        return np.pad(self.codes, 1, constant_values=255)[
+            np.clip(rows + 1, 0, self.grid.height + 1)[:, None], np.clip(cols + 1, 0, self.grid.width + 1)
+        ]
+
+
+def flat(codes, *, across=1.0, along=1.0, density=1.0):
+    """Pixels of 1 m by 1 m."""
+    height, width = np.shape(codes)
+    knots = np.ones((height + 1, width + 1))
+    cols, rows = np.arange(width + 1.0), np.arange(height + 1.0)
+    each = {"across": knots * across**2, "both": knots * 0, "along": knots * along**2, "density": knots * density}
+    return Metric(step=1, cols=cols, rows=rows, **each, balance=np.ones((height, width)))
+
+
+def graph(codes, *, metric=None, cap=2**60, every=True, size=64, **options):
+    return graph_of(Array(codes), Scale.of(metric or flat(codes)), cap=cap, every=every, size=size, **options)
+
+
+def drawn(codes, found, *, size=64):
+    """The raster of the regions' codes."""
+    result = np.zeros_like(codes)
+    for window, cell in recoded(Array(codes), found, size=size):
+        result[window.slices(Window(0, 0, 0, 0))] = cell
+    return result
+
+
+def units(square_metres):
+    return round(square_metres * UNITS)
+
+
+def labelled(codes, nothing=255):
+    """Numbers of regions by scipy, in reading order; 0 for nothing."""
+    found, count = np.zeros(codes.shape, int), 0
+    for code in np.unique(codes[codes != nothing]):
+        labels, more = scipy.ndimage.label(codes == code)
+        found[labels > 0] = labels[labels > 0] + count
+        count += more
+    _, firsts, inverse = np.unique(found[found > 0], return_index=True, return_inverse=True)
+    result = np.zeros(codes.shape, int)
+    result[found > 0] = np.argsort(np.argsort(firsts))[inverse] + 1
+    return result
+
+
+def holes_of(codes):
+    """(mask, code around) of each hole, by scipy: parts of what a region is not that do not reach around the raster."""
+    labels = labelled(codes)
+    for one in range(1, labels.max() + 1):
+        parts, count = scipy.ndimage.label(np.pad(labels != one, 1, constant_values=True))
+        parts = np.where(parts == parts[0, 0], 0, parts)[1:-1, 1:-1]
+        for part in range(1, count + 1):
+            if (parts == part).any():
+                yield parts == part, codes[labels == one][0]

@@ -1,0 +1,71 @@
+"""What tests of polygons share: a raster in memory, and what rasterio makes of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rasterio.features import shapes
+
+from geopsp.grid import Grid
+from geopsp.legend import IGNORE
+from geopsp.polygons.gather import joined
+from geopsp.polygons.metric import Metric
+from geopsp.polygons.sweep import sweep
+
+TRANSFORM = Affine(10, 0, 500_000, 0, -10, 4_800_000)
+
+
+def rasters(classes=(0, 1, 2, IGNORE), side=14):
+    """Codes of all shapes, many of which touch at corners."""
+    shape = hnp.array_shapes(min_dims=2, max_dims=2, max_side=side)
+    return hnp.arrays(np.uint8, shape, elements=st.sampled_from(classes), fill=None)
+
+
+class Pixels:
+    """A raster in memory, read as `Codes` is."""
+
+    def __init__(self, codes, transform=TRANSFORM):
+        self.codes = codes
+        self.grid = Grid(rasterio.CRS.from_epsg(32633), transform, codes.shape[1], codes.shape[0])
+
+    def read(self, window):
+        found = np.full((window.height, window.width), IGNORE, np.uint8)
+        inside = window.intersect(self.grid.window)
+        found[inside.slices(window)] = self.codes[inside.slices(self.grid.window)]
+        return found
+
+
+def swept(codes, **options):
+    """All features of the codes."""
+    pixels = Pixels(codes)
+    return joined(list(sweep(pixels, Metric.of(pixels.grid), lambda found: found, **{"threads": 1} | options)))
+
+
+def traced(codes, *, connectivity=4, transform=TRANSFORM):
+    """(polygons, codes) as rasterio has them; 8-connected ones made valid."""
+    found = list(shapes(codes, mask=codes != IGNORE, connectivity=connectivity, transform=transform))
+    polygons = np.array([shapely.geometry.shape(shape) for shape, _ in found], object)
+    return shapely.make_valid(polygons), np.array([code for _, code in found], np.uint8)
+
+
+def counted(polygons, codes):
+    """Codes and outlines such that they can be compared, in whatever order they come."""
+    return Counter(zip(codes.tolist(), shapely.to_wkb(shapely.normalize(polygons)).tolist(), strict=True))
+
+
+def blobs(size=60, seed=3, sigma=2):
+    """A map of rough patches, specks, holes and an island of nodata."""
+    random = np.random.default_rng(seed)
+    noise = random.random((size, size))
+    for axis in (0, 1):
+        noise = sum(np.roll(noise, shift, axis) for shift in range(-sigma, sigma + 1))
+    codes = np.digitize(noise, np.quantile(noise, [0.3, 0.6, 0.85])).astype(np.uint8)
+    codes[random.random(codes.shape) < 0.03] = 7
+    codes[size // 3 : size // 2, size // 4 : size // 3] = IGNORE
+    return codes
