@@ -1,7 +1,10 @@
 """Class rasters as polygons: exact, seamless, also when merged and simplified."""
 
 import json
+import os
+import signal
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,10 +18,12 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from polygons_common import blobs
 from rasterio.features import rasterize, shapes
 
 from geopsp.errors import GridError, InputNotFoundError, OptionError, OutputError, RasterError
 from geopsp.legend import CLASSES_TAG, Legend
+from geopsp.polygons import maker
 from geopsp.polygons.making import raster_to_polygons
 
 UTM = "EPSG:32633"
@@ -80,18 +85,6 @@ def traced(codes, transform=NORTH_UP):
 
 def vertices(table):
     return shapely.get_num_coordinates(table.geometry.values).sum()
-
-
-def blobs(size=60, seed=3):
-    """A map of rough patches, specks, holes and an island of nodata."""
-    random = np.random.default_rng(seed)
-    noise = random.random((size, size))
-    for axis in (0, 1):
-        noise = sum(np.roll(noise, shift, axis) for shift in range(-2, 3))
-    codes = np.digitize(noise, np.quantile(noise, [0.3, 0.6, 0.85])).astype(np.uint8)
-    codes[random.random(codes.shape) < 0.03] = 7
-    codes[size // 3 : size // 2, size // 4 : size // 3] = 255
-    return codes
 
 
 @gently
@@ -201,6 +194,173 @@ def test_the_tolerance_is_the_root_of_a_triangle(pixels, smooth):
     """A step of a staircase is half a square pixel, the square of 0.71 pixels."""
     codes = np.tri(12, dtype=np.uint8)
     assert (vertices(vectorize(codes, simplify=10 * pixels)) < vertices(vectorize(codes))) == smooth
+
+
+@gently
+@given(
+    codes=rasters,
+    transform=transforms,
+    tolerance=st.sampled_from([0.0, 9.0, 30.0]),
+    rounds=st.sampled_from([0, 2]),
+    side=st.integers(2, 7),
+)
+def test_outlines_change_across_seams_without_a_gap(codes, transform, tolerance, rounds, side):
+    """Cells of a few pixels: polygons, frame and the edge of nodata are those of the raw map."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maker, "SHAPED", side)
+        after = vectorize(codes, transform=transform, simplify=tolerance, smooth=rounds)
+    before = vectorize(codes, transform=transform)
+    assert after.geometry.is_valid.all()
+    assert shapely.coverage_is_valid(after.geometry.values)
+    assert sorted(after.code) == sorted(before.code)
+    assert after.area_m2.sum() == pytest.approx(before.area_m2.sum(), rel=1e-4)
+    moved = shapely.symmetric_difference(*(shapely.union_all(t.geometry.values) for t in (before, after)))
+    assert moved.area == pytest.approx(0, abs=1e-3)
+
+
+def test_no_seam_is_seen_in_a_simplified_border():
+    """One that runs to and fro over a seam has hardly more vertices than where there is no seam."""
+    steps = np.random.default_rng(5).integers(-1, 2, 400)
+    edge = 64 + np.convolve(steps, np.ones(5), "same").astype(int) // 2
+    codes = (np.arange(128)[:, None] > edge).astype(np.uint8)
+    counts = []
+    for side in (64, 4096):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(maker, "SHAPED", side)
+            counts.append(vertices(vectorize(codes, simplify=25)))
+    assert counts[0] < 1.15 * counts[1] + 8
+    assert vertices(vectorize(codes)) > 3 * counts[0]
+
+
+def test_smoothing_rounds_what_is_between_two_classes():
+    codes = np.full((40, 40), 1, np.uint8)
+    codes[8:30, 10:34] = 2
+    codes[20:30, 20:34] = 1
+    before, after = vectorize(codes), vectorize(codes, smooth=3)
+    assert vertices(after) > vertices(before)
+    assert after.area.sum() == pytest.approx(before.area.sum())
+    assert after.area.tolist() == pytest.approx(before.area.tolist(), rel=0.02)
+    outline = shapely.get_coordinates(after.geometry[after.code == 2].values)
+    turns = np.abs(np.diff(np.unwrap(np.arctan2(*np.diff(outline, axis=0).T))))
+    assert turns.max() < np.pi / 4
+
+
+def test_holes_are_filled_before_anything_is_merged():
+    codes = np.full((12, 12), 1, np.uint8)
+    codes[2:4, 2:4], codes[7:10, 7:10], codes[8, 8] = 255, 2, 3
+    plain = vectorize(codes, fill_holes=500)  # 5 pixels
+    assert burn(plain, codes)[3, 3] == 1
+    assert burn(plain, codes)[8, 8] == 2
+    assert burn(plain, codes)[7, 7] == 2
+    assert set(vectorize(codes, fill_holes=5000).code) == {1}
+
+
+@pytest.mark.parametrize(
+    ("options", "codes_left"),
+    [
+        ({"keep": ["forest"]}, {2}),
+        ({"keep": ["forest", 7]}, {2, 7}),
+        ({"drop": ["water", "forest"]}, {1, 3, 7}),
+    ],
+)
+def test_classes_are_chosen_once_all_else_is_done(tmp_path, options, codes_left):
+    """Slivers of a kept class join what is not kept, and borders are simplified on both sides."""
+    codes = blobs(40)
+    legend = Legend.from_names({0: "water", 1: "field", 2: "forest"})
+    raster = write(tmp_path / "map.tif", codes, tags={CLASSES_TAG: json.dumps(legend.to_json())})
+    shared = {"min_area": 400, "simplify": 12}
+    whole, some = (
+        geopandas.read_parquet(raster_to_polygons(raster, tmp_path / name, **shared, **more))
+        for name, more in (("all.parquet", {}), ("some.parquet", options))
+    )
+    assert set(some.code) == codes_left & set(whole.code)
+    assert outlines(some) == outlines(whole[whole.code.isin(codes_left)])
+
+
+def test_a_class_becomes_one_feature():
+    codes = blobs(30)
+    whole, parts = vectorize(codes, dissolve=True), vectorize(codes)
+    assert whole.code.tolist() == sorted(set(parts.code))
+    assert set(whole.geom_type) <= {"MultiPolygon"}
+    for name in ("area_m2", "perimeter_m"):
+        assert whole[name].tolist() == pytest.approx(parts.groupby("code")[name].sum().tolist())
+    assert whole.geometry.is_valid.all()
+    assert shapely.contains_xy(whole.geometry.values, whole.point_x, whole.point_y).all()
+
+
+@gently
+@given(codes=rasters, transform=transforms)
+def test_pixels_that_share_a_corner_can_be_one_feature(codes, transform):
+    table = vectorize(codes, transform=transform, connectivity=8)
+    theirs = list(shapes(codes, mask=codes != 255, connectivity=8))
+    assert sorted(table.code) == sorted(int(code) for _, code in theirs)
+    assert table.geometry.is_valid.all()
+    assert np.array_equal(burn(table, codes, transform), codes)
+
+
+def test_buildings_get_right_angles_and_tell_how_far_they_moved():
+    ground = np.zeros((60, 60), np.uint8)
+    tilted = shapely.affinity.rotate(shapely.box(0, 0, 240, 120), 24)
+    house = shapely.affinity.translate(tilted, 500_200, 4_799_600)
+    rasterize([(house, 1)], out=ground, transform=NORTH_UP)
+    raw, made = vectorize(ground, keep=[1]), vectorize(ground, keep=[1], regularize=True)
+    assert made.code.tolist() == [1]
+    corners = shapely.get_coordinates(made.geometry.values)
+    assert len(corners) == 5
+    edges = np.diff(corners, axis=0)
+    assert (edges[:-1] * edges[1:]).sum(axis=1) == pytest.approx(0, abs=1e-3)
+    assert 0 < made.moved_m[0] <= 20.1
+    assert made.moved_m[0] == pytest.approx(made.geometry[0].hausdorff_distance(raw.geometry[0]), rel=1e-3)
+    assert made.geometry[0].intersection(house).area > 0.9 * made.geometry[0].union(house).area
+    assert made.area_m2[0] == pytest.approx(raw.area_m2[0], rel=0.05)
+
+
+def test_confidence_is_told_of_pixels_and_edges(tmp_path):
+    codes, sure = blobs(30), np.random.default_rng(2).integers(0, 255, (30, 30)).astype(np.uint8)
+    sure[5, 5:9] = 255
+    raster, shares = write(tmp_path / "map.tif", codes), write(tmp_path / "sure.tif", sure)
+    with rasterio.open(shares, "r+") as dataset:
+        dataset.scales = (1 / 254,)
+    table = geopandas.read_parquet(raster_to_polygons(raster, tmp_path / "map.parquet", confidence=shares))
+    padded = np.pad(codes, 1, constant_values=255)
+    edge = np.zeros(codes.shape, bool)
+    for down, right in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        edge |= padded[down : down + 30, right : right + 30] != codes
+    for row in table.itertuples():
+        inside = rasterize([row.geometry], codes.shape, transform=NORTH_UP).astype(bool) & (sure != 255)
+        if inside.any():
+            assert row.confidence == pytest.approx(sure[inside].mean() / 254)
+            assert row.edge_unsure == pytest.approx((sure[inside & edge] < 127).mean())
+    other = write(tmp_path / "other.tif", sure[:20])
+    with pytest.raises(GridError, match=r"other\.tif"):
+        raster_to_polygons(raster, tmp_path / "again.parquet", confidence=other)
+
+
+def test_a_run_that_is_killed_leaves_no_file_and_is_done_again(tmp_path):
+    raster = write(tmp_path / "map.tif", blobs(400), tiled=True)
+    out = raster_to_polygons(raster, tmp_path / "map.gpkg", min_area=500, simplify=15)
+    expected = geopandas.read_file(out, layer="map")
+    for wait in (0.02, 0.1, 0.3):
+        out.unlink(missing_ok=True)
+        if not (pid := os.fork()):
+            try:
+                raster_to_polygons(raster, out, min_area=500, simplify=15)
+            finally:
+                os._exit(0)
+        time.sleep(wait)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        assert not out.exists() or len(geopandas.read_file(out, layer="map")) == len(expected)
+    again = geopandas.read_file(raster_to_polygons(raster, out, min_area=500, simplify=15, overwrite=True), layer="map")
+    assert again.equals(expected)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.gpkg", "map.tif"]
+
+
+def test_an_unknown_class_is_told_before_anything_is_read(tmp_path):
+    raster = write(tmp_path / "map.tif", blobs(20))
+    with pytest.raises(OptionError, match="'roof' is no class"):
+        raster_to_polygons(raster, tmp_path / "map.gpkg", keep=["roof"])
+    assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
 
 
 def test_where_three_meet_each_has_a_vertex():

@@ -58,6 +58,7 @@ class Maker:
             connectivity=self.settings.connectivity,
             shape=shape,
             least=max(self._least(), HALF if self.settings.smooth else 0.0),
+            smooth=self.settings.smooth > 0,
             confidence=confidence,
             cell=CELL if shape is None else SHAPED,
             progress=progress,

@@ -28,10 +28,13 @@ class Seams:
     Memory grows with the regions that go on and all their borders, not with the raster.
     """
 
-    def __init__(self, lattice: Lattice, *, connectivity: int = 4, least: float = 0.0) -> None:
-        """`least`: in square pixels: of simplified borders, cuts at seams whose triangle is smaller are none."""
+    def __init__(self, lattice: Lattice, *, connectivity: int = 4, least: float = 0.0, smooth: bool = False) -> None:
+        """`least`: in square pixels: of simplified borders, cuts at seams whose triangle is smaller are none.
+
+        `smooth`: True if they were smoothed too, and have small triangles everywhere.
+        """
         self._lattice, self._corners, self._least = lattice, connectivity == 8, least
-        self._near = np.empty((0, 2))
+        self._near, self._smooth = np.empty((0, 2)), smooth
         self._net, self._regions = _joined([], []), Regions.none()
         self._below = np.zeros(lattice.width, np.int32)
 
@@ -53,7 +56,7 @@ class Seams:
         last = stop == self._lattice.height
         corners, cuts = _go_on(net, self._lattice, row, stop + last)
         if self._least:
-            self._forget(net, corners, cuts, [piece.near for piece in pieces], stop)
+            net = self._forget(net, corners, cuts, [piece.near for piece in pieces], stop)
         below = np.zeros(0, np.int32) if last else np.concatenate([lower for _, _, lower, _ in sides])
         opened = _gather(parent, group, regions.sums, regions.first, below)
         done = self._done(net, regions, parent, group, opened)
@@ -67,12 +70,13 @@ class Seams:
         cuts: NDArray[np.int64],
         near: Sequence[NDArray[np.float64]],
         stop: int,
-    ) -> None:
+    ) -> Net:
         """Small cuts are no vertices any more; what is near to the seam below is kept for the next row of cells."""
         others = np.concatenate([self._near, *near, corners])
-        left = forget_cuts(net, cuts, others, least=self._least, reach=self._lattice.reach)
+        net, left = forget_cuts(net, cuts, others, least=self._least, reach=self._lattice.reach, inner=not self._smooth)
         known = np.concatenate([others, left])
         self._near = known[(known[:, 1] >= stop - self._lattice.reach) & (known[:, 1] < stop)]
+        return net
 
     def _lines(self, pieces: Sequence[Piece], sides: Sequence[Sequence[Numbers]], row: int) -> Iterator[Line]:
         """The seams of a row of cells: those between neighbours, then the one above."""

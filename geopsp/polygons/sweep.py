@@ -34,6 +34,7 @@ def sweep(
     connectivity: int = 4,
     shape: Shape | None = None,
     least: float = 0.0,
+    smooth: bool = False,
     confidence: Confidence | None = None,
     cell: int = CELL,
     threads: int | None = None,
@@ -51,6 +52,7 @@ def sweep(
         connectivity: 4, or 8: pixels of one code that touch at corners belong to one feature.
         shape: Simplifies the arcs of each cell.
         least: In square pixels: where it leaves a corner at a seam whose triangle is smaller, that goes.
+        smooth: True if it also smooths them.
         confidence: Of the same grid.
         cell: Pixels on a side.
         threads: None: as many as there are cores.
@@ -60,7 +62,7 @@ def sweep(
         RasterError: if the raster is damaged, or holds other values than codes.
     """
     lattice = Lattice(codes.grid.width, codes.grid.height, cell)
-    seams = Seams(lattice, connectivity=connectivity, least=least)
+    seams = Seams(lattice, connectivity=connectivity, least=least, smooth=smooth)
     count = threads or cores()
 
     def work(window: Window) -> tuple[T, Piece]:

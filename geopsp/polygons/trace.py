@@ -40,7 +40,7 @@ def trace(labels: NDArray[np.int32]) -> Net:
 
     Arcs are cut at the cell's corners too, and wherever one leaves a side. Coordinates are the cell's own.
     """
-    xy, starts, left, right, ways, following, instead = _trace(labels)
+    xy, starts, left, right, ways, following, instead = _trace(np.pad(labels, 1))
     return Net(Arcs(xy, starts, left, right), ways, following, instead, np.ones(ways.shape, np.bool_))
 
 
@@ -105,8 +105,8 @@ def _select(
 
 
 @njit(cache=True, nogil=True)
-def _trace(labels: Any) -> Any:
-    arms, node_of, turns, ends = _arms(labels)
+def _trace(padded: Any) -> Any:
+    arms, node_of, turns, ends = _arms(padded)
     most = ends // 2 + turns // 4
     xy, used = np.empty((turns + ends + turns // 4, 2), np.int32), 0
     starts, count = np.zeros(most + 1, np.int64), 0
@@ -123,7 +123,7 @@ def _trace(labels: Any) -> Any:
                 for way in range(4):
                     if not rest[row, col] >> way & 1:
                         continue
-                    left[count], right[count] = _sides(labels, row, col, way)
+                    left[count], right[count] = _sides(padded, row, col, way)
                     ways[count, 0] = way
                     used, end_row, end_col, last = _walk(arms, rest, row, col, way, xy, used)
                     ways[count, 1] = last
@@ -141,52 +141,47 @@ def _trace(labels: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _arms(labels: Any) -> Any:
+def _arms(padded: Any) -> Any:
     """(rows + 1, cols + 1) a bit for each side that leaves a corner and parts two regions, and 16 at nodes.
 
     Also the numbers of nodes, where they are; how many corners are turns, and how many arcs end at nodes.
     """
-    height, width = labels.shape
+    height, width = padded.shape[0] - 2, padded.shape[1] - 2
     arms, node_of = np.zeros((height + 1, width + 1), np.uint8), np.empty((height + 1, width + 1), np.int32)
     nodes, turns, ends = 0, 0, 0
     for row in range(height + 1):
-        nw, sw = np.int32(0), np.int32(0)
         for col in range(width + 1):
-            ne = labels[row - 1, col] if row > 0 and col < width else np.int32(0)
-            se = labels[row, col] if row < height and col < width else np.int32(0)
-            if nw != ne or ne != se or se != sw or sw != nw:
-                north, east, south, west = int(nw != ne), int(ne != se), int(se != sw), int(sw != nw)
-                found = north | east << 1 | south << 2 | west << 3
-                degree = north + east + south + west
-                level, upright = row in (0, height), col in (0, width)
-                if degree > 2 or (level and north + south > 0) or (upright and east + west > 0):
-                    node_of[row, col] = nodes
-                    nodes += 1
-                    ends += degree
-                    found |= 16
-                elif found not in (5, 10):
-                    turns += 1
-                arms[row, col] = found
-            nw, sw = ne, se
+            nw, ne = padded[row, col], padded[row, col + 1]
+            sw, se = padded[row + 1, col], padded[row + 1, col + 1]
+            if nw == ne and ne == se and se == sw:
+                continue
+            north, east, south, west = int(nw != ne), int(ne != se), int(se != sw), int(sw != nw)
+            found = north | east << 1 | south << 2 | west << 3
+            degree = north + east + south + west
+            level, upright = row in (0, height), col in (0, width)
+            if degree > 2 or (level and north + south > 0) or (upright and east + west > 0):
+                node_of[row, col] = nodes
+                nodes += 1
+                ends += degree
+                found |= 16
+            elif found not in (5, 10):
+                turns += 1
+            arms[row, col] = found
     return arms, node_of, turns, ends
 
 
 @njit(cache=True, nogil=True)
-def _sides(labels: Any, row: Any, col: Any, way: Any) -> Any:
+def _sides(padded: Any, row: Any, col: Any, way: Any) -> Any:
     """The regions left and right of the pixel side that leaves a corner in this direction."""
-    height, width = labels.shape
+    nw, ne = padded[row, col], padded[row, col + 1]
+    sw, se = padded[row + 1, col], padded[row + 1, col + 1]
+    if way == 0:
+        return nw, ne
     if way == 1:
-        up, ahead = row - 1, col
-    elif way == 2:
-        up, ahead = row, col
-    elif way == 3:
-        up, ahead = row, col - 1
-    else:
-        up, ahead = row - 1, col - 1
-    left = labels[up, ahead] if 0 <= up < height and 0 <= ahead < width else np.int32(0)
-    up, ahead = up + (way == 1) - (way == 3), ahead + (way == 0) - (way == 2)
-    right = labels[up, ahead] if 0 <= up < height and 0 <= ahead < width else np.int32(0)
-    return left, right
+        return ne, se
+    if way == 2:
+        return se, sw
+    return sw, nw
 
 
 @njit(cache=True, nogil=True)
