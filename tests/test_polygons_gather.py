@@ -1,24 +1,13 @@
-"""Features chosen, put together and dissolved are those of the shapes."""
+"""Features taken, put together and dissolved are those of the shapes."""
 
 import numpy as np
 import shapely
 from hypothesis import given, settings
-from polygons_common import TRANSFORM, counted, rasters, swept
+from polygons_common import TRANSFORM, rasters, swept
 
-from geopsp.polygons.gather import chosen, dissolved, joined, taken
+from geopsp.polygons.gather import dissolved, joined, taken
 
 some = settings(max_examples=30, deadline=None)
-
-
-@some
-@given(codes=rasters())
-def test_those_that_are_chosen_are_as_they_were(codes):
-    found = swept(codes, cell=4, connectivity=8)
-    wanted = found.codes == 1
-    few = chosen(found, wanted)
-    shapes = found.shapes(TRANSFORM)
-    assert counted(few.shapes(TRANSFORM), few.codes) == counted(shapes[wanted], found.codes[wanted])
-    assert np.array_equal(few.sums, found.sums[wanted])
 
 
 @some

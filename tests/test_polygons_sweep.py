@@ -64,6 +64,16 @@ def test_cells_leave_no_trace(codes, cell, connectivity):
     assert pieces.sums[:, PIXELS] * 100 == pytest.approx(shapely.area(shapes[0]))
 
 
+@often
+@given(codes=rasters() | rasters((0, 1)), cell=cells, connectivity=st.sampled_from([4, 8]))
+def test_features_of_some_codes_are_as_they_are_among_all(codes, cell, connectivity):
+    wanted = np.isin(np.arange(256), [1, 2])
+    some = swept(codes, cell=cell, connectivity=connectivity, wanted=wanted)
+    every = swept(codes, cell=cell, connectivity=connectivity)
+    shapes, chosen = every.shapes(TRANSFORM), wanted[every.codes]
+    assert counted(some.shapes(TRANSFORM), some.codes) == counted(shapes[chosen], every.codes[chosen])
+
+
 def test_a_spiral_over_all_seams_is_one_polygon():
     codes = np.zeros((25, 25), np.uint8)
     for ring in range(0, 12, 2):
@@ -108,9 +118,11 @@ def test_what_is_finished_comes_before_the_raster_is_read_to_its_end():
 def test_what_is_open_does_not_grow_with_the_raster():
     """Patches of a few pixels, however many rows: no more arcs and regions are held than a seam cuts."""
     most = {}
+    houses = np.isin(np.arange(256), range(1, 6))
     for height in (40, 400):
-        codes = np.kron(np.random.default_rng(1).integers(0, 5, (height // 4, 10)), np.ones((4, 4))).astype(np.uint8)
-        codes[8::16] = 5  # nothing goes on further than this
+        codes = np.kron(np.random.default_rng(1).integers(1, 5, (height // 4, 10)), np.ones((4, 4))).astype(np.uint8)
+        codes[8::16] = 5  # nothing goes on further than this,
+        codes[:, :3] = 0  # but what nobody asks for
         pixels, held = Pixels(codes), []
 
         class Watched(Seams):
@@ -121,7 +133,7 @@ def test_what_is_open_does_not_grow_with_the_raster():
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("geopsp.polygons.sweep.Seams", Watched)
-            list(sweep(pixels, Metric.of(pixels.grid), len, cell=8, threads=1))
+            list(sweep(pixels, Metric.of(pixels.grid), len, cell=8, threads=1, wanted=houses))
         most[height] = np.max(held, axis=0)
         assert held[-1] == (0, 0)
     assert (most[400] <= most[40] + 20).all()

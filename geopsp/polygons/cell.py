@@ -18,6 +18,8 @@ from geopsp.polygons.planar import Arcs, Faces, Features, outlines
 from geopsp.polygons.sums import SUMS, sums
 from geopsp.polygons.trace import Net, select, trace
 
+EVERY = np.ones(256, np.bool_)
+
 Shape = Callable[[Arcs, Faces], Arcs]
 """What arcs become, given the faces that they part; nodes stay."""
 
@@ -93,6 +95,7 @@ def trace_cell(
     metric: Metric,
     *,
     connectivity: int = 4,
+    wanted: NDArray[np.bool_] = EVERY,
     shares: NDArray[np.float32] | None = None,
     shape: Shape | None = None,
 ) -> tuple[Features, Piece]:
@@ -104,6 +107,7 @@ def trace_cell(
         lattice: That it is one of.
         metric: Of the raster.
         connectivity: 4, or 8: regions of one code that touch at corners are one feature.
+        wanted: (256,) True for the codes of features that are made; what borders only on others is forgotten.
         shares: (rows, cols) confidence.
         shape: Simplifies arcs.
     """
@@ -126,8 +130,8 @@ def trace_cell(
         links,
     )
     near = np.empty((0, 2)) if shape is None else _near(net.arcs, met, window, seams, lattice.reach)
-    piece = _piece(net, known, opened, window, labels, met, on_seam)
-    return _finished(net, known, group, opened), replace(piece, near=near)
+    piece = _piece(net, known, opened, wanted, window, labels, met, on_seam)
+    return _finished(net, known, group, ~opened & wanted[own_codes]), replace(piece, near=near)
 
 
 def features_of(
@@ -159,11 +163,11 @@ def features_of(
     )
 
 
-def _finished(net: Net, known: Regions, group: NDArray[np.intp], opened: NDArray[np.bool_]) -> Features:
-    """Features of which no pixel lies at a seam, in the order of their first pixels."""
-    closed = np.flatnonzero(~opened)
+def _finished(net: Net, known: Regions, group: NDArray[np.intp], chosen: NDArray[np.bool_]) -> Features:
+    """Features of chosen regions, in the order of their first pixels."""
+    closed = np.flatnonzero(chosen)
     numbers = closed[np.argsort(group[closed], kind="stable")]
-    regions = np.full(opened.size + 1, -1, np.int32)
+    regions = np.full(chosen.size + 1, -1, np.int32)
     regions[numbers + 1] = np.arange(numbers.size)
     return features_of(net, known, numbers, group[numbers], regions)
 
@@ -172,6 +176,7 @@ def _piece(
     net: Net,
     known: Regions,
     opened: NDArray[np.bool_],
+    wanted: NDArray[np.bool_],
     window: Window,
     labels: NDArray[np.int32],
     met: NDArray[np.bool_],
@@ -183,7 +188,9 @@ def _piece(
     links = renumber[known.links]
     regions = Regions(known.codes[going], known.sums[going], known.first[going], links[links.all(axis=1)])
     upper, right, lower, left = (renumber[side] for side in (labels[0], labels[:, -1], labels[-1], labels[:, 0]))
-    going_on = select(net, renumber, dropped=on_seam, met=met)
+    of_use = np.append(False, opened & wanted[known.codes])
+    idle = ~(of_use[net.arcs.left] | of_use[net.arcs.right] | met.any(axis=1))
+    going_on = select(net, renumber, dropped=on_seam | idle, met=met)
     return Piece(window, going_on, regions, np.empty((0, 2)), (upper, right, lower, left))
 
 

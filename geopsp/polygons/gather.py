@@ -1,4 +1,4 @@
-"""Features chosen, put together, dissolved."""
+"""Features taken, put together, dissolved."""
 
 from __future__ import annotations
 
@@ -10,13 +10,6 @@ from numpy.typing import NDArray
 from geopsp.polygons.planar import Features, Outlines
 
 Starts = NDArray[np.int64]
-
-
-def chosen(features: Features, wanted: NDArray[np.bool_]) -> Features:
-    """The features that are wanted, (features,)."""
-    if wanted.all():
-        return features
-    return taken(features, np.flatnonzero(wanted))
 
 
 def taken(features: Features, order: NDArray[np.intp]) -> Features:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geopsp.polygons.cell import Shape
 from geopsp.polygons.codes import Codes
 from geopsp.polygons.confidence import Confidence
-from geopsp.polygons.gather import chosen, dissolved, joined, taken
+from geopsp.polygons.gather import dissolved, joined, taken
 from geopsp.polygons.metric import lengths
 from geopsp.polygons.planar import Arcs, Faces, Features
 from geopsp.polygons.regular import regularized
@@ -25,7 +25,7 @@ from geopsp.polygons.table import Table
 from geopsp.progress import Progress
 
 SHAPED = 2048
-"""Pixels on a side of a cell where arcs are simplified or smoothed: seams, where corners stay, are few."""
+"""Pixels on a side of a cell where arcs are simplified or smoothed: seams, at which corners are not rounded, are few."""
 
 SOME = 50_000
 """Features of a batch, where all are there at once."""
@@ -50,12 +50,13 @@ class Maker:
         self, codes: Codes, confidence: Confidence | None, progress: Progress | None
     ) -> Iterator[pa.RecordBatch]:
         """The rows of all polygons, as they are finished; all at the end where each needs to know of the others."""
-        shape, wanted = self._shape(), self.settings.wanted(self.table.legend)
+        shape = self._shape()
         trace = partial(
             sweep,
             codes,
             self.table.metric,
             connectivity=self.settings.connectivity,
+            wanted=self.settings.wanted(self.table.legend),
             shape=shape,
             least=max(self._least(), HALF if self.settings.smooth else 0.0),
             smooth=self.settings.smooth > 0,
@@ -64,9 +65,9 @@ class Maker:
             progress=progress,
         )
         if not self.settings.at_once:
-            yield from trace(finish=lambda found: self.table.batch(chosen(found, wanted[found.codes])))
+            yield from trace(finish=self.table.batch)
             return
-        features, moved = self._together(joined(list(trace(finish=lambda found: chosen(found, wanted[found.codes])))))
+        features, moved = self._together(joined(list(trace(finish=_as_it_is))))
         size = 1 if self.settings.dissolve else SOME  # each may be large
         for first in range(0, len(features), size):
             some = np.arange(first, min(first + size, len(features)))
@@ -108,3 +109,7 @@ class Maker:
         sides = np.array([[x, y], [x + 1, y], [x, y], [x, y + 1]])
         width, height = lengths(sides, np.array([0, 2, 4]), self.table.metric)
         return float(width), float(height)
+
+
+def _as_it_is(features: Features) -> Features:
+    return features

@@ -59,9 +59,10 @@ def raster_to_polygons(
         connectivity: 4, or 8: pixels of one code that share only a corner belong to one feature, a multipolygon.
         simplify: In CRS units: a vertex goes while the triangle of it and its two neighbours is smaller than
             `simplify` squared (Visvalingam-Whyatt), so a staircase of single pixels goes from 0.71 pixels on. Borders
-            shared by two polygons change for both; nodes where three meet, the frame and the edge of nodata stay, and
-            so do the corners at which a border crosses the sides of cells, every 2048 pixels.
-        smooth: Rounds of corner cutting, 2 or 3 look smooth; what stays when simplifying stays here.
+            shared by two polygons change for both; nodes where three meet, the frame and the edge of nodata stay. An
+            area changes by less than `simplify` squared for each vertex that its outline loses.
+        smooth: Rounds of corner cutting, 2 or 3 look smooth. What stays when simplifying stays here; so do corners at
+            which a border crosses the sides of cells, every 2048 pixels. No border moves by 4 pixels or more.
         min_area: In m2: a region smaller than this becomes part of the neighbour with which it shares the longest
             border, the smallest first, until none is left but those with nodata or the frame all around. Simplifying
             afterwards may bring a polygon below it again.

@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from geopsp.legend import IGNORE
-from geopsp.polygons.cell import Lattice, Piece, Regions, features_of, open_groups
+from geopsp.polygons.cell import EVERY, Lattice, Piece, Regions, features_of, open_groups
 from geopsp.polygons.cuts import forget_cuts
 from geopsp.polygons.label import join, root
 from geopsp.polygons.planar import Arcs, Features
@@ -28,11 +28,25 @@ class Seams:
     Memory grows with the regions that go on and all their borders, not with the raster.
     """
 
-    def __init__(self, lattice: Lattice, *, connectivity: int = 4, least: float = 0.0, smooth: bool = False) -> None:
-        """`least`: in square pixels: of simplified borders, cuts at seams whose triangle is smaller are none.
+    def __init__(
+        self,
+        lattice: Lattice,
+        *,
+        connectivity: int = 4,
+        wanted: NDArray[np.bool_] = EVERY,
+        least: float = 0.0,
+        smooth: bool = False,
+    ) -> None:
+        """Nothing is open yet.
 
-        `smooth`: True if they were smoothed too, and have small triangles everywhere.
+        Args:
+            lattice: Of the cells.
+            connectivity: 4, or 8.
+            wanted: (256,) True for the codes of features that are made.
+            least: In square pixels: of simplified borders, cuts at seams whose triangle is smaller are none.
+            smooth: True if they were smoothed too, and have small triangles everywhere.
         """
+        self._wanted = wanted
         self._lattice, self._corners, self._least = lattice, connectivity == 8, least
         self._near, self._smooth = np.empty((0, 2)), smooth
         self._net, self._regions = _joined([], []), Regions.none()
@@ -60,7 +74,7 @@ class Seams:
         below = np.zeros(0, np.int32) if last else np.concatenate([lower for _, _, lower, _ in sides])
         opened = _gather(parent, group, regions.sums, regions.first, below)
         done = self._done(net, regions, parent, group, opened)
-        self._keep(net, regions, parent, group, opened, below)
+        self._keep(net, regions, parent, group, opened, below, stop)
         return done
 
     def _forget(
@@ -94,7 +108,7 @@ class Seams:
         opened: NDArray[np.bool_],
     ) -> Features:
         """Complete features, in the order of their first pixels."""
-        numbers = np.flatnonzero((parent == np.arange(parent.size)) & ~opened)
+        numbers = np.flatnonzero((parent == np.arange(parent.size)) & ~opened & self._wanted[regions.codes])
         numbers = numbers[np.lexsort([regions.first[numbers], group[numbers], regions.first[group[numbers]]])]
         place = np.full(parent.size + 1, -1, np.int32)
         place[numbers + 1] = np.arange(numbers.size)
@@ -109,13 +123,18 @@ class Seams:
         group: NDArray[np.intp],
         opened: NDArray[np.bool_],
         below: Numbers,
+        stop: int,
     ) -> None:
-        """What goes on, with its regions numbered anew."""
+        """What goes on, with its regions numbered anew; without borders that nobody asks for any more."""
         numbers = np.flatnonzero((parent == np.arange(parent.size)) & opened)
         place = np.zeros(parent.size + 1, np.int32)
         place[numbers + 1] = np.arange(1, numbers.size + 1)
         place[1:] = place[parent + 1]
-        self._net, self._below = select(net, place), place[below]
+        of_use = np.append(False, opened & self._wanted[regions.codes])
+        arcs = net.arcs
+        lowest = np.maximum(arcs.xy[arcs.starts[:-1], 1], arcs.xy[arcs.starts[1:] - 1, 1])
+        idle = ~(of_use[arcs.left] | of_use[arcs.right]) & (lowest < stop)
+        self._net, self._below = select(net, place, dropped=idle), place[below]
         links = np.column_stack([place[numbers + 1], place[group[numbers] + 1]])
         self._regions = Regions(
             regions.codes[numbers], regions.sums[numbers], regions.first[numbers],

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geopsp.grid import Window
 from geopsp.machine import cores
-from geopsp.polygons.cell import Lattice, Piece, Shape, trace_cell
+from geopsp.polygons.cell import EVERY, Lattice, Piece, Shape, trace_cell
 from geopsp.polygons.codes import Codes
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.metric import Metric
@@ -18,7 +21,7 @@ from geopsp.polygons.seams import Seams
 from geopsp.progress import Progress
 
 CELL = 1024
-"""Pixels on a side of a cell. Polygons do not depend on it; simplified ones keep the corners at cells' seams."""
+"""Pixels on a side of a cell. Polygons do not depend on it."""
 
 AHEAD = 2
 """Cells for each thread that are read before they are asked for."""
@@ -32,6 +35,7 @@ def sweep(
     finish: Callable[[Features], T],
     *,
     connectivity: int = 4,
+    wanted: NDArray[np.bool_] = EVERY,
     shape: Shape | None = None,
     least: float = 0.0,
     smooth: bool = False,
@@ -50,6 +54,7 @@ def sweep(
         metric: Of its grid.
         finish: Called in a thread.
         connectivity: 4, or 8: pixels of one code that touch at corners belong to one feature.
+        wanted: (256,) True for the codes whose features are made.
         shape: Simplifies the arcs of each cell.
         least: In square pixels: where it leaves a corner at a seam whose triangle is smaller, that goes.
         smooth: True if it also smooths them.
@@ -62,7 +67,7 @@ def sweep(
         RasterError: if the raster is damaged, or holds other values than codes.
     """
     lattice = Lattice(codes.grid.width, codes.grid.height, cell)
-    seams = Seams(lattice, connectivity=connectivity, least=least, smooth=smooth)
+    seams = Seams(lattice, connectivity=connectivity, wanted=wanted, least=least, smooth=smooth)
     count = threads or cores()
 
     def work(window: Window) -> tuple[T, Piece]:
@@ -73,6 +78,7 @@ def sweep(
             lattice,
             metric,
             connectivity=connectivity,
+            wanted=wanted,
             shares=None if confidence is None else confidence.read(window),
             shape=shape,
         )
