@@ -25,7 +25,7 @@ from geopsp.polygons.table import Table
 from geopsp.progress import Progress
 
 SHAPED = 2048
-"""Pixels on a side of a cell where arcs are simplified or smoothed: seams, at which corners are not rounded, are few."""
+"""Pixels on a side of a cell where arcs are simplified or smoothed: at seams, which are few, none are rounded."""
 
 SOME = 50_000
 """Features of a batch, where all are there at once."""
