@@ -14,9 +14,13 @@ from rasterio.features import shapes
 
 from geopsp.grid import Grid
 from geopsp.legend import IGNORE
+from geopsp.polygons.faces import faces
 from geopsp.polygons.gather import joined
+from geopsp.polygons.label import label
 from geopsp.polygons.metric import Metric
+from geopsp.polygons.planar import outlines
 from geopsp.polygons.sweep import sweep
+from geopsp.polygons.trace import trace
 
 TRANSFORM = Affine(10, 0, 500_000, 0, -10, 4_800_000)
 
@@ -57,6 +61,30 @@ def traced(codes, *, connectivity=4, transform=TRANSFORM):
 def counted(polygons, codes):
     """Codes and outlines such that they can be compared, in whatever order they come."""
     return Counter(zip(codes.tolist(), shapely.to_wkb(shapely.normalize(polygons)).tolist(), strict=True))
+
+
+def cell(codes):
+    """The arcs of a raster of codes and the rings of all its regions."""
+    labels, count = label(np.asarray(codes, np.uint8))
+    net = trace(labels)
+    return net.arcs, faces(net, np.arange(-1, count, dtype=np.int32), count)
+
+
+def shapes_of(arcs, rings):
+    """Polygons in columns and rows."""
+    return outlines(arcs, rings).shapes(Affine.identity())
+
+
+def lines(arcs):
+    """(vertices, 2) of each arc."""
+    return [arcs.xy[low:high] for low, high in zip(arcs.starts[:-1], arcs.starts[1:], strict=True)]
+
+
+def ragged(codes, seed, *, height=2, width=3):
+    """The raster grown to cells of so many pixels, with ragged borders."""
+    big = np.kron(codes, np.ones((height, width), np.uint8))
+    rows, cols = np.indices(big.shape) + np.random.default_rng(seed).integers(-1, 2, (2, *big.shape))
+    return big[rows.clip(0, big.shape[0] - 1), cols.clip(0, big.shape[1] - 1)]
 
 
 def blobs(size=60, seed=3, sigma=2):

@@ -7,42 +7,17 @@ import math
 import numpy as np
 import pytest
 import shapely
-from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from polygons_common import cell, lines, ragged, shapes_of
 
-from geopsp.polygons.faces import faces
 from geopsp.polygons.label import label
-from geopsp.polygons.planar import outlines
 from geopsp.polygons.simplify import simplified
-from geopsp.polygons.trace import trace
 
 CODES = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 9), st.integers(2, 12)), elements=st.sampled_from([1, 1, 2, 7, 255])
 )
-
-
-def cell(codes):
-    """The arcs of a raster of codes and the rings of all its regions."""
-    labels, count = label(np.asarray(codes, np.uint8))
-    net = trace(labels)
-    return net.arcs, faces(net, np.arange(-1, count, dtype=np.int32), count)
-
-
-def shapes(arcs, rings):
-    return outlines(arcs, rings).shapes(Affine.identity())
-
-
-def lines(arcs):
-    return [arcs.xy[low:high] for low, high in zip(arcs.starts[:-1], arcs.starts[1:], strict=True)]
-
-
-def grown(codes, seed):
-    """The raster with cells of two by three pixels, and ragged borders."""
-    big = np.kron(codes, np.ones((2, 3), np.uint8))
-    rows, cols = np.indices(big.shape) + np.random.default_rng(seed).integers(-1, 2, (2, *big.shape))
-    return big[rows.clip(0, big.shape[0] - 1), cols.clip(0, big.shape[1] - 1)]
 
 
 def follows(some, all_):
@@ -55,16 +30,16 @@ def follows(some, all_):
 @settings(max_examples=120, deadline=None)
 def test_regions_stay_a_coverage(codes, seed, least):
     """Frame, nodata and nodes stay; each region keeps its holes and its area but for the triangles it lost or won."""
-    arcs, rings = cell(grown(codes, seed))
+    arcs, rings = cell(ragged(codes, seed))
     fewer = simplified(arcs, rings, least)
-    before, after = shapes(arcs, rings), shapes(fewer, rings)
+    before, after = shapes_of(arcs, rings), shapes_of(fewer, rings)
     assert shapely.coverage_is_valid(before)
     assert shapely.coverage_is_valid(after)
     assert shapely.is_valid(after).all()
     assert (shapely.area(after) > 0).all()
     np.testing.assert_array_equal(fewer.left, arcs.left)
     np.testing.assert_array_equal(fewer.right, arcs.right)
-    assert shapely.area(after).sum() == shapely.area(before).sum() == (label(grown(codes, seed))[0] > 0).sum()
+    assert shapely.area(after).sum() == shapely.area(before).sum() == (label(ragged(codes, seed))[0] > 0).sum()
     gone = shapely.get_num_coordinates(before) - shapely.get_num_coordinates(after)
     assert (np.abs(shapely.area(after) - shapely.area(before)) <= gone * least).all()
     for new, old, left, right in zip(lines(fewer), lines(arcs), arcs.left, arcs.right, strict=True):
@@ -82,10 +57,10 @@ def test_regions_stay_a_coverage(codes, seed, least):
 @settings(max_examples=60, deadline=None)
 def test_polygons_are_those_of_the_whole_coverage(codes, seed, least):
     """Arcs joined again are what GEOS makes of all regions at once."""
-    arcs, rings = cell(grown(codes, seed))
-    found = shapes(simplified(arcs, rings, least), rings)
+    arcs, rings = cell(ragged(codes, seed))
+    found = shapes_of(simplified(arcs, rings, least), rings)
     if found.size:
-        wanted = shapely.coverage_simplify(shapes(arcs, rings), math.sqrt(least), simplify_boundary=False)
+        wanted = shapely.coverage_simplify(shapes_of(arcs, rings), math.sqrt(least), simplify_boundary=False)
         assert (shapely.normalize(found) == shapely.normalize(wanted)).all()
 
 

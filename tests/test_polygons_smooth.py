@@ -5,36 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
-from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from polygons_common import cell, lines, ragged, shapes_of
 
-from geopsp.polygons.faces import faces
-from geopsp.polygons.label import label
-from geopsp.polygons.planar import Arcs, outlines
+from geopsp.polygons.planar import Arcs
 from geopsp.polygons.simplify import simplified
 from geopsp.polygons.smooth import REACH, smoothed
-from geopsp.polygons.trace import trace
 
 CODES = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 9), st.integers(2, 12)), elements=st.sampled_from([1, 1, 2, 7, 255])
 )
-
-
-def cell(codes):
-    """The arcs of a raster of codes and the rings of all its regions."""
-    labels, count = label(np.asarray(codes, np.uint8))
-    net = trace(labels)
-    return net.arcs, faces(net, np.arange(-1, count, dtype=np.int32), count)
-
-
-def shapes(arcs, rings):
-    return outlines(arcs, rings).shapes(Affine.identity())
-
-
-def lines(arcs):
-    return [arcs.xy[low:high] for low, high in zip(arcs.starts[:-1], arcs.starts[1:], strict=True)]
 
 
 def drawn(*paths):
@@ -44,21 +26,14 @@ def drawn(*paths):
     return Arcs(np.concatenate([np.array(path, float) for path in paths]), starts, ones, 2 * ones)
 
 
-def blobs(codes, seed):
-    """The raster grown to cells of three pixels with ragged borders."""
-    big = np.kron(codes, np.ones((3, 3), np.uint8))
-    rows, cols = np.indices(big.shape) + np.random.default_rng(seed).integers(-1, 2, (2, *big.shape))
-    return big[rows.clip(0, big.shape[0] - 1), cols.clip(0, big.shape[1] - 1)]
-
-
 @given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.0, 0.6, 4.0, 20.0]), rounds=st.integers(1, 4))
 @settings(max_examples=150, deadline=None)
 def test_regions_stay_a_coverage(codes, seed, least, rounds):
     """Frame, nodata and nodes stay; no border moves far; alone and after simplifying."""
-    arcs, rings = cell(blobs(codes, seed))
+    arcs, rings = cell(ragged(codes, seed, height=3))
     arcs = simplified(arcs, rings, least)
     round_ = smoothed(arcs, rounds)
-    before, after = shapes(arcs, rings), shapes(round_, rings)
+    before, after = shapes_of(arcs, rings), shapes_of(round_, rings)
     assert shapely.coverage_is_valid(after)
     assert shapely.is_valid(after).all()
     assert (shapely.area(after) > 0).all()
@@ -77,7 +52,7 @@ def test_regions_stay_a_coverage(codes, seed, least, rounds):
 @settings(max_examples=40, deadline=None)
 def test_the_way_an_arc_runs_does_not_matter(codes, seed, least, rounds):
     """Coordinates are the same to the last bit."""
-    arcs, rings = cell(blobs(codes, seed))
+    arcs, rings = cell(ragged(codes, seed, height=3))
     arcs = simplified(arcs, rings, least)
     there = [np.unique(line, axis=0) for line in lines(smoothed(arcs, rounds))]
     backwards = np.concatenate([arcs.xy[:0], *(line[::-1] for line in lines(arcs))])
@@ -101,7 +76,7 @@ def test_a_pixel_becomes_an_octagon():
     codes = np.ones((5, 6))
     codes[2, 3] = 2
     arcs, rings = cell(codes)
-    found = shapely.normalize(shapes(smoothed(arcs, 1), rings)[1])
+    found = shapely.normalize(shapes_of(smoothed(arcs, 1), rings)[1])
     ring = [(3.25, 2), (3.75, 2), (4, 2.25), (4, 2.75), (3.75, 3), (3.25, 3), (3, 2.75), (3, 2.25)]
     assert found == shapely.normalize(shapely.Polygon(ring))
 
@@ -111,9 +86,9 @@ def test_long_edges_stay_straight():
     codes = np.ones((50, 80))
     codes[3:43, 5:69] = 2
     arcs, rings = cell(codes)
-    field = shapes(smoothed(arcs, 1), rings)[1]
+    field = shapes_of(smoothed(arcs, 1), rings)[1]
     assert field.area == 64 * 40 - 4 * (1.0 * 1.25) / 2
-    assert shapely.box(5, 3, 69, 43).difference(shapes(smoothed(arcs, 5), rings)[1]).area < 4
+    assert shapely.box(5, 3, 69, 43).difference(shapes_of(smoothed(arcs, 5), rings)[1]).area < 4
 
 
 def test_nothing_is_cut_where_another_border_is():
