@@ -8,9 +8,8 @@ counted in whole units, so that no sum depends on its order, and with it on the 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from geopsp.grid import Window
 from geopsp.legend import IGNORE
 from geopsp.machine import cores
+from geopsp.polygons.ahead import in_order
 from geopsp.polygons.codes import Codes
 from geopsp.polygons.label import join, label, root
 from geopsp.polygons.metric import Metric, density
@@ -194,14 +194,8 @@ def recoded(codes: Codes, graph: Graph, *, size: int) -> Generator[tuple[Window,
 
 def _side_by_side(read: Callable[[T], R], cells: Iterable[T]) -> Generator[R, None, None]:
     """What is read of each cell, in order, a few at a time."""
-    threads, coming = cores(), deque[Future[R]]()
-    with ThreadPoolExecutor(threads) as pool:
-        for cell in cells:
-            coming.append(pool.submit(read, cell))
-            if len(coming) > 2 * threads:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+    with ThreadPoolExecutor(cores()) as pool:
+        yield from in_order(pool, read, cells, threads=cores())
 
 
 def _with_rim(codes: Codes, window: Window) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -48,7 +48,7 @@ class Maker:
 
     def batches(
         self, codes: Codes, confidence: Confidence | None, progress: Progress | None
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch]:
         """The rows of all polygons, as they are finished; all at the end where each needs to know of the others."""
         shape = self._shape()
         trace = partial(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -94,9 +94,9 @@ def raster_to_polygons(
         with cleaned(
             codes, metric, min_area=min_area, fill_holes=fill_holes, folder=folder, progress=progress
         ) as clean:
-            batches = Maker(settings, table).batches(clean, sure, progress)
             crs = codes.grid.crs.to_wkt(version="WKT2_2019")
-            write(batches, table.schema, out, crs=crs, legend=legend, multi=settings.many, overwrite=overwrite)
+            with closing(Maker(settings, table).batches(clean, sure, progress)) as batches:  # threads end with it
+                write(batches, table.schema, out, crs=crs, legend=legend, multi=settings.many, overwrite=overwrite)
     return out
 
 

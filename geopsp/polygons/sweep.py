@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from geopsp.grid import Window
 from geopsp.machine import cores
+from geopsp.polygons.ahead import in_order
 from geopsp.polygons.cell import EVERY, Lattice, Piece, Shape, trace_cell
 from geopsp.polygons.codes import Codes
 from geopsp.polygons.confidence import Confidence
@@ -22,9 +24,6 @@ from geopsp.progress import Progress
 
 CELL = 1024
 """Pixels on a side of a cell. Polygons do not depend on it."""
-
-AHEAD = 2
-"""Cells for each thread that are read before they are asked for."""
 
 T = TypeVar("T")
 
@@ -43,7 +42,7 @@ def sweep(
     cell: int = CELL,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> Iterator[T]:
+) -> Generator[T]:
     """What `finish` makes of all polygons of a raster, some features at a time.
 
     A feature is there once the cells that it lies in are done. Those inside of one cell come first, in the order of
@@ -84,23 +83,14 @@ def sweep(
         )
         return finish(features), piece
 
-    with ThreadPoolExecutor(count) as pool:
-        windows = iter([window for row in lattice.rows() for window in row])
-        ahead: deque[Future[tuple[T, Piece]]] = deque()
-        try:
-            done, total = 0, sum(map(len, lattice.rows()))
-            for row in lattice.rows():
-                pieces = []
-                for _ in row:
-                    while len(ahead) < count * AHEAD and (window := next(windows, None)) is not None:
-                        ahead.append(pool.submit(work, window))
-                    found, piece = ahead.popleft().result()
-                    yield found
-                    pieces.append(piece)
-                    done += 1
-                    if progress:
-                        progress(done, total)
-                yield pool.submit(finish, seams.absorb(pieces)).result()
-        finally:
-            for future in ahead:
-                future.cancel()
+    rows, done = lattice.rows(), 0
+    with ThreadPoolExecutor(count) as pool, closing(in_order(pool, work, chain(*rows), threads=count)) as cells:
+        for row in rows:
+            pieces = []
+            for found, piece in islice(cells, len(row)):
+                yield found
+                pieces.append(piece)
+                done += 1
+                if progress:
+                    progress(done, len(rows) * len(row))
+            yield pool.submit(finish, seams.absorb(pieces)).result()
