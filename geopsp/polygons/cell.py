@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from geopsp.grid import Window
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.faces import faces
 from geopsp.polygons.label import join, label, root
 from geopsp.polygons.metric import Metric
@@ -130,7 +130,8 @@ def trace_cell(
         links,
     )
     near = np.empty((0, 2)) if shape is None else _near(net.arcs, met, window, seams, lattice.reach)
-    piece = _piece(net, known, opened, wanted, window, labels, met, on_seam)
+    use = wanted if shape is None else EVERY  # the others' borders are in the way of simplified ones
+    piece = _piece(net, known, opened, use, window, labels, met, on_seam)
     return _finished(net, known, group, ~opened & wanted[own_codes]), replace(piece, near=near)
 
 
@@ -211,7 +212,7 @@ def _near(
     return np.unique(arcs.xy[found].astype(np.float64), axis=0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _firsts(labels: Any, codes: Any, count: Any, col: Any, row: Any, width: Any) -> Any:
     """First pixels and codes of regions, which are numbered in the order of their first pixels."""
     first, found = np.empty(count, np.int64), np.empty(count, np.uint8)
@@ -224,7 +225,7 @@ def _firsts(labels: Any, codes: Any, count: Any, col: Any, row: Any, width: Any)
     return first, found
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _links(labels: Any, codes: Any) -> Any:
     """Pairs of regions of one code that touch at a corner."""
     found = []
@@ -240,7 +241,7 @@ def _links(labels: Any, codes: Any) -> Any:
     return pairs
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _groups(labels: Any, count: Any, links: Any, seams: Any) -> Any:
     """The first region of the feature that each belongs to, and whether that feature lies at a seam."""
     group = np.arange(count)
@@ -262,7 +263,7 @@ def _groups(labels: Any, count: Any, links: Any, seams: Any) -> Any:
     return group, opened
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def open_groups(opened: Any, group: Any, numbers: Any) -> None:
     """The features of these regions are open; 0 is nothing."""
     for number in numbers:
@@ -270,7 +271,7 @@ def open_groups(opened: Any, group: Any, numbers: Any) -> None:
             opened[root(group, number - 1)] = True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _at_seams(xy: Any, starts: Any, shape: Any, seams: Any) -> Any:
     """(arcs, 2) which ends lie at a seam, and (arcs,) which arcs run along one."""
     count = starts.size - 1

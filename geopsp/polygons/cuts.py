@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.planar import Arcs
 from geopsp.polygons.trace import Net
 
@@ -74,7 +74,7 @@ def _between(net: Net, darts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.column_stack([np.repeat(2 * chosen, counts), steps])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _size(starts: Any, dart: Any) -> Any:
     return starts[(dart >> 1) + 1] - starts[dart >> 1]
 
@@ -84,19 +84,19 @@ def _at(starts: Any, darts: NDArray[np.int64], steps: NDArray[np.int64]) -> Any:
     return np.where(darts & 1, starts[(darts >> 1) + 1] - 1 - steps, starts[darts >> 1] + steps)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _place(starts: Any, dart: Any, step: Any) -> Any:
     """Where a vertex stands, counted as its dart runs."""
     return starts[(dart >> 1) + 1] - 1 - step if dart & 1 else starts[dart >> 1] + step
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _vertex(xy: Any, starts: Any, dart: Any, step: Any) -> Any:
     at = _place(starts, dart, step)
     return xy[at, 0], xy[at, 1]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _next(starts: Any, following: Any, kept: Any, gone: Any, dart: Any, step: Any) -> Any:
     """The next vertex of the border as dart and step; dart -1 if it is not known how it goes on."""
     while True:
@@ -113,7 +113,7 @@ def _next(starts: Any, following: Any, kept: Any, gone: Any, dart: Any, step: An
             return dart, step
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _triangle(xy: Any, starts: Any, following: Any, kept: Any, gone: Any, dart: Any, step: Any, reach: Any) -> Any:
     """The area of a vertex's triangle, and its neighbours; infinite if one is too far, or not known."""
     x, y = _vertex(xy, starts, dart, step)
@@ -129,7 +129,7 @@ def _triangle(xy: Any, starts: Any, following: Any, kept: Any, gone: Any, dart: 
     return area, x, y, a, b, c, d, one, one_step, two, two_step
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _triangles(xy: Any, starts: Any, following: Any, kept: Any, gone: Any, asked: Any, alive: Any, reach: Any) -> Any:
     found = np.full(alive.size, np.inf)
     for place in range(alive.size):
@@ -139,7 +139,7 @@ def _triangles(xy: Any, starts: Any, following: Any, kept: Any, gone: Any, asked
     return found
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _drop(
     xy: Any, starts: Any, following: Any, kept: Any, gone: Any, instead: Any, asked: Any, alive: Any, queue: Any,
     least: Any, reach: Any, keys: Any, points: Any, owner: Any, width: Any,
@@ -169,7 +169,7 @@ def _drop(
     return changed
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _closes(
     xy: Any, starts: Any, following: Any, kept: Any, gone: Any, instead: Any, dart: Any, step: Any, x: Any, y: Any
 ) -> Any:
@@ -187,7 +187,7 @@ def _closes(
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _empty(
     x: Any,
     y: Any,

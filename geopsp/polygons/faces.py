@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.planar import Faces
 from geopsp.polygons.trace import Net
 
@@ -28,7 +28,7 @@ def faces(net: Net, regions: NDArray[np.int32], count: int) -> Faces:
     return Faces(darts, rings, starts)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _faces(xy: Any, starts: Any, left: Any, right: Any, following: Any, instead: Any, regions: Any, count: Any) -> Any:
     owner = np.empty(following.size, np.int32)
     wanted = 0
@@ -77,7 +77,7 @@ def _faces(xy: Any, starts: Any, left: Any, right: Any, following: Any, instead:
     return darts, ring_starts, held
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _area(xy: Any, starts: Any, dart: Any) -> Any:
     """Twice the area between the dart and the origin; the sum over a ring is negative for a shell."""
     low, high = starts[dart >> 1], starts[(dart >> 1) + 1]

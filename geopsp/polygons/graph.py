@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from geopsp.grid import Window
@@ -23,6 +22,7 @@ from geopsp.legend import IGNORE
 from geopsp.machine import cores
 from geopsp.polygons.ahead import in_order
 from geopsp.polygons.codes import Codes
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.label import join, label, root
 from geopsp.polygons.metric import Metric, density
 
@@ -222,7 +222,7 @@ def _met(one: NDArray[np.int32], two: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.column_stack([one[new], two[new]])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _painted(labels: Any, table: Any) -> Any:
     codes = np.empty(labels.shape, np.uint8)
     for row in range(labels.shape[0]):
@@ -231,7 +231,7 @@ def _painted(labels: Any, table: Any) -> Any:
     return codes
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _unite(owners: Any, same: Any) -> None:
     """Pieces that are the same have one owner."""
     for pair in range(same.shape[0]):
@@ -240,7 +240,7 @@ def _unite(owners: Any, same: Any) -> None:
         owners[one] = root(owners, one)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _pool(owners: Any, areas: Any, firsts: Any, cap: Any) -> None:
     """Owners have the areas and the first pixels of all that is theirs."""
     for one in range(owners.size):
@@ -250,7 +250,7 @@ def _pool(owners: Any, areas: Any, firsts: Any, cap: Any) -> None:
             firsts[owner] = min(firsts[owner], firsts[one])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _measure(
     labels: Any, count: Any, codes: Any, metric: Any, scale: Any, cap: Any, left: Any, top: Any, width: Any, height: Any
 ) -> Any:
@@ -268,7 +268,7 @@ def _measure(
     return kinds, areas, firsts
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _borders(labels: Any, areas: Any, metric: Any, scale: Any, large: Any, left: Any, top: Any) -> Any:
     """Pairs of labels that share sides, and how long these are, as at the knot before; none of two large ones."""
     # neighbours make a planar graph, which has fewer than three edges a node

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from geopsp.legend import IGNORE
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.graph import Graph
 
 
@@ -32,7 +32,7 @@ def filled(graph: Graph, least: int) -> Graph:
     return graph.joined(_owners(graph.codes, graph.areas.copy(), starts, others, outside, least, IGNORE))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _neighbours(count: Any, pairs: Any) -> Any:
     """Where each region's neighbours begin, and all of them, one region after the other."""
     starts = np.zeros(count + 1, np.int64)
@@ -49,7 +49,7 @@ def _neighbours(count: Any, pairs: Any) -> Any:
     return starts, others
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _owners(codes: Any, areas: Any, starts: Any, others: Any, outside: Any, least: Any, nothing: Any) -> Any:
     """(regions,) the region that each is part of: what is behind a region, as seen from outside, in its holes."""
     count = codes.size

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from geopsp.legend import IGNORE
+from geopsp.polygons.compiled import compiled
 
 
 def label(codes: NDArray[np.uint8], *, nothing: int = IGNORE) -> tuple[NDArray[np.int32], int]:
@@ -20,7 +20,7 @@ def label(codes: NDArray[np.uint8], *, nothing: int = IGNORE) -> tuple[NDArray[n
     return labels, int(count)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def root(parent: Any, one: Any) -> Any:
     """The first member of the set that holds this one."""
     while parent[one] != one:
@@ -29,7 +29,7 @@ def root(parent: Any, one: Any) -> Any:
     return one
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def join(parent: Any, one: Any, two: Any) -> Any:
     """The first member of the set that now holds both."""
     one, two = root(parent, one), root(parent, two)
@@ -40,7 +40,7 @@ def join(parent: Any, one: Any, two: Any) -> Any:
     return two
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _label(codes: Any, nothing: Any) -> Any:
     labels, parent = _provisional(codes, nothing)
     regions = 0
@@ -56,7 +56,7 @@ def _label(codes: Any, nothing: Any) -> Any:
     return labels, regions
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _provisional(codes: Any, nothing: Any) -> Any:
     """Numbers by the pixels above and to the left, and which of them are one region."""
     height, width = codes.shape

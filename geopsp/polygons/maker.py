@@ -97,18 +97,18 @@ class Maker:
         return features, moved
 
     def _regular(self, features: Features) -> tuple[Features, Floats]:
-        width, height = self._pixel()
+        lines = features.outlines
+        sizes = self._pixels(lines.xy[lines.rings[lines.polygons[:-1]]])
         asked = self.settings.regularize
-        tolerance = PIXELS * max(width, height) if asked is True else float(asked)
-        lines, moved = regularized(features.outlines, tolerance=tolerance, pixel=(width, height))
+        tolerance = PIXELS * float(np.median(sizes.max(axis=1))) if asked is True else float(asked)
+        lines, moved = regularized(lines, tolerance=tolerance, pixel=sizes)
         return replace(features, outlines=lines), np.maximum.reduceat(moved, features.parts[:-1])
 
-    def _pixel(self) -> tuple[float, float]:
-        """Width and height of a pixel amid the raster, in metres."""
-        x, y = self.table.grid.width / 2, self.table.grid.height / 2
-        sides = np.array([[x, y], [x + 1, y], [x, y], [x, y + 1]])
-        width, height = lengths(sides, np.array([0, 2, 4]), self.table.metric)
-        return float(width), float(height)
+    def _pixels(self, places: Floats) -> Floats:
+        """(places, 2) width and height, in metres, of the pixels at columns and rows."""
+        steps = np.array([[0, 0], [1, 0], [0, 0], [0, 1]])
+        xy = (places[:, None] + steps).reshape(-1, 2)
+        return lengths(xy, np.arange(0, len(xy) + 1, 2), self.table.metric).reshape(-1, 2)
 
 
 def _as_it_is(features: Features) -> Features:

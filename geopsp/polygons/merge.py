@@ -6,9 +6,9 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from geopsp.legend import IGNORE
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.graph import Graph
 from geopsp.polygons.label import root
 
@@ -28,7 +28,7 @@ def merged(graph: Graph, least: int) -> Graph:
     return graph.joined(found)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _absorbed(codes: Any, areas: Any, firsts: Any, pairs: Any, lengths: Any, least: Any, nothing: Any) -> Any:
     """(regions,) the region that each is part of."""
     owners = np.arange(codes.size).astype(np.int32)
@@ -63,7 +63,7 @@ def _absorbed(codes: Any, areas: Any, firsts: Any, pairs: Any, lengths: Any, lea
     return owners
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _longest(around: Any, shared: Any, firsts: Any) -> Any:
     """The neighbour with the longest border, -1 if there is none."""
     best = -1
@@ -74,7 +74,7 @@ def _longest(around: Any, shared: Any, firsts: Any) -> Any:
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _linked(codes: Any, areas: Any, pairs: Any, least: Any, nothing: Any) -> Any:
     """Borders of small regions as linked lists; border b is link 2 b of its first region, 2 b + 1 of its second.
 
@@ -91,7 +91,7 @@ def _linked(codes: Any, areas: Any, pairs: Any, least: Any, nothing: Any) -> Any
     return heads, tails, nexts
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _neighbours(
     one: Any, owners: Any, heads: Any, nexts: Any, pairs: Any, lengths: Any, shared: Any, around: Any
 ) -> Any:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyproj
-from numba import njit
 from numpy.typing import NDArray
 
 from geopsp.errors import GridError
 from geopsp.grid import Grid
+from geopsp.polygons.compiled import compiled
 
 Floats = NDArray[np.float64]
 Measure = Callable[[Floats, Floats], Floats]
@@ -161,14 +161,14 @@ def _inside(knots: Floats, node: float) -> Floats:
     return (knots[1:] + knots[:-1] + node * np.diff(knots)) / 2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _cell(knots, step, at):  # type: ignore[no-untyped-def]
     """Which knots a point lies between, and how far from the first, of 0 to 1."""
     cell = max(0, min(int(at * (1.0 / step)), knots.size - 2))
     return cell, (at - knots[cell]) / (knots[cell + 1] - knots[cell])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _blend(values, i, down, j, right):  # type: ignore[no-untyped-def]
     """Of a cell's four knots, the nearer the more."""
     upper = values[i, j] + right * (values[i, j + 1] - values[i, j])
@@ -176,7 +176,7 @@ def _blend(values, i, down, j, right):  # type: ignore[no-untyped-def]
     return upper + down * (lower - upper)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def density(metric, x, y):  # type: ignore[no-untyped-def]
     """m2 a pixel at a point; of pixel (col, row), at (col + 0.5, row + 0.5)."""
     j, right = _cell(metric.cols, metric.step, x)
@@ -184,7 +184,7 @@ def density(metric, x, y):  # type: ignore[no-untyped-def]
     return metric.balance[i, j] * _blend(metric.density, i, down, j, right)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def ground_before(metric, left, row, before):  # type: ignore[no-untyped-def]
     """before[i] is the m2 of i pixels of a row, from column `left` on; NaN behind the first that is unknown."""
     start, total, size = 0, 0.0, before.size - 1
@@ -207,7 +207,7 @@ def lengths(xy: Floats, starts: NDArray[np.int64], metric: Metric) -> Floats:
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _lengths(xy, starts, step, cols, rows, across, both, along, found):  # type: ignore[no-untyped-def]
     """Adds up segments, long ones in parts, each by the metric at its middle."""
     for arc in range(starts.size - 1):

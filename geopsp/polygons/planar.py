@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import shapely
 from affine import Affine
-from numba import njit
 from numpy.typing import NDArray
+
+from geopsp.polygons.compiled import compiled
 
 Polygons = NDArray[np.object_]
 
@@ -124,7 +125,7 @@ def outlines(arcs: Arcs, faces: Faces, *, kept: NDArray[np.bool_] | None = None)
     return Outlines(xy, rings, faces.regions)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _ring_starts(starts: Any, darts: Any, rings: Any, kept: Any) -> Any:
     """Where each ring begins among the vertices."""
     found = np.zeros(rings.size, np.int64)
@@ -137,7 +138,7 @@ def _ring_starts(starts: Any, darts: Any, rings: Any, kept: Any) -> Any:
     return found
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill(xy: Any, vertices: Any, starts: Any, darts: Any, rings: Any, kept: Any) -> None:
     """Writes the vertices of the darts, one after the other, each but its last."""
     at = 0

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import shapely
 from affine import Affine
-from numba import njit
 from numpy.typing import NDArray
 
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.planar import Outlines, Polygons
 
 WALLS = 1000
@@ -23,28 +23,30 @@ ROUNDING = 1e-9
 
 
 def regularized(
-    outlines: Outlines, *, tolerance: float, pixel: tuple[float, float]
+    outlines: Outlines, *, tolerance: float, pixel: tuple[float, float] | NDArray[np.float64]
 ) -> tuple[Outlines, NDArray[np.float64]]:
     """The same polygons with right angles where that moves them little, and how far each has moved, else 0.
 
     Walls run along or across a polygon's main direction, each at the mean place of the outline that it stands for, so
     that the area hardly changes. Where that is no valid polygon or too far, a rectangle of the same area is tried;
     where that is, too, the polygon stays as it was (as round ones do). Of two that would overlap, the one that moved
-    further stays as it was, so walls that two share mostly do.
+    further stays as it was, so walls that two share mostly do; and so of two that would come to share a wall.
 
     Args:
         outlines: Valid polygons that do not overlap, traced from pixels.
         tolerance: How far any corner, old or new, may be from the other outline, in the units of `pixel`. Shorter
             walls become part of longer ones. With less than two pixels, the steps of slanting walls may stay.
-        pixel: Width and height of a pixel, both positive; angles are right in these units.
+        pixel: Width and height of a pixel, both positive; or (polygons, 2) where each lies. Angles are right in these
+            units.
     """
     if not len(outlines):
         return outlines, np.zeros(0)
     old = outlines.shapes(Affine.identity())
-    ground = Outlines(outlines.xy * pixel, outlines.rings, outlines.polygons)
+    sizes = np.broadcast_to(pixel, (len(outlines), 2))
+    ground = Outlines(outlines.xy * _each(sizes, outlines), outlines.rings, outlines.polygons)
     before = ground.shapes(Affine.identity())
     new, moved = before.copy(), np.zeros(len(outlines))
-    places, starts = _plain(ground, min(tolerance / 2, STEP * max(pixel)))  # more would turn walls with notches
+    places, starts = _plain(ground, min(tolerance / 2, STEP * float(sizes.max())))  # more would turn walls with notches
     turns = _directions(ground.xy[places], starts, outlines.polygons)
     places, starts = _plain(ground, tolerance / 2)
     flat = Outlines(_turned(ground, 1 / turns), outlines.rings, outlines.polygons)
@@ -60,7 +62,7 @@ def regularized(
         waiting = waiting[~good]
     changed = moved > 0
     xy, rings, polygons = _ragged(shapely.orient_polygons(new, exterior_cw=True))  # rows go down
-    made = _polygons(xy / pixel, rings, polygons)
+    made = _polygons(xy / _each(sizes, Outlines(xy, rings, polygons)), rings, polygons)
     made[~changed] = old[~changed]
     _keep_apart(made, moved, old)
     return Outlines(*_ragged(made)), moved
@@ -144,20 +146,33 @@ def _rectangles(flat: Outlines, turns: NDArray[np.complex128], areas: NDArray[np
     return np.asarray(found, object)
 
 
+def _each(values: NDArray[np.float64], outlines: Outlines) -> NDArray[np.float64]:
+    """(vertices, ...) what their polygons have."""
+    found: NDArray[np.float64] = np.repeat(values, np.diff(outlines.rings[outlines.polygons]), axis=0)
+    return found
+
+
+def _share_walls(some: Polygons, others: Polygons) -> NDArray[np.bool_]:
+    """True where two outlines have more than points in common."""
+    found: NDArray[np.bool_] = shapely.relate_pattern(some, others, "****1****")
+    return found
+
+
 def _keep_apart(made: Polygons, moved: NDArray[np.float64], old: Polygons) -> None:
-    """Gives back their old outline to polygons that overlap others, until none does."""
+    """Gives back their old outline to polygons that overlap others, or have a new wall with them, until none does."""
     while (changed := np.flatnonzero(moved)).size:
         one, two = shapely.STRtree(made).query(made[changed], predicate="intersects")
         one = changed[one]
         one, two = one[one != two], two[one != two]
         over = shapely.relate_pattern(made[one], made[two], "T********")
+        over |= _share_walls(made[one], made[two]) & ~_share_walls(old[one], old[two])
         if not over.any():
             return
         back = np.where(moved[one] >= moved[two], one, two)[over]
         made[back], moved[back] = old[back], 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _places(plain: Any, starts: Any, xy: Any, rings: Any) -> Any:
     """(vertices,) where in `xy` the vertices of plain rings are, which are some of those of the same ring there."""
     places = np.empty(len(plain), np.int64)
@@ -172,7 +187,7 @@ def _places(plain: Any, starts: Any, xy: Any, rings: Any) -> Any:
     return places
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _means(uv: Any, rings: Any, places: Any, starts: Any) -> Any:
     """(vertices,) for each plain edge the mean place of the outline that it stands for."""
     means = np.zeros(places.size)
@@ -190,7 +205,7 @@ def _means(uv: Any, rings: Any, places: Any, starts: Any) -> Any:
     return means
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _walls(uv: Any, rings: Any, means: Any, least: Any) -> Any:
     """Closed rings of corners, and where each begins; empty where there are no four walls, or too many."""
     corners, starts = np.empty((len(uv) + rings.size, 2)), np.zeros_like(rings)
@@ -214,7 +229,7 @@ def _walls(uv: Any, rings: Any, means: Any, least: Any) -> Any:
     return corners[: starts[-1]], starts
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _runs(uv: Any, means: Any, place: Any, weight: Any, level: Any) -> Any:
     """Edges that go the same way made one wall, at their mean place; gives how many, 0 if under four or too many."""
     size = len(uv) - 1
@@ -238,13 +253,13 @@ def _runs(uv: Any, means: Any, place: Any, weight: Any, level: Any) -> Any:
     return count if count >= 4 else 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _flat(one: Any, two: Any) -> Any:
     """True for an edge along the main direction."""
     return abs(two[0] - one[0]) > abs(two[1] - one[1])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _shortest(place: Any, count: Any) -> Any:
     """The shortest wall and its length: how far its two neighbours are apart."""
     shortest, length = 0, np.inf
@@ -255,7 +270,7 @@ def _shortest(place: Any, count: Any) -> Any:
     return shortest, length
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _without(place: Any, weight: Any, level: Any, count: Any, wall: Any) -> Any:
     """Takes a wall out and makes its neighbours one, at their mean place; gives how many are left."""
     before, after = (wall - 1) % count, (wall + 1) % count

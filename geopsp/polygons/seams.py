@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from geopsp.legend import IGNORE
 from geopsp.polygons.cell import EVERY, Lattice, Piece, Regions, features_of, open_groups
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.cuts import forget_cuts
 from geopsp.polygons.label import join, root
 from geopsp.polygons.planar import Arcs, Features
@@ -130,7 +130,7 @@ class Seams:
         place = np.zeros(parent.size + 1, np.int32)
         place[numbers + 1] = np.arange(1, numbers.size + 1)
         place[1:] = place[parent + 1]
-        of_use = np.append(False, opened & self._wanted[regions.codes])
+        of_use = np.append(False, opened & (EVERY if self._least else self._wanted)[regions.codes])
         arcs = net.arcs
         lowest = np.maximum(arcs.xy[arcs.starts[:-1], 1], arcs.xy[arcs.starts[1:] - 1, 1])
         idle = ~(of_use[arcs.left] | of_use[arcs.right]) & (lowest < stop)
@@ -204,7 +204,7 @@ def _straight(ends: NDArray[np.int64], left: Numbers, right: Numbers, way: int) 
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _runs(left: Any, right: Any, codes: Any) -> Any:
     """(runs, 2) first pixel and end, and the regions to both sides, wherever their codes differ."""
     count = 0
@@ -221,14 +221,14 @@ def _runs(left: Any, right: Any, codes: Any) -> Any:
     return cuts[:count].copy(), one[:count].copy(), two[:count].copy()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _unite(group: Any, links: Any) -> None:
     """Regions that are linked are one feature."""
     for one, two in links:
         join(group, one - 1, two - 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _meet(parent: Any, group: Any, codes: Any, left: Any, right: Any, corners: Any) -> None:
     """Regions of one code that share a side across a seam are one; those that share a corner may be one feature."""
     for at in range(left.size):
@@ -246,7 +246,7 @@ def _meet(parent: Any, group: Any, codes: Any, left: Any, right: Any, corners: A
                     join(group, here, there)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _gather(parent: Any, group: Any, sums: Any, first: Any, below: Any) -> Any:
     """What is known of a region stands at its first number; `parent` and `group` are first numbers; which are open."""
     opened = np.zeros(parent.size, np.bool_)
@@ -285,7 +285,7 @@ def _go_on(net: Net, lattice: Lattice, row: int, stop: int) -> tuple[NDArray[np.
     return np.column_stack([col_of, row_of]).astype(np.float64), darts[cuts]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _leaving(xy: Any, starts: Any, ways: Any, width: Any, height: Any, side: Any, row: Any) -> Any:
     """The darts that leave a corner on a seam, each with four times the corner's number plus its direction."""
     count = 2 * (starts.size - 1)
@@ -301,7 +301,7 @@ def _leaving(xy: Any, starts: Any, ways: Any, width: Any, height: Any, side: Any
     return keys[:used], darts[:used]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _link(
     xy: Any, starts: Any, left: Any, right: Any, following: Any, instead: Any, kept: Any, keys: Any, darts: Any,
     stop: Any,
@@ -332,7 +332,7 @@ def _link(
     return cuts[:used]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _join(leaving: Any, following: Any, instead: Any) -> None:
     """Each dart that arrives at a corner goes on with the first to the left of those that leave it."""
     full = leaving.min() >= 0
@@ -346,7 +346,7 @@ def _join(leaving: Any, following: Any, instead: Any) -> None:
             instead[arriving] = to_right
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_straight(xy: Any, starts: Any, one: Any, two: Any) -> Any:
     """True if two darts that leave a corner do so in opposite directions."""
     at, step = (starts[one >> 1], 1) if not one & 1 else (starts[(one >> 1) + 1] - 1, -1)

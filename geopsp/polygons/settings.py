@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,13 +97,18 @@ class PolygonSettings:
         return named if self.keep is not None else ~named
 
 
+LARGEST = 1e15
+"""More square metres than the Earth has."""
+
 ROUNDS = 5
 """Rounds of smoothing beyond which nothing is seen to change."""
 
 
 def _require_number(name: str, value: Any, unit: str) -> None:
-    if not isinstance(value, int | float | np.number) or not (math.isfinite(value) and value >= 0):
-        raise OptionError(f"{name} is {value!r}; needed a number of {unit} from 0 on. Leave it at 0 for none.")
+    if not isinstance(value, int | float | np.number) or not 0 <= value <= LARGEST:
+        raise OptionError(
+            f"{name} is {value!r}; needed a number of {unit} from 0 to {LARGEST:g}. Leave it at 0 for none."
+        )
 
 
 def _require_classes(name: str, classes: Any) -> None:

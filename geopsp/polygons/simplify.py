@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import shapely
 from affine import Affine
-from numba import njit
 from numpy.typing import NDArray
 
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.planar import Arcs, Faces, outlines
 
 
@@ -65,7 +65,7 @@ def _mapped(
     return Arcs(vertices[kept], starts, arcs.left, arcs.right)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _cut(
     vertices: Any, starts: Any, sizes: Any, free: Any, darts: Any, faces: Any, members: Any, xy: Any, rings: Any
 ) -> Any:
@@ -77,7 +77,7 @@ def _cut(
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _cut_ring(vertices: Any, starts: Any, sizes: Any, free: Any, darts: Any, ring: Any) -> Any:
     """The same for one ring; it passes no point twice, so a node is known by its place."""
     size = len(ring)
@@ -103,13 +103,13 @@ def _cut_ring(vertices: Any, starts: Any, sizes: Any, free: Any, darts: Any, rin
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _begin(starts: Any, sizes: Any, dart: Any) -> Any:
     """The vertex at which a dart begins."""
     return starts[dart >> 1] + (sizes[dart >> 1] - 1 if dart & 1 else 0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _place(ring: Any, at: Any, point: Any) -> Any:
     """The step from `at` on at which a ring passes the point; `at` plus its size if it does not."""
     for place in range(at, at + len(ring)):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.planar import Arcs
 
 REACH = 2.0
@@ -55,7 +55,7 @@ def _loops(arcs: Arcs) -> NDArray[np.bool_]:
     return result
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _turns(xy: Any, starts: Any, inner: Any, loops: Any) -> Any:
     """(vertices,) 1 or -1 where an inner arc turns to one side or the other, 0 where it does not, and at its ends."""
     turns = np.zeros(len(xy), np.int8)
@@ -71,13 +71,13 @@ def _turns(xy: Any, starts: Any, inner: Any, loops: Any) -> Any:
     return turns
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _turn(ax: Any, ay: Any, bx: Any, by: Any, cx: Any, cy: Any) -> Any:
     """Twice the area of a triangle, positive to one side; to the last bit the other number if a and c change places."""
     return (ax - bx) * (cy - by) - (ay - by) * (cx - bx)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _legs(xy: Any, starts: Any, loops: Any, turns: Any, reach: Any) -> Any:
     """(vertices, 4) where the edges before and after a corner are cut."""
     legs = np.empty((len(xy), 4))
@@ -100,13 +100,13 @@ def _legs(xy: Any, starts: Any, loops: Any, turns: Any, reach: Any) -> Any:
     return legs
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _length(xy: Any, one: Any, two: Any) -> Any:
     """Pixels along columns or rows, whichever are more."""
     return max(abs(xy[one, 0] - xy[two, 0]), abs(xy[one, 1] - xy[two, 1]))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _bins(xy: Any) -> Any:
     """Vertices by the pixel that they lie in: where each pixel's begin in their order, the order, the first pixel."""
     low = np.array([np.floor(xy[:, 0].min()), np.floor(xy[:, 1].min())])
@@ -125,7 +125,7 @@ def _bins(xy: Any) -> Any:
     return first, order, low
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _keep_blocked(xy: Any, turns: Any, legs: Any, first: Any, order: Any, low: Any) -> None:
     """No turn any more at corners whose triangle, sides included, holds another vertex.
 
@@ -140,7 +140,7 @@ def _keep_blocked(xy: Any, turns: Any, legs: Any, first: Any, order: Any, low: A
     turns[blocked] = 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _held(xy: Any, at: Any, legs: Any, first: Any, cols: Any, order: Any, low: Any) -> Any:
     """True if a vertex that lies elsewhere is in the triangle of this one and its legs."""
     px, py, ax, ay, bx, by = xy[at, 0], xy[at, 1], legs[0], legs[1], legs[2], legs[3]
@@ -158,7 +158,7 @@ def _held(xy: Any, at: Any, legs: Any, first: Any, cols: Any, order: Any, low: A
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _cut(xy: Any, starts: Any, loops: Any, turns: Any, legs: Any) -> Any:
     """The arcs with the two legs of each corner that turns instead of it, one vertex where those of two meet."""
     new, new_starts = np.empty((2 * len(xy), 2)), np.zeros_like(starts)

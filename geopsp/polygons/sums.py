@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from geopsp.grid import Window
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.metric import Metric, density, ground_before
 
 SUMS = 6
@@ -44,7 +44,7 @@ def sums(
     return found[1:]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _count(labels, metric, left, top, found):  # type: ignore[no-untyped-def]
     """Adds up pixels and ground, run by run."""
     height, width = labels.shape
@@ -67,7 +67,7 @@ def _count(labels, metric, left, top, found):  # type: ignore[no-untyped-def]
                 start, label = col, labels[row, col]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _judge(labels, codes, shares, found):  # type: ignore[no-untyped-def]
     """Adds up confidence, and whether pixels lie on an outline."""
     height, width = labels.shape

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.planar import Arcs
 
 NORTH, EAST, SOUTH, WEST = 0, 1, 2, 3
@@ -68,7 +68,7 @@ def select(
     return Net(Arcs(xy, starts, left, right), net.ways[kept], following, instead, net.kept[kept])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _select(
     xy: Any, starts: Any, left: Any, right: Any, following: Any, instead: Any, renumber: Any, dropped: Any, met: Any
 ) -> Any:
@@ -104,7 +104,7 @@ def _select(
     return new_xy, new_starts, old, new_left, new_right, follow, other
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _trace(padded: Any) -> Any:
     arms, node_of, turns, ends = _arms(padded)
     most = ends // 2 + turns // 4
@@ -140,7 +140,7 @@ def _trace(padded: Any) -> Any:
     return xy[:used].copy(), starts[: count + 1].copy(), left, right, ways, following, instead
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _arms(padded: Any) -> Any:
     """(rows + 1, cols + 1) a bit for each side that leaves a corner and parts two regions, and 16 at nodes.
 
@@ -170,7 +170,7 @@ def _arms(padded: Any) -> Any:
     return arms, node_of, turns, ends
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sides(padded: Any, row: Any, col: Any, way: Any) -> Any:
     """The regions left and right of the pixel side that leaves a corner in this direction."""
     nw, ne = padded[row, col], padded[row, col + 1]
@@ -184,7 +184,7 @@ def _sides(padded: Any, row: Any, col: Any, way: Any) -> Any:
     return sw, nw
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _walk(arms: Any, rest: Any, row: Any, col: Any, way: Any, xy: Any, used: Any) -> Any:
     """Follows a border to its next node, or round; takes the sides from `rest`, writes the turns to `xy`.
 
@@ -210,7 +210,7 @@ def _walk(arms: Any, rest: Any, row: Any, col: Any, way: Any, xy: Any, used: Any
     return used + 1, row, col, way
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _follow(ways: Any, heads: Any, leaving: Any) -> Any:
     """The dart that follows each: at a node the first to the left, which keeps to the pixel that we go around."""
     count = ways.shape[0]

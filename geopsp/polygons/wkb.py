@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from affine import Affine
-from numba import njit
 from numpy.typing import NDArray
 
 from geopsp.errors import OutputError
+from geopsp.polygons.compiled import compiled
 from geopsp.polygons.planar import Features
 
 LITTLE, POLYGON, MULTIPOLYGON = 1, 3, 6
@@ -53,7 +53,7 @@ def wkb(features: Features, transform: Affine) -> Any:
     return pa.Array.from_buffers(pa.binary(), len(features), buffers)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _encode(points, rings, polygons, parts, content):  # type: ignore[no-untyped-def]
     """Writes one feature after the other."""
     at = 0
@@ -70,14 +70,14 @@ def _encode(points, rings, polygons, parts, content):  # type: ignore[no-untyped
                 at += high - low
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _head(content, at, kind, count):  # type: ignore[no-untyped-def]
     """Where it goes on behind a geometry's type and the count of its parts."""
     content[at] = LITTLE
     return _number(content, _number(content, at + 1, kind), count)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _number(content, at, number):  # type: ignore[no-untyped-def]
     """Where it goes on behind four bytes."""
     for place in range(4):
@@ -97,7 +97,7 @@ def inner_points(features: Features) -> Floats:
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _across(xy, rings, polygons, parts, crossings, found):  # type: ignore[no-untyped-def]
     """Fills in the points; of several polygons, that of the widest."""
     for feature in range(parts.size - 1):
@@ -115,7 +115,7 @@ def _across(xy, rings, polygons, parts, crossings, found):  # type: ignore[no-un
                     found[feature, 0], found[feature, 1] = (one + other) / 2, y
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _level(xy, low, high):  # type: ignore[no-untyped-def]
     """A row amid the polygon on which no vertex lies."""
     top, bottom = np.inf, -np.inf
@@ -130,7 +130,7 @@ def _level(xy, low, high):  # type: ignore[no-untyped-def]
     return (top + bottom) / 2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _crossings(xy, rings, first, last, y, crossings):  # type: ignore[no-untyped-def]
     """How many edges cross a row; fills in where."""
     count = 0
