@@ -9,6 +9,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from polygons_common import ragged, swept
 from rasterio.features import rasterize
 from shapely import affinity
 
@@ -196,3 +197,14 @@ def test_rings_of_very_many_walls_stay():
 def test_no_polygons_are_none():
     found, moved = regularized(traced(np.full((3, 4), 255)), tolerance=2, pixel=(1, 1))
     assert len(found) == moved.size == 0
+
+
+@given(seed=st.integers(0, 10**6), tolerance=st.sampled_from([2.0, 3.0, 6.0]))
+@settings(max_examples=40, deadline=None)
+def test_polygons_of_one_class_can_be_one_feature(seed, tolerance):
+    """None overlap, and none come to share a wall: a multipolygon of them is valid."""
+    codes = ragged(np.random.default_rng(seed).integers(0, 2, (9, 9)).astype(np.uint8), seed, height=3, width=4)
+    features = swept(np.where(codes == 1, 1, 255).astype(np.uint8))
+    found, _ = regularized(features.outlines, tolerance=tolerance, pixel=(1.0, 1.0))
+    together = shapely.multipolygons(found.shapes(Affine.identity()))
+    assert together.is_valid, shapely.is_valid_reason(together)
