@@ -236,13 +236,13 @@ training_options = together(
 
 shaping_options = together(
     click.option("--connectivity", type=int, help="8: pixels that touch at corners are one polygon too. Default: 4."),
-    click.option("--simplify", default=0.0, help="Tolerance in CRS units; leaves no gaps or overlaps. Default: none."),
-    click.option("--smooth", default=0, metavar="ROUNDS", help="Round the outlines; 2 or 3 are enough. Default: none."),
-    click.option("--min-area", default=0.0, help="Smaller polygons join a neighbour; square metres. Default: none."),
-    click.option("--fill-holes", default=0.0, help="Smaller holes are filled; square metres. Default: none."),
+    click.option("--simplify", type=float, help="Tolerance in CRS units; leaves no gaps or overlaps. Default: none."),
+    click.option("--smooth", type=int, metavar="ROUNDS", help="Round the outlines; 2 or 3 are enough. Default: none."),
+    click.option("--min-area", type=float, help="Smaller polygons join a neighbour; square metres. Default: none."),
+    click.option("--fill-holes", type=float, help="Smaller holes are filled; square metres. Default: none."),
     click.option("--keep", callback=names, help="Polygons of these classes only; names or codes, parted by commas."),
     click.option("--drop", callback=names, help="No polygons of these classes."),
-    click.option("--dissolve", is_flag=True, help="One feature for each class."),
+    click.option("--dissolve", is_flag=True, default=None, help="One feature for each class."),
     click.option(
         "--regularize",
         callback=metres,
@@ -262,7 +262,7 @@ SHAPING = (
 def shaping(options: dict[str, Any]) -> dict[str, Any]:
     """Takes what `shaping_options` gave out of the options, and leaves out what was not asked for."""
     given = {name: options.pop(name) for name in SHAPING}
-    return {name: value for name, value in given.items() if value}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 place = click.Path()

@@ -26,7 +26,6 @@ from geopsp.maps.targets import Targets, check_names, check_places, image_names
 from geopsp.models.build import device_words, pick_device
 from geopsp.package import TrainedModel, load_package
 from geopsp.polygons.files import check_vector_output
-from geopsp.polygons.making import raster_to_polygons
 from geopsp.polygons.settings import PolygonOptions, PolygonSettings
 from geopsp.progress import say, shown
 from geopsp.scene import Images, Scene, open_scenes
@@ -147,7 +146,8 @@ def classify_pixels(
         model: A classifier, or the folder that one was saved to.
         out: The GeoTIFF (COG) to write.
         per_image: True maps each image by itself; then `out` and all other outputs are folders, of files named like
-            the images, and the list of maps is returned. Maps that are there from the same call are kept.
+            the images, and the list of maps is returned. Maps that are there from the same call are kept, and so are
+            their polygons; `overwrite` traces these anew.
         options: See `MapOptions`.
 
     Raises:
@@ -268,9 +268,11 @@ class _Run:
             RasterError: if images cannot be read, when the others are mapped.
         """
         jobs = [self._job(scene, targets) for scene, targets in zip(scenes, order, strict=True)]
-        left = [(job, its) for job, its in zip(jobs, order, strict=True) if not (job.done and _traced(its))]
-        if len(left) < len(jobs):
-            say(f"{len(jobs) - len(left)} of {len(jobs)} images are mapped already, from the same call; they stay.")
+        there = [job.done and _traced(its) for job, its in zip(jobs, order, strict=True)]
+        if any(there):
+            say(f"{sum(there)} of {len(jobs)} images are mapped already, from the same call; {self._what_stays()}.")
+        stay = [whole and not self._retraced for whole in there]
+        left = [(job, its) for job, its, stays in zip(jobs, order, stay, strict=True) if not stays]
         for job, targets in left:
             self._check(job, targets)
         damaged: list[RasterError] = []
@@ -286,6 +288,19 @@ class _Run:
         if damaged:
             raise RasterError(f"{len(damaged)} of {len(jobs)} images could not be mapped; the first: {damaged[0]}")
         return [targets.out for targets in order]
+
+    @property
+    def _retraced(self) -> bool:
+        """True if polygons are made anew though they are there, as other options may be asked of them now."""
+        return self.overwrite and self.options.get("polygons") is not None
+
+    def _what_stays(self) -> str:
+        """Of images that are mapped, and traced if asked for."""
+        if self._retraced:
+            return "the maps stay, polygons are made anew"
+        if self.options.get("polygon_options"):
+            return "they stay, and so do their polygons, as they are: overwrite (--overwrite) makes these anew"
+        return "they stay"
 
     def _job(self, scene: Scene, targets: Targets) -> MapJob:
         bf16 = resolve(self.settings.precision, self.where) == "bf16"
@@ -314,6 +329,8 @@ class _Run:
 
     def _trace(self, targets: Targets) -> None:
         if targets.polygons is not None:
+            from geopsp.polygons.making import raster_to_polygons  # brings a compiler, which a map alone does not need
+
             asked = self.options.get("polygon_options", {}) | {"confidence": targets.confidence}
             raster_to_polygons(targets.out, targets.polygons, overwrite=self.overwrite, **asked)
 

@@ -355,6 +355,21 @@ def test_each_option_of_polygonize_is_passed_on(words, name, value, monkeypatch)
     assert set(PolygonOptions.__annotations__) == {*SHAPING, "confidence"}
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--connectivity 0", "connectivity is 0; needed 4"),
+        ("--keep=", "keep is (); needed a list of names"),
+        ("--drop ,", "drop is (); needed a list of names"),
+        ("--smooth -1", "smooth is -1"),
+        ("--simplify nan", "simplify is nan"),
+    ],
+)
+def test_what_means_nothing_is_no_default(words, says, make_raster, tmp_path):
+    fails("polygonize", make_raster(), "--out", tmp_path / "a.gpkg", *words.split(" "), says=says)
+    assert not (tmp_path / "a.gpkg").exists()
+
+
 def test_metres_that_are_none(tmp_path):
     result = run("polygonize", "--regularize", "a.tif", "--out", tmp_path / "a.gpkg")
     assert result.exit_code == 2

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import geopandas as gpd
@@ -398,7 +400,7 @@ def test_old_polygons_are_not_taken_for_those_of_the_map(model, scene, said, tmp
     """Those of a run before, of which a kill left the map only: traced anew, and the map is not made again."""
     out, polygons = tmp_path / "map.tif", tmp_path / "map.gpkg"
     classify_pixels(scene, model, out, polygons=polygons, padding=3)
-    monkeypatch.setattr(mapping, "raster_to_polygons", stop)
+    monkeypatch.setattr("geopsp.polygons.making.raster_to_polygons", stop)
     with pytest.raises(Killed):
         classify_pixels(scene, model, out, polygons=polygons, overwrite=True)
     monkeypatch.undo()
@@ -433,3 +435,43 @@ def test_old_polygons_of_one_image_are_traced_anew(model, make_raster, said, tmp
     classify_pixels(paths, model, tmp_path / "maps", overwrite=True, **options)
     assert old.stat().st_mtime_ns > times[1]
     assert [path.stat().st_mtime_ns for path in maps] == times
+
+
+def test_other_polygons_of_images_that_are_mapped(model, make_raster, said, tmp_path):
+    """They stay, and that is said; with overwrite they are made anew, of the maps that are there."""
+    paths = [make_raster(f"in/{name}.tif", data=levels(i, (40, 50)), names=("level",)) for i, name in enumerate("ab")]
+    places = {"per_image": True, "polygons": tmp_path / "lines"}
+    maps = classify_pixels(paths, model, tmp_path / "maps", **places)
+    files = [tmp_path / "lines" / f"{name}.gpkg" for name in "ab"]
+    times, before = [path.stat().st_mtime_ns for path in maps], [path.read_bytes() for path in files]
+
+    def again(**options):
+        said.clear()
+        classify_pixels(paths, model, tmp_path / "maps", **places, **options)
+        assert [path.stat().st_mtime_ns for path in maps] == times
+        return said[0]
+
+    stay = "2 of 2 images are mapped already, from the same call; they stay"
+    assert again() == f"{stay}."
+    words = f"{stay}, and so do their polygons, as they are: overwrite (--overwrite) makes these anew."
+    assert again(polygon_options={"dissolve": True}) == words
+    assert [path.read_bytes() for path in files] == before
+    words = "2 of 2 images are mapped already, from the same call; the maps stay, polygons are made anew."
+    assert again(polygon_options={"dissolve": True}, overwrite=True) == words
+    assert [len(gpd.read_file(path, layer=path.stem)) for path in files] == [CLASSES] * 2
+    again(overwrite=True)
+    assert min(len(gpd.read_file(path, layer=path.stem)) for path in files) > 100
+
+
+def test_a_map_needs_no_compiler():
+    """Half a second: none of the modules that are imported at the start, nor what these import, has it."""
+    house, seen, left = Path(mapping.__file__).parents[1], set(), {"geopsp.mapping"}
+    while left:
+        name = left.pop()
+        seen.add(name)
+        path = house.joinpath(*name.split(".")).with_suffix(".py")
+        if name.startswith("geopsp.") and path.exists():
+            lines = ast.parse(path.read_text(encoding="utf-8")).body
+            left |= {line.module for line in lines if isinstance(line, ast.ImportFrom)} - seen
+    assert {"geopsp.polygons.settings", "torch.utils.data"} <= seen
+    assert not {"numba", "geopsp.polygons.compiled"} & seen

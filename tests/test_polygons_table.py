@@ -104,6 +104,21 @@ def test_points_without_a_place_in_degrees_are_null():
     assert batch["point_x"].to_pylist() == batch["point_y"].to_pylist() == [None, None]
 
 
+@pytest.mark.parametrize(("left", "x"), [(174, [179, -161]), (-215, [150, 170]), (-180, [-175, -155])])
+def test_points_in_degrees_are_those_of_the_earth(left, x):
+    """Also where a raster goes on beyond the antimeridian; in its own CRS they lie where its pixels do."""
+    grid = Grid(CRS.from_epsg(4326), Affine(1, 0, left, 0, -1, 60), 40, 40)
+    squares = np.concatenate([np.add(SQUARE, (x, 20)) for x in (3, 23)]).astype(float)
+    outlines = Outlines(squares, np.array([0, 5, 10]), np.array([0, 1, 2]))
+    features = Features(outlines, np.arange(3), np.array([3, 7], np.uint8), np.full((2, 6), 16.0))
+    turned, plain = (
+        Table(grid, Metric.of(grid), LEGEND, degrees=degrees).batch(features).to_pydict() for degrees in (True, False)
+    )
+    assert plain["point_x"] == [left + 5, left + 25]
+    assert turned["point_x"] == x
+    assert turned["point_y"] == plain["point_y"] == [38, 38]
+
+
 @pytest.mark.parametrize("options", [{}, {"sure": True}, {"moved": True}, {"sure": True, "moved": True}])
 def test_no_rows_have_the_same_columns(options):
     table = Table(GRID, METRIC, LEGEND, **options)

@@ -50,15 +50,17 @@ class PolygonSettings:
     regularize: bool | float = False
 
     def __post_init__(self) -> None:
-        if self.connectivity not in {4, 8}:
+        if not _is_whole(self.connectivity) or self.connectivity not in (4, 8):
             raise OptionError(
                 f"connectivity is {self.connectivity!r}; needed 4 (pixels that share sides are one polygon) or 8 "
                 "(also those that share corners)."
             )
         for name, unit in (("simplify", "CRS units"), ("min_area", "m2"), ("fill_holes", "m2")):
             _require_number(name, getattr(self, name), unit)
-        _require_number("regularize", self.regularize, "metres")
-        if not isinstance(self.smooth, int) or isinstance(self.smooth, bool) or not 0 <= self.smooth <= ROUNDS:
+        if not isinstance(self.regularize, bool):
+            _require_number("regularize", self.regularize, "metres")
+        check_switch("dissolve", self.dissolve)
+        if not _is_whole(self.smooth) or not 0 <= self.smooth <= ROUNDS:
             raise OptionError(f"smooth is {self.smooth!r}; needed a whole number of rounds, 0 (none) to {ROUNDS}.")
         if self.keep is not None and self.drop is not None:
             raise OptionError("keep and drop are both given; needed one of them: all other classes follow from it.")
@@ -93,7 +95,7 @@ class PolygonSettings:
         """
         named = np.zeros(IGNORE + 1, np.bool_)
         for entry in self.keep if self.keep is not None else self.drop or ():
-            named[_code(entry, legend)] = True
+            named[_codes(entry, legend)] = True
         return named if self.keep is not None else ~named
 
 
@@ -104,8 +106,22 @@ ROUNDS = 5
 """Rounds of smoothing beyond which nothing is seen to change."""
 
 
+def check_switch(name: str, value: Any) -> None:
+    """Nothing, if it is on or off.
+
+    Raises:
+        OptionError: if not.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(f"{name} is {value!r}; needed True or False.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _require_number(name: str, value: Any, unit: str) -> None:
-    if not isinstance(value, int | float | np.number) or not 0 <= value <= LARGEST:
+    if not (_is_whole(value) or isinstance(value, float | np.floating)) or not 0 <= value <= LARGEST:
         raise OptionError(
             f"{name} is {value!r}; needed a number of {unit} from 0 to {LARGEST:g}. Leave it at 0 for none."
         )
@@ -114,19 +130,19 @@ def _require_number(name: str, value: Any, unit: str) -> None:
 def _require_classes(name: str, classes: Any) -> None:
     if classes is None:
         return
-    if isinstance(classes, str) or not isinstance(classes, Sequence) or not classes:
+    if isinstance(classes, str | bytes) or not isinstance(classes, Sequence) or not classes:
         raise OptionError(f"{name} is {classes!r}; needed a list of names or codes of classes, e.g. ['building'].")
 
 
-def _code(entry: str | int, legend: Legend) -> int:
-    """Of a class by its name, or else by its code, also as text."""
+def _codes(entry: str | int, legend: Legend) -> list[int]:
+    """Of all classes of this name, or else the code that it is, also as text."""
     found = [info.code for info in legend if info.name == entry]
     if found:
-        return found[0]
+        return found
     text = str(entry)
     if not isinstance(entry, bool) and text.isdecimal() and int(text) < IGNORE:
-        return int(text)
-    named = [info.name for info in legend if info.name != f"class {info.code}"]
+        return [int(text)]
+    named = dict.fromkeys(info.name for info in legend if info.name != f"class {info.code}")
     raise OptionError(
         f"{entry!r} is no class of the raster; it has {', '.join(named) or 'no names'}. Give names, or codes 0 to 254."
     )

@@ -104,7 +104,7 @@ class Table:
         to_degrees = pyproj.Transformer.from_crs(self.grid.crs, "EPSG:4326", always_xy=True)
         found: Any = to_degrees.transform(x, y)
         lon, lat = (np.where(np.isfinite(angle), angle, np.nan) for angle in found)
-        return lon, lat
+        return lon - 360 * np.round(lon / 360), lat  # as GeoJSON has it across the antimeridian
 
 
 def pixels(outlines: Outlines, parts: NDArray[np.int64]) -> Floats:
