@@ -1,6 +1,7 @@
 """Files of polygons: what is read back is what was written, and nothing half-written passes for a file."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -211,6 +212,16 @@ def test_geoparquet_of_clockwise_shells_claims_no_orientation(tmp_path):
     assert "orientation" not in json.loads(pq.read_metadata(out).metadata[b"geo"])["columns"]["geometry"]
 
 
+def test_older_readers_know_the_parts_of_a_compound_crs(tmp_path):
+    crs = pyproj.CRS("EPSG:4326+5773")
+    out = written(tmp_path / "a.parquet", [batch_of(shapes_of(5))], crs=crs)
+    told = json.loads(pq.read_metadata(out).metadata[b"geo"])["columns"]["geometry"]["crs"]
+    members = told["components"][0]["datum_ensemble"]["members"]
+    assert len(members) > 5
+    assert not any("id" in member for member in members)
+    assert pyproj.CRS(read(out).crs).equals(crs)
+
+
 def test_geoparquet_is_read_by_box(tmp_path, monkeypatch):
     monkeypatch.setattr(geoparquet, "ROWS", 20)
     shapes = shapes_of(70)
@@ -265,6 +276,70 @@ def test_remains_of_an_older_file_do_not_spoil_the_new_one(tmp_path):
         written(tmp_path / f"a{ending}", [batch_of(shapes_of(9))], overwrite=True)
         assert len(read(tmp_path / f"a{ending}")) == 9
     assert names(tmp_path) == ["a.cpg", "a.dbf", "a.gpkg", "a.prj", "a.qml", "a.shp", "a.shx"]
+
+
+@pytest.mark.parametrize(
+    ("out", "lone"),
+    [("a.shp", ["a.dbf", "a.prj"]), ("a.SHP", ["a.shp.xml"]), ("a.b.shp", ["a.b.sbn"]), ("a.gpkg", ["a.gpkg-wal"])],
+)
+def test_what_would_belong_to_a_file_stays_too(out, lone, tmp_path):
+    """A table without shapes may be somebody's work."""
+    for name in [*lone, "a.txt", "b.dbf", "a.gpkg-x"]:
+        (tmp_path / name).write_text("precious")
+    before, batches = names(tmp_path), [batch_of(shapes_of(9))]
+    for attempt in (check_vector_output, lambda path: written(path, batches)):
+        with pytest.raises(OutputError, match=rf"exists already.*{', '.join(lone)}.*--overwrite"):
+            attempt(tmp_path / out)
+    assert names(tmp_path) == before
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"precious"}
+    for name in ("a.fgb", "a.geojson"):
+        check_vector_output(tmp_path / name)
+    assert len(read(written(tmp_path / out, batches, overwrite=True))) == 9
+
+
+@pytest.mark.parametrize("rows", [0, 40])
+@pytest.mark.parametrize("part", [".shp", ".shx", ".dbf", ".prj", ".cpg"])
+def test_an_empty_part_of_a_shapefile_is_found(part, rows, tmp_path, monkeypatch):
+    """As a full disk may leave it: an empty file tells a length of 0 bytes."""
+
+    def emptied(data, place, write=pyogrio.write_arrow, **options):
+        write(data, place, **options)
+        os.truncate(place.with_suffix(part), 0)
+
+    monkeypatch.setattr(pyogrio, "write_arrow", emptied)
+    with pytest.raises(OutputError, match="cut off at its end"):
+        written(tmp_path / "a.shp", [batch_of(shapes_of(rows))])
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("part", [".shp", ".shx"])
+def test_a_head_that_tells_of_nothing_but_itself_is_found(part, tmp_path, monkeypatch):
+    """As GDAL writes it first."""
+
+    def beheaded(data, place, write=pyogrio.write_arrow, **options):
+        write(data, place, **options)
+        with place.with_suffix(part).open("r+b") as file:
+            file.truncate(100)
+            file.seek(24)
+            file.write((50).to_bytes(4, "big"))
+
+    monkeypatch.setattr(pyogrio, "write_arrow", beheaded)
+    written(tmp_path / "empty.shp", [])
+    with pytest.raises(OutputError, match="cut off at its end"):
+        written(tmp_path / "a.shp", [batch_of(shapes_of(40))])
+
+
+@pytest.mark.parametrize("name", ["layer_styles", "Layer_Styles", "gpkg_contents", "GPKGx", "sqlite_a", "rtree_a"])
+def test_a_name_that_a_geopackage_keeps_is_told_before_any_work(name, tmp_path):
+    with pytest.raises(OptionError, match=f"layer named {name}.*Choose another name"):
+        check_vector_output(tmp_path / f"{name}.gpkg")
+    assert len(read(written(tmp_path / f"{name}.fgb", [batch_of(shapes_of(9))]))) == 9
+
+
+@pytest.mark.parametrize("name", ["layer_styles_2", "a_gpkg", "sqlite", "my.rtree_a"])
+def test_a_name_that_resembles_one_that_is_kept_is_a_name(name, tmp_path):
+    out = check_vector_output(tmp_path / f"{name}.gpkg")
+    assert len(read(written(out, [batch_of(shapes_of(9))]))) == 9
 
 
 def test_old_shapes_never_lie_beside_a_new_table(tmp_path, monkeypatch):

@@ -23,7 +23,9 @@ from rasterio.features import rasterize, shapes
 
 from geopsp.errors import GridError, InputNotFoundError, OptionError, OutputError, RasterError
 from geopsp.legend import CLASSES_TAG, Legend
-from geopsp.polygons import maker
+from geopsp.outputs import alone
+from geopsp.polygons import maker, making
+from geopsp.polygons.clean import cleaned
 from geopsp.polygons.making import raster_to_polygons
 
 UTM = "EPSG:32633"
@@ -354,6 +356,73 @@ def test_a_run_that_is_killed_leaves_no_file_and_is_done_again(tmp_path):
     again = geopandas.read_file(raster_to_polygons(raster, out, min_area=500, simplify=15, overwrite=True), layer="map")
     assert again.equals(expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.gpkg", "map.tif"]
+
+
+@pytest.mark.parametrize("ending", [".gpkg", ".parquet", ".shp"])
+def test_a_second_run_onto_the_same_file_is_told_at_once(tmp_path, ending):
+    """And touches nothing of the first, which is in the middle of it."""
+    raster, out = write(tmp_path / "map.tif", blobs(30)), tmp_path / "new" / f"map{ending}"
+    out.parent.mkdir()
+    with alone(out):
+        for name in (f".partial-map{ending}", f".partial-map{ending}.cleaned"):
+            (out.parent / name).mkdir()
+            (out.parent / name / "half").write_text("made")
+        before = sorted(out.parent.rglob("*"))
+        with pytest.raises(OutputError, match=rf"Another run writes to .*map\{ending}"):
+            raster_to_polygons(raster, out, min_area=500, overwrite=True)
+        assert sorted(out.parent.rglob("*")) == before
+    raster_to_polygons(raster, out, min_area=500)
+    assert not [path.name for path in out.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_nobody_else_writes_while_polygons_are_made(tmp_path, monkeypatch):
+    """In any folder that is still to be made."""
+    raster, out = write(tmp_path / "map.tif", blobs(30)), tmp_path / "a" / "b" / "map.gpkg"
+    seen = []
+
+    def checked(*args, **options):
+        with pytest.raises(OutputError, match="Another run"), alone(out):
+            pass
+        seen.append(sorted(path.name for path in out.parent.iterdir()))
+        return cleaned(*args, **options)
+
+    monkeypatch.setattr(making, "cleaned", checked)
+    raster_to_polygons(raster, out, fill_holes=500)
+    assert seen == [[".map.gpkg.lock", ".partial-map.gpkg.cleaned"]]
+    assert [path.name for path in out.parent.iterdir()] == ["map.gpkg"]
+
+
+def test_files_of_one_name_are_made_side_by_side(tmp_path, monkeypatch):
+    """Their temporary folders differ: one run leaves alone what the other has there."""
+    raster = write(tmp_path / "map.tif", blobs(30))
+
+    def inner(*args, **options):
+        monkeypatch.setattr(making, "cleaned", cleaned)
+        raster_to_polygons(raster, tmp_path / "map.parquet", min_area=500)
+        return cleaned(*args, **options)
+
+    monkeypatch.setattr(making, "cleaned", inner)
+    raster_to_polygons(raster, tmp_path / "map.gpkg", min_area=500)
+    one, other = (READERS[ending](tmp_path / f"map{ending}") for ending in (".gpkg", ".parquet"))
+    assert outlines(one) == outlines(other)
+
+
+def test_a_temporary_folder_is_made_only_to_clean_and_told_if_it_cannot_be(tmp_path):
+    raster, out = write(tmp_path / "map.tif", blobs(30)), tmp_path / "map.gpkg"
+    (tmp_path / ".partial-map.gpkg.cleaned").write_text("a file lies there")
+    for options in ({"min_area": 500}, {"fill_holes": 500}):
+        with pytest.raises(OutputError, match=r"\.cleaned cannot be made .*Remove what lies there"):
+            raster_to_polygons(raster, out, **options)
+    raster_to_polygons(raster, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-map.gpkg.cleaned", "map.gpkg", "map.tif"]
+
+
+@pytest.mark.parametrize("length", [240, 245, 247, 251, 255, 256])
+def test_a_name_too_long_for_what_lies_beside_it_is_told(tmp_path, length):
+    raster = write(tmp_path / "map.tif", blobs(30))
+    with pytest.raises(OutputError, match=r"cannot be (made|written) .*too long"):
+        raster_to_polygons(raster, tmp_path / f"{'m' * (length - 5)}.gpkg", min_area=500)
+    assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
 
 
 def test_an_unknown_class_is_told_before_anything_is_read(tmp_path):

@@ -8,7 +8,7 @@ import geopandas as gpd
 import pyogrio
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from geopsp.legend import ClassInfo, Legend
@@ -19,6 +19,15 @@ texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
 legends = st.dictionaries(st.integers(0, 254), st.tuples(texts, colors), max_size=6).map(
     lambda found: Legend(tuple(ClassInfo(code, *found[code]) for code in sorted(found)))
 )
+
+
+def fits(sign):
+    """By the reader, not by the rule."""
+    try:
+        ET.fromstring(f"<a>&#{ord(sign)};</a>")
+    except ET.ParseError:
+        return False
+    return True
 
 
 def shown(qml):
@@ -39,6 +48,16 @@ def shown(qml):
 @given(legends)
 def test_each_class_has_its_name_and_colour(legend):
     assert shown(style(legend)) == {info.code: (info.name, info.color) for info in legend}
+
+
+@given(names=st.lists(st.text(), min_size=1, max_size=4))
+@example(names=["a\x01b", "\x00", "c\x1b[0m\ufffe"])
+@example(names=["tab\tline\nreturn\r", "\ud7ff\ue000\ufffd\U00010000\U0010ffff", "lone \ud800"])
+def test_any_name_gives_a_style_that_can_be_read(names):
+    """Without what XML cannot hold, and with all else."""
+    found = shown(style(Legend(tuple(ClassInfo(code, name, "#123456") for code, name in enumerate(names)))))
+    for code, name in enumerate(names):
+        assert found[code][0] == "".join(sign for sign in name if fits(sign))
 
 
 @pytest.mark.parametrize("layer", ["fields", "a \"b\" 'c'"])

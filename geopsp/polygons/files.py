@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -59,6 +60,12 @@ LOGS = ("-wal", "-shm", "-journal")
 SIDECARS = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
 """What belongs to a shapefile."""
 
+RESERVED = re.compile("layer_styles$|gpkg|sqlite_|rtree_", re.IGNORECASE)
+"""Names of tables that a GeoPackage keeps for itself."""
+
+HEAD = 100
+"""Bytes of the head of both files of shapes."""
+
 MULTI = b"\x01\x06\x00\x00\x00\x01\x00\x00\x00"
 """What makes the WKB of a polygon that of a multipolygon, written before it."""
 
@@ -67,13 +74,30 @@ def check_vector_output(out: str | Path, *, overwrite: bool = False) -> Path:
     """The path, where polygons may now be written.
 
     Raises:
-        OptionError: if its ending is unknown.
-        OutputError: as `check_output`.
+        OptionError: if its ending is unknown, or its name is one that a GeoPackage keeps for itself.
+        OutputError: as `check_output`, or if a file exists that would belong to it and `overwrite` is False.
     """
     out = Path(out)
     if out.suffix.lower() not in DRIVERS:
         raise OptionError(f"{out} ends in {out.suffix or 'nothing'!r}; needed one of {', '.join(DRIVERS)}.")
-    return check_output(out, overwrite=overwrite)
+    if DRIVERS[out.suffix.lower()] == "GPKG" and RESERVED.match(out.stem):
+        raise OptionError(
+            f"{out} would hold a layer named {out.stem}, and a GeoPackage keeps this name, like all that begin with "
+            "gpkg, sqlite_ or rtree_, for tables of its own. Choose another name."
+        )
+    found = check_output(out, overwrite=overwrite)
+    _require_free(out, overwrite=overwrite)
+    return found
+
+
+def _require_free(out: Path, *, overwrite: bool) -> None:
+    """What belongs to a file is replaced or removed with it; lying there without it, it may be somebody's."""
+    there = [path.name for path in _belonging(out) if os.path.lexists(path)]
+    if there and not overwrite:
+        raise OutputError(
+            f"{out} would replace or remove what exists already beside it ({', '.join(there)}). Choose another name, "
+            "or overwrite it (overwrite=True, --overwrite)."
+        )
 
 
 def write(
@@ -90,7 +114,8 @@ def write(
 
     Args:
         batches: With a column `code`, and a column `geometry` of WKB (little-endian, x and y); made as they are
-            written, and none is kept. What is raised there comes out as it is.
+            written, and none is kept. What is raised there comes out as it is. Rings stay as they run
+            (shells of south-up or mirrored rasters clockwise), but in GeoJSON and shapefiles, which have rules for it.
         schema: Of the batches.
         out: The file.
         crs: As pyproj takes it; GeoJSON is always in WGS 84.
@@ -256,10 +281,14 @@ def _closed(place: Path, _: int) -> bool:
 
 def _of_said_length(place: Path, rows: int) -> bool:
     """Both files of shapes tell their length in words of two bytes, the table that of its head and of a row."""
-    for part in (place, place.with_suffix(".shx")):
+    shapes, index = place, place.with_suffix(".shx")
+    for part in (shapes, index):
         with part.open("rb") as file:
             if int.from_bytes(file.read(28)[24:], "big") * 2 != part.stat().st_size:
                 return False
+    sizes = {part: part.stat().st_size for part in place.parent.iterdir()}
+    if not all(sizes.values()) or sizes[index] != HEAD + 8 * rows or (sizes[shapes] > HEAD) != (rows > 0):
+        return False
     with place.with_suffix(".dbf").open("rb") as file:
         head = file.read(12)
         count, start, length = (int.from_bytes(head[i:j], "little") for i, j in ((4, 8), (8, 10), (10, 12)))

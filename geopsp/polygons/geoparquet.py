@@ -107,5 +107,7 @@ def _projjson(crs: pyproj.CRS) -> dict[str, Any]:
         part = waiting.pop()
         for member in part.get("members", ()):
             member.pop("id", None)
-        waiting += [value for value in part.values() if isinstance(value, dict)]
+        for value in part.values():
+            inner = value if isinstance(value, list) else [value]  # a compound CRS has a list of its parts
+            waiting += [each for each in inner if isinstance(each, dict)]
     return found

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.errors import OutputError
 from geopsp.grid import Grid
-from geopsp.outputs import partial_place
+from geopsp.outputs import alone, partial_place
 from geopsp.polygons.clean import cleaned
 from geopsp.polygons.codes import Codes
 from geopsp.polygons.confidence import Confidence
@@ -20,10 +21,10 @@ from geopsp.polygons.files import DRIVERS, check_vector_output, write
 from geopsp.polygons.maker import Maker
 from geopsp.polygons.metric import Metric
 from geopsp.polygons.planar import Features, Polygons
-from geopsp.polygons.settings import Classes, PolygonSettings
+from geopsp.polygons.settings import Classes, PolygonSettings, check_switch
 from geopsp.polygons.sweep import sweep
 from geopsp.polygons.table import Table, legend_for
-from geopsp.progress import shown
+from geopsp.progress import Progress, shown
 
 
 def raster_to_polygons(
@@ -48,6 +49,8 @@ def raster_to_polygons(
     `color` (as the raster tells them), `area_m2` and `perimeter_m` (on the ellipsoid), `confidence` (mean) and
     `edge_unsure` (share of the pixels at the outline under 0.5) where a confidence raster is given, `moved_m` of
     regularized ones, a point inside (`point_x`, `point_y`) and the geometry, in the raster's CRS; in GeoJSON in WGS 84.
+    The area of a simplified or smoothed outline is that of its pixels times the mean ground of the region's own: to about
+    1e-4 in usual rasters, but off by percents in geographic ones as coarse as a degree.
 
     The raster is read in cells; memory is bounded by the polygons that go on from one row of cells to the next,
     where nothing is cleaned, dissolved or regularized. First holes are filled, then small regions merged, then classes
@@ -81,19 +84,18 @@ def raster_to_polygons(
         InputNotFoundError: if there is no such raster.
         RasterError: if it is not a whole raster of one band of codes.
         GridError: if it has no CRS, or the confidence raster lies on another grid.
-        OutputError: if `out` exists and `overwrite` is False, or cannot be written.
+        OutputError: if `out` exists and `overwrite` is False, cannot be written, or another run writes to it.
     """
     settings = PolygonSettings(connectivity, simplify, smooth, min_area, fill_holes, keep, drop, dissolve, regularize)
+    check_switch("overwrite", overwrite)
     out = check_vector_output(out, overwrite=overwrite)
-    with Codes.open(raster) as codes, _scratch(out) as folder, shown("Polygons") as progress:
+    with alone(out), Codes.open(raster) as codes, shown("Polygons") as progress:
         metric, legend = Metric.of(codes.grid), legend_for(raster)
         sure = None if confidence is None else Confidence.open(confidence, codes.grid)
         in_degrees = DRIVERS[out.suffix.lower()] == "GeoJSON"
         table = Table(codes.grid, metric, legend, sure=sure is not None, moved=bool(regularize), degrees=in_degrees)
         settings.wanted(legend)
-        with cleaned(
-            codes, metric, min_area=min_area, fill_holes=fill_holes, folder=folder, progress=progress
-        ) as clean:
+        with _cleaned(codes, metric, settings, out, progress) as clean:
             crs = codes.grid.crs.to_wkt(version="WKT2_2019")
             with closing(Maker(settings, table).batches(clean, sure, progress)) as batches:  # threads end with it
                 write(batches, table.schema, out, crs=crs, legend=legend, multi=settings.many, overwrite=overwrite)
@@ -119,11 +121,31 @@ def _with_codes(features: Features, grid: Grid) -> tuple[Polygons, NDArray[np.ui
 
 
 @contextmanager
+def _cleaned(codes: Codes, metric: Metric, settings: PolygonSettings, out: Path, progress: Progress) -> Iterator[Codes]:
+    """The raster of which polygons are made; if anything is cleaned, another one that lies beside `out` meanwhile."""
+    least, hole = settings.min_area, settings.fill_holes
+    if not (least or hole):
+        yield codes
+        return
+    with (
+        _scratch(out) as folder,
+        cleaned(codes, metric, min_area=least, fill_holes=hole, folder=folder, progress=progress) as clean,
+    ):
+        yield clean
+
+
+@contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
     """A folder beside `out` that goes with the block; what a killed run left there goes first."""
-    folder = partial_place(out).with_suffix(".cleaned")
+    folder = out.with_name(f"{partial_place(out).name}.cleaned")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise OutputError(
+            f"The temporary folder {folder} cannot be made ({error}). Remove what lies there, choose a shorter name or "
+            "another place, or make room on the disk."
+        ) from error
     try:
         yield folder
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,9 @@ DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 HAIRLINE = "0.1"
 """Millimetres; in the fill's colour, so that no background shines through between neighbours."""
+
+UNFIT = re.compile(r"[^\t\n\r -\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
+"""Characters that no XML 1.0 can hold. Source: https://www.w3.org/TR/xml/#charsets"""
 
 STYLES = """
 CREATE TABLE layer_styles (
@@ -45,13 +49,17 @@ def add_style(package: str | Path, legend: Legend) -> None:
 
 
 def style(legend: Legend) -> str:
-    """A style of QGIS 3 with a fill and a label for each class, told by the column `code`."""
+    """A style of QGIS 3 with a fill and a label for each class, told by the column `code`.
+
+    Labels are the names without what XML cannot hold.
+    """
     root = ET.Element("qgis", version="3.22.0", styleCategories="Symbology")
     look = {"type": "categorizedSymbol", "attr": "code", "symbollevels": "0", "enableorderby": "0", "forceraster": "0"}
     renderer = ET.SubElement(root, "renderer-v2", look)
     categories, symbols = ET.SubElement(renderer, "categories"), ET.SubElement(renderer, "symbols")
     for number, info in enumerate(legend):
-        entry = {"value": str(info.code), "type": "long", "symbol": str(number), "label": info.name, "render": "true"}
+        entry = {"value": str(info.code), "type": "long", "symbol": str(number), "render": "true"}
+        entry["label"] = UNFIT.sub("", info.name)
         ET.SubElement(categories, "category", entry)
         _add_fill(symbols, str(number), info)
     ET.SubElement(root, "blendMode").text = "0"
