@@ -49,8 +49,8 @@ def raster_to_polygons(
     `color` (as the raster tells them), `area_m2` and `perimeter_m` (on the ellipsoid), `confidence` (mean) and
     `edge_unsure` (share of the pixels at the outline under 0.5) where a confidence raster is given, `moved_m` of
     regularized ones, a point inside (`point_x`, `point_y`) and the geometry, in the raster's CRS; in GeoJSON in WGS 84.
-    The area of a simplified or smoothed outline is that of its pixels times the mean ground of the region's own: to about
-    1e-4 in usual rasters, but off by percents in geographic ones as coarse as a degree.
+    The area of a simplified or smoothed outline is that of its pixels times the mean ground of the region's own: to
+    about 1e-4 in usual rasters, but off by percents in geographic ones as coarse as a degree.
 
     The raster is read in cells; memory is bounded by the polygons that go on from one row of cells to the next,
     where nothing is cleaned, dissolved or regularized. First holes are filled, then small regions merged, then classes
