@@ -23,6 +23,7 @@ FLOORS = [
     {"polygons.files", "polygons.sums", "polygons.trace"},
     {"polygons.cuts", "polygons.faces"},
     {"polygons.cell"},
+    {"polygons.corners"},
     {"polygons.seams"},
     {"bandfiles", "classtable", "esrifiles", "sources", "vectors", "features"},
     {"polygons.codes", "polygons.table"},

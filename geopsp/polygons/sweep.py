@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -69,18 +70,12 @@ def sweep(
     seams = Seams(lattice, connectivity=connectivity, wanted=wanted, least=least, smooth=smooth)
     count = threads or cores()
 
+    trace = partial(trace_cell, lattice=lattice, metric=metric, connectivity=connectivity, wanted=wanted, shape=shape)
+
     def work(window: Window) -> tuple[T, Piece]:
         around = Window(window.col - 1, window.row - 1, window.width + 2, window.height + 2)
-        features, piece = trace_cell(
-            codes.read(around),
-            window,
-            lattice,
-            metric,
-            connectivity=connectivity,
-            wanted=wanted,
-            shares=None if confidence is None else confidence.read(window),
-            shape=shape,
-        )
+        shares = None if confidence is None else confidence.read(window)
+        features, piece = trace(codes.read(around), window, shares=shares)
         return finish(features), piece
 
     rows, done = lattice.rows(), 0
