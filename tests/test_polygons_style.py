@@ -8,7 +8,7 @@ import geopandas as gpd
 import pyogrio
 import pytest
 import shapely
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geopsp.legend import ClassInfo, Legend
@@ -46,11 +46,13 @@ def shown(qml):
 
 
 @given(legends)
+@settings(deadline=None)
 def test_each_class_has_its_name_and_colour(legend):
     assert shown(style(legend)) == {info.code: (info.name, info.color) for info in legend}
 
 
 @given(names=st.lists(st.text(), min_size=1, max_size=4))
+@settings(deadline=None)
 @example(names=["a\x01b", "\x00", "c\x1b[0m\ufffe"])
 @example(names=["tab\tline\nreturn\r", "\ud7ff\ue000\ufffd\U00010000\U0010ffff", "lone \ud800"])
 def test_any_name_gives_a_style_that_can_be_read(names):
