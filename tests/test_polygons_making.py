@@ -26,7 +26,7 @@ from geopsp.legend import CLASSES_TAG, Legend
 from geopsp.outputs import alone
 from geopsp.polygons import maker, making
 from geopsp.polygons.clean import cleaned
-from geopsp.polygons.making import raster_to_polygons
+from geopsp.polygons.making import raster_to_polygons, trace_polygons
 
 UTM = "EPSG:32633"
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_800_000)
@@ -102,6 +102,18 @@ def test_polygons_are_those_of_rasterio(codes, transform):
     table = vectorize(codes, transform=transform)
     assert table.geometry.is_valid.all()
     assert outlines(table) == traced(codes, transform)
+
+
+@gently
+@given(codes=rasters, transform=transforms, connectivity=st.sampled_from([4, 8]))
+def test_polygons_without_a_file_are_those_in_it(codes, transform, connectivity):
+    table = vectorize(codes, transform=transform, connectivity=connectivity)
+    with tempfile.TemporaryDirectory() as folder:
+        raster = write(Path(folder, "map.tif"), codes, transform=transform)
+        found, its_codes = trace_polygons(raster, connectivity=connectivity)
+    assert its_codes.tolist() == table.code.tolist()
+    # a file of multipolygons has no others
+    assert shapely.equals_exact(*(shapely.get_parts(shapes) for shapes in (found, table.geometry.values))).all()
 
 
 @gently

@@ -123,16 +123,11 @@ def trace_cell(
     first, own_codes = _firsts(labels, inner, count, window.col, window.row, lattice.width)
     links = _links(labels, inner) if connectivity == 8 else np.empty((0, 2), np.int32)
     group, opened = _groups(labels, count, links, seams)
-    known = Regions(
-        own_codes,
-        sums(labels, count, codes, shares, metric, window),
-        first,
-        links,
-    )
+    known = Regions(own_codes, sums(labels, count, codes, shares, metric, window), first, links)
     near = np.empty((0, 2)) if shape is None else _near(net.arcs, met, window, seams, lattice.reach)
     use = wanted if shape is None else EVERY  # the others' borders are in the way of simplified ones
-    piece = _piece(net, known, opened, use, window, labels, met, on_seam)
-    return _finished(net, known, group, ~opened & wanted[own_codes]), replace(piece, near=near)
+    piece = _piece(net, known, opened, use, window, labels, met, on_seam, near)
+    return _finished(net, known, group, ~opened & wanted[own_codes]), piece
 
 
 def features_of(
@@ -182,7 +177,9 @@ def _piece(
     labels: NDArray[np.int32],
     met: NDArray[np.bool_],
     on_seam: NDArray[np.bool_],
+    near: NDArray[np.float64],
 ) -> Piece:
+    """What goes on of the open regions, numbered anew; without borders of which nobody wants a side."""
     going = np.flatnonzero(opened)
     renumber = np.zeros(opened.size + 1, np.int32)
     renumber[going + 1] = np.arange(1, going.size + 1)
@@ -192,7 +189,7 @@ def _piece(
     of_use = np.append(False, opened & wanted[known.codes])
     idle = ~(of_use[net.arcs.left] | of_use[net.arcs.right] | met.any(axis=1))
     going_on = select(net, renumber, dropped=on_seam | idle, met=met)
-    return Piece(window, going_on, regions, np.empty((0, 2)), (upper, right, lower, left))
+    return Piece(window, going_on, regions, near, (upper, right, lower, left))
 
 
 def _near(

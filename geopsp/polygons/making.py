@@ -94,7 +94,7 @@ def raster_to_polygons(
         sure = None if confidence is None else Confidence.open(confidence, codes.grid)
         in_degrees = DRIVERS[out.suffix.lower()] == "GeoJSON"
         table = Table(codes.grid, metric, legend, sure=sure is not None, moved=bool(regularize), degrees=in_degrees)
-        settings.wanted(legend)
+        settings.wanted(legend)  # a class that there is not is told before anything is done
         with _cleaned(codes, metric, settings, out, progress) as clean:
             crs = codes.grid.crs.to_wkt(version="WKT2_2019")
             with closing(Maker(settings, table).batches(clean, sure, progress)) as batches:  # threads end with it

@@ -74,9 +74,8 @@ class Outlines:
         return self.polygons.size - 1
 
     def shapes(self, transform: Affine) -> Polygons:
-        """(polygons,) in CRS units, of the very coordinates that GDAL gives them."""
-        t, (columns, rows) = transform, self.xy.T
-        xy = np.column_stack([t.c + columns * t.a + rows * t.b, t.f + columns * t.d + rows * t.e])
+        """(polygons,) in CRS units."""
+        xy = placed(self.xy, transform)
         found: Any = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (self.rings, self.polygons))
         return np.asarray(found, object)
 
@@ -108,6 +107,12 @@ class Features:
             which = np.repeat(np.cumsum(several) - 1, counts)[np.repeat(several, counts)]
             found[several] = shapely.multipolygons(polygons[np.repeat(several, counts)], indices=which)
         return found
+
+
+def placed(xy: NDArray[np.float64], transform: Affine) -> NDArray[np.float64]:
+    """(n, 2) in CRS units, of columns and rows: the very coordinates that GDAL gives them."""
+    t, (columns, rows) = transform, xy.T
+    return np.column_stack([t.c + columns * t.a + rows * t.b, t.f + columns * t.d + rows * t.e])
 
 
 def outlines(arcs: Arcs, faces: Faces, *, kept: NDArray[np.bool_] | None = None) -> Outlines:

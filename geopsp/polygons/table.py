@@ -16,9 +16,9 @@ from geopsp.classtable import read_legend
 from geopsp.grid import Grid
 from geopsp.legend import IGNORE, Legend
 from geopsp.polygons.metric import Metric, lengths
-from geopsp.polygons.planar import Features, Outlines
+from geopsp.polygons.planar import Features, Outlines, placed
 from geopsp.polygons.sums import EDGE, GROUND, PIXELS, SEEN, SURE, UNSURE
-from geopsp.polygons.wkb import inner_points, placed, wkb
+from geopsp.polygons.wkb import inner_points, wkb
 
 Floats = NDArray[np.float64]
 

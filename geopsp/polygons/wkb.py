@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geopsp.errors import OutputError
 from geopsp.polygons.compiled import compiled
-from geopsp.polygons.planar import Features
+from geopsp.polygons.planar import Features, placed
 
 LITTLE, POLYGON, MULTIPOLYGON = 1, 3, 6
 """Order of bytes; types of geometries."""
@@ -20,12 +20,6 @@ MOST = 2**31 - 1
 """Bytes that an Arrow array of binary holds."""
 
 Floats = NDArray[np.float64]
-
-
-def placed(xy: Floats, transform: Affine) -> Floats:
-    """(n, 2) in CRS units, of columns and rows."""
-    t, (columns, rows) = transform, xy.T
-    return np.column_stack([t.c + columns * t.a + rows * t.b, t.f + columns * t.d + rows * t.e])
 
 
 def wkb(features: Features, transform: Affine) -> Any:
