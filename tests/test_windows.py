@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,8 +171,14 @@ class Counted(Dataset):
 
     def __getitem__(self, number):
         image, _, label, _ = self.dataset[number, number]
-        links = [link.resolve() for link in Path("/proc/self/fd").iterdir()]
-        return image, label, sum(path.parent == self.folder.resolve() for path in links)
+        return image, label, sum(path.parent == self.folder.resolve() for path in open_files())
+
+
+def open_files() -> Iterator[Path]:
+    """What the process has open; other threads open and close files meanwhile."""
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            yield link.readlink()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files where the system lists them")
