@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import resource
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import nn
 
 from geopsp.legend import Legend
+from geopsp.maps import kernels
 from geopsp.models.build import ModelSpec
 from geopsp.package import TrainedModel
 from geopsp.stats import BandStats
 
 CLASSES = 5
+
+
+def by_torch(*, only=True):
+    """Meanwhile all is done on the CPU as on other devices."""
+    return patch.object(kernels, "serve", lambda device: device.type == "cpu" and not only)
 
 
 class Echo(nn.Module):

@@ -30,7 +30,7 @@ FLOORS = [
     {"polygons.graph"},
     {"polygons.holes", "polygons.merge"},
     {"polygons.clean"},
-    {"maps.products", "maps.plan", "maps.settings"},
+    {"maps.kernels", "maps.products", "maps.plan", "maps.settings"},
     {"maps.reduce", "maps.sidecars"},
     {"maps.blocks"},
     {"maps.joined"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from maps_common import CLASSES, trained_model
+from maps_common import CLASSES, by_torch, trained_model
 from torch import nn
 
 from geopsp.errors import OptionError
@@ -37,13 +37,15 @@ def tiles(n=3, bands=2, size=32, dtype=np.uint8, seed=0):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "uint32", "int32", "int64", "float32", "float64"])
-def test_pixels_are_normalised_as_in_training(dtype):
+@pytest.mark.parametrize("torches", [False, True])
+def test_pixels_are_normalised_as_in_training(dtype, torches):
     data, valid = tiles(dtype=dtype)
     if np.dtype(dtype).kind == "f":
         data[1, :, ~valid[1]] = np.nan
     model = trained_model(count=2, network=Watching())
     model.statistics = BandStats(9, np.array([40.0, 90.5]), np.array([9.0, 99.0]), np.zeros(2), np.full(2, 255.0))
-    TilePredictor(model, CPU, batch_size=3)(data, valid)
+    with by_torch(only=torches):
+        TilePredictor(model, CPU, batch_size=3)(data, valid)
     image, mask = model.network.shown[0]
     for number in range(3):
         np.testing.assert_array_equal(image[number], model.normalization(data[number], valid[number]))

@@ -15,7 +15,7 @@ import shapely
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from maps_common import CLASSES, Echo, trained_model
+from maps_common import CLASSES, Echo, by_torch, trained_model
 from rasterio.transform import from_origin
 from torch import nn
 
@@ -171,6 +171,22 @@ def test_the_classes_are_the_same_whatever_else_is_asked_for(size, overlap, hole
         together = joined(mapper_of(scene, size=size, overlap=overlap, network=network, wants=("probabilities",)))
     assert np.array_equal(alone["classes"], together["classes"])
     assert len(np.unique(alone["classes"])) > 2
+
+
+@pytest.mark.parametrize("overlap", [0, 8, 20, 31])
+@pytest.mark.parametrize("wants", [(), ("probabilities", "disagreement")])
+def test_other_devices_would_make_the_same_map(overlap, wants):
+    rng = np.random.default_rng(overlap)
+    data = rng.integers(1, 200, (141, 173)).astype(np.uint8)
+    data[holes(rng, 141, 173, "wedge")] = 0
+    torch.manual_seed(overlap)
+    network = Noisy()
+    with raster(data, nodata=0) as scene:
+        ours = joined(mapper_of(scene, size=64, overlap=overlap, network=network, wants=wants))
+        with by_torch():
+            theirs = joined(mapper_of(scene, size=64, overlap=overlap, network=network, wants=wants))
+    for name in ours:
+        assert np.array_equal(ours[name], theirs[name], equal_nan=ours[name].dtype.kind == "f")
 
 
 class Noisy(nn.Module):

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from geopsp.grid import Window
+from geopsp.maps import kernels
 from geopsp.maps.plan import UNIT, MapPlan, bands_of
-from geopsp.maps.shares import ONE, Told, first_of, inside, rows_at_once
+from geopsp.maps.shares import ONE, Area, Told, first_of, inside, rows_at_once
 
 FULL = ONE * UNIT * UNIT
 """The largest sum there can be."""
@@ -81,10 +82,17 @@ class Canvas:
             rim = inside(area, tile)
             part = rim.intersect(here)
             if not part.empty:
-                self._blend(part.slices(here), shares[:, *part.slices(rim)], weights[part.slices(tile)])
+                self._blend(part.slices(here), shares[:, *part.slices(rim)], weights, part.slices(tile))
 
-    def _blend(self, place: tuple[slice, slice], shares: Tensor, weights: Tensor) -> None:
-        self.sums[:, *place].addcmul_(shares, weights)
+    def _blend(self, place: Area, shares: Tensor, weights: Tensor, inside: Area) -> None:
+        """`place` is an area of the canvas, `inside` the same of the tile."""
+        if kernels.serve(self._device):
+            starts = [side.start for side in (*place, *inside)]
+            kernels.add_weighted(
+                self.sums.numpy(), *starts[:2], shares.contiguous().numpy(), weights.numpy(), *starts[2:]
+            )
+        else:
+            self.sums[:, *place].addcmul_(shares, weights[inside])
         if self.least is not None:
             least = self.least[:, *place]
             torch.minimum(least, shares, out=least)
@@ -119,16 +127,20 @@ class Canvas:
 
     def _finished(self, part: slice, bands: list[slice]) -> Finished:
         for band in bands:
-            sums = self.sums[:, part, band]
-            self.index[part, band] = first_of(sums, sums.amax(dim=0))
+            first_of(self.sums, self.index, (part, band))
         agreed = None if self.least is None else self.least[:, part].sum(dim=0, dtype=torch.int32)
         return Finished(self.index[part], self.valid[part], self.sums[:, part], agreed)
 
     def _move(self, count: int) -> None:
+        """The rows below the first ones move up, and what lay in those that come is forgotten."""
         if self.reached > self.row:
+            for part, bands in self._parts(count):
+                for band in bands:
+                    self.sums[:, part, band] = 0
             keep = self.rows - count
+            fresh = slice(max(keep, count), None)  # those between are empty
             for store, empty in ((self.sums, 0), (self.least, ONE), (self.valid, 0), (self.index, 0)):
                 if store is not None:
                     store[..., :keep, :] = store[..., count:, :].clone()
-                    store[..., keep:, :] = empty
+                    store[..., fresh if store is self.sums else slice(keep, None), :] = empty
         self.row += count

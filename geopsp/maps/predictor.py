@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from geopsp.errors import OptionError
 from geopsp.losses import silence
+from geopsp.maps import kernels
 from geopsp.package import TrainedModel
 
 SYMMETRIES = tuple((turns, flip) for turns in range(4) for flip in (False, True))
@@ -57,9 +58,8 @@ class TilePredictor:
         network: nn.Module = model.network.to(device).to(memory_format=torch.channels_last).eval()
         self.network: Callable[[Tensor, Tensor], Tensor] = torch.compile(network) if compiled else network
         normalization = model.normalization
-        shape = (-1, 1, 1)
-        self.mean = torch.from_numpy(normalization.mean).view(shape).to(device)
-        self.scale = torch.from_numpy(1 / normalization.std).view(shape).to(device)
+        self._mean, self._scale = normalization.mean, 1 / normalization.std
+        self.mean, self.scale = (torch.from_numpy(line).view(-1, 1, 1).to(device) for line in (self._mean, self._scale))
         self._lock = threading.Lock()
 
     @torch.inference_mode()
@@ -124,6 +124,11 @@ class TilePredictor:
         mask = torch.zeros(size, 1, side, side, device=self.device)
         image[len(data) :] = 0
         for number, (pixels, seen) in enumerate(zip(data, valid, strict=True)):
+            if kernels.serve(self.device):
+                arrays = np.ascontiguousarray(pixels), np.ascontiguousarray(seen), self._mean, self._scale
+                kernels.normalise(*arrays, image[number].permute(1, 2, 0).numpy())
+                mask[number] = torch.from_numpy(seen)
+                continue
             whole = bool(seen.all())
             known = pixels if whole else np.where(seen, pixels, 0)  # nodata may not fit float32
             if known.dtype.name not in TAKEN:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.legend import IGNORE
+from geopsp.maps.kernels import mode_of_four
 from geopsp.maps.products import Product
 
 KNOWN = 1024
@@ -32,31 +33,16 @@ def halved(rows: NDArray[Any], product: Product) -> NDArray[Any]:
     if height % 2 or width % 2:
         rows = np.pad(rows, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=product.nodata)
     if product.reduce == "mode":
-        return _modes(rows)
+        coarse = np.empty((len(rows), rows.shape[1] // 2, rows.shape[2] // 2), np.uint8)
+        for band, found in zip(rows, coarse, strict=True):
+            mode_of_four(np.ascontiguousarray(band), np.uint8(IGNORE), found)
+        return coarse
     return _means(rows) if product.dtype == "uint8" else _float_means(rows)
 
 
 def _four(rows: NDArray[Any]) -> list[NDArray[Any]]:
     """The four pixels that become one, each in an array of its own, in reading order."""
     return [np.ascontiguousarray(rows[:, row::2, col::2]) for row in (0, 1) for col in (0, 1)]
-
-
-def _modes(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    a, b, c, d = _four(rows)
-    found = d
-    for pixels in (c, b, a):  # the first that is known
-        found = _chosen(pixels != IGNORE, pixels, found)
-    for pixels, others in ((c, (d,)), (b, (c, d)), (a, (b, c, d))):  # the first that is there twice
-        twice = pixels == others[0]
-        for other in others[1:]:
-            twice |= pixels == other
-        found = _chosen(twice & (pixels != IGNORE), pixels, found)
-    return found
-
-
-def _chosen(where: NDArray[np.bool_], ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """np.where, by bits: without a branch it is several times quicker on noise."""
-    return theirs ^ ((theirs ^ ours) & np.negative(where.view(np.uint8)))
 
 
 def _means(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:

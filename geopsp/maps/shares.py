@@ -11,11 +11,11 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geopsp.errors import ModelError
 from geopsp.grid import Window
+from geopsp.maps import kernels
 from geopsp.maps.plan import UNIT
 
 ONE = 2**17 - 1
@@ -60,12 +60,37 @@ def tell(scores: Tensor, edges: tuple[bytes, bytes], *, everywhere: bool) -> Tol
     index = index.to(scores.device)
     for part in _strips(scores, (rows, cols)):
         near = scores[:, *part].contiguous()
-        index[part[0].start - rows.start : part[0].stop - rows.start] = first_of(near, _highest(near))
+        _require_numbers(first_of(near, index[part[0].start - rows.start : part[0].stop - rows.start]))
     rims = [(whole, whole)]
     if index.numel():
         above, below = slice(0, rows.start), slice(rows.stop, size)
         rims = [(above, whole), (rows, slice(0, cols.start)), (rows, slice(cols.stop, size)), (below, whole)]
     return Told((rows, cols), index, [(area, _shares(scores, area)) for area in rims if _holds(area)])
+
+
+def first_of(values: Tensor, index: Tensor, area: Area | None = None) -> bool:
+    """`index`, (rows, cols) uint8, says which of (classes, rows, cols) values is the largest, the first of equals.
+
+    Args:
+        values: Contiguous.
+        index: Contiguous.
+        area: Where; None: everywhere.
+
+    Returns:
+        True if all values are numbers under infinity, and not all of a pixel's are -inf.
+    """
+    rows, cols = area or (slice(0, values.shape[1]), slice(0, values.shape[2]))
+    if kernels.serve(values.device):
+        arrays = values.numpy(), index.numpy()
+        return bool(kernels.first_of(*arrays, rows.start, rows.stop, cols.start, cols.stop))
+    values, index = values[:, rows, cols], index[rows, cols]
+    top = values.amax(dim=0)
+    before = torch.ones_like(index)
+    index.zero_()
+    for channel in values[:-1]:  # counting those before it takes a quarter of the time of max(dim=0)
+        before &= channel != top
+        index += before
+    return not values.is_floating_point() or bool(torch.isfinite(top).all())
 
 
 def _holds(area: Area) -> bool:
@@ -88,17 +113,6 @@ def _strips(scores: Tensor, area: Area) -> list[Area]:
     ]
 
 
-def _highest(scores: Tensor) -> Tensor:
-    """The largest of the classes at each pixel."""
-    top = scores.amax(dim=0)
-    if not torch.isfinite(top.amax()):
-        raise ModelError(
-            "The network gives numbers that are not finite (NaN or infinite). Check its weights, or use precision "
-            "fp32 (--precision fp32)."
-        )
-    return top
-
-
 def _shares(scores: Tensor, area: Area) -> Tensor:
     """(classes, rows, cols) int32, of ONE."""
     rows, cols = area
@@ -106,36 +120,27 @@ def _shares(scores: Tensor, area: Area) -> Tensor:
     shares = torch.empty(shape, dtype=torch.int32, device=scores.device)
     for part in _strips(scores, area):
         near = scores[:, *part].contiguous()
-        likeliest = near == _highest(near)
-        place = slice(part[0].start - rows.start, part[0].stop - rows.start)
-        shares[:, place] = near.softmax(dim=0).mul_(ONE - 1).add_(0.5)
-        shares[:, place] += likeliest
+        _require_numbers(_put_shares(near, near.softmax(dim=0), shares, part[0].start - rows.start))
     return shares
 
 
-def first_of(values: Tensor, top: Tensor) -> Tensor:
-    """(rows, cols) uint8: the first of (classes, rows, cols) that equals the largest.
-
-    Counting those before it takes a quarter of the time of `max(dim=0)`, and is the same on every device.
-    """
-    if values.device.type == "cpu":
-        return torch.from_numpy(_first_of(values.numpy(), top.numpy()))
-    before = torch.ones_like(top, dtype=torch.uint8)
-    index = torch.zeros_like(before)
-    for channel in values[:-1]:
-        before &= channel != top
-        index += before
-    return index
+def _put_shares(scores: Tensor, chances: Tensor, shares: Tensor, top: int) -> bool:
+    """The shares of these scores and probabilities stand from the row `top` on; False if they are not numbers."""
+    if kernels.serve(scores.device):
+        return bool(kernels.shares(scores.numpy(), chances.numpy(), ONE, shares.numpy(), top))
+    best = scores.amax(dim=0)
+    place = slice(top, top + scores.shape[1])
+    shares[:, place] = chances.mul_(ONE - 1).add_(0.5)
+    shares[:, place] += scores == best
+    return bool(torch.isfinite(best).all())
 
 
-def _first_of(values: NDArray[np.generic], top: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """The same by numpy, which compares twice as fast."""
-    before = np.ones(top.shape, bool)
-    index = np.zeros(top.shape, np.uint8)
-    for channel in values[:-1]:
-        before &= channel != top
-        index += before.view(np.uint8)
-    return index
+def _require_numbers(known: bool) -> None:
+    if not known:
+        raise ModelError(
+            "The network gives numbers that are not finite (NaN or infinite). Check its weights, or use precision "
+            "fp32 (--precision fp32)."
+        )
 
 
 def rows_at_once(bytes_a_row: int, device: torch.device) -> int:
