@@ -24,7 +24,7 @@ test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-all: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'slow or not slow'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'slow or not slow' --hypothesis-profile=other
 
 lint: setup
 	$(BIN)/ruff check .

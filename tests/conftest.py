@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,34 @@ import pytest
 import rasterio
 import rasterio.features
 import shapely
+from hypothesis import HealthCheck, settings
 from rasterio.transform import from_origin
 
 MakeRaster = Callable[..., Path]
+
+ANY_MACHINE = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    "print_blob": True,
+}
+"""How fast it is, and what else it does, fails no property."""
+
+settings.register_profile("same", derandomize=True, **ANY_MACHINE)
+settings.register_profile("other", derandomize=False, **ANY_MACHINE)
+settings.load_profile("same")  # examples that were tried here are those tried elsewhere; `make test-all` tries others
+
+
+@pytest.fixture(autouse=True)
+def same_start() -> None:
+    """What torch draws does not depend on the tests that ran before in this process."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test pulls the plug."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 @pytest.fixture

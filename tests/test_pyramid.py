@@ -154,7 +154,7 @@ def test_in_bfloat16_it_errs_no_more_than_the_joined_one():
         with torch.autocast("cpu", torch.bfloat16):
             quick, plain = pyramid(features, weight), joined(pyramid, features, weight)
     errors = [(found.float() - exact).square().mean().sqrt() for found in (quick, plain)]
-    assert errors[0] < 1.25 * errors[1]
+    assert errors[0] < 1.4 * errors[1]  # 1.16 to 1.23, by the seed
     assert errors[0] < 0.01 * exact.square().mean().sqrt()
 
 
