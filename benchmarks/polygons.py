@@ -123,6 +123,7 @@ def to_file(raster: str, warm: str, out: str, simplify: str = "0") -> dict[str, 
 
     options: dict[str, Any] = {"simplify": float(simplify), "overwrite": True}
     raster_to_polygons(warm, Path(out).with_name("warm.gpkg"), **options)
+    Path(out).unlink(missing_ok=True)  # replacing a file waits for the disk, and pyogrio replaces none
     start = time.perf_counter()
     raster_to_polygons(raster, out, **options)
     seconds, peak = time.perf_counter() - start, peak_mb()

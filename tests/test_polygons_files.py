@@ -419,6 +419,51 @@ def test_endings_may_be_capitals(ending, tmp_path):
     assert len(read(out)) == 9
 
 
+OPTION = "OGR_SQLITE_PRAGMA"
+
+
+def page_size(package):
+    with closing(sqlite3.connect(package)) as base:
+        return base.execute("PRAGMA page_size").fetchone()[0]
+
+
+def test_options_for_all_threads_hold_only_while_a_file_is_opened(tmp_path):
+    seen = []
+
+    def batches():
+        seen.append(pyogrio.get_gdal_config_option(OPTION))
+        yield batch_of(shapes_of(9))
+
+    out = written(tmp_path / "a.gpkg", batches())
+    assert page_size(out) == 16384
+    with pytest.raises(RasterError):
+        written(tmp_path / "b.gpkg", failing(RasterError("damaged"), batch_of(shapes_of(9))))
+    with pytest.raises(OutputError, match="cannot be written"), disk_of(0):
+        written(tmp_path / "c.gpkg", batches())
+    assert [*seen, pyogrio.get_gdal_config_option(OPTION)] == [None] * (len(seen) + 1)
+
+
+def test_options_of_the_user_stay(tmp_path):
+    pyogrio.set_gdal_config_options({OPTION: "page_size=8192"})
+    try:
+        assert page_size(written(tmp_path / "a.gpkg", [batch_of(shapes_of(9))])) == 8192
+        assert pyogrio.get_gdal_config_option(OPTION) == "page_size=8192"
+    finally:
+        pyogrio.set_gdal_config_options({OPTION: None})
+
+
+@pytest.mark.parametrize("ending", [".gpkg", ".shp"])
+def test_what_a_link_points_to_is_replaced(ending, tmp_path):
+    (tmp_path / "there").mkdir()
+    link, target = tmp_path / f"a{ending}", tmp_path / "there" / f"b{ending}"
+    link.symlink_to(target)
+    for count in (9, 5):
+        written(link, [batch_of(shapes_of(count))], overwrite=count == 5)
+        assert len(read(target)) == count
+    assert names(tmp_path) == [link.name, "there"]
+    assert link.is_symlink()
+
+
 def test_a_name_with_quotes_is_a_layer(tmp_path):
     out = written(tmp_path / "a\"b'c d.gpkg", [batch_of(shapes_of(9))])
     assert pyogrio.list_layers(out).tolist() == [["a\"b'c d", "Polygon"], ["layer_styles", None]]

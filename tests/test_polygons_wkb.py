@@ -23,6 +23,7 @@ TRANSFORMS = [
     Affine(10, 0, 500_000.3, 0, -10, 4_800_000),
     Affine(8, 6, 0.1, 6, -8, 7),
     Affine(-1e-5, 0, 15, 0, 3e-5, 60),
+    Affine(0.3, 0.1, 0.7, 0.7, -0.9, 0.1),
 ]
 
 rasters = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 2))

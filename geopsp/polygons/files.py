@@ -7,7 +7,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pyproj
 
 from geopsp.errors import GeopspError, OptionError, OutputError
 from geopsp.legend import Legend
-from geopsp.outputs import check_output, partial_place
+from geopsp.outputs import check_output, followed, partial_place
 from geopsp.polygons.geoparquet import write_parquet
 from geopsp.polygons.style import add_style
 from geopsp.progress import say
@@ -44,6 +44,9 @@ HINTS = dict.fromkeys(OPTIONS, "Is the disk full?") | {
 
 PIECE = 2_000
 """Polygons that are written at a time: other threads stand still meanwhile."""
+
+SQLITE = {"OGR_SQLITE_PRAGMA": "page_size=16384,journal_mode=MEMORY"}
+"""GDAL's options for a new GeoPackage: most polygons fit into a page; a file that fails is thrown away, not mended."""
 
 BLOB = 10**9 - 2**10
 """Bytes of the largest geometry that SQLite takes, but for the header."""
@@ -77,7 +80,7 @@ def check_vector_output(out: str | Path, *, overwrite: bool = False) -> Path:
         OptionError: if its ending is unknown, or its name is one that a GeoPackage keeps for itself.
         OutputError: as `check_output`, or if a file exists that would belong to it and `overwrite` is False.
     """
-    out = Path(out)
+    out = followed(out)
     if out.suffix.lower() not in DRIVERS:
         raise OptionError(f"{out} ends in {out.suffix or 'nothing'!r}; needed one of {', '.join(DRIVERS)}.")
     if DRIVERS[out.suffix.lower()] == "GPKG" and RESERVED.match(out.stem):
@@ -147,8 +150,11 @@ class _Passed:
     codes: set[int] = field(default_factory=set)
     error: BaseException | None = None
     """What ended it, of which GDAL would keep nothing but words."""
+    opening: ExitStack = field(default_factory=ExitStack)
+    """Closed when GDAL asks for the first, which it does when its file is open."""
 
     def along(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        self.opening.close()
         try:
             for batch in batches:
                 self.rows += batch.num_rows
@@ -188,20 +194,30 @@ def _write_layer(
     elif driver == "ESRI Shapefile":
         schema, pieces = _shortened(schema), _within_shapefile(pieces, place)
     try:
-        pyogrio.write_arrow(
-            pa.RecordBatchReader.from_batches(schema, passed.along(pieces)),
-            place,
-            layer=place.stem,
-            driver=driver,
-            geometry_name="geometry",
-            geometry_type=kind,
-            crs=crs.to_wkt(version="WKT2_2019"),
-            encoding="UTF-8" if driver == "ESRI Shapefile" else None,
-            layer_options=OPTIONS[driver],
-        )
+        with passed.opening:
+            if driver == "GPKG":
+                _hasten(passed.opening)
+            pyogrio.write_arrow(
+                pa.RecordBatchReader.from_batches(schema, passed.along(pieces)),
+                place,
+                layer=place.stem,
+                driver=driver,
+                geometry_name="geometry",
+                geometry_type=kind,
+                crs=crs.to_wkt(version="WKT2_2019"),
+                encoding="UTF-8" if driver == "ESRI Shapefile" else None,
+                layer_options=OPTIONS[driver],
+            )
     except (RuntimeError, ValueError) as error:
         raise passed.error or OutputError(f"{place.name} cannot be written ({error}). {HINTS[driver]}") from error
     return passed
+
+
+def _hasten(opening: ExitStack) -> None:
+    """GDAL opens databases of all threads with SQLITE, unless the user set that option, until the stack is closed."""
+    if all(pyogrio.get_gdal_config_option(name) is None for name in SQLITE):
+        opening.callback(pyogrio.set_gdal_config_options, dict.fromkeys(SQLITE))
+        pyogrio.set_gdal_config_options(SQLITE)
 
 
 def _require_earth(crs: pyproj.CRS) -> None:
@@ -298,7 +314,7 @@ def _of_said_length(place: Path, rows: int) -> bool:
 @contextmanager
 def _placed(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """A place in a folder of its own beside `out`; the files of that folder go there when the block ends well."""
-    check_vector_output(out, overwrite=overwrite)
+    out = check_vector_output(out, overwrite=overwrite)
     folder = partial_place(out)
     place = folder / f"{out.stem}{out.suffix.lower()}"
     try:

@@ -28,6 +28,9 @@ CREATE TABLE layer_styles (
 """
 """The table in which QGIS keeps styles, as QGIS makes it."""
 
+HASTE = ("PRAGMA synchronous = OFF", "PRAGMA journal_mode = MEMORY")
+"""As GDAL has it in a new file; SQLite itself would wait until all of the file is on the disk."""
+
 CONTENT = "INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES ('layer_styles', 'attributes', ?)"
 STYLE = """
 INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML,
@@ -39,10 +42,14 @@ SELECT '', '', table_name, column_name, 'classes', ?, '', 1, 'Class colours', ''
 def add_style(package: str | Path, legend: Legend) -> None:
     """QGIS shows the layer of the GeoPackage in the legend's colours, unless told otherwise.
 
+    After a failure the file may be damaged.
+
     Raises:
         sqlite3.Error: if it cannot be written.
     """
     with closing(sqlite3.connect(package)) as base, base:
+        for pragma in HASTE:
+            base.execute(pragma)
         base.execute(STYLES)
         base.execute(CONTENT, ("layer_styles",))
         base.execute(STYLE, (style(legend),))

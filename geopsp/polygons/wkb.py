@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geopsp.errors import OutputError
 from geopsp.polygons.compiled import compiled
-from geopsp.polygons.planar import Features, placed
+from geopsp.polygons.planar import Features
 
 LITTLE, POLYGON, MULTIPOLYGON = 1, 3, 6
 """Order of bytes; types of geometries."""
@@ -41,14 +41,13 @@ def wkb(features: Features, transform: Affine) -> Any:
             "Simplify them, or dissolve fewer."
         )
     content = np.empty(starts[-1], np.uint8)
-    points = np.ascontiguousarray(placed(outlines.xy, transform), "<f8").view(np.uint8)
-    _encode(points.ravel(), outlines.rings, outlines.polygons, parts, content)
+    _encode(outlines.xy, outlines.rings, outlines.polygons, parts, tuple(map(float, transform[:6])), content)
     buffers = [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(content)]
     return pa.Array.from_buffers(pa.binary(), len(features), buffers)
 
 
 @compiled
-def _encode(points, rings, polygons, parts, content):  # type: ignore[no-untyped-def]
+def _encode(xy, rings, polygons, parts, transform, content):  # type: ignore[no-untyped-def]
     """Writes one feature after the other."""
     at = 0
     for feature in range(parts.size - 1):
@@ -58,10 +57,21 @@ def _encode(points, rings, polygons, parts, content):  # type: ignore[no-untyped
         for polygon in range(first, last):
             at = _head(content, at, POLYGON, polygons[polygon + 1] - polygons[polygon])
             for ring in range(polygons[polygon], polygons[polygon + 1]):
-                low, high = 16 * rings[ring], 16 * rings[ring + 1]
-                at = _number(content, at, (high - low) // 16)
-                content[at : at + high - low] = points[low:high]
-                at += high - low
+                low, high = rings[ring], rings[ring + 1]
+                at = _number(content, at, high - low)
+                end = at + 16 * (high - low)
+                _place(xy, low, transform, content[at:end].view(np.float64))
+                at = end
+
+
+@compiled
+def _place(xy, first, transform, found):  # type: ignore[no-untyped-def]
+    """Fills in x and y of each vertex, with the very sums of `planar.placed`."""
+    a, b, c, d, e, f = transform
+    for place in range(found.size // 2):
+        column, row = xy[first + place, 0], xy[first + place, 1]
+        found[2 * place] = c + column * a + row * b
+        found[2 * place + 1] = f + column * d + row * e
 
 
 @compiled
