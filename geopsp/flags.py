@@ -82,6 +82,9 @@ cell_size_option = click.option("--cell-size", type=float, help="Resample the im
 extent_option = click.option(
     "--extent", callback=extent, help="LEFT,BOTTOM,RIGHT,TOP in the CRS of the images. Default: all."
 )
+aoi_option = click.option(
+    "--aoi", help="Polygons outside of which nothing is labelled or mapped (FILE or FILE|layername=LAYER)."
+)
 
 cutting_options = together(
     click.option("--class-field", help="The attribute that holds the class. Default: all polygons are one class."),
@@ -104,7 +107,7 @@ cutting_options = together(
         "--priority", callback=names, help="Classes that lie on top where polygons overlap, the topmost first."
     ),
     click.option("--priority-field", help="A number of each polygon instead; larger ones lie on top."),
-    click.option("--aoi", help="Polygons outside of which nothing is labelled (FILE or FILE|layername=LAYER)."),
+    aoi_option,
     click.option(
         "--aoi-rule",
         type=click.Choice(["mask", "inside"]),
@@ -290,7 +293,7 @@ map_options = together(
         "--bands", callback=bands, help="The model's bands in the image, by name or number. Default: by name."
     ),
     extent_option,
-    click.option("--aoi", help="Polygons outside of which nothing is mapped (FILE or FILE|layername=LAYER)."),
+    aoi_option,
     cell_size_option,
     order_option,
     click.option("--tile-size", type=int, help="Side of a tile in pixels. Default: as trained, which is best."),

@@ -2,109 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
-import geopandas as gpd
 import torch
 
 from geopsp.classifier import PixelClassifier
-from geopsp.errors import LabelError, OptionError, RasterError
+from geopsp.errors import GeopspError, LabelError, OptionError, RasterError
 from geopsp.labels import Area
-from geopsp.maps.cluster import connect
-from geopsp.maps.cost import check_size, forecast
+from geopsp.maps.clients import connect, threads_of
+from geopsp.maps.cost import check_size, forecast, forecast_all
 from geopsp.maps.fit import resolve
-from geopsp.maps.job import MapJob, plan_job
-from geopsp.maps.making import make_map
+from geopsp.maps.job import Interest, MapJob, plan_job
+from geopsp.maps.making import Finish, begun_map, make_map
+from geopsp.maps.options import MapOptions, check_options, check_polygons
 from geopsp.maps.preflight import differences
-from geopsp.maps.products import ProbabilityType
-from geopsp.maps.settings import MapSettings, Precision, check_types
+from geopsp.maps.settings import MapSettings, check_types
 from geopsp.maps.targets import Targets, check_names, check_places, image_names
 from geopsp.models.build import device_words, pick_device
 from geopsp.package import TrainedModel, load_package
 from geopsp.polygons.files import check_vector_output
-from geopsp.polygons.settings import PolygonOptions, PolygonSettings
-from geopsp.progress import say, shown
+from geopsp.polygons.making import raster_to_polygons
+from geopsp.progress import Progress, say, shown
 from geopsp.scene import Images, Scene, open_scenes
 
-
-class MapOptions(TypedDict, total=False):
-    """What may be asked of a map, by keyword; each may be left out."""
-
-    polygons: str | Path | None
-    """Also a vector file of the map (.gpkg, .parquet, .fgb, .geojson, .shp)."""
-
-    polygon_options: PolygonOptions
-    """How they are made: options of `raster_to_polygons`, but its confidence, which is that of the map if asked for."""
-
-    probabilities: str | Path | None
-    """Also a GeoTIFF with one band a class."""
-
-    probability_type: ProbabilityType
-    """"uint8" (the default): round(254 p), nodata 255; "float16": p itself, nodata NaN."""
-
-    confidence: str | Path | None
-    """Also a GeoTIFF of the probability of the class that was chosen."""
-
-    disagreement: str | Path | None
-    """Also a GeoTIFF of how far overlapping tiles differ: the share of their probabilities that they do not share."""
-
-    bands: Sequence[str | int] | None
-    """The model's bands in the images, by name or number from 1; None: by the names that the model knows."""
-
-    extent: Sequence[float] | None
-    """Left, bottom, right and top, in the CRS of the first image, beyond which nothing is mapped; None: all."""
-
-    aoi: str | Path | gpd.GeoDataFrame | None
-    """Polygons outside of which the map holds nodata: FILE, FILE|layername=LAYER or a GeoDataFrame."""
-
-    cell_size: float | None
-    """Side of a pixel in CRS units, to which images are resampled; None: as they are."""
-
-    order: str
-    """Which image lies on top: "given" (the default), "newest", "oldest", or a field; "-field": its largest first."""
-
-    tile_size: int | None
-    """Side of a tile in pixels; None: as the model was trained, which is what pyramid pooling needs."""
-
-    padding: int | None
-    """Pixels by which tiles overlap; None: a quarter of a tile."""
-
-    batch_size: int | None
-    """Tiles at a time; None: what fits."""
-
-    test_time_augmentation: bool
-    """True shows each tile in its eight symmetries and takes the mean. Default: False."""
-
-    predict_background: bool
-    """False never predicts the class background, but what comes next. Default: True."""
-
-    sieve: int
-    """Regions of fewer pixels join their largest neighbour; 0 (the default): none."""
-
-    precision: Precision
-    """"fp32", "bf16", or "auto" (the default): bf16 where processor or GPU have it in hardware."""
-
-    compiled: bool
-    """True compiles the network first: minutes before, less time for each tile. Default: False."""
-
-    device: str | None
-    """As torch names it; None: the first GPU, else the CPU."""
-
-    client: Any
-    """A Dask client, on whose workers the map is made."""
-
-    scheduler: str | None
-    """The address of a Dask scheduler instead ("tcp://host:port"), or "local": a process for each GPU or core here."""
-
-    overwrite: bool
-    """True may replace outputs. Default: False."""
-
-
 SETTINGS = tuple(field.name for field in fields(MapSettings))
+
+AT_ONCE = 32
+"""Images whose parts the workers of a cluster have at most, each with its lock and its copy of the model."""
+
+AHEAD = 2
+"""Parts a thread of a cluster that the next images give to it, so that none waits for the end of an image."""
 
 
 @overload
@@ -156,45 +89,22 @@ def classify_pixels(
         OptionError: if an option is out of range, or the model has no background that could be left out.
         OutputError: if an output exists and `overwrite` is False, or cannot be written.
     """
-    _check_options(options)
+    check_options(options)
     check_types({**options, "out": out, "per_image": per_image})
     check_names(out, options, per_image=per_image)
     trained, device = _opened(model, options.get("device"))
     asked: dict[str, Any] = {name: value for name, value in options.items() if name in SETTINGS}
     settings = MapSettings(**asked)
     trained.unwanted(background=settings.predict_background)
-    _check_polygons(options).wanted(trained.legend)
+    check_polygons(options).wanted(trained.legend)
     targets = Targets.of(out, options)
-    scenes = _scenes(images, trained, per_image=per_image, options=options)
+    aoi = None if (named := options.get("aoi")) is None else Interest(named)
+    scenes = _scenes(images, trained, aoi, per_image=per_image, options=options)
     order = [targets.of_image(name) for name in image_names(scenes)] if per_image else [targets]
     folder = None if isinstance(model, PixelClassifier) else Path(model)
-    check_places(order, scenes, aoi=options.get("aoi"), model=folder)
-    run = _Run(trained, settings, pick_device(device), device, options)
+    check_places(order, scenes, aoi=named, model=folder)
+    run = _Run(trained, settings, pick_device(device), device, aoi, options)
     return run.each(scenes, order) if per_image else run.whole(scenes[0], targets)
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    unknown = sorted(set(options) - set(MapOptions.__annotations__))
-    if unknown:
-        known = ", ".join(sorted((*MapOptions.__annotations__, "per_image")))
-        raise OptionError(f"No such option: {', '.join(unknown)}; there are {known}.")
-    if options.get("client") is not None and options.get("scheduler") is not None:
-        raise OptionError("client and scheduler are both given; needed one of them. Leave the other out.")
-
-
-def _check_polygons(options: MapOptions) -> PolygonSettings:
-    """What is asked of the polygons.
-
-    Raises:
-        OptionError: if that cannot be, or there shall be none.
-    """
-    asked: Any = options.get("polygon_options", {})
-    known = [field.name for field in fields(PolygonSettings)]
-    if not isinstance(asked, Mapping) or set(asked) - set(known):
-        raise OptionError(f"polygon_options is {asked!r}; needed a dict with any of {', '.join(known)}.")
-    if asked and options.get("polygons") is None:
-        raise OptionError(f"{', '.join(asked)}: these say how polygons are made. Name their file too (polygons).")
-    return PolygonSettings(**asked)
 
 
 def _opened(model: PixelClassifier | str | Path, device: str | None) -> tuple[TrainedModel, str | None]:
@@ -205,7 +115,9 @@ def _opened(model: PixelClassifier | str | Path, device: str | None) -> tuple[Tr
     return load_package(model), device
 
 
-def _scenes(images: Images, model: TrainedModel, *, per_image: bool, options: MapOptions) -> list[Scene]:
+def _scenes(
+    images: Images, model: TrainedModel, aoi: Interest | None, *, per_image: bool, options: MapOptions
+) -> list[Scene]:
     """What to map, with the model's bands; images that the area of interest misses are left out."""
     bands = options.get("bands")
     if bands is not None and len(bands) != len(model.bands):
@@ -215,7 +127,7 @@ def _scenes(images: Images, model: TrainedModel, *, per_image: bool, options: Ma
     scenes = open_scenes(images, bands=chosen, per_image=per_image, **asked)  # type: ignore[arg-type]
     for scene in scenes:
         check_size(scene)
-    return scenes if options.get("aoi") is None else _met(scenes, Area.read(options["aoi"]))
+    return scenes if aoi is None else _met(scenes, aoi.area())
 
 
 def _met(scenes: Sequence[Scene], area: Area) -> list[Scene]:
@@ -245,6 +157,7 @@ class _Run:
     settings: MapSettings
     where: torch.device
     device: str | None
+    aoi: Interest | None
     options: MapOptions
 
     @property
@@ -257,7 +170,10 @@ class _Run:
         self._check(job, targets)
         if not job.done or job.left_over or _traced(targets):
             with self._client() as client:
-                self._map(job, client)
+                job = job.parted(threads_of(client))
+                self._tell(job, client, forecast(job, self.model, self.where, area=job.area(), here=client is None))
+                with shown("Mapping") as progress:
+                    self._make(job, client, progress)
         self._trace(targets)
         return targets.out
 
@@ -276,18 +192,53 @@ class _Run:
         for job, targets in left:
             self._check(job, targets)
         damaged: list[RasterError] = []
-        with self._client() as client:
-            for job, targets in left:
+        with self._client() as client, closing(self._turns(left, client)) as turns:
+            for job, targets, begun, finish in turns:
                 try:
-                    if not job.done:
-                        self._map(job, client)
+                    with begun, shown("Mapping") as progress:
+                        finish(progress)
                     self._trace(targets)
                 except RasterError as error:
                     say(f"Note: {job.scene.name} is not mapped: {error}")
                     damaged.append(error)
+                except GeopspError as error:
+                    mapped = f"{sum(each.done for each in jobs)} of {len(jobs)} images are mapped"
+                    raise type(error)(f"{job.scene.name}: {error} {mapped}; the same call goes on.") from error
         if damaged:
             raise RasterError(f"{len(damaged)} of {len(jobs)} images could not be mapped; the first: {damaged[0]}")
         return [targets.out for targets in order]
+
+    def _turns(
+        self, left: Sequence[tuple[MapJob, Targets]], client: Any
+    ) -> Generator[tuple[MapJob, Targets, ExitStack, Finish]]:
+        """One image after the other, to be finished; workers of a cluster have parts of the next ones meanwhile."""
+        threads, waiting = threads_of(client), deque[tuple[MapJob, Targets, ExitStack, Finish]]()
+        share = -(-threads // max(1, min(len(left), AT_ONCE)))
+        order = [(job.parted(share), targets) for job, targets in left]
+        self._tell_all([job for job, _ in order if not job.done], here=client is None)
+        with ExitStack() as stack:
+            for job, targets in order:
+                begun = stack.enter_context(ExitStack())
+                waiting.append((job, targets, begun, self._begin(job, client, begun, single=len(order) == 1)))
+                ahead = sum(each.plan.parts for each, *_ in waiting) - waiting[0][0].plan.parts
+                if client is None or ahead >= AHEAD * threads or len(waiting) == AT_ONCE:
+                    yield waiting.popleft()
+            yield from waiting
+
+    def _begin(self, job: MapJob, client: Any, begun: ExitStack, *, single: bool) -> Finish:
+        """What ends the map, or tells why it could not be begun: when its turn comes, so that others go on."""
+        try:
+            if job.done:
+                return lambda _: None
+            here = client is None
+            self._tell(job, client, forecast(job, self.model, self.where, area=job.area(), here=here and single))
+            if here:
+                return lambda progress: self._make(job, None, progress)
+            return begun.enter_context(
+                begun_map(job, self.model, device=self.device, client=client, overwrite=self.overwrite)
+            )
+        except GeopspError as error:
+            return partial(_fail, error)
 
     @property
     def _retraced(self) -> bool:
@@ -305,7 +256,7 @@ class _Run:
     def _job(self, scene: Scene, targets: Targets) -> MapJob:
         bf16 = resolve(self.settings.precision, self.where) == "bf16"
         products = targets.products(self.model.legend)
-        return plan_job(scene, self.model, products, self.settings, bf16=bf16, aoi=self.options.get("aoi"))
+        return plan_job(scene, self.model, products, self.settings, bf16=bf16, aoi=self.aoi)
 
     def _check(self, job: MapJob, targets: Targets) -> None:
         """Raises OutputError if an output exists and may not be replaced, OptionError if polygons cannot be such."""
@@ -318,26 +269,34 @@ class _Run:
         scheduler = self.options.get("scheduler")
         return nullcontext(self.options.get("client")) if scheduler is None else connect(scheduler)
 
-    def _map(self, job: MapJob, client: Any) -> None:
+    def _make(self, job: MapJob, client: Any, progress: Progress | None) -> None:
+        make_map(job, self.model, device=self.device, client=client, overwrite=self.overwrite, progress=progress)
+
+    def _tell(self, job: MapJob, client: Any, costs: Iterator[str]) -> None:
+        """What is mapped where, what differs from the training, and what it costs is said."""
         where = device_words(self.where) if client is None else "the workers of a Dask cluster"
         grid = job.scene.grid
         say(f"Mapping {job.scene.name}, {grid.width} x {grid.height} pixels, on {where}")
-        for note in self._notes(job, here=client is None):
+        for note in (*job.scene.notes, *differences(job.scene, self.model, tile_size=self.settings.tile_size)):
             say(f"Note: {note}.")
-        with shown("Mapping") as progress:
-            make_map(job, self.model, device=self.device, client=client, overwrite=self.overwrite, progress=progress)
+        for note in costs:
+            say(f"Note: {note}.")
+
+    def _tell_all(self, jobs: Sequence[MapJob], *, here: bool) -> None:
+        """What many maps cost together is said."""
+        if len(jobs) > 1:
+            at_once = 1 if here else AT_ONCE
+            for note in forecast_all(jobs, self.model, self.where, here=here, at_once=at_once):
+                say(f"Note: {note}.")
 
     def _trace(self, targets: Targets) -> None:
         if targets.polygons is not None:
-            from geopsp.polygons.making import raster_to_polygons  # brings a compiler, which a map alone does not need
-
             asked = self.options.get("polygon_options", {}) | {"confidence": targets.confidence}
             raster_to_polygons(targets.out, targets.polygons, overwrite=self.overwrite, **asked)
 
-    def _notes(self, job: MapJob, *, here: bool) -> Iterator[str]:
-        yield from job.scene.notes
-        yield from differences(job.scene, self.model, tile_size=self.settings.tile_size)
-        yield from forecast(job, self.model, self.where, area=job.area(), here=here)
+
+def _fail(error: GeopspError, _: Progress | None) -> None:
+    raise error
 
 
 def _traced(targets: Targets) -> bool:

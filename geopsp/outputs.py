@@ -1,4 +1,7 @@
-"""Outputs that appear whole or not at all: written beside their place, then renamed."""
+"""Outputs that appear whole or not at all: written beside their place, then renamed.
+
+Where a link lies in an output's place, what it points to is written or replaced, and the link stays.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from geopsp.errors import GeopspError, OutputError
 
 
 def check_output(path: str | Path, *, overwrite: bool = False, folder: bool = False, mark: str | None = None) -> Path:
-    """The path, where something may now be written; the folder that it lies in exists.
+    """The path, its link followed, where something may now be written; the folder that it lies in exists.
 
     Args:
         path: Where the output shall appear.
@@ -25,11 +28,11 @@ def check_output(path: str | Path, *, overwrite: bool = False, folder: bool = Fa
     Raises:
         OutputError: if it exists and may not be replaced, or cannot be written.
     """
-    path = Path(path)
+    asked, path = path, followed(path)
     try:
         if path.exists() and not overwrite:
             raise OutputError(
-                f"{path} exists already. Choose another name, or overwrite it (overwrite=True, --overwrite)."
+                f"{asked} exists already. Choose another name, or overwrite it (overwrite=True, --overwrite)."
             )
         _require_ours(path, folder=folder, mark=mark)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +43,24 @@ def check_output(path: str | Path, *, overwrite: bool = False, folder: bool = Fa
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"The folder {path.parent} cannot be written. Choose another place, or change its rights.")
     return path
+
+
+def followed(path: str | Path) -> Path:
+    """The path; of a link, where the file or folder that it points to lies, or would lie.
+
+    Raises:
+        OutputError: if it points to itself, or into a folder that there is not: its disk may not be mounted.
+    """
+    path = Path(path)
+    if not path.is_symlink():
+        return path
+    place = Path(os.path.realpath(path))
+    if place.is_symlink() or not place.parent.is_dir():
+        raise OutputError(
+            f"{path} is a link to {path.readlink()}, where nothing can be written: needed a folder {place.parent}. "
+            "Make it, mount its disk, or remove the link."
+        )
+    return place
 
 
 def _require_ours(path: Path, *, folder: bool, mark: str | None) -> None:
@@ -137,7 +158,8 @@ def alone(out: Path) -> Iterator[None]:
     Raises:
         OutputError: if one does, or if the disk is full.
     """
-    lock = FileLock(out.with_name(f".{out.name}.lock"))
+    place = followed(out)
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
         with lock.acquire(timeout=0):
             try:
@@ -153,5 +175,6 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def partial_place(path: Path) -> Path:
-    """Where an output is made before it takes its name."""
+    """Where an output is made before it takes its name: beside what a link points to, so that it can be renamed."""
+    path = followed(path)
     return path.with_name(f".partial-{path.name}")

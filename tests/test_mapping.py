@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 
 import geopandas as gpd
@@ -28,6 +26,7 @@ from geopsp.errors import (
     OutputError,
     RasterError,
 )
+from geopsp.labels import Area
 from geopsp.maps.settings import MapSettings
 from geopsp.maps.targets import image_names
 
@@ -125,24 +124,24 @@ def test_what_is_mapped_reaches_the_map(model, make_raster, make_labels, asked, 
     assert job.scene.cell_size == (4, 4)
     assert job.scene.grid.bounds() == pytest.approx(extent, abs=4)
     assert job.scene.sources[0].path.endswith("20240102.tif")
-    assert job.aoi == aoi
+    assert job.aoi.named == aoi
     assert job.scene.dtype == "uint8"
 
 
 def test_where_it_is_made_reaches_the_map(model, scene, asked, monkeypatch, tmp_path):
     ended = []
+    mine, theirs = (SimpleNamespace(map=print, nthreads=dict) for _ in range(2))
 
     @contextmanager
     def connect(scheduler):
-        yield f"client of {scheduler}"
+        yield theirs
         ended.append(scheduler)
 
     monkeypatch.setattr(mapping, "connect", connect)
     classify_pixels(scene, model, tmp_path / "map.tif", scheduler="tcp://there:8786", overwrite=True)
-    mine = SimpleNamespace(map=print, submit=print)
     classify_pixels(scene, model, tmp_path / "map.tif", client=mine, device="cpu")
     classify_pixels(scene, model, tmp_path / "map.tif")
-    assert [call.client for call in asked] == ["client of tcp://there:8786", mine, None]
+    assert [call.client for call in asked] == [theirs, mine, None]
     assert [call.overwrite for call in asked] == [True, False, False]
     assert {call.device for call in asked} == {"cpu"}
     assert ended == ["tcp://there:8786"]
@@ -231,6 +230,86 @@ def test_a_damaged_image_stops_no_other(model, make_raster, said, tmp_path):
     paths[1].write_bytes(content)
     assert len(classify_pixels(paths, model, tmp_path / "maps", per_image=True)) == 3
     assert (read(tmp_path / "maps" / "b.tif") == CODES[read(paths[1])]).all()
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """What becomes of images on a cluster that makes nothing: begun, ended, or taken back."""
+    events, errors = [], {}
+
+    @contextmanager
+    def begun_map(job, model, **options):
+        events.append(f"+{job.out.stem}")
+        if error := errors.get(f"+{job.out.stem}"):
+            raise error
+
+        def finish(progress):
+            if error := errors.get(job.out.stem):
+                raise error
+            events.append(job.out.stem)
+
+        try:
+            yield finish
+        except BaseException:
+            events.append(f"-{job.out.stem}")
+            raise
+
+    monkeypatch.setattr(mapping, "begun_map", begun_map)
+    return SimpleNamespace(events=events, errors=errors)
+
+
+def cluster_of(threads):
+    return SimpleNamespace(map=print, nthreads=lambda: {"a": threads})
+
+
+@pytest.mark.parametrize(
+    ("threads", "expected"),
+    [
+        (0, "+a a +b b +c c +d d"),  # nobody has joined yet
+        (1, "+a +b +c a +d b c d"),
+        (9, "+a +b +c +d a b c d"),
+    ],
+)
+def test_workers_have_the_next_images_while_one_ends(threads, expected, model, make_raster, begun, said, tmp_path):
+    """Two parts a thread of those to come, and no more."""
+    paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "abcd"]
+    found = classify_pixels(paths, model, tmp_path / "maps", per_image=True, client=cluster_of(threads))
+    assert [path.stem for path in found] == list("abcd")
+    assert " ".join(begun.events) == expected
+
+
+@pytest.mark.parametrize("at", ["+b", "b"])
+def test_an_image_that_fails_on_a_cluster_is_named_and_others_stay(at, model, make_raster, begun, said, tmp_path):
+    """An image that cannot be read stops no other; what would stop all is told when the images before are mapped."""
+    paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "abc"]
+    options = {"per_image": True, "client": cluster_of(9)}
+    begun.errors[at] = RasterError("it is torn")
+    with pytest.raises(RasterError, match="1 of 3 images could not be mapped; the first: it is torn"):
+        classify_pixels(paths, model, tmp_path / "maps", **options)
+    assert [event for event in begun.events if event in "abc"] == ["a", "c"]
+    begun.events.clear()
+    begun.errors[at] = OptionError("Each worker died.")
+    with pytest.raises(OptionError, match=r"b\.tif: Each worker died\. 0 of 3 images are mapped; the same"):
+        classify_pixels(paths, model, tmp_path / "maps", **options)
+    assert [event for event in begun.events if event in "abc"] == ["a"]
+    assert begun.events[-1] == "-c", "its parts are taken back"
+
+
+def test_what_all_images_cost_is_told_before_the_first(model, make_raster, said, tmp_path):
+    paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "ab"]
+    classify_pixels(paths, model, tmp_path / "maps", per_image=True)
+    one, two = (next(n for n, line in enumerate(said) if words in line) for words in ("2 images: ", "Mapping "))
+    assert one < two
+    tiles = [int(line.split(" tiles")[0].rsplit(" ")[-1]) for line in said if " tiles" in line]
+    assert tiles[0] == sum(tiles[1:])
+
+
+def test_the_area_is_opened_once(model, make_raster, make_labels, said, tmp_path, monkeypatch):
+    paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "ab"]
+    aoi, opened, read_area = make_labels("aoi.gpkg", [shapely.box(*rasterio.open(paths[0]).bounds)]), [], Area.read
+    monkeypatch.setattr(Area, "read", lambda named: opened.append(named) or read_area(named))
+    classify_pixels(paths, model, tmp_path / "maps", per_image=True, aoi=aoi)
+    assert opened == [aoi]
 
 
 def test_images_that_the_area_misses_are_left_out(model, make_raster, make_labels, said, tmp_path):
@@ -461,17 +540,3 @@ def test_other_polygons_of_images_that_are_mapped(model, make_raster, said, tmp_
     assert [len(gpd.read_file(path, layer=path.stem)) for path in files] == [CLASSES] * 2
     again(overwrite=True)
     assert min(len(gpd.read_file(path, layer=path.stem)) for path in files) > 100
-
-
-def test_a_map_needs_no_compiler():
-    """Half a second: none of the modules that are imported at the start, nor what these import, has it."""
-    house, seen, left = Path(mapping.__file__).parents[1], set(), {"geopsp.mapping"}
-    while left:
-        name = left.pop()
-        seen.add(name)
-        path = house.joinpath(*name.split(".")).with_suffix(".py")
-        if name.startswith("geopsp.") and path.exists():
-            lines = ast.parse(path.read_text(encoding="utf-8")).body
-            left |= {line.module for line in lines if isinstance(line, ast.ImportFrom)} - seen
-    assert {"geopsp.polygons.settings", "torch.utils.data"} <= seen
-    assert not {"numba", "geopsp.polygons.compiled"} & seen

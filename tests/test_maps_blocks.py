@@ -12,12 +12,6 @@ from geopsp.maps.blocks import PartReader, PartWriter, is_whole, level_sizes
 from geopsp.maps.products import classes, probabilities, share
 from geopsp.maps.reduce import halved, is_nothing
 
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: None)
-
-
 LEGEND = Legend.from_names({0: "background", 3: "boat & car", 7: "water"})
 BLOCK = 16
 

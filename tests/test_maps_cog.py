@@ -24,12 +24,6 @@ from geopsp.maps.plan import MapPlan
 from geopsp.maps.products import classes, probabilities, share
 from geopsp.maps.reduce import halved
 
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: None)
-
-
 LEGEND = Legend.from_names({0: "background", 3: "boat & car", 7: "water"}, {3: "#010203"})
 FILES = ["map.qml", "map.tif", "map.tif.aux.xml"]
 

@@ -23,7 +23,17 @@ from geopsp.grid import Grid, Window
 from geopsp.labels import Area
 from geopsp.legend import Legend
 from geopsp.maps import cost
-from geopsp.maps.cost import check_disk, check_size, count_tiles, forecast, in_bytes, in_time, striped, tile_seconds
+from geopsp.maps.cost import (
+    check_disk,
+    check_size,
+    count_tiles,
+    forecast,
+    forecast_all,
+    in_bytes,
+    in_time,
+    striped,
+    tile_seconds,
+)
 from geopsp.maps.job import plan_job
 from geopsp.maps.plan import MapPlan
 from geopsp.maps.products import classes, probabilities, share
@@ -138,10 +148,10 @@ def test_disks(free, filled, says, tmp_path, monkeypatch):
         with pytest.raises(
             OutputError, match=r"has 10 kB free; the map needs 11 MB uncompressed, and 11 kB even if"
         ) as error:
-            list(check_disk(products, plan, filled=filled))
+            list(check_disk([(products, plan)], filled=filled))
         assert str(tmp_path) in str(error.value)
         return
-    (note,) = check_disk(products, plan, filled=filled)
+    (note,) = check_disk([(products, plan)], filled=filled)
     assert says in note
 
 
@@ -150,12 +160,12 @@ def test_what_parts_hold_is_not_needed_again(tmp_path, monkeypatch):
     plan, products = MapPlan(3000, 5000, 64, 0), (classes(tmp_path / "m.tif", LEGEND),)
     held = tmp_path / "job"
     with pytest.raises(OutputError, match="Free some"):
-        list(check_disk(products, plan, held=held))
+        list(check_disk([(products, plan)], held=[held]))
     (held / "parts").mkdir(parents=True)
     (held / "parts" / "0").write_bytes(bytes(30_000))
     (held / "job.json").write_bytes(bytes(5000))
     assert cost.bytes_in(held) == 35_000
-    (note,) = check_disk(products, plan, held=held)
+    (note,) = check_disk([(products, plan)], held=[held])
     assert "fits only if it compresses well" in note
 
 
@@ -192,11 +202,52 @@ def test_bytes_by_hand(tmp_path):
     """The parts of all products lie beside the first; four thirds for overviews."""
     (tmp_path / "a").mkdir()
     found = cost.disk_bytes(
-        (classes(tmp_path / "m.tif", LEGEND), share("confidence", tmp_path / "a" / "c.tif"),
-         probabilities(tmp_path / "p.tif", LEGEND, "float16")), MapPlan(300, 200, 64, 0),
+        [((classes(tmp_path / "m.tif", LEGEND), share("confidence", tmp_path / "a" / "c.tif"),
+           probabilities(tmp_path / "p.tif", LEGEND, "float16")), MapPlan(300, 200, 64, 0))],
     )  # fmt: skip
     pixels = 300 * 200 * 4 / 3
     assert found == {tmp_path: pytest.approx(pixels * (2 + 1 + 2 * 6)), tmp_path / "a": pytest.approx(pixels)}
+
+
+def test_parts_of_many_maps_are_there_for_a_while_only(tmp_path):
+    """The products of all stay; of parts there are those of the largest maps, so many as are made at once."""
+    maps = [((classes(tmp_path / f"{side}.tif", LEGEND),), MapPlan(side, side, 64, 0)) for side in (300, 100, 200)]
+    for at_once, parts in ((1, 300**2), (2, 300**2 + 200**2), (9, 300**2 + 200**2 + 100**2)):
+        found = cost.disk_bytes(maps, at_once=at_once)
+        assert found == {tmp_path: pytest.approx((300**2 + 200**2 + 100**2 + parts) * 4 / 3)}
+
+
+def test_a_link_s_disk_is_the_one_that_is_written(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "m.tif").symlink_to(tmp_path / "far" / "m.tif")
+    maps = [((classes(tmp_path / "m.tif", LEGEND),), MapPlan(30, 20, 64, 0))]
+    assert list(cost.disk_bytes(maps)) == [tmp_path / "far"]
+
+
+def test_what_many_maps_cost_together(make_raster, model, tmp_path, monkeypatch):
+    """Tiles, disk and time of all: the time of one batch times all of their tiles, also if each has few."""
+    monkeypatch.setattr(cost, "tile_seconds", lambda *args, batch, threads: 3.0)
+    jobs = [
+        plan_job(Scene.open(make_raster(f"{side}.tif", size=(side, side))), model,
+                 [classes(tmp_path / f"m{side}.tif", LEGEND)], MapSettings(padding=0)) for side in (300, 320)
+    ]  # fmt: skip
+    tiles, disk, spent = forecast_all(jobs, model, CPU, here=True)
+    assert tiles == "2 images: 200 tiles in all"
+    assert disk.startswith(f"up to {cost.in_bytes((300**2 + 2 * 320**2) * 4 / 3)} are written")
+    assert spent.startswith("about 10 min and")
+    assert len(list(forecast_all(jobs, model, CPU, here=False))) == 2
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=300))
+    with pytest.raises(OutputError, match="0 kB free; the maps need"):
+        list(forecast_all(jobs, model, CPU, here=True))
+
+
+def test_a_cluster_is_told_what_seams_cost(make_raster, model, tmp_path):
+    scene = Scene.open(make_raster(size=(300, 400)))
+    job = plan_job(scene, model, [classes(tmp_path / "m.tif", LEGEND)], MapSettings(padding=8), part_side=64, block=32)
+    windows = [job.plan.part(number).window for number in range(job.plan.parts)]
+    more = sum(map(job.plan.count, windows)) / len(job.plan) - 1
+    _, seams, *_ = forecast(job, model, CPU, area=None, here=False)
+    assert f"computed for each, {more:.0%} more" in seams
 
 
 def test_whole_rows_kept_together(make_raster):
@@ -236,8 +287,8 @@ def test_the_try_computes_two_batches_a_thread(make_raster, model, tmp_path):
     model.network.layer.register_forward_hook(
         lambda module, inputs, output: shown.append((tuple(inputs[0].shape), torch.get_num_threads()))
     )
-    before = torch.get_num_threads()
-    assert 0 < tile_seconds(job, model, CPU, batch=2, threads=3) < 10
+    before, start = torch.get_num_threads(), time.perf_counter()
+    assert 0 < tile_seconds(job, model, CPU, batch=2, threads=3) < time.perf_counter() - start
     assert shown == [((2, 3, 32, 32), 1)] * (8 * 3 * 2)
     assert torch.get_num_threads() == before
 

@@ -23,9 +23,10 @@ from torch import nn
 from geopsp.errors import OptionError, OutputError, RasterError
 from geopsp.legend import IGNORE, Legend
 from geopsp.maps import making, products
-from geopsp.maps.job import KEY_TAG, MODEL_TAG, part_width, plan_job
+from geopsp.maps.job import KEY_TAG, MODEL_TAG, Interest, plan_job
 from geopsp.maps.making import make_map
 from geopsp.maps.settings import MapSettings
+from geopsp.maps.sides import part_width
 from geopsp.outputs import alone
 from geopsp.scene import Scene
 
@@ -66,7 +67,7 @@ def make(scene, folder, network=None, *, kind="uint8", only=False, part_side=64,
     model = trained_model(network=network or Mixed())
     wanted = all_products(folder, model.legend, kind)[: 1 if only else None]
     call = {name: options.pop(name) for name in ("client", "device", "progress") if name in options}
-    aoi = options.pop("aoi", None)
+    aoi = Interest(options.pop("aoi")) if "aoi" in options else None
     job = plan_job(scene, model, wanted, MapSettings(**options), part_side=part_side, block=32, aoi=aoi)
     make_map(job, model, overwrite=overwrite, **call)
     return job
@@ -117,21 +118,12 @@ def test_what_a_map_and_its_companions_are(scene, tmp_path):
 @pytest.mark.parametrize("options", [{}, {"kind": "float16"}, {"padding": 0}, {"padding": 16, "sieve": 9}])
 def test_the_bytes_depend_neither_on_parts_nor_on_threads(options, scene, tmp_path, monkeypatch):
     make(scene, tmp_path / "one", part_side=256, **options)
-    expected = contents(tmp_path / "one")
     for number, (side, threads) in enumerate([(64, 1), (32, 3), (128, 2)]):
         monkeypatch.setattr(making, "batch_and_threads", lambda *_, threads=threads, **__: (1, threads))
         folder = tmp_path / f"other{number}"
         job = make(scene, folder, part_side=side, **options)
         assert job.plan.parts > 1
-        found = contents(folder)
-        assert found.keys() == expected.keys()
-        for name, content in expected.items():  # the key of the job says how it was cut
-            assert found[name].replace(job.key.encode(), b"") == content.replace(key_of(tmp_path / "one"), b""), name
-
-
-def key_of(folder):
-    with rasterio.open(folder / "map.tif") as dataset:
-        return dataset.tags()[KEY_TAG].encode()
+        require_same(folder, tmp_path / "one")
 
 
 def test_a_sieve_is_gdal_s_on_the_whole_map(scene, tmp_path):
@@ -306,6 +298,25 @@ def test_products_of_another_disk_are_copied(scene, tmp_path, monkeypatch):
     make(scene, tmp_path / "out")
     monkeypatch.undo()
     require_same(tmp_path / "out", tmp_path / "whole")
+
+
+def test_a_map_in_a_link_s_place_lies_where_that_points_to(scene, tmp_path):
+    """The link stays; names and colours are found by either name, and none of an older map's is left."""
+    out, far = tmp_path / "out", tmp_path / "far"
+    for folder in (out, far):
+        folder.mkdir()
+    (far / "real.tif").write_text("old")
+    (far / "real.tif.aux.xml").write_text("old")
+    (out / "map.tif").symlink_to(far / "real.tif")
+    make(scene, tmp_path / "plain", only=True)
+    with pytest.raises(OutputError, match=r"out/map\.tif exists already"):
+        make(scene, out, only=True)
+    make(scene, out, only=True, overwrite=True)
+    assert (out / "map.tif").is_symlink()
+    assert sorted(contents(out)) == ["map.qml", "map.tif", "map.tif.aux.xml"]
+    assert sorted(contents(far)) == ["real.qml", "real.tif", "real.tif.aux.xml"]
+    for name, content in contents(tmp_path / "plain").items():
+        assert (out / name).read_bytes() == (far / name.replace("map", "real")).read_bytes() == content
 
 
 def test_two_runs_of_one_map_do_not_meet(scene, tmp_path):

@@ -17,12 +17,6 @@ from geopsp.maps.plan import MapPlan
 from geopsp.maps.products import classes
 from geopsp.maps.sieve import sieve
 
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: None)
-
-
 LEGEND = Legend.from_names({0: "background", 3: "boat", 254: "water"})
 
 

@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from geopsp.errors import OutputError, RasterError
-from geopsp.outputs import check_output, whole
+from geopsp.outputs import alone, check_output, followed, partial_place, resumable, whole
 
 
 def names(folder):
@@ -86,3 +86,56 @@ def test_a_full_disk_is_an_output_error_and_a_broken_input_is_not(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(RasterError, match="truncated"), whole(tmp_path / "map.tif"):
         raise RasterError("truncated")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_a_link_points_to_is_replaced_and_the_link_stays(folder, there, tmp_path):
+    """Also through two links; what is written lies beside the target meanwhile, as names change within a disk only."""
+    far, near = tmp_path / "far", tmp_path / "near"
+    far.mkdir()
+    near.mkdir()
+    real, link = far / "real.tif", near / "map.tif"
+    if there:
+        real.mkdir() if folder else real.write_text("old")
+    (near / "middle").symlink_to(real)
+    link.symlink_to("middle")
+    with whole(link, overwrite=there, folder=folder) as partial:
+        assert partial == partial_place(link) == far / ".partial-real.tif"
+        (partial / "new" if folder else partial).write_text("new")
+    assert link.readlink().name == "middle"
+    assert not real.is_symlink()
+    assert (link / "new" if folder else link).read_text() == "new"
+    assert (names(near), names(far)) == (["map.tif", "middle"], ["real.tif"])
+    with pytest.raises(OutputError, match=r"near/map\.tif exists already"):
+        check_output(link, folder=folder)
+
+
+def test_a_run_that_goes_on_follows_links_too(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    (real / "old").mkdir(parents=True)
+    link.symlink_to(real)
+    with resumable(link, keep="journal", overwrite=True) as partial:
+        (partial / "journal").write_text("")
+    assert link.is_symlink()
+    assert names(real) == ["journal"]
+
+
+def test_a_link_to_nowhere_is_told(tmp_path):
+    """Nobody wants a folder made where a disk is not mounted."""
+    lost, circle = tmp_path / "lost.tif", tmp_path / "circle.tif"
+    lost.symlink_to(tmp_path / "no disk" / "map.tif")
+    circle.symlink_to(circle)
+    for link in (lost, circle):
+        with pytest.raises(OutputError, match=rf"{link.name} is a link to .*mount its disk, or remove the link"):
+            check_output(link, overwrite=True)
+    assert names(tmp_path) == ["circle.tif", "lost.tif"]
+
+
+def test_two_runs_meet_by_whatever_name(tmp_path):
+    link = tmp_path / "link.tif"
+    link.symlink_to(tmp_path / "real.tif")
+    assert followed(link) == tmp_path / "real.tif" == followed(tmp_path / "real.tif")
+    with alone(link), pytest.raises(OutputError, match="Another run"), alone(tmp_path / "real.tif"):
+        pass
+    assert names(tmp_path) == ["link.tif"]

@@ -86,7 +86,7 @@ class Canvas:
 
     def _blend(self, place: Area, shares: Tensor, weights: Tensor, inside: Area) -> None:
         """`place` is an area of the canvas, `inside` the same of the tile."""
-        if kernels.serve(self._device):
+        if kernels.serve(self._device.type):
             starts = [side.start for side in (*place, *inside)]
             kernels.add_weighted(
                 self.sums.numpy(), *starts[:2], shares.contiguous().numpy(), weights.numpy(), *starts[2:]

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import os
 import re
 import secrets
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,29 +23,20 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-import psutil
-
 import geopsp
 from geopsp.errors import GeopspError, InputNotFoundError, OptionError, OutputError
-from geopsp.machine import cores
 from geopsp.maps.job import MapJob
 from geopsp.progress import Progress, say
 from geopsp.rasters import is_local
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, LocalCluster
-
-PATIENCE = 5.0
-"""Seconds for a scheduler to answer."""
+    from distributed import Client, Future
 
 SILENCE = 60.0
 """Seconds without a finished part after which we look whether there are workers at all."""
 
 RETRIES = 1
 """A part that failed is tried once more: a read over the network may fail once."""
-
-ROOM = 2 * 2**30
-"""Bytes of memory for each process of this machine."""
 
 SAMPLE = 100
 """Images that a worker looks for; more would take long where there are thousands."""
@@ -55,75 +45,6 @@ EXACT = ("torch", "numpy", "rasterio", "deflate", "timm", "segmentation-models-p
 """Packages of whose version the last bit of a map may depend."""
 
 GO_ON = "The parts made so far stay: the same command goes on from them."
-
-
-@contextmanager
-def connect(scheduler: str) -> Iterator[Client]:
-    """A client of the Dask cluster at that address, or of one of this machine's that ends with the block.
-
-    Args:
-        scheduler: "tcp://host:port", or "local": a process for each GPU, else for each core.
-
-    Raises:
-        OptionError: if nothing answers there.
-    """
-    from distributed import Client
-
-    if scheduler == "local":
-        with _local_cluster() as cluster, Client(cluster, set_as_default=False) as client:
-            yield client
-    else:
-        _require_answer(scheduler)
-        with Client(scheduler, timeout=PATIENCE, set_as_default=False) as client:
-            yield client
-
-
-def _local_cluster() -> LocalCluster:
-    import torch
-    from distributed import LocalCluster
-
-    room = psutil.virtual_memory().available // ROOM
-    return LocalCluster(
-        n_workers=torch.cuda.device_count() or max(1, min(cores(), room)),
-        threads_per_worker=1,
-        memory_limit=None,
-        dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
-        silence_logs=logging.CRITICAL,
-    )
-
-
-def _require_answer(scheduler: str) -> None:
-    """Nothing, if something that speaks Dask's language answers.
-
-    A client asks this too, but leaves threads and warnings behind if nothing does.
-
-    Raises:
-        OptionError: if not.
-    """
-    try:
-        with ThreadPoolExecutor(1) as pool:  # a notebook has a loop of its own in this thread
-            pool.submit(asyncio.run, _greet(scheduler)).result()
-    except (OSError, ValueError, TypeError, ImportError, RuntimeError, MemoryError) as error:
-        raise OptionError(
-            f"No Dask scheduler answers at {scheduler!r} ({error}); needed e.g. tcp://host:8786, or local. Start one "
-            "with `dask scheduler`, and on each machine `dask worker ADDRESS`."
-        ) from error
-
-
-async def _greet(scheduler: str) -> None:
-    """Raises OSError if nobody answers in time, or somebody else does."""
-    from distributed.comm import connect as call
-    from distributed.security import Security
-
-    async with asyncio.timeout(PATIENCE):  # of its own accord a call waits for ever on who takes it and says nothing
-        comm = await call(scheduler, timeout=PATIENCE, **Security().get_connection_args("client"))
-        try:
-            await comm.write({"op": "identity", "reply": True})
-            kind = (await comm.read())["type"]
-        finally:
-            comm.abort()
-    if kind != "Scheduler":
-        raise OSError(f"it is a {kind}'s address")
 
 
 def make_parts(
@@ -136,12 +57,27 @@ def make_parts(
 ) -> None:
     """These parts' files are in the job's folder, made by the client's workers.
 
+    Raises:
+        GeopspError: as `given` and what it gives.
+    """
+    if numbers:
+        with given(job, numbers, client, device=device) as collect:
+            collect(progress)
+
+
+@contextmanager
+def given(
+    job: MapJob, numbers: Sequence[int], client: Client, *, device: str | None = None
+) -> Iterator[Callable[[Progress | None], None]]:
+    """The client's workers have these parts to make; what it gives waits until all files are in the job's folder.
+
+    If the block fails, they are taken back.
+
     Args:
         job: One that has begun, with the model in its folder.
         numbers: Of parts.
         client: Of a Dask cluster; workers that join later help too.
         device: As torch names it; None: each worker's own.
-        progress: Told of parts.
 
     Raises:
         OptionError: if workers have another geopsp, if a part kills one worker after the other, or if the scheduler
@@ -149,14 +85,12 @@ def make_parts(
         OutputError, InputNotFoundError: if a worker does not see the job's folder or the images.
         GeopspError: as the first part that fails.
     """
-    if not numbers:
-        return
     with _order(job, device) as order:
         _require_sight(client, order)
         name = f"geopsp-part-{secrets.token_hex(16)}"
         futures = client.map(_make, numbers, order=order, key=[(name, number) for number in numbers], retries=RETRIES)
         try:
-            _collect(job, futures, client, progress)
+            yield lambda progress: _collect(job, futures, client, progress)
         except BaseException:
             with suppress(OSError, CancelledError, RuntimeError):  # a scheduler that is gone needs no telling
                 client.cancel(futures)
@@ -254,8 +188,6 @@ def _opened(order: Order) -> MapJob:
     import cloudpickle
 
     job: MapJob = cloudpickle.loads(zlib.decompress(text))
-    if not (job.folder / order.path.name).exists():
-        raise OutputError(f"{_here()} was started elsewhere than here; give the output's full path, not {job.out}.")
     paths = list(dict.fromkeys(str(source.path) for source in job.scene.sources if is_local(source.path)))
     for path in paths[:: -(-len(paths) // SAMPLE) or 1]:
         if not Path(path).exists():

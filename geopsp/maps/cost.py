@@ -7,7 +7,7 @@ import shutil
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,12 +21,14 @@ from geopsp.errors import GridError, OutputError
 from geopsp.grid import Grid, Window
 from geopsp.labels import Area
 from geopsp.maps.fit import batch_and_threads, forward_bytes
-from geopsp.maps.job import BUDGET, MapJob
+from geopsp.maps.job import MapJob
 from geopsp.maps.parts import predictor_for
 from geopsp.maps.plan import MapPlan
 from geopsp.maps.products import Product
+from geopsp.maps.sides import BUDGET, apart
 from geopsp.maps.stream import one_thread_each
 from geopsp.memory import free, weight_bytes
+from geopsp.outputs import followed
 from geopsp.package import TrainedModel
 from geopsp.scene import Scene
 
@@ -87,14 +89,15 @@ def check_size(scene: Scene) -> None:
         )
 
 
-def count_tiles(scene: Scene, plan: MapPlan, area: Area | None = None) -> Tiles:
+def count_tiles(scene: Scene, plan: MapPlan, area: Area | None = None, *, looks: int = LOOKED_AT) -> Tiles:
     """The tiles of all columns of parts; tiles that touch two columns are computed for both.
 
-    Of a large map only some tiles are looked at, evenly spread, and the rest is taken to be like them.
+    Of a large map only some tiles are looked at, evenly spread, and the rest is taken to be like them. `looks`: so many
+    at most, times images.
     """
     firsts = [col for number in range(plan.shape[1]) for col in _columns(plan, number)]
     total = len(plan.rows) * len(firsts)
-    chosen = _spread(total, max(LEAST, LOOKED_AT // len(scene.layers)))
+    chosen = _spread(total, max(min(LEAST, looks), looks // len(scene.layers)))
     outside = _outside(area, scene.grid, plan.size)
     empty = 0
     for number in chosen:
@@ -136,55 +139,77 @@ def _spread(total: int, most: int) -> Sequence[int]:
     return np.unique((shares * total).astype(int)).tolist()  # type: ignore[no-any-return]
 
 
-def disk_bytes(products: Sequence[Product], plan: MapPlan) -> dict[Path, float]:
-    """Uncompressed bytes that are written into each folder: the products', and the parts of all beside the first."""
+def disk_bytes(maps: Sequence[tuple[Sequence[Product], MapPlan]], *, at_once: int = 1) -> dict[Path, float]:
+    """Uncompressed bytes that are written into each folder.
+
+    That is all products, and beside the first of a map the parts of all, of so many maps as are made at once.
+    """
     needs: dict[Path, float] = defaultdict(float)
-    for product in products:
-        size = plan.width * plan.height * len(product.bands) * OVERVIEWS * np.dtype(product.dtype).itemsize
-        needs[product.path.parent] += size
-        needs[products[0].path.parent] += size
+    parts: dict[Path, list[float]] = defaultdict(list)
+    for products, plan in maps:
+        pixels = plan.width * plan.height * OVERVIEWS
+        sizes = [pixels * len(product.bands) * np.dtype(product.dtype).itemsize for product in products]
+        folders = [_folder(product) for product in products]
+        for folder, size in zip(folders, sizes, strict=True):
+            needs[folder] += size
+        parts[folders[0]].append(sum(sizes))
+    for folder, every in parts.items():
+        needs[folder] += sum(sorted(every)[-at_once:])
     return dict(needs)
 
 
+def _folder(product: Product) -> Path:
+    """Where it is written: links are followed."""
+    return followed(product.path).parent
+
+
 def check_disk(
-    products: Sequence[Product], plan: MapPlan, *, filled: float = 1.0, held: Path | None = None
+    maps: Sequence[tuple[Sequence[Product], MapPlan]],
+    *,
+    filled: float = 1.0,
+    held: Iterable[Path] = (),
+    at_once: int = 1,
 ) -> Iterator[str]:
     """What to know of the room on the disks, in words.
 
     Args:
-        products: What is written.
-        plan: Of what size.
-        filled: Share of the map that may hold anything.
-        held: The job's folder, beside the first product; what is in it already is not needed again.
+        maps: What is written, and of what size.
+        filled: Share of the maps that may hold anything.
+        held: The jobs' folders, beside the first products; what is in them already is not needed again.
+        at_once: Maps that are made at a time.
 
     Raises:
         OutputError: if they are too small even for rasters that hold one value everywhere.
     """
-    there = {products[0].path.parent.stat().st_dev: bytes_in(held)}
-    folders = {product.path.parent.stat().st_dev: product.path.parent for product in reversed(products)}
-    for disk, full in _by_disk(disk_bytes(products, plan)).items():
+    needs, there = disk_bytes(maps, at_once=at_once), dict[int, int]()
+    for folder in held:
+        disk = folder.parent.stat().st_dev
+        there[disk] = there.get(disk, 0) + bytes_in(folder)
+    folders = {folder.stat().st_dev: folder for folder in reversed(needs)}
+    for disk, full in _by_disk(needs).items():
         folder, size = folders[disk], full * filled
         free_bytes = shutil.disk_usage(folder).free
         left = free_bytes + there.get(disk, 0)
+        what = "the map needs" if len(maps) == 1 else "the maps need"
         words = f"{folder} has {in_bytes(free_bytes)} free"
         if size * DENSE > left:
             raise OutputError(
-                f"The disk of {words}; the map needs {in_bytes(size)} uncompressed, and "
+                f"The disk of {words}; {what} {in_bytes(size)} uncompressed, and "
                 f"{in_bytes(size * DENSE)} even if all of it is one class. Free some, or choose another place."
             )
         if size > left:
             yield (
-                f"the disk may become full: that of {words}, and uncompressed the map would need {in_bytes(size)}, so "
-                "it fits only if it compresses well. If not, it stops; free some room, and the same call goes on"
+                f"the disk may become full: that of {words}, and uncompressed {what} {in_bytes(size)}, so it fits "
+                "only if it compresses well. If not, it stops; free some room, and the same call goes on"
             )
         else:
             yield f"up to {in_bytes(size)} are written; the disk of {words}"
 
 
-def bytes_in(folder: Path | None) -> int:
+def bytes_in(folder: Path) -> int:
     """Of all files in a folder, also while others come and go; 0 if there is none."""
     total = 0
-    for place, _, names in os.walk(folder) if folder else ():
+    for place, _, names in os.walk(folder):
         for name in names:
             with suppress(FileNotFoundError):
                 total += (Path(place) / name).stat().st_size
@@ -217,7 +242,7 @@ def forecast(job: MapJob, model: TrainedModel, device: torch.device, *, area: Ar
         model: With which network.
         device: Where it computes.
         area: The job's area of interest, opened.
-        here: False if other machines make it, whose time and memory nobody can tell.
+        here: False if other machines make it, whose time and memory nobody can tell, or if that was told.
 
     Raises:
         OutputError: if the disks are too small.
@@ -225,10 +250,32 @@ def forecast(job: MapJob, model: TrainedModel, device: torch.device, *, area: Ar
     tiles = count_tiles(job.scene, job.plan, area)
     parts = f", in {job.plan.parts} parts" if job.plan.parts > 1 else ""
     yield f"{tiles}, of {job.plan.size} x {job.plan.size} pixels{parts}"
-    yield from check_disk(job.products, job.plan, filled=tiles.computed / tiles.total, held=job.folder)
+    if not here and job.plan.parts > 1:
+        more = apart(job.plan) / len(job.plan) - 1
+        yield f"parts are made apart: tiles that touch several are computed for each, {more:.0%} more than there are"
+    yield from check_disk([(job.products, job.plan)], filled=tiles.computed / tiles.total, held=[job.folder])
     yield from striped(job.scene, job.plan)
     if here and tiles.computed >= MANY:
         yield from _time_and_memory(job, model, device, tiles.computed)
+
+
+def forecast_all(
+    jobs: Sequence[MapJob], model: TrainedModel, device: torch.device, *, here: bool, at_once: int = 1
+) -> Iterator[str]:
+    """What the maps of many images will cost together, in words; else as `forecast`.
+
+    `at_once`: Maps that are made at a time.
+    """
+    looks = max(1, LOOKED_AT // len(jobs))
+    each = [count_tiles(job.scene, job.plan, job.area(), looks=looks) for job in jobs]
+    total, empty = sum(tiles.total for tiles in each), sum(tiles.empty for tiles in each)
+    tiles = Tiles(total, empty, exact=all(tiles.exact for tiles in each))
+    yield f"{len(jobs)} images: {tiles} in all"
+    maps = [(job.products, job.plan) for job in jobs]
+    held = [job.folder for job in jobs]
+    yield from check_disk(maps, filled=tiles.computed / total, held=held, at_once=at_once)
+    if here and tiles.computed >= MANY:
+        yield from _time_and_memory(jobs[0], model, device, tiles.computed)
 
 
 def _time_and_memory(job: MapJob, model: TrainedModel, device: torch.device, tiles: int) -> Iterator[str]:

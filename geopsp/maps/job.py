@@ -3,13 +3,13 @@
 While a map is made, the folder `.partial-NAME` lies beside its place:
 
     job.json         what is being made, by its key
-    KEY/model/       the model, where other machines help
-    KEY/parts/       NUMBER.PRODUCT; a file that is there is whole, and its part done
-    KEY/done/        the finished products on their way out
+    KEY-WxH/model/   the model, where other machines help; W x H pixels is a part
+    KEY-WxH/parts/   NUMBER.PRODUCT; a file that is there is whole, and its part done
+    KEY-WxH/done/    the finished products on their way out
     publish          all of them are whole, and are being moved to their places
 
-A kill at any moment leaves this folder, and the same command goes on from it. Another model, input or option has
-another key, and begins anew; what was made for one key is never taken for another's.
+A kill at any moment leaves this folder, and the same command goes on from it, with the parts of the first run. Another
+model, input or option has another key, and begins anew; what was made for one key is never taken for another's.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from geopsp.errors import RasterError
 from geopsp.labels import Area
 from geopsp.legend import Legend
 from geopsp.maps.blocks import is_whole, writing
-from geopsp.maps.plan import BLOCK, SIDE, MapPlan
+from geopsp.maps.plan import BLOCK, MapPlan
 from geopsp.maps.products import Product
 from geopsp.maps.settings import MapSettings
+from geopsp.maps.sides import part_height, part_width, shared_out
 from geopsp.models.build import check_tile
 from geopsp.outputs import check_output, partial_place
 from geopsp.package import TrainedModel
@@ -41,16 +42,28 @@ from geopsp.scene import Scene
 
 VERSION = 1
 KEY_TAG, MODEL_TAG = "GEOPSP_JOB", "GEOPSP_MODEL"
-NARROWEST = 2048
-"""Pixels that a part is wide at least, if a map is."""
-
-TALL, SHORT = 4 * SIDE, 2048
-"""Maps up to so tall have parts of SHORT rows: a kill then costs less, and more machines have work."""
-
-BUDGET = 384e6
-"""Bytes that the rows in hand may take."""
-
 AreaOfInterest: TypeAlias = str | Path | gpd.GeoDataFrame
+
+
+class Interest:
+    """An area of interest, as the user named it; opened when it is first asked for, once in each process."""
+
+    def __init__(self, named: AreaOfInterest) -> None:
+        self.named = named
+        self._area: Area | None = None
+
+    def area(self) -> Area:
+        """The polygons.
+
+        Raises:
+            InputNotFoundError, LabelError: as `Area.read`.
+        """
+        if self._area is None:
+            self._area = Area.read(self.named)
+        return self._area
+
+    def __reduce__(self) -> tuple[type[Interest], tuple[AreaOfInterest]]:
+        return Interest, (self.named,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,9 +85,9 @@ class MapJob:
     unwanted: tuple[int, ...]
     """Channels that are never predicted."""
 
-    aoi: AreaOfInterest | None
+    aoi: Interest | None
     key: str
-    """Another one if anything is that the map depends on, but for the number of tiles at a time."""
+    """Another one if anything is that the map depends on, but for the number of tiles at a time; not of its parts."""
 
     model: str
     """Which model it is, in words."""
@@ -93,8 +106,8 @@ class MapJob:
 
     @property
     def _own(self) -> Path:
-        """What is made for this very key."""
-        return self.folder / self.key[:16]
+        """What is made for this very key, in parts of these sides."""
+        return self.folder / f"{self.key[:16]}-{self.plan.part_width}x{self.plan.part_height}"
 
     @property
     def model_folder(self) -> Path:
@@ -108,7 +121,17 @@ class MapJob:
 
     def area(self) -> Area | None:
         """The area of interest, opened."""
-        return None if self.aoi is None else Area.read(self.aoi)
+        return None if self.aoi is None else self.aoi.area()
+
+    def parted(self, threads: int = 1) -> MapJob:
+        """The job in the parts that it was begun with; if it was not, as suits so many threads, wherever they are."""
+        told = _json(self.folder / "job.json")
+        if told.get("key") == self.key:
+            width, height = told["part"]
+            plan = replace(self.plan, part_width=width, part_height=height)
+        else:
+            plan = shared_out(self.plan, threads)
+        return replace(self, plan=plan)
 
     def part_path(self, product: Product, number: int) -> Path:
         return self._own / "parts" / f"{number:06d}.{product.name}"
@@ -198,11 +221,12 @@ class MapJob:
         Where nobody asked for a number, it is the one with which the job was begun.
         """
         told = _json(self.folder / "job.json")
-        if told.get("key") != self.key:
+        part = [self.plan.part_width, self.plan.part_height]
+        if told.get("key") != self.key or told["part"] != part:
             if told:
                 say(f"What was begun of {self.out} had another model, input or option; it is thrown away.")
             self.clear()
-            told = {"version": VERSION, "key": self.key, "model": self.model, "batch_size": batch_size}
+            told = {"version": VERSION, "key": self.key, "part": part, "model": self.model, "batch_size": batch_size}
         for name in ("done", "sieved"):
             shutil.rmtree(self._own / name, ignore_errors=True)
         for name in ("parts", "done", "sieved"):
@@ -260,9 +284,9 @@ def _key_of(path: Path) -> str | None:
         return None
 
 
-def _inputs(scene: Scene, aoi: AreaOfInterest | None) -> tuple[str, ...]:
-    area = [] if aoi is None else Area.read(aoi).stamp()
-    return (*scene.stamp(), *area)
+def _inputs(scene: Scene, aoi: Interest | None) -> tuple[str, ...]:
+    """As they are now."""
+    return (*scene.stamp(), *([] if aoi is None else aoi.area().stamp()))
 
 
 def plan_job(
@@ -272,7 +296,7 @@ def plan_job(
     settings: MapSettings,
     *,
     bf16: bool = False,
-    aoi: AreaOfInterest | None = None,
+    aoi: Interest | None = None,
     part_side: int | None = None,
     block: int = BLOCK,
 ) -> MapJob:
@@ -297,11 +321,11 @@ def plan_job(
     check_tile(size)
     padding = size // 4 if settings.padding is None else settings.padding
     width = part_side or part_width(scene, size, products, len(model.legend), block)
-    height = part_side or (SIDE if scene.grid.height > TALL else SHORT)
+    height = part_side or part_height(scene)
     plan = MapPlan(scene.grid.width, scene.grid.height, size, padding, width, height, block)
     unwanted = model.unwanted(background=settings.predict_background)
     if aoi is not None:
-        Area.read(aoi).require_overlap(scene.grid)
+        aoi.area().require_overlap(scene.grid)
     identity, inputs = model.fingerprint(), _inputs(scene, aoi)
     more = [inputs, bf16, unwanted, identity, model.legend.to_json()]
     key = _key(scene, plan, products, settings, more)
@@ -310,24 +334,12 @@ def plan_job(
     return MapJob(scene, plan, model.legend, placed, settings, bf16, unwanted, aoi, key, words, inputs)
 
 
-def part_width(scene: Scene, size: int, products: Sequence[Product], classes: int, block: int) -> int:
-    """Columns of a part such that the rows in hand fit the budget: a power of two times NARROWEST, up to SIDE."""
-    names = {product.name for product in products}
-    canvas = 4 * classes * (2 if "disagreement" in names else 1) * size
-    outgoing = sum(len(product.bands) * (1 if product.dtype == "uint8" else 4) for product in products) * 3 * size
-    incoming = (len(scene.bands) * scene.dtype.itemsize + 1) * 3 * (size + block)
-    width = SIDE
-    while width > NARROWEST and width * (canvas + outgoing + incoming) > BUDGET:
-        width //= 2
-    return width
-
-
 def _key(scene: Scene, plan: MapPlan, products: Sequence[Product], settings: MapSettings, more: Sequence[Any]) -> str:
     """Another one if anything is that the pixels depend on, but the number of tiles at a time."""
-    grid = scene.grid
+    grid, tiles = scene.grid, [plan.size, plan.overlap, plan.block]
     lattice = [grid.crs.to_wkt(), *grid.transform[:6], grid.width, grid.height]
     asked = {name: value for name, value in asdict(settings).items() if name not in ("batch_size", "precision")}
     wanted = [[product.name, product.dtype, len(product.bands)] for product in products]
     read = [repr(scene.layers), scene.bands, lattice, scene.resampling.name]
-    text = json.dumps([VERSION, read, asdict(plan), asked, wanted, *more], sort_keys=True, default=str)
+    text = json.dumps([VERSION, read, tiles, asked, wanted, *more], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

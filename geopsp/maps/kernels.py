@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from geopsp.polygons.compiled import compiled
 
 
-def serve(device: torch.device) -> bool:
-    """True if what lies on a device is for these functions."""
-    return device.type == "cpu"
+def serve(device: str) -> bool:
+    """True if what lies on a device of that type is for these functions."""
+    return device == "cpu"
 
 
 @compiled

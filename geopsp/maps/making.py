@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import rasterio
 
 from geopsp.machine import cores
-from geopsp.maps.cluster import make_parts
+from geopsp.maps.cluster import given
 from geopsp.maps.cog import assemble
 from geopsp.maps.fit import batch_and_threads
 from geopsp.maps.job import MapJob
@@ -21,7 +23,7 @@ from geopsp.maps.parts import CACHE, make_here, mapper_for
 from geopsp.maps.sidecars import class_files
 from geopsp.maps.sieve import sieve
 from geopsp.models.build import pick_device
-from geopsp.outputs import alone, partial_place
+from geopsp.outputs import alone, followed, partial_place
 from geopsp.package import TrainedModel, save_package
 from geopsp.progress import Progress, say
 
@@ -50,23 +52,51 @@ def make_map(
         RasterError: if pixels cannot be read.
         OutputError: if an output exists or cannot be written; what is done of it stays for the same call to go on.
     """
+    with begun_map(job, model, device=device, client=client, overwrite=overwrite) as finish:
+        finish(progress)
+
+
+Finish = Callable[[Progress | None], None]
+"""Waits for what was begun, and ends it."""
+
+
+@contextmanager
+def begun_map(
+    job: MapJob, model: TrainedModel, *, device: str | None = None, client: Any = None, overwrite: bool = False
+) -> Iterator[Finish]:
+    """The client's workers make the job's parts; what it gives puts the rasters at their places, when all are there.
+
+    Without a client all is made then. Args and errors are those of `make_map`.
+    """
     job.check(overwrite=overwrite)
-    with alone(job.out), rasterio.Env(GDAL_CACHEMAX=CACHE):
+    with alone(job.out):
         if job.left_over:
             job.clear()
+            yield lambda _: None
             return
         job.check(overwrite=overwrite)  # again, as another run may have ended meanwhile
+        job = job.parted()
+        with _begun(job, model, device=device, client=client) as collect:
+            yield partial(_finish, job, collect, restyle=overwrite)
+
+
+def _finish(job: MapJob, collect: Finish, progress: Progress | None, *, restyle: bool) -> None:
+    """The rasters are at their places, and nothing else is left."""
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
         if not job.publishing:
-            try:
-                _make(job, model, device=device, client=client, progress=progress)
-            finally:
-                job.tidy()
-        _publish(job, restyle=overwrite)
-        job.clear()
+            collect(progress)
+            job.require_same_inputs()
+            _put_together(job)
+        _publish(job, restyle=restyle)
+    job.clear()
 
 
-def _make(job: MapJob, model: TrainedModel, *, device: str | None, client: Any, progress: Progress | None) -> None:
-    """All products wait, whole, for their places."""
+@contextmanager
+def _begun(job: MapJob, model: TrainedModel, *, device: str | None, client: Any) -> Iterator[Finish]:
+    """The job's folder is there; what it gives waits for all parts, or makes them."""
+    if job.publishing:
+        yield lambda _: None
+        return
     where = pick_device(device)
     fitting, threads = batch_and_threads(
         model.network,
@@ -77,17 +107,24 @@ def _make(job: MapJob, model: TrainedModel, *, device: str | None, client: Any, 
         batch_size=job.settings.batch_size,
         bf16=job.bf16,
     )
-    batch_size = job.begin(fitting)
-    missing = job.missing()
-    if len(missing) < job.plan.parts:
-        say(f"Going on where it was broken off: {job.plan.parts - len(missing)} of {job.plan.parts} parts are there.")
-    if client is not None and missing:
-        save_package(model, job.model_folder, overwrite=True)
-        make_parts(job, missing, client, device=device, progress=progress)
-    elif missing:
-        make_here(job, missing, mapper_for(job, model, where, batch_size=batch_size, threads=threads), progress)
-    job.require_same_inputs()
-    _put_together(job)
+    try:
+        batch_size = job.begin(fitting)
+        missing = job.missing()
+        if len(missing) < job.plan.parts:
+            there = job.plan.parts - len(missing)
+            say(f"Going on where it was broken off: {there} of {job.plan.parts} parts are there.")
+        if not missing:
+            yield lambda _: None
+        elif client is None:
+            yield lambda progress: make_here(
+                job, missing, mapper_for(job, model, where, batch_size=batch_size, threads=threads), progress
+            )
+        else:
+            save_package(model, job.model_folder, overwrite=True)
+            with given(job, missing, client, device=device) as collect:
+                yield collect
+    finally:
+        job.tidy()
 
 
 def _put_together(job: MapJob) -> None:
@@ -117,11 +154,13 @@ def _publish(job: MapJob, *, restyle: bool) -> None:
         staged = job.staged(product)
         if not staged.exists():  # a run that was broken off here moved it
             continue
-        if product.legend is not None:
-            class_files(product.path, product.legend, restyle=restyle)
-        else:
-            product.path.with_name(product.path.name + ".aux.xml").unlink(missing_ok=True)  # of what was there before
-        _move(staged, product.path)
+        place = followed(product.path)
+        for name in {product.path, place}:  # programs look beside the name that they are given
+            if product.legend is not None:
+                class_files(name, product.legend, restyle=restyle)
+            else:
+                name.with_name(name.name + ".aux.xml").unlink(missing_ok=True)  # of what was there before
+        _move(staged, place)
 
 
 def _move(source: Path, target: Path) -> None:

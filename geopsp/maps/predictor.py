@@ -124,7 +124,7 @@ class TilePredictor:
         mask = torch.zeros(size, 1, side, side, device=self.device)
         image[len(data) :] = 0
         for number, (pixels, seen) in enumerate(zip(data, valid, strict=True)):
-            if kernels.serve(self.device):
+            if kernels.serve(self.device.type):
                 arrays = np.ascontiguousarray(pixels), np.ascontiguousarray(seen), self._mean, self._scale
                 kernels.normalise(*arrays, image[number].permute(1, 2, 0).numpy())
                 mask[number] = torch.from_numpy(seen)

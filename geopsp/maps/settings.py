@@ -76,7 +76,7 @@ def check_types(options: Mapping[str, Any]) -> None:
         raise OptionError(f"cell_size is {options['cell_size']!r}; needed a number.")
     _require_bands(options.get("bands"))
     client = options.get("client")
-    if client is not None and not all(callable(getattr(client, name, None)) for name in ("map", "submit")):
+    if client is not None and not all(callable(getattr(client, name, None)) for name in ("map", "nthreads")):
         raise OptionError(f"client is {client!r}; needed a Dask client. An address goes to scheduler.")
 
 

@@ -80,7 +80,7 @@ def first_of(values: Tensor, index: Tensor, area: Area | None = None) -> bool:
         True if all values are numbers under infinity, and not all of a pixel's are -inf.
     """
     rows, cols = area or (slice(0, values.shape[1]), slice(0, values.shape[2]))
-    if kernels.serve(values.device):
+    if kernels.serve(values.device.type):
         arrays = values.numpy(), index.numpy()
         return bool(kernels.first_of(*arrays, rows.start, rows.stop, cols.start, cols.stop))
     values, index = values[:, rows, cols], index[rows, cols]
@@ -126,7 +126,7 @@ def _shares(scores: Tensor, area: Area) -> Tensor:
 
 def _put_shares(scores: Tensor, chances: Tensor, shares: Tensor, top: int) -> bool:
     """The shares of these scores and probabilities stand from the row `top` on; False if they are not numbers."""
-    if kernels.serve(scores.device):
+    if kernels.serve(scores.device.type):
         return bool(kernels.shares(scores.numpy(), chances.numpy(), ONE, shares.numpy(), top))
     best = scores.amax(dim=0)
     place = slice(top, top + scores.shape[1])

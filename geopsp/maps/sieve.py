@@ -10,11 +10,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import rasterio
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 from rasterio.features import sieve as gdal_sieve
-from rasterio.windows import Window as RioWindow
 
 from geopsp.errors import OutputError
 from geopsp.grid import Window
@@ -47,48 +44,40 @@ def sieve(
     """
     folder = target(0).parent
     with writing(folder), TemporaryDirectory(prefix=".sieve-", dir=folder) as scratch:
-        raised, sieved = Path(scratch) / "codes.tif", Path(scratch) / "sieved"
-        _write_raised(JoinedParts(product, plan, source), raised)
-        out = _room(sieved, plan)
-        with rasterio.open(raised) as dataset:
-            band = rasterio.band(dataset, 1)
-            if plan.width * plan.height > size:
-                gdal_sieve(band, size, out=out, mask=band, connectivity=4)
-            else:
-                out[:] = dataset.read(1)  # no region can be that large, so none has a neighbour to join
+        codes, row = _room(Path(scratch) / "codes", plan), 0
+        for rows in JoinedParts(product, plan, source).rows(0):
+            if not is_nothing(rows, product):
+                codes[row : row + rows.shape[1]] = rows[0] + UP
+            row += rows.shape[1]
+        if codes.size > size:  # else no region has a neighbour to join
+            with rasterio.open(_seen_by_gdal(Path(scratch) / "codes", plan)) as dataset:
+                band = rasterio.band(dataset, 1)  # of arrays a copy would be made
+                gdal_sieve(band, size, out=codes, mask=band, connectivity=4)  # a row is written when it was read
         for number in range(plan.parts):
-            _write_part(product, plan, number, out, target(number), pool)
+            _write_part(product, plan, number, codes, target(number), pool)
 
 
-def _write_raised(parts: JoinedParts, path: Path) -> None:
-    """A raster of the codes, each one up."""
-    plan, row = parts.plan, 0
-    profile = {"driver": "GTiff", "width": plan.width, "height": plan.height, "count": 1, "dtype": "uint8"}
-    profile |= {
-        "tiled": True,
-        "blockxsize": plan.block,
-        "blockysize": plan.block,
-        "transform": Affine(1, 0, 1, 0, -1, 1),
-    }
-    profile |= {"compress": "deflate", "zlevel": 1, "sparse_ok": True, "bigtiff": "if_safer"}
-    try:
-        with rasterio.open(path, "w", **profile) as dataset:
-            for rows in parts.rows(0):
-                if not is_nothing(rows, parts.product):
-                    dataset.write(rows + UP, window=RioWindow(0, row, plan.width, rows.shape[1]))
-                row += rows.shape[1]
-    except RasterioError as error:
-        raise OutputError(f"{path} cannot be written ({error}). Is the disk full?") from error
+def _seen_by_gdal(path: Path, plan: MapPlan) -> Path:
+    """What makes a raster of a file of nothing but pixels."""
+    vrt = path.with_suffix(".vrt")
+    vrt.write_text(
+        f'<VRTDataset rasterXSize="{plan.width}" rasterYSize="{plan.height}"><GeoTransform>1,1,0,0,0,-1</GeoTransform>'
+        '<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">'
+        f'<SourceFilename relativeToVRT="1">{path.name}</SourceFilename></VRTRasterBand></VRTDataset>',
+        encoding="utf-8",
+    )
+    return vrt
 
 
 def _room(path: Path, plan: MapPlan) -> NDArray[np.uint8]:
-    """(height, width) pixels that lie in a file, for which the disk has room: else a full one would end the program."""
+    """(height, width) zeros that lie in a file, for which the disk has room: else a full one would end the program."""
     needed = plan.width * plan.height
     with path.open("wb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, needed)
         elif shutil.disk_usage(path.parent).free < needed:
             raise OutputError(f"The sieve needs {needed / 1e6:,.0f} MB beside {path.parent}. Make room on the disk.")
+        file.truncate(needed)
     return np.memmap(path, np.uint8, "r+", shape=(plan.height, plan.width))
 
 
