@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from geopsp.polygons.compiled import compiled
+from geopsp.compiled import compiled
 
 
 def serve(device: str) -> bool:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.compiled import compiled
 from geopsp.grid import Window
-from geopsp.polygons.compiled import compiled
 from geopsp.polygons.faces import faces
 from geopsp.polygons.label import join, label, root
 from geopsp.polygons.metric import Metric
 from geopsp.polygons.planar import Arcs, Faces, Features, outlines
+from geopsp.polygons.smooth import FAR, REACH, smoothed
 from geopsp.polygons.sums import SUMS, sums
 from geopsp.polygons.trace import Net, select, trace
 
@@ -56,7 +57,8 @@ class Piece:
     regions: Regions
 
     near: NDArray[np.float64]
-    """(vertices, 2) of all borders near seams, but not on them, where borders are simplified; else none."""
+    """(vertices, 2) of all borders near seams, but not on them, where borders are simplified or smoothed; else
+    none."""
 
     sides: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
     """Numbers of the regions along the upper, right, lower and left side; 0 is nothing."""
@@ -73,7 +75,15 @@ class Lattice:
     @property
     def reach(self) -> float:
         """Pixels from a seam up to which vertices count as near."""
-        return max(16.0, self.side / 8)
+        return max(64.0, self.side / 8)
+
+    @property
+    def hold(self) -> float:
+        """Pixels from where a border meets a seam up to which its vertices wait to be smoothed.
+
+        As far as triangles that hang on them may reach, all vertices are near.
+        """
+        return self.reach - 2 * REACH * FAR
 
     def rows(self) -> list[list[Window]]:
         """Rows of cells."""
@@ -98,6 +108,7 @@ def trace_cell(
     wanted: NDArray[np.bool_] = EVERY,
     shares: NDArray[np.float32] | None = None,
     shape: Shape | None = None,
+    smooth: int = 0,
 ) -> tuple[Features, Piece]:
     """The finished features of a cell, and what goes on.
 
@@ -110,6 +121,7 @@ def trace_cell(
         wanted: (256,) True for the codes of features that are made; what borders only on others is forgotten.
         shares: (rows, cols) confidence.
         shape: Simplifies arcs.
+        smooth: Rounds of smoothing.
     """
     inner = codes[1:-1, 1:-1]
     labels, count = label(inner)
@@ -119,13 +131,16 @@ def trace_cell(
     if shape is not None:
         every = np.arange(-1, count, dtype=np.int32)
         net = replace(net, arcs=shape(net.arcs, faces(net, every, count)))
+    if smooth:
+        net = replace(net, arcs=smoothed(net.arcs, smooth, waits=met, hold=lattice.hold))
+    moved = shape is not None or smooth > 0
     net = replace(net, arcs=replace(net.arcs, xy=net.arcs.xy + np.array([window.col, window.row], net.arcs.xy.dtype)))
     first, own_codes = _firsts(labels, inner, count, window.col, window.row, lattice.width)
     links = _links(labels, inner) if connectivity == 8 else np.empty((0, 2), np.int32)
     group, opened = _groups(labels, count, links, seams)
     known = Regions(own_codes, sums(labels, count, codes, shares, metric, window), first, links)
-    near = np.empty((0, 2)) if shape is None else _near(net.arcs, met, window, seams, lattice.reach)
-    use = wanted if shape is None else EVERY  # the others' borders are in the way of simplified ones
+    near = _near(net.arcs, met, window, seams, lattice.reach) if moved else np.empty((0, 2))
+    use = EVERY if moved else wanted  # the others' borders are in the way of those that move
     piece = _piece(net, known, opened, use, window, labels, met, on_seam, near)
     return _finished(net, known, group, ~opened & wanted[own_codes]), piece
 

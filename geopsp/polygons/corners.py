@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.compiled import compiled
 from geopsp.polygons.cell import Lattice
-from geopsp.polygons.compiled import compiled
 from geopsp.polygons.trace import Net
 
 
-def go_on(net: Net, lattice: Lattice, row: int, stop: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """What follows at the seams' corners in these rows is known: the first border to the left.
+@dataclass(frozen=True, slots=True, eq=False)
+class Met:
+    """Corners on seams, and the darts that leave them."""
 
-    Returns:
-        (corners, 2) those where more than two borders meet, or nothing lies beside them, and of each other, where a
-        border was cut and bends, (cuts,) a dart that leaves it.
-    """
+    fixed: NDArray[np.float64]
+    """(corners, 2) those where more than two borders meet, or nothing lies beside them."""
+
+    through: NDArray[np.int64]
+    """(corners,) one dart of each other, where the border of two regions was cut."""
+
+    cuts: NDArray[np.int64]
+    """(cuts,) those of them where it bends."""
+
+    darts: NDArray[np.int64]
+    """(darts,) all."""
+
+    unknown: NDArray[np.int64]
+    """(darts,) those of which the corner is not looked at yet, as it lies below these rows."""
+
+
+def go_on(net: Net, lattice: Lattice, row: int, stop: int) -> Met:
+    """What follows at the seams' corners in these rows is known: the first border to the left."""
     arcs = net.arcs
     keys, darts = _leaving(arcs.xy, arcs.starts, net.ways, lattice.width, lattice.height, lattice.side, row)
     order = np.argsort(keys)
     keys, darts = keys[order], darts[order]
-    cuts = _link(
-        arcs.xy, arcs.starts, arcs.left, arcs.right, net.following, net.instead, net.kept, keys, darts,
-        stop * (lattice.width + 1),
-    )  # fmt: skip
-    corners = np.unique(keys[~np.isin(keys >> 2, keys[cuts] >> 2)] >> 2)
+    below = stop * (lattice.width + 1)
+    places = _link(
+        arcs.xy, arcs.starts, arcs.left, arcs.right, net.following, net.instead, net.kept, keys, darts, below
+    )
+    corners = np.unique(keys[~np.isin(keys >> 2, keys[places] >> 2)] >> 2)
     row_of, col_of = np.divmod(corners, lattice.width + 1)
-    return np.column_stack([col_of, row_of]).astype(np.float64), darts[cuts]
+    fixed, through = np.column_stack([col_of, row_of]).astype(np.float64), darts[places]
+    cuts = through[net.kept[through >> 1, through & 1]]
+    return Met(fixed, through, cuts, darts, darts[keys >> 2 >= below])
 
 
 @compiled
@@ -53,11 +71,12 @@ def _link(
     xy: Any, starts: Any, left: Any, right: Any, following: Any, instead: Any, kept: Any, keys: Any, darts: Any,
     stop: Any,
 ) -> Any:  # fmt: skip
-    """Joins the darts of each corner before `stop`, which lie together; gives the places of those that leave cuts.
+    """Joins the darts of each corner before `stop`, which lie together.
 
+    Gives the place of one dart at each where the border of two regions just goes on.
     Two borders that meet there in a straight line are one, and the corner none of a polygon's.
     """
-    leaving, cuts, used = np.empty(4, np.int64), np.empty(keys.size, np.int64), 0
+    leaving, through, used = np.empty(4, np.int64), np.empty(keys.size, np.int64), 0
     low = 0
     while low < keys.size and keys[low] >> 2 < stop:
         for way in range(4):
@@ -72,11 +91,11 @@ def _link(
             if _is_straight(xy, starts, darts[low], darts[low + 1]):
                 for step in range(low, high):
                     kept[darts[step] >> 1, darts[step] & 1] = False
-            elif left[arc] > 0 and right[arc] > 0:
-                cuts[used] = low
+            if left[arc] > 0 and right[arc] > 0:
+                through[used] = low
                 used += 1
         low = high
-    return cuts[:used]
+    return through[:used]
 
 
 @compiled

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.polygons.compiled import compiled
+from geopsp.compiled import compiled
 from geopsp.polygons.planar import Faces
 from geopsp.polygons.trace import Net
 

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.compiled import compiled
 from geopsp.grid import Window
 from geopsp.legend import IGNORE
 from geopsp.machine import cores
 from geopsp.polygons.ahead import in_order
 from geopsp.polygons.codes import Codes
-from geopsp.polygons.compiled import compiled
 from geopsp.polygons.label import join, label, root
 from geopsp.polygons.metric import Metric, density
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.compiled import compiled
 from geopsp.legend import IGNORE
-from geopsp.polygons.compiled import compiled
 
 
 def label(codes: NDArray[np.uint8], *, nothing: int = IGNORE) -> tuple[NDArray[np.int32], int]:

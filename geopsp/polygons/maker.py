@@ -10,28 +10,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geopsp.polygons.cell import Shape
 from geopsp.polygons.codes import Codes
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.gather import dissolved, joined, taken
 from geopsp.polygons.metric import lengths
-from geopsp.polygons.planar import Arcs, Faces, Features
+from geopsp.polygons.planar import Features
 from geopsp.polygons.regular import regularized
 from geopsp.polygons.settings import PolygonSettings
 from geopsp.polygons.simplify import simplified
-from geopsp.polygons.smooth import smoothed
 from geopsp.polygons.sweep import CELL, sweep
 from geopsp.polygons.table import Table
 from geopsp.progress import Progress
 
 SHAPED = 2048
-"""Pixels on a side of a cell where arcs are simplified or smoothed: at seams, which are few, none are rounded."""
+"""Pixels on a side of a cell where arcs are simplified or smoothed: seams, where both cost more, are few."""
 
 SOME = 50_000
 """Features of a batch, where all are there at once."""
-
-HALF = 0.5
-"""Square pixels: the triangle at a step of a staircase, which smoothing takes away."""
 
 PIXELS = 2.0
 """How far regularized corners may move."""
@@ -50,37 +45,28 @@ class Maker:
         self, codes: Codes, confidence: Confidence | None, progress: Progress | None
     ) -> Generator[pa.RecordBatch]:
         """The rows of all polygons, as they are finished; all at the end where each needs to know of the others."""
-        shape = self._shape()
+        asked = self.settings
         trace = partial(
             sweep,
             codes,
             self.table.metric,
-            connectivity=self.settings.connectivity,
-            wanted=self.settings.wanted(self.table.legend),
-            shape=shape,
-            least=max(self._least(), HALF if self.settings.smooth else 0.0),
-            smooth=self.settings.smooth > 0,
+            connectivity=asked.connectivity,
+            wanted=asked.wanted(self.table.legend),
+            shape=partial(simplified, least=self._least()) if asked.simplify else None,
+            least=self._least(),
+            smooth=asked.smooth,
             confidence=confidence,
-            cell=CELL if shape is None else SHAPED,
+            cell=SHAPED if asked.simplify or asked.smooth else CELL,
             progress=progress,
         )
-        if not self.settings.at_once:
+        if not asked.at_once:
             yield from trace(finish=self.table.batch)
             return
         features, moved = self._together(joined(list(trace(finish=_as_it_is))))
-        size = 1 if self.settings.dissolve else SOME  # each may be large
+        size = 1 if asked.dissolve else SOME  # each may be large
         for first in range(0, len(features), size):
             some = np.arange(first, min(first + size, len(features)))
             yield self.table.batch(taken(features, some), moved=None if moved is None else moved[some])
-
-    def _shape(self) -> Shape | None:
-        """What simplifies and smooths arcs."""
-        settings, least = self.settings, self._least()
-
-        def shape(arcs: Arcs, faces: Faces) -> Arcs:
-            return smoothed(simplified(arcs, faces, least), settings.smooth)
-
-        return shape if settings.simplify or settings.smooth else None
 
     def _least(self) -> float:
         """The area of the triangles that are simplified, in square pixels: the same in every direction."""

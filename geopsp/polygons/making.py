@@ -64,8 +64,8 @@ def raster_to_polygons(
             `simplify` squared (Visvalingam-Whyatt), so a staircase of single pixels goes from 0.71 pixels on. Borders
             shared by two polygons change for both; nodes where three meet, the frame and the edge of nodata stay. An
             area changes by less than `simplify` squared for each vertex that its outline loses.
-        smooth: Rounds of corner cutting, 2 or 3 look smooth. What stays when simplifying stays here; so do corners at
-            which a border crosses the sides of cells, every 2048 pixels. No border moves by 4 pixels or more.
+        smooth: Rounds of corner cutting, 2 or 3 look smooth. What stays when simplifying stays here. Borders are
+            rounded over the sides of cells as anywhere else. No border moves by 4 pixels or more.
         min_area: In m2: a region smaller than this becomes part of the neighbour with which it shares the longest
             border, the smallest first, until none is left but those with nodata or the frame all around. Simplifying
             afterwards may bring a polygon below it again.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from geopsp.compiled import compiled
 from geopsp.legend import IGNORE
-from geopsp.polygons.compiled import compiled
 from geopsp.polygons.graph import Graph
 from geopsp.polygons.label import root
 

@@ -11,9 +11,9 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
+from geopsp.compiled import compiled
 from geopsp.errors import GridError
 from geopsp.grid import Grid
-from geopsp.polygons.compiled import compiled
 
 Floats = NDArray[np.float64]
 Measure = Callable[[Floats, Floats], Floats]

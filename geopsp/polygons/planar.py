@@ -15,7 +15,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from geopsp.polygons.compiled import compiled
+from geopsp.compiled import compiled
 
 Polygons = NDArray[np.object_]
 

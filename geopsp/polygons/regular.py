@@ -9,7 +9,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from geopsp.polygons.compiled import compiled
+from geopsp.compiled import compiled
 from geopsp.polygons.planar import Outlines, Polygons
 
 WALLS = 1000

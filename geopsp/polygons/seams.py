@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.compiled import compiled
 from geopsp.legend import IGNORE
 from geopsp.polygons.cell import EVERY, Lattice, Piece, Regions, features_of, open_groups
-from geopsp.polygons.compiled import compiled
-from geopsp.polygons.corners import go_on
+from geopsp.polygons.chains import smoothed_over
+from geopsp.polygons.corners import Met, go_on
 from geopsp.polygons.cuts import forget_cuts
 from geopsp.polygons.label import join, root
 from geopsp.polygons.planar import Arcs, Features
@@ -36,7 +37,7 @@ class Seams:
         connectivity: int = 4,
         wanted: NDArray[np.bool_] = EVERY,
         least: float = 0.0,
-        smooth: bool = False,
+        smooth: int = 0,
     ) -> None:
         """Nothing is open yet.
 
@@ -45,7 +46,7 @@ class Seams:
             connectivity: 4, or 8.
             wanted: (256,) True for the codes of features that are made.
             least: In square pixels: of simplified borders, cuts at seams whose triangle is smaller are none.
-            smooth: True if they were smoothed too, and have small triangles everywhere.
+            smooth: Rounds of smoothing, of which the last ones at seams are left to do.
         """
         self._wanted = wanted
         self._lattice, self._corners, self._least = lattice, connectivity == 8, least
@@ -69,28 +70,24 @@ class Seams:
         nets = [self._net, *(piece.net for piece in pieces), *borders]
         net = _joined(nets, [0, *before[:-1], *(0 for _ in borders)])
         last = stop == self._lattice.height
-        corners, cuts = go_on(net, self._lattice, row, stop + last)
-        if self._least:
-            net = self._forget(net, corners, cuts, [piece.near for piece in pieces], stop)
+        met = go_on(net, self._lattice, row, stop + last)
+        if self._least or self._smooth:
+            net = self._shaped(net, met, [piece.near for piece in pieces], stop)
         below = np.zeros(0, np.int32) if last else np.concatenate([lower for _, _, lower, _ in sides])
         opened = _gather(parent, group, regions.sums, regions.first, below)
         done = self._done(net, regions, parent, group, opened)
         self._keep(net, regions, parent, group, opened, below, stop)
         return done
 
-    def _forget(
-        self,
-        net: Net,
-        corners: NDArray[np.float64],
-        cuts: NDArray[np.int64],
-        near: Sequence[NDArray[np.float64]],
-        stop: int,
-    ) -> Net:
-        """Small cuts are no vertices any more; what is near to the seam below is kept for the next row of cells."""
-        others = np.concatenate([self._near, *near, corners])
-        net, left = forget_cuts(net, cuts, others, least=self._least, reach=self._lattice.reach, inner=not self._smooth)
-        known = np.concatenate([others, left])
-        self._near = known[(known[:, 1] >= stop - self._lattice.reach) & (known[:, 1] < stop)]
+    def _shaped(self, net: Net, met: Met, near: Sequence[NDArray[np.float64]], stop: int) -> Net:
+        """Borders are simplified and smoothed over seams; what is near to the one below is kept for the next row."""
+        known, reach = np.concatenate([self._near, *near, met.fixed]), self._lattice.reach
+        if self._least:
+            net, left = forget_cuts(net, met.cuts, known, least=self._least, reach=reach, inner=not self._smooth)
+            known = np.concatenate([known, left])
+        if self._smooth:
+            net, known = smoothed_over(net, met, known, rounds=self._smooth, hold=self._lattice.hold)
+        self._near = known[(known[:, 1] >= stop - reach) & (known[:, 1] < stop)]
         return net
 
     def _lines(self, pieces: Sequence[Piece], sides: Sequence[Sequence[Numbers]], row: int) -> Iterator[Line]:
@@ -131,7 +128,7 @@ class Seams:
         place = np.zeros(parent.size + 1, np.int32)
         place[numbers + 1] = np.arange(1, numbers.size + 1)
         place[1:] = place[parent + 1]
-        of_use = np.append(False, opened & (EVERY if self._least else self._wanted)[regions.codes])
+        of_use = np.append(False, opened & (EVERY if self._least or self._smooth else self._wanted)[regions.codes])
         arcs = net.arcs
         lowest = np.maximum(arcs.xy[arcs.starts[:-1], 1], arcs.xy[arcs.starts[1:] - 1, 1])
         idle = ~(of_use[arcs.left] | of_use[arcs.right]) & (lowest < stop)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.polygons.compiled import compiled
+from geopsp.compiled import compiled
 from geopsp.polygons.planar import Arcs
 
 REACH = 2.0
@@ -17,8 +18,30 @@ of it, and so on; edges stay straight where they are longer."""
 FAR = 8.0
 """The same in units of `REACH` where the next edge is so short that the border hardly moves: the steps of a slant."""
 
+BIN = 8.0
+"""Pixels on a side of the squares in which vertices near seams are looked up; in cells these are pixels."""
 
-def smoothed(arcs: Arcs, rounds: int) -> Arcs:
+WAITS, NOW, AHEAD = 0, 1, 2
+"""What a vertex does in a round: it had fewer before it, all, or this one too."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rough:
+    """Arcs that are being smoothed."""
+
+    arcs: Arcs
+
+    loops: NDArray[np.bool_]
+    """(arcs,) True where one goes round to where no other ends: its first vertex is like all others."""
+
+    done: NDArray[np.int8]
+    """(vertices,) how many rounds each has had."""
+
+    waits: NDArray[np.bool_]
+    """(arcs, 2) True at ends where it is not known yet how the border goes on."""
+
+
+def smoothed(arcs: Arcs, rounds: int, *, waits: NDArray[np.bool_] | None = None, hold: float = np.inf) -> Arcs:
     """The same arcs with their corners cut, over and over, until they look like curves.
 
     Each round takes a quarter off both ends of an edge, so it rounds corners, but half where the border turns left at
@@ -30,21 +53,71 @@ def smoothed(arcs: Arcs, rounds: int) -> Arcs:
     Args:
         arcs: All arcs of a cell.
         rounds: Two or three look smooth.
+        waits: (arcs, 2) True at ends where borders go on: what depends on how, waits for `smoothed_on`.
+        hold: Pixels from such an end up to which vertices wait.
 
     Source: Chaikin, An algorithm for high-speed curve generation, 1974.
     """
+    waits = np.zeros((len(arcs), 2), np.bool_) if waits is None else waits
     inner = (arcs.left > 0) & (arcs.right > 0)
-    xy, starts = arcs.xy.astype(np.float64), arcs.starts
-    if not inner.any():
-        return Arcs(xy, starts, arcs.left, arcs.right)
-    loops = inner & _loops(arcs)
+    arcs = replace(arcs, xy=arcs.xy.astype(np.float64))
+    rough = Rough(arcs, inner & _loops(arcs), np.zeros(len(arcs.xy), np.int8), waits)
+    return _rounded(rough, inner, rounds, hold, 1.0) if inner.any() else arcs
+
+
+def smoothed_on(rough: Rough, rounds: int, others: NDArray[np.float64], *, hold: float) -> Arcs:
+    """Arcs as `smoothed` leaves them where it knows how all go on, but at ends that still wait.
+
+    Args:
+        rough: Arcs that parts of which had to wait.
+        rounds: As before.
+        others: (vertices, 2) of all other borders up to `FAR` times 2 * `REACH` from what waited.
+        hold: As before.
+    """
+    arcs, count = rough.arcs, len(rough.arcs)
+    nobody, added = np.append(arcs.left, np.int32(0)), int(len(others) > 0)
+    every = Arcs(
+        np.concatenate([arcs.xy, others]),
+        np.append(arcs.starts, [len(arcs.xy) + len(others)] * added),
+        nobody[: count + added],
+        nobody[: count + added],
+    )
+    rough = Rough(
+        every,
+        np.append(rough.loops, [False] * added),
+        np.append(rough.done, np.full(len(others), rounds, np.int8)),
+        np.concatenate([rough.waits, np.zeros((added, 2), np.bool_)]),
+    )
+    found = _rounded(rough, np.arange(count + added) < count, rounds, hold, BIN)
+    starts = found.starts[: count + 1]
+    return Arcs(found.xy[: starts[-1]], starts, arcs.left, arcs.right)
+
+
+def _rounded(rough: Rough, inner: NDArray[np.bool_], rounds: int, hold: float, size: float) -> Arcs:
+    """The inner arcs after all rounds, in each of which only those vertices are cut that have had all before."""
+    arcs, loops, waits = rough.arcs, rough.loops, rough.waits
+    xy, starts, done = arcs.xy, arcs.starts, rough.done
     for number in range(rounds):
         reach = REACH / 2**number
+        due = _due(xy, starts, loops, done, waits, number, hold)
         turns = _turns(xy, starts, inner, loops)
-        legs = _legs(xy, starts, loops, turns, reach)
-        _keep_blocked(xy, turns, legs, *_bins(xy))
-        xy, starts = _cut(xy, starts, loops, turns, legs)
-    return Arcs(xy, starts, arcs.left, arcs.right)
+        cut = (turns != 0) & (due == NOW)
+        if cut.any():
+            legs = _legs(xy, starts, loops, turns, due, cut, reach)
+            low, high = _box(xy, xy[cut], reach * FAR)
+            _keep_blocked(xy, cut, legs, *_bins(xy, low, high, size), low, size)
+            xy, starts, done = _cut(xy, starts, loops, due, cut, legs, done, number)
+        else:
+            done = done + (due == NOW)
+    return replace(arcs, xy=xy, starts=starts)
+
+
+def _box(xy: NDArray[np.float64], chosen: NDArray[np.float64], around: float) -> tuple[Any, Any]:
+    """The least and most columns and rows that triangles of the chosen vertices can lie in."""
+    return (
+        np.floor(np.maximum(chosen.min(axis=0) - around, xy.min(axis=0))),
+        np.minimum(chosen.max(axis=0) + around, xy.max(axis=0)),
+    )
 
 
 def _loops(arcs: Arcs) -> NDArray[np.bool_]:
@@ -53,6 +126,30 @@ def _loops(arcs: Arcs) -> NDArray[np.bool_]:
     _, ends, counts = np.unique(np.concatenate([first, last]) @ (1, 1j), return_inverse=True, return_counts=True)
     result: NDArray[np.bool_] = (first == last).all(axis=1) & (counts[ends[: len(arcs)]] == 2)
     return result
+
+
+@compiled
+def _due(xy: Any, starts: Any, loops: Any, done: Any, waits: Any, number: Any, hold: Any) -> Any:
+    """(vertices,) WAITS, NOW or AHEAD.
+
+    A round needs to know a vertex's neighbours and which way they turn, for which it needs theirs. So two vertices more
+    wait in each round.
+    """
+    due = np.empty(len(xy), np.int8)
+    for at in range(len(xy)):
+        due[at] = WAITS if done[at] < number else NOW if done[at] == number else AHEAD
+    for arc in range(loops.size):
+        for end in range(2):
+            last = starts[arc + 1] - 1 if end else starts[arc]
+            if not loops[arc]:
+                due[last] = WAITS
+            if not waits[arc, end]:
+                continue
+            for step in range(1, min(2 * number + 2, starts[arc + 1] - starts[arc])):
+                at = last - step if end else last + step
+                if _length(xy, at, last) <= hold:
+                    due[at] = WAITS
+    return due
 
 
 @compiled
@@ -78,26 +175,34 @@ def _turn(ax: Any, ay: Any, bx: Any, by: Any, cx: Any, cy: Any) -> Any:
 
 
 @compiled
-def _legs(xy: Any, starts: Any, loops: Any, turns: Any, reach: Any) -> Any:
-    """(vertices, 4) where the edges before and after a corner are cut."""
+def _legs(xy: Any, starts: Any, loops: Any, turns: Any, due: Any, cut: Any, reach: Any) -> Any:
+    """(vertices, 4) where the edges before and after a corner are cut; those to vertices ahead were cut there."""
     legs = np.empty((len(xy), 4))
     for arc in range(loops.size):
         begin, end = starts[arc], starts[arc + 1] - 1
         for at in range(begin, end):
-            if turns[at] == 0:
+            if not cut[at]:
                 continue
             before = at - 1 if at > begin else end - 1
-            back, ahead = _length(xy, at, before), _length(xy, at, at + 1)
-            for place, other, length, beside in ((0, before, back, ahead), (2, at + 1, ahead, back)):
-                step = turns[at] * turns[other] <= 0
-                share, most = 0.5 if step else 0.25, reach * FAR if step and beside <= reach / 2 else reach
-                while share * length >= most:
-                    share /= 2
-                legs[at, place] = xy[at, 0] + share * (xy[other, 0] - xy[at, 0])
-                legs[at, place + 1] = xy[at, 1] + share * (xy[other, 1] - xy[at, 1])
+            back, ahead = _whole(xy, turns, due, at, before), _whole(xy, turns, due, at, at + 1)
+            for place, other, beside in ((0, before, ahead), (2, at + 1, back)):
+                step, gone = turns[at] * turns[other] <= 0, due[other] == AHEAD and turns[other] != 0
+                parts, most = 2.0 if step else 4.0, reach * FAR if step and beside <= reach / 2 else reach
+                while _length(xy, at, other) >= most * (parts - gone):
+                    parts *= 2
+                legs[at, place] = xy[at, 0] + (xy[other, 0] - xy[at, 0]) / (parts - gone)
+                legs[at, place + 1] = xy[at, 1] + (xy[other, 1] - xy[at, 1]) / (parts - gone)
         if loops[arc]:
             legs[end] = legs[begin]
     return legs
+
+
+@compiled
+def _whole(xy: Any, turns: Any, due: Any, at: Any, other: Any) -> Any:
+    """The length of an edge, before its other end was cut if that is ahead."""
+    if due[other] != AHEAD or turns[other] == 0:
+        return _length(xy, at, other)
+    return _length(xy, at, other) * (2.0 if turns[at] != turns[other] else 4 / 3)
 
 
 @compiled
@@ -107,50 +212,53 @@ def _length(xy: Any, one: Any, two: Any) -> Any:
 
 
 @compiled
-def _bins(xy: Any) -> Any:
-    """Vertices by the pixel that they lie in: where each pixel's begin in their order, the order, the first pixel."""
-    low = np.array([np.floor(xy[:, 0].min()), np.floor(xy[:, 1].min())])
-    first = np.zeros((int(xy[:, 1].max() - low[1]) + 1, int(xy[:, 0].max() - low[0]) + 1), np.int32)
+def _bins(xy: Any, low: Any, high: Any, size: Any) -> Any:
+    """Vertices of a box by the square that they lie in: where each square's begin in their order; the order."""
+    first = np.zeros((int((high[1] - low[1]) / size) + 1, int((high[0] - low[0]) / size) + 1), np.int32)
     for at in range(len(xy)):
-        first[int(xy[at, 1] - low[1]), int(xy[at, 0] - low[0])] += 1
+        if low[0] <= xy[at, 0] <= high[0] and low[1] <= xy[at, 1] <= high[1]:
+            first[int((xy[at, 1] - low[1]) / size), int((xy[at, 0] - low[0]) / size)] += 1
     flat, total = first.reshape(-1), 0
-    for pixel in range(flat.size):
-        total += flat[pixel]
-        flat[pixel] = total
-    order = np.empty(len(xy), np.int32)
+    for square in range(flat.size):
+        total += flat[square]
+        flat[square] = total
+    order = np.empty(total, np.int32)
     for at in range(len(xy)):
-        row, col = int(xy[at, 1] - low[1]), int(xy[at, 0] - low[0])
-        first[row, col] -= 1
-        order[first[row, col]] = at
-    return first, order, low
+        if low[0] <= xy[at, 0] <= high[0] and low[1] <= xy[at, 1] <= high[1]:
+            row, col = int((xy[at, 1] - low[1]) / size), int((xy[at, 0] - low[0]) / size)
+            first[row, col] -= 1
+            order[first[row, col]] = at
+    return first, order
 
 
 @compiled
-def _keep_blocked(xy: Any, turns: Any, legs: Any, first: Any, order: Any, low: Any) -> None:
-    """No turn any more at corners whose triangle, sides included, holds another vertex.
+def _keep_blocked(xy: Any, cut: Any, legs: Any, first: Any, order: Any, low: Any, size: Any) -> None:
+    """No cut any more at corners whose triangle, sides included, holds another vertex.
 
     Arcs do not cross, so one that reached into a triangle would have a vertex there; and so two such triangles are
     apart.
     """
     cols, flat = first.shape[1], first.reshape(-1)
-    blocked = np.zeros(turns.size, np.bool_)
-    for at in range(turns.size):
-        if turns[at] != 0:
-            blocked[at] = _held(xy, at, legs[at], flat, cols, order, low)
-    turns[blocked] = 0
+    blocked = np.zeros(cut.size, np.bool_)
+    for at in range(cut.size):
+        if cut[at]:
+            blocked[at] = _held(xy, at, legs[at], flat, cols, order, low, size)
+    cut[blocked] = False
 
 
 @compiled
-def _held(xy: Any, at: Any, legs: Any, first: Any, cols: Any, order: Any, low: Any) -> Any:
+def _held(xy: Any, at: Any, legs: Any, first: Any, cols: Any, order: Any, low: Any, size: Any) -> Any:
     """True if a vertex that lies elsewhere is in the triangle of this one and its legs."""
     px, py, ax, ay, bx, by = xy[at, 0], xy[at, 1], legs[0], legs[1], legs[2], legs[3]
     left, right = min(px, ax, bx), max(px, ax, bx)
     top, bottom = min(py, ay, by), max(py, ay, by)
-    for row in range(int(top - low[1]), int(bottom - low[1]) + 1):
-        begin, end = row * cols + int(left - low[0]), row * cols + int(right - low[0]) + 1
+    for row in range(int((top - low[1]) / size), int((bottom - low[1]) / size) + 1):
+        begin, end = row * cols + int((left - low[0]) / size), row * cols + int((right - low[0]) / size) + 1
         for place in range(first[begin], first[end] if end < first.size else order.size):
             x, y = xy[order[place], 0], xy[order[place], 1]
             if x < left or x > right or y < top or y > bottom or (x == px and y == py):
+                continue
+            if (x == ax and y == ay) or (x == bx and y == by):
                 continue
             one, two, three = _turn(px, py, x, y, ax, ay), _turn(ax, ay, x, y, bx, by), _turn(bx, by, x, y, px, py)
             if min(one, two, three) >= 0 or max(one, two, three) <= 0:
@@ -159,26 +267,23 @@ def _held(xy: Any, at: Any, legs: Any, first: Any, cols: Any, order: Any, low: A
 
 
 @compiled
-def _cut(xy: Any, starts: Any, loops: Any, turns: Any, legs: Any) -> Any:
-    """The arcs with the two legs of each corner that turns instead of it, one vertex where those of two meet."""
-    new, new_starts = np.empty((2 * len(xy), 2)), np.zeros_like(starts)
+def _cut(xy: Any, starts: Any, loops: Any, due: Any, cut: Any, legs: Any, done: Any, number: Any) -> Any:
+    """The arcs with the two legs of each corner that is cut instead of it, one vertex where those of two meet."""
+    new, new_starts, rounds = np.empty((2 * len(xy), 2)), np.zeros_like(starts), np.empty(2 * len(xy), np.int8)
     used = 0
     for arc in range(loops.size):
         begin, end = starts[arc], starts[arc + 1] - 1
         for at in range(begin, end if loops[arc] else end + 1):
-            if turns[at] == 0:
-                new[used] = xy[at]
-                used += 1
-                continue
-            if at == begin or new[used - 1, 0] != legs[at, 0] or new[used - 1, 1] != legs[at, 1]:
-                new[used, 0], new[used, 1] = legs[at, 0], legs[at, 1]
-                used += 1
-            new[used, 0], new[used, 1] = legs[at, 2], legs[at, 3]
-            used += 1
+            had = number + 1 if due[at] == NOW else done[at]
+            for leg in range(0, 4 if cut[at] else 2, 2):
+                x, y = (legs[at, leg], legs[at, leg + 1]) if cut[at] else (xy[at, 0], xy[at, 1])
+                if used == new_starts[arc] or new[used - 1, 0] != x or new[used - 1, 1] != y:
+                    new[used, 0], new[used, 1], rounds[used] = x, y, had
+                    used += 1
         if loops[arc]:
-            new_first = new[new_starts[arc]]
-            if new[used - 1, 0] != new_first[0] or new[used - 1, 1] != new_first[1]:
-                new[used] = new_first
+            first = new_starts[arc]
+            if new[used - 1, 0] != new[first, 0] or new[used - 1, 1] != new[first, 1]:
+                new[used], rounds[used] = new[first], rounds[first]
                 used += 1
         new_starts[arc + 1] = used
-    return new[:used].copy(), new_starts
+    return new[:used].copy(), new_starts, rounds[:used].copy()

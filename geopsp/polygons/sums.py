@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.compiled import compiled
 from geopsp.grid import Window
-from geopsp.polygons.compiled import compiled
 from geopsp.polygons.metric import Metric, density, ground_before
 
 SUMS = 6

@@ -38,7 +38,7 @@ def sweep(
     wanted: NDArray[np.bool_] = EVERY,
     shape: Shape | None = None,
     least: float = 0.0,
-    smooth: bool = False,
+    smooth: int = 0,
     confidence: Confidence | None = None,
     cell: int = CELL,
     threads: int | None = None,
@@ -57,7 +57,7 @@ def sweep(
         wanted: (256,) True for the codes whose features are made.
         shape: Simplifies the arcs of each cell.
         least: In square pixels: where it leaves a corner at a seam whose triangle is smaller, that goes.
-        smooth: True if it also smooths them.
+        smooth: Rounds of smoothing.
         confidence: Of the same grid.
         cell: Pixels on a side.
         threads: None: as many as there are cores.
@@ -70,7 +70,9 @@ def sweep(
     seams = Seams(lattice, connectivity=connectivity, wanted=wanted, least=least, smooth=smooth)
     count = threads or cores()
 
-    trace = partial(trace_cell, lattice=lattice, metric=metric, connectivity=connectivity, wanted=wanted, shape=shape)
+    trace = partial(
+        trace_cell, lattice=lattice, metric=metric, connectivity=connectivity, wanted=wanted, shape=shape, smooth=smooth
+    )
 
     def work(window: Window) -> tuple[T, Piece]:
         around = Window(window.col - 1, window.row - 1, window.width + 2, window.height + 2)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.polygons.compiled import compiled
+from geopsp.compiled import compiled
 from geopsp.polygons.planar import Arcs
 
 NORTH, EAST, SOUTH, WEST = 0, 1, 2, 3

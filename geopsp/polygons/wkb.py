@@ -9,8 +9,8 @@ import pyarrow as pa
 from affine import Affine
 from numpy.typing import NDArray
 
+from geopsp.compiled import compiled
 from geopsp.errors import OutputError
-from geopsp.polygons.compiled import compiled
 from geopsp.polygons.planar import Features
 
 LITTLE, POLYGON, MULTIPOLYGON = 1, 3, 6

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba.core import caching
 
-from geopsp.polygons.compiled import compiled
+from geopsp.compiled import compiled
 
 
 def inverse(x):
