@@ -185,8 +185,14 @@ def test_other_devices_would_make_the_same_map(overlap, wants):
         ours = joined(mapper_of(scene, size=64, overlap=overlap, network=network, wants=wants))
         with by_torch():
             theirs = joined(mapper_of(scene, size=64, overlap=overlap, network=network, wants=wants))
-    for name in ours:
-        assert np.array_equal(ours[name], theirs[name], equal_nan=ours[name].dtype.kind == "f")
+    assert (ours["classes"] != theirs["classes"]).sum() <= data.size / 10_000
+    for name in ours.keys() - {"classes"}:
+        np.testing.assert_allclose(
+            ours[name].astype(float),
+            theirs[name].astype(float),
+            atol=1 if name != "probabilities" else 1e-3,
+            equal_nan=True,
+        )
 
 
 class Noisy(nn.Module):

@@ -126,8 +126,7 @@ class TilePredictor:
         for number, (pixels, seen) in enumerate(zip(data, valid, strict=True)):
             if kernels.serve(self.device.type):
                 arrays = np.ascontiguousarray(pixels), np.ascontiguousarray(seen), self._mean, self._scale
-                kernels.normalise(*arrays, image[number].permute(1, 2, 0).numpy())
-                mask[number] = torch.from_numpy(seen)
+                kernels.normalise(*arrays, image[number].permute(1, 2, 0).numpy(), mask[number, 0].numpy())
                 continue
             whole = bool(seen.all())
             known = pixels if whole else np.where(seen, pixels, 0)  # nodata may not fit float32

@@ -54,43 +54,77 @@ def tell(scores: Tensor, edges: tuple[bytes, bytes], *, everywhere: bool) -> Tol
     Raises:
         ModelError: if they are not numbers.
     """
-    rows, cols = (slice(0, 0),) * 2 if everywhere else (_alone(line) for line in edges)
-    size = scores.shape[-1]
-    whole, index = slice(0, size), torch.empty(rows.stop - rows.start, cols.stop - cols.start, dtype=torch.uint8)
-    index = index.to(scores.device)
-    for part in _strips(scores, (rows, cols)):
-        near = scores[:, *part].contiguous()
-        _require_numbers(first_of(near, index[part[0].start - rows.start : part[0].stop - rows.start]))
-    rims = [(whole, whole)]
-    if index.numel():
-        above, below = slice(0, rows.start), slice(rows.stop, size)
-        rims = [(above, whole), (rows, slice(0, cols.start)), (rows, slice(cols.stop, size)), (below, whole)]
-    return Told((rows, cols), index, [(area, _shares(scores, area)) for area in rims if _holds(area)])
+    alone = (slice(0, 0),) * 2 if everywhere else (_alone(edges[0]), _alone(edges[1]))
+    say = _said if kernels.serve(scores.device.type) else _said_by_torch
+    told, known = say(scores, alone, _around(alone, scores.shape[-1]))
+    if not known:
+        raise ModelError(
+            "The network gives numbers that are not finite (NaN or infinite). Check its weights, or use precision "
+            "fp32 (--precision fp32)."
+        )
+    return told
 
 
-def first_of(values: Tensor, index: Tensor, area: Area | None = None) -> bool:
+def _around(core: Area, size: int) -> list[Area]:
+    """The areas of a tile beside its core."""
+    whole, (rows, cols) = slice(0, size), core
+    if not _holds(core):
+        return [(whole, whole)]
+    above, below = slice(0, rows.start), slice(rows.stop, size)
+    rims = [(above, whole), (rows, slice(0, cols.start)), (rows, slice(cols.stop, size)), (below, whole)]
+    return [rim for rim in rims if _holds(rim)]
+
+
+def _said(scores: Tensor, core: Area, rims: list[Area]) -> tuple[Told, bool]:
+    """What is told of a tile, and whether all scores are numbers."""
+    pixels = scores.permute(1, 2, 0).contiguous().numpy()
+    index = torch.empty(_shape(core), dtype=torch.uint8)
+    known = bool(kernels.likeliest(pixels, core[0].start, core[1].start, index.numpy()))
+    shares = [(rim, torch.empty(len(scores), *_shape(rim), dtype=torch.int32)) for rim in rims]
+    for (rows, cols), room in shares:
+        known &= bool(kernels.shares(pixels, rows.start, cols.start, ONE, room.numpy()))
+    return Told(core, index, shares), known
+
+
+def _said_by_torch(scores: Tensor, core: Area, rims: list[Area]) -> tuple[Told, bool]:
+    best = scores.amax(dim=0)
+    index = torch.empty(_shape(core), dtype=torch.uint8, device=scores.device)
+    first_of(scores[:, *core], index)
+    shares = [(rim, _shares(scores[:, *rim], best[rim])) for rim in rims]
+    return Told(core, index, shares), bool(torch.isfinite(best).all())
+
+
+def _shares(scores: Tensor, best: Tensor) -> Tensor:
+    """(classes, rows, cols) int32, of ONE."""
+    return scores.softmax(dim=0).mul_(ONE - 1).add_(0.5).to(torch.int32).add_(scores == best)
+
+
+def first_of(values: Tensor, index: Tensor, area: Area | None = None) -> None:
     """`index`, (rows, cols) uint8, says which of (classes, rows, cols) values is the largest, the first of equals.
 
     Args:
-        values: Contiguous.
-        index: Contiguous.
+        values: On a CPU contiguous whole numbers.
+        index: As contiguous.
         area: Where; None: everywhere.
-
-    Returns:
-        True if all values are numbers under infinity, and not all of a pixel's are -inf.
     """
     rows, cols = area or (slice(0, values.shape[1]), slice(0, values.shape[2]))
     if kernels.serve(values.device.type):
-        arrays = values.numpy(), index.numpy()
-        return bool(kernels.first_of(*arrays, rows.start, rows.stop, cols.start, cols.stop))
+        kernels.first_of(values.numpy(), index.numpy(), rows.start, rows.stop, cols.start, cols.stop)
+        return
     values, index = values[:, rows, cols], index[rows, cols]
+    if not index.numel():
+        return
     top = values.amax(dim=0)
     before = torch.ones_like(index)
     index.zero_()
     for channel in values[:-1]:  # counting those before it takes a quarter of the time of max(dim=0)
         before &= channel != top
         index += before
-    return not values.is_floating_point() or bool(torch.isfinite(top).all())
+
+
+def _shape(area: Area) -> tuple[int, int]:
+    rows, cols = area
+    return rows.stop - rows.start, cols.stop - cols.start
 
 
 def _holds(area: Area) -> bool:
@@ -102,45 +136,6 @@ def _alone(line: bytes) -> slice:
     """The pixels of a tile, along an axis, that no other tile shares; 0 to 0 if there are none."""
     alone = np.flatnonzero(np.frombuffer(line, np.uint8) == UNIT)
     return slice(int(alone[0]), int(alone[-1]) + 1) if len(alone) else slice(0, 0)
-
-
-def _strips(scores: Tensor, area: Area) -> list[Area]:
-    """An area in pieces that stay in the cache."""
-    rows, cols = area
-    step = rows_at_once(4 * len(scores) * max(cols.stop - cols.start, 1), scores.device)
-    return [
-        (slice(top, min(top + step, rows.stop)), cols) for top in range(rows.start, rows.stop, step) if _holds(area)
-    ]
-
-
-def _shares(scores: Tensor, area: Area) -> Tensor:
-    """(classes, rows, cols) int32, of ONE."""
-    rows, cols = area
-    shape = (len(scores), rows.stop - rows.start, cols.stop - cols.start)
-    shares = torch.empty(shape, dtype=torch.int32, device=scores.device)
-    for part in _strips(scores, area):
-        near = scores[:, *part].contiguous()
-        _require_numbers(_put_shares(near, near.softmax(dim=0), shares, part[0].start - rows.start))
-    return shares
-
-
-def _put_shares(scores: Tensor, chances: Tensor, shares: Tensor, top: int) -> bool:
-    """The shares of these scores and probabilities stand from the row `top` on; False if they are not numbers."""
-    if kernels.serve(scores.device.type):
-        return bool(kernels.shares(scores.numpy(), chances.numpy(), ONE, shares.numpy(), top))
-    best = scores.amax(dim=0)
-    place = slice(top, top + scores.shape[1])
-    shares[:, place] = chances.mul_(ONE - 1).add_(0.5)
-    shares[:, place] += scores == best
-    return bool(torch.isfinite(best).all())
-
-
-def _require_numbers(known: bool) -> None:
-    if not known:
-        raise ModelError(
-            "The network gives numbers that are not finite (NaN or infinite). Check its weights, or use precision "
-            "fp32 (--precision fp32)."
-        )
 
 
 def rows_at_once(bytes_a_row: int, device: torch.device) -> int:
