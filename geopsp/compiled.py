@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from numba import njit
+from numba.core.caching import FunctionCache
+
+Cache: Any = FunctionCache
 
 
 def compiled(function: Callable[..., Any]) -> Any:
     """The function as machine code that leaves other threads alone; a division by zero gives no error.
 
-    It is kept beside its file or in the user's folder; where neither can be written, each run compiles it anew.
+    It is kept beside its file or in the user's folder; where neither can be written, or what was kept is damaged, it is
+    compiled anew.
     """
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # numba knows no place for it
-        return njit(nogil=True, error_model="numpy")(function)
+    dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
+    with suppress(RuntimeError):  # numba knows no place for it
+        dispatcher._cache = _Kept(function)  # noqa: SLF001 (as cache=True does, but for what may go wrong)
+    return dispatcher
+
+
+class _Kept(Cache):
+    """What was compiled, if it can be read; a full disk only means that it is not kept."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # noqa: BLE001 (whatever is wrong with it, it can be compiled anew)
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)

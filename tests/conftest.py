@@ -32,7 +32,7 @@ settings.load_profile("same")  # examples that were tried here are those tried e
 
 @pytest.fixture(autouse=True)
 def same_start() -> None:
-    """What torch draws does not depend on the tests that ran before in this process."""
+    """What torch draws in a test of a module that imports it does not depend on those that ran before."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
 

@@ -45,3 +45,25 @@ def test_without_a_place_it_is_compiled_all_the_same(nowhere):
 
 def test_a_function_without_a_file():
     check(compiled(written_nowhere()))
+
+
+@pytest.mark.parametrize("ending", ["*.nbi", "*.nbc"])
+@pytest.mark.parametrize("content", [b"", b"\x80\x05nonsense"])
+def test_what_was_kept_may_be_damaged(monkeypatch, tmp_path, ending, content):
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
+    check(compiled(inverse))
+    for path in tmp_path.rglob(ending):
+        path.write_bytes(content)
+    check(compiled(inverse))
+    kept = compiled(inverse)
+    check(kept)
+    assert sum(kept.stats.cache_hits.values()) == 2, "it was mended"
+
+
+def test_a_full_disk_is_no_error(monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(caching.IndexDataCacheFile, "_save_data", full)
+    check(compiled(inverse))

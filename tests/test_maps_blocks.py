@@ -110,6 +110,16 @@ def test_a_part_of_nothing_takes_no_time_and_no_room(tmp_path):
     assert (tmp_path / "part").stat().st_size < 1e6
 
 
+def test_blocks_are_on_the_disk_before_the_part_has_its_name(tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr("os.fsync", lambda _: names.append([path.name for path in tmp_path.iterdir()]))
+    with PartWriter(tmp_path / "part", 16, 16, product_of("classes", tmp_path), block=16, levels=0) as writer:
+        writer.append(np.ones((1, 16, 16), np.uint8))
+    assert len(names) == 1
+    assert "part" not in names[0]
+    assert (tmp_path / "part").exists()
+
+
 def test_an_error_leaves_nothing(tmp_path):
     product = product_of("classes", tmp_path)
     out = PartWriter(tmp_path / "part", 40, 50, product, block=16, levels=1)

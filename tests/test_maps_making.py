@@ -22,7 +22,7 @@ from torch import nn
 
 from geopsp.errors import OptionError, OutputError, RasterError
 from geopsp.legend import IGNORE, Legend
-from geopsp.maps import making, products
+from geopsp.maps import making, products, sidecars
 from geopsp.maps.job import KEY_TAG, MODEL_TAG, Interest, plan_job
 from geopsp.maps.making import make_map
 from geopsp.maps.settings import MapSettings
@@ -319,6 +319,37 @@ def test_a_map_in_a_link_s_place_lies_where_that_points_to(scene, tmp_path):
         assert (out / name).read_bytes() == (far / name.replace("map", "real")).read_bytes() == content
 
 
+def test_a_link_in_a_folder_that_cannot_be_written_costs_nothing_but_its_colours(scene, tmp_path, monkeypatch, capsys):
+    """The map is made where the link points, with all that belongs to it, and what the link lacks is said."""
+    out, far, dressed = tmp_path / "out", tmp_path / "far", []
+    for folder in (out, far):
+        folder.mkdir()
+    (out / "map.tif").symlink_to(far / "real.tif")
+
+    def class_files(path, legend, *, restyle):
+        dressed.append(path)
+        if path.parent == out:
+            raise OutputError("The folder cannot be written.")
+        sidecars.class_files(path, legend, restyle=restyle)
+
+    monkeypatch.setattr(making, "class_files", class_files)
+    job = make(scene, out, only=True)
+    assert job.done
+    assert dressed == [far / "real.tif", out / "map.tif"]
+    assert sorted(contents(far)) == ["real.qml", "real.tif", "real.tif.aux.xml"]
+    note = f"what belongs beside {out / 'map.tif'} lies beside {far / 'real.tif'} only"
+    assert note in capsys.readouterr().err
+    far.joinpath("real.tif").unlink()
+    monkeypatch.setattr(making, "class_files", fail)
+    with pytest.raises(OutputError, match="nowhere"):
+        make(scene, out, only=True)
+    assert job.publishing, "nothing is computed again"
+
+
+def fail(*_, **__):
+    raise OutputError("It can be written nowhere.")
+
+
 def test_two_runs_of_one_map_do_not_meet(scene, tmp_path):
     (tmp_path / "out").mkdir()
     with alone(tmp_path / "out" / "map.tif"), pytest.raises(OutputError, match="Another run"):
@@ -377,8 +408,8 @@ def test_a_full_disk_is_told_and_the_same_call_ends_in_the_same_bytes(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted as Linux does")
 def test_memory_grows_neither_with_height_nor_with_width(tmp_path):
     found = run("memory", tmp_path)
-    assert found["tall"] - found["small"] < 45, found
-    assert found["wide"] - found["small"] < 45, found
+    assert found["tall"] - found["small"] < 90, found  # 10 to 45 as it is; 260 where all columns are one part
+    assert found["wide"] - found["small"] < 90, found
 
 
 def test_a_warped_mosaic_is_the_same_in_whatever_parts_and_after_a_failure(make_raster, tmp_path):

@@ -36,7 +36,9 @@ def tiles(n=3, bands=2, size=32, dtype=np.uint8, seed=0):
     return data, valid
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "uint32", "int32", "int64", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int16", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64"]
+)
 @pytest.mark.parametrize("torches", [False, True])
 def test_pixels_are_normalised_as_in_training(dtype, torches):
     data, valid = tiles(dtype=dtype)

@@ -139,3 +139,11 @@ def test_two_runs_meet_by_whatever_name(tmp_path):
     with alone(link), pytest.raises(OutputError, match="Another run"), alone(tmp_path / "real.tif"):
         pass
     assert names(tmp_path) == ["link.tif"]
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path):
+    with pytest.raises(OutputError, match="shorter name"):
+        check_output(tmp_path / ("x" * 300))
+    (tmp_path / "link.tif").symlink_to("y" * 250 + "/" + "z" * 255)
+    with pytest.raises(OutputError, match="is a link to"):
+        check_output(tmp_path / "link.tif")

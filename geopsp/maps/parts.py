@@ -22,7 +22,7 @@ from geopsp.models.build import pick_device
 from geopsp.package import TrainedModel, load_package
 from geopsp.progress import Progress
 
-CACHE = 64 * 2**20
+CACHE = 32 * 2**20
 """Bytes of blocks that GDAL keeps: each is read once."""
 
 

@@ -123,19 +123,25 @@ class TilePredictor:
         image = torch.empty(shape, device=self.device, memory_format=torch.channels_last)
         mask = torch.zeros(size, 1, side, side, device=self.device)
         image[len(data) :] = 0
+        put = self._compiled if kernels.serve(self.device.type) else self._by_torch
         for number, (pixels, seen) in enumerate(zip(data, valid, strict=True)):
-            if kernels.serve(self.device.type):
-                arrays = np.ascontiguousarray(pixels), np.ascontiguousarray(seen), self._mean, self._scale
-                kernels.normalise(*arrays, image[number].permute(1, 2, 0).numpy(), mask[number, 0].numpy())
-                continue
-            whole = bool(seen.all())
-            known = pixels if whole else np.where(seen, pixels, 0)  # nodata may not fit float32
-            if known.dtype.name not in TAKEN:
-                known = known.astype(np.float32)
-            tile = self._sent(known).to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)
-            mask[number] = 1 if whole else self._sent(seen)
-            image[number] = tile if whole else tile.mul_(mask[number])
+            put(pixels, seen, image[number], mask[number, 0])
         return image, mask
+
+    def _compiled(self, pixels: NDArray[Any], seen: NDArray[np.bool_], image: Tensor, mask: Tensor) -> None:
+        known = np.ascontiguousarray(pixels, np.float32 if pixels.dtype == np.float16 else None)
+        arrays = known, np.ascontiguousarray(seen), self._mean, self._scale
+        kernels.normalise(*arrays, image.permute(1, 2, 0).numpy(), mask.numpy())
+
+    def _by_torch(self, pixels: NDArray[Any], seen: NDArray[np.bool_], image: Tensor, mask: Tensor) -> None:
+        whole = bool(seen.all())
+        known = pixels if whole else np.where(seen, pixels, 0)  # nodata may not fit float32
+        if known.dtype.name not in TAKEN:
+            known = known.astype(np.float32)
+        mask[:] = 1 if whole else self._sent(seen)
+        image[:] = self._sent(known).to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)
+        if not whole:
+            image.mul_(mask)
 
     def _sent(self, array: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
