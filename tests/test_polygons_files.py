@@ -452,16 +452,23 @@ def test_options_of_the_user_stay(tmp_path):
         pyogrio.set_gdal_config_options({OPTION: None})
 
 
-@pytest.mark.parametrize("ending", [".gpkg", ".shp"])
-def test_what_a_link_points_to_is_replaced(ending, tmp_path):
+def test_what_a_link_points_to_is_replaced(tmp_path):
     (tmp_path / "there").mkdir()
-    link, target = tmp_path / f"a{ending}", tmp_path / "there" / f"b{ending}"
+    link, target = tmp_path / "a.gpkg", tmp_path / "there" / "b.gpkg"
     link.symlink_to(target)
     for count in (9, 5):
         written(link, [batch_of(shapes_of(count))], overwrite=count == 5)
         assert len(read(target)) == count
     assert names(tmp_path) == [link.name, "there"]
     assert link.is_symlink()
+
+
+@pytest.mark.parametrize(("name", "target"), [("a.gpkg", "b.fgb"), ("a.gpkg", "b"), ("a.shp", "b.shp")])
+def test_a_link_to_what_its_name_does_not_tell_is_refused(name, target, tmp_path):
+    (tmp_path / name).symlink_to(tmp_path / target)
+    with pytest.raises(OptionError, match="is a link to"):
+        written(tmp_path / name, [batch_of(shapes_of(9))])
+    assert names(tmp_path) == [name]
 
 
 def test_a_name_with_quotes_is_a_layer(tmp_path):

@@ -22,6 +22,7 @@ EARTH = 5.10065622e14
 TINY = 0.01
 """m2 to which pyproj tells areas."""
 
+TURNED = "+proj=ob_tran +o_proj=longlat +ellps=WGS84 +type=crs"
 PLACES = {
     UTM: Affine(10, 0, 400_000, 0, -10, 4_800_000),
     "EPSG:4326": Affine(0.002, 0, 15, 0, -0.002, 60),
@@ -32,6 +33,7 @@ PLACES = {
     "EPSG:3995": Affine(500, 0, -60_000, 0, -500, 60_000),  # the pole amid it
     "EPSG:27700+5701": Affine(5, 0, 300_000, 0, -5, 500_000),  # with heights
     "+proj=longlat +R=3396190 +no_defs": Affine(0.01, 0, -179.9, 0, -0.01, -20),  # Mars, over the antimeridian
+    f"{TURNED} +o_lon_p=0 +o_lat_p=39.25 +lon_0=18": Affine(0.01, 0, 0, 0, -0.01, 5),  # poles elsewhere
 }
 TURNS = [Affine.identity(), Affine.scale(1, -1), Affine.scale(1.3, 0.6), Affine.rotation(37), Affine.shear(10, 20)]
 
@@ -199,3 +201,5 @@ def test_it_can_be_sent_to_other_processes():
 def test_a_crs_without_an_ellipsoid_is_told():
     with pytest.raises(GridError, match="ellipsoid"):
         Metric.of(grid_of('LOCAL_CS["site",UNIT["metre",1]]', PLACES[UTM], 4, 3))
+    with pytest.raises(GridError, match="ellipsoid"):
+        Metric.of(grid_of("EPSG:4978", PLACES[UTM], 4, 3))  # from the globe's middle

@@ -7,7 +7,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pyproj
 from geopsp.errors import GeopspError, OptionError, OutputError
 from geopsp.legend import Legend
 from geopsp.outputs import check_output, followed, partial_place
+from geopsp.polygons.entire import require_whole
 from geopsp.polygons.geoparquet import write_parquet
 from geopsp.polygons.style import add_style
 from geopsp.progress import say
@@ -66,9 +67,6 @@ SIDECARS = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
 RESERVED = re.compile("layer_styles$|gpkg|sqlite_|rtree_", re.IGNORECASE)
 """Names of tables that a GeoPackage keeps for itself."""
 
-HEAD = 100
-"""Bytes of the head of both files of shapes."""
-
 MULTI = b"\x01\x06\x00\x00\x00\x01\x00\x00\x00"
 """What makes the WKB of a polygon that of a multipolygon, written before it."""
 
@@ -77,10 +75,16 @@ def check_vector_output(out: str | Path, *, overwrite: bool = False) -> Path:
     """The path, where polygons may now be written.
 
     Raises:
-        OptionError: if its ending is unknown, or its name is one that a GeoPackage keeps for itself.
+        OptionError: if its ending is unknown, its name is one that a GeoPackage keeps for itself, or it is a link to a
+            shapefile, or to what ends otherwise.
         OutputError: as `check_output`, or if a file exists that would belong to it and `overwrite` is False.
     """
-    out = followed(out)
+    asked, out = Path(out), followed(out)
+    if asked != out and (asked.suffix.lower() != out.suffix.lower() or asked.suffix.lower() == ".shp"):
+        raise OptionError(
+            f"{asked} is a link to {out}; needed the place itself where that ends otherwise, or is a shapefile's, of "
+            f"which each part would need a link. Name {out}, or another one."
+        )
     if out.suffix.lower() not in DRIVERS:
         raise OptionError(f"{out} ends in {out.suffix or 'nothing'!r}; needed one of {', '.join(DRIVERS)}.")
     if DRIVERS[out.suffix.lower()] == "GPKG" and RESERVED.match(out.stem):
@@ -137,7 +141,7 @@ def write(
             write_parquet(pieces, schema, place, crs=plane, kind=kind)
             return
         passed = _write_layer(pieces, schema, place, crs=plane, kind=kind)
-        _require_whole(place, passed.rows)
+        require_whole(place, passed.rows, driver=DRIVERS[place.suffix])
         if DRIVERS[place.suffix] == "GPKG":
             add_style(place, Legend(tuple(info for info in legend if info.code in passed.codes)))
 
@@ -259,56 +263,6 @@ def _within_shapefile(pieces: Iterator[pa.RecordBatch], place: Path) -> Iterator
                 "Write a GeoPackage or GeoParquet."
             )
         yield piece.rename_columns([SHORT.get(name, name) for name in piece.schema.names])
-
-
-def _require_whole(place: Path, rows: int) -> None:
-    """GDAL says nothing if the disk is full when it closes a file.
-
-    Raises:
-        OutputError: if something is missing.
-    """
-    checks = {"GPKG": _indexed, "FlatGeobuf": _last_is_there, "GeoJSON": _closed, "ESRI Shapefile": _of_said_length}
-    try:
-        whole = checks[DRIVERS[place.suffix]](place, rows)
-    except (sqlite3.Error, RuntimeError) as error:
-        raise OutputError(f"{place.name} cannot be written ({error}). Is the disk full?") from error
-    if not whole:
-        raise OutputError(f"{place.name} was cut off at its end. Is the disk full?")
-
-
-def _indexed(place: Path, rows: int) -> bool:
-    """The spatial index comes last, and has all rows."""
-    with closing(sqlite3.connect(place)) as base:
-        ((table, column),) = base.execute("SELECT table_name, column_name FROM gpkg_geometry_columns")
-        index = f"rtree_{table}_{column}_rowid".replace('"', '""')
-        found: int = base.execute(f'SELECT count(*) FROM "{index}"').fetchone()[0]  # noqa: S608
-    return found == rows
-
-
-def _last_is_there(place: Path, rows: int) -> bool:
-    return not rows or len(pyogrio.read_dataframe(place, skip_features=rows - 1, columns=[])) == 1
-
-
-def _closed(place: Path, _: int) -> bool:
-    with place.open("rb") as file:
-        file.seek(-2, 2)
-        return file.read() == b"}\n"
-
-
-def _of_said_length(place: Path, rows: int) -> bool:
-    """Both files of shapes tell their length in words of two bytes, the table that of its head and of a row."""
-    shapes, index = place, place.with_suffix(".shx")
-    for part in (shapes, index):
-        with part.open("rb") as file:
-            if int.from_bytes(file.read(28)[24:], "big") * 2 != part.stat().st_size:
-                return False
-    sizes = {part: part.stat().st_size for part in place.parent.iterdir()}
-    if not all(sizes.values()) or sizes[index] != HEAD + 8 * rows or (sizes[shapes] > HEAD) != (rows > 0):
-        return False
-    with place.with_suffix(".dbf").open("rb") as file:
-        head = file.read(12)
-        count, start, length = (int.from_bytes(head[i:j], "little") for i, j in ((4, 8), (8, 10), (10, 12)))
-        return count == rows and os.fstat(file.fileno()).st_size >= start + count * length
 
 
 @contextmanager

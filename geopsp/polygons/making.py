@@ -88,7 +88,7 @@ def raster_to_polygons(
     """
     settings = PolygonSettings(connectivity, simplify, smooth, min_area, fill_holes, keep, drop, dissolve, regularize)
     check_switch("overwrite", overwrite)
-    out = check_vector_output(out, overwrite=overwrite)
+    asked, out = Path(out), check_vector_output(out, overwrite=overwrite)
     with alone(out), Codes.open(raster) as codes, shown("Polygons") as progress:
         metric, legend = Metric.of(codes.grid), legend_for(raster)
         sure = None if confidence is None else Confidence.open(confidence, codes.grid)
@@ -99,7 +99,7 @@ def raster_to_polygons(
             crs = codes.grid.crs.to_wkt(version="WKT2_2019")
             with closing(Maker(settings, table).batches(clean, sure, progress)) as batches:  # threads end with it
                 write(batches, table.schema, out, crs=crs, legend=legend, multi=settings.many, overwrite=overwrite)
-    return out
+    return asked
 
 
 def trace_polygons(

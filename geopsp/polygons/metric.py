@@ -90,7 +90,9 @@ def _measure(grid: Grid) -> Measure:
     """
     plane = pyproj.CRS.from_user_input(grid.crs)
     geod, globe = plane.get_geod(), plane.geodetic_crs
-    if geod is None or globe is None:
+    if globe is not None and globe.is_derived:  # one with poles elsewhere
+        globe = globe.source_crs
+    if geod is None or globe is None or plane.is_geocentric:
         raise GridError(f"{plane.name} is a CRS without an ellipsoid; needed a geographic or projected one. Assign it.")
     angles = pyproj.Transformer.from_crs(plane, globe, always_xy=True)  # to others a search takes 20 ms
     angle = globe.axis_info[0].unit_conversion_factor
