@@ -16,6 +16,7 @@ from geopsp.classifier import PixelClassifier
 from geopsp.errors import GeopspError, LabelError, OptionError, RasterError
 from geopsp.labels import Area
 from geopsp.maps.clients import connect, threads_of
+from geopsp.maps.cluster import AT_ONCE
 from geopsp.maps.cost import check_size, forecast, forecast_all
 from geopsp.maps.fit import resolve
 from geopsp.maps.job import Interest, MapJob, plan_job
@@ -32,9 +33,6 @@ from geopsp.progress import Progress, say, shown
 from geopsp.scene import Images, Scene, open_scenes
 
 SETTINGS = tuple(field.name for field in fields(MapSettings))
-
-AT_ONCE = 32
-"""Images whose parts the workers of a cluster have at most, each with its lock and its copy of the model."""
 
 AHEAD = 2
 """Parts a thread of a cluster that the next images give to it, so that none waits for the end of an image."""
@@ -191,6 +189,9 @@ class _Run:
         left = [(job, its) for job, its, stays in zip(jobs, order, stay, strict=True) if not stays]
         for job, targets in left:
             self._check(job, targets)
+        for job in jobs:
+            if job.left_over:
+                self._make(job, None, None)
         damaged: list[RasterError] = []
         with self._client() as client, closing(self._turns(left, client)) as turns:
             for job, targets, begun, finish in turns:
@@ -213,14 +214,15 @@ class _Run:
     ) -> Generator[tuple[MapJob, Targets, ExitStack, Finish]]:
         """One image after the other, to be finished; workers of a cluster have parts of the next ones meanwhile."""
         threads, waiting = threads_of(client), deque[tuple[MapJob, Targets, ExitStack, Finish]]()
-        share = -(-threads // max(1, min(len(left), AT_ONCE)))
+        undone = {job.out for job, _ in left if not job.done}  # of others, polygons are missing
+        share = -(-threads // max(1, min(len(undone), AT_ONCE)))
         order = [(job.parted(share), targets) for job, targets in left]
-        self._tell_all([job for job, _ in order if not job.done], here=client is None)
+        self._tell_all([job for job, _ in order if job.out in undone], here=client is None)
         with ExitStack() as stack:
             for job, targets in order:
                 begun = stack.enter_context(ExitStack())
-                waiting.append((job, targets, begun, self._begin(job, client, begun, single=len(order) == 1)))
-                ahead = sum(each.plan.parts for each, *_ in waiting) - waiting[0][0].plan.parts
+                waiting.append((job, targets, begun, self._begin(job, client, begun, single=len(undone) == 1)))
+                ahead = sum(each.plan.parts for each, *_ in list(waiting)[1:] if each.out in undone)
                 if client is None or ahead >= AHEAD * threads or len(waiting) == AT_ONCE:
                     yield waiting.popleft()
             yield from waiting
@@ -231,7 +233,8 @@ class _Run:
             if job.done:
                 return lambda _: None
             here = client is None
-            self._tell(job, client, forecast(job, self.model, self.where, area=job.area(), here=here and single))
+            costs = forecast(job, self.model, self.where, area=job.area(), here=here, timed=single)
+            self._tell(job, client, costs)
             if here:
                 return lambda progress: self._make(job, None, progress)
             return begun.enter_context(

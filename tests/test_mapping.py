@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import geopandas as gpd
@@ -27,6 +28,8 @@ from geopsp.errors import (
     RasterError,
 )
 from geopsp.labels import Area
+from geopsp.maps import cost
+from geopsp.maps.job import MapJob
 from geopsp.maps.settings import MapSettings
 from geopsp.maps.targets import image_names
 
@@ -278,6 +281,23 @@ def test_workers_have_the_next_images_while_one_ends(threads, expected, model, m
     assert " ".join(begun.events) == expected
 
 
+def test_images_that_only_lack_polygons_are_no_work_for_workers(model, make_raster, begun, said, tmp_path, monkeypatch):
+    """Their parts count neither as waiting for a thread, nor in how many parts the others are made."""
+    paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "abcd"]
+    classify_pixels(paths[1:2], model, tmp_path / "maps", per_image=True)
+    shares, parted, traced = [], MapJob.parted, []
+    monkeypatch.setattr(MapJob, "parted", lambda job, threads=1: shares.append(threads) or parted(job, threads))
+    monkeypatch.setattr(mapping, "raster_to_polygons", lambda out, place, **_: traced.append(place.stem))
+    options = {"per_image": True, "polygons": tmp_path / "lines"}
+    for threads, expected, share in ((1, "+a +c +d a c d", 1), (8, "+a +c +d a c d", 3)):
+        begun.events.clear()
+        shares.clear()
+        classify_pixels(paths, model, tmp_path / "maps", client=cluster_of(threads), **options)
+        assert " ".join(begun.events) == expected
+        assert set(shares) == {share}
+    assert traced == list("abcd") * 2
+
+
 @pytest.mark.parametrize("at", ["+b", "b"])
 def test_an_image_that_fails_on_a_cluster_is_named_and_others_stay(at, model, make_raster, begun, said, tmp_path):
     """An image that cannot be read stops no other; what would stop all is told when the images before are mapped."""
@@ -302,6 +322,34 @@ def test_what_all_images_cost_is_told_before_the_first(model, make_raster, said,
     assert one < two
     tiles = [int(line.split(" tiles")[0].rsplit(" ")[-1]) for line in said if " tiles" in line]
     assert tiles[0] == sum(tiles[1:])
+
+
+def test_the_time_is_told_once_and_nothing_is_made_apart_here(model, make_raster, said, tmp_path, monkeypatch):
+    """For all images together; for the only one that is left, by itself."""
+    monkeypatch.setattr(cost, "MANY", 1)
+    monkeypatch.setattr(cost, "tile_seconds", lambda *args, batch, threads: 3.0)
+    monkeypatch.setattr(MapJob, "parted", lambda job, _=1: replace(job, plan=replace(job.plan, part_height=512)))
+    paths = [make_raster(f"{name}.tif", data=levels(0, (1100, 40)), names=("level",)) for name in "abc"]
+    options = {"per_image": True, "tile_size": 256}
+    classify_pixels(paths[:2], model, tmp_path / "maps", **options)
+    assert any("in 3 parts" in line for line in said)
+    classify_pixels(paths, model, tmp_path / "maps", polygons=tmp_path / "lines", **options)
+    assert sum("of memory on this machine" in line for line in said) == 2
+    assert not any("apart" in line for line in said)
+
+
+def test_what_a_kill_left_of_an_image_that_is_done_is_cleared(model, make_raster, said, tmp_path):
+    paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "ab"]
+    options = {"per_image": True, "polygons": tmp_path / "lines"}
+    out = classify_pixels(paths, model, tmp_path / "maps", **options)
+    (tmp_path / "lines" / "b.gpkg").unlink()
+    files = [*out, tmp_path / "lines" / "a.gpkg"]
+    times = [path.stat().st_mtime_ns for path in files]
+    for name in "ab":
+        (tmp_path / "maps" / f".partial-{name}.tif").mkdir()
+    classify_pixels(paths, model, tmp_path / "maps", **options)
+    assert not list((tmp_path / "maps").glob(".*"))
+    assert [path.stat().st_mtime_ns for path in files] == times
 
 
 def test_the_area_is_opened_once(model, make_raster, make_labels, said, tmp_path, monkeypatch):
@@ -479,7 +527,7 @@ def test_old_polygons_are_not_taken_for_those_of_the_map(model, scene, said, tmp
     """Those of a run before, of which a kill left the map only: traced anew, and the map is not made again."""
     out, polygons = tmp_path / "map.tif", tmp_path / "map.gpkg"
     classify_pixels(scene, model, out, polygons=polygons, padding=3)
-    monkeypatch.setattr("geopsp.polygons.making.raster_to_polygons", stop)
+    monkeypatch.setattr(mapping, "raster_to_polygons", stop)
     with pytest.raises(Killed):
         classify_pixels(scene, model, out, polygons=polygons, overwrite=True)
     monkeypatch.undo()

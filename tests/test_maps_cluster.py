@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from maps_common import CLASSES, trained_model
 
 import geopsp
-from geopsp import PixelClassifier, classify_pixels
+from geopsp import PixelClassifier, classify_pixels, mapping
 from geopsp.errors import InputNotFoundError, OptionError, OutputError, RasterError
-from geopsp.maps import clients, cluster, products
+from geopsp.maps import clients, cluster, parts, products
 from geopsp.maps.clients import connect
 from geopsp.maps.cluster import make_parts, own_device
 from geopsp.maps.job import MapJob, plan_job
@@ -228,6 +228,32 @@ def test_a_run_goes_on_with_the_parts_that_it_was_begun_with(new_job, model, cli
     for ours, theirs in zip(many.products, one.products, strict=True):
         assert ours.path.read_bytes() == theirs.path.read_bytes()
     assert "3 of 10 parts are there" in capsys.readouterr().err
+
+
+def test_a_process_loads_a_model_once_for_all_images(new_job, model, alone, monkeypatch):
+    """Also if their parts come in turn, and are used with other options; another model is another one."""
+    loaded, load = [], parts.load_package
+    monkeypatch.setattr(parts, "load_package", lambda folder: loaded.append(folder) or load(folder))
+    monkeypatch.setattr(parts, "_KEPT", parts._Kept())
+    before, jobs = torch.get_num_threads(), [new_job("a.tif"), replace(new_job("b.tif"), key="another image's")]
+    jobs[1].begin(2)
+    save_package(model, jobs[1].model_folder)
+    for number in range(PARTS):
+        for job in jobs:
+            make_part(job, number, device="cpu")
+    assert [files(job) for job in jobs] == [alone, alone]
+    turned_over = replace(new_job("c.tif"), settings=replace(jobs[0].settings, test_time_augmentation=True))
+    make_part(turned_over, 0, device="cpu")
+    assert files(turned_over)["000000.confidence"] != alone["000000.confidence"]
+    assert len(loaded) == 1
+    other = replace(new_job("d.tif"), model="another")
+    make_part(other, 0, device="cpu")
+    torch.set_num_threads(before)
+    assert loaded == [jobs[0].model_folder, other.model_folder]
+
+
+def test_a_worker_opens_each_of_the_images_that_it_has_once():
+    assert cluster._opened.cache_parameters()["maxsize"] == mapping.AT_ONCE
 
 
 def test_nothing_to_do_asks_nobody(new_job):

@@ -248,6 +248,8 @@ def test_a_cluster_is_told_what_seams_cost(make_raster, model, tmp_path):
     more = sum(map(job.plan.count, windows)) / len(job.plan) - 1
     _, seams, *_ = forecast(job, model, CPU, area=None, here=False)
     assert f"computed for each, {more:.0%} more" in seams
+    for timed in (True, False):
+        assert "apart" not in " ".join(forecast(job, model, CPU, area=None, here=True, timed=timed))
 
 
 def test_whole_rows_kept_together(make_raster):
@@ -274,6 +276,7 @@ def test_the_time_is_tried(make_raster, model, tmp_path, monkeypatch):
     assert tiles == "130 tiles, of 32 x 32 pixels"
     monkeypatch.setattr(cost, "MANY", 100)
     assert len(list(forecast(job, model, CPU, area=None, here=False))) == 2
+    assert len(list(forecast(job, model, CPU, area=None, here=True, timed=False))) == 2
     *_, spent = forecast(job, model, CPU, area=None, here=True)
     assert spent.startswith("about 6 min and 38")
     monkeypatch.setattr(cost, "free", lambda device: 1e6)

@@ -337,7 +337,7 @@ def test_a_link_in_a_folder_that_cannot_be_written_costs_nothing_but_its_colours
     assert job.done
     assert dressed == [far / "real.tif", out / "map.tif"]
     assert sorted(contents(far)) == ["real.qml", "real.tif", "real.tif.aux.xml"]
-    note = f"what belongs beside {out / 'map.tif'} lies beside {far / 'real.tif'} only"
+    note = f"nothing could be changed beside {out / 'map.tif'}, which is a link to {far / 'real.tif'}: The folder"
     assert note in capsys.readouterr().err
     far.joinpath("real.tif").unlink()
     monkeypatch.setattr(making, "class_files", fail)

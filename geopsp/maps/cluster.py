@@ -32,6 +32,9 @@ from geopsp.rasters import is_local
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+AT_ONCE = 32
+"""Images whose parts the workers of a cluster have at most, each with its lock and its copy of the model."""
+
 SILENCE = 60.0
 """Seconds without a finished part after which we look whether there are workers at all."""
 
@@ -167,7 +170,7 @@ def _order(job: MapJob, device: str | None) -> Iterator[Order]:
         path.unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=AT_ONCE)
 def _opened(order: Order) -> MapJob:
     """The job that was ordered, on a worker that sees its folder and its images.
 

@@ -234,7 +234,9 @@ def striped(scene: Scene, plan: MapPlan) -> Iterator[str]:
         )
 
 
-def forecast(job: MapJob, model: TrainedModel, device: torch.device, *, area: Area | None, here: bool) -> Iterator[str]:
+def forecast(
+    job: MapJob, model: TrainedModel, device: torch.device, *, area: Area | None, here: bool, timed: bool = True
+) -> Iterator[str]:
     """What a map will cost, in words.
 
     Args:
@@ -242,7 +244,8 @@ def forecast(job: MapJob, model: TrainedModel, device: torch.device, *, area: Ar
         model: With which network.
         device: Where it computes.
         area: The job's area of interest, opened.
-        here: False if other machines make it, whose time and memory nobody can tell, or if that was told.
+        here: False if other machines make it, whose time and memory nobody can tell.
+        timed: False if time and memory were told already.
 
     Raises:
         OutputError: if the disks are too small.
@@ -255,7 +258,7 @@ def forecast(job: MapJob, model: TrainedModel, device: torch.device, *, area: Ar
         yield f"parts are made apart: tiles that touch several are computed for each, {more:.0%} more than there are"
     yield from check_disk([(job.products, job.plan)], filled=tiles.computed / tiles.total, held=[job.folder])
     yield from striped(job.scene, job.plan)
-    if here and tiles.computed >= MANY:
+    if here and timed and tiles.computed >= MANY:
         yield from _time_and_memory(job, model, device, tiles.computed)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import rasterio
 
+from geopsp.errors import OutputError
 from geopsp.machine import cores
 from geopsp.maps.cluster import given
 from geopsp.maps.cog import assemble
@@ -20,6 +21,7 @@ from geopsp.maps.fit import batch_and_threads
 from geopsp.maps.job import MapJob
 from geopsp.maps.joined import PartPath
 from geopsp.maps.parts import CACHE, make_here, mapper_for
+from geopsp.maps.products import Product
 from geopsp.maps.sidecars import class_files
 from geopsp.maps.sieve import sieve
 from geopsp.models.build import pick_device
@@ -155,12 +157,21 @@ def _publish(job: MapJob, *, restyle: bool) -> None:
         if not staged.exists():  # a run that was broken off here moved it
             continue
         place = followed(product.path)
-        for name in {product.path, place}:  # programs look beside the name that they are given
-            if product.legend is not None:
-                class_files(name, product.legend, restyle=restyle)
-            else:
-                name.with_name(name.name + ".aux.xml").unlink(missing_ok=True)  # of what was there before
+        _dress(product, place, restyle=restyle)
+        if product.path != place:  # programs look beside the name that they are given
+            try:
+                _dress(product, product.path, restyle=restyle)
+            except (OutputError, OSError) as error:  # no reason to lose the map
+                say(f"Note: nothing could be changed beside {product.path}, which is a link to {place}: {error}")
         _move(staged, place)
+
+
+def _dress(product: Product, name: Path, *, restyle: bool) -> None:
+    """Names and colours lie beside the name, or if it has none, nothing of what was there before."""
+    if product.legend is not None:
+        class_files(name, product.legend, restyle=restyle)
+    elif (old := name.with_name(name.name + ".aux.xml")).exists():  # a read-only disk refuses to remove even nothing
+        old.unlink()
 
 
 def _move(source: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from typing import Any
 
 import rasterio
 import torch
@@ -28,7 +29,12 @@ CACHE = 32 * 2**20
 
 def mapper_for(job: MapJob, model: TrainedModel, device: torch.device, *, batch_size: int, threads: int) -> Mapper:
     """What makes rows of the job's map on a device."""
-    predictor = predictor_for(job, model, device, batch_size=batch_size, compiled=job.settings.compiled)
+    return _mapper(
+        job, predictor_for(job, model, device, batch_size=batch_size, compiled=job.settings.compiled), threads
+    )
+
+
+def _mapper(job: MapJob, predictor: TilePredictor, threads: int) -> Mapper:
     return Mapper(job.scene, job.area(), job.plan, job.legend, job.products, predictor, threads)
 
 
@@ -115,33 +121,42 @@ def cut(rows: Iterator[Rows], heights: Sequence[int]) -> Iterator[Iterator[Rows]
 def make_part(job: MapJob, number: int, *, device: str | None = None) -> int:
     """A part's files are there, made by one thread of this process; gives the number of tiles, 0 if they were there.
 
-    Scene, area and model are opened once a process. The model is the one in the job's folder.
+    The model is the one in the job's folder, or one like it that this process has.
     """
     if job.has(number):
         return 0
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
-        return _make_run(job, [job.plan.part(number)], _KEPT.mapper(job, device), None, None)
+        mapper = _mapper(job, _KEPT.predictor(job, device), 1)
+        return _make_run(job, [job.plan.part(number)], mapper, None, None)
 
 
 class _Kept:
-    """What this process used last to make parts: many parts of one job come one after another."""
+    """The model that this process used last: parts of many jobs, which mostly share it, come one after another."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._key: tuple[str, str | None] | None = None
-        self._mapper: Mapper | None = None
+        self._model: TrainedModel | None = None
+        self._predictors: dict[tuple[Any, ...], TilePredictor] = {}
+        """Of this model, by how jobs use it: they share the network."""
 
-    def mapper(self, job: MapJob, device: str | None) -> Mapper:
+    def predictor(self, job: MapJob, device: str | None) -> TilePredictor:
+        batch_size, asked = job.batch_size, job.settings
+        use = batch_size, job.bf16, job.unwanted, asked.test_time_augmentation, asked.compiled
         with self._lock:
-            if self._mapper is None or self._key != (job.key, device):
-                self._mapper = None  # room first
-                where = pick_device(device)
+            where = pick_device(device)
+            if self._model is None or self._key != (job.model, device):
+                self._model = None  # room first
+                self._predictors.clear()
                 if where.type == "cpu":
                     torch.set_num_threads(1)  # for good: parts side by side are what uses this machine's cores
-                model = load_package(job.model_folder)
-                self._mapper = mapper_for(job, model, where, batch_size=job.batch_size, threads=1)
-                self._key = job.key, device
-            return self._mapper
+                self._model = load_package(job.model_folder)
+                self._key = job.model, device
+            if use not in self._predictors:
+                self._predictors[use] = predictor_for(
+                    job, self._model, where, batch_size=batch_size, compiled=asked.compiled
+                )
+            return self._predictors[use]
 
 
 _KEPT = _Kept()
