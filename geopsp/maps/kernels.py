@@ -1,7 +1,7 @@
 """What a map does with every pixel on a CPU, compiled: one pass where array operations take several.
 
-All arrays are contiguous, with columns last; a part of one is given by where it begins and ends. Loops run along rows,
-without a branch, so that they become vector instructions. Elsewhere than on a CPU torch does the same.
+All arrays are contiguous; a part of one is given by where it begins, and where it ends. Most loops run along rows of
+columns without a branch, so that they become vector instructions. Elsewhere than on a CPU torch does the same.
 """
 
 from __future__ import annotations
