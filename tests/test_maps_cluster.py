@@ -26,7 +26,7 @@ from geopsp import PixelClassifier, classify_pixels, mapping
 from geopsp.errors import InputNotFoundError, OptionError, OutputError, RasterError
 from geopsp.maps import clients, cluster, parts, products
 from geopsp.maps.clients import connect
-from geopsp.maps.cluster import make_parts, own_device
+from geopsp.maps.cluster import own_device
 from geopsp.maps.job import MapJob, plan_job
 from geopsp.maps.making import make_map
 from geopsp.maps.parts import make_part
@@ -36,6 +36,11 @@ from geopsp.package import save_package
 from geopsp.scene import Scene
 
 PARTS = 6
+
+
+def make_parts(job, numbers, client, *, device=None, progress=None):
+    with cluster.given(job, numbers, client, device=device) as collect:
+        collect(progress)
 
 
 class Deadly(MapJob):
@@ -254,10 +259,6 @@ def test_a_process_loads_a_model_once_for_all_images(new_job, model, alone, monk
 
 def test_a_worker_opens_each_of_the_images_that_it_has_once():
     assert cluster._opened.cache_parameters()["maxsize"] == mapping.AT_ONCE
-
-
-def test_nothing_to_do_asks_nobody(new_job):
-    make_parts(new_job("done.tif"), [], None)
 
 
 def test_a_worker_that_dies_midway_costs_nothing(new_job, alone, client):

@@ -50,24 +50,6 @@ EXACT = ("torch", "numpy", "rasterio", "deflate", "timm", "segmentation-models-p
 GO_ON = "The parts made so far stay: the same command goes on from them."
 
 
-def make_parts(
-    job: MapJob,
-    numbers: Sequence[int],
-    client: Client,
-    *,
-    device: str | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """These parts' files are in the job's folder, made by the client's workers.
-
-    Raises:
-        GeopspError: as `given` and what it gives.
-    """
-    if numbers:
-        with given(job, numbers, client, device=device) as collect:
-            collect(progress)
-
-
 @contextmanager
 def given(
     job: MapJob, numbers: Sequence[int], client: Client, *, device: str | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -50,7 +49,6 @@ def sweep(
     their first pixels, then those that end in its row of cells.
 
     Args:
-        codes: The raster.
         metric: Of its grid.
         finish: Called in a thread.
         connectivity: 4, or 8: pixels of one code that touch at corners belong to one feature.
@@ -70,14 +68,13 @@ def sweep(
     seams = Seams(lattice, connectivity=connectivity, wanted=wanted, least=least, smooth=smooth)
     count = threads or cores()
 
-    trace = partial(
-        trace_cell, lattice=lattice, metric=metric, connectivity=connectivity, wanted=wanted, shape=shape, smooth=smooth
-    )
-
     def work(window: Window) -> tuple[T, Piece]:
         around = Window(window.col - 1, window.row - 1, window.width + 2, window.height + 2)
         shares = None if confidence is None else confidence.read(window)
-        features, piece = trace(codes.read(around), window, shares=shares)
+        features, piece = trace_cell(
+            codes.read(around), window, lattice, metric,
+            connectivity=connectivity, wanted=wanted, shares=shares, shape=shape, smooth=smooth,
+        )  # fmt: skip
         return finish(features), piece
 
     rows, done = lattice.rows(), 0
