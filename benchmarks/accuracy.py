@@ -31,17 +31,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geopsp import FCNClassifier, PixelClassifier, PSPNetClassifier, export_training_data, prepare_data
-from geopsp.chipset import ChipSet
-from geopsp.data import TrainingData
-from geopsp.dataset import WholeChipDataset
-from geopsp.loading import loader
-from geopsp.losses import LossSpec, total_loss
-from geopsp.metrics import Confusion
+from geopsp.chips.chip_set import ChipSet
+from geopsp.data.dataset import WholeChipDataset
+from geopsp.data.loader import loader
 from geopsp.models.build import count_parameters
+from geopsp.models.losses import LossSpec, total_loss
 from geopsp.models.network import TrainingOutput
-from geopsp.scoring import evaluate
-from geopsp.task import FitSpec
-from geopsp.training import fit
+from geopsp.training.evaluate import evaluate
+from geopsp.training.fit import fit
+from geopsp.training.metrics import Confusion
+from geopsp.training.options import FitSpec
+from geopsp.training.training_data import TrainingData
 
 BACKBONE = "tu-tf_efficientnet_lite0"
 BATCH, RATE, ROUNDS = 4, 1e-3, 4

@@ -17,7 +17,7 @@ import numpy as np
 from common import finish, table
 
 from geopsp import PSPNetClassifier, prepare_data
-from geopsp.demo import ALIKE, BATCH, EPOCHS, OUTPUT_STRIDE, RATE, SCENES, TEST, export_sample, find_sample_data
+from geopsp.cli.demo import ALIKE, BATCH, EPOCHS, OUTPUT_STRIDE, RATE, SCENES, TEST, export_sample, find_sample_data
 from geopsp.models.build import PYRAMID_SIZES
 
 NETWORKS = {

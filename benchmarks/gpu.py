@@ -28,15 +28,15 @@ from rasterio.transform import from_origin
 from torch import Tensor, nn
 
 from geopsp import PSPNetClassifier, export_training_data, prepare_data
-from geopsp.losses import LossSpec, total_loss
-from geopsp.maps.fit import resolve
-from geopsp.maps.job import plan_job
-from geopsp.maps.making import make_map
-from geopsp.maps.products import classes
-from geopsp.maps.settings import MapSettings
-from geopsp.models.build import ModelSpec, build, device_words, pick_device
-from geopsp.package import TrainedModel
-from geopsp.scene import Scene
+from geopsp.inference.job import plan_job
+from geopsp.inference.options import MapSettings
+from geopsp.inference.outputs import classes
+from geopsp.inference.run_job import make_map
+from geopsp.models.build import ModelSpec, build
+from geopsp.models.device import device_words, pick_device, resolve
+from geopsp.models.losses import LossSpec, total_loss
+from geopsp.models.saved_model import TrainedModel
+from geopsp.raster.scene import Scene
 
 CLASSES, BANDS, WARM = 8, 3, 3
 
@@ -152,7 +152,7 @@ def maps(
         make_map(job, model, device=options.device)
         seconds = time.perf_counter() - start
         result[f"map, {name}"] = scene.grid.width * scene.grid.height / seconds / 1e6
-        result[f"map, {name}, tiles"] = len(job.plan) * options.size**2 / seconds / 1e6
+        result[f"map, {name}, tiles"] = len(job.tiles) * options.size**2 / seconds / 1e6
         rows += [[way, "Mpx/s", result[way]] for way in (f"map, {name}", f"map, {name}, tiles")]
     return rows, result
 

@@ -90,7 +90,7 @@ def write_raster(path: Path, look: Look, side: int) -> Path:
 
 def to_shapely(raster: str, warm: str) -> dict[str, float]:
     """Ours: an array of polygons."""
-    from geopsp.polygons.making import trace_polygons
+    from geopsp.polygons.raster_to_polygons import trace_polygons
 
     trace_polygons(warm)
     start = time.perf_counter()
@@ -119,7 +119,7 @@ def to_file(raster: str, warm: str, out: str, simplify: str = "0") -> dict[str, 
     """Ours: a GeoPackage."""
     from pyogrio import read_info
 
-    from geopsp.polygons.making import raster_to_polygons
+    from geopsp.polygons.raster_to_polygons import raster_to_polygons
 
     options: dict[str, Any] = {"simplify": float(simplify), "overwrite": True}
     raster_to_polygons(warm, Path(out).with_name("warm.gpkg"), **options)

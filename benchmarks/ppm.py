@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geopsp.models.build import MAX_CONTEXT, MIN_CONTEXT, PYRAMID_SIZES
-from geopsp.models.pyramid import PyramidPooling
+from geopsp.models.context import PyramidPooling
 
 MAPS = [(8, 512, 16), (8, 512, 32), (2, 2048, 32), (2, 2048, 64)]
 """Batch, channels, side of the map: ResNet-18 and -50 at stride 8, tiles of 128, 256 and 512."""

@@ -48,7 +48,7 @@ SHOWN, LESSONS = 8, 20
 
 def tiles(side: int) -> int:
     """How many cover a square scene."""
-    from geopsp.tiling import starts
+    from geopsp.core.grid import starts
 
     return len(starts(side, size=TILE, overlap=OVERLAP)) ** 2
 
@@ -57,10 +57,10 @@ def trained(name: str) -> Any:
     """A model with random weights."""
     import torch
 
-    from geopsp.legend import Legend
+    from geopsp.core.bands import BandStats
+    from geopsp.core.legend import Legend
     from geopsp.models.build import ModelSpec, build
-    from geopsp.package import TrainedModel
-    from geopsp.stats import BandStats
+    from geopsp.models.saved_model import TrainedModel
 
     class Light(torch.nn.Conv2d):
         def forward(self, image: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
@@ -78,11 +78,11 @@ def trained(name: str) -> Any:
 
 def map_scene(model: Any, scene: Path, out: Path) -> float:
     """Seconds from a file to a COG."""
-    from geopsp.maps.job import plan_job
-    from geopsp.maps.making import make_map
-    from geopsp.maps.products import classes
-    from geopsp.maps.settings import MapSettings
-    from geopsp.scene import Scene
+    from geopsp.inference.job import plan_job
+    from geopsp.inference.options import MapSettings
+    from geopsp.inference.outputs import classes
+    from geopsp.inference.run_job import make_map
+    from geopsp.raster.scene import Scene
 
     start = time.perf_counter()
     wanted = [classes(out, model.legend)]
@@ -103,7 +103,7 @@ def bare(name: str, layout: str) -> dict[str, float]:
     """The network alone, over as many tiles."""
     import torch
 
-    import geopsp.maps.making  # noqa: F401 (what it takes in memory is not the map's)
+    import geopsp.inference.run_job  # noqa: F401 (what it takes in memory is not the map's)
 
     memory = getattr(torch, LAYOUTS[layout])
     network = trained(name).network.to(memory_format=memory)
@@ -183,7 +183,7 @@ def measure(*arguments: str | Path) -> dict[str, float]:
 
 def speedups(folder: Path, rounds: int) -> dict[str, Any]:
     """A table of the ways to run the PSPNet, and the numbers for the last line."""
-    from geopsp.maps.fit import resolve
+    from geopsp.models.device import resolve
 
     scene, weights = folder / f"{SIDES['light']}.tif", folder / "weights.pt"
     measure("teach", scene, weights)

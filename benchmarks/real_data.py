@@ -24,14 +24,16 @@ from common import finish, lite0_weights, shell, table
 from safetensors.torch import load_file
 
 from geopsp import prepare_data
-from geopsp.chipset import ChipSet
-from geopsp.data import TrainingData
-from geopsp.dataset import Normalization, WholeChipDataset
-from geopsp.loading import loader
-from geopsp.losses import cross_entropy
-from geopsp.metrics import Confusion
-from geopsp.scoring import evaluate
-from geopsp.task import CLIP, WARMUP, WEIGHT_DECAY
+from geopsp.chips.chip_set import ChipSet
+from geopsp.core.bands import Normalization
+from geopsp.data.dataset import WholeChipDataset
+from geopsp.data.loader import loader
+from geopsp.models.losses import cross_entropy
+from geopsp.training.evaluate import evaluate
+from geopsp.training.lightning_module import WARMUP, WEIGHT_DECAY
+from geopsp.training.metrics import Confusion
+from geopsp.training.options import CLIP
+from geopsp.training.training_data import TrainingData
 
 BACKBONE = "tu-tf_efficientnet_lite0"
 BATCH, RATE = 8, 1e-3

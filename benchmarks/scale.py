@@ -191,12 +191,13 @@ def simulate(workers: int, parts: list[tuple[int, int]], costs: Costs, tiles: in
 
 def mosaic() -> tuple[list[tuple[int, int]], int]:
     """(tiles, pixels) of each part of the mosaic, and all tiles, each once."""
-    from geopsp.maps.plan import MapPlan
+    from geopsp.inference.tile_plan import TilePlan
+    from geopsp.raster.cog.part_grid import PartGrid
 
-    plan = MapPlan(MOSAIC, MOSAIC, TILE, TILE // 4)
-    rows, cols = plan.shape
-    down = [plan.part(number) for number in range(rows)]
-    across = [plan.part(number * rows) for number in range(cols)]
+    plan, grid = TilePlan(MOSAIC, MOSAIC, TILE, TILE // 4), PartGrid(MOSAIC, MOSAIC)
+    rows, cols = grid.shape
+    down = [grid.part(number) for number in range(rows)]
+    across = [grid.part(number * rows) for number in range(cols)]
     one = plan.count(down[0].window)
     tall, wide = ([plan.count(part.window) for part in parts] for parts in (down, across))
     sizes = [
@@ -212,13 +213,13 @@ def new_job(scene: Path, out: Path) -> Any:
     import torch
 
     from geopsp import Scene
-    from geopsp.legend import Legend
-    from geopsp.maps import products
-    from geopsp.maps.job import plan_job
-    from geopsp.maps.settings import MapSettings
+    from geopsp.core.bands import BandStats
+    from geopsp.core.legend import Legend
+    from geopsp.inference import outputs as products
+    from geopsp.inference.job import plan_job
+    from geopsp.inference.options import MapSettings
     from geopsp.models.build import ModelSpec, build
-    from geopsp.package import TrainedModel, save_package
-    from geopsp.stats import BandStats
+    from geopsp.models.saved_model import TrainedModel, save_package
 
     torch.manual_seed(0)
     legend = Legend.from_names({code: f"class {code}" for code in range(6)})
@@ -242,7 +243,7 @@ def remade(job: Any, client: Client) -> float:
     for path in job.part_path(job.products[0], 0).parent.iterdir():
         path.unlink()
     start = time.perf_counter()
-    make_parts(job, range(job.plan.parts), client)
+    make_parts(job, range(len(job.parts)), client)
     return time.perf_counter() - start
 
 
@@ -289,10 +290,10 @@ def seconds_a_task(client: Client) -> float:
 
 def alone(job: Any) -> tuple[float, float]:
     """Seconds a tile in this process on one thread, and how much they vary from part to part."""
-    from geopsp.maps.parts import make_part
+    from geopsp.inference.predict_parts import make_part
 
     found = []
-    for number in [0, *range(job.plan.parts)]:  # the first one warms up
+    for number in [0, *range(len(job.parts))]:  # the first one warms up
         for path in job.part_path(job.products[0], 0).parent.glob(f"{number:06d}.*"):
             path.unlink()
         start = time.perf_counter()
@@ -303,25 +304,25 @@ def alone(job: Any) -> tuple[float, float]:
 
 def assembly_rate(job: Any, folder: Path) -> float:
     """Bytes a second at which parts of noise, 50 MB together, become one raster."""
-    from geopsp.grid import Window
-    from geopsp.maps.blocks import PartWriter
-    from geopsp.maps.cog import assemble
-    from geopsp.maps.plan import MapPlan
+    from geopsp.core.grid import Window
+    from geopsp.raster.cog.assemble import assemble
+    from geopsp.raster.cog.part_file import PartWriter
+    from geopsp.raster.cog.part_grid import PartGrid
 
     product, side = job.products[0], 8192
-    plan = MapPlan(2 * side, side, TILE, TILE // 4)
+    parts = PartGrid(2 * side, side)
     noise = np.random.default_rng(0).integers(0, 6, (1, 512, side), np.uint8)
     with ThreadPoolExecutor(2) as pool:
-        for number in range(plan.parts):
+        for number in range(len(parts)):
             with PartWriter(
-                folder / str(number), side, side, product, block=plan.block, levels=plan.levels, pool=pool
+                folder / str(number), side, side, product, block=parts.block, levels=parts.levels, pool=pool
             ) as writer:
                 for _ in range(side // 512):
                     writer.append(noise)
-        grid = job.scene.grid.crop(Window(0, 0, plan.width, plan.height))
+        grid = job.scene.grid.crop(Window(0, 0, parts.width, parts.height))
         start = time.perf_counter()
-        assemble(product, grid, plan, lambda number: folder / str(number), folder / "all.tif", tags={}, pool=pool)
-    return sum((folder / str(number)).stat().st_size for number in range(plan.parts)) / (time.perf_counter() - start)
+        assemble(product, grid, parts, lambda number: folder / str(number), folder / "all.tif", tags={}, pool=pool)
+    return sum((folder / str(number)).stat().st_size for number in range(len(parts))) / (time.perf_counter() - start)
 
 
 def measure(folder: Path, rounds: int, *, storage: float, link: float) -> tuple[dict[str, float], Costs]:

@@ -22,13 +22,13 @@ import torch
 from common import finish, table
 
 from geopsp import PSPNetClassifier, export_training_data, prepare_data
-from geopsp.data import TrainingData
-from geopsp.dataset import Sample
-from geopsp.demo import SCENES, find_sample_data
-from geopsp.losses import LossSpec, total_loss
+from geopsp.cli.demo import SCENES, find_sample_data
+from geopsp.data.dataset import Sample
+from geopsp.models.losses import LossSpec, total_loss
 from geopsp.models.network import SegmentationNetwork
-from geopsp.task import FitSpec
-from geopsp.training import fit
+from geopsp.training.fit import fit
+from geopsp.training.options import FitSpec
+from geopsp.training.training_data import TrainingData
 
 LOSSES = LossSpec()
 WARM_UP = 2

@@ -9,42 +9,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geopsp.chips import export_training_data as export_training_data
-    from geopsp.chipset import ChipSet as ChipSet
-    from geopsp.classifier import PixelClassifier as PixelClassifier
-    from geopsp.data import TrainingData as TrainingData
-    from geopsp.data import prepare_data as prepare_data
+    from geopsp.chips.chip_set import ChipSet as ChipSet
+    from geopsp.chips.export_training_data import export_training_data as export_training_data
+    from geopsp.core.legend import ClassInfo as ClassInfo
+    from geopsp.core.legend import Legend as Legend
     from geopsp.errors import GeopspError as GeopspError
-    from geopsp.legend import ClassInfo as ClassInfo
-    from geopsp.legend import Legend as Legend
-    from geopsp.mapping import classify_pixels as classify_pixels
-    from geopsp.metrics import Confusion as Confusion
-    from geopsp.polygons.making import raster_to_polygons as raster_to_polygons
-    from geopsp.presets import DeepLab as DeepLab
-    from geopsp.presets import FCNClassifier as FCNClassifier
-    from geopsp.presets import PSPNetClassifier as PSPNetClassifier
-    from geopsp.presets import UnetClassifier as UnetClassifier
-    from geopsp.scene import Scene as Scene
+    from geopsp.inference.classify_pixels import classify_pixels as classify_pixels
+    from geopsp.polygons.raster_to_polygons import raster_to_polygons as raster_to_polygons
+    from geopsp.raster.scene import Scene as Scene
+    from geopsp.training.classifier import PixelClassifier as PixelClassifier
+    from geopsp.training.metrics import Confusion as Confusion
+    from geopsp.training.networks import DeepLab as DeepLab
+    from geopsp.training.networks import FCNClassifier as FCNClassifier
+    from geopsp.training.networks import PSPNetClassifier as PSPNetClassifier
+    from geopsp.training.networks import UnetClassifier as UnetClassifier
+    from geopsp.training.training_data import TrainingData as TrainingData
+    from geopsp.training.training_data import prepare_data as prepare_data
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
-    "ChipSet": "chipset",
-    "ClassInfo": "legend",
-    "Confusion": "metrics",
-    "DeepLab": "presets",
-    "FCNClassifier": "presets",
+    "ChipSet": "chips.chip_set",
+    "ClassInfo": "core.legend",
+    "Confusion": "training.metrics",
+    "DeepLab": "training.networks",
+    "FCNClassifier": "training.networks",
     "GeopspError": "errors",
-    "Legend": "legend",
-    "PSPNetClassifier": "presets",
-    "PixelClassifier": "classifier",
-    "Scene": "scene",
-    "TrainingData": "data",
-    "UnetClassifier": "presets",
-    "classify_pixels": "mapping",
-    "export_training_data": "chips",
-    "prepare_data": "data",
-    "raster_to_polygons": "polygons.making",
+    "Legend": "core.legend",
+    "PSPNetClassifier": "training.networks",
+    "PixelClassifier": "training.classifier",
+    "Scene": "raster.scene",
+    "TrainingData": "training.training_data",
+    "UnetClassifier": "training.networks",
+    "classify_pixels": "inference.classify_pixels",
+    "export_training_data": "chips.export_training_data",
+    "prepare_data": "training.training_data",
+    "raster_to_polygons": "polygons.raster_to_polygons",
 }
 
 __all__ = [

@@ -16,6 +16,8 @@
 Each message says what was found, what was needed and what to do.
 """
 
+from __future__ import annotations
+
 
 class GeopspError(Exception):
     """Base of every error that input or options can cause."""

@@ -18,6 +18,7 @@ from rasterio.transform import from_origin
 
 MakeRaster = Callable[..., Path]
 
+
 ANY_MACHINE = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -98,11 +99,6 @@ def make_labels(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
-
-
-def square(left: float, top: float, side: float) -> shapely.Polygon:
-    """A square by its upper left corner."""
-    return shapely.box(left, top - side, left + side, top)
 
 
 @pytest.fixture(scope="session")

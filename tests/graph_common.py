@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rasterio.crs import CRS
 
-from geopsp.grid import Grid, Window
-from geopsp.polygons.graph import UNITS, Scale, graph_of, recoded
-from geopsp.polygons.metric import Metric
+from geopsp.core.grid import Grid, Window
+from geopsp.polygons.ground_metric import Metric
+from geopsp.polygons.regions.region_graph import UNITS, Scale, graph_of, recoded
 
 gently = settings(max_examples=40, deadline=None)
 rasters = hnp.arrays(
@@ -82,3 +82,40 @@ def holes_of(codes):
         for part in range(1, count + 1):
             if (parts == part).any():
                 yield parts == part, codes[labels == one][0]
+
+
+def filled_by_hand(codes, least):
+    """Holes of all polygons are burnt, larger ones over smaller ones."""
+    result = codes.copy()
+    for hole, code in sorted(holes_of(codes), key=lambda found: found[0].sum()):
+        if hole.sum() < least:
+            result[hole] = code
+    return result
+
+
+def sides_of(labels, one, across, along):
+    """Lengths of the borders of a region with others, by their labels."""
+    found = {}
+    for row, col in np.argwhere(labels == one):
+        for down, right, length in ((1, 0, across), (-1, 0, across), (0, 1, along), (0, -1, along)):
+            if 0 <= row + down < labels.shape[0] and 0 <= col + right < labels.shape[1]:
+                other = labels[row + down, col + right]
+                if other not in {0, one}:
+                    found[other] = found.get(other, 0) + length
+    return found
+
+
+def merged_by_hand(codes, least, across=1.0, along=1.0):
+    """One merger after the other, the map labelled anew for each."""
+    codes = codes.copy()
+    while True:
+        labels = labelled(codes)
+        areas = np.bincount(labels.ravel())
+        for one in sorted(range(1, areas.size), key=lambda one: (areas[one], one)):
+            around = sides_of(labels, one, across, along)
+            if areas[one] < least and around:
+                best = min(around, key=lambda other: (-around[other], other))
+                codes[labels == one] = codes[labels == best][0]
+                break
+        else:
+            return codes

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from geopsp.legend import Legend
-from geopsp.maps import kernels
+from geopsp.core.bands import BandStats
+from geopsp.core.legend import Legend
+from geopsp.inference import kernels
 from geopsp.models.build import ModelSpec
-from geopsp.package import TrainedModel
-from geopsp.stats import BandStats
+from geopsp.models.saved_model import TrainedModel
 
 CLASSES = 5
 

@@ -20,10 +20,12 @@ from rasterio.transform import from_origin
 from torch import nn
 
 from geopsp.errors import OutputError
-from geopsp.maps import making, parts, products
-from geopsp.maps.job import plan_job
-from geopsp.maps.settings import MapSettings
-from geopsp.scene import Scene
+from geopsp.inference import outputs as products
+from geopsp.inference import predict_parts as parts
+from geopsp.inference import run_job as making
+from geopsp.inference.job import plan_job
+from geopsp.inference.options import MapSettings
+from geopsp.raster.scene import Scene
 
 parts.CACHE = 2**21
 making.batch_and_threads = lambda *_, **__: (2, 2)  # type: ignore[assignment]

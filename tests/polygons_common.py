@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rasterio.features import shapes
 
-from geopsp.grid import Grid
-from geopsp.legend import IGNORE
-from geopsp.polygons.faces import faces
-from geopsp.polygons.gather import joined
-from geopsp.polygons.label import label
-from geopsp.polygons.metric import Metric
-from geopsp.polygons.planar import outlines
-from geopsp.polygons.sweep import sweep
-from geopsp.polygons.trace import trace
+from geopsp.core.grid import Grid
+from geopsp.core.legend import IGNORE
+from geopsp.polygons.borders.rings import faces
+from geopsp.polygons.borders.topology import outlines
+from geopsp.polygons.borders.trace_arcs import trace
+from geopsp.polygons.borders.trace_raster import sweep
+from geopsp.polygons.features import joined
+from geopsp.polygons.ground_metric import Metric
+from geopsp.polygons.regions.connected_regions import label
 
 TRANSFORM = Affine(10, 0, 500_000, 0, -10, 4_800_000)
 

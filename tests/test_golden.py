@@ -33,7 +33,7 @@ from geopsp import (
     prepare_data,
 )
 from geopsp.cli import main
-from geopsp.labels import read_labels
+from geopsp.labels.read_labels import read_labels
 
 GOLDEN = Path(__file__).with_name("golden")
 UPDATE = os.environ.get("GEOPSP_UPDATE_GOLDEN") == "1"

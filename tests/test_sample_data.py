@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyogrio
 import pytest
 import rasterio
+from common import SAMPLE
 
-from geopsp.grid import Grid
-from geopsp.labels import Area, read_labels
-from geopsp.legend import IGNORE
+from geopsp.core.grid import Grid
+from geopsp.core.legend import IGNORE
+from geopsp.labels.area import Area
+from geopsp.labels.read_labels import read_labels
 
-SAMPLE = Path(__file__).parents[1] / "sample_data"
 CLASSES = ["bare", "boat", "building", "car", "crop", "forest", "road", "water"]
 
 

@@ -1,1 +1,1 @@
-"""The network: encoder, pyramid pooling, decoders, PointRend; `build` puts them together."""
+"""Networks, losses, and saved models."""

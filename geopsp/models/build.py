@@ -6,41 +6,61 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from geopsp.errors import ModelError
-from geopsp.models.aspp import ASPP
+from geopsp.models.aux_heads import PixelHead, PresenceHead
+from geopsp.models.context import ASPP, Bottleneck, PyramidPooling
 from geopsp.models.decoder import PlainDecoder, Skip, SkipDecoder
 from geopsp.models.encoder import build_encoder
-from geopsp.models.heads import PixelHead, PresenceHead
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.pointrend import PointRend
-from geopsp.models.pyramid import Bottleneck, PyramidPooling
 
 PYRAMID_SIZES = (1, 2, 3, 6)
+
+
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
 """By output stride, so that the distances on the ground are the same. Source: DeepLabv3 (2017), section 3.3."""
 
+
 DECODERS = ("plain", "unet", "deeplab")
+
+
 AUX_HEADS = ("none", "pixel", "presence")
+
+
 DEPTHS = (3, 4, 5)
+
 
 MAX_CONTEXT = 512
 """Channels of the context; a quarter of the encoder's where that is less, but no fewer than 128."""
 
+
 MIN_CONTEXT = 128
+
+
 ASPP_WIDTH = 256
+
 
 SKIP_WIDTHS = {16: 96, 8: 64, 4: 48, 2: 32}
 """Channels that the encoder's maps are reduced to in the U-Net, by stride."""
 
+
 DEEPLAB_SKIP, DEEPLAB_WIDTH = 48, 256
+
+
 DROPOUT = 0.1
+
+
 AUX_WIDTH = 256
+
+
 POINT_WIDTH, POINT_LAYERS = 256, 3
+
+
 TRAIN_POINT_SHARE, POINT_SHARE = 1 / 256, 1 / 32
 """Points as a share of the image's pixels: 1024 of 512 x 512 in training, 8192 a step of inference."""
+
 
 MIN_TILE = 32
 
@@ -182,36 +202,3 @@ def check_tile(size: int, *, output_stride: int = 8) -> None:
 def count_parameters(network: nn.Module) -> int:
     """Numbers that training sets."""
     return sum(p.numel() for p in network.parameters())
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """The device asked for, else the first GPU, else the CPU.
-
-    Raises:
-        ModelError: if there is no such device.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"The device {name!r} cannot be used ({error}). Use 'cpu' or 'cuda'.") from error
-    return device
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """True if networks run in bfloat16 there: on GPUs that have it in hardware."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """The precision in which networks run on the device."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
-
-
-def device_words(device: torch.device) -> str:
-    """The device as a person would call it."""
-    if device.type == "cuda":
-        return f"GPU {torch.cuda.get_device_name(device)}"
-    return "Apple GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"

@@ -12,6 +12,13 @@ from torch.nn import functional as F
 from geopsp.models.pointrend import PointRend
 
 
+def silence(logits: Tensor, channels: Sequence[int]) -> Tensor:
+    """The logits, (n, classes, ...), with those of classes that were not trained out of the running."""
+    if not channels:
+        return logits
+    return logits.index_fill(1, torch.tensor(channels, device=logits.device), -torch.inf)
+
+
 class TrainingOutput(NamedTuple):
     """What the losses need. Spatial logits are at the image's size."""
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 OVERSAMPLE = 3
 """Candidates drawn for each point wanted, when training."""
 
+
 IMPORTANT = 0.75
 """Share of training points that are the least sure of the candidates; the rest are uniform."""
 

@@ -1,1 +1,1 @@
-"""Class rasters as polygons, of any size: traced in cells, joined over their seams, cleaned, simplified, measured."""
+"""Class rasters as polygons."""

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.grid import Grid, Window
 from geopsp.errors import GridError, RasterError
-from geopsp.grid import Grid, Window
-from geopsp.scene import Scene, open_raster
+from geopsp.raster.open import open_raster
+from geopsp.raster.scene import Scene
 
 ROUNDED = 1e-6
 """So far beyond 0 and 1 a share may lie, as rounding may bring it there."""

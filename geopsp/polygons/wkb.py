@@ -9,15 +9,17 @@ import pyarrow as pa
 from affine import Affine
 from numpy.typing import NDArray
 
-from geopsp.compiled import compiled
+from geopsp.core.jit import compiled
 from geopsp.errors import OutputError
-from geopsp.polygons.planar import Features
+from geopsp.polygons.features import Features
 
 LITTLE, POLYGON, MULTIPOLYGON = 1, 3, 6
 """Order of bytes; types of geometries."""
 
+
 MOST = 2**31 - 1
 """Bytes that an Arrow array of binary holds."""
+
 
 Floats = NDArray[np.float64]
 
@@ -87,61 +89,3 @@ def _number(content, at, number):  # type: ignore[no-untyped-def]
     for place in range(4):
         content[at + place] = (number >> (8 * place)) & 255
     return at + 4
-
-
-def inner_points(features: Features) -> Floats:
-    """(features, 2) columns and rows of a point inside each, off its outline: amid the widest part of a line across it.
-
-    Source: JTS, InteriorPointArea.
-    """
-    outlines = features.outlines
-    most = int(np.diff(outlines.rings[outlines.polygons]).max(initial=0))
-    found = np.full((len(features), 2), np.nan)
-    _across(outlines.xy, outlines.rings, outlines.polygons, features.parts, np.empty(most), found)
-    return found
-
-
-@compiled
-def _across(xy, rings, polygons, parts, crossings, found):  # type: ignore[no-untyped-def]
-    """Fills in the points; of several polygons, that of the widest."""
-    for feature in range(parts.size - 1):
-        widest = 0.0
-        for polygon in range(parts[feature], parts[feature + 1]):
-            low, high = rings[polygons[polygon]], rings[polygons[polygon + 1]]
-            y = _level(xy, low, high)
-            count = _crossings(xy, rings, polygons[polygon], polygons[polygon + 1], y, crossings)
-            if count > 2:
-                crossings[:count].sort()
-            for place in range(0, count - 1, 2):
-                one, other = crossings[place], crossings[place + 1]
-                if abs(other - one) > widest:
-                    widest = abs(other - one)
-                    found[feature, 0], found[feature, 1] = (one + other) / 2, y
-
-
-@compiled
-def _level(xy, low, high):  # type: ignore[no-untyped-def]
-    """A row amid the polygon on which no vertex lies."""
-    top, bottom = np.inf, -np.inf
-    for at in range(low, high):
-        top, bottom = min(top, xy[at, 1]), max(bottom, xy[at, 1])
-    middle = (top + bottom) / 2
-    for at in range(low, high):
-        if xy[at, 1] <= middle:
-            top = max(top, xy[at, 1])
-        else:
-            bottom = min(bottom, xy[at, 1])
-    return (top + bottom) / 2
-
-
-@compiled
-def _crossings(xy, rings, first, last, y, crossings):  # type: ignore[no-untyped-def]
-    """How many edges cross a row; fills in where."""
-    count = 0
-    for ring in range(first, last):
-        for at in range(rings[ring], rings[ring + 1] - 1):
-            above, below = xy[at, 1], xy[at + 1, 1]
-            if (above < y) != (below < y):
-                crossings[count] = xy[at, 0] + (y - above) / (below - above) * (xy[at + 1, 0] - xy[at, 0])
-                count += 1
-    return count

@@ -1,0 +1,1 @@
+"""Cut images and labels into a folder of training chips."""

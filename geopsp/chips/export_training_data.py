@@ -1,0 +1,122 @@
+"""Chips: pairs of image and label tiles in the "Classified Tiles" folder of ArcGIS, with an index of our own.
+
+DIR/images/000000.tif   DIR/labels/000000.tif   DIR/map.txt   DIR/stats.txt
+DIR/esri_model_definition.emd   DIR/esri_accumulated_stats.json
+DIR/chips.parquet       one row a chip: footprint, source, window, valid and labelled share, pixels of each class
+DIR/chips.json          what was exported, how, and what was found on the way
+
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Unpack
+
+import geopandas as gpd
+
+from geopsp.chips.arcgis_write import MAP
+from geopsp.chips.chip import Chip
+from geopsp.chips.chip_files import Kind, check_kind
+from geopsp.chips.chip_set import INDEX, MANIFEST, ChipSet, read_folder
+from geopsp.chips.export import Export, cut_all, head, index_of, report_of
+from geopsp.chips.labelled_scenes import Ground
+from geopsp.chips.options import ChipSpec, Cutting
+from geopsp.core.progress import Progress, say
+from geopsp.errors import ChipError, OptionError
+from geopsp.raster.find_images import Images
+
+
+def export_training_data(
+    images: Images,
+    labels: str | Path | gpd.GeoDataFrame,
+    out: str | Path,
+    class_field: str | None = None,
+    tile_size: int = 256,
+    stride: int | None = None,
+    *,
+    chip_format: Kind = "tif",
+    append: bool = False,
+    overwrite: bool = False,
+    seed: int = 42,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    **cutting: Unpack[Cutting],
+) -> ChipSet:
+    """A folder of training chips.
+
+    It appears when all chips are written, not before. The same call again does nothing; after a kill it goes on.
+
+    Args:
+        images: A raster, a URL, a glob, a folder, a STAC file, {band: file}, or a list of these.
+        labels: Vector data (any format pyogrio reads, `file|layername=layer`, a GeoDataFrame) or a raster of codes.
+        out: The folder to make.
+        class_field: The attribute that holds the class; None: all polygons are one class.
+        tile_size: Side of a chip in pixels.
+        stride: Pixels from one chip to the next; None: `tile_size`, so that chips touch; more thins them out.
+        chip_format: "tif"; "png" or "jpg" where pixel type and bands allow, with lossless labels.
+        append: True adds to a folder that exists; what is in it stays as it is.
+        overwrite: True replaces a folder that exists.
+        seed: Of random chips.
+        workers: Threads; None: as many as there are cores.
+        progress: Called after each row of chips with the number done and the number of all.
+        **cutting: As `Cutting` lists them.
+
+    Raises:
+        InputNotFoundError, RasterError, GridError, BandError, LabelError, OptionError, OutputError: as the input is.
+        ChipError: if no chip is left, or those to append to are of another kind.
+    """
+    if append and overwrite:
+        raise OptionError("append and overwrite exclude each other. Choose one.")
+    options = {**cutting, "class_field": class_field, "tile_size": tile_size, "stride": stride, "seed": seed}
+    spec, ground = ChipSpec.of(options), Ground.open(images, labels, **options)
+    check_kind(chip_format, ground.scenes[0].dtype, len(ground.scenes[0].bands))
+    export = Export(ground, spec, chip_format, _plain(options), workers, progress)
+    known = [] if overwrite else _known(Path(out), append=append)
+    if export.key in known:
+        say(f"{out} holds these chips already: there is nothing to do.")
+    elif known and append:
+        export.append_to(Path(out))
+    else:
+        export.make(Path(out), overwrite=overwrite)
+    return ChipSet.open(out)
+
+
+def _known(out: Path, *, append: bool) -> list[str]:
+    """The keys of the exports that a folder holds.
+
+    Raises:
+        ChipError: if files of it are missing, or it is to be added to and was made by ArcGIS.
+    """
+    if (out / MANIFEST).exists():
+        ChipSet.open(out)
+        return [entry.get("key", "") for entry in read_folder(out)[0]["exports"]]
+    if append and (out / MAP).exists() and not (out / INDEX).exists():
+        raise ChipError(f"{out} was exported by ArcGIS and stays as it is. Export to another folder; train on both.")
+    return []
+
+
+def survey(ground: Ground, spec: ChipSpec, *, workers: int | None = None, progress: Progress | None = None) -> ChipSet:
+    """The chips that an export would write, counted but not written.
+
+    Raises:
+        RasterError: if pixels cannot be read.
+        ChipError: if no chip is left.
+    """
+    tally = cut_all(ground, spec, _not_written, workers=workers, progress=progress)
+    manifest = {**head(ground, spec, tally), "exports": [{"report": report_of(ground, spec, tally)}]}
+    return ChipSet.of(manifest, index_of(ground, spec, tally))
+
+
+def _not_written(stem: str, _: Chip) -> tuple[str, str]:
+    return stem, stem
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as JSON has them; polygons are known by their stamp instead."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return {
+        name: "a GeoDataFrame" if isinstance(value, gpd.GeoDataFrame) else json.loads(json.dumps(value, default=str))
+        for name, value in given.items()
+    }

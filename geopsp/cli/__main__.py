@@ -1,0 +1,5 @@
+"""`python -m geopsp.cli`."""
+
+from geopsp.cli import main
+
+main()

@@ -1,0 +1,155 @@
+"""The whole job on the sample data: chips, training, scores on a held-out scene, map, polygons, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import geopsp
+from geopsp.chips.chip_set import ChipSet
+from geopsp.chips.export_training_data import export_training_data
+from geopsp.core.output import whole
+from geopsp.core.progress import say, shown
+from geopsp.errors import InputNotFoundError
+from geopsp.inference.classify_pixels import classify_pixels
+from geopsp.report.html_report import preview, write_report
+from geopsp.report.summary import describe_chips, describe_scores
+from geopsp.training.classifier import PixelClassifier
+from geopsp.training.metrics import Confusion
+from geopsp.training.networks import PSPNetClassifier
+from geopsp.training.plots import plot_losses, save_figure
+from geopsp.training.training_data import prepare_data
+
+TILE = 128
+
+
+EPOCHS = 16
+
+
+REPORT = "report.html"
+
+
+BATCH = 8
+
+
+RATE = 2e-3
+
+
+OUTPUT_STRIDE = 16
+"""Faster than 8, so that more epochs fit into the same time; better for it (docs/benchmarks.md)."""
+
+
+SCENES = ("scene_west.tif", "scene_east.tif")
+
+
+TEST = "scene_test.tif"
+
+
+ALIKE = ("boat", "car")
+"""Classes that look alike pixel by pixel."""
+
+
+def find_sample_data(data: Path | None) -> Path:
+    """The folder of the sample data: the one given, else beside the package, else in it.
+
+    Raises:
+        InputNotFoundError: if it does not hold the scenes.
+    """
+    here = Path(geopsp.__file__).parent
+    places = [data] if data else [here.parent / "sample_data", here / "sample_data"]
+    for place in places:
+        if (place / TEST).exists():
+            return place
+    raise InputNotFoundError(f"No sample data in {places[0]}; needed {TEST} and others. Run sample_data/make.py.")
+
+
+def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overwrite: bool = False) -> Confusion:
+    """The folder `out` holds chips, model, map, polygons, pictures and a report; the held-out scores are returned."""
+    start = time.monotonic()
+    sample = find_sample_data(data)
+    with whole(out, overwrite=overwrite, folder=True, mark=REPORT) as folder:
+        chips = export_sample(sample, SCENES, "labels.gpkg", folder / "chips")
+        held_out = export_sample(sample, (TEST,), "test_labels.gpkg", folder / "test_chips")
+        model = _train(chips, epochs or EPOCHS)
+        scores = model.evaluate(held_out)
+        model.save(folder / "model")
+        scenes = [sample / name for name in SCENES]
+        classify_pixels(scenes, model, folder / "map.tif", polygons=folder / "map.gpkg",
+                        probabilities=folder / "probabilities.tif")  # fmt: skip
+        classify_pixels(sample / TEST, model, folder / "test_map.tif")
+        pictures = _pictures(folder, sample, model)
+        texts = {"Chips": describe_chips(chips).replace(str(folder), str(out)), "Model": repr(model)}
+        _write(folder, scores, pictures, texts, seconds=time.monotonic() - start)
+    _tell(out, scores, time.monotonic() - start)
+    return scores
+
+
+def export_sample(sample: Path, scenes: tuple[str, ...], labels: str, out: Path) -> ChipSet:
+    """Chips of scenes of the sample data."""
+    with shown("Cutting chips") as progress:
+        return export_training_data(
+            [sample / name for name in scenes],
+            f"{sample / labels}|layername=landcover",
+            out,
+            class_field="landcover",
+            tile_size=TILE,
+            background="ignore",
+            aoi=f"{sample / labels}|layername=aoi",
+            progress=progress,
+        )
+
+
+def _train(chips: ChipSet, epochs: int) -> PixelClassifier:
+    data = prepare_data(chips.folders, batch_size=BATCH)
+    model = PSPNetClassifier(
+        data,
+        backbone="resnet18",
+        unet_aux_loss=True,
+        encoder_weights=None,
+        class_balancing=True,
+        output_stride=OUTPUT_STRIDE,
+    )
+    say(repr(model))
+    model.fit(epochs, RATE, monitor="valid_miou")
+    return model
+
+
+def _pictures(folder: Path, sample: Path, model: PixelClassifier) -> dict[str, Path]:
+    """PNG previews by caption."""
+    west, east = (preview(sample / name, folder / f"{Path(name).stem}.png") for name in SCENES)
+    return {
+        "The map of both scenes as one mosaic": preview(folder / "map.tif", folder / "map.png"),
+        "Western scene": west,
+        "Eastern scene": east,
+        "The held-out scene": preview(sample / TEST, folder / "test.png"),
+        "Its map": preview(folder / "test_map.tif", folder / "test_map.png"),
+        "Validation chips: image, truth, found": save_figure(model.show_results(rows=4), folder / "results.png"),
+        "Training": save_figure(plot_losses(model.model.history), folder / "losses.png"),
+    }
+
+
+def _write(
+    folder: Path, scores: Confusion, pictures: dict[str, Path], texts: dict[str, str], *, seconds: float
+) -> None:
+    notes = [
+        f"Scored on a scene that was not trained on: mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}.",
+        f"Of boat and car pixels found as either, {scores.confused(*ALIKE):.1%} took the other's name.",
+        f"The whole run took {seconds:.0f} s.",
+    ]
+    write_report(folder / REPORT, title="geopsp demo", scores=scores, notes=notes, pictures=pictures, texts=texts)
+    content = {**scores.to_json(), "seconds": round(seconds), "boat_car_confused": scores.confused(*ALIKE)}
+    (folder / "scores.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _tell(out: Path, scores: Confusion, seconds: float) -> None:
+    say(f"\nScores on the held-out scene:\n{describe_scores(scores)}")
+    say(f"Boats and cars that took the other's name: {scores.confused(*ALIKE):.1%}\n")
+    for name, what in (
+        (REPORT, "report"), ("map.tif", "map of both scenes"), ("map.gpkg", "its polygons"),
+        ("probabilities.tif", "its probabilities"), ("map.png", "its picture"),
+        ("test_map.png", "map of the third scene"),
+        ("model", "trained model"), ("chips", "training chips"),
+    ):  # fmt: skip
+        say(f"{what:26} {out / name}")
+    say(f"Done in {seconds:.0f} s.")

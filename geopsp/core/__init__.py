@@ -1,0 +1,1 @@
+"""Values and small tools that every folder uses: grids, legends, bands, paths, output files, progress."""

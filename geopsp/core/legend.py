@@ -1,0 +1,138 @@
+"""Classes: their codes in files, their indices in a network, their names and colours."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geopsp.errors import LabelError
+
+IGNORE = 255
+"""Label of a pixel about which nothing is known, and the nodata value of a map."""
+
+
+BACKGROUND = "background"
+
+
+CLASSES_TAG = "GEOPSP_CLASSES"
+"""The tag of a class raster that holds its legend as JSON."""
+
+
+CONVENTIONAL = {
+    BACKGROUND: "#1b1b1b", "water": "#2b6cb0", "river": "#2b6cb0", "lake": "#3182ce", "forest": "#22683a",
+    "tree": "#2f855a", "trees": "#2f855a", "shrubland": "#9c8f4a", "grass": "#9ad26b", "herbaceous": "#b5d66f",
+    "vegetation": "#68a357", "crop": "#e3c44b", "crops": "#e3c44b", "agriculture": "#e3c44b", "bare": "#c19a6b",
+    "soil": "#a97c50", "sand": "#e8d7a3", "sediment": "#c2b59b", "land": "#c9a26d", "road": "#7d7d85",
+    "building": "#c0392b", "developed": "#b03a2e", "urban": "#b03a2e", "boat": "#f4f4f8", "car": "#d64ad6",
+    "snow": "#f7fbff", "ice": "#dcefff", "wetland": "#4fb3a5", "cloud": "#ffffff",
+}  # fmt: skip
+"""Colours that a map reader expects, by class name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInfo:
+    """One class: `code` is its value in files (0 to 254), `color` is #rrggbb."""
+
+    code: int
+    name: str
+    color: str
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        return tuple(bytes.fromhex(self.color[1:]))  # type: ignore[return-value]
+
+
+def distinct_color(position: int) -> str:
+    """A colour far from those of neighbouring positions (golden-angle hues)."""
+    hue = (0.11 + position * 0.618034) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.25 * (position % 2), 0.9 - 0.2 * (position % 3))
+    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """The classes in the order of the network's channels, sorted by code."""
+
+    classes: tuple[ClassInfo, ...]
+
+    def __post_init__(self) -> None:
+        codes = [c.code for c in self.classes]
+        if codes != sorted(set(codes)) or any(not 0 <= code < IGNORE for code in codes):
+            raise LabelError(f"Class codes must be distinct, sorted and within 0 to {IGNORE - 1}; found {codes}.")
+
+    @classmethod
+    def from_names(cls, names: Mapping[int, str], colors: Mapping[int, str] | None = None) -> Legend:
+        """Classes by code, with the colour given, else the conventional one, else a distinct one."""
+        colors = colors or {}
+        return cls(
+            tuple(
+                ClassInfo(
+                    code, names[code], colors.get(code) or CONVENTIONAL.get(names[code].lower()) or distinct_color(code)
+                )
+                for code in sorted(names)
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __iter__(self) -> Iterator[ClassInfo]:
+        return iter(self.classes)
+
+    @property
+    def codes(self) -> list[int]:
+        return [c.code for c in self.classes]
+
+    @property
+    def names(self) -> list[str]:
+        return [c.name for c in self.classes]
+
+    def to_index(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Channel indices of codes; a code outside the legend becomes IGNORE."""
+        table = np.full(256, IGNORE, np.uint8)
+        table[self.codes] = np.arange(len(self), dtype=np.uint8)
+        return table[codes]
+
+    def to_code(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Codes of channel indices; IGNORE stays IGNORE."""
+        if self.codes == list(range(len(self))):
+            return indices.copy()
+        table = np.full(256, IGNORE, np.uint8)
+        table[: len(self)] = self.codes
+        return table[indices]
+
+    def code_of(self, name: str) -> int:
+        """The code of a class.
+
+        Raises:
+            LabelError: if there is no such class.
+        """
+        for info in self.classes:
+            if info.name == name:
+                return info.code
+        raise LabelError(f"No class is named {name!r}; there are {', '.join(self.names)}.")
+
+    def extended(self, other: Legend) -> Legend:
+        """These classes and those of the other that are missing by name, which keep their code if it is free.
+
+        Raises:
+            LabelError: if there are more than fit.
+        """
+        classes = {info.code: info for info in self}
+        for info in other:
+            if info.name not in self.names:
+                code = next((code for code in (info.code, *range(1, IGNORE)) if code not in classes), IGNORE)
+                classes[code] = replace(info, code=code)
+        return Legend(tuple(classes[code] for code in sorted(classes)))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [{"code": c.code, "name": c.name, "color": c.color} for c in self.classes]
+
+    @classmethod
+    def from_json(cls, rows: Sequence[Mapping[str, Any]]) -> Legend:
+        return cls(tuple(ClassInfo(int(r["code"]), str(r["name"]), str(r["color"])) for r in rows))

@@ -1,0 +1,1 @@
+"""Class maps of images of any size."""

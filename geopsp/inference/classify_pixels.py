@@ -1,0 +1,317 @@
+"""From images and a model to maps, and their polygons."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, Unpack, overload
+
+import torch
+
+from geopsp.core.progress import Progress, say, shown
+from geopsp.errors import GeopspError, LabelError, OptionError, RasterError
+from geopsp.inference.dask_client import connect, threads_of
+from geopsp.inference.dask_workers import AT_ONCE
+from geopsp.inference.estimate import check_size, forecast, forecast_all
+from geopsp.inference.input_check import differences
+from geopsp.inference.job import Interest, MapJob, plan_job
+from geopsp.inference.options import MapOptions, MapSettings, check_options, check_polygons, check_types
+from geopsp.inference.outputs import Targets, check_names, check_places, image_names
+from geopsp.inference.run_job import Finish, begun_map, make_map
+from geopsp.labels.area import Area
+from geopsp.models.device import device_words, pick_device, resolve
+from geopsp.models.saved_model import TrainedModel, load_package
+from geopsp.polygons.raster_to_polygons import raster_to_polygons
+from geopsp.raster.find_images import Images
+from geopsp.raster.scene import Scene, open_scenes
+from geopsp.vector.write import check_vector_output
+
+SETTINGS = tuple(field.name for field in fields(MapSettings))
+
+
+AHEAD = 2
+"""Parts a thread of a cluster that the next images give to it, so that none waits for the end of an image."""
+
+
+class Classifier(Protocol):
+    """What is asked of a classifier: `PixelClassifier` has it."""
+
+    model: TrainedModel
+    device: str | None
+
+
+@overload
+def classify_pixels(
+    images: Images,
+    model: Classifier | str | Path,
+    out: str | Path,
+    *,
+    per_image: Literal[False] = False,
+    **options: Unpack[MapOptions],
+) -> Path: ...
+
+
+@overload
+def classify_pixels(
+    images: Images,
+    model: Classifier | str | Path,
+    out: str | Path,
+    *,
+    per_image: Literal[True],
+    **options: Unpack[MapOptions],
+) -> list[Path]: ...
+
+
+def classify_pixels(
+    images: Images,
+    model: Classifier | str | Path,
+    out: str | Path,
+    *,
+    per_image: bool = False,
+    **options: Unpack[MapOptions],
+) -> Path | list[Path]:
+    """A map of one image, or of many as one mosaic: classes on the grid of the first, nodata where nothing is valid.
+
+    A run that was broken off goes on where it was when it is called again.
+
+    Args:
+        images: A raster, a glob, a folder, a list ...; where they overlap, earlier ones lie on top.
+        model: A classifier, or the folder that one was saved to.
+        out: The GeoTIFF (COG) to write.
+        per_image: True maps each image by itself; then `out` and all other outputs are folders, of files named like
+            the images, and the list of maps is returned. Maps that are there from the same call are kept, and so are
+            their polygons; `overwrite` traces these anew.
+        options: See `MapOptions`.
+
+    Raises:
+        InputNotFoundError, RasterError, GridError, BandError, LabelError: as the input is.
+        PackageError, ModelError: if the model is damaged, or cannot take such tiles.
+        OptionError: if an option is out of range, or the model has no background that could be left out.
+        OutputError: if an output exists and `overwrite` is False, or cannot be written.
+    """
+    check_options(options)
+    check_types({**options, "out": out, "per_image": per_image})
+    check_names(out, options, per_image=per_image)
+    trained, device = _opened(model, options.get("device"))
+    asked: dict[str, Any] = {name: value for name, value in options.items() if name in SETTINGS}
+    settings = MapSettings(**asked)
+    trained.unwanted(background=settings.predict_background)
+    check_polygons(options).wanted(trained.legend)
+    targets = Targets.of(out, options)
+    aoi = None if (named := options.get("aoi")) is None else Interest(named)
+    scenes = _scenes(images, trained, aoi, per_image=per_image, options=options)
+    order = [targets.of_image(name) for name in image_names(scenes)] if per_image else [targets]
+    folder = Path(model) if isinstance(model, str | Path) else None
+    check_places(order, scenes, aoi=named, model=folder)
+    run = _Run(trained, settings, pick_device(device), device, aoi, options)
+    return run.each(scenes, order) if per_image else run.whole(scenes[0], targets)
+
+
+def _opened(model: Classifier | str | Path, device: str | None) -> tuple[TrainedModel, str | None]:
+    if isinstance(model, str | Path):
+        if not str(model):
+            raise OptionError(f"The model is {model!r}; needed a classifier, or the folder that one was saved to.")
+        return load_package(model), device
+    if not isinstance(getattr(model, "model", None), TrainedModel):
+        raise OptionError(f"The model is {model!r}; needed a classifier, or the folder that one was saved to.")
+    return model.model, device or model.device
+
+
+def _scenes(
+    images: Images, model: TrainedModel, aoi: Interest | None, *, per_image: bool, options: MapOptions
+) -> list[Scene]:
+    """What to map, with the model's bands; images that the area of interest misses are left out."""
+    bands = options.get("bands")
+    if bands is not None and len(bands) != len(model.bands):
+        raise OptionError(f"{len(bands)} bands were given; the model needs {', '.join(model.bands)}, in this order.")
+    asked = {name: value for name, value in options.items() if name in {"cell_size", "extent", "order"}}
+    chosen = model.bands if bands is None else bands
+    scenes = open_scenes(images, bands=chosen, per_image=per_image, **asked)  # type: ignore[arg-type]
+    for scene in scenes:
+        check_size(scene)
+    return scenes if aoi is None else _met(scenes, aoi.area())
+
+
+def _met(scenes: Sequence[Scene], area: Area) -> list[Scene]:
+    """The scenes that the area touches.
+
+    Raises:
+        LabelError: if it touches none.
+    """
+    errors: dict[str, LabelError] = {}
+    for scene in scenes:
+        try:
+            area.require_overlap(scene.grid)
+        except LabelError as error:
+            errors[scene.name] = error
+    if len(errors) == len(scenes):
+        raise next(iter(errors.values()))
+    for name in errors:
+        say(f"Note: {name} lies outside of {area.source} and is left out.")
+    return [scene for scene in scenes if scene.name not in errors]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """One call: the model, and what was asked for."""
+
+    model: TrainedModel
+    settings: MapSettings
+    where: torch.device
+    device: str | None
+    aoi: Interest | None
+    options: MapOptions
+
+    @property
+    def overwrite(self) -> bool:
+        return self.options.get("overwrite", False)
+
+    def whole(self, scene: Scene, targets: Targets) -> Path:
+        """The scene's map is there."""
+        job = self._job(scene, targets)
+        self._check(job, targets)
+        if not job.done or job.left_over or _traced(targets):
+            with self._client() as client:
+                job = job.parted(threads_of(client))
+                self._tell(job, client, forecast(job, self.model, self.where, area=job.area(), here=client is None))
+                with shown("Mapping") as progress:
+                    self._make(job, client, progress)
+        self._trace(targets)
+        return targets.out
+
+    def each(self, scenes: Sequence[Scene], order: Sequence[Targets]) -> list[Path]:
+        """A map of each scene is there; those that are there from the same call stay.
+
+        Raises:
+            RasterError: if images cannot be read, when the others are mapped.
+        """
+        jobs = [self._job(scene, targets) for scene, targets in zip(scenes, order, strict=True)]
+        there = [job.done and _traced(its) for job, its in zip(jobs, order, strict=True)]
+        if any(there):
+            say(f"{sum(there)} of {len(jobs)} images are mapped already, from the same call; {self._what_stays()}.")
+        stay = [whole and not self._retraced for whole in there]
+        left = [(job, its) for job, its, stays in zip(jobs, order, stay, strict=True) if not stays]
+        for job, targets in left:
+            self._check(job, targets)
+        for job in jobs:
+            if job.left_over:
+                self._make(job, None, None)
+        damaged: list[RasterError] = []
+        with self._client() as client, closing(self._turns(left, client)) as turns:
+            for job, targets, begun, finish in turns:
+                try:
+                    with begun, shown("Mapping") as progress:
+                        finish(progress)
+                    self._trace(targets)
+                except RasterError as error:
+                    say(f"Note: {job.scene.name} is not mapped: {error}")
+                    damaged.append(error)
+                except GeopspError as error:
+                    mapped = f"{sum(each.done for each in jobs)} of {len(jobs)} images are mapped"
+                    raise type(error)(f"{job.scene.name}: {error} {mapped}; the same call goes on.") from error
+        if damaged:
+            raise RasterError(f"{len(damaged)} of {len(jobs)} images could not be mapped; the first: {damaged[0]}")
+        return [targets.out for targets in order]
+
+    def _turns(
+        self, left: Sequence[tuple[MapJob, Targets]], client: Any
+    ) -> Generator[tuple[MapJob, Targets, ExitStack, Finish]]:
+        """One image after the other, to be finished; workers of a cluster have parts of the next ones meanwhile."""
+        threads, waiting = threads_of(client), deque[tuple[MapJob, Targets, ExitStack, Finish]]()
+        undone = {job.out for job, _ in left if not job.done}  # of others, polygons are missing
+        share = -(-threads // max(1, min(len(undone), AT_ONCE)))
+        order = [(job.parted(share), targets) for job, targets in left]
+        self._tell_all([job for job, _ in order if job.out in undone], here=client is None)
+        with ExitStack() as stack:
+            for job, targets in order:
+                begun = stack.enter_context(ExitStack())
+                waiting.append((job, targets, begun, self._begin(job, client, begun, single=len(undone) == 1)))
+                ahead = sum(len(each.parts) for each, *_ in list(waiting)[1:] if each.out in undone)
+                if client is None or ahead >= AHEAD * threads or len(waiting) == AT_ONCE:
+                    yield waiting.popleft()
+            yield from waiting
+
+    def _begin(self, job: MapJob, client: Any, begun: ExitStack, *, single: bool) -> Finish:
+        """What ends the map, or tells why it could not be begun: when its turn comes, so that others go on."""
+        try:
+            if job.done:
+                return lambda _: None
+            here = client is None
+            costs = forecast(job, self.model, self.where, area=job.area(), here=here, timed=single)
+            self._tell(job, client, costs)
+            if here:
+                return lambda progress: self._make(job, None, progress)
+            return begun.enter_context(
+                begun_map(job, self.model, device=self.device, client=client, overwrite=self.overwrite)
+            )
+        except GeopspError as error:
+            return partial(_fail, error)
+
+    @property
+    def _retraced(self) -> bool:
+        """True if polygons are made anew though they are there, as other options may be asked of them now."""
+        return self.overwrite and self.options.get("polygons") is not None
+
+    def _what_stays(self) -> str:
+        """Of images that are mapped, and traced if asked for."""
+        if self._retraced:
+            return "the maps stay, polygons are made anew"
+        if self.options.get("polygon_options"):
+            return "they stay, and so do their polygons, as they are: overwrite (--overwrite) makes these anew"
+        return "they stay"
+
+    def _job(self, scene: Scene, targets: Targets) -> MapJob:
+        bf16 = resolve(self.settings.precision, self.where) == "bf16"
+        products = targets.products(self.model.legend)
+        return plan_job(scene, self.model, products, self.settings, bf16=bf16, aoi=self.aoi)
+
+    def _check(self, job: MapJob, targets: Targets) -> None:
+        """Raises OutputError if an output exists and may not be replaced, OptionError if polygons cannot be such."""
+        if targets.polygons is not None:
+            check_vector_output(targets.polygons, overwrite=self.overwrite)
+        if not job.done or _traced(targets):
+            job.check(overwrite=self.overwrite)
+
+    def _client(self) -> AbstractContextManager[Any]:
+        scheduler = self.options.get("scheduler")
+        return nullcontext(self.options.get("client")) if scheduler is None else connect(scheduler)
+
+    def _make(self, job: MapJob, client: Any, progress: Progress | None) -> None:
+        make_map(job, self.model, device=self.device, client=client, overwrite=self.overwrite, progress=progress)
+
+    def _tell(self, job: MapJob, client: Any, costs: Iterator[str]) -> None:
+        """What is mapped where, what differs from the training, and what it costs is said."""
+        where = device_words(self.where) if client is None else "the workers of a Dask cluster"
+        grid = job.scene.grid
+        say(f"Mapping {job.scene.name}, {grid.width} x {grid.height} pixels, on {where}")
+        for note in (*job.scene.notes, *differences(job.scene, self.model, tile_size=self.settings.tile_size)):
+            say(f"Note: {note}.")
+        for note in costs:
+            say(f"Note: {note}.")
+
+    def _tell_all(self, jobs: Sequence[MapJob], *, here: bool) -> None:
+        """What many maps cost together is said."""
+        if len(jobs) > 1:
+            at_once = 1 if here else AT_ONCE
+            for note in forecast_all(jobs, self.model, self.where, here=here, at_once=at_once):
+                say(f"Note: {note}.")
+
+    def _trace(self, targets: Targets) -> None:
+        if targets.polygons is not None:
+            asked = self.options.get("polygon_options", {}) | {"confidence": targets.confidence}
+            raster_to_polygons(targets.out, targets.polygons, overwrite=self.overwrite, **asked)
+
+
+def _fail(error: GeopspError, _: Progress | None) -> None:
+    raise error
+
+
+def _traced(targets: Targets) -> bool:
+    """True if no polygons are asked for, or these are there and not older than the map that is there."""
+    if targets.polygons is None:
+        return True
+    return targets.polygons.exists() and targets.polygons.stat().st_mtime_ns >= targets.out.stat().st_mtime_ns

@@ -1,0 +1,1 @@
+"""Labels (polygons or a raster) as class codes on any grid."""

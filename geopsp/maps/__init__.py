@@ -1,1 +1,0 @@
-"""From a scene and a trained model to maps of any size."""

@@ -1,0 +1,1 @@
+"""Borders of regions: traced, stitched, simplified, smoothed."""

@@ -1,0 +1,1 @@
+"""Connected regions of a class raster: labelled, filled, merged."""

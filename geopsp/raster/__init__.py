@@ -1,0 +1,1 @@
+"""Read rasters of any kind as one `Scene`; write GeoTIFFs."""

@@ -1,0 +1,1 @@
+"""Write large Cloud Optimized GeoTIFFs, part by part."""

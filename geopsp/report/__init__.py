@@ -1,0 +1,1 @@
+"""Text, JSON, HTML and pictures of what was made."""

@@ -1,0 +1,94 @@
+"""The HTML report of a demo or a run, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+
+from geopsp.core.grid import Window
+from geopsp.core.legend import IGNORE
+from geopsp.core.output import whole
+from geopsp.raster.legend_io import read_legend
+from geopsp.raster.scene import Scene
+from geopsp.training.metrics import Confusion
+from geopsp.training.plots import paint, picture, rgb_positions
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+h1 { font-weight: 600 } h2 { margin-top: 2.2rem; font-weight: 600 } img { max-width: 100%; border: 1px solid #ccc }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+td, th { padding: .2rem .8rem; text-align: right }
+th { border-bottom: 1px solid #999; font-weight: 600 } tr td:first-child, tr th:first-child { text-align: left }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem }
+figure { margin: 0 } figcaption { color: #555; font-size: .9rem } .swatch { display: inline-block;
+width: .8em; height: .8em;
+margin-right: .4em; border: 1px solid #888 } pre { background: #f5f5f5; padding: .8rem; overflow-x: auto }
+"""
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    scores: Confusion,
+    notes: Sequence[str],
+    pictures: Mapping[str, Path],
+    texts: Mapping[str, str],
+    overwrite: bool = False,
+) -> Path:
+    """One HTML page with scores, the confusion matrix, pictures (by caption) and texts (by heading)."""
+    legend = "".join(
+        f'<span style="margin-right:1rem"><span class="swatch" style="background:{info.color}"></span>'
+        f"{escape(info.name)}</span>"
+        for info in scores.legend
+    )
+    figures = "".join(
+        f'<figure><a href="{escape(src)}"><img src="{escape(src)}" alt="{escape(caption)}"></a>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for caption, src in ((caption, relpath(picture, path.parent)) for caption, picture in pictures.items())
+    )
+    body = [
+        f"<h1>{escape(title)}</h1><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>",
+        f"<p>{legend}</p><div class='pictures'>{figures}</div>",
+        f"<h2>Scores</h2><p>mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}</p>",
+        scores.per_class().to_html(float_format="{:.4f}".format, border=0),
+        "<h2>Confusion (rows: truth, columns: found; pixels)</h2>",
+        scores.table().to_html(border=0),
+        *(f"<h2>{escape(heading)}</h2><pre>{escape(text)}</pre>" for heading, text in texts.items()),
+    ]
+    page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title><style>{STYLE}</style>"
+    with whole(path, overwrite=overwrite) as partial:
+        partial.write_text(page + "\n".join(body) + "</html>\n", encoding="utf-8")
+    return path
+
+
+def preview(path: str | Path, out: str | Path, *, pixels: int = 1200) -> Path:
+    """A PNG of a raster, thinned to `pixels` along its longer side: classes in their colours, images stretched."""
+    scene, legend = Scene.open(path), read_legend(path)
+    step = max(1, -(-max(scene.grid.width, scene.grid.height) // pixels))
+    patch = _thinned(scene, step)
+    if legend:
+        index = legend.to_index(np.where(patch[1], patch[0][0], IGNORE).astype(np.uint8))
+        image: NDArray[Any] = paint(index, legend)
+    else:
+        image = picture(*patch, rgb_positions(scene.bands))
+    with whole(out, overwrite=True) as partial:
+        plt.imsave(partial, image)
+    return Path(out)
+
+
+def _thinned(scene: Scene, step: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Every `step`-th pixel, read in slabs."""
+    slabs = [
+        scene.read(Window(0, row, scene.grid.width, min(step * 256, scene.grid.height - row)))
+        for row in range(0, scene.grid.height, step * 256)
+    ]
+    data = np.concatenate([slab.data[:, ::step, ::step] for slab in slabs], axis=1)
+    return data, np.concatenate([slab.valid[::step, ::step] for slab in slabs])

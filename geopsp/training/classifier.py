@@ -1,0 +1,350 @@
+"""The notebook's way through: train, score, save, map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.core.output import check_output
+from geopsp.core.progress import leads, say
+from geopsp.data.dataset import WholeChipDataset
+from geopsp.data.loader import Feed, chip_weights, loader
+from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
+from geopsp.models.build import ModelSpec, build, check_tile
+from geopsp.models.device import pick_device
+from geopsp.models.encoder import supported_backbones
+from geopsp.models.losses import balance
+from geopsp.models.memory import batch_that_fits
+from geopsp.models.network import SegmentationNetwork
+from geopsp.models.saved_model import MANIFEST, TrainedModel, load_package, save_package
+from geopsp.models.weights import start_encoder, start_network
+from geopsp.training.evaluate import chips_for, evaluate
+from geopsp.training.fit import fit, recorded
+from geopsp.training.lr_finder import find_rate
+from geopsp.training.metrics import Confusion
+from geopsp.training.options import CLIP, MONITORS, FitSpec, Options, Rate, check_options, losses_of, rates
+from geopsp.training.step import is_frozen
+from geopsp.training.trainer import Place
+from geopsp.training.training_data import TrainingData
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+    from matplotlib.figure import Figure
+
+
+class PixelClassifier:
+    """A network that names each pixel's class, with all that trains, scores, saves and shows it.
+
+    The networks themselves are the classes that build on this one, e.g. `PSPNetClassifier`; `PixelClassifier` itself
+    loads any of them (`from_model`).
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        spec: ModelSpec,
+        *,
+        pretrained_path: str | Path | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        """A network that fits the data, ready to train.
+
+        Args:
+            data: From `prepare_data`.
+            spec: The network.
+            pretrained_path: A local .safetensors or .pth file, or the folder of a saved model, to start from: the whole
+                network's weights if they fit, else the encoder's.
+            options: See `geopsp.options.Options`.
+
+        Raises:
+            ModelError: if there is no such backbone, weights do not fit, or the chips' size does not suit it.
+            OptionError: if an option is out of range or a class to ignore is not there.
+        """
+        check_options(options)
+        check_tile(data.chip_size, output_stride=spec.output_stride)
+        losses = losses_of(options, data.legend)
+        torch.manual_seed(data.seed)
+        network = build(spec)
+        if pretrained_path is not None and options.get("encoder_weights") is not None:
+            raise OptionError("encoder_weights and pretrained_path are both given. Start from one of them.")
+        if pretrained_path is None:
+            given = options.get("encoder_weights", "auto")
+            weights = start_encoder(network, spec.backbone, given, data.chips.bands)
+        else:
+            weights = start_network(network, spec.backbone, Path(pretrained_path), data.chips.bands)
+        self.device = options.get("device")
+        self.data: TrainingData | None = self._sized(network, data)
+        settings = {"encoder_weights": weights, "batch_size": self.data.batch_size, "seed": data.seed}
+        self.model = TrainedModel(
+            spec=spec,
+            network=network,
+            legend=data.legend,
+            bands=data.chips.bands,
+            statistics=data.statistics,
+            dtype=data.chips.dtype,
+            tile_size=data.chip_size,
+            cell_size=data.chips.cell_size,
+            units=data.chips.units,
+            losses=losses,
+            settings={"network": type(self).__name__, **settings},
+        )
+
+    def _sized(self, network: SegmentationNetwork, data: TrainingData) -> TrainingData:
+        """The data with batches that fit, where their size was left open."""
+        self._measured = data.batch_size is None
+        if not self._measured:
+            return data
+        bands, where = len(data.chips.bands), pick_device(self.device)
+        found = batch_that_fits(network, bands=bands, size=data.chip_size, chips=len(data.train_rows), device=where)
+        say(f"Batch size: {found}, the largest that fits and leaves an epoch its steps")
+        return replace(data, batch_size=found)
+
+    @classmethod
+    def from_model(cls, path: str | Path, data: TrainingData | None = None, *, device: str | None = None) -> Self:
+        """The classifier that was saved; with `data` of the same bands and classes it can be trained on.
+
+        Raises:
+            InputNotFoundError, PackageError: if the folder does not hold a whole model.
+            ModelError: if it holds another kind of network.
+            BandError, ChipError: if the data have other bands or classes.
+        """
+        self = cls.__new__(cls)
+        self.model, self.data, self.device = load_package(path), data, device
+        kind = self.model.settings.get("network", cls.__name__)
+        if cls is not PixelClassifier and kind != cls.__name__:
+            raise ModelError(f"{path} holds a {kind}, not a {cls.__name__}. Load it with {kind}.from_model.")
+        if data is not None:
+            chips, size = chips_for(self.model, data.chips), self.model.tile_size
+            if data.chip_size != size:
+                say(f"Note: chips are shown at {size} x {size} pixels, as the model was trained.")
+            data = replace(data, chips=chips, statistics=self.model.statistics, chip_size=size)
+            self.data = self._sized(self.model.network, data)
+            self.model.settings["batch_size"] = self.data.batch_size
+        return self
+
+    @property
+    def supported_backbones(self) -> list[str]:
+        return supported_backbones()
+
+    @property
+    def available_metrics(self) -> list[str]:
+        """What `fit` can monitor."""
+        return list(MONITORS)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch."""
+        return pd.DataFrame(self.model.history)
+
+    def lr_find(self, allow_plot: bool = True, *, steps: int = 40) -> float:
+        """A good learning rate, by raising it over `steps` batches; the network stays as it was."""
+        data = self._data()
+        best, tried, losses = find_rate(
+            self.model.network,
+            self._feed(data.seed),
+            legend=data.legend,
+            losses=self.model.losses,
+            weight=self._class_weight(),
+            steps=steps,
+            device=self.device,
+        )
+        say(f"Suggested learning rate: {best:.2g}")
+        if allow_plot:
+            from geopsp.training.plots import plot_rates
+
+            plot_rates(best, tried, losses)
+        return best
+
+    def freeze(self) -> None:
+        """The encoder stays as it is in the next `fit`: its weights and its running statistics."""
+        self.model.network.encoder.requires_grad_(requires_grad=False)
+
+    def unfreeze(self) -> None:
+        """All of the network trains in the next `fit`."""
+        self.model.network.requires_grad_(requires_grad=True)
+
+    def fit(
+        self,
+        epochs: int = 10,
+        lr: Rate | None = None,
+        one_cycle: bool = True,
+        early_stopping: bool = False,
+        checkpoint: bool = True,
+        tensorboard: bool = False,
+        monitor: str = "valid_loss",
+        *,
+        accumulate: int = 1,
+        clip: float = CLIP,
+        ema: float = 0.0,
+        compiled: bool = False,
+        devices: int = 1,
+        nodes: int = 1,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        loggers: Sequence[Logger] = (),
+    ) -> None:
+        """The network is trained for so many epochs more; a second call goes on from the first.
+
+        Args:
+            epochs: Passes over the training chips.
+            lr: Highest learning rate; (low, high) or slice(low, high): of the first layers and the last, those between
+                lie between; None: `lr_find` looks for it.
+            one_cycle: True raises and lowers the rate over the run; False keeps it.
+            early_stopping: True stops when `monitor` was not bettered for 5 epochs.
+            checkpoint: True brings back the epoch with the best `monitor` at the end.
+            tensorboard: True writes a log for TensorBoard into the folder.
+            monitor: One of `available_metrics`.
+            accumulate: Batches whose gradients are added up for one step.
+            clip: Largest norm of the gradient; inf: no clipping.
+            ema: Decay of a moving average of the weights, which is then validated and kept, e.g. 0.999; 0: none.
+            compiled: True compiles the network first, which takes minutes and is worth it for long runs on a GPU.
+            devices: GPUs (or processes on a CPU) to train on, each with batches of its own.
+            nodes: Machines, each of which starts the same script by torchrun or Slurm.
+            folder: Where checkpoints, history.csv and logs go; None: history.csv comes with `save` alone, and a log for
+                TensorBoard goes to runs/ and the time.
+            resume: True goes on from the folder's last epoch, if a run was broken off there.
+            loggers: More of Lightning's loggers.
+
+        Raises:
+            OptionError: if an argument is out of range.
+            TrainingError: if the loss is no longer finite or memory runs out.
+        """
+        place = Place(
+            self.device, devices, nodes, Path(folder) if folder else None, resume, tensorboard, tuple(loggers)
+        )
+        spec = FitSpec(epochs, rates(1.0 if lr is None else lr), one_cycle, early_stopping, checkpoint, monitor,
+                       self._data().seed + len(self.model.history), accumulate, clip, ema, compiled)  # fmt: skip
+        self._train(self._settled(spec, place, search=lr is None), place)
+
+    def _settled(self, spec: FitSpec, place: Place, *, search: bool) -> FitSpec:
+        """With the seed of the run that is gone on with, and where none was given its rate, or one looked for."""
+        if place.world > 1 and (search or self._measured):
+            raise OptionError(
+                "On several devices neither learning rate nor batch size are looked for. Pass lr= and batch_size= "
+                "(--lr, --batch-size)."
+            )
+        before = recorded(place.folder) if place.resume and place.folder else None
+        if before:
+            found = tuple(before["fit"]["lr"]) if search else spec.lr
+            return replace(spec, seed=before["fit"]["seed"], lr=found)
+        return replace(spec, lr=rates(self.lr_find(allow_plot=False))) if search else spec
+
+    def _train(self, spec: FitSpec, place: Place) -> None:
+        self.model.metrics = {}
+        frozen = is_frozen(self.model.network.encoder)
+        try:
+            fit(
+                self.model.network,
+                self._feed(spec.seed),
+                legend=self.model.legend,
+                losses=self.model.losses,
+                weight=self._class_weight(),
+                spec=spec,
+                history=self.model.history,
+                place=place,
+            )
+        finally:
+            run = {**spec.to_json(), "devices": place.world, "frozen": frozen}
+            self.model.settings.setdefault("runs", []).append(run)
+
+    def _feed(self, seed: int) -> Feed:
+        """The chips as this model draws them: those of classes that it ignores are not rare."""
+        feed = replace(self._data().feed, seed=seed)
+        return feed if feed.weights is None else replace(feed, weights=chip_weights(self._counts()))
+
+    def evaluate(self, chips: str | Path | Sequence[str | Path] | ChipSet | None = None) -> Confusion:
+        """The confusion matrix over the whole of every validation chip, or of every chip of another export.
+
+        Raises:
+            BandError, ChipError: if the chips have other bands or classes.
+        """
+        if chips is None:
+            return self._score(self._data().valid_dl)
+        found = chips if isinstance(chips, ChipSet) else ChipSet.open(chips)
+        found = chips_for(self.model, found)
+        rows = (found.index["labelled"].to_numpy() > 0).nonzero()[0]
+        if not len(rows):
+            raise ChipError(f"None of the {len(found)} chips holds a labelled pixel; there is nothing to score.")
+        dataset = WholeChipDataset(found, rows, self.model.normalization, size=self.model.tile_size)
+        return self._score(loader(dataset, 4))
+
+    def _score(self, batches: Any) -> Confusion:
+        network, legend = self.model.network, self.model.legend
+        ignored = self.model.losses.ignored(legend)
+        return evaluate(network, batches, legend, ignored=ignored, device=self.device)
+
+    def mIOU(self, mean: bool = False) -> dict[str, float] | float:  # noqa: N802 (arcgis.learn's name)
+        """Intersection over union of each class on the validation chips, or their mean; NaN: the class is not there."""
+        scores = self.evaluate()
+        return scores.mean_iou() if mean else dict(zip(self.model.legend.names, scores.iou().tolist(), strict=True))
+
+    def accuracy(self) -> float:
+        """Share of the validation chips' labelled pixels that are found right."""
+        return self.evaluate().accuracy()
+
+    def per_class_metrics(self, ignore_classes: Sequence[str] = ()) -> pd.DataFrame:
+        """Precision, recall, f1, iou and pixels of each class on the validation chips."""
+        for name in ignore_classes:
+            self.model.legend.code_of(name)
+        return self.evaluate().per_class().drop(index=list(ignore_classes))
+
+    def plot_losses(self) -> Figure:
+        """A picture of training and validation loss by epoch.
+
+        Raises:
+            TrainingError: if there was no training.
+        """
+        if not self.model.history:
+            raise TrainingError("There is nothing to plot: the model was not trained. Call fit first.")
+        from geopsp.training.plots import plot_losses
+
+        return plot_losses(self.model.history)
+
+    def show_results(self, rows: int = 3, *, alpha: float = 0.5) -> Figure:
+        """A picture of validation chips, their labels and what the model finds."""
+        from geopsp.training.plots import show_results
+
+        data = self._data()
+        return show_results(self.model, data.valid_ds, seed=data.seed, rows=rows, alpha=alpha, device=self.device)
+
+    def save(self, name_or_path: str | Path, *, overwrite: bool = False, compute_metrics: bool = True) -> Path:
+        """The folder to which the model was saved, whole; on several devices the first process saves.
+
+        Raises:
+            OutputError: if it exists and `overwrite` is False, or cannot be written.
+        """
+        if not leads():
+            return Path(name_or_path)
+        check_output(name_or_path, overwrite=overwrite, folder=True, mark=MANIFEST)
+        if compute_metrics and self.data is not None and self.model.history:
+            scores = self.evaluate()
+            self.model.metrics = scores.to_json()
+        return save_package(self.model, name_or_path, overwrite=overwrite)
+
+    def _data(self) -> TrainingData:
+        if self.data is None:
+            raise ChipError("This model was loaded without data; pass data= to from_model (see prepare_data).")
+        return self.data
+
+    def _class_weight(self) -> torch.Tensor | None:
+        if not self.model.losses.class_balancing:
+            return None
+        return balance(torch.from_numpy(self._counts().sum(axis=0)))
+
+    def _counts(self) -> NDArray[np.int64]:
+        """(training chips, classes) labelled pixels; 0 of classes that this model ignores."""
+        data = self._data()
+        counts = class_pixels(data.chips.index.iloc[data.train_rows], data.legend).copy()
+        counts[:, self.model.losses.ignored(data.legend)] = 0
+        return counts
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.model.summary}>"

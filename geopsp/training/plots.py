@@ -1,0 +1,150 @@
+"""Pictures: chips, results, losses, maps. matplotlib is used here and in `report` only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch as Swatch
+from numpy.typing import NDArray
+
+from geopsp.core.bands import match_bands
+from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.output import whole
+from geopsp.data.dataset import ChipDataset, Sample, WholeChipDataset
+from geopsp.models.device import pick_device
+from geopsp.models.saved_model import TrainedModel
+
+COLORS = ("red", "green", "blue")
+
+
+STRETCH = 2.0
+"""Standard deviations on either side of the mean that are shown."""
+
+
+def rgb_positions(bands: Sequence[str], wanted: Sequence[str | int] | None = None) -> tuple[int, ...]:
+    """The bands to show as red, green and blue: those wanted, those so named, or the first three (or the first)."""
+    if wanted is not None:
+        return match_bands(wanted, bands, where="The image")
+    names = [name.lower() for name in bands]
+    if all(color in names for color in COLORS):
+        return tuple(names.index(color) for color in COLORS)
+    return (0, 1, 2) if len(bands) >= len(COLORS) else (0, 0, 0)
+
+
+def picture(data: NDArray[Any], valid: NDArray[np.bool_], positions: Sequence[int]) -> NDArray[np.float32]:
+    """(bands, h, w) -> (h, w, 3) of 0..1, each band stretched over its own spread; invalid pixels white."""
+    bands = data[list(positions)].astype(np.float32)
+    seen = bands[:, valid]
+    if not seen.size:
+        return np.ones((*valid.shape, 3), np.float32)
+    low, high = np.percentile(seen, [1, 99], axis=1)
+    scaled = (bands - low[:, None, None]) / np.maximum(high - low, 1e-6)[:, None, None]
+    return np.where(valid[..., None], scaled.clip(0, 1).transpose(1, 2, 0), 1).astype(np.float32)
+
+
+def paint(index: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
+    """(h, w) channel indices -> (h, w, 4) colours, transparent where IGNORE."""
+    table = np.zeros((256, 4), np.uint8)
+    table[: len(legend)] = [(*info.rgb, 255) for info in legend]
+    return table[index]
+
+
+def _panel(axes: Axes, title: str, *layers: Any, alpha: float = 1.0) -> None:
+    for number, layer in enumerate(layers):
+        axes.imshow(layer, alpha=alpha if number else 1.0, interpolation="nearest")
+    axes.set_title(title, fontsize=9)
+    axes.set_axis_off()
+
+
+def _add_legend(figure: Figure, legend: Legend) -> None:
+    swatches = [Swatch(facecolor=info.color, edgecolor="#888888", label=info.name) for info in legend]
+    figure.legend(handles=swatches, loc="outside lower center", ncols=min(len(legend), 9), fontsize=8, frameon=False)
+
+
+def _numpy(sample: Sample) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]:
+    return sample.image.numpy(), sample.valid[0].numpy() > 0, sample.label.numpy().astype(np.uint8)
+
+
+def show_batch(
+    dataset: ChipDataset, *, seed: int, rows: int, alpha: float, rgb_bands: Sequence[str | int] | None
+) -> Figure:
+    """Training chips after augmentation, each beside its labels."""
+    legend, positions = dataset.chips.legend, rgb_positions(dataset.chips.bands, rgb_bands)
+    count = min(rows * 3, len(dataset))
+    figure, axes = plt.subplots(
+        -(-count // 3), 6, figsize=(12, 2.2 * -(-count // 3) + 0.6), layout="constrained", squeeze=False
+    )
+    order = np.random.default_rng(seed).permutation(len(dataset))[:count]
+    for place, item in zip(axes.reshape(-1, 2), order, strict=False):
+        image, valid, label = _numpy(dataset[int(item)])
+        shown = picture(image, valid, positions)
+        _panel(place[0], "image", shown)
+        _panel(place[1], "labels", shown, paint(label, legend), alpha=alpha)
+    for place in axes.reshape(-1)[2 * count :]:
+        place.set_axis_off()
+    _add_legend(figure, legend)
+    return figure
+
+
+def show_results(
+    model: TrainedModel, dataset: WholeChipDataset, *, seed: int, rows: int, alpha: float, device: str | None
+) -> Figure:
+    """Validation chips: image, truth, what the model finds."""
+    positions = rgb_positions(model.bands)
+    count, where = min(rows, len(dataset)), pick_device(device)
+    network = model.network.to(where).eval()
+    figure, axes = plt.subplots(count, 3, figsize=(8, 2.7 * count + 0.6), layout="constrained", squeeze=False)
+    order = np.random.default_rng(seed).permutation(len(dataset))[:count]
+    for place, item in zip(axes, order, strict=True):
+        sample = dataset[int(item)]
+        with torch.inference_mode():
+            logits = network(sample.image[None].to(where), sample.valid[None].to(where))
+        found = logits[0].max(dim=0).indices.to(torch.uint8).cpu().numpy()
+        image, valid, label = _numpy(sample)
+        shown = picture(image, valid, positions)
+        _panel(place[0], "image", shown)
+        _panel(place[1], "truth", shown, paint(label, model.legend), alpha=alpha)
+        _panel(
+            place[2], "found", shown, paint(np.where(valid, found, IGNORE).astype(np.uint8), model.legend), alpha=alpha
+        )
+    _add_legend(figure, model.legend)
+    network.cpu()
+    return figure
+
+
+def plot_losses(history: Sequence[dict[str, float]]) -> Figure:
+    """Training and validation loss, and mIoU, by epoch."""
+    epochs = [row["epoch"] for row in history]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for name in ("train_loss", "valid_loss"):
+        left.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
+    right.plot(epochs, [row["valid_miou"] for row in history], marker=".", color="tab:green")
+    left.set(xlabel="epoch", ylabel="loss")
+    right.set(xlabel="epoch", ylabel="mIoU, validation", ylim=(0, 1))
+    left.legend(frameon=False)
+    return figure
+
+
+def plot_rates(best: float, rates: Sequence[float], losses: Sequence[float]) -> Figure:
+    """Loss against learning rate, with the rate suggested."""
+    figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
+    axes.semilogx(rates, losses)
+    axes.axvline(best, color="tab:red", linestyle="--", label=f"suggested {best:.2g}")
+    axes.set(xlabel="learning rate", ylabel="loss")
+    axes.legend(frameon=False)
+    return figure
+
+
+def save_figure(figure: Figure, out: str | Path) -> Path:
+    """The figure as a file, and closed."""
+    with whole(out, overwrite=True) as partial:
+        figure.savefig(partial, dpi=110)
+    plt.close(figure)
+    return Path(out)

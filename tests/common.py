@@ -1,0 +1,17 @@
+"""Places and shapes that many tests use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import shapely
+
+REPOSITORY = Path(__file__).parents[1]
+SAMPLE = REPOSITORY / "sample_data"
+SHARED = REPOSITORY.parent / "shared" / "data"
+"""Real imagery and hard files, where they are at hand; they do not belong to the project."""
+
+
+def square(left: float, top: float, side: float) -> shapely.Polygon:
+    """A square by its upper left corner."""
+    return shapely.box(left, top - side, left + side, top)

@@ -1,0 +1,149 @@
+import errno
+
+import pytest
+
+from geopsp.core.output import alone, check_output, followed, partial_place, resumable, whole
+from geopsp.errors import OutputError, RasterError
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_file_appears_when_the_block_ends_and_not_before(tmp_path):
+    out = tmp_path / "deep" / "er" / "map.tif"
+    with whole(out) as partial:
+        assert partial.suffix == ".tif"
+        partial.write_text("new")
+        assert not out.exists()
+    assert out.read_text() == "new"
+    assert names(out.parent) == ["map.tif"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
+def test_a_block_that_fails_leaves_what_was_there(folder, error, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir() if folder else out.write_text("old")
+    if folder:
+        (out / "old").write_text("old")
+    with pytest.raises(type(error)), whole(out, overwrite=True, folder=folder) as partial:  # noqa: PT012
+        (partial / "new" if folder else partial).write_text("new")
+        raise error
+    assert names(tmp_path) == ["out"]
+    assert (out / "old" if folder else out).read_text() == "old"
+
+
+def test_nothing_is_overwritten_unasked(tmp_path):
+    out = tmp_path / "map.tif"
+    out.write_text("old")
+    with pytest.raises(OutputError, match=r"map\.tif exists already.*--overwrite"):
+        check_output(out)
+    with pytest.raises(OutputError, match="exists already"), whole(out):
+        pass
+    with whole(out, overwrite=True) as partial:
+        partial.write_text("new")
+    assert out.read_text() == "new"
+
+
+def test_remains_of_a_killed_run_are_swept(tmp_path):
+    (tmp_path / ".partial-chips").mkdir()
+    (tmp_path / ".partial-chips" / "junk").write_text("")
+    with whole(tmp_path / "chips", folder=True) as partial:
+        assert names(partial) == []
+    assert names(tmp_path) == ["chips"]
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        check_output(tmp_path / "file" / "map.tif")
+
+
+def test_a_file_never_replaces_a_folder(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("")
+    with pytest.raises(OutputError, match="is a folder"), whole(tmp_path / "photos", overwrite=True):
+        pass
+    assert names(tmp_path / "photos") == ["cat.jpg"]
+
+
+def test_only_a_folder_of_ours_is_replaced(tmp_path):
+    out = tmp_path / "photos"
+    out.mkdir()
+    (out / "cat.jpg").write_text("")
+    options = {"overwrite": True, "folder": True, "mark": "chips.json"}
+    with pytest.raises(OutputError, match="holds other things"), whole(out, **options):
+        pass
+    (out / "cat.jpg").rename(out / "chips.json")
+    with whole(out, **options) as partial:
+        (partial / "new").write_text("")
+    assert names(out) == ["new"]
+
+
+def test_a_full_disk_is_an_output_error_and_a_broken_input_is_not(tmp_path):
+    with pytest.raises(OutputError, match="No space left"), whole(tmp_path / "map.tif"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(RasterError, match="truncated"), whole(tmp_path / "map.tif"):
+        raise RasterError("truncated")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_a_link_points_to_is_replaced_and_the_link_stays(folder, there, tmp_path):
+    """Also through two links; what is written lies beside the target meanwhile, as names change within a disk only."""
+    far, near = tmp_path / "far", tmp_path / "near"
+    far.mkdir()
+    near.mkdir()
+    real, link = far / "real.tif", near / "map.tif"
+    if there:
+        real.mkdir() if folder else real.write_text("old")
+    (near / "middle").symlink_to(real)
+    link.symlink_to("middle")
+    with whole(link, overwrite=there, folder=folder) as partial:
+        assert partial == partial_place(link) == far / ".partial-real.tif"
+        (partial / "new" if folder else partial).write_text("new")
+    assert link.readlink().name == "middle"
+    assert not real.is_symlink()
+    assert (link / "new" if folder else link).read_text() == "new"
+    assert (names(near), names(far)) == (["map.tif", "middle"], ["real.tif"])
+    with pytest.raises(OutputError, match=r"near/map\.tif exists already"):
+        check_output(link, folder=folder)
+
+
+def test_a_run_that_goes_on_follows_links_too(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    (real / "old").mkdir(parents=True)
+    link.symlink_to(real)
+    with resumable(link, keep="journal", overwrite=True) as partial:
+        (partial / "journal").write_text("")
+    assert link.is_symlink()
+    assert names(real) == ["journal"]
+
+
+def test_a_link_to_nowhere_is_told(tmp_path):
+    """Nobody wants a folder made where a disk is not mounted."""
+    lost, circle = tmp_path / "lost.tif", tmp_path / "circle.tif"
+    lost.symlink_to(tmp_path / "no disk" / "map.tif")
+    circle.symlink_to(circle)
+    for link in (lost, circle):
+        with pytest.raises(OutputError, match=rf"{link.name} is a link to .*mount its disk, or remove the link"):
+            check_output(link, overwrite=True)
+    assert names(tmp_path) == ["circle.tif", "lost.tif"]
+
+
+def test_two_runs_meet_by_whatever_name(tmp_path):
+    link = tmp_path / "link.tif"
+    link.symlink_to(tmp_path / "real.tif")
+    assert followed(link) == tmp_path / "real.tif" == followed(tmp_path / "real.tif")
+    with alone(link), pytest.raises(OutputError, match="Another run"), alone(tmp_path / "real.tif"):
+        pass
+    assert names(tmp_path) == ["link.tif"]
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path):
+    with pytest.raises(OutputError, match="shorter name"):
+        check_output(tmp_path / ("x" * 300))
+    (tmp_path / "link.tif").symlink_to("y" * 250 + "/" + "z" * 255)
+    with pytest.raises(OutputError, match="is a link to"):
+        check_output(tmp_path / "link.tif")

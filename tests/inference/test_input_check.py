@@ -1,0 +1,255 @@
+"""What differs between a scene and the training is said in words, with numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyproj
+import pytest
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from torch import nn
+
+from geopsp.core.bands import BandStats
+from geopsp.core.grid import Grid, Window
+from geopsp.core.legend import Legend
+from geopsp.inference import input_check as preflight
+from geopsp.inference.input_check import differences, glance, ground_size, metres_of, places
+from geopsp.models.build import ModelSpec
+from geopsp.models.saved_model import TrainedModel
+from geopsp.raster.scene import Scene
+
+
+def model_of(*, dtype="uint8", cell=2.0, units="metre", bands=("red", "green", "blue"), pixels=None, tile_size=64):
+    """A model that was trained on such pixels, (bands, n); of uniform ones from 1 to 200."""
+    if pixels is None:
+        pixels = np.random.default_rng(1).integers(1, 200, (len(bands), 5000)).astype(dtype)
+    statistics = BandStats.of(pixels[..., None], np.ones((pixels.shape[1], 1), bool))
+    spec = ModelSpec("tu-test_resnet", len(bands), 2)
+    legend = Legend.from_names({0: "background", 1: "a"})
+    return TrainedModel(spec, nn.Identity(), legend, bands, statistics, dtype, tile_size, (cell, cell), units)
+
+
+def grid_at(crs, x, y, cell, *, width=200, height=100):
+    """Centred there."""
+    step = (cell, cell) if np.isscalar(cell) else cell
+    return Grid(
+        CRS.from_user_input(crs),
+        Affine(step[0], 0, x - width / 2 * step[0], 0, -step[1], y + height / 2 * step[1]),
+        width,
+        height,
+    )
+
+
+def count_reads(monkeypatch):
+    """The windows of any scene that are read from now on."""
+    reads = []
+    monkeypatch.setattr(Scene, "read", lambda self, window, read=Scene.read: reads.append(window) or read(self, window))
+    return reads
+
+
+def test_nothing_to_say_of_what_was_trained_on(make_raster):
+    assert differences(Scene.open(make_raster()), model_of(), tile_size=64) == []
+    assert differences(Scene.open(make_raster()), model_of()) == []
+
+
+def test_another_type_and_tile(make_raster):
+    scene = Scene.open(make_raster(dtype="uint16"))
+    kind, tile = differences(scene, model_of(), tile_size=96)
+    assert kind == "the images hold uint16, the model was trained on uint8"
+    assert "96 pixels wide, the model was trained on 64" in tile
+
+
+@pytest.mark.parametrize(
+    ("cell", "units", "trained", "says"),
+    [
+        (2.0, "metre", 2.4, None),
+        (2.0, "metre", 1.0, "2 metre high, the model was trained on 1 metre: things show 2 times smaller"),
+        (0.5, "metre", 2.0, "4 times larger than it knows them; cell_size=2 (--cell-size)"),
+        (2.0, "US survey foot", 6.56, None),
+        (2.0, "foot", 1.0, "metre (2 m on the ground) high, the model was trained on 1 foot: things show 6.5"),
+        (2.0, "degree", 1.8e-5, None),
+        (2.0, "degree", 9e-5, "5 times larger than it knows them; cell_size=10.0"),
+        (2.0, "cubit", 1.0, None),
+        (2000.0, "metre", 1.0, "things show 2,000 times smaller than it knows them; so coarse images need a model"),
+    ],
+)
+def test_pixel_sizes(cell, units, trained, says, make_raster):
+    scene = Scene.open(make_raster(cell=cell))
+    notes = [note for note in differences(scene, model_of(cell=trained, units=units)) if "values" not in note]
+    assert len(notes) == (says is not None)
+    assert says is None or says in notes[0]
+
+
+def test_the_cell_size_that_is_named_helps(make_raster):
+    """Opened as it says, the scene needs no further word."""
+    path = make_raster(size=(300, 200), cell=0.5)
+    model = model_of(cell=6.0, units="US survey foot")
+    (note,) = differences(Scene.open(path), model)
+    size = float(note.split("cell_size=")[1].split()[0])
+    assert size == pytest.approx(6 * 1200 / 3937, rel=0.01)
+    assert differences(Scene.open(path, cell_size=size), model) == []
+
+
+@given(longitude=st.floats(-170, 170), latitude=st.floats(-80, 80), cell=st.floats(0.1, 500), turn=st.floats(0, 360))
+@settings(max_examples=60, deadline=None)
+def test_ground_size_is_geodesic(longitude, latitude, cell, turn):
+    """As pyproj measures the sides of the pixel in the middle, in any CRS, turned or not."""
+    for crs in ("EPSG:4326", "EPSG:3857", "EPSG:2263", "ESRI:54034"):
+        to_globe = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+        x, y = to_globe.transform(longitude, latitude, direction="INVERSE")
+        if crs == "EPSG:2263" and abs(longitude + 74) > 3:
+            continue
+        step = cell / 111_000 if crs == "EPSG:4326" else cell
+        middle = Affine.translation(x, y) * Affine.rotation(turn) * Affine.scale(step, -step)
+        found = ground_size(Grid(CRS.from_user_input(crs), middle * Affine.translation(-10, -6), 20, 12))
+        ends = [middle * place for place in ((-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5))]
+        lon, lat = to_globe.transform(*np.transpose(ends))
+        sides = pyproj.Geod(ellps="WGS84").inv(lon[[0, 2]], lat[[0, 2]], lon[[1, 3]], lat[[1, 3]])[2]
+        assert found == pytest.approx(sides, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "y", "cell", "says"),
+    [
+        ("EPSG:32632", 5e5, 5.3e6, 2.0, ()),
+        ("EPSG:3857", 1e6, 1e5, 2.0, ()),
+        ("EPSG:3857", 1e6, 8.4e6, 2.0, ("2 metre are 1 m high on the ground, as WGS 84 / Pseudo-Mercator",)),
+        ("EPSG:4326", 11.0, 0.0, 1e-5, ()),
+        ("EPSG:4326", 11.0, 60.0, 1e-5, ("0.557 m wide and 1.11 m high", "things look wider")),
+    ],
+)
+def test_distorted_pixels(crs, x, y, cell, says):
+    grid = grid_at(crs, x, y, cell)
+    units = "degree" if crs == "EPSG:4326" else "metre"
+    notes = list(preflight._sizes(grid, model_of(cell=cell, units=units)))
+    assert len(notes) == bool(says)
+    for words in says:
+        assert words in notes[0]
+
+
+def test_a_pixel_of_two_sides():
+    grid = grid_at("EPSG:32632", 5e5, 5.3e6, (3.0, 2.0))
+    (note,) = preflight._sizes(grid, model_of())
+    assert "3 m wide and 2 m high" in note
+    assert "narrower" in note
+
+
+def test_no_place_on_the_globe():
+    """A site's own plane: metres are metres."""
+    crs = 'ENGCRS["site",EDATUM["peg"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'
+    grid = Grid(CRS.from_wkt(crs), Affine(2, 0, 100, 0, -2, 100), 20, 10)
+    assert ground_size(grid) == pytest.approx((2, 2))
+
+
+def test_units_by_many_names():
+    grid = grid_at("EPSG:32632", 5e5, 5.3e6, 1.0)
+    assert metres_of("metre", grid) == metres_of("Meter", grid) == 1
+    assert metres_of("US survey foot", grid) == pytest.approx(metres_of("Foot_US", grid)) == pytest.approx(1200 / 3937)
+    assert metres_of("foot", grid) == pytest.approx(0.3048)
+    assert metres_of("degree", grid) == pytest.approx(111_319, rel=1e-4)
+    assert metres_of("unknown", grid) is None
+
+
+BLUER = np.reshape([0, 0, 0.3], (3, 1, 1))
+REFLECTANCE = np.random.default_rng(2).normal(0.2, 0.05, (3, 61, 83)).clip(0.001, 1)
+
+
+INTEGERS = (REFLECTANCE - REFLECTANCE.mean()) * 25_116 + REFLECTANCE.mean() * 10_000
+"""Of the scale of the means, but of a wider spread."""
+
+
+@pytest.mark.parametrize(
+    ("shown", "trained", "says"),
+    [
+        (REFLECTANCE, REFLECTANCE * 1e4, ("about 10,0", "times smaller", "reflectance of 0 to 1 and of 0 to 10,000")),
+        (REFLECTANCE * 1e4, REFLECTANCE, ("about 10,0", "times larger")),
+        (REFLECTANCE * 255, REFLECTANCE * 65535, ("about 257 times smaller", "between 8 and 16 bits")),
+        (REFLECTANCE, REFLECTANCE * 255, ("about 255 times smaller", "0 to 1 and 8 bits")),
+        (INTEGERS, REFLECTANCE, ("about 10,0", "times larger, as between reflectance")),
+        (REFLECTANCE, INTEGERS, ("about 10,0", "times smaller, as between reflectance")),
+        (INTEGERS / 2.5116 + 4200, REFLECTANCE, ("about 10,0", "times larger, as between reflectance")),
+        (REFLECTANCE * 30, REFLECTANCE, ("about 30 times larger: bring",)),
+        (REFLECTANCE / 100 - 0.003, REFLECTANCE, ("All lie outside of it",)),
+        (REFLECTANCE + 5, REFLECTANCE, ("All lie outside of it",)),
+        (
+            REFLECTANCE + BLUER,
+            REFLECTANCE,
+            ("blue lies between 0.", "The map may be poor"),
+        ),
+        (REFLECTANCE * 1.5, REFLECTANCE, ()),
+        (REFLECTANCE + 0.1, REFLECTANCE, ()),
+    ],
+)
+def test_values(shown, trained, says, make_raster):
+    scene = Scene.open(make_raster(data=shown.astype("float32")))
+    model = model_of(dtype="float32", pixels=trained.reshape(3, -1))
+    notes = differences(scene, model)
+    assert len(notes) == bool(says)
+    for words in says:
+        assert words in notes[0]
+
+
+def test_only_some_bands_are_named(make_raster):
+    names = tuple("abcdef")
+    scene = Scene.open(make_raster(bands=6, names=names, dtype="float32"))
+    pixels = np.random.default_rng(0).normal(size=(6, 500))
+    (note,) = differences(scene, model_of(dtype="float32", bands=names, pixels=pixels))
+    assert note.count("trained on") == 1 + preflight.SHOWN
+    assert "and 3 bands more" in note
+
+
+def test_nodata_is_not_looked_at(make_raster, monkeypatch):
+    """Statistics are of valid pixels, found even where most of a large sparse raster is empty; the same each time."""
+    data = np.zeros((1, 1500, 1700), "uint16")
+    data[:, 900:1400, 300:700] = np.random.default_rng(0).integers(500, 900, (500, 400))
+    path = make_raster(
+        data=data, nodata=0, tiled=True, blockxsize=64, blockysize=64, sparse_ok=True, compress="deflate"
+    )
+    reads = count_reads(monkeypatch)
+    first, second = (glance(Scene.open(path)) for _ in range(2))
+    assert all(not window.intersect(Window(256, 896, 448, 512)).empty for window in reads)
+    assert len(reads) <= 2 * preflight.READS
+    assert 500 <= first.low[0] <= first.high[0] < 900
+    assert first.count == second.count > 1000
+    assert first.mean[0] == second.mean[0]
+
+
+def test_a_scene_without_ground_has_no_values(make_raster):
+    scene = Scene.open(make_raster(data=np.zeros((3, 40, 50), "uint8"), nodata=0))
+    assert glance(scene).count == 0
+    (note,) = differences(scene, model_of())
+    assert "nothing valid was found in the one window" in note
+
+
+def test_it_is_said_how_far_was_looked(make_raster):
+    """Windows that are read, or known to be empty."""
+    data = np.zeros((3, 900, 1100), "uint8")
+    (note,) = differences(Scene.open(make_raster("read.tif", data=data, nodata=0)), model_of())
+    assert f"nothing valid was found in {preflight.READS} windows" in note
+    sparse = make_raster("sparse.tif", data=data, nodata=0, tiled=True, sparse_ok=True, compress="deflate")
+    (note,) = differences(Scene.open(sparse), model_of())
+    assert "in 1000 windows" in note
+
+
+def test_few_windows_are_read(make_raster, monkeypatch):
+    scene = Scene.open(make_raster(data=np.zeros((1, 900, 1100), "uint8"), nodata=0))
+    reads = count_reads(monkeypatch)
+    glance(scene)
+    assert len(reads) == preflight.READS
+
+
+@given(width=st.integers(1, 5000), height=st.integers(1, 5000))
+@settings(max_examples=30, deadline=None)
+def test_places_lie_inside_and_differ(width, height):
+    grid = grid_at("EPSG:32632", 5e5, 5.3e6, 1.0, width=width, height=height)
+    found = places(grid)
+    assert len(set(found)) == len(found)
+    for window in found:
+        assert window.intersect(grid.window) == window
+        assert (window.width, window.height) == (min(256, width), min(256, height))
+    if width > 1000 and height > 1000:
+        middles = np.array([(w.col / (width - 256), w.row / (height - 256)) for w in found[:12]])
+        counts = np.histogram2d(*middles.T, bins=2, range=[[0, 1], [0, 1]])[0]
+        assert (counts >= 1).all(), "each quarter is looked at"

@@ -1,0 +1,149 @@
+"""What the network is shown, and what becomes of what it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from maps_common import CLASSES, by_torch, trained_model
+from torch import nn
+
+from geopsp.core.bands import BandStats
+from geopsp.errors import OptionError
+from geopsp.inference.predictor import SYMMETRIES, TilePredictor
+from geopsp.models.build import ModelSpec, build
+
+CPU = torch.device("cpu")
+
+
+class Watching(nn.Module):
+    """Remembers what it is shown; its logits are a fixed pattern of the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def forward(self, image, valid=None):
+        self.shown.append((image.clone(), valid.clone()))
+        return image[:, :1] * torch.arange(CLASSES).view(1, -1, 1, 1) / 50
+
+
+def tiles(n=3, bands=2, size=32, dtype=np.uint8, seed=0):
+    rng = np.random.default_rng(seed)
+    data = rng.integers(1, 200, (n, bands, size, size)).astype(dtype)
+    valid = rng.random((n, size, size)) < 0.8
+    valid[0] = True
+    return data, valid
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int16", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64"]
+)
+@pytest.mark.parametrize("torches", [False, True])
+def test_pixels_are_normalised_as_in_training(dtype, torches):
+    data, valid = tiles(dtype=dtype)
+    if np.dtype(dtype).kind == "f":
+        data[1, :, ~valid[1]] = np.nan
+    model = trained_model(count=2, network=Watching())
+    model.statistics = BandStats(9, np.array([40.0, 90.5]), np.array([9.0, 99.0]), np.zeros(2), np.full(2, 255.0))
+    with by_torch(only=torches):
+        TilePredictor(model, CPU, batch_size=3)(data, valid)
+    image, mask = model.network.shown[0]
+    for number in range(3):
+        np.testing.assert_array_equal(image[number], model.normalization(data[number], valid[number]))
+    np.testing.assert_array_equal(mask[:, 0], valid)
+
+
+def test_scores_are_the_network_s():
+    data, valid = tiles()
+    scores = TilePredictor(trained_model(count=2, network=Watching()), CPU, batch_size=3)(data, valid)
+    logits = torch.from_numpy(data[:, :1] * valid[:, None] * 1.0) * torch.arange(CLASSES).view(1, -1, 1, 1) / 50
+    np.testing.assert_allclose(scores, logits, rtol=1e-5)
+
+
+def test_a_batch_is_always_full():
+    data, valid = tiles(5)
+    model = trained_model(count=2, network=Watching())
+    scores = TilePredictor(model, CPU, batch_size=4)(data, valid)
+    assert scores.shape == (5, CLASSES, 32, 32)
+    assert [len(image) for image, _ in model.network.shown] == [4, 4]
+    assert (model.network.shown[1][1][1:] == 0).all()
+
+
+def test_augmentation_shows_the_eight_symmetries_and_lays_them_back():
+    data, valid = tiles(1)
+    data[0, 0] = np.arange(32 * 32).reshape(32, 32) % 251
+    plain = TilePredictor(trained_model(count=2, network=Watching()), CPU)(data, valid)
+    model = trained_model(count=2, network=Watching())
+    turned = TilePredictor(model, CPU, test_time_augmentation=True)(data, valid)
+    assert len({image.numpy().tobytes() for image, _ in model.network.shown}) == len(SYMMETRIES) == 8
+    np.testing.assert_allclose(plain.softmax(1), turned.softmax(1), atol=1e-6)
+
+
+def test_augmentation_is_the_mean_of_what_differs():
+    class Corner(nn.Module):
+        """Class 1 in the upper left quarter of what is shown, else class 0."""
+
+        def forward(self, image, valid=None):
+            logits = torch.full((len(image), CLASSES, 32, 32), -50.0)
+            logits[:, 0] = 0
+            logits[:, 1, :16, :16] = 50
+            return logits
+
+    logits = TilePredictor(trained_model(count=2, network=Corner()), CPU, test_time_augmentation=True)(*tiles(1))
+    np.testing.assert_allclose(logits[0].softmax(0)[1], 0.25, atol=1e-5)
+
+
+def test_unwanted_classes_are_never_predicted():
+    model = trained_model(count=2, network=Watching())
+    scores = TilePredictor(model, CPU, batch_size=3, unwanted=[0, 4])(*tiles())
+    assert (scores[:, [0, 4]] == -torch.inf).all()
+    assert torch.isfinite(scores[:, 1:4]).all()
+    assert model.unwanted() == ()
+    assert model.unwanted(background=False) == (0,)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_where_memory_runs_out_fewer_tiles_give_the_same(error):
+    class Hungry(Watching):
+        def forward(self, image, valid=None):
+            if len(image) > 2:
+                raise error
+            return super().forward(image, valid)
+
+    data, valid = tiles(7)
+    expected = TilePredictor(trained_model(count=2, network=Watching()), CPU, batch_size=2)(data, valid)
+    model = trained_model(count=2, network=Hungry())
+    predictor = TilePredictor(model, CPU, batch_size=16)
+    assert torch.equal(predictor(data, valid), expected)
+    assert predictor.batch_size == 2
+    assert {len(image) for image, _ in model.network.shown} == {2}
+
+
+def test_too_little_memory_for_one_tile_is_told_and_other_errors_are_not_taken_for_it():
+    class Broken(nn.Module):
+        def __init__(self, error):
+            super().__init__()
+            self.error = error
+
+        def forward(self, image, valid=None):
+            raise self.error
+
+    hungry = trained_model(count=2, network=Broken(torch.OutOfMemoryError("CUDA")))
+    with pytest.raises(OptionError, match="too small for a single tile"):
+        TilePredictor(hungry, CPU, batch_size=4)(*tiles())
+    wrong = trained_model(count=2, network=Broken(RuntimeError("shapes differ")))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        TilePredictor(wrong, CPU, batch_size=4)(*tiles())
+
+
+def test_bfloat16_says_nearly_the_same():
+    torch.manual_seed(0)
+    model = trained_model(count=2, size=64)
+    model.network = build(ModelSpec("tu-test_resnet", 2, CLASSES)).eval()
+    data, valid = tiles(2, size=64)
+    full, half = (TilePredictor(model, CPU, batch_size=2, bf16=bf16)(data, valid) for bf16 in (False, True))
+    assert not torch.equal(full, half)
+    assert (full.softmax(1) - half.softmax(1)).abs().max() < 0.05

@@ -1,0 +1,146 @@
+"""Shares are exact: what wins in a tile wins where tiles agree, and nothing overflows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from maps_common import by_torch
+
+from geopsp.core.grid import Window
+from geopsp.errors import ModelError
+from geopsp.inference.blend import FULL, Canvas
+from geopsp.inference.tile_plan import TilePlan
+from geopsp.inference.tile_scores import ONE, first_of, inside, tell
+
+CPU = torch.device("cpu")
+ALONE = bytes([128] * 32)
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+both_ways = pytest.mark.parametrize("torches", [False, True])
+"""By compiled functions, and as on other devices."""
+
+
+def edge(left, right, size=32):
+    """Weights of a tile that shares so many pixels with its neighbours."""
+    return bytes([40] * left + [128] * (size - left - right) + [40] * right)
+
+
+@given(
+    sides=st.tuples(*(st.integers(0, 16) for _ in range(4))),
+    classes=st.integers(2, 40),
+    seed=st.integers(0, 99),
+    everywhere=st.booleans(),
+    layout=st.sampled_from(LAYOUTS),
+    torches=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_areas_partition_a_tile_and_hold_its_classes_and_probabilities(
+    sides, classes, seed, everywhere, layout, torches
+):
+    scores = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (1, classes, 32, 32)).astype(np.float32))
+    scores = scores.to(memory_format=layout)[0]
+    with by_torch(only=torches):
+        told = tell(scores, (edge(*sides[:2]), edge(*sides[2:])), everywhere=everywhere)
+    seen = np.zeros((32, 32), int)
+    seen[told.core] += 1
+    assert np.array_equal(told.index, scores.argmax(0)[told.core])
+    assert not (everywhere and told.index.numel())
+    chances = scores.softmax(0)
+    for area, shares in told.rims:
+        seen[area] += 1
+        assert shares.dtype == torch.int32
+        np.testing.assert_allclose(shares / ONE, chances[:, *area], atol=2 / ONE)
+        assert np.array_equal(shares.argmax(0), scores.argmax(0)[area])
+    assert (seen == 1).all()
+
+
+@given(seed=st.integers(0, 99), classes=st.integers(2, 9))
+@settings(max_examples=20, deadline=None)
+def test_torch_says_the_same(seed, classes):
+    scores = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (classes, 32, 32)).astype(np.float32))
+    scores[:, 5:9] = scores[:, 5:9].round()  # equals
+    alone = tell(scores, (edge(3, 5), edge(0, 9)), everywhere=False)
+    with by_torch():
+        others = tell(scores, (edge(3, 5), edge(0, 9)), everywhere=False)
+    assert torch.equal(alone.index, others.index)
+    for (area, shares), (other_area, other_shares) in zip(alone.rims, others.rims, strict=True):
+        assert area == other_area
+        assert (shares - other_shares).abs().max() <= 1  # a probability may be rounded up or down
+        assert torch.equal(shares.argmax(0), other_shares.argmax(0))
+
+
+@both_ways
+def test_the_likeliest_class_has_one_share_more(torches):
+    scores = torch.tensor([0.25, 0.5, 0.25]).log().view(3, 1, 1).expand(3, 32, 32)
+    with by_torch(only=torches):
+        told = tell(scores, (ALONE, ALONE), everywhere=True)
+    (_, shares), *rest = told.rims
+    assert not rest
+    assert shares[:, 0, 0].tolist() == [round(0.25 * (ONE - 1)), round(0.5 * (ONE - 1)) + 1, round(0.25 * (ONE - 1))]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("channel", [0, 1, 2])
+@both_ways
+def test_numbers_that_are_none_are_an_error(value, everywhere, channel, torches):
+    scores = torch.zeros(3, 32, 32)
+    scores[channel, 20, 7] = value
+    with pytest.raises(ModelError, match="not finite"), by_torch(only=torches):
+        tell(scores, (ALONE, ALONE), everywhere=everywhere)
+
+
+@both_ways
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_pixel_without_any_class_is_an_error(everywhere, torches):
+    scores = torch.zeros(3, 32, 32)
+    scores[:, 31, 31] = -torch.inf
+    with pytest.raises(ModelError, match="not finite"), by_torch(only=torches):
+        tell(scores, (ALONE, ALONE), everywhere=everywhere)
+
+
+@both_ways
+def test_a_class_out_of_the_running_is_no_error(torches):
+    scores = torch.zeros(3, 32, 32)
+    scores[0] = -torch.inf
+    with by_torch(only=torches):
+        told = tell(scores, (ALONE, edge(4, 4)), everywhere=False)
+    assert (told.index == 1).all()
+    assert all((shares[0] == 0).all() for _, shares in told.rims)
+
+
+@both_ways
+@pytest.mark.parametrize("area", [None, (slice(7, 31), slice(12, 13)), (slice(0, 0), slice(0, 9))])
+def test_the_first_of_equals_counts(area, torches):
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.integers(0, 3, (7, 50, 40)).astype(np.int32))
+    index = torch.full((50, 40), 99, dtype=torch.uint8)
+    with by_torch(only=torches):
+        first_of(values, index, area)
+    expected = np.full((50, 40), 99)
+    where = area or (slice(None), slice(None))
+    expected[where] = values.numpy().argmax(0)[where]
+    np.testing.assert_array_equal(index, expected)
+
+
+@both_ways
+def test_the_largest_sum_fits_32_bits(torches):
+    plan = TilePlan(32, 32, 32, 0)
+    canvas = Canvas(plan, Window(0, 0, 32, 32), 2, CPU, shares=True, disagreement=False)
+    scores = torch.zeros(2, 32, 32)
+    scores[0] = -torch.inf
+    told = tell(scores, (ALONE, ALONE), everywhere=True)
+    assert int(told.rims[0][1].max()) == ONE
+    for weight in (128 * 128 - 1, 1):
+        weights = torch.full((32, 32), weight, dtype=torch.int32)
+        with by_torch(only=torches):
+            canvas.add(Window(0, 0, 32, 32), torch.ones(32, 32, dtype=torch.bool), told, weights)
+    sums = torch.cat([finished.sums.clone() for _, finished in canvas.up_to(32)], dim=1)
+    assert (sums[1] == FULL).all()
+    assert (sums[0] == 0).all()
+
+
+def test_an_area_of_a_tile_on_the_map():
+    assert inside((slice(2, 5), slice(1, 32)), Window(100, 200, 32, 32)) == Window(101, 202, 31, 3)

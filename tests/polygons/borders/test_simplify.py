@@ -1,0 +1,111 @@
+"""Simplified borders: the same regions with fewer vertices, no gap, no overlap."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from polygons_common import cell, lines, ragged, shapes_of
+
+from geopsp.polygons.borders.simplify import simplified
+from geopsp.polygons.regions.connected_regions import label
+
+CODES = hnp.arrays(
+    np.uint8, st.tuples(st.integers(1, 9), st.integers(2, 12)), elements=st.sampled_from([1, 1, 2, 7, 255])
+)
+
+
+def follows(some, all_):
+    """True if these vertices are among those, in their order."""
+    rest = iter(map(tuple, all_))
+    return all(tuple(vertex) in rest for vertex in some)
+
+
+@given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.6, 1.0, 2.3, 4.0, 30.0]))
+@settings(max_examples=120, deadline=None)
+def test_regions_stay_a_coverage(codes, seed, least):
+    """Frame, nodata and nodes stay; each region keeps its holes and its area but for the triangles it lost or won."""
+    arcs, rings = cell(ragged(codes, seed))
+    fewer = simplified(arcs, rings, least)
+    before, after = shapes_of(arcs, rings), shapes_of(fewer, rings)
+    assert shapely.coverage_is_valid(before)
+    assert shapely.coverage_is_valid(after)
+    assert shapely.is_valid(after).all()
+    assert (shapely.area(after) > 0).all()
+    np.testing.assert_array_equal(fewer.left, arcs.left)
+    np.testing.assert_array_equal(fewer.right, arcs.right)
+    assert shapely.area(after).sum() == shapely.area(before).sum() == (label(ragged(codes, seed))[0] > 0).sum()
+    gone = shapely.get_num_coordinates(before) - shapely.get_num_coordinates(after)
+    assert (np.abs(shapely.area(after) - shapely.area(before)) <= gone * least).all()
+    for new, old, left, right in zip(lines(fewer), lines(arcs), arcs.left, arcs.right, strict=True):
+        if left == 0 or right == 0:
+            np.testing.assert_array_equal(new, old)
+        elif (old[0] != old[-1]).any():
+            assert follows(new, old)
+            assert (new[[0, -1]] == old[[0, -1]]).all()
+        else:
+            assert follows(new[:-1], np.concatenate([old[:-1], old[:-1]]))
+            assert (new[0] == new[-1]).all()
+
+
+@given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.6, 2.3, 9.0]))
+@settings(max_examples=60, deadline=None)
+def test_polygons_are_those_of_the_whole_coverage(codes, seed, least):
+    """Arcs joined again are what GEOS makes of all regions at once."""
+    arcs, rings = cell(ragged(codes, seed))
+    found = shapes_of(simplified(arcs, rings, least), rings)
+    if found.size:
+        wanted = shapely.coverage_simplify(shapes_of(arcs, rings), math.sqrt(least), simplify_boundary=False)
+        assert (shapely.normalize(found) == shapely.normalize(wanted)).all()
+
+
+def test_steps_go_and_corners_stay():
+    """A staircase is triangles of half a pixel; the corner of a field is a large one."""
+    rows, cols = np.indices((20, 24))
+    arcs, rings = cell(cols > rows + 2)
+    stairs = np.flatnonzero((arcs.left > 0) & (arcs.right > 0))[0]
+    assert simplified(arcs, rings, 0.49).xy.shape == arcs.xy.shape
+    assert len(lines(simplified(arcs, rings, 0.51))[stairs]) == 2
+    arcs, rings = cell((cols > 9) & (rows > 7))
+    border = np.flatnonzero((arcs.left > 0) & (arcs.right > 0))
+    assert len(lines(simplified(arcs, rings, 40.0))[border[0]]) == 3
+
+
+def test_an_island_keeps_three_corners():
+    """Free rings may lose the vertex at which they begin, but no ring loses its inside."""
+    rows, cols = np.indices((31, 37))
+    arcs, rings = cell(np.hypot(rows - 15, cols - 17) < 9.3)
+    island = np.flatnonzero((arcs.left > 0) & (arcs.right > 0))[0]
+    assert 3 < len(lines(simplified(arcs, rings, 3.0))[island]) < 20
+    assert len(lines(simplified(arcs, rings, 1e6))[island]) == 4
+
+
+def test_nothing_to_do_gives_the_same_arcs_back():
+    arcs, rings = cell(np.kron([[1, 2], [255, 3]], np.ones((4, 5))))
+    assert simplified(arcs, rings, 9.0) is arcs
+    rows, cols = np.indices((9, 11))
+    arcs, rings = cell(cols > rows)
+    assert simplified(arcs, rings, 0.0) is arcs
+    nothing, no_rings = cell(np.full((3, 4), 255))
+    assert simplified(nothing, no_rings, 9.0) is nothing
+
+
+@pytest.mark.parametrize("lost", [(12, 5), (5, 5)])
+def test_arcs_stay_where_a_node_was_lost(lost, monkeypatch):
+    """Should GEOS ever take a node away, the cell is left as it was."""
+    rows, cols = np.indices((12, 12))
+    arcs, rings = cell(np.where(rows < 5, 1 + (cols >= 5), 3 + (cols > rows)))
+    ours = shapely.coverage_simplify
+
+    def without(polygons, *args, **options):
+        found = ours(polygons, *args, **options)
+        return shapely.from_wkt([p.wkt.replace(f"{lost[0]} {lost[1]}, ", "", 1) for p in found])
+
+    assert simplified(arcs, rings, 1.0) is not arcs
+    monkeypatch.setattr(shapely, "coverage_simplify", without)
+    assert simplified(arcs, rings, 1.0) is arcs

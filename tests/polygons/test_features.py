@@ -1,0 +1,44 @@
+"""Features taken, put together and dissolved are those of the shapes."""
+
+import numpy as np
+import shapely
+from hypothesis import given, settings
+from polygons_common import TRANSFORM, rasters, swept
+
+from geopsp.polygons.features import dissolved, joined, taken
+
+some = settings(max_examples=30, deadline=None)
+
+
+@some
+@given(codes=rasters())
+def test_any_order_can_be_taken(codes):
+    found = swept(codes, cell=4, connectivity=8)
+    order = np.arange(len(found))[::-1]
+    assert shapely.equals_exact(taken(found, order).shapes(TRANSFORM), found.shapes(TRANSFORM)[::-1]).all()
+
+
+@some
+@given(codes=rasters())
+def test_parts_put_together_are_the_whole(codes):
+    found = swept(codes, cell=4, connectivity=8)
+    parts = [taken(found, np.arange(first, min(first + 2, len(found)))) for first in range(0, len(found), 2)]
+    again = joined([*parts, taken(found, np.arange(0))])
+    assert shapely.equals_exact(again.shapes(TRANSFORM), found.shapes(TRANSFORM)).all()
+    assert np.array_equal(again.sums, found.sums)
+
+
+@some
+@given(codes=rasters())
+def test_one_feature_a_code_has_all_its_pixels(codes):
+    found = swept(codes, cell=4)
+    whole, starts = dissolved(found)
+    present = np.unique(codes[codes != 255])
+    assert np.array_equal(whole.codes, present)
+    assert len(starts) == len(present)
+    shapes = whole.shapes(TRANSFORM)
+    assert shapely.is_valid(shapes).all()
+    for code, shape, pixels in zip(present, shapes, whole.sums[:, 0], strict=True):
+        assert pixels == (codes == code).sum()
+        assert shape.area == 100 * pixels
+        assert shapely.equals(shape, shapely.union_all(found.shapes(TRANSFORM)[found.codes == code]))

@@ -1,0 +1,108 @@
+"""What is counted of regions equals what numpy counts of them one by one."""
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rasterio.crs import CRS
+from scipy import ndimage
+
+from geopsp.core.grid import Grid, Window
+from geopsp.polygons.ground_metric import Metric, density
+from geopsp.polygons.zonal_stats import EDGE, GROUND, PIXELS, SEEN, SUMS, SURE, UNSURE, sums
+
+GRID = Grid(CRS.from_epsg(4326), Affine(0.5, 0, 15, 0, -0.5, 60), 40, 30)
+METRIC = Metric.of(GRID)
+
+rasters = hnp.arrays(
+    np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2, 255]), fill=None
+)
+levels = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, np.nan])
+gently = settings(max_examples=20, deadline=None)
+
+
+def labelled(codes):
+    """(h, w) 4-connected regions, and how many."""
+    labels, count = np.zeros(codes.shape, np.int32), 0
+    for code in np.unique(codes[codes != 255]):
+        its, more = ndimage.label(codes == code)
+        labels[its > 0] = its[its > 0] + count
+        count += more
+    return labels, count
+
+
+def edges(codes):
+    """True of pixels that have another code beside them, or the frame."""
+    inner = np.pad(codes.astype(int), 1, constant_values=-1)
+    return np.any([np.roll(inner, step, axis) != inner for step in (1, -1) for axis in (0, 1)], axis=0)[1:-1, 1:-1]
+
+
+def counted(codes, shares=None, *, window=None, metric=METRIC):
+    """Sums of a raster's regions, or of those in a window of it."""
+    labels, count = labelled(codes)
+    whole = Window(0, 0, codes.shape[1], codes.shape[0])
+    window = window or whole
+    inside = window.slices(whole)
+    halo = np.pad(codes, 1, constant_values=255)[window.row : window.row_stop + 2, window.col : window.col_stop + 2]
+    part = None if shares is None else shares[inside]
+    return sums(np.ascontiguousarray(labels[inside]), count, halo, part, metric, window)
+
+
+@gently
+@given(codes=rasters, data=st.data())
+def test_sums_are_what_numpy_counts(codes, data):
+    shares = data.draw(hnp.arrays(np.float32, codes.shape, elements=levels))
+    labels, count = labelled(codes)
+    found = counted(codes, shares)
+    assert found.shape == (count, SUMS)
+    rows, cols = np.indices(codes.shape)
+    areas = np.vectorize(lambda col, row: density(METRIC, col + 0.5, row + 0.5))(cols, rows)
+    seen = ~np.isnan(shares)
+    for label in range(1, count + 1):
+        its = labels == label
+        edge = its & seen & edges(codes)
+        assert found[label - 1, PIXELS] == its.sum()
+        assert found[label - 1, GROUND] == pytest.approx(areas[its].sum(), rel=1e-12)
+        assert found[label - 1, SURE] == np.nansum(shares[its])
+        assert found[label - 1, SEEN] == (its & seen).sum()
+        assert found[label - 1, EDGE] == edge.sum()
+        assert found[label - 1, UNSURE] == (shares[edge] < 0.5).sum()
+
+
+@gently
+@given(codes=rasters, data=st.data())
+def test_sums_of_windows_add_up(codes, data):
+    shares = data.draw(hnp.arrays(np.float32, codes.shape, elements=levels))
+    height, width = codes.shape
+    col, row = data.draw(st.integers(0, width)), data.draw(st.integers(0, height))
+    parts = [
+        Window(left, top, right - left, down - top)
+        for left, right in ((0, col), (col, width))
+        for top, down in ((0, row), (row, height))
+    ]
+    found = sum(counted(codes, shares, window=part) for part in parts if not part.empty)
+    assert np.allclose(found, counted(codes, shares), rtol=1e-12)
+
+
+def test_without_confidence_only_pixels_and_ground_are_counted():
+    found = counted(np.array([[1, 1, 2], [255, 1, 2]], np.uint8))
+    assert found[:, PIXELS].tolist() == [3, 2]
+    assert (found[:, GROUND] > 0).all()
+    assert not found[:, SURE:].any()
+
+
+def test_a_raster_of_nothing_has_no_sums():
+    assert counted(np.full((3, 4), 255, np.uint8), np.ones((3, 4), np.float32)).shape == (0, SUMS)
+
+
+def test_one_unknown_pixel_does_not_hide_those_behind_it():
+    """A disc of the Earth from space: the corners show none of it."""
+    crs = CRS.from_string("+proj=geos +h=35785831 +lon_0=-75 +ellps=GRS80")
+    metric = Metric.of(Grid(crs, Affine(1e6, 0, -6e6, 0, -1e6, 6e6), 12, 12))
+    codes = np.repeat(np.arange(12, dtype=np.uint8)[None], 12, axis=0)
+    codes[:3] = codes[-3:] = 255
+    areas = counted(codes, metric=metric)[:, GROUND]
+    assert np.isnan(areas[[0, 11]]).all()
+    assert areas[5] == pytest.approx(areas[6], rel=1e-9)

@@ -1,0 +1,99 @@
+import json
+
+import numpy as np
+import pytest
+import rasterio
+
+from geopsp.core.legend import CLASSES_TAG, Legend
+from geopsp.errors import RasterError
+from geopsp.raster.legend_io import read_legend
+
+
+def table(fields, rows):
+    """A GDAL attribute table: fields are (name, type, usage)."""
+    heads = "".join(
+        f'<FieldDefn index="{i}"><Name>{n}</Name><Type>{t}</Type><Usage>{u}</Usage></FieldDefn>'
+        for i, (n, t, u) in enumerate(fields)
+    )
+    body = "".join(f'<Row index="{i}">{"".join(f"<F>{cell}</F>" for cell in row)}</Row>' for i, row in enumerate(rows))
+    return f"<GDALRasterAttributeTable>{heads}{body}</GDALRasterAttributeTable>"
+
+
+@pytest.fixture
+def told(make_raster):
+    """A class raster with a file beside it that tells of it, and a colour table."""
+
+    def make(text="", colors=None):
+        path = make_raster("c.tif", np.ones((1, 6, 5), np.uint8))
+        if colors:
+            with rasterio.open(path, "r+") as dataset:
+                dataset.write_colormap(1, colors)
+        if text:
+            beside = f'<PAMDataset><PAMRasterBand band="1">{text}</PAMRasterBand></PAMDataset>'
+            path.with_name("c.tif.aux.xml").write_text(beside)
+        return path
+
+    return make
+
+
+def rows(path):
+    return [(c.code, c.name, c.color) for c in read_legend(path) or ()]
+
+
+def test_category_names_with_the_colour_table(told):
+    names = "<CategoryNames><Category>none</Category><Category></Category><Category>boat</Category></CategoryNames>"
+    found = rows(told(names, {2: (10, 20, 30, 255), 3: (1, 1, 1, 255)}))
+    assert [row[:2] for row in found] == [(0, "none"), (2, "boat")]
+    assert found[1][2] == "#0a141e"
+
+
+def test_a_table_as_arcgis_writes_it(told):
+    fields = [("OBJECTID", 0, 0), ("Value", 0, 0), ("Count", 1, 0), ("Class_Name", 2, 0),
+              ("Red", 0, 0), ("Green", 0, 0), ("Blue", 0, 0)]  # fmt: skip
+    path = told(
+        table(fields, [(1, 3, 9.0, "Car", 255, 0, 16), (2, 7, 1.0, "Road", 1, 2, 3), (3, 300, 1, "x", 0, 0, 0)])
+    )
+    assert rows(path) == [(3, "Car", "#ff0010"), (7, "Road", "#010203")]
+
+
+def test_a_table_as_qgis_writes_it_goes_before_category_names(told):
+    fields = [("v", 1, 5), ("kind", 2, 2), ("r", 1, 6), ("g", 1, 7), ("b", 1, 8), ("a", 0, 9)]
+    names = "<CategoryNames><Category>none</Category><Category>else</Category></CategoryNames>"
+    path = told(names + table(fields, [(1, "lake", 0, 128, 255, 9), (1.5, "y", 0, 0, 0, 0)]))
+    assert rows(path)[1] == (1, "lake", "#0080ff")
+    assert [row[1] for row in rows(path)] == ["none", "lake"]
+
+
+def test_colours_as_shares_of_one(told):
+    fields = [("Value", 0, 0), ("Name", 2, 2), ("Red", 1, 0), ("Green", 1, 0), ("Blue", 1, 0)]
+    assert rows(told(table(fields, [(1, "lake", 0.0, 0.5, 1.0)]))) == [(1, "lake", "#0080ff")]
+
+
+def test_rows_without_a_value_count_from_zero(told):
+    assert [row[:2] for row in rows(told(table([("Class", 2, 2)], [("a",), ("b",)])))] == [(0, "a"), (1, "b")]
+
+
+def test_colours_alone_make_classes_without_names(told):
+    assert rows(told(colors={4: (1, 2, 3, 255), 5: (0, 0, 0, 255)})) == [(4, "class 4", "#010203")]
+
+
+def test_our_own_tag_wins(told):
+
+    path, legend = told("<CategoryNames><Category>a</Category></CategoryNames>"), Legend.from_names({1: "mine"})
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(**{CLASSES_TAG: json.dumps(legend.to_json())})
+    assert read_legend(path) == legend
+
+
+def test_a_picture_tells_of_no_classes(make_raster, told):
+    assert read_legend(make_raster()) is None
+    assert read_legend(told()) is None
+
+
+@pytest.mark.parametrize("text", ["{", "5", "[1]", '[{"code": 1}]', '[{"code": "x", "name": "a", "color": "#112233"}]'])
+def test_a_damaged_tag_is_said_to_be(text, make_raster):
+    path = make_raster("a.tif", np.ones((1, 2, 2), np.uint8))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(GEOPSP_CLASSES=text)
+    with pytest.raises(RasterError, match=r"a\.tif has a tag GEOPSP_CLASSES that is no class table"):
+        read_legend(path)

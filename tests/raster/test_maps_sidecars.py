@@ -1,0 +1,68 @@
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from geopsp.core.legend import ClassInfo, Legend
+from geopsp.errors import OutputError
+from geopsp.raster.legend_io import attribute_table, class_files, read_legend, style
+
+LEGEND = Legend.from_names({0: "background", 3: "boat & <car>", 7: "Äcker"}, {3: "#010203"})
+
+NAMES = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc", "Cn"]), min_size=1).map(str.strip)
+CLASSES = st.builds(ClassInfo, st.integers(0, 254), NAMES.filter(bool), st.from_regex("#[0-9a-f]{6}", fullmatch=True))
+LEGENDS = st.lists(CLASSES, max_size=6, unique_by=lambda info: info.code).map(
+    lambda found: Legend(tuple(sorted(found, key=lambda info: info.code)))
+)
+
+
+@given(legend=LEGENDS.filter(len))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_gdal_reads_names_and_colours(legend, make_raster):
+    path = make_raster("map.tif", np.zeros((1, 5, 7), np.uint8), nodata=255)
+    class_files(path, legend)
+    assert read_legend(path) == legend
+
+
+@given(LEGENDS)
+def test_the_style_has_an_entry_for_each_class(legend):
+    text = style(legend)
+    assert text.startswith("<!DOCTYPE qgis")
+    entries = ET.fromstring(text).findall("pipe/rasterrenderer[@type='paletted'][@band='1']/colorPalette/paletteEntry")
+    found = [ClassInfo(int(entry.get("value")), entry.get("label"), entry.get("color")) for entry in entries]
+    assert found == list(legend)
+    assert {entry.get("alpha") for entry in entries} <= {"255"}
+
+
+def test_the_attribute_table_by_hand():
+    band = ET.fromstring(attribute_table(LEGEND)).find("PAMRasterBand[@band='1']")
+    names = [category.text or "" for category in band.iterfind("CategoryNames/Category")]
+    assert names == ["background", "", "", "boat & <car>", "", "", "", "Äcker"]
+    table = band.find("GDALRasterAttributeTable[@tableType='thematic']")
+    fields = [tuple(field.findtext(key) for key in ("Name", "Type", "Usage")) for field in table.iterfind("FieldDefn")]
+    assert fields == [
+        ("Value", "0", "5"),
+        ("Class", "2", "2"),
+        ("Red", "0", "6"),
+        ("Green", "0", "7"),
+        ("Blue", "0", "8"),
+    ]
+    rows = [[cell.text for cell in row] for row in table.iterfind("Row")]
+    assert rows[1] == ["3", "boat & <car>", "1", "2", "3"]
+    assert len(rows) == 3
+
+
+def test_they_lie_beside_the_raster_and_take_the_place_of_old_ones(tmp_path):
+    (tmp_path / "map.v2.qml").write_text("old")
+    class_files(tmp_path / "map.v2.tif", LEGEND)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.v2.qml", "map.v2.tif.aux.xml"]
+    assert (tmp_path / "map.v2.qml").read_text(encoding="utf-8") == style(LEGEND)
+    assert (tmp_path / "map.v2.tif.aux.xml").read_text(encoding="utf-8") == attribute_table(LEGEND)
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        class_files(tmp_path / "file" / "map.tif", LEGEND)

@@ -1,0 +1,152 @@
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.errors import RasterioIOError
+from rasterio.windows import Window as RioWindow
+
+from geopsp.core.grid import Window
+from geopsp.core.paths import is_local, is_remote, locate
+from geopsp.errors import InputNotFoundError, RasterError
+from geopsp.raster.open import damaged, open_raster, reading
+from geopsp.raster.scene import Scene
+
+
+class Ranges(BaseHTTPRequestHandler):
+    """Serves one file by byte ranges, and fails where told to."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, *, body):
+        server = self.server
+        server.asked.append(self.path)
+        status = server.failing or {"/a.tif": 200, "/page.tif": 200, "/slow.tif": 0}.get(self.path, 404)
+        if not status:
+            server.released.wait(10)
+            self.close_connection = True
+            return
+        content = b"<html>" if self.path == "/page.tif" else server.content
+        first, last = 0, len(content) - 1
+        if status == 200 and (asked := self.headers.get("Range")):
+            first, last = (int(end) for end in asked.removeprefix("bytes=").split("-"))
+            status, last = 206, min(last, len(content) - 1)
+        part = content[first : last + 1] if status < 300 else b""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Accept-Ranges", "bytes")
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.end_headers()
+        if body:
+            server.sent += len(part)
+            self.wfile.write(part)
+
+
+@pytest.fixture
+def cog(make_raster, monkeypatch):
+    """A server with a COG of 1 MB, and its local copy."""
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    path = make_raster(
+        "a.tif", size=(600, 700), driver="COG", blocksize=128, compress="none", overviews="none", nodata=0
+    )
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
+    server.content, server.sent, server.asked, server.failing = path.read_bytes(), 0, [], 0
+    server.released = threading.Event()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    server.local = path
+    yield server
+    server.released.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_window_over_http_costs_little_more_than_its_bytes(cog):
+    scene, window = Scene.open(f"{cog.url}/a.tif"), Window(130, 135, 100, 90)
+    patch, local = scene.read(window), Scene.open(cog.local).read(window)
+    np.testing.assert_array_equal(patch.data, local.data)
+    np.testing.assert_array_equal(patch.valid, local.valid)
+    assert patch.grid == local.grid
+    assert cog.sent < len(cog.content) / 4
+    assert set(cog.asked) == {"/a.tif"}  # no listing, no search for files beside it
+    np.testing.assert_array_equal(scene.read().data, Scene.open(cog.local).read().data)
+    assert scene.stamp() == [f"{cog.url}/a.tif"]
+    assert scene.name == f"{cog.url}/a.tif"
+
+
+def test_what_the_server_refuses_is_said(cog, monkeypatch):
+    with pytest.raises(InputNotFoundError, match=r"no file at http.*/gone\.tif .*404"):
+        Scene.open(f"{cog.url}/gone.tif")
+    with monkeypatch.context() as patch:
+        patch.setenv("GDAL_HTTP_TIMEOUT", "1")
+        with pytest.raises(RasterError, match=r"slow\.tif cannot be fetched .*timed out"):
+            Scene.open(f"{cog.url}/slow.tif")
+    with pytest.raises(RasterError, match=r"page\.tif cannot be fetched .*not recognized"):
+        Scene.open(f"{cog.url}/page.tif")
+    scene = Scene.open(f"{cog.url}/a.tif")
+    cog.failing = 500
+    with pytest.raises(RasterError, match=r"a\.tif cannot be fetched .*500|a\.tif cannot be read at .*the server ref"):
+        scene.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "located", "local", "remote"),
+    [
+        ("a/b.tif", "a/b.tif", True, False),
+        ("C:\\maps\\a.tif", "C:\\maps\\a.tif", True, False),
+        ("https://a.org/b.tif?c=%20", "/vsicurl/https://a.org/b.tif?c=%20", False, True),
+        ("s3://bucket/b.tif", "/vsis3/bucket/b.tif", False, True),
+        ("file:///a/b%20c.tif", "/a/b c.tif", False, False),
+        ("/vsizip//vsicurl/http://a.org/b.zip/c.tif", "/vsizip//vsicurl/http://a.org/b.zip/c.tif", False, True),
+        ("/vsimem/a.tif", "/vsimem/a.tif", False, False),
+        ('NETCDF:"a.nc":x', 'NETCDF:"a.nc":x', False, False),
+    ],
+)
+def test_where_a_name_leads(name, located, local, remote):
+    assert (locate(name), is_local(name), is_remote(name)) == (located, local, remote)
+
+
+def test_what_the_user_set_for_gdal_stays(monkeypatch):
+    monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "7")
+    with rasterio.Env(GDAL_HTTP_MAX_RETRY=9), reading("https://a.org/b.tif"):
+        options = rasterio.env.getenv()
+    assert options["GDAL_HTTP_MAX_RETRY"] == 9
+    assert "GDAL_HTTP_TIMEOUT" not in options
+    assert options["GDAL_DISABLE_READDIR_ON_OPEN"] == "EMPTY_DIR"
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputNotFoundError, match="No such file"):
+        open_raster(str(tmp_path / "none.tif"))
+
+
+def test_too_many_open_files_are_said_to_be_so(make_raster):
+    resource = pytest.importorskip("resource")
+    path = make_raster()
+    with open_raster(path) as dataset:
+        told = damaged(path, RioWindow(0, 0, 1, 1), RasterioIOError("Too many open files"))
+        assert "ulimit" in str(told)
+        assert "truncated" not in str(told)
+        assert dataset.count == 3
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
+    try:
+        with pytest.raises(RasterError) as refused:
+            open_raster(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert "as many files open as the system allows" in str(refused.value)

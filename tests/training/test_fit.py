@@ -1,0 +1,441 @@
+"""Training that does what it was told, goes on where it was broken off, and says why it stops."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from geopsp import PSPNetClassifier, prepare_data
+from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
+from geopsp.models.device import pick_device
+from geopsp.models.network import SegmentationNetwork
+from geopsp.training.evaluate import evaluate
+
+TINY = "tu-test_resnet"
+
+
+@pytest.fixture(scope="module")
+def data(small_world):
+    found = prepare_data(small_world["chips"], batch_size=8)
+    return replace(found, train_rows=found.train_rows[::3][:32], valid_rows=found.valid_rows[::6][:4])
+
+
+def tiny(data, **options):
+    options = {"use_unet": False, "encoder_weights": None} | options
+    return PSPNetClassifier(data, TINY, **options)
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.model.network.state_dict().items()}
+
+
+def changed(before, model):
+    return {name for name, value in model.model.network.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def test_a_frozen_encoder_stays_and_an_unfrozen_one_trains(data):
+    """arcgis.learn's unfreeze leaves the optimizer as it was, so that the encoder stays untrained."""
+    model = tiny(data)
+    before = weights(model)
+    model.freeze()
+    model.fit(1, 1e-3)
+    moved = changed(before, model)
+    assert moved
+    assert not {name for name in moved if name.startswith("encoder.")}, "running statistics count too"
+    model.unfreeze()
+    before = weights(model)
+    model.fit(1, 1e-3)
+    moved = changed(before, model)
+    assert {name for name, _ in model.model.network.named_parameters()} <= moved
+    assert [run["frozen"] for run in model.model.settings["runs"]] == [True, False]
+
+
+def test_the_low_rate_is_the_first_layers(data):
+    model = tiny(data)
+    before = weights(model)
+    model.fit(1, slice(1e-7, 1e-2), one_cycle=False, checkpoint=False)
+    after = model.model.network.state_dict()
+
+    def moved(prefix):
+        return max(float((p - before[n]).abs().max()) for n, p in after.items() if n.startswith(prefix)
+                   and n.endswith("weight"))  # fmt: skip
+
+    assert moved("encoder.model.conv1") < 1e-4 < moved("decoder.classify")
+
+
+class Kill(Callback):
+    """Breaks training off in an epoch, after some of its steps."""
+
+    def __init__(self, epoch, error=None):
+        self.epoch, self.error = epoch, error or RuntimeError("the power went")
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == self.epoch and batch_idx == 2:
+            raise self.error
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "early_stopping": True}])
+def test_a_resumed_run_is_as_an_unbroken_one(data, tmp_path, monkeypatch, options):
+    options = {"monitor": "valid_miou", **options}
+    shape = {"pointrend": True, "mixup": True}
+    whole = tiny(data, **shape)
+    whole.fit(4, 2e-3, folder=tmp_path / "whole", **options)
+    broken = tiny(data, **shape)
+    with monkeypatch.context() as patch:
+        callbacks = [Kill(2)]
+        patch.setattr("geopsp.training.fit._callbacks", with_more(callbacks))
+        with pytest.raises(RuntimeError, match="the power went"):
+            broken.fit(4, 2e-3, folder=tmp_path / "broken", **options)
+    assert len(pd.read_csv(tmp_path / "broken" / "history.csv")) == 2
+    torch.manual_seed(12345)
+    again = tiny(data, **shape)
+    with torch.no_grad():
+        again.model.network.decoder.classify.weight.zero_()
+    again.fit(4, 2e-3, folder=tmp_path / "broken", resume=True, **options)
+    same = [name for name in whole.history if "seconds" not in name]
+    pd.testing.assert_frame_equal(again.history[same], whole.history[same])
+    assert not changed(weights(whole), again)
+    written = pd.read_csv(tmp_path / "broken" / "history.csv")
+    np.testing.assert_allclose(written[same].to_numpy(), whole.history[same].to_numpy())
+
+
+def with_more(callbacks):
+    from geopsp.training.fit import _callbacks
+
+    return lambda *arguments: [*_callbacks(*arguments), *callbacks]
+
+
+def test_only_the_same_run_is_resumed(data, tmp_path, capsys):
+    model = tiny(data)
+    model.fit(1, 1e-3, folder=tmp_path, resume=True)
+    assert "nothing to resume" in capsys.readouterr().err
+    with pytest.raises(OptionError, match="holds a run already"):
+        model.fit(1, 1e-3, folder=tmp_path)
+    with pytest.raises(OptionError, match=r"fit was .*0\.001.* is .*0\.002"):
+        tiny(data).fit(1, 2e-3, folder=tmp_path, resume=True)
+    with pytest.raises(OptionError, match="Pass lr="):
+        tiny(data).fit(1, devices=2)
+
+
+def test_a_notebook_is_sent_to_the_shell_for_several_devices(data, monkeypatch):
+    monkeypatch.setattr("geopsp.training.trainer.interactive", lambda: True)
+    with pytest.raises(OptionError, match="needs a script or the shell"):
+        tiny(data).fit(1, 1e-3, devices=2)
+
+
+def test_a_stopped_run_goes_on_with_the_same_network_and_the_rate_that_was_found(data, tmp_path, monkeypatch):
+    """As in a notebook: the rate was looked for, Ctrl-C, then resume without naming it."""
+    whole = tiny(data)
+    whole.fit(3, folder=tmp_path / "whole")
+    model = tiny(data)
+    with monkeypatch.context() as patch:
+        patch.setattr("geopsp.training.fit._callbacks", with_more([Kill(1, KeyboardInterrupt())]))
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(3, folder=tmp_path / "stopped")
+    assert len(model.history) == 1
+    assert len(model.model.settings["runs"]) == 1
+    model.fit(3, folder=tmp_path / "stopped", resume=True)
+    assert not changed(weights(whole), model)
+    assert model.history["epoch"].tolist() == [1, 2, 3]
+
+
+def test_a_run_that_stopped_early_stays_stopped(data, tmp_path):
+    few = replace(data, train_rows=data.train_rows[:8], valid_rows=data.valid_rows[:2])
+    options = {"one_cycle": False, "early_stopping": True, "monitor": "accuracy", "folder": tmp_path}
+    model = tiny(few)
+    model.fit(30, 1e-12, **options)
+    epochs = len(model.history)
+    assert epochs < 30
+    again = tiny(few)
+    again.fit(30, 1e-12, resume=True, **options)
+    assert len(again.history) == epochs
+
+
+@pytest.mark.parametrize("part", ["run.json", "last.ckpt"])
+def test_a_damaged_run_is_said_to_be_one(data, tmp_path, part):
+    tiny(data).fit(1, 1e-3, folder=tmp_path)
+    content = (tmp_path / part).read_bytes()
+    (tmp_path / part).write_bytes(content[: len(content) // 2])
+    with pytest.raises(OptionError, match=r"is damaged .*Remove the folder"):
+        tiny(data).fit(1, 1e-3, folder=tmp_path, resume=True)
+
+
+def test_parts_of_a_batch_count_by_their_labels(data):
+    """A batch whose chips are labelled unevenly has the loss and gradients of the whole, in however many parts."""
+    from geopsp.models.losses import LossSpec
+    from geopsp.training.step import Batch, Gradients
+
+    model = tiny(data)
+    frozen_norms(model)
+    network = model.model.network.train()
+    image, labels = torch.randn(4, 2, 32, 32), torch.randint(0, 3, (4, 32, 32))
+    labels[1], labels[2, :20] = 255, 255
+    batch = Batch(image, torch.ones(4, 1, 32, 32), labels, None, 1.0)
+    found = []
+    for size in (4, 2, 1):
+        loss = Gradients(LossSpec(), size)(network, batch, None)
+        found.append((loss, torch.cat([p.grad.flatten() for p in network.parameters()])))
+    for loss, gradient in found[1:]:
+        torch.testing.assert_close(loss, found[0][0])
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-5)
+
+
+def test_ignored_classes_do_not_sway_the_balance(data):
+    one = tiny(data, class_balancing=True, ignore_classes=["background"])
+    weight, pixels = one._class_weight(), torch.tensor(list(data.num_pixels_per_class.values()), dtype=torch.float)
+    assert weight[0] == 0
+    assert (weight * pixels)[1:].sum() / pixels[1:].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_progress_shows_this_epochs_loss_the_best_score_and_the_time_left(data, monkeypatch):
+    told = []
+
+    @contextmanager
+    def shown(title, *, gap):
+        yield lambda done, total, note="": told.append((title, done, total, note))
+
+    monkeypatch.setattr("geopsp.training.callbacks.shown", shown)
+    model = tiny(data)
+    model.fit(2, 1e-3)
+    assert [(title, done, total) for title, done, total, _ in told] == [
+        (f"epoch {epoch}/2", done, 4) for epoch in (1, 2) for done in (1, 2, 3, 4)
+    ]
+    notes = [note for *_, note in told]
+    assert all(re.fullmatch(r"loss \d+\.\d{3}, .*\d+ s left", note) for note in notes)
+    assert all(f"best mIoU {model.history['valid_miou'][0]:.3f}" in note for note in notes[4:])
+    assert notes[0].split(",")[0] != notes[4].split(",")[0]
+
+
+def test_accumulation_is_one_step_for_several_batches(data):
+    """Without running statistics it would be exactly the larger batch."""
+    model = tiny(replace(data, batch_size=4, train_rows=data.train_rows[:27]))
+    model.fit(1, 1e-3, accumulate=4)
+    assert model.history["images"].tolist() == [24], "all that fill a batch, not only what fills four"
+    assert model.model.settings["runs"][0]["accumulate"] == 4
+
+
+def frozen_norms(model):
+    """Statistics that do not depend on who shares a batch, and no dropout: then parts add up to the whole."""
+    for module in model.model.network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.0
+            module.forward = lambda x, m=module: torch.nn.functional.batch_norm(
+                x, m.running_mean, m.running_var, m.weight, m.bias, training=False
+            )
+        elif isinstance(module, torch.nn.Dropout2d):
+            module.p = 0.0
+
+
+def test_memory_that_runs_out_halves_the_batch_and_keeps_the_step(data, monkeypatch, capsys):
+    """A device that holds two chips at a time gives the network that one of any size gives."""
+    roomy, tight = tiny(data), tiny(data)
+    frozen_norms(roomy), frozen_norms(tight)
+    roomy.fit(1, 1e-3, clip=0.5)
+    assert "Memory ran out" not in capsys.readouterr().err
+    forward, sizes = SegmentationNetwork.forward, []
+
+    def small(self, image, valid=None):
+        sizes.append(len(image))
+        if self.training and len(image) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, image, valid)
+
+    monkeypatch.setattr(SegmentationNetwork, "forward", small)
+    tight.fit(1, 1e-3, clip=0.5)
+    said = capsys.readouterr().err
+    assert "batches of 8 are now taken 4 at a time" in said
+    assert "batches of 8 are now taken 2 at a time" in said
+    assert sizes[:3] == [8, 4, 2]
+    assert tight.history["train_loss"][0] == pytest.approx(roomy.history["train_loss"][0], rel=1e-2)
+    assert tight.history["images"].tolist() == roomy.history["images"].tolist()
+
+
+def test_memory_too_small_for_one_chip_is_said(data, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = tiny(data)
+    monkeypatch.setattr(model.model.network.context, "forward", fail)
+    with pytest.raises(TrainingError, match=r"too small for 1 chips at a time\. Lower batch_size"):
+        model.fit(1, 1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_batch(data):
+    model = tiny(data)
+    good = weights(model)
+    row = int(data.train_rows[3])
+    wild = data.chips.index["image"].iloc[row]
+
+    class Wild:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def cut(self, r, *place):
+            part = self.inner.cut(r, *place)
+            return part._replace(data=np.full(part.data.shape, np.inf, np.float32)) if r == row else part
+
+    model.data = replace(data, decoder=Wild(data.decoder))
+    with pytest.raises(TrainingError, match=r"The (loss|gradient) became nan at step \d .*Lower the rate") as error:
+        model.fit(1, 1e-3)
+    assert wild in str(error.value)
+    assert "4" not in str(error.value).split("and ")[-1].split(" more")[0] or "more" not in str(error.value)
+    assert all(torch.isfinite(v).all() for n, v in model.model.network.named_parameters())
+    assert good.keys() == weights(model).keys()
+
+
+def test_what_is_best_so_far_is_kept_when_training_breaks_off(data, monkeypatch):
+    reference = tiny(data)
+    reference.fit(3, 1e-3, checkpoint=False)
+    model = tiny(data)
+    monkeypatch.setattr("geopsp.training.fit._callbacks", with_more([Kill(1)]))
+    with pytest.raises(RuntimeError, match="the power went"):
+        model.fit(3, 1e-3)
+    assert len(model.history) == 1
+    assert model.evaluate().mean_iou() == pytest.approx(model.history["valid_miou"][0], abs=1e-6)
+
+
+def test_ctrl_c_is_an_interrupt_and_not_the_end_of_the_program(data, monkeypatch):
+    class Stop(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("geopsp.training.fit._callbacks", with_more([Stop()]))
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        tiny(data).fit(1, 1e-3)
+
+
+def test_early_stopping(data):
+    """A rate at which nothing improves ends the run after the patience, not after all epochs."""
+    few = replace(data, train_rows=data.train_rows[:8], valid_rows=data.valid_rows[:2])
+    model = tiny(few)
+    model.fit(30, 1e-12, one_cycle=False, early_stopping=True, monitor="accuracy")
+    assert 6 <= len(model.history) < 30
+
+
+def test_the_best_epoch_comes_back(data):
+    model = tiny(data)
+    model.fit(4, 5e-3, monitor="dice")
+    best = model.history["dice"].max()
+    assert model.evaluate().mean_dice() == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("monitor", ["valid_loss", "accuracy", "valid_miou", "dice"])
+def test_all_that_can_be_monitored_is_in_the_history(data, monitor):
+    model = tiny(data)
+    assert monitor in model.available_metrics
+    model.fit(1, 1e-3, monitor=monitor)
+    assert np.isfinite(model.history[monitor]).all()
+
+
+def test_the_moving_average_is_validated_and_kept(data):
+    """With a decay near 1 and a wild rate the average lags far behind the weights themselves."""
+    plain, smooth = tiny(data), tiny(data)
+    start = weights(plain)
+    plain.fit(1, 1e-2, one_cycle=False, checkpoint=False)
+    smooth.fit(1, 1e-2, one_cycle=False, checkpoint=False, ema=0.99)
+    name = "decoder.classify.weight"
+    far, near = ((m.model.network.state_dict()[name] - start[name]).norm() for m in (plain, smooth))
+    assert 0 < near < far
+    assert smooth.evaluate().mean_iou() == pytest.approx(smooth.history["valid_miou"][0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mixup": True},
+        {"aux": "presence"},
+        {"ohem": 0.3, "label_smoothing": 0.1},
+        {"dice_loss_fraction": 0.3, "lovasz_fraction": 0.2, "tversky_fraction": 0.1},
+        {"class_balancing": True, "focal_loss": True, "pointrend": True},
+    ],
+)
+def test_every_loss_learns(data, options):
+    model = tiny(data, **options)
+    model.fit(3, 5e-3)
+    assert model.history["train_loss"].iloc[-1] < model.history["train_loss"].iloc[0]
+    assert np.isfinite(model.history.to_numpy(float)).all()
+
+
+def test_a_compiled_run_trains_and_leaves_a_plain_network(data, monkeypatch):
+    monkeypatch.setattr(SegmentationNetwork, "compile", lambda self: torch.nn.Module.compile(self, backend="eager"))
+    plain, model = tiny(data), tiny(data)
+    plain.fit(1, 1e-3)
+    model.fit(1, 1e-3, compiled=True)
+    assert model.model.network._compiled_call_impl is None
+    assert model.history["train_loss"][0] == pytest.approx(plain.history["train_loss"][0], rel=1e-3)
+
+
+def test_tensorboard_and_other_loggers(data, tmp_path):
+    from lightning.pytorch.loggers import CSVLogger
+
+    model = tiny(data)
+    model.fit(1, 1e-3, tensorboard=True, folder=tmp_path, loggers=[CSVLogger(tmp_path / "more")])
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+    assert list((tmp_path / "more").rglob("metrics.csv"))
+    assert list(pd.read_csv(tmp_path / "history.csv")["epoch"]) == [1]
+
+
+def test_the_rate_is_found_and_the_network_left_alone(data):
+    model = tiny(data)
+    before = weights(model)
+    rate = model.lr_find(allow_plot=True, steps=24)
+    assert 1e-6 < rate < 1
+    assert not changed(before, model)
+    assert not any(p.grad is not None for p in model.model.network.parameters())
+
+
+def test_balanced_classes_weigh_by_their_pixels(data):
+    model = tiny(data, class_balancing=True)
+    weight = model._class_weight()
+    pixels = torch.tensor(list(data.num_pixels_per_class.values()), dtype=torch.float)
+    assert (weight * pixels).sum() / pixels.sum() == pytest.approx(1, abs=1e-5)
+    assert weight.argsort().tolist() == pixels.argsort(descending=True).tolist()
+
+
+def test_validation_counts_every_labelled_pixel(data):
+    """arcgis.learn validates on one centre crop."""
+    counts = evaluate(tiny(data).model.network, data.valid_dl, data.legend).counts.sum(axis=1)
+    expected = data.chips.index.iloc[data.valid_rows][[f"pixels_{c}" for c in data.legend.codes]].sum()
+    assert counts.tolist() == expected.tolist()
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(ModelError, match="'abacus'"):
+        pick_device("abacus")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"chip_size": 16}, "chip_size is 16"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"val_split_pct": 1.5}, "val_split_pct is 1.5"),
+    ],
+)
+def test_prepare_data_options(small_world, options, says):
+    with pytest.raises(OptionError, match=says):
+        prepare_data(small_world["chips"], **options)
+
+
+def test_data_speaks_arcgis(data):
+    assert data.classes == ["background", "a", "b"]
+    assert data.c == 3
+    assert data.class_mapping == {0: "background", 1: "a", 2: "b"}
+    assert set(data.color_mapping) == {0, 1, 2}
+    assert data.audit.shared_pixels == 0
+    assert "0 pixels shared" in repr(data)
+
+
+def test_no_folder_is_an_error():
+    with pytest.raises(ChipError, match="No chip folder"):
+        prepare_data([])

@@ -1,0 +1,175 @@
+"""The networks of the literature, as compositions of the same parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from geopsp import DeepLab, FCNClassifier, PixelClassifier, PSPNetClassifier, UnetClassifier, prepare_data
+from geopsp.errors import ModelError, OptionError
+from geopsp.models.losses import LossSpec
+
+KINDS = (PSPNetClassifier, FCNClassifier, UnetClassifier, DeepLab)
+SMALL = {"backbone": "tu-test_resnet", "encoder_weights": None}
+
+
+@pytest.fixture(scope="module")
+def data(small_world):
+    return prepare_data(small_world["chips"], batch_size=8, chip_size=32)
+
+
+@pytest.fixture(scope="module")
+def large(small_world, tmp_path_factory):
+    from geopsp import export_training_data
+
+    folder = tmp_path_factory.mktemp("large") / "chips"
+    export_training_data(small_world["scene"], small_world["labels"], folder, "kind", 64, background="ignore")
+    return prepare_data(folder, batch_size=4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"pointrend": True, "output_stride": 16}])
+def test_every_network_trains_saves_and_comes_back(kind, options, large, tmp_path):
+    model = kind(large, **SMALL, **options)
+    model.fit(1, 1e-3)
+    folder = model.save(tmp_path / "model", compute_metrics=False)
+    image, valid = torch.randn(1, 2, 64, 64), torch.ones(1, 1, 64, 64)
+    with torch.inference_mode():
+        expected = model.model.network(image, valid)
+        for loader in (kind, PixelClassifier):
+            again = loader.from_model(folder)
+            assert again.model.spec == model.model.spec
+            torch.testing.assert_close(again.model.network(image, valid), expected)
+    assert kind.__name__ in repr(model)
+
+
+def test_another_network_is_not_taken_for_ones_own(large, tmp_path):
+    folder = FCNClassifier(large, **SMALL).save(tmp_path / "model")
+    with pytest.raises(ModelError, match=r"holds a FCNClassifier.*FCNClassifier\.from_model"):
+        DeepLab.from_model(folder)
+
+
+def test_what_the_presets_are_made_of(large):
+    shapes = {
+        PSPNetClassifier: ((1, 2, 3, 6), (), "unet", "none", 8),
+        FCNClassifier: ((), (), "plain", "pixel", 8),
+        UnetClassifier: ((), (), "unet", "none", 32),
+        DeepLab: ((), (6, 12, 18), "deeplab", "none", 16),
+    }
+    for kind, shape in shapes.items():
+        spec = kind(large, **SMALL).model.spec
+        assert (spec.pyramid_sizes, spec.atrous_rates, spec.decoder, spec.aux, spec.output_stride) == shape
+    assert DeepLab(large, **SMALL, output_stride=8).model.spec.atrous_rates == (12, 24, 36)
+
+
+@pytest.mark.parametrize(
+    ("options", "aux"),
+    [
+        ({}, "none"),
+        ({"unet_aux_loss": True}, "pixel"),
+        ({"unet_aux_loss": True, "aux": "presence"}, "presence"),
+        ({"use_unet": False}, "pixel"),
+        ({"use_unet": False, "aux": "presence"}, "presence"),
+    ],
+)
+def test_unet_aux_loss_means_what_it_means_in_arcgis(data, options, aux):
+    assert PSPNetClassifier(data, **SMALL, **options).model.spec.aux == aux
+
+
+def test_an_option_that_is_not_there_is_answered_with_those_that_are(data):
+    with pytest.raises(OptionError, match=r"no option colour; there are pointrend, aux"):
+        PSPNetClassifier(data, **SMALL, colour="red")
+
+
+def test_ignored_classes_belong_to_their_model_alone(data):
+    """In arcgis.learn they leak into later models."""
+    one = PSPNetClassifier(data, **SMALL, ignore_classes=["a"])
+    other = PSPNetClassifier(data, **SMALL)
+    assert one.model.losses.ignore_classes == ("a",)
+    assert other.model.losses == LossSpec()
+    counts, all_counts = one.evaluate().counts.sum(axis=1), other.evaluate().counts.sum(axis=1)
+    assert counts[1] == 0
+    assert (counts[[0, 2]] == all_counts[[0, 2]]).all()
+    assert all_counts[1] > 0
+    with torch.no_grad():
+        one.model.network.decoder.classify.bias[1] = 100.0
+    assert one.evaluate().counts[:, 1].sum() == 0, "nor is it ever found"
+    assert np.isnan(one.evaluate().iou()[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "error", "says"),
+    [
+        (PSPNetClassifier, {"aux": "presence"}, OptionError, "has no auxiliary loss"),
+        (PSPNetClassifier, {"pretrained_path": "a.pth"}, OptionError, "both given"),
+        (DeepLab, {"encoder_depth": 3, "output_stride": 16}, ModelError, "so few stages reach 8"),
+        (FCNClassifier, {"pointrend": True, "output_stride": 12}, ModelError, "output_stride is 12"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(data, kind, options, error, says):
+    with pytest.raises(error, match=says):
+        kind(data, "resnet18", encoder_weights="b.pth" if "pretrained_path" in options else None, **options)
+
+
+def test_the_auxiliary_loss_can_be_overruled(data):
+    assert PSPNetClassifier(data, **SMALL, use_unet=False, aux_loss=False).model.spec.aux == "none"
+    assert PSPNetClassifier(data, **SMALL, aux_loss=True).model.spec.aux == "pixel"
+
+
+def test_rates_follow_the_stride_of_fewer_stages(data):
+    spec = DeepLab(data, **SMALL, encoder_depth=3).model.spec
+    assert (spec.output_stride, spec.atrous_rates) == (8, (12, 24, 36))
+
+
+def test_a_loaded_model_is_trained_on_at_its_own_size(data, large, tmp_path, capsys):
+    folder = PSPNetClassifier(data, **SMALL, aux_loss=False).save(tmp_path / "model", compute_metrics=False)
+    model = PSPNetClassifier.from_model(folder, replace(large, chips=large.chips))
+    assert model.data.chip_size == 32
+    assert model.model.settings["batch_size"] == 4
+    assert "shown at 32 x 32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [["c"], ["a", "b"]])
+def test_classes_that_cannot_be_ignored(data, names):
+    with pytest.raises(OptionError, match="at least two must remain"):
+        PSPNetClassifier(data, **SMALL, ignore_classes=names)
+
+
+def test_loss_options_come_back_with_the_model(data, tmp_path):
+    """arcgis.learn's from_model forgets them."""
+    options = {
+        "class_balancing": True, "mixup": True, "dice_loss_fraction": 0.2, "dice_loss_average": "macro", "ohem": 0.5,
+        "ignore_classes": ["b"], "label_smoothing": 0.1, "lovasz_fraction": 0.1, "tversky_fraction": 0.1,
+    }  # fmt: skip
+    model = PSPNetClassifier(data, **SMALL, **options)
+    again = PSPNetClassifier.from_model(model.save(tmp_path / "model", compute_metrics=False), data)
+    assert again.model.losses == model.model.losses != LossSpec()
+
+
+def test_a_batch_size_left_open_is_found(small_world, capsys):
+    open_data = prepare_data(small_world["chips"], batch_size=None)
+    model = PSPNetClassifier(open_data, **SMALL)
+    assert model.data.batch_size == 8, "the largest power of two with ten steps of 95 chips"
+    assert "Batch size: 8" in capsys.readouterr().err
+    assert model.model.settings["batch_size"] == 8
+    assert open_data.batch_size is None
+
+
+def test_training_starts_from_another_models_weights(data, tmp_path, capsys):
+    first = PSPNetClassifier(data, **SMALL)
+    folder = first.save(tmp_path / "model", compute_metrics=False)
+    second = PSPNetClassifier(data, "tu-test_resnet", pretrained_path=folder)
+    assert "the whole network's weights" in capsys.readouterr().err
+    for name, value in first.model.network.state_dict().items():
+        assert torch.equal(second.model.network.state_dict()[name], value)
+    third = FCNClassifier(data, "tu-test_resnet", pretrained_path=folder / "weights.safetensors")
+    assert "the encoder's weights" in capsys.readouterr().err
+    encoder = first.model.network.encoder.state_dict()
+    assert all(torch.equal(value, encoder[name]) for name, value in third.model.network.encoder.state_dict().items())
+    with pytest.raises(ModelError, match="do not fit resnet18"):
+        FCNClassifier(data, "resnet18", pretrained_path=folder)
+    with pytest.raises(ModelError, match="No weight file"):
+        FCNClassifier(data, "resnet18", pretrained_path=tmp_path / "nothing.pth")

@@ -1,0 +1,489 @@
+"""Files of polygons: what is read back is what was written, and nothing half-written passes for a file."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+import pyproj
+import pytest
+import shapely
+from geopandas.io.arrow import _create_metadata
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from maps_common import disk_of
+
+from geopsp.core.legend import Legend
+from geopsp.errors import OptionError, OutputError, RasterError
+from geopsp.vector import geoparquet
+from geopsp.vector import write as files
+from geopsp.vector.open import open_layer
+from geopsp.vector.write import DRIVERS, check_vector_output, write
+
+ENDINGS = [".gpkg", ".parquet", ".fgb", ".geojson", ".shp"]
+EXACT = [".gpkg", ".parquet", ".fgb"]
+UTM = pyproj.CRS.from_epsg(32632)
+UNLISTED = pyproj.CRS.from_proj4("+proj=laea +lat_0=41.5 +lon_0=-3.25 +ellps=GRS80 +units=m +type=crs")
+LEGEND = Legend.from_names(dict(enumerate(["water", "wald & wiese", "straße", "rest"])))
+WKB = {"ARROW:extension:name": "geoarrow.wkb"}
+SCHEMA = pa.schema(
+    [
+        ("code", pa.int16()),
+        ("name", pa.string()),
+        ("area_m2", pa.float64()),
+        ("perimeter_m", pa.float64()),
+        pa.field("geometry", pa.binary(), metadata=WKB),
+    ]
+)
+ORIGIN = (601234.0, 5301717.0)
+
+
+def shapes_of(count, *, multi=False, origin=ORIGIN, seed=0):
+    """Squares with a hole, in rows of seven; every third has a second part if `multi`."""
+    rng = np.random.default_rng(seed)
+    place = np.arange(count)
+    x, y = origin[0] + place % 7 * 10 + rng.random(count), origin[1] + place // 7 * 10 + rng.random(count)
+    squares = shapely.box(x, y, x + 6.1, y + 7.3)
+    found = shapely.orient_polygons(shapely.difference(squares, shapely.box(x + 1, y + 1, x + 2.7, y + 2)))
+    if multi:
+        found[::3] = shapely.union(found[::3], shapely.box(x + 6.1, y + 7.3, x + 8, y + 9)[::3])
+    return found
+
+
+def batch_of(shapes, *, seed=0):
+    rng = np.random.default_rng(seed)
+    codes = np.arange(len(shapes)) % 3
+    perimeter = pa.array([None if i % 5 == 4 else value for i, value in enumerate(rng.random(len(shapes)) * 1e4)])
+    columns = [codes, np.array(LEGEND.names)[codes], rng.random(len(shapes)) * 1e5, perimeter, shapely.to_wkb(shapes)]
+    return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+
+
+def written(out, batches, *, crs=UTM, **options):
+    write(iter(batches), SCHEMA, out, crs=crs, legend=LEGEND, **options)
+    return out
+
+
+def read(path):
+    """The layer named like the file: a GeoPackage has its styles in another one."""
+    if path.suffix.lower() == ".parquet":
+        return gpd.read_parquet(path)
+    return pyogrio.read_dataframe(path, layer=path.stem)
+
+
+def in_order(frame):
+    """By position: a FlatGeobuf sorts its features along a curve."""
+    return frame.sort_values("area_m2", ignore_index=True)
+
+
+def to_degrees(crs):
+    """Where a point of the CRS lies: an ESRI WKT tells the same in other words."""
+    return pyproj.Transformer.from_crs(crs, pyproj.CRS(crs).geodetic_crs, always_xy=True).transform(5e5, 5.3e6)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def failing(error, batch):
+    yield batch
+    yield batch
+    raise error
+
+
+@pytest.mark.parametrize("crs", [UTM, UNLISTED], ids=["EPSG", "unlisted"])
+@pytest.mark.parametrize("multi", [False, True])
+@pytest.mark.parametrize("ending", EXACT)
+def test_what_is_read_is_what_was_written(ending, multi, crs, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PIECE", 9)
+    monkeypatch.setattr(geoparquet, "ROWS", 50)
+    shapes = shapes_of(80, multi=multi)
+    batches = [batch_of(shapes[:33], seed=1), batch_of(shapes[33:34], seed=2), batch_of(shapes[34:], seed=3)]
+    frame = in_order(read(written(tmp_path / f"a{ending}", batches, crs=crs, multi=multi)))
+    told = in_order(pa.Table.from_batches(batches).to_pandas())
+    for name in ("code", "name", "area_m2", "perimeter_m"):
+        assert (frame[name].eq(told[name]) | (frame[name].isna() & told[name].isna())).all(), name
+    wanted = shapely.from_wkb(told["geometry"].to_numpy())
+    wanted = np.array([shapely.MultiPolygon([g]) if multi and g.geom_type == "Polygon" else g for g in wanted])
+    assert (shapely.to_wkb(frame.geometry.to_numpy()) == shapely.to_wkb(wanted)).all()
+    assert pyproj.CRS(frame.crs).equals(crs, ignore_axis_order=True)
+    assert frame.code.dtype == "int16"
+    assert names(tmp_path) == [f"a{ending}"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_no_polygons_are_a_file_too(ending, tmp_path):
+    for batches in ([], [batch_of(shapes_of(0))]):
+        frame = read(written(tmp_path / f"a{ending}", batches, overwrite=True))
+        assert len(frame) == 0
+        assert {"code", "name", "area_m2"} <= set(frame.columns) or ending == ".geojson"
+
+
+@settings(max_examples=20, deadline=None)
+@given(counts=st.lists(st.integers(0, 12), max_size=5), piece=st.integers(1, 7), rows=st.integers(1, 20))
+def test_the_sizes_of_batches_do_not_matter(counts, piece, rows, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sizes")
+    whole = batch_of(shapes_of(sum(counts), multi=True))
+    starts = np.cumsum([0, *counts])
+    batches = [whole.slice(start, count) for start, count in zip(starts, counts, strict=False)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "PIECE", piece)
+        patch.setattr(geoparquet, "ROWS", rows)
+        for ending in (".gpkg", ".parquet"):
+            frame = read(written(folder / f"a{ending}", batches, multi=True))
+            assert frame.area_m2.tolist() == whole.column("area_m2").to_pylist()
+            assert shapely.equals(frame.geometry.to_numpy(), shapes_of(sum(counts), multi=True)).all()
+
+
+def test_geojson_is_in_wgs_84_with_right_handed_rings(tmp_path):
+    shapes = shapes_of(20, multi=True)
+    out = written(tmp_path / "a.geojson", [batch_of(shapes)], multi=True)
+    frame = read(out)
+    assert frame.crs == "EPSG:4326"
+    assert "crs" not in json.loads(out.read_text())
+    wanted = gpd.GeoSeries(shapes, crs=UTM).to_crs("EPSG:4326")
+    assert shapely.hausdorff_distance(frame.geometry.to_numpy(), wanted.to_numpy()).max() < 1e-7
+    parts = shapely.get_parts(frame.geometry.to_numpy())
+    assert shapely.is_ccw(shapely.get_exterior_ring(parts)).all()
+    assert not shapely.is_ccw(shapely.get_interior_ring(parts, 0)[:1]).any()
+    assert frame.area_m2.tolist() == batch_of(shapes).column("area_m2").to_pylist()
+
+
+def test_geojson_is_of_this_earth(tmp_path):
+    mars = "+proj=eqc +a=3396190 +b=3376200 +units=m +type=crs"
+    with pytest.raises(OutputError, match="cannot be turned into WGS 84"):
+        written(tmp_path / "a.geojson", [batch_of(shapes_of(3))], crs=mars)
+    assert len(read(written(tmp_path / "a.gpkg", [batch_of(shapes_of(3))], crs=mars))) == 3
+
+
+@pytest.mark.parametrize("crs", [UTM, UNLISTED], ids=["EPSG", "unlisted"])
+def test_a_shapefile_says_its_limits(crs, tmp_path, capsys):
+    shapes, batch = shapes_of(20, multi=True), batch_of(shapes_of(20, multi=True))
+    frame = read(written(tmp_path / "a.shp", [batch], crs=crs, multi=True))
+    assert "perimeter for perimeter_m" in capsys.readouterr().err
+    assert list(frame.columns) == ["code", "name", "area_m2", "perimeter", "geometry"]
+    assert frame.name.tolist() == batch.column("name").to_pylist()
+    np.testing.assert_allclose(frame.area_m2, batch.column("area_m2").to_numpy(), rtol=1e-14)
+    assert frame.perimeter.isna().tolist() == [i % 5 == 4 for i in range(20)]
+    assert shapely.equals(frame.geometry.to_numpy(), shapes).all()
+    assert to_degrees(frame.crs) == pytest.approx(to_degrees(crs), abs=1e-12)
+    assert names(tmp_path) == ["a.cpg", "a.dbf", "a.prj", "a.shp", "a.shx"]
+    assert (tmp_path / "a.cpg").read_text() == "UTF-8"
+
+
+def test_a_shapefile_never_exceeds_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "SHAPEFILE", 20_000)
+    monkeypatch.setattr(files, "PIECE", 10)
+    with pytest.raises(OutputError, match=r"more than the .* Write a GeoPackage"):
+        written(tmp_path / "a.shp", [batch_of(shapes_of(300))])
+    assert names(tmp_path) == []
+
+
+def test_a_polygon_too_large_for_a_geopackage(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BLOB", 150)
+    with pytest.raises(OutputError, match="Simplify it"):
+        written(tmp_path / "a.gpkg", [batch_of(shapes_of(3))])
+    assert names(tmp_path) == []
+    written(tmp_path / "a.fgb", [batch_of(shapes_of(3))])
+
+
+def test_geoparquet_says_what_geopandas_would_say(tmp_path):
+    batch = batch_of(shapes_of(30))
+    out = written(tmp_path / "a.parquet", [batch])
+    told = json.loads(pq.read_metadata(out).metadata[b"geo"])
+    frame = gpd.GeoDataFrame(geometry=shapes_of(30), crs=UTM)
+    wanted = _create_metadata(frame, "1.1.0", write_covering_bbox=True)
+    del wanted["creator"]
+    assert told["columns"]["geometry"].pop("orientation") == "counterclockwise"
+    wanted["columns"]["geometry"].pop("orientation", None)
+    assert told == wanted
+
+
+def test_geoparquet_of_clockwise_shells_claims_no_orientation(tmp_path):
+    shapes = shapely.orient_polygons(shapes_of(5), exterior_cw=True)
+    out = written(tmp_path / "a.parquet", [batch_of(shapes)])
+    assert "orientation" not in json.loads(pq.read_metadata(out).metadata[b"geo"])["columns"]["geometry"]
+
+
+def test_older_readers_know_the_parts_of_a_compound_crs(tmp_path):
+    crs = pyproj.CRS("EPSG:4326+5773")
+    out = written(tmp_path / "a.parquet", [batch_of(shapes_of(5))], crs=crs)
+    told = json.loads(pq.read_metadata(out).metadata[b"geo"])["columns"]["geometry"]["crs"]
+    members = told["components"][0]["datum_ensemble"]["members"]
+    assert len(members) > 5
+    assert not any("id" in member for member in members)
+    assert pyproj.CRS(read(out).crs).equals(crs)
+
+
+def test_geoparquet_is_read_by_box(tmp_path, monkeypatch):
+    monkeypatch.setattr(geoparquet, "ROWS", 20)
+    shapes = shapes_of(70)
+    out = written(tmp_path / "a.parquet", [batch_of(shapes)])
+    assert pq.read_metadata(out).num_row_groups == 4
+    box = shapes[40].bounds
+    found = gpd.read_parquet(out, bbox=box)
+    assert shapes[40] in found.geometry.tolist()
+    assert len(found) < 5
+    layer = open_layer(out)
+    assert layer.indexed
+    assert layer.fields == ("code", "name", "area_m2", "perimeter_m")
+    assert layer.bounds() == tuple(shapely.total_bounds(shapes))
+    assert shapes[40] in layer.read(box=box).geometry.tolist()
+
+
+@pytest.mark.parametrize("ending", [".gpkg", ".fgb"])
+def test_files_have_a_spatial_index(ending, tmp_path):
+    out = written(tmp_path / f"a{ending}", [batch_of(shapes_of(30))])
+    assert pyogrio.read_info(out, layer="a")["capabilities"]["fast_spatial_filter"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_error_of_the_maker_comes_out_as_it_is(ending, tmp_path):
+    batch = batch_of(shapes_of(9))
+    for error in (RasterError("the block 3 is damaged"), ZeroDivisionError("x"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as caught:
+            written(tmp_path / f"a{ending}", failing(error, batch))
+        assert caught.value is error
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_was_there_stays_unless_it_may_go(ending, tmp_path):
+    out, batch = tmp_path / f"a{ending}", batch_of(shapes_of(9))
+    written(out, [batch])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OutputError, match="exists already"):
+        written(out, [batch])
+    with pytest.raises(RasterError):
+        written(out, failing(RasterError("damaged"), batch), overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    written(out, [batch, batch], overwrite=True)
+    assert len(read(out)) == 18
+    assert names(tmp_path) == sorted(before)
+
+
+def test_remains_of_an_older_file_do_not_spoil_the_new_one(tmp_path):
+    for name in ("a.gpkg", "a.gpkg-wal", "a.gpkg-journal", "a.shp", "a.qix", "a.sbn", "a.qml"):
+        (tmp_path / name).write_text("old")
+    for ending in (".gpkg", ".shp"):
+        written(tmp_path / f"a{ending}", [batch_of(shapes_of(9))], overwrite=True)
+        assert len(read(tmp_path / f"a{ending}")) == 9
+    assert names(tmp_path) == ["a.cpg", "a.dbf", "a.gpkg", "a.prj", "a.qml", "a.shp", "a.shx"]
+
+
+@pytest.mark.parametrize(
+    ("out", "lone"),
+    [("a.shp", ["a.dbf", "a.prj"]), ("a.SHP", ["a.shp.xml"]), ("a.b.shp", ["a.b.sbn"]), ("a.gpkg", ["a.gpkg-wal"])],
+)
+def test_what_would_belong_to_a_file_stays_too(out, lone, tmp_path):
+    """A table without shapes may be somebody's work."""
+    for name in [*lone, "a.txt", "b.dbf", "a.gpkg-x"]:
+        (tmp_path / name).write_text("precious")
+    before, batches = names(tmp_path), [batch_of(shapes_of(9))]
+    for attempt in (check_vector_output, lambda path: written(path, batches)):
+        with pytest.raises(OutputError, match=rf"exists already.*{', '.join(lone)}.*--overwrite"):
+            attempt(tmp_path / out)
+    assert names(tmp_path) == before
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"precious"}
+    for name in ("a.fgb", "a.geojson"):
+        check_vector_output(tmp_path / name)
+    assert len(read(written(tmp_path / out, batches, overwrite=True))) == 9
+
+
+@pytest.mark.parametrize("rows", [0, 40])
+@pytest.mark.parametrize("part", [".shp", ".shx", ".dbf", ".prj", ".cpg"])
+def test_an_empty_part_of_a_shapefile_is_found(part, rows, tmp_path, monkeypatch):
+    """As a full disk may leave it: an empty file tells a length of 0 bytes."""
+
+    def emptied(data, place, write=pyogrio.write_arrow, **options):
+        write(data, place, **options)
+        os.truncate(place.with_suffix(part), 0)
+
+    monkeypatch.setattr(pyogrio, "write_arrow", emptied)
+    with pytest.raises(OutputError, match="cut off at its end"):
+        written(tmp_path / "a.shp", [batch_of(shapes_of(rows))])
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("part", [".shp", ".shx"])
+def test_a_head_that_tells_of_nothing_but_itself_is_found(part, tmp_path, monkeypatch):
+    """As GDAL writes it first."""
+
+    def beheaded(data, place, write=pyogrio.write_arrow, **options):
+        write(data, place, **options)
+        with place.with_suffix(part).open("r+b") as file:
+            file.truncate(100)
+            file.seek(24)
+            file.write((50).to_bytes(4, "big"))
+
+    monkeypatch.setattr(pyogrio, "write_arrow", beheaded)
+    written(tmp_path / "empty.shp", [])
+    with pytest.raises(OutputError, match="cut off at its end"):
+        written(tmp_path / "a.shp", [batch_of(shapes_of(40))])
+
+
+@pytest.mark.parametrize("name", ["layer_styles", "Layer_Styles", "gpkg_contents", "GPKGx", "sqlite_a", "rtree_a"])
+def test_a_name_that_a_geopackage_keeps_is_told_before_any_work(name, tmp_path):
+    with pytest.raises(OptionError, match=f"layer named {name}.*Choose another name"):
+        check_vector_output(tmp_path / f"{name}.gpkg")
+    assert len(read(written(tmp_path / f"{name}.fgb", [batch_of(shapes_of(9))]))) == 9
+
+
+@pytest.mark.parametrize("name", ["layer_styles_2", "a_gpkg", "sqlite", "my.rtree_a"])
+def test_a_name_that_resembles_one_that_is_kept_is_a_name(name, tmp_path):
+    out = check_vector_output(tmp_path / f"{name}.gpkg")
+    assert len(read(written(out, [batch_of(shapes_of(9))]))) == 9
+
+
+def test_old_shapes_never_lie_beside_a_new_table(tmp_path, monkeypatch):
+    out = written(tmp_path / "a.shp", [batch_of(shapes_of(9))])
+
+    def replace(self, target, move=Path.replace):
+        if target == out:
+            raise OSError("broken off")
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(OutputError, match="broken off"):
+        written(out, [batch_of(shapes_of(5))], overwrite=True)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_full_disk_is_an_error_wherever_it_strikes(ending, tmp_path):
+    """Also when the last bytes are written, of which GDAL tells nobody."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    out, batches = tmp_path / f"a{ending}", [batch_of(shapes_of(100))] * 3
+    sizes = {path.stat().st_size for path in (written(out, batches), *tmp_path.iterdir()) if path.suffix != ".cpg"}
+    before = names(tmp_path)
+    for size in sizes:
+        for limit in (size // 2, size - 4000, size - 100, size - 1):
+            if limit <= 0:
+                continue
+            with pytest.raises(OutputError, match="Is the disk full"), disk_of(limit):
+                written(out, batches, overwrite=True)
+            assert names(tmp_path) == before
+            assert len(read(out)) == 300
+
+
+KILLED = """
+import os, signal, sys
+import pyarrow as pa, shapely
+from geopsp.core.legend import Legend
+from geopsp.vector.write import write
+schema = pa.schema([("code", pa.int16()), pa.field("geometry", pa.binary())])
+def batches():
+    shape = shapely.to_wkb(shapely.box(5e5, 5e6, 5.1e5, 5.1e6))
+    for _ in range(20):
+        yield pa.record_batch([pa.array([1] * 100, pa.int16()), pa.array([shape] * 100)], schema=schema)
+    os.kill(os.getpid(), signal.SIGKILL)
+write(batches(), schema, sys.argv[1], crs="EPSG:32632", legend=Legend(()), overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("ending", [".gpkg", ".shp"])
+def test_a_kill_leaves_what_was_there(ending, tmp_path):
+    out = tmp_path / f"a{ending}"
+    written(out, [batch_of(shapes_of(9))])
+    before = names(tmp_path)
+    done = subprocess.run([sys.executable, "-c", KILLED, out], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(read(out)) == 9
+    assert names(tmp_path) == [f".partial-a{ending}", *before]
+    written(out, [batch_of(shapes_of(5))], overwrite=True)
+    assert len(read(out)) == 5
+    assert names(tmp_path) == before
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        written(tmp_path / "file" / "a.gpkg", [])
+    with pytest.raises(OptionError, match=r"ends in '\.kml'; needed one of \.gpkg"):
+        written(tmp_path / "a.kml", [])
+    for ending in DRIVERS:
+        assert check_vector_output(tmp_path / f"new{ending.upper()}").parent.is_dir()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_endings_may_be_capitals(ending, tmp_path):
+    out = written(tmp_path / f"a.b{ending.upper()}", [batch_of(shapes_of(9))])
+    assert out.exists()
+    assert len(read(out)) == 9
+
+
+OPTION = "OGR_SQLITE_PRAGMA"
+
+
+def page_size(package):
+    with closing(sqlite3.connect(package)) as base:
+        return base.execute("PRAGMA page_size").fetchone()[0]
+
+
+def test_options_for_all_threads_hold_only_while_a_file_is_opened(tmp_path):
+    seen = []
+
+    def batches():
+        seen.append(pyogrio.get_gdal_config_option(OPTION))
+        yield batch_of(shapes_of(9))
+
+    out = written(tmp_path / "a.gpkg", batches())
+    assert page_size(out) == 16384
+    with pytest.raises(RasterError):
+        written(tmp_path / "b.gpkg", failing(RasterError("damaged"), batch_of(shapes_of(9))))
+    with pytest.raises(OutputError, match="cannot be written"), disk_of(0):
+        written(tmp_path / "c.gpkg", batches())
+    assert [*seen, pyogrio.get_gdal_config_option(OPTION)] == [None] * (len(seen) + 1)
+
+
+def test_options_of_the_user_stay(tmp_path):
+    pyogrio.set_gdal_config_options({OPTION: "page_size=8192"})
+    try:
+        assert page_size(written(tmp_path / "a.gpkg", [batch_of(shapes_of(9))])) == 8192
+        assert pyogrio.get_gdal_config_option(OPTION) == "page_size=8192"
+    finally:
+        pyogrio.set_gdal_config_options({OPTION: None})
+
+
+def test_what_a_link_points_to_is_replaced(tmp_path):
+    (tmp_path / "there").mkdir()
+    link, target = tmp_path / "a.gpkg", tmp_path / "there" / "b.gpkg"
+    link.symlink_to(target)
+    for count in (9, 5):
+        written(link, [batch_of(shapes_of(count))], overwrite=count == 5)
+        assert len(read(target)) == count
+    assert names(tmp_path) == [link.name, "there"]
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize(("name", "target"), [("a.gpkg", "b.fgb"), ("a.gpkg", "b"), ("a.shp", "b.shp")])
+def test_a_link_to_what_its_name_does_not_tell_is_refused(name, target, tmp_path):
+    (tmp_path / name).symlink_to(tmp_path / target)
+    with pytest.raises(OptionError, match="is a link to"):
+        written(tmp_path / name, [batch_of(shapes_of(9))])
+    assert names(tmp_path) == [name]
+
+
+def test_a_name_with_quotes_is_a_layer(tmp_path):
+    out = written(tmp_path / "a\"b'c d.gpkg", [batch_of(shapes_of(9))])
+    assert pyogrio.list_layers(out).tolist() == [["a\"b'c d", "Polygon"], ["layer_styles", None]]
+
+
+def test_a_geopackage_shows_its_classes(tmp_path):
+    """Those that are there: the legend tells of one more."""
+    out = written(tmp_path / "a.gpkg", [batch_of(shapes_of(9))])
+    with closing(sqlite3.connect(out)) as base:
+        ((qml, default),) = base.execute("SELECT styleQML, useAsDefault FROM layer_styles WHERE f_table_name = 'a'")
+        assert base.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert default == 1
+    assert all(name.replace("&", "&amp;") in qml for name in LEGEND.names[:3])
+    assert LEGEND.names[3] not in qml
+    assert open_layer(out).source.endswith("(layer a)")
