@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from geopsp import FCNClassifier, PixelClassifier, PSPNetClassifier, export_training_data, prepare_data
 from geopsp.chips.chip_set import ChipSet
-from geopsp.data.dataset import WholeChipDataset
+from geopsp.data.dataset import TiledChipDataset
 from geopsp.data.loader import loader
 from geopsp.models.build import count_parameters
 from geopsp.models.losses import LossSpec, total_loss
@@ -40,7 +40,7 @@ from geopsp.models.network import TrainingOutput
 from geopsp.training.evaluate import evaluate
 from geopsp.training.fit import fit
 from geopsp.training.metrics import Confusion
-from geopsp.training.options import FitSpec
+from geopsp.training.options import FitOptions
 from geopsp.training.training_data import TrainingData
 
 BACKBONE = "tu-tf_efficientnet_lite0"
@@ -149,9 +149,9 @@ def paces(data: TrainingData, names: list[str]) -> dict[str, float]:
 
 
 def score(network: nn.Module, data: TrainingData, test: ChipSet) -> Confusion:
-    chips = test.under(data.legend)
+    chips = test.with_legend(data.legend)
     rows = np.flatnonzero(chips.index["labelled"] > 0)
-    dataset = WholeChipDataset(chips, rows, data.train_ds.normalization, size=data.chip_size)
+    dataset = TiledChipDataset(chips, rows, data.train_ds.normalization, size=data.chip_size)
     return evaluate(network, loader(dataset, BATCH), data.legend)
 
 
@@ -160,7 +160,7 @@ def run(name: str, data: TrainingData, test: ChipSet, weights: Path | None, epoc
     torch.manual_seed(seed)
     network = NETWORKS[name](data, None if name == "from scratch" else weights)
     history: list[dict[str, float]] = []
-    spec = FitSpec(epochs, (RATE, RATE), checkpoint=False, seed=seed)
+    spec = FitOptions(epochs, (RATE, RATE), checkpoint=False, seed=seed)
     fit(network, data.feed, legend=data.legend, losses=LossSpec(), weight=None, spec=spec, history=history)
     found = score(network, data, test)
     return {

@@ -31,9 +31,9 @@ from geopsp import PSPNetClassifier, export_training_data, prepare_data
 from geopsp.inference.job import plan_job
 from geopsp.inference.options import MapSettings
 from geopsp.inference.outputs import classes
-from geopsp.inference.run_job import make_map
-from geopsp.models.build import ModelSpec, build
-from geopsp.models.device import device_words, pick_device, resolve
+from geopsp.inference.run_job import run_job
+from geopsp.models.build import ModelSpec, build_network
+from geopsp.models.device import device_name, pick_device, resolve_precision
 from geopsp.models.losses import LossSpec, total_loss
 from geopsp.models.saved_model import TrainedModel
 from geopsp.raster.scene import Scene
@@ -64,7 +64,7 @@ def _wait(device: torch.device) -> None:
 @contextmanager
 def network_for(spec: ModelSpec, device: torch.device, *, last: bool, compiled: bool) -> Iterator[nn.Module]:
     torch.manual_seed(0)
-    network = build(spec).to(device)
+    network = build_network(spec).to(device)
     if last:
         network.to(memory_format=torch.channels_last)
     if compiled:
@@ -143,13 +143,13 @@ def maps(
     scene: Scene, model: TrainedModel, options: argparse.Namespace, work: Path
 ) -> tuple[list[list[Any]], dict[str, float]]:
     """The same map twice; the second time all is warm. Also the speed counted in the pixels of tiles, which overlap."""
-    bf16 = resolve("auto", pick_device(options.device)) == "bf16"
+    bf16 = resolve_precision("auto", pick_device(options.device)) == "bf16"
     settings = MapSettings(batch_size=options.batch)
     rows, result = [], {}
     for name in ("first", "warm"):
         start = time.perf_counter()
         job = plan_job(scene, model, [classes(work / f"{name}.tif", model.legend)], settings, bf16=bf16)
-        make_map(job, model, device=options.device)
+        run_job(job, model, device=options.device)
         seconds = time.perf_counter() - start
         result[f"map, {name}"] = scene.grid.width * scene.grid.height / seconds / 1e6
         result[f"map, {name}, tiles"] = len(job.tiles) * options.size**2 / seconds / 1e6
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
     device = pick_device(options.device)
-    print(f"{device_words(device)}, torch {torch.__version__}, {options.backbone}, {options.batch} x {options.size}²")
+    print(f"{device_name(device)}, torch {torch.__version__}, {options.backbone}, {options.batch} x {options.size}²")
     spec = ModelSpec(options.backbone, BANDS, CLASSES)
     image = torch.randn(options.batch, BANDS, options.size, options.size, device=device)
     label = torch.randint(CLASSES, (options.batch, options.size, options.size), device=device)
@@ -197,7 +197,7 @@ def main() -> None:
     bare = "bf16" if device.type == "cuda" else "fp32"
     for mode in ("eager", "compiled"):
         result[f"loader_efficiency {mode}"] = result[f"fit {mode}"] / result[f"train {bare} channels_last {mode}"]
-    mapped = resolve("auto", device)
+    mapped = resolve_precision("auto", device)
     result["map_over_bare"] = result["map, warm, tiles"] / result[f"predict {mapped} channels_last eager"]
     finish(result)
 

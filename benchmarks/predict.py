@@ -48,9 +48,9 @@ SHOWN, LESSONS = 8, 20
 
 def tiles(side: int) -> int:
     """How many cover a square scene."""
-    from geopsp.core.grid import starts
+    from geopsp.core.grid import tile_starts
 
-    return len(starts(side, size=TILE, overlap=OVERLAP)) ** 2
+    return len(tile_starts(side, size=TILE, overlap=OVERLAP)) ** 2
 
 
 def trained(name: str) -> Any:
@@ -59,7 +59,7 @@ def trained(name: str) -> Any:
 
     from geopsp.core.bands import BandStats
     from geopsp.core.legend import Legend
-    from geopsp.models.build import ModelSpec, build
+    from geopsp.models.build import ModelSpec, build_network
     from geopsp.models.saved_model import TrainedModel
 
     class Light(torch.nn.Conv2d):
@@ -68,7 +68,7 @@ def trained(name: str) -> Any:
 
     torch.manual_seed(0)
     spec = ModelSpec("resnet18", 3, CLASSES)
-    network = Light(3, CLASSES, 3, padding=1) if name == "light" else build(spec)
+    network = Light(3, CLASSES, 3, padding=1) if name == "light" else build_network(spec)
     legend = Legend.from_names({code: f"class {code}" for code in range(CLASSES)})
     mean, m2, low, high = (np.full(3, value) for value in (MEAN, 9 * STD**2, 0.0, 255.0))
     statistics = BandStats(9, mean, m2, low, high)
@@ -81,12 +81,12 @@ def map_scene(model: Any, scene: Path, out: Path) -> float:
     from geopsp.inference.job import plan_job
     from geopsp.inference.options import MapSettings
     from geopsp.inference.outputs import classes
-    from geopsp.inference.run_job import make_map
+    from geopsp.inference.run_job import run_job
     from geopsp.raster.scene import Scene
 
     start = time.perf_counter()
     wanted = [classes(out, model.legend)]
-    make_map(plan_job(Scene.open(scene), model, wanted, MapSettings(padding=OVERLAP)), model)
+    run_job(plan_job(Scene.open(scene), model, wanted, MapSettings(padding=OVERLAP)), model)
     return time.perf_counter() - start
 
 
@@ -183,7 +183,7 @@ def measure(*arguments: str | Path) -> dict[str, float]:
 
 def speedups(folder: Path, rounds: int) -> dict[str, Any]:
     """A table of the ways to run the PSPNet, and the numbers for the last line."""
-    from geopsp.models.device import resolve
+    from geopsp.models.device import resolve_precision
 
     scene, weights = folder / f"{SIDES['light']}.tif", folder / "weights.pt"
     measure("teach", scene, weights)
@@ -201,7 +201,7 @@ def speedups(folder: Path, rounds: int) -> dict[str, Any]:
     print(table(["PSPNet, ResNet-18", "s a tile", "times faster", "pixels as plain", "pixels right"], rows))
     import torch
 
-    if resolve("auto", torch.device("cpu")) == "fp32":
+    if resolve_precision("auto", torch.device("cpu")) == "fp32":
         print("This processor has no bfloat16: it is emulated here, and not used unless asked for.")
     changed = {f"changed pixels a million, {name}": (1 - share) * 1e6 for name, share in same.items()}
     return {f"times faster, {name}": value for name, value in gain.items()} | changed

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from geopsp import prepare_data
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.bands import Normalization
-from geopsp.data.dataset import WholeChipDataset
+from geopsp.data.dataset import TiledChipDataset
 from geopsp.data.loader import loader
 from geopsp.models.losses import cross_entropy
 from geopsp.training.evaluate import evaluate
@@ -129,7 +129,7 @@ def score(network: torch.nn.Module, data: TrainingData, test: list[Path]) -> Con
         return evaluate(ImageOnly(network), data.valid_dl, data.legend)
     chips = ChipSet.open(test)
     rows = np.flatnonzero(chips.index["labelled"] > 0)
-    dataset = WholeChipDataset(chips, rows, Normalization.of(data.statistics), size=data.chip_size)
+    dataset = TiledChipDataset(chips, rows, Normalization.from_stats(data.statistics), size=data.chip_size)
     return evaluate(ImageOnly(network), loader(dataset, BATCH), data.legend)
 
 

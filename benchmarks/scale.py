@@ -218,13 +218,13 @@ def new_job(scene: Path, out: Path) -> Any:
     from geopsp.inference import outputs as products
     from geopsp.inference.job import plan_job
     from geopsp.inference.options import MapSettings
-    from geopsp.models.build import ModelSpec, build
-    from geopsp.models.saved_model import TrainedModel, save_package
+    from geopsp.models.build import ModelSpec, build_network
+    from geopsp.models.saved_model import TrainedModel, save_model
 
     torch.manual_seed(0)
     legend = Legend.from_names({code: f"class {code}" for code in range(6)})
     spec = ModelSpec("resnet18", 3, 6, decoder="plain")
-    network = build(spec).eval()
+    network = build_network(spec).eval()
     statistics = BandStats(9, np.full(3, 110.0), np.full(3, 9 * 55.0**2), np.zeros(3), np.full(3, 255.0))
     image = Scene.open(scene)
     model = TrainedModel(spec, network, legend, image.bands, statistics, "uint8", TILE, image.cell_size, "metre")
@@ -232,7 +232,7 @@ def new_job(scene: Path, out: Path) -> Any:
         image, model, [products.classes(out, legend)], MapSettings(batch_size=1), part_side=PART, block=BLOCK
     )
     job.begin(1)
-    save_package(model, job.model_folder)
+    save_model(model, job.model_folder)
     return job
 
 
@@ -290,14 +290,14 @@ def seconds_a_task(client: Client) -> float:
 
 def alone(job: Any) -> tuple[float, float]:
     """Seconds a tile in this process on one thread, and how much they vary from part to part."""
-    from geopsp.inference.predict_parts import make_part
+    from geopsp.inference.predict_parts import predict_part
 
     found = []
     for number in [0, *range(len(job.parts))]:  # the first one warms up
         for path in job.part_path(job.products[0], 0).parent.glob(f"{number:06d}.*"):
             path.unlink()
         start = time.perf_counter()
-        tiles = make_part(job, number, device="cpu")
+        tiles = predict_part(job, number, device="cpu")
         found.append((time.perf_counter() - start) / tiles)
     return mean(found[1:]), pstdev(found[1:]) / mean(found[1:])
 

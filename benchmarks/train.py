@@ -27,7 +27,7 @@ from geopsp.data.dataset import Sample
 from geopsp.models.losses import LossSpec, total_loss
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.fit import fit
-from geopsp.training.options import FitSpec
+from geopsp.training.options import FitOptions
 from geopsp.training.training_data import TrainingData
 
 LOSSES = LossSpec()
@@ -113,7 +113,7 @@ def alone(network: SegmentationNetwork, batches: list[Sample]) -> float:
 def through_fit(network: SegmentationNetwork, data: TrainingData) -> float:
     """Images a second of the second epoch's training."""
     history: list[dict[str, float]] = []
-    spec = FitSpec(epochs=2, lr=(1e-4, 1e-4), checkpoint=False)
+    spec = FitOptions(epochs=2, lr=(1e-4, 1e-4), checkpoint=False)
     fit(network, data.feed, legend=data.legend, losses=LOSSES, weight=None, spec=spec, history=history)
     return history[-1]["images"] / history[-1]["train_seconds"]
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from geopsp.core.log import set_up_logging
+
 if TYPE_CHECKING:
     from geopsp.chips.chip_set import ChipSet as ChipSet
     from geopsp.chips.export_training_data import export_training_data as export_training_data
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from geopsp.training.training_data import prepare_data as prepare_data
 
 __version__ = "0.2.0"
+
+set_up_logging()
 
 _HOME = {
     "ChipSet": "chips.chip_set",

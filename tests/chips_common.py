@@ -12,7 +12,7 @@ from rasterio.transform import from_origin
 
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.bands import BandStats
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 
 LEGEND = Legend.from_names({0: "background", 7: "water", 9: "road"})
 
@@ -34,17 +34,17 @@ def write(path: Path, data, *, mask=None, **profile):
 def chipset(folder: Path, images, labels, *, masks=None, **profile) -> ChipSet:
     """Chips of these pixels and codes."""
     size, bands = images[0].shape[-1], len(images[0])
-    stats = BandStats.none(bands)
+    stats = BandStats.empty(bands)
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         mask = masks[i] if masks is not None else None
         write(folder / "images" / f"{i}.tif", image, mask=mask, **profile)
-        write(folder / "labels" / f"{i}.tif", label[None], nodata=IGNORE)
-        stats = stats.merge(BandStats.of(image, np.ones((size, size), bool) if mask is None else mask))
+        write(folder / "labels" / f"{i}.tif", label[None], nodata=IGNORE_INDEX)
+        stats = stats.merge(BandStats.from_array(image, np.ones((size, size), bool) if mask is None else mask))
     places = {part: [str(folder / part / f"{i}.tif") for i in range(len(images))] for part in ("images", "labels")}
     index = gpd.GeoDataFrame(
         {"image": places["images"], "label": places["labels"], "table": 0},
         geometry=[shapely.box(i, 0, i + 1, 1) for i in range(len(images))], crs="EPSG:32632",
     )  # fmt: skip
     names = tuple(f"band_{i + 1}" for i in range(bands))
-    tables = (LEGEND.to_index(np.arange(256, dtype=np.uint8)),)
+    tables = (LEGEND.codes_to_indices(np.arange(256, dtype=np.uint8)),)
     return ChipSet((folder,), index, LEGEND, names, images[0].dtype.name, size, (2.0, 2.0), "metre", stats, (), tables)

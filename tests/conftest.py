@@ -39,6 +39,12 @@ def same_start() -> None:
 
 
 @pytest.fixture(autouse=True)
+def messages_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without pytest, whose handlers at the root logger would take the place of ours."""
+    monkeypatch.setattr("geopsp.core.log.handler.always", True)
+
+
+@pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test pulls the plug."""
     monkeypatch.setattr("os.fsync", lambda _: None)

@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as hnp
 from rasterio.crs import CRS
 
 from geopsp.core.grid import Grid, Window
-from geopsp.polygons.ground_metric import Metric
-from geopsp.polygons.regions.region_graph import UNITS, Scale, graph_of, recoded
+from geopsp.polygons.ground_metric import GroundMetric
+from geopsp.polygons.regions.region_graph import UNITS, IntegerUnits, apply_codes, graph_of
 
 gently = settings(max_examples=40, deadline=None)
 rasters = hnp.arrays(
@@ -41,17 +41,17 @@ def flat(codes, *, across=1.0, along=1.0, density=1.0):
     knots = np.ones((height + 1, width + 1))
     cols, rows = np.arange(width + 1.0), np.arange(height + 1.0)
     each = {"across": knots * across**2, "both": knots * 0, "along": knots * along**2, "density": knots * density}
-    return Metric(step=1, cols=cols, rows=rows, **each, balance=np.ones((height, width)))
+    return GroundMetric(step=1, cols=cols, rows=rows, **each, balance=np.ones((height, width)))
 
 
 def graph(codes, *, metric=None, cap=2**60, every=True, size=64, **options):
-    return graph_of(Array(codes), Scale.of(metric or flat(codes)), cap=cap, every=every, size=size, **options)
+    return graph_of(Array(codes), IntegerUnits.of(metric or flat(codes)), cap=cap, every=every, size=size, **options)
 
 
 def drawn(codes, found, *, size=64):
     """The raster of the regions' codes."""
     result = np.zeros_like(codes)
-    for window, cell in recoded(Array(codes), found, size=size):
+    for window, cell in apply_codes(Array(codes), found, size=size):
         result[window.slices(Window(0, 0, 0, 0))] = cell
     return result
 

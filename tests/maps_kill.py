@@ -28,7 +28,7 @@ from geopsp.inference.options import MapSettings
 from geopsp.raster.scene import Scene
 
 parts.CACHE = 2**21
-making.batch_and_threads = lambda *_, **__: (2, 2)  # type: ignore[assignment]
+making.inference_batch_size = lambda *_, **__: (2, 2)  # type: ignore[assignment]
 
 
 class Bands(nn.Module):
@@ -69,7 +69,7 @@ def make(
     job = plan_job(
         Scene.open(image), model, wanted, MapSettings(sieve=sieve, padding=size // 16), part_side=side, block=block
     )
-    making.make_map(job, model)
+    making.run_job(job, model)
 
 
 def in_child(action) -> int:

@@ -13,19 +13,19 @@ from hypothesis.extra import numpy as hnp
 from rasterio.features import shapes
 
 from geopsp.core.grid import Grid
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.polygons.borders.rings import faces
 from geopsp.polygons.borders.topology import outlines
 from geopsp.polygons.borders.trace_arcs import trace
-from geopsp.polygons.borders.trace_raster import sweep
-from geopsp.polygons.features import joined
-from geopsp.polygons.ground_metric import Metric
-from geopsp.polygons.regions.connected_regions import label
+from geopsp.polygons.borders.trace_raster import trace_raster
+from geopsp.polygons.features import concatenate
+from geopsp.polygons.ground_metric import GroundMetric
+from geopsp.polygons.regions.connected_regions import label_regions
 
 TRANSFORM = Affine(10, 0, 500_000, 0, -10, 4_800_000)
 
 
-def rasters(classes=(0, 1, 2, IGNORE), side=14):
+def rasters(classes=(0, 1, 2, IGNORE_INDEX), side=14):
     """Codes of all shapes, many of which touch at corners."""
     shape = hnp.array_shapes(min_dims=2, max_dims=2, max_side=side)
     return hnp.arrays(np.uint8, shape, elements=st.sampled_from(classes), fill=None)
@@ -39,21 +39,23 @@ class Pixels:
         self.grid = Grid(rasterio.CRS.from_epsg(32633), transform, codes.shape[1], codes.shape[0])
 
     def read(self, window):
-        found = np.full((window.height, window.width), IGNORE, np.uint8)
-        inside = window.intersect(self.grid.window)
-        found[inside.slices(window)] = self.codes[inside.slices(self.grid.window)]
+        found = np.full((window.height, window.width), IGNORE_INDEX, np.uint8)
+        inside = window.intersect(self.grid.full_window)
+        found[inside.slices(window)] = self.codes[inside.slices(self.grid.full_window)]
         return found
 
 
 def swept(codes, **options):
     """All features of the codes."""
     pixels = Pixels(codes)
-    return joined(list(sweep(pixels, Metric.of(pixels.grid), lambda found: found, **{"threads": 1} | options)))
+    return concatenate(
+        list(trace_raster(pixels, GroundMetric.of(pixels.grid), lambda found: found, **{"threads": 1} | options))
+    )
 
 
 def traced(codes, *, connectivity=4, transform=TRANSFORM):
     """(polygons, codes) as rasterio has them; 8-connected ones made valid."""
-    found = list(shapes(codes, mask=codes != IGNORE, connectivity=connectivity, transform=transform))
+    found = list(shapes(codes, mask=codes != IGNORE_INDEX, connectivity=connectivity, transform=transform))
     polygons = np.array([shapely.geometry.shape(shape) for shape, _ in found], object)
     return shapely.make_valid(polygons), np.array([code for _, code in found], np.uint8)
 
@@ -65,7 +67,7 @@ def counted(polygons, codes):
 
 def cell(codes):
     """The arcs of a raster of codes and the rings of all its regions."""
-    labels, count = label(np.asarray(codes, np.uint8))
+    labels, count = label_regions(np.asarray(codes, np.uint8))
     net = trace(labels)
     return net.arcs, faces(net, np.arange(-1, count, dtype=np.int32), count)
 
@@ -95,5 +97,5 @@ def blobs(size=60, seed=3, sigma=2):
         noise = sum(np.roll(noise, shift, axis) for shift in range(-sigma, sigma + 1))
     codes = np.digitize(noise, np.quantile(noise, [0.3, 0.6, 0.85])).astype(np.uint8)
     codes[random.random(codes.shape) < 0.03] = 7
-    codes[size // 3 : size // 2, size // 4 : size // 3] = IGNORE
+    codes[size // 3 : size // 2, size // 4 : size // 3] = IGNORE_INDEX
     return codes

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from geopsp.core.grid import Grid
 from geopsp.core.legend import Legend
-from geopsp.core.output import whole
+from geopsp.core.output import atomic_output
 from geopsp.inference.outputs import classes
-from geopsp.raster.cog.assemble import assemble, one_part
+from geopsp.raster.cog.assemble import assemble, single_part
 from geopsp.raster.cog.part_file import PartWriter
-from geopsp.raster.legend_io import class_files
+from geopsp.raster.legend_io import write_class_files
 
 
 @contextmanager
@@ -25,8 +25,8 @@ def class_raster(
         OutputError: if it exists and `overwrite` is False, or cannot be written.
     """
     path = Path(path)
-    product, part_grid = classes(path, legend), one_part(grid.width, grid.height)
-    with whole(path, overwrite=overwrite) as partial:
+    product, part_grid = classes(path, legend), single_part(grid.width, grid.height)
+    with atomic_output(path, overwrite=overwrite) as partial:
         part = partial.with_name(partial.name + ".part")
         try:
             with PartWriter(
@@ -34,6 +34,6 @@ def class_raster(
             ) as writer:
                 yield writer
             assemble(product, grid, part_grid, lambda _: part, partial, tags=tags or {})
-            class_files(path, legend)
+            write_class_files(path, legend)
         finally:
             part.unlink(missing_ok=True)

@@ -199,10 +199,10 @@ def test_keys_of_exports(place, labels):
 def test_what_tells_label_files_from_others(place):
     """It goes into the key of an export; with the full path, which is another one on each machine."""
     found = {
-        "plain": read_labels("labels.geojson", class_field="kind").stamp(),
-        "class_mapping": read_labels("labels.geojson", class_field="kind", class_mapping=MAPPING).stamp(),
-        "raster": read_labels("chips/labels/000009.tif").stamp(),
-        "raster, class_mapping": read_labels("chips/labels/000009.tif", class_mapping={1: "trees"}).stamp(),
+        "plain": read_labels("labels.geojson", class_field="kind").fingerprint(),
+        "class_mapping": read_labels("labels.geojson", class_field="kind", class_mapping=MAPPING).fingerprint(),
+        "raster": read_labels("chips/labels/000009.tif").fingerprint(),
+        "raster, class_mapping": read_labels("chips/labels/000009.tif", class_mapping={1: "trees"}).fingerprint(),
     }
     here = str(Path.cwd().resolve())
     require_same("keys", "labels", {name: [line.replace(here, "HERE") for line in its] for name, its in found.items()})

@@ -9,8 +9,8 @@ import rasterio
 from common import SAMPLE
 
 from geopsp.core.grid import Grid
-from geopsp.core.legend import IGNORE
-from geopsp.labels.area import Area
+from geopsp.core.legend import IGNORE_INDEX
+from geopsp.labels.area import AreaOfInterest
 from geopsp.labels.read_labels import read_labels
 
 CLASSES = ["bare", "boat", "building", "car", "crop", "forest", "road", "water"]
@@ -50,8 +50,8 @@ def test_labels_cover_the_area_of_interest(scene, labels, outside):
         grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
         valid = dataset.dataset_mask() > 0
     found = read_labels(f"{SAMPLE / labels}|layername=landcover", class_field="landcover", background="ignore")
-    codes, inside = found.burn(grid).codes, Area.read(SAMPLE / labels).inside(grid)
-    assert (codes[inside & valid] != IGNORE).mean() > 0.9999
+    codes, inside = found.burn(grid).codes, AreaOfInterest.read(SAMPLE / labels).inside(grid)
+    assert (codes[inside & valid] != IGNORE_INDEX).mean() > 0.9999
     assert 1 - inside[valid].mean() == pytest.approx(outside, abs=0.02)
     shares = np.bincount(codes[inside & valid], minlength=9)[1:9] / (inside & valid).sum()
     assert shares.min() > 0.006

@@ -29,9 +29,9 @@ from rasterio.windows import Window
 from geopsp.chips.arcgis_write import MAP, MODE, MODEL, SUMS
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid
-from geopsp.core.legend import BACKGROUND, IGNORE, Legend
+from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.errors import ChipError
-from geopsp.raster.valid_mask import alpha_band, validity
+from geopsp.raster.valid_mask import alpha_band, valid_mask
 
 BLANKS = re.compile(r"\s*(?P<image>.+?)\s+(?P<label>labels/.+?)(?:\s+[-+.\d]+)*\s*$")
 """A line of map.txt whose names may hold blanks; behind them are numbers, if anything."""
@@ -130,11 +130,11 @@ def _legend(folder: Path, model: Mapping[str, Any]) -> Legend:
         colors = {code: "#" + bytes(row["Color"][:3]).hex() for code, row in rows.items() if row.get("Color")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ChipError(f"{folder / MODEL} has no usable Classes ({error!r}). Export the folder again.") from error
-    wrong = [code for code in names if not 0 <= code < IGNORE]
+    wrong = [code for code in names if not 0 <= code < IGNORE_INDEX]
     if wrong or not names:
         raise ChipError(
             f"{folder / MODEL} has {f'the class values {wrong}' if wrong else 'no Classes'}; needed values from 0 to "
-            f"{IGNORE - 1}. Export the folder with other class values."
+            f"{IGNORE_INDEX - 1}. Export the folder with other class values."
         )
     if len(set(names.values())) < len(names):
         raise ChipError(
@@ -159,10 +159,10 @@ def _read_pair(image: Path, label: Path) -> _Pair:
         raise ChipError(f"A chip cannot be read ({image} or {label}: {error}). Export or copy it again.") from error
     if codes.shape != valid.shape:
         raise ChipError(f"{label} is of {codes.shape}, its image of {valid.shape} rows, columns. Export it again.")
-    if codes.dtype.kind not in "iu" or codes.min() < 0 or codes.max() > IGNORE:
+    if codes.dtype.kind not in "iu" or codes.min() < 0 or codes.max() > IGNORE_INDEX:
         raise ChipError(
             f"{label} holds {codes.dtype} from {codes.min()} to {codes.max()}; needed class values from 0 to "
-            f"{IGNORE - 1}. Export it with other class values."
+            f"{IGNORE_INDEX - 1}. Export it with other class values."
         )
     grid, bands, dtype = found
     counts = np.bincount(codes[valid], minlength=256).astype(np.int64)
@@ -187,7 +187,7 @@ def _valid(dataset: Any) -> NDArray[np.bool_]:
         flags != [MaskFlags.all_valid] for flags in dataset.mask_flag_enums
     ):
         indexes = _indexes(dataset)
-        return validity(dataset, dataset.read(indexes), indexes, Window(0, 0, dataset.width, dataset.height))
+        return valid_mask(dataset, dataset.read(indexes), indexes, Window(0, 0, dataset.width, dataset.height))
     return np.ones((dataset.height, dataset.width), bool)
 
 
@@ -310,7 +310,7 @@ def _doubts(chips: Sequence[_Pair], legend: Legend, sums: Mapping[str, Any], los
     if counted != len(chips):
         words = f"{counted:g}" if isinstance(counted, int | float) else repr(counted)
         found.append(f"{SUMS} counts {words} chips, {MAP} names {len(chips)}; the latter are read.")
-    others = np.delete(np.sum([chip.counts for chip in chips], axis=0), [*legend.codes, IGNORE]).sum()
+    others = np.delete(np.sum([chip.counts for chip in chips], axis=0), [*legend.codes, IGNORE_INDEX]).sum()
     if others:
         found.append(f"{others:,} label pixels have a value that is no class; they count as unlabelled.")
     if lost:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from geopsp.chips.options import ChipSpec
 from geopsp.core.grid import Grid
-from geopsp.core.legend import BACKGROUND, IGNORE, Legend
-from geopsp.raster.scene import Patch
+from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
+from geopsp.raster.scene import RasterArray
 
 
-class Truth(NamedTuple):
+class LabelPatch(NamedTuple):
     """What is known of the ground under a grid; all (rows, cols)."""
 
     codes: NDArray[np.uint8]
@@ -27,21 +27,21 @@ class Truth(NamedTuple):
     inside: NDArray[np.bool_] | None = None
     """True in the area of interest; None: there is none, and all is inside."""
 
-    def part(self, place: Any) -> Truth:
+    def part(self, place: Any) -> LabelPatch:
         """Of some rows and columns."""
         inside = None if self.inside is None else self.inside[place]
-        return Truth(self.codes[place], self.contested[place], inside)
+        return LabelPatch(self.codes[place], self.contested[place], inside)
 
     @property
     def all_inside(self) -> bool:
-        return self.inside is None or share(self.inside) == 1
+        return self.inside is None or fraction_true(self.inside) == 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chip:
     """One tile of an image with its labels."""
 
-    patch: Patch
+    patch: RasterArray
     codes: NDArray[np.uint8]
     """(rows, cols) class codes; IGNORE where nothing is known."""
 
@@ -52,42 +52,42 @@ class Chip:
     """True if it lies wholly in the area of interest."""
 
 
-def chip_of(patch: Patch, truth: Truth) -> Chip:
+def make_chip(patch: RasterArray, truth: LabelPatch) -> Chip:
     """Pixels with their labels: IGNORE where the image is invalid."""
-    if share(patch.valid) == 1:
+    if fraction_true(patch.valid) == 1:
         return Chip(patch, truth.codes, int(np.count_nonzero(truth.contested)), truth.all_inside)
-    codes = np.where(patch.valid, truth.codes, IGNORE).astype(np.uint8)
+    codes = np.where(patch.valid, truth.codes, IGNORE_INDEX).astype(np.uint8)
     return Chip(patch, codes, int(np.count_nonzero(truth.contested & patch.valid)), truth.all_inside)
 
 
 def count_codes(codes: NDArray[np.uint8], legend: Legend) -> NDArray[np.int64]:
     """(256,) pixels by code, of which there are none but the legend's and IGNORE."""
     counts = np.zeros(256, np.int64)
-    for code in (*legend.codes, IGNORE):
+    for code in (*legend.codes, IGNORE_INDEX):
         counts[code] = np.count_nonzero(codes == code)
     return counts
 
 
-def share(mask: NDArray[np.bool_]) -> float:
+def fraction_true(mask: NDArray[np.bool_]) -> float:
     """Of the pixels that are True."""
     return float(np.count_nonzero(mask) / mask.size)
 
 
-def turned(grid: Grid, angle: float) -> Grid:
+def rotate_grid(grid: Grid, angle: float) -> Grid:
     """The grid turned counter-clockwise about its middle by degrees, in pixel space."""
     to_middle = Affine.translation(grid.width / 2, grid.height / 2)
     turn = to_middle @ Affine.rotation(angle) @ ~to_middle
     return Grid(grid.crs, grid.transform @ turn, grid.width, grid.height)
 
 
-def turn_quarters(chip: Chip, quarters: int) -> Chip:
+def rotate90(chip: Chip, quarters: int) -> Chip:
     """The chip turned by quarters of a circle, pixel for pixel."""
     if not quarters:
         return chip
-    patch = Patch(
+    patch = RasterArray(
         np.ascontiguousarray(np.rot90(chip.patch.data, quarters, axes=(1, 2))),
         np.ascontiguousarray(np.rot90(chip.patch.valid, quarters)),
-        turned(chip.patch.grid, 90 * quarters),
+        rotate_grid(chip.patch.grid, 90 * quarters),
     )
     return Chip(patch, np.ascontiguousarray(np.rot90(chip.codes, quarters)), chip.conflicts, chip.inside)
 
@@ -104,7 +104,7 @@ def chip_windows(grid: Grid, spec: ChipSpec) -> tuple[range, range]:
     return firsts(grid.height), firsts(grid.width)
 
 
-def judge(counts: NDArray[np.int64], legend: Legend, spec: ChipSpec, *, valid: float, inside: bool) -> str | None:
+def skip_reason(counts: NDArray[np.int64], legend: Legend, spec: ChipSpec, *, valid: float, inside: bool) -> str | None:
     """Why a chip is left out: "outside", "invalid", "unlabelled" or "empty"; None: it is kept.
 
     Args:
@@ -118,7 +118,7 @@ def judge(counts: NDArray[np.int64], legend: Legend, spec: ChipSpec, *, valid: f
         return "outside"
     if valid == 0 or valid < spec.min_valid:
         return "invalid"
-    if 1 - counts[IGNORE] / counts.sum() < spec.min_labelled:
+    if 1 - counts[IGNORE_INDEX] / counts.sum() < spec.min_labelled:
         return "unlabelled"
     return "empty" if spec.skip_empty and is_empty(counts, legend) else None
 

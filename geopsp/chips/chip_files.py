@@ -17,7 +17,7 @@ from rasterio.io import MemoryFile
 
 from geopsp.chips.chip import Chip
 from geopsp.core.grid import Grid
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import OptionError, OutputError
 from geopsp.raster.geotiff import encode_geotiff
 
@@ -67,11 +67,11 @@ def write_chip(folder: Path, stem: str, chip: Chip, legend: Legend, kind: Kind) 
     try:
         for path, content, nodata in (
             (folder / "images" / names[0], _image(chip, kind), None),
-            (folder / "labels" / names[1], _labels(chip, legend, "tif" if kind == "tif" else "png"), IGNORE),
+            (folder / "labels" / names[1], _labels(chip, legend, "tif" if kind == "tif" else "png"), IGNORE_INDEX),
         ):
             path.write_bytes(content)
             if path.suffix in WORLD_FILES:
-                _write_place(path, grid, nodata)
+                _write_georeference(path, grid, nodata)
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise OutputError(f"The chip {stem} cannot be written to {folder} ({error}). Is the disk full?") from error
     return names
@@ -97,15 +97,15 @@ def _image(chip: Chip, kind: Kind) -> bytes:
 
 def _labels(chip: Chip, legend: Legend, kind: Kind) -> bytes:
     """The file of a chip's codes, in the colours of the legend."""
-    colors = {info.code: info.rgb for info in legend} | {IGNORE: (0, 0, 0)}
+    colors = {info.code: info.rgb for info in legend} | {IGNORE_INDEX: (0, 0, 0)}
     if kind == "tif":
-        return encode_geotiff(chip.codes[None], chip.patch.grid, nodata=IGNORE, colors=colors)
+        return encode_geotiff(chip.codes[None], chip.patch.grid, nodata=IGNORE_INDEX, colors=colors)
 
     def fill(dataset: Any) -> None:
         dataset.write(chip.codes, 1)
-        dataset.write_colormap(1, {code: (*rgb, 0 if code == IGNORE else 255) for code, rgb in colors.items()})
+        dataset.write_colormap(1, {code: (*rgb, 0 if code == IGNORE_INDEX else 255) for code, rgb in colors.items()})
 
-    return _encoded(kind, chip.patch.grid, fill, count=1, dtype="uint8", nodata=IGNORE)
+    return _encoded(kind, chip.patch.grid, fill, count=1, dtype="uint8", nodata=IGNORE_INDEX)
 
 
 def _encoded(kind: Kind, grid: Grid, fill: Callable[[Any], None], **options: Any) -> bytes:
@@ -117,7 +117,7 @@ def _encoded(kind: Kind, grid: Grid, fill: Callable[[Any], None], **options: Any
         return bytes(memory.getbuffer())
 
 
-def _write_place(path: Path, grid: Grid, nodata: int | None) -> None:
+def _write_georeference(path: Path, grid: Grid, nodata: int | None) -> None:
     """Where the picture lies: beside it (.aux.xml), and for programs that do not know that in a world file.
 
     A world file holds the middle of the first pixel. GDAL believes it before all else, so there is none where the

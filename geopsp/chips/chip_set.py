@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from geopsp.chips.arcgis_read import read_esri_folder
 from geopsp.chips.arcgis_write import MAP
 from geopsp.core.bands import BandStats
-from geopsp.core.legend import BACKGROUND, IGNORE, Legend
+from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.errors import ChipError, InputNotFoundError
 
 INDEX = "chips.parquet"
@@ -74,7 +74,7 @@ class ChipSet:
         total: NDArray[np.int64] = class_pixels(self.index, self.legend).sum(axis=0)
         return total
 
-    def under(self, legend: Legend) -> ChipSet:
+    def with_legend(self, legend: Legend) -> ChipSet:
         """The same chips in the classes of another legend, matched by name.
 
         Raises:
@@ -88,7 +88,7 @@ class ChipSet:
                 f"The chips in {', '.join(map(str, self.folders))} have classes that are not known here: "
                 f"{', '.join(unknown)}; known are {', '.join(legend.names)}. Export them with the same classes."
             )
-        place = np.full(256, IGNORE, np.uint8)
+        place = np.full(256, IGNORE_INDEX, np.uint8)
         place[: len(self.legend)] = [legend.names.index(name) for name in self.legend.names]
         counts = np.zeros((len(self), len(legend)), np.int64)
         counts[:, place[: len(self.legend)]] = class_pixels(self.index, self.legend)
@@ -112,7 +112,7 @@ class ChipSet:
         return sets[0] if len(sets) == 1 else _join(sets)
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any], index: gpd.GeoDataFrame, folder: Path | None = None) -> ChipSet:
+    def from_manifest(cls, manifest: Mapping[str, Any], index: gpd.GeoDataFrame, folder: Path | None = None) -> ChipSet:
         """The chips that a manifest and an index tell of, in a folder or in none."""
         if folder is not None:
             paths = {
@@ -132,9 +132,13 @@ class ChipSet:
             units=manifest["units"],
             statistics=BandStats.from_json(manifest["statistics"]),
             reports=tuple(entry["report"] for entry in manifest["exports"]),
-            tables=(legend.to_index(np.arange(256, dtype=np.uint8)),),
+            tables=(legend.codes_to_indices(np.arange(256, dtype=np.uint8)),),
             files={name: paths for entry in manifest["exports"] for name, paths in entry.get("images", {}).items()},
         )
+
+    # names of earlier versions
+    of = from_manifest
+    under = with_legend
 
 
 def class_pixels(index: gpd.GeoDataFrame, legend: Legend) -> NDArray[np.int64]:
@@ -147,9 +151,9 @@ def _open_folder(folder: Path) -> ChipSet:
     if not folder.is_dir():
         raise InputNotFoundError(f"No such folder: {folder}. Export chips there first (geopsp chips).")
     if (folder / MAP).exists() and not any((folder / ours).exists() for ours in (MANIFEST, INDEX)):
-        return ChipSet.of(*read_esri_folder(folder), folder)
+        return ChipSet.from_manifest(*read_esri_folder(folder), folder)
     manifest, index = read_folder(folder)
-    chips = ChipSet.of(manifest, index, folder)
+    chips = ChipSet.from_manifest(manifest, index, folder)
     _require_files(folder, chips.index)
     return chips
 
@@ -169,7 +173,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
             json.loads((folder / MANIFEST).read_text(encoding="utf-8")), gpd.read_parquet(folder / INDEX)
         )
         index = index.iloc[: manifest["chips"]]  # a killed export may have added some
-        class_pixels(index, ChipSet.of(manifest, index).legend)
+        class_pixels(index, ChipSet.from_manifest(manifest, index).legend)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ChipError(
             f"{folder} has a damaged {MANIFEST} or {INDEX} ({error!r}). Export it again (geopsp chips)."
@@ -228,7 +232,7 @@ def _join(sets: Sequence[ChipSet]) -> ChipSet:
                     "Export them with the same options."
                 )
     legend = _all_classes([part.legend for part in sets])
-    parts = [part.under(legend) for part in sets]
+    parts = [part.with_legend(legend) for part in sets]
     frames = [_placed(part.index, first.index.crs).assign(table=number) for number, part in enumerate(parts)]
     statistics = first.statistics
     for part in sets[1:]:

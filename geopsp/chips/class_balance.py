@@ -31,7 +31,7 @@ def is_imbalance(text: str) -> bool:
     return any(words in text for words in TELLING)
 
 
-def imbalance(
+def class_warnings(
     legend: Legend, pixels: Sequence[int] | NDArray[Any], chips_with: Sequence[int] | NDArray[Any]
 ) -> list[str]:
     """What is out of balance, and what to do about it.

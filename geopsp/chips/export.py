@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Mapping
@@ -23,17 +24,19 @@ from geopsp.chips.arcgis_write import write_esri_files
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import Kind, write_chip
 from geopsp.chips.chip_set import INDEX, MANIFEST, VERSION, read_folder
-from geopsp.chips.class_balance import imbalance
-from geopsp.chips.cutter import Harvest, Write, plan
-from geopsp.chips.labelled_scenes import Ground
+from geopsp.chips.class_balance import class_warnings
+from geopsp.chips.cutter import ChipCutter, Write, plan
+from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec, defaults
-from geopsp.chips.results import Ledger, Tally
+from geopsp.chips.results import ExportJournal, ExportTotals
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
-from geopsp.core.output import alone, check_output, resumable
-from geopsp.core.parallel import cores
-from geopsp.core.progress import Progress, say
+from geopsp.core.output import check_output, output_lock, resumable_folder
+from geopsp.core.parallel import cpu_count
+from geopsp.core.progress import Progress
 from geopsp.errors import ChipError, OptionError
+
+logger = logging.getLogger(__name__)
 
 LEDGER = "ledger.jsonl"
 
@@ -46,7 +49,7 @@ CACHE = 64 * 2**20
 class Export:
     """One call of `export_training_data`."""
 
-    ground: Ground
+    ground: LabelledScenes
     spec: ChipSpec
     kind: Kind
     options: dict[str, Any]
@@ -57,27 +60,27 @@ class Export:
     def key(self) -> str:
         """Another one if any input, or what is done with it, is another."""
         ground = self.ground
-        inputs = [scene.stamp() for scene in ground.scenes] + [ground.labels.stamp()]
-        inputs += [ground.area.stamp()] if ground.area else []
+        inputs = [scene.fingerprint() for scene in ground.scenes] + [ground.labels.fingerprint()]
+        inputs += [ground.area.fingerprint()] if ground.area else []
         cutting = asdict(self.spec) | {"seed": self.spec.seed if self.spec.random_chips else 0}
         text = json.dumps(
             [VERSION, self.kind, defaults() | self.options | cutting, inputs], sort_keys=True, default=str
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def make(self, out: Path, *, overwrite: bool) -> None:
+    def run(self, out: Path, *, overwrite: bool) -> None:
         """The folder holds the chips, and nothing else."""
-        check_output(out, overwrite=overwrite, folder=True, mark=MANIFEST)
-        with alone(out):
-            with resumable(out, keep=LEDGER, overwrite=overwrite, mark=MANIFEST) as folder:
+        check_output(out, overwrite=overwrite, folder=True, marker=MANIFEST)
+        with output_lock(out):
+            with resumable_folder(out, state_file=LEDGER, overwrite=overwrite, marker=MANIFEST) as folder:
                 ledger = self._ledger(folder)
                 if not ledger.hauls and (folder / "images").exists():
-                    say(f"Another export to {out} was broken off; its chips are thrown away.")
+                    logger.info(f"Another export to {out} was broken off; its chips are thrown away.")
                     for name in ("images", "labels"):
                         shutil.rmtree(folder / name, ignore_errors=True)
                 tally = self._write(folder, ledger)
-                manifest = {**head(self.ground, self.spec, tally), "exports": [self._entry(tally)]}
-                _commit(folder, manifest, index_of(self.ground, self.spec, tally))
+                manifest = {**manifest_header(self.ground, self.spec, tally), "exports": [self._entry(tally)]}
+                _write_index(folder, manifest, index_of(self.ground, self.spec, tally))
             (out / LEDGER).unlink()
 
     def append_to(self, out: Path) -> None:
@@ -86,22 +89,24 @@ class Export:
         Raises:
             ChipError: if these have other bands, pixels or size.
         """
-        with alone(out):
+        with output_lock(out):
             self._append_to(out, *read_folder(out))  # as it is now that nobody else can change it
 
     def _append_to(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame) -> None:
-        _require_alike(out, manifest, head(self.ground, self.spec, Tally.none(self.ground)))
+        _require_alike(out, manifest, manifest_header(self.ground, self.spec, ExportTotals.empty(self.ground)))
         ours, theirs = self.ground.scenes[0].cell_size[0], manifest["cell_size"][0]
         if abs(ours / theirs - 1) > 0.01:
-            say(f"The chips in {out} have pixels of {theirs:g}, the new ones {ours:g}: things show at different sizes.")
-        export = replace(self, ground=self.ground.under(Legend.from_json(manifest["legend"])))
+            logger.info(
+                f"The chips in {out} have pixels of {theirs:g}, the new ones {ours:g}: things show at different sizes."
+            )
+        export = replace(self, ground=self.ground.with_legend(Legend.from_json(manifest["legend"])))
         first = 1 + max(int(re.match(r"\d+", name)[0]) for name in index["chip"])  # type: ignore[index]
         ledger = self._ledger(out)
         tally = export._write(out, ledger, first=first)  # noqa: SLF001 (the same class)
         export._add(out, manifest, index, tally)  # noqa: SLF001
         ledger.remove()
 
-    def _add(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame, tally: Tally) -> None:
+    def _add(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame, tally: ExportTotals) -> None:
         """Index and manifest hold the new chips, too."""
         stats = BandStats.from_json(manifest["statistics"]).merge(tally.stats)
         new = index_of(self.ground, self.spec, tally).to_crs(index.crs)
@@ -110,17 +115,22 @@ class Export:
         both[pixels] = both[pixels].fillna(0).astype("int64")
         both_have = {name: manifest[name] for name in ("cell_size", "units")}
         exports = [*manifest["exports"], self._entry(tally)]
-        fresh = {**head(self.ground, self.spec, tally), **both_have, "chips": len(both), "statistics": stats.to_json()}
-        _commit(out, {**fresh, "exports": exports}, both)
+        fresh = {
+            **manifest_header(self.ground, self.spec, tally),
+            **both_have,
+            "chips": len(both),
+            "statistics": stats.to_json(),
+        }
+        _write_index(out, {**fresh, "exports": exports}, both)
 
-    def _ledger(self, folder: Path) -> Ledger:
-        ledger = Ledger(folder / LEDGER, self.key)
+    def _ledger(self, folder: Path) -> ExportJournal:
+        ledger = ExportJournal(folder / LEDGER, self.key)
         if ledger.hauls:
             found = sum(len(haul.rows) for haul in ledger.hauls)
-            say(f"Going on with an export that was broken off: {found} chips are there.")
+            logger.info(f"Going on with an export that was broken off: {found} chips are there.")
         return ledger
 
-    def _write(self, folder: Path, ledger: Ledger, *, first: int = 0) -> Tally:
+    def _write(self, folder: Path, ledger: ExportJournal, *, first: int = 0) -> ExportTotals:
         """The chips' files are there. Where there is nothing to go on from, the ledger is not."""
         for name in ("images", "labels"):
             (folder / name).mkdir(exist_ok=True)
@@ -136,8 +146,8 @@ class Export:
             if ledger.empty:
                 ledger.remove()
 
-    def _entry(self, tally: Tally) -> dict[str, Any]:
-        sources = [source for scene in self.ground.scenes for source in scene.stamp()]
+    def _entry(self, tally: ExportTotals) -> dict[str, Any]:
+        sources = [source for scene in self.ground.scenes for source in scene.fingerprint()]
         images = {scene.name: [source.path for source in scene.sources] for scene in self.ground.scenes}
         report = report_of(self.ground, self.spec, tally)
         return {"key": self.key, "options": self.options, "sources": sources, "images": images, "report": report}
@@ -148,29 +158,29 @@ def _write_chip(folder: Path, legend: Legend, kind: Kind, stem: str, chip: Chip)
 
 
 def cut_all(
-    ground: Ground,
+    ground: LabelledScenes,
     spec: ChipSpec,
     write: Write,
     *,
     first: int = 0,
-    ledger: Ledger | None = None,
+    ledger: ExportJournal | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Tally:
+) -> ExportTotals:
     """All chips, from where the ledger ends."""
     if workers is not None and not (isinstance(workers, int) and workers >= 1):
         raise OptionError(f"workers is {workers!r}; needed 1 or more, or None for as many as there are cores.")
-    tally = Tally.none(ground)
+    tally = ExportTotals.empty(ground)
     start = len(ledger.hauls) if ledger else 0
     for haul in ledger.hauls if ledger else ():
         tally.add(haul)
     units = plan(ground, spec)
     total = sum(len(unit.columns) for unit in units) + spec.random_chips
     done = sum(len(unit.columns) for unit in units[:start]) + tally.counts["random_chips"]
-    with ThreadPoolExecutor(workers or cores()) as pool, rasterio.Env(GDAL_CACHEMAX=CACHE):
-        harvest = Harvest(ground, spec, tally, pool, write=write, first=first + tally.numbered)
+    with ThreadPoolExecutor(workers or cpu_count()) as pool, rasterio.Env(GDAL_CACHEMAX=CACHE):
+        harvest = ChipCutter(ground, spec, tally, pool, write=write, first=first + tally.numbered)
         steps = [len(unit.columns) for unit in units[start:]]
-        for haul in chain(harvest.regular(units[start:]), harvest.random()):
+        for haul in chain(harvest.grid_chips(units[start:]), harvest.random_chips()):
             if ledger:
                 ledger.add(haul)
             done += steps.pop(0) if steps else haul.counts["random_chips"]
@@ -181,7 +191,7 @@ def cut_all(
     return tally
 
 
-def _nothing_left(tally: Tally, spec: ChipSpec) -> str:
+def _nothing_left(tally: ExportTotals, spec: ChipSpec) -> str:
     reasons = {
         "outside": "reach out of the area",
         "invalid": f"have too few valid pixels (min_valid {spec.min_valid:g})",
@@ -194,7 +204,7 @@ def _nothing_left(tally: Tally, spec: ChipSpec) -> str:
     )
 
 
-def head(ground: Ground, spec: ChipSpec, tally: Tally) -> dict[str, Any]:
+def manifest_header(ground: LabelledScenes, spec: ChipSpec, tally: ExportTotals) -> dict[str, Any]:
     """What chips.json says of all chips."""
     first = ground.scenes[0]
     return {
@@ -210,7 +220,7 @@ def head(ground: Ground, spec: ChipSpec, tally: Tally) -> dict[str, Any]:
     }
 
 
-def report_of(ground: Ground, spec: ChipSpec, tally: Tally) -> dict[str, Any]:
+def report_of(ground: LabelledScenes, spec: ChipSpec, tally: ExportTotals) -> dict[str, Any]:
     """What was found on the way, with notes and warnings."""
     notes = [note for scene in ground.scenes for note in scene.notes] + list(ground.notes)
     sizes = [scene.cell_size[0] for scene in ground.scenes]
@@ -220,11 +230,11 @@ def report_of(ground: Ground, spec: ChipSpec, tally: Tally) -> dict[str, Any]:
     notes += [f"{short} of {spec.random_chips} random chips were not found"] if short else []
     frame = tally.frame()
     pixels = frame.loc[frame["chip"].notna(), [f"pixels_{code}" for code in ground.legend.codes]].to_numpy(np.int64)
-    warnings = imbalance(ground.legend, pixels.sum(axis=0), (pixels > 0).sum(axis=0))
+    warnings = class_warnings(ground.legend, pixels.sum(axis=0), (pixels > 0).sum(axis=0))
     return tally.report(ground.labels.report(), notes) | {"warnings": warnings}
 
 
-def index_of(ground: Ground, spec: ChipSpec, tally: Tally) -> gpd.GeoDataFrame:
+def index_of(ground: LabelledScenes, spec: ChipSpec, tally: ExportTotals) -> gpd.GeoDataFrame:
     """One row a chip, with its footprint."""
     return tally.index([scene.grid for scene in ground.scenes], spec.tile_size)
 
@@ -238,7 +248,7 @@ def _require_alike(out: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]
             )
 
 
-def _commit(folder: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame) -> None:
+def _write_index(folder: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame) -> None:
     """Everything in the folder beside the chips is written, chips.json last: what it does not count does not exist."""
     legend, stats = Legend.from_json(manifest["legend"]), BandStats.from_json(manifest["statistics"])
     fresh = folder / ".index"

@@ -10,6 +10,7 @@ DIR/chips.json          what was exported, how, and what was found on the way
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -20,12 +21,14 @@ from geopsp.chips.arcgis_write import MAP
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import Kind, check_kind
 from geopsp.chips.chip_set import INDEX, MANIFEST, ChipSet, read_folder
-from geopsp.chips.export import Export, cut_all, head, index_of, report_of
-from geopsp.chips.labelled_scenes import Ground
-from geopsp.chips.options import ChipSpec, Cutting
-from geopsp.core.progress import Progress, say
+from geopsp.chips.export import Export, cut_all, index_of, manifest_header, report_of
+from geopsp.chips.labelled_scenes import LabelledScenes
+from geopsp.chips.options import ChipOptions, ChipSpec
+from geopsp.core.progress import Progress
 from geopsp.errors import ChipError, OptionError
 from geopsp.raster.find_images import Images
+
+logger = logging.getLogger(__name__)
 
 
 def export_training_data(
@@ -42,7 +45,7 @@ def export_training_data(
     seed: int = 42,
     workers: int | None = None,
     progress: Progress | None = None,
-    **cutting: Unpack[Cutting],
+    **cutting: Unpack[ChipOptions],
 ) -> ChipSet:
     """A folder of training chips.
 
@@ -70,16 +73,16 @@ def export_training_data(
     if append and overwrite:
         raise OptionError("append and overwrite exclude each other. Choose one.")
     options = {**cutting, "class_field": class_field, "tile_size": tile_size, "stride": stride, "seed": seed}
-    spec, ground = ChipSpec.of(options), Ground.open(images, labels, **options)
+    spec, ground = ChipSpec.of(options), LabelledScenes.open(images, labels, **options)
     check_kind(chip_format, ground.scenes[0].dtype, len(ground.scenes[0].bands))
     export = Export(ground, spec, chip_format, _plain(options), workers, progress)
     known = [] if overwrite else _known(Path(out), append=append)
     if export.key in known:
-        say(f"{out} holds these chips already: there is nothing to do.")
+        logger.info(f"{out} holds these chips already: there is nothing to do.")
     elif known and append:
         export.append_to(Path(out))
     else:
-        export.make(Path(out), overwrite=overwrite)
+        export.run(Path(out), overwrite=overwrite)
     return ChipSet.open(out)
 
 
@@ -97,7 +100,9 @@ def _known(out: Path, *, append: bool) -> list[str]:
     return []
 
 
-def survey(ground: Ground, spec: ChipSpec, *, workers: int | None = None, progress: Progress | None = None) -> ChipSet:
+def index_chips(
+    ground: LabelledScenes, spec: ChipSpec, *, workers: int | None = None, progress: Progress | None = None
+) -> ChipSet:
     """The chips that an export would write, counted but not written.
 
     Raises:
@@ -105,8 +110,8 @@ def survey(ground: Ground, spec: ChipSpec, *, workers: int | None = None, progre
         ChipError: if no chip is left.
     """
     tally = cut_all(ground, spec, _not_written, workers=workers, progress=progress)
-    manifest = {**head(ground, spec, tally), "exports": [{"report": report_of(ground, spec, tally)}]}
-    return ChipSet.of(manifest, index_of(ground, spec, tally))
+    manifest = {**manifest_header(ground, spec, tally), "exports": [{"report": report_of(ground, spec, tally)}]}
+    return ChipSet.from_manifest(manifest, index_of(ground, spec, tally))
 
 
 def _not_written(stem: str, _: Chip) -> tuple[str, str]:

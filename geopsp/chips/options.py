@@ -98,7 +98,7 @@ class ChipSpec:
         return tuple(float(a) for a in np.arange(self.rotation_angle, 360 - 1e-9, self.rotation_angle))
 
 
-class Cutting(TypedDict, total=False):
+class ChipOptions(TypedDict, total=False):
     """Options of how chips are cut, from images and labels of all kinds; each may be left out."""
 
     background: Background
@@ -162,7 +162,7 @@ class Cutting(TypedDict, total=False):
     """Chips beside the grid, drawn so that each class comes up as often as any other."""
 
 
-class ImageCutting(Cutting, total=False):
+class ImageChipOptions(ChipOptions, total=False):
     """The same with what `export_training_data` takes by position."""
 
     class_field: str | None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from geopsp.chips.labelled_scenes import Ground
+from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
-from geopsp.chips.results import Cut, Tally
+from geopsp.chips.results import CandidateChip, ExportTotals
 from geopsp.core.grid import Window
 
 
-class Lottery:
+class RandomChipSampler:
     """Draws windows such that each class is shown as often as any other, wherever a chip of the grid holds it."""
 
-    def __init__(self, tally: Tally, ground: Ground, spec: ChipSpec) -> None:
+    def __init__(self, tally: ExportTotals, ground: LabelledScenes, spec: ChipSpec) -> None:
         self._ground, self._spec = ground, spec
         frame = tally.frame()
         frame = frame[frame["angle"] == 0] if len(frame) else frame
@@ -22,14 +22,14 @@ class Lottery:
         self._cumulated = {code: frame[f"pixels_{code}"].to_numpy(np.int64).cumsum() for code in codes}
         self.classes = [code for code, sums in self._cumulated.items() if sums[-1] > 0]
 
-    def draw(self, number: int) -> Cut | None:
+    def draw(self, number: int) -> CandidateChip | None:
         """The chip of a window that is drawn; None if it is not worth keeping."""
         rng = np.random.default_rng((self._spec.seed, number))
         code = int(rng.choice(self.classes))
         sums = self._cumulated[code]
         place, col, row = self._places[np.searchsorted(sums, rng.integers(sums[-1]), side="right")].tolist()
         size, scene = self._spec.tile_size, self._ground.scenes[place]
-        seen = self._ground.cut(scene, Window(col, row, size, size)).codes
+        seen = self._ground.read_chip(scene, Window(col, row, size, size)).codes
         down, right = divmod(int(rng.choice(np.flatnonzero(seen == code))), size)
         up, left = rng.integers(size, size=2).tolist()
         col, row = (
@@ -37,7 +37,7 @@ class Lottery:
             _within(row + down - up, size, scene.grid.height),
         )
         window = Window(col, row, size, size)
-        cut = Cut.of(self._ground, place, window, self._ground.cut(scene, window))
+        cut = CandidateChip.of(self._ground, place, window, self._ground.read_chip(scene, window))
         return None if cut.judged(self._ground, self._spec) else cut
 
 

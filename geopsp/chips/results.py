@@ -15,19 +15,19 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
-from geopsp.chips.chip import Chip, count_codes, judge, share
-from geopsp.chips.labelled_scenes import Ground
+from geopsp.chips.chip import Chip, count_codes, fraction_true, skip_reason
+from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid, Window
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 
 LABEL_COUNTS = ("repaired", "not_polygons", "without_class", "dropped")
 """What labels count beside polygons."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cut:
+class CandidateChip:
     """A chip, where it was cut, and what it shows."""
 
     scene: int
@@ -45,19 +45,19 @@ class Cut:
     """Share of valid pixels."""
 
     @classmethod
-    def of(cls, ground: Ground, scene: int, window: Window, chip: Chip, angle: float = 0.0) -> Cut:
-        return cls(scene, window, angle, chip, count_codes(chip.codes, ground.legend), share(chip.patch.valid))
+    def of(cls, ground: LabelledScenes, scene: int, window: Window, chip: Chip, angle: float = 0.0) -> CandidateChip:
+        return cls(scene, window, angle, chip, count_codes(chip.codes, ground.legend), fraction_true(chip.patch.valid))
 
     @property
     def place(self) -> tuple[int, int, int]:
         """Number of its scene, first column and row."""
         return self.scene, self.window.col, self.window.row
 
-    def judged(self, ground: Ground, spec: ChipSpec) -> str | None:
+    def judged(self, ground: LabelledScenes, spec: ChipSpec) -> str | None:
         """As `judge`."""
-        return judge(self.counts, ground.legend, spec, valid=self.valid, inside=self.chip.inside)
+        return skip_reason(self.counts, ground.legend, spec, valid=self.valid, inside=self.chip.inside)
 
-    def row(self, ground: Ground, image: str | None = None, label: str | None = None) -> dict[str, Any]:
+    def row(self, ground: LabelledScenes, image: str | None = None, label: str | None = None) -> dict[str, Any]:
         """Its row in the index; without files it is counted only."""
         return {
             "chip": image,
@@ -68,13 +68,13 @@ class Cut:
             "row": self.window.row,
             "angle": self.angle,
             "valid": self.valid,
-            "labelled": 1 - int(self.counts[IGNORE]) / int(self.counts.sum()),
+            "labelled": 1 - int(self.counts[IGNORE_INDEX]) / int(self.counts.sum()),
             **{f"pixels_{code}": int(self.counts[code]) for code in ground.legend.codes},
         }
 
 
 @dataclass(slots=True, eq=False)
-class Haul:
+class RowResult:
     """The chips of one unit of work, and what was left out."""
 
     stats: BandStats
@@ -92,13 +92,13 @@ class Haul:
         return {"stats": self.stats.to_json(), "rows": self.rows, "counts": dict(self.counts), "polygons": polygons}
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Haul:
+    def from_json(cls, row: Mapping[str, Any]) -> RowResult:
         polygons = Counter({int(code): n for code, n in row["polygons"].items()})
         return cls(BandStats.from_json(row["stats"]), row["rows"], Counter(row["counts"]), polygons)
 
 
 @dataclass(slots=True, eq=False)
-class Tally:
+class ExportTotals:
     """All hauls together."""
 
     legend: Legend
@@ -114,11 +114,11 @@ class Tally:
     _frames: list[pd.DataFrame] = field(default_factory=list)
 
     @classmethod
-    def none(cls, ground: Ground) -> Tally:
+    def empty(cls, ground: LabelledScenes) -> ExportTotals:
         """As yet nothing."""
-        return cls(ground.legend, BandStats.none(len(ground.scenes[0].bands)))
+        return cls(ground.legend, BandStats.empty(len(ground.scenes[0].bands)))
 
-    def add(self, haul: Haul) -> None:
+    def add(self, haul: RowResult) -> None:
         self.stats = self.stats.merge(haul.stats)
         self.counts.update(haul.counts)
         self.polygons.update(haul.polygons)
@@ -182,7 +182,7 @@ def footprints(grid: Grid, place: NDArray[np.float64], size: int) -> NDArray[np.
     return np.asarray(shapely.polygons(corners), object)
 
 
-class Ledger:
+class ExportJournal:
     """A file to which each finished unit of work is added; what it holds for the same job is not done again."""
 
     def __init__(self, path: Path, key: str) -> None:
@@ -190,7 +190,7 @@ class Ledger:
         found = _lines(path)
         if not found or found[0].get("key") != key:
             found = [{"key": key}]
-        self.hauls = [Haul.from_json(row) for row in found[1:]]
+        self.hauls = [RowResult.from_json(row) for row in found[1:]]
         """What was there when it was opened."""
 
         self.empty = not self.hauls
@@ -199,7 +199,7 @@ class Ledger:
         whole.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
         whole.replace(path)
 
-    def add(self, haul: Haul) -> None:
+    def add(self, haul: RowResult) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(haul.to_json()) + "\n")
         self.empty = False

@@ -15,15 +15,15 @@ import click
 import geopsp
 from geopsp.cli.options import (
     CUTTING_DEFAULTS,
-    cutting,
     cutting_options,
     device_option,
     map_options,
     output_options,
     overwrite_option,
-    shaping,
     shaping_options,
     split_options,
+    take_chip_options,
+    take_polygon_options,
     training_options,
 )
 from geopsp.errors import GeopspError, OptionError
@@ -74,21 +74,21 @@ def chips(images: tuple[str, ...], labels: str, out: Path, **options: Any) -> No
     An IMAGE is a raster, a URL, a glob, a folder, or a STAC item or item collection.
     """
     from geopsp.chips.export_training_data import export_training_data
-    from geopsp.core.progress import shown
+    from geopsp.core.progress import progress_bar
     from geopsp.report.summary import describe_chips, write_chip_report
 
-    cut, json_path, picture = cutting(options), options.pop("json_path"), options.pop("picture")
+    cut, json_path, picture = take_chip_options(options), options.pop("json_path"), options.pop("picture")
     size = options.pop("size")
-    with shown("Cutting chips") as progress:
+    with progress_bar("Cutting chips") as progress:
         found = export_training_data(list(images), labels, out, tile_size=size, progress=progress, **cut, **options)
     click.echo(describe_chips(found))
     if json_path:
         write_chip_report(found, json_path, overwrite=True)
     if picture:
-        from geopsp.report.chip_map import chip_grid
+        from geopsp.report.chip_map import chip_map
         from geopsp.training.plots import save_figure
 
-        save_figure(chip_grid(found), picture)
+        save_figure(chip_map(found), picture)
 
 
 @main.command()
@@ -101,20 +101,20 @@ def chips(images: tuple[str, ...], labels: str, out: Path, **options: Any) -> No
 @overwrite_option
 def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
     """Train a network on one folder of CHIPS or several, or with --labels straight from images, and save it."""
+    from geopsp.core.log import is_main_process
     from geopsp.core.output import check_output
-    from geopsp.core.progress import leads
     from geopsp.models.saved_model import MANIFEST
     from geopsp.report.summary import describe_scores
     from geopsp.training.fit import RUN
 
-    check_output(out, overwrite=o["overwrite"], folder=True, mark=MANIFEST)
+    check_output(out, overwrite=o["overwrite"], folder=True, marker=MANIFEST)
     model = _classifier(chips, o)
     if o["freeze"]:
         model.freeze()
-    if leads():
+    if is_main_process():
         click.echo(repr(model))
     folder = o["run"] or out.with_name(f"{out.name}.run")
-    if o["overwrite"] and not o["run"] and not o["resume"] and (folder / RUN).exists() and leads():
+    if o["overwrite"] and not o["run"] and not o["resume"] and (folder / RUN).exists() and is_main_process():
         shutil.rmtree(folder)
     model.fit(
         o["epochs"],
@@ -123,7 +123,7 @@ def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
         **{name: o[name] for name in ("early_stopping", "monitor", "accumulate", "ema", "compiled", "devices", "nodes",
                                       "resume", "tensorboard")},
     )  # fmt: skip
-    if not leads():
+    if not is_main_process():
         return
     saved = model.save(out, overwrite=o["overwrite"])
     click.echo(describe_scores(model.evaluate()))
@@ -145,7 +145,7 @@ def _classifier(chips: tuple[str, ...], o: dict[str, Any]) -> Any:
     """The network that the options describe, for these chips."""
     from geopsp import DeepLab, FCNClassifier, PSPNetClassifier, UnetClassifier, prepare_data
 
-    cut = cutting(o)
+    cut = take_chip_options(o)
     source = {"images": list(chips), "labels": o["labels"], **cut} if o["labels"] else {"path": list(chips)}
     if not o["labels"] and (given := [name for name, value in cut.items() if value != CUTTING_DEFAULTS[name]]):
         raise OptionError(f"{', '.join(given)}: these say how chips are cut, and need --labels. Leave them out.")
@@ -216,7 +216,7 @@ def predict(model: Path, images: tuple[str, ...], out: str, no_background: bool,
     """
     from geopsp.inference.classify_pixels import classify_pixels
 
-    o |= {"polygon_options": shaping(o), "predict_background": not no_background}
+    o |= {"polygon_options": take_polygon_options(o), "predict_background": not no_background}
     found: Any = classify_pixels(list(images), model, out, **o)
     for path in (*(found if isinstance(found, list) else [found]), *(o[name] for name in ALSO if o[name])):
         click.echo(f"Wrote {path}")
@@ -232,7 +232,7 @@ def polygonize(raster: Path, out: Path, confidence: Path | None, overwrite: bool
     """Make polygons of a class RASTER."""
     from geopsp.polygons.raster_to_polygons import raster_to_polygons
 
-    raster_to_polygons(raster, out, confidence=confidence, overwrite=overwrite, **shaping(o))
+    raster_to_polygons(raster, out, confidence=confidence, overwrite=overwrite, **take_polygon_options(o))
     click.echo(f"Wrote {out}")
 
 
@@ -240,9 +240,9 @@ def polygonize(raster: Path, out: Path, confidence: Path | None, overwrite: bool
 @click.argument("path", type=click.Path(path_type=Path))
 def info(path: Path) -> None:
     """Tell what PATH is: a raster, a chip folder or a model."""
-    from geopsp.report.summary import describe
+    from geopsp.report.summary import describe_path
 
-    click.echo(describe(path))
+    click.echo(describe_path(path))
 
 
 @main.command()

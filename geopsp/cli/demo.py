@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 
 import geopsp
 from geopsp.chips.chip_set import ChipSet
 from geopsp.chips.export_training_data import export_training_data
-from geopsp.core.output import whole
-from geopsp.core.progress import say, shown
+from geopsp.core.output import atomic_output
+from geopsp.core.progress import progress_bar
 from geopsp.errors import InputNotFoundError
 from geopsp.inference.classify_pixels import classify_pixels
 from geopsp.report.html_report import preview, write_report
@@ -20,6 +21,8 @@ from geopsp.training.metrics import Confusion
 from geopsp.training.networks import PSPNetClassifier
 from geopsp.training.plots import plot_losses, save_figure
 from geopsp.training.training_data import prepare_data
+
+logger = logging.getLogger(__name__)
 
 TILE = 128
 
@@ -68,7 +71,7 @@ def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overw
     """The folder `out` holds chips, model, map, polygons, pictures and a report; the held-out scores are returned."""
     start = time.monotonic()
     sample = find_sample_data(data)
-    with whole(out, overwrite=overwrite, folder=True, mark=REPORT) as folder:
+    with atomic_output(out, overwrite=overwrite, folder=True, marker=REPORT) as folder:
         chips = export_sample(sample, SCENES, "labels.gpkg", folder / "chips")
         held_out = export_sample(sample, (TEST,), "test_labels.gpkg", folder / "test_chips")
         model = _train(chips, epochs or EPOCHS)
@@ -87,7 +90,7 @@ def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overw
 
 def export_sample(sample: Path, scenes: tuple[str, ...], labels: str, out: Path) -> ChipSet:
     """Chips of scenes of the sample data."""
-    with shown("Cutting chips") as progress:
+    with progress_bar("Cutting chips") as progress:
         return export_training_data(
             [sample / name for name in scenes],
             f"{sample / labels}|layername=landcover",
@@ -110,7 +113,7 @@ def _train(chips: ChipSet, epochs: int) -> PixelClassifier:
         class_balancing=True,
         output_stride=OUTPUT_STRIDE,
     )
-    say(repr(model))
+    logger.info(repr(model))
     model.fit(epochs, RATE, monitor="valid_miou")
     return model
 
@@ -143,13 +146,13 @@ def _write(
 
 
 def _tell(out: Path, scores: Confusion, seconds: float) -> None:
-    say(f"\nScores on the held-out scene:\n{describe_scores(scores)}")
-    say(f"Boats and cars that took the other's name: {scores.confused(*ALIKE):.1%}\n")
+    logger.info(f"\nScores on the held-out scene:\n{describe_scores(scores)}")
+    logger.info(f"Boats and cars that took the other's name: {scores.confused(*ALIKE):.1%}\n")
     for name, what in (
         (REPORT, "report"), ("map.tif", "map of both scenes"), ("map.gpkg", "its polygons"),
         ("probabilities.tif", "its probabilities"), ("map.png", "its picture"),
         ("test_map.png", "map of the third scene"),
         ("model", "trained model"), ("chips", "training chips"),
     ):  # fmt: skip
-        say(f"{what:26} {out / name}")
-    say(f"Done in {seconds:.0f} s.")
+        logger.info(f"{what:26} {out / name}")
+    logger.info(f"Done in {seconds:.0f} s.")

@@ -12,12 +12,12 @@ import click
 Command = Callable[..., Any]
 
 
-def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """One decorator that adds all options, in their order."""
     return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
-def numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+def parse_ints(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """Whole numbers parted by commas; "none" gives none of them."""
     if value is None:
         return None
@@ -27,18 +27,18 @@ def numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
         raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 1,2,3,6.") from error
 
 
-def names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+def parse_names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Names parted by commas."""
     return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def bands(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str | int, ...] | None:
     """Names or numbers parted by commas."""
-    found = names(context, option, value)
+    found = parse_names(context, option, value)
     return None if found is None else tuple(int(name) if name.isdigit() else name for name in found)
 
 
-def rates(_: click.Context, __: click.Parameter, value: str | None) -> float | tuple[float, ...] | None:
+def parse_lr(_: click.Context, __: click.Parameter, value: str | None) -> float | tuple[float, ...] | None:
     """One number, or two parted by a comma."""
     try:
         found = tuple(float(part) for part in value.split(",")) if value else ()
@@ -49,7 +49,7 @@ def rates(_: click.Context, __: click.Parameter, value: str | None) -> float | t
     return None if not found else found[0] if len(found) == 1 else found
 
 
-def extent(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+def parse_extent(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
     """Left, bottom, right and top, parted by commas."""
     if value is None:
         return None
@@ -62,7 +62,7 @@ def extent(_: click.Context, __: click.Parameter, value: str | None) -> tuple[fl
     return numbers
 
 
-def metres(_: click.Context, __: click.Parameter, value: str | None) -> float | bool | None:
+def parse_metres(_: click.Context, __: click.Parameter, value: str | None) -> float | bool | None:
     """A number, or True where the option stands alone."""
     try:
         return None if value is None else value == "alone" or float(value)
@@ -88,7 +88,7 @@ cell_size_option = click.option("--cell-size", type=float, help="Resample the im
 
 
 extent_option = click.option(
-    "--extent", callback=extent, help="LEFT,BOTTOM,RIGHT,TOP in the CRS of the images. Default: all."
+    "--extent", callback=parse_extent, help="LEFT,BOTTOM,RIGHT,TOP in the CRS of the images. Default: all."
 )
 
 
@@ -97,7 +97,7 @@ aoi_option = click.option(
 )
 
 
-cutting_options = together(
+cutting_options = option_group(
     click.option("--class-field", help="The attribute that holds the class. Default: all polygons are one class."),
     click.option("--where", help="Only labels for which this holds, as in SQL: kind = 'road' AND width > 3."),
     click.option(
@@ -115,7 +115,7 @@ cutting_options = together(
     ),
     click.option("--all-touched", is_flag=True, help="Burn each pixel that a polygon touches."),
     click.option(
-        "--priority", callback=names, help="Classes that lie on top where polygons overlap, the topmost first."
+        "--priority", callback=parse_names, help="Classes that lie on top where polygons overlap, the topmost first."
     ),
     click.option("--priority-field", help="A number of each polygon instead; larger ones lie on top."),
     aoi_option,
@@ -154,13 +154,13 @@ CUTTING_DEFAULTS = {
 """What Python calls `cutting_options`."""
 
 
-def cutting(options: dict[str, Any]) -> dict[str, Any]:
+def take_chip_options(options: dict[str, Any]) -> dict[str, Any]:
     """Takes what `cutting_options` gave out of the options, under the names that Python knows."""
     turned = {"per_image": not options.pop("mosaic"), "grid": not options.pop("no_grid")}
     return {name: turned[name] if name in turned else options.pop(name) for name in CUTTING_DEFAULTS}
 
 
-split_options = together(
+split_options = option_group(
     click.option("--val-split", default=0.2, show_default=True, help="Share of the chips to validate on."),
     click.option(
         "--split",
@@ -179,7 +179,7 @@ split_options = together(
 )
 
 
-training_options = together(
+training_options = option_group(
     click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to make."),
     click.option(
         "--network", type=click.Choice(["pspnet", "fcn", "unet", "deeplab"]), default="pspnet", show_default=True
@@ -188,14 +188,14 @@ training_options = together(
     click.option("--epochs", default=10, show_default=True),
     click.option(
         "--lr",
-        callback=rates,
+        callback=parse_lr,
         help="Highest learning rate, or LOW,HIGH of first and last layers. Default: a range test.",
     ),
     click.option("--batch-size", type=int, default=8, show_default=True, help="0: the largest that fits into memory."),
     click.option("--accumulate", default=1, show_default=True, help="Batches to add up for one step."),
     click.option("--chip-size", type=int, help="Side of what the network is shown. Default: the exported size."),
     click.option("--no-unet", is_flag=True, help="pspnet: enlarge the result eightfold, without the U-Net decoder."),
-    click.option("--pyramid-sizes", callback=numbers, help="pspnet: bins, or none. Default: 1,2,3,6."),
+    click.option("--pyramid-sizes", callback=parse_ints, help="pspnet: bins, or none. Default: 1,2,3,6."),
     click.option("--pointrend", is_flag=True, help="Decide the least certain points anew, for sharper outlines."),
     click.option(
         "--aux-loss/--no-aux-loss",
@@ -228,7 +228,7 @@ training_options = together(
     click.option("--label-smoothing", default=0.0, show_default=True),
     click.option("--ohem", default=1.0, show_default=True, help="Share of the pixels, the hardest, that count."),
     click.option("--mixup", is_flag=True, help="Train on mixtures of two chips."),
-    click.option("--ignore-classes", callback=names, help="Classes that count as unlabelled, parted by commas."),
+    click.option("--ignore-classes", callback=parse_names, help="Classes that count as unlabelled, parted by commas."),
     click.option("--early-stopping", is_flag=True, help="Stop when validation gets no better for 5 epochs."),
     click.option("--monitor", default="valid_loss", show_default=True, help="What decides which epoch is best."),
     click.option("--ema", default=0.0, show_default=True, help="Decay of a moving average of the weights, e.g. 0.999."),
@@ -250,18 +250,20 @@ training_options = together(
 )
 
 
-shaping_options = together(
+shaping_options = option_group(
     click.option("--connectivity", type=int, help="8: pixels that touch at corners are one polygon too. Default: 4."),
     click.option("--simplify", type=float, help="Tolerance in CRS units; leaves no gaps or overlaps. Default: none."),
     click.option("--smooth", type=int, metavar="ROUNDS", help="Round the outlines; 2 or 3 are enough. Default: none."),
     click.option("--min-area", type=float, help="Smaller polygons join a neighbour; square metres. Default: none."),
     click.option("--fill-holes", type=float, help="Smaller holes are filled; square metres. Default: none."),
-    click.option("--keep", callback=names, help="Polygons of these classes only; names or codes, parted by commas."),
-    click.option("--drop", callback=names, help="No polygons of these classes."),
+    click.option(
+        "--keep", callback=parse_names, help="Polygons of these classes only; names or codes, parted by commas."
+    ),
+    click.option("--drop", callback=parse_names, help="No polygons of these classes."),
     click.option("--dissolve", is_flag=True, default=None, help="One feature for each class."),
     click.option(
         "--regularize",
-        callback=metres,
+        callback=parse_metres,
         is_flag=False,
         flag_value="alone",
         metavar="[METRES]",
@@ -276,7 +278,7 @@ SHAPING = (
 """What Python calls `shaping_options`."""
 
 
-def shaping(options: dict[str, Any]) -> dict[str, Any]:
+def take_polygon_options(options: dict[str, Any]) -> dict[str, Any]:
     """Takes what `shaping_options` gave out of the options, and leaves out what was not asked for."""
     given = {name: options.pop(name) for name in SHAPING}
     return {name: value for name, value in given.items() if value is not None}
@@ -285,7 +287,7 @@ def shaping(options: dict[str, Any]) -> dict[str, Any]:
 place = click.Path()
 
 
-output_options = together(
+output_options = option_group(
     click.option("--out", required=True, type=place, help="The GeoTIFF (COG) to write; with --per-image a folder."),
     click.option("--polygons", type=place, help="Also polygons (.gpkg, .parquet, .fgb, .geojson, .shp)."),
     shaping_options,
@@ -304,7 +306,7 @@ output_options = together(
 )
 
 
-map_options = together(
+map_options = option_group(
     click.option(
         "--bands", callback=bands, help="The model's bands in the image, by name or number. Default: by name."
     ),

@@ -20,7 +20,7 @@ class Normalization:
     std: NDArray[np.float32]
 
     @classmethod
-    def of(cls, stats: BandStats) -> Normalization:
+    def from_stats(cls, stats: BandStats) -> Normalization:
         std = stats.std
         return cls(stats.mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32))
 
@@ -36,7 +36,7 @@ class Normalization:
         return pixels
 
 
-EXACT = 2**20
+MAX_EXACT_PIXELS = 2**20
 """Pixels of 16 bits whose squares add up exactly in a float64."""
 
 
@@ -65,19 +65,19 @@ class BandStats:
     """(bands,); -inf before any pixel."""
 
     @classmethod
-    def none(cls, bands: int) -> BandStats:
+    def empty(cls, bands: int) -> BandStats:
         """Of no pixel at all."""
         return cls(0, np.zeros(bands), np.zeros(bands), np.full(bands, np.inf), np.full(bands, -np.inf))
 
     @classmethod
-    def of(cls, data: NDArray[Any], valid: NDArray[np.bool_]) -> BandStats:
+    def from_array(cls, data: NDArray[Any], valid: NDArray[np.bool_]) -> BandStats:
         """Of one array, (bands, rows, cols), where `valid`, (rows, cols)."""
         pixels = data.reshape(len(data), -1)
         found = pixels if np.count_nonzero(valid) == valid.size else np.compress(valid.ravel(), pixels, axis=1)
         if not found.shape[1]:
-            return cls.none(len(data))
+            return cls.empty(len(data))
         values = found.astype(np.float64)
-        exact = found.dtype.kind in "iu" and found.dtype.itemsize <= 2 and found.shape[1] <= EXACT
+        exact = found.dtype.kind in "iu" and found.dtype.itemsize <= 2 and found.shape[1] <= MAX_EXACT_PIXELS
         mean, m2 = _of_integers(values) if exact else _of_floats(values)
         return cls(
             values.shape[1], mean, m2, found.min(axis=1).astype(np.float64), found.max(axis=1).astype(np.float64)
@@ -110,13 +110,17 @@ class BandStats:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> BandStats:
         if not row["count"]:
-            return cls.none(int(row["bands"]))
+            return cls.empty(int(row["bands"]))
         return cls(int(row["count"]), *(np.asarray(row[name], float) for name in ("mean", "m2", "low", "high")))
 
+    # names of earlier versions
+    none = empty
+    of = from_array
 
-def merge_all(parts: Sequence[BandStats], bands: int) -> BandStats:
+
+def merge_stats(parts: Sequence[BandStats], bands: int) -> BandStats:
     """Statistics of all parts together, merged in the given order."""
-    total = BandStats.none(bands)
+    total = BandStats.empty(bands)
     for part in parts:
         total = total.merge(part)
     return total
@@ -138,7 +142,7 @@ def _of_integers(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDAr
     return np.array(sums, float) / count, np.array(m2)
 
 
-def is_named(bands: Sequence[str]) -> bool:
+def has_band_names(bands: Sequence[str]) -> bool:
     """True if the bands carry real names, not merely numbers."""
     return not all(band.startswith("band_") for band in bands)
 
@@ -153,7 +157,7 @@ def match_bands(wanted: Sequence[str | int], found: Sequence[str], *, where: str
         BandError: if one is missing.
     """
     texts = [w for w in wanted if isinstance(w, str)]
-    if len(texts) == len(wanted) and is_named(texts) and not is_named(found):
+    if len(texts) == len(wanted) and has_band_names(texts) and not has_band_names(found):
         if len(wanted) != len(found):
             raise BandError(
                 f"{where} has {len(found)} bands without names; needed {len(wanted)}: {', '.join(texts)}. "

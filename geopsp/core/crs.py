@@ -14,11 +14,11 @@ from geopsp.errors import LabelError
 Bounds = tuple[float, float, float, float]
 
 
-STRIDE = 10.0
+DIFFERENCE_STEP = 10.0
 """Metres to each side over which a projection's scale is measured."""
 
 
-def ground_axes(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
+def metre_axes(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
     """(n, 2, 2) what x and y (rows) grow by, in units of the CRS, a metre to the east and to the north (columns).
 
     By the CRS's unit alone where a point, (n, 2), has no place on the globe.
@@ -34,11 +34,11 @@ def ground_axes(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.floa
     if globe is not None:
         to_globe, back = transformer(crs.to_wkt(), globe.to_wkt()), transformer(globe.to_wkt(), crs.to_wkt())
         longitude, latitude = to_globe.transform(*points.T)
-        step = STRIDE / metres_per_degree(crs)
+        step = DIFFERENCE_STEP / metres_per_degree(crs)
         for column, (east, north) in enumerate(((step / np.cos(np.radians(latitude)), 0.0), (0.0, step))):
             ahead = np.array(back.transform(longitude + east, latitude + north))
             behind = np.array(back.transform(longitude - east, latitude - north))
-            axes[:, :, column] = (ahead - behind).T / (2 * STRIDE)
+            axes[:, :, column] = (ahead - behind).T / (2 * DIFFERENCE_STEP)
     with np.errstate(invalid="ignore"):
         sound = np.isfinite(axes).all(axis=(1, 2)) & (np.abs(np.linalg.det(np.nan_to_num(axes, posinf=0))) > 0)
     axes[~sound] = np.eye(2) / unit

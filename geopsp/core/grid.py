@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 
 from geopsp.errors import OptionError
 
-ALIGNED = 1e-3
+ALIGNMENT_TOLERANCE = 1e-3
 """Largest offset, in pixels, at which two lattices count as the same one."""
 
 
@@ -35,7 +35,7 @@ class Window:
         return self.row + self.height
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         return self.width <= 0 or self.height <= 0
 
     def shift(self, cols: int, rows: int) -> Window:
@@ -53,6 +53,9 @@ class Window:
         row, col = self.row - origin.row, self.col - origin.col
         return slice(row, row + self.height), slice(col, col + self.width)
 
+    # names of earlier versions
+    empty = is_empty
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -64,7 +67,7 @@ class Grid:
     height: int
 
     @property
-    def window(self) -> Window:
+    def full_window(self) -> Window:
         """The whole grid."""
         return Window(0, 0, self.width, self.height)
 
@@ -107,7 +110,7 @@ class Grid:
         away = [[theirs.a, theirs.b, theirs.c - ours.c], [theirs.d, theirs.e, theirs.f - ours.f]]
         step = np.linalg.solve(axes, away)
         drift = np.abs(step[:, :2] - np.eye(2)).max() * max(other.width, other.height, 1)
-        return (float(step[0, 2]), float(step[1, 2])) if drift < ALIGNED else None
+        return (float(step[0, 2]), float(step[1, 2])) if drift < ALIGNMENT_TOLERANCE else None
 
     def window_of(self, other: Grid) -> Window | None:
         """`other` as a window of this grid; None unless it lies on the same lattice to a thousandth of a pixel."""
@@ -115,28 +118,28 @@ class Grid:
         if offset is None:
             return None
         col, row = round(offset[0]), round(offset[1])
-        if max(abs(offset[0] - col), abs(offset[1] - row)) > ALIGNED:
+        if max(abs(offset[0] - col), abs(offset[1] - row)) > ALIGNMENT_TOLERANCE:
             return None
         return Window(col, row, other.width, other.height)
 
-    def pixels_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def to_pixel_coordinates(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """(points, 2) columns and rows, in pixels from this grid's corner, of points in CRS units."""
         t = ~self.transform
         x, y = points[:, 0], points[:, 1]
         return np.column_stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f])
 
-    def window_around(self, points: NDArray[np.float64]) -> Window:
+    def enclosing_window(self, points: NDArray[np.float64]) -> Window:
         """The smallest window of whole pixels, give or take a thousandth, that holds (points, 2) in CRS units."""
-        places = self.pixels_at(points)
-        col, row = (math.floor(low + ALIGNED) for low in places.min(axis=0))
-        col_stop, row_stop = (math.ceil(high - ALIGNED) for high in places.max(axis=0))
+        places = self.to_pixel_coordinates(points)
+        col, row = (math.floor(low + ALIGNMENT_TOLERANCE) for low in places.min(axis=0))
+        col_stop, row_stop = (math.ceil(high - ALIGNMENT_TOLERANCE) for high in places.max(axis=0))
         return Window(col, row, col_stop - col, row_stop - row)
 
     def blocks(self, size: int) -> Iterator[Window]:
         """Windows of at most size x size that partition the grid, row by row."""
         for row in range(0, self.height, size):
             for col in range(0, self.width, size):
-                yield Window(col, row, size, size).intersect(self.window)
+                yield Window(col, row, size, size).intersect(self.full_window)
 
     def __repr__(self) -> str:
         x, y = self.cell_size
@@ -147,6 +150,11 @@ class Grid:
             f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}>"
         )
 
+    # names of earlier versions
+    window = full_window
+    pixels_at = to_pixel_coordinates
+    window_around = enclosing_window
+
 
 def _short_name(crs: CRS) -> str:
     """The CRS as authority and code, else by the name that its WKT begins with."""
@@ -154,7 +162,7 @@ def _short_name(crs: CRS) -> str:
     return text.split('"')[1] if '["' in text else text
 
 
-def starts(length: int, *, size: int, overlap: int) -> list[int]:
+def tile_starts(length: int, *, size: int, overlap: int) -> list[int]:
     """First pixels of the tiles that cover `length` pixels, ascending.
 
     Raises:

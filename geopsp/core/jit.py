@@ -12,7 +12,7 @@ from numba.core.caching import FunctionCache
 Cache: Any = FunctionCache
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def jit(function: Callable[..., Any]) -> Any:
     """The function as machine code that leaves other threads alone; a division by zero gives no error.
 
     It is kept beside its file or in the user's folder; where neither can be written, or what was kept is damaged, it is
@@ -20,11 +20,11 @@ def compiled(function: Callable[..., Any]) -> Any:
     """
     dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
     with suppress(RuntimeError):  # numba knows no place for it
-        dispatcher._cache = _Kept(function)  # noqa: SLF001 (as cache=True does, but for what may go wrong)
+        dispatcher._cache = _DiskCache(function)  # noqa: SLF001 (as cache=True does, but for what may go wrong)
     return dispatcher
 
 
-class _Kept(Cache):
+class _DiskCache(Cache):
     """What was compiled, if it can be read; a full disk only means that it is not kept."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:

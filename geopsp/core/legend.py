@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from geopsp.errors import LabelError
 
-IGNORE = 255
+IGNORE_INDEX = 255
 """Label of a pixel about which nothing is known, and the nodata value of a map."""
 
 
@@ -23,7 +23,7 @@ CLASSES_TAG = "GEOPSP_CLASSES"
 """The tag of a class raster that holds its legend as JSON."""
 
 
-CONVENTIONAL = {
+DEFAULT_COLORS = {
     BACKGROUND: "#1b1b1b", "water": "#2b6cb0", "river": "#2b6cb0", "lake": "#3182ce", "forest": "#22683a",
     "tree": "#2f855a", "trees": "#2f855a", "shrubland": "#9c8f4a", "grass": "#9ad26b", "herbaceous": "#b5d66f",
     "vegetation": "#68a357", "crop": "#e3c44b", "crops": "#e3c44b", "agriculture": "#e3c44b", "bare": "#c19a6b",
@@ -62,8 +62,8 @@ class Legend:
 
     def __post_init__(self) -> None:
         codes = [c.code for c in self.classes]
-        if codes != sorted(set(codes)) or any(not 0 <= code < IGNORE for code in codes):
-            raise LabelError(f"Class codes must be distinct, sorted and within 0 to {IGNORE - 1}; found {codes}.")
+        if codes != sorted(set(codes)) or any(not 0 <= code < IGNORE_INDEX for code in codes):
+            raise LabelError(f"Class codes must be distinct, sorted and within 0 to {IGNORE_INDEX - 1}; found {codes}.")
 
     @classmethod
     def from_names(cls, names: Mapping[int, str], colors: Mapping[int, str] | None = None) -> Legend:
@@ -72,7 +72,9 @@ class Legend:
         return cls(
             tuple(
                 ClassInfo(
-                    code, names[code], colors.get(code) or CONVENTIONAL.get(names[code].lower()) or distinct_color(code)
+                    code,
+                    names[code],
+                    colors.get(code) or DEFAULT_COLORS.get(names[code].lower()) or distinct_color(code),
                 )
                 for code in sorted(names)
             )
@@ -92,17 +94,17 @@ class Legend:
     def names(self) -> list[str]:
         return [c.name for c in self.classes]
 
-    def to_index(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def codes_to_indices(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Channel indices of codes; a code outside the legend becomes IGNORE."""
-        table = np.full(256, IGNORE, np.uint8)
+        table = np.full(256, IGNORE_INDEX, np.uint8)
         table[self.codes] = np.arange(len(self), dtype=np.uint8)
         return table[codes]
 
-    def to_code(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def indices_to_codes(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Codes of channel indices; IGNORE stays IGNORE."""
         if self.codes == list(range(len(self))):
             return indices.copy()
-        table = np.full(256, IGNORE, np.uint8)
+        table = np.full(256, IGNORE_INDEX, np.uint8)
         table[: len(self)] = self.codes
         return table[indices]
 
@@ -117,7 +119,7 @@ class Legend:
                 return info.code
         raise LabelError(f"No class is named {name!r}; there are {', '.join(self.names)}.")
 
-    def extended(self, other: Legend) -> Legend:
+    def extended_by(self, other: Legend) -> Legend:
         """These classes and those of the other that are missing by name, which keep their code if it is free.
 
         Raises:
@@ -126,7 +128,9 @@ class Legend:
         classes = {info.code: info for info in self}
         for info in other:
             if info.name not in self.names:
-                code = next((code for code in (info.code, *range(1, IGNORE)) if code not in classes), IGNORE)
+                code = next(
+                    (code for code in (info.code, *range(1, IGNORE_INDEX)) if code not in classes), IGNORE_INDEX
+                )
                 classes[code] = replace(info, code=code)
         return Legend(tuple(classes[code] for code in sorted(classes)))
 
@@ -136,3 +140,8 @@ class Legend:
     @classmethod
     def from_json(cls, rows: Sequence[Mapping[str, Any]]) -> Legend:
         return cls(tuple(ClassInfo(int(r["code"]), str(r["name"]), str(r["color"])) for r in rows))
+
+    # names of earlier versions
+    extended = extended_by
+    to_index = codes_to_indices
+    to_code = indices_to_codes

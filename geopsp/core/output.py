@@ -16,25 +16,25 @@ from filelock import FileLock, Timeout
 from geopsp.errors import GeopspError, OutputError
 
 
-def check_output(path: str | Path, *, overwrite: bool = False, folder: bool = False, mark: str | None = None) -> Path:
+def check_output(path: str | Path, *, overwrite: bool = False, folder: bool = False, marker: str | None = None) -> Path:
     """The path, its link followed, where something may now be written; the folder that it lies in exists.
 
     Args:
         path: Where the output shall appear.
         overwrite: True if it may replace what is there.
         folder: True if the output is a folder.
-        mark: The file by which a folder is known as one of ours; a folder without it is not replaced unless empty.
+        marker: The file by which a folder is known as one of ours; a folder without it is not replaced unless empty.
 
     Raises:
         OutputError: if it exists and may not be replaced, or cannot be written.
     """
-    asked, path = path, followed(path)
+    asked, path = path, resolve_link(path)
     try:
         if path.exists() and not overwrite:
             raise OutputError(
                 f"{asked} exists already. Choose another name, or overwrite it (overwrite=True, --overwrite)."
             )
-        _require_ours(path, folder=folder, mark=mark)
+        _require_ours(path, folder=folder, marker=marker)
         path.parent.mkdir(parents=True, exist_ok=True)
     except GeopspError:
         raise
@@ -45,7 +45,7 @@ def check_output(path: str | Path, *, overwrite: bool = False, folder: bool = Fa
     return path
 
 
-def followed(path: str | Path) -> Path:
+def resolve_link(path: str | Path) -> Path:
     """The path; of a link, where the file or folder that it points to lies, or would lie.
 
     Raises:
@@ -63,14 +63,14 @@ def followed(path: str | Path) -> Path:
     return place
 
 
-def _require_ours(path: Path, *, folder: bool, mark: str | None) -> None:
+def _require_ours(path: Path, *, folder: bool, marker: str | None) -> None:
     if not path.exists():
         return
     if path.is_dir() != folder:
         found, needed = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
         raise OutputError(f"{path} is {found}; needed the name of {needed}. Choose another name.")
-    if folder and mark is not None and any(path.iterdir()) and not (path / mark).exists():
-        raise OutputError(f"{path} holds other things, not {mark}, so it is not replaced. Choose another name.")
+    if folder and marker is not None and any(path.iterdir()) and not (path / marker).exists():
+        raise OutputError(f"{path} holds other things, not {marker}, so it is not replaced. Choose another name.")
 
 
 def _remove(path: Path) -> None:
@@ -81,8 +81,8 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def whole(
-    path: str | Path, *, overwrite: bool = False, folder: bool = False, mark: str | None = None
+def atomic_output(
+    path: str | Path, *, overwrite: bool = False, folder: bool = False, marker: str | None = None
 ) -> Iterator[Path]:
     """A temporary place of the same ending beside `path`, which takes its name when the block ends without error.
 
@@ -90,13 +90,13 @@ def whole(
         path: Where the file or folder shall appear.
         overwrite: True if it may replace what is there.
         folder: True to make the temporary place a folder.
-        mark: As for `check_output`.
+        marker: As for `check_output`.
 
     Raises:
         OutputError: as `check_output`, if something else than our own output would be lost, or if writing fails.
     """
-    path = check_output(path, overwrite=overwrite, folder=folder, mark=mark)
-    partial = partial_place(path)
+    path = check_output(path, overwrite=overwrite, folder=folder, marker=marker)
+    partial = partial_path(path)
     try:
         _remove(partial)
         if folder:
@@ -114,25 +114,27 @@ def whole(
 
 
 @contextmanager
-def resumable(path: str | Path, *, keep: str, overwrite: bool = False, mark: str | None = None) -> Iterator[Path]:
+def resumable_folder(
+    path: str | Path, *, state_file: str, overwrite: bool = False, marker: str | None = None
+) -> Iterator[Path]:
     """A temporary folder beside `path`, which takes its name when the block ends without error.
 
-    After an error it stays, if the file `keep` is in it, for the next call to go on from; a new one is empty. At no
+    After an error it stays, if it holds the file `state_file`, so that the next call resumes; a new one is empty. At no
     moment is there neither the old folder nor the new one, under this name, the temporary one or .old-NAME.
 
     Args:
         path: Where the folder shall appear.
-        keep: The name of a file that tells how far it is.
+        state_file: The name of a file that tells how far it is.
         overwrite: True if it may replace what is there.
-        mark: As for `check_output`.
+        marker: As for `check_output`.
 
     Raises:
         OutputError: as `check_output`, or if writing fails.
     """
-    path = check_output(path, overwrite=overwrite, folder=True, mark=mark)
-    partial = partial_place(path)
+    path = check_output(path, overwrite=overwrite, folder=True, marker=marker)
+    partial = partial_path(path)
     try:
-        if not (partial / keep).exists():
+        if not (partial / state_file).exists():
             _remove(partial)
         partial.mkdir(exist_ok=True)
         yield partial
@@ -147,18 +149,18 @@ def resumable(path: str | Path, *, keep: str, overwrite: bool = False, mark: str
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error}). Is the disk full, or the place read-only?") from error
     finally:
-        if not (partial / keep).exists():
+        if not (partial / state_file).exists():
             _remove(partial)
 
 
 @contextmanager
-def alone(out: Path) -> Iterator[None]:
+def output_lock(out: Path) -> Iterator[None]:
     """While this lasts, no other run writes to the same place.
 
     Raises:
         OutputError: if one does, or if the disk is full.
     """
-    place = followed(out)
+    place = resolve_link(out)
     lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
         with lock.acquire(timeout=0):
@@ -174,7 +176,18 @@ def alone(out: Path) -> Iterator[None]:
         raise OutputError(f"{out} cannot be written ({error}). Is the disk full, or the place read-only?") from error
 
 
-def partial_place(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Where an output is made before it takes its name: beside what a link points to, so that it can be renamed."""
-    path = followed(path)
+    path = resolve_link(path)
     return path.with_name(f".partial-{path.name}")
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a small text file beside its place, then rename it; a kill leaves the old file or the new one.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)

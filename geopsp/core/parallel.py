@@ -1,4 +1,4 @@
-"""What the machine has."""
+"""CPU count, prefetching, and work in a pool whose results come in order."""
 
 from __future__ import annotations
 
@@ -6,65 +6,42 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from numpy.typing import NDArray
-
-from geopsp.core.grid import Window
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def side_by_side(
-    read: Callable[[Window], NDArray[Any]], blocks: Iterable[Window], threads: int = 4
-) -> Iterator[NDArray[Any]]:
-    """What is read of each block, a few at a time."""
-    blocks = iter(blocks)
-    with ThreadPoolExecutor(threads) as pool:
-        while some := list(islice(blocks, 4 * threads)):
-            yield from pool.map(read, some)
-
-
-def cores() -> int:
+def cpu_count() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-Item = TypeVar("Item")
-
-
-def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
-    """The items, of which a thread makes the next one while one is in use."""
+def prefetch(items: Iterator[Item]) -> Generator[Item]:
+    """Yield the items; a thread makes the next one while one is in use."""
     end = object()
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, items, end)
+        future = thread.submit(next, items, end)
+        while (item := future.result()) is not end:
+            future = thread.submit(next, items, end)
             yield item  # type: ignore[misc]
 
 
-AHEAD = 4
-"""Results for each thread that may wait to be taken."""
+def map_ordered(
+    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], *, in_flight: int
+) -> Generator[Result]:
+    """Yield `work(item)` of each item in order; at most `in_flight` results are begun or wait to be taken.
 
-
-Given = TypeVar("Given")
-
-
-Made = TypeVar("Made")
-
-
-def in_order(pool: Executor, work: Callable[[Given], Made], given: Iterable[Given], *, threads: int) -> Generator[Made]:
-    """What the work makes of each, one after the other; a few are made before they are taken.
-
-    What nobody takes any more is not begun.
+    Work that has not begun when the generator is closed is cancelled.
     """
-    coming: deque[Future[Made]] = deque()
+    futures: deque[Future[Result]] = deque()
     try:
-        for each in given:
-            coming.append(pool.submit(work, each))
-            if len(coming) > AHEAD * threads:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+        for item in items:
+            futures.append(pool.submit(work, item))
+            if len(futures) >= in_flight:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
     finally:
-        for future in coming:
+        for future in futures:
             future.cancel()

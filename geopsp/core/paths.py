@@ -22,7 +22,7 @@ def file_size(path: str) -> int | None:
     return None if remote(path) else sum(part.stat().st_size for part in _belonging(Path(path)))
 
 
-def file_stamp(path: str, layer: str) -> list[str]:
+def file_fingerprint(path: str, layer: str) -> list[str]:
     """Path and layer, and size and time of the file, or of the archive it lies in, and of those that belong to it."""
     place = local_file(path)
     if place is None:
@@ -52,7 +52,13 @@ def _belonging(place: Path) -> list[Path]:
     return [place, *beside, *([log] if log.exists() and log.stat().st_size else [])]
 
 
-STORES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
+VSI_PREFIXES = {
+    "http": "/vsicurl/http://",
+    "https": "/vsicurl/https://",
+    "s3": "/vsis3/",
+    "gs": "/vsigs/",
+    "az": "/vsiaz/",
+}
 """What GDAL calls the places that a URL's scheme names."""
 
 
@@ -65,10 +71,10 @@ def is_local(name: str | Path) -> bool:
 
 def is_remote(name: str | Path) -> bool:
     """True if reading it goes over a network."""
-    return not is_local(name) and re.search(r"/vsi(curl|s3|gs|az|adls|oss|swift)", locate(name)) is not None
+    return not is_local(name) and re.search(r"/vsi(curl|s3|gs|az|adls|oss|swift)", gdal_path(name)) is not None
 
 
-def locate(name: str | Path) -> str:
+def gdal_path(name: str | Path) -> str:
     """The name as GDAL takes it: `https://...` becomes `/vsicurl/https://...`; what is no URL stays as it is."""
     text = str(name)
     scheme, there, rest = text.partition("://")
@@ -76,4 +82,4 @@ def locate(name: str | Path) -> str:
         return text
     if scheme.lower() == "file":
         return url2pathname(urlsplit(text).path)
-    return STORES[scheme.lower()] + rest if scheme.lower() in STORES else text
+    return VSI_PREFIXES[scheme.lower()] + rest if scheme.lower() in VSI_PREFIXES else text

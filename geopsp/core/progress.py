@@ -1,48 +1,25 @@
-"""What long work says while it runs: a bar in a terminal or a notebook, plain lines in a log."""
+"""Progress of long work: a bar in a terminal or a notebook, plain lines in a log file."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
+
+from geopsp.core.log import console, is_main_process
 
 
 class Progress(Protocol):
-    """Told after each step how many of how many are done, and what else is worth a word."""
+    """A callback that is called after each step: steps done, steps in total, and a remark to show."""
 
     def __call__(self, done: int, total: int, note: str = "", /) -> None: ...
 
 
-def leads() -> bool:
-    """True but in the second and later processes of a run on several devices, which neither speak nor write.
-
-    Launchers tell each process its place: torchrun and Lightning by RANK or LOCAL_RANK, Slurm by SLURM_PROCID.
-    """
-    places = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return next((place for place in places if place is not None), "0") == "0"
-
-
-@cache
-def console() -> Any:
-    """The console that notes go to: standard error, so that results can be piped."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def say(text: str) -> None:
-    """Prints a note."""
-    if leads():
-        console().print(text, markup=False)
-
-
 @contextmanager
-def shown(title: str, *, gap: float = 0.0) -> Iterator[Progress]:
-    """A progress callback that shows a bar, or in a log a line at each fifth of the work, `gap` seconds apart."""
-    if leads() and (console().is_terminal or console().is_jupyter):
+def progress_bar(title: str, *, gap: float = 0.0) -> Iterator[Progress]:
+    """Yield a progress callback that shows a bar; in a log file, a line at each fifth, at least `gap` seconds apart."""
+    if is_main_process() and (console().is_terminal or console().is_jupyter):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
@@ -52,18 +29,19 @@ def shown(title: str, *, gap: float = 0.0) -> Iterator[Progress]:
             task = bar.add_task(title, total=None, note="")
             yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
     else:
-        yield _lines(title, gap)
+        yield _print_fifths(title, gap)
 
 
-def _lines(title: str, gap: float) -> Progress:
+def _print_fifths(title: str, gap: float) -> Progress:
     start = last = time.monotonic()
-    told = 0
+    printed = 0
 
-    def tell(done: int, total: int, note: str = "", /) -> None:
-        nonlocal told, last
+    def report(done: int, total: int, note: str = "", /) -> None:
+        nonlocal printed, last
         fifth, now = 5 * done // total, time.monotonic()
-        if fifth > told and now - last >= gap:
-            told, last = fifth, now
-            say(f"{title}: {done} of {total}, {now - start:.0f} s{note and ', '}{note}")
+        if fifth > printed and now - last >= gap:
+            printed, last = fifth, now
+            if is_main_process():
+                console().print(f"{title}: {done} of {total}, {now - start:.0f} s{note and ', '}{note}", markup=False)
 
-    return tell
+    return report

@@ -10,14 +10,17 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 
 SEEN = 1
 """Validity in the mask; whatever else a transform fills in from outside, be it 0 or 255, shows nothing."""
 
 
-class RandomSymmetry(v2.Transform):
+class RandomD4(v2.Transform):
     """One of the eight symmetries of the square, exactly."""
+
+    def _get_name(self) -> str:
+        return "RandomSymmetry"  # the name in run.json of version 0.1
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         down, across, swap = torch.randint(2, (3,)).tolist()
@@ -86,12 +89,14 @@ class RandomBrightness(v2.Transform):
         return tv_tensors.wrap(pixels.add_(params["shift"]), like=inpt)
 
 
-def standard() -> v2.Transform:
+def default_transforms() -> v2.Transform:
     """What training does unless told otherwise."""
-    return v2.Compose([RandomSymmetry(), RandomScale(0.75, 1.4), RandomBrightness()])
+    return v2.Compose([RandomD4(), RandomScale(0.75, 1.4), RandomBrightness()])
 
 
-def apply(transform: v2.Transform, image: Tensor, valid: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def transform_chip(
+    transform: v2.Transform, image: Tensor, valid: Tensor, label: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The chip, changed: image 0 and label IGNORE where it is not valid.
 
     Args:
@@ -106,5 +111,5 @@ def apply(transform: v2.Transform, image: Tensor, valid: Tensor, label: Tensor) 
     hidden = seen != SEEN
     if hidden.any():
         image = image * ~hidden
-        label = label.maximum(hidden.to(torch.uint8) * IGNORE)  # the greatest of all codes
+        label = label.maximum(hidden.to(torch.uint8) * IGNORE_INDEX)  # the greatest of all codes
     return image, (~hidden).float()[None], label.long()

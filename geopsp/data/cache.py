@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ from filelock import FileLock
 from numpy.lib.format import dtype_to_descr, open_memmap, write_array_header_1_0
 
 from geopsp.chips.chip_set import ChipSet
-from geopsp.core.output import check_output, whole
-from geopsp.core.progress import Progress, say, shown
-from geopsp.data.dataset import ChipFiles, Part
+from geopsp.core.output import atomic_output, check_output
+from geopsp.core.progress import Progress, progress_bar
+from geopsp.data.dataset import ChipFiles, RawChip
 from geopsp.errors import ChipError, OutputError
 
-STAMP = "cache.json"
+logger = logging.getLogger(__name__)
+
+CACHE_INFO = "cache.json"
 
 
 VERSION = 1
@@ -32,7 +35,7 @@ PARTS = ("image", "valid", "codes")
 class ChipCache:
     """The pixels of a chip set, from a folder of arrays that all processes share through the page cache."""
 
-    reach = 0
+    margin = 0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,17 +44,17 @@ class ChipCache:
             np.asarray(open_memmap(folder / f"{part}.npy", mode="r")) for part in PARTS
         )
 
-    def cut(self, row: int, top: int, left: int, size: int) -> Part:
+    def read(self, row: int, top: int, left: int, size: int) -> RawChip:
         """Views of what is mapped."""
         rows, cols = slice(top, top + size), slice(left, left + size)
-        return Part(self._image[row, :, rows, cols], self._valid[row, rows, cols], self._codes[row, rows, cols])
+        return RawChip(self._image[row, :, rows, cols], self._valid[row, rows, cols], self._codes[row, rows, cols])
 
     def __reduce__(self) -> tuple[type[ChipCache], tuple[Path]]:
         """Another process maps the files itself."""
         return ChipCache, (self.folder,)
 
 
-def cached(chips: ChipSet, folder: str | Path) -> ChipCache:
+def open_cache(chips: ChipSet, folder: str | Path) -> ChipCache:
     """The chips' cache in a folder; made first where it is not there, is damaged, or the chips have changed since.
 
     Raises:
@@ -70,9 +73,9 @@ def cached(chips: ChipSet, folder: str | Path) -> ChipCache:
         if found is not None:
             return found
         if trouble:
-            say(f"The cache {place} {trouble}; it is made again.")
+            logger.info(f"The cache {place} {trouble}; it is made again.")
             shutil.rmtree(place)
-        with shown("Decoding chips") as progress:
+        with progress_bar("Decoding chips") as progress:
             _write(chips, place, key, progress)
     return ChipCache(place)
 
@@ -94,7 +97,7 @@ def _open(place: Path, key: str) -> tuple[ChipCache | None, str]:
     if not place.exists():
         return None, ""
     try:
-        same = json.loads((place / STAMP).read_text(encoding="utf-8"))["key"] == key
+        same = json.loads((place / CACHE_INFO).read_text(encoding="utf-8"))["key"] == key
         return (ChipCache(place), "") if same else (None, "is of chips that have changed since")
     except (OSError, ValueError, KeyError, TypeError):
         return None, "is damaged"
@@ -106,8 +109,8 @@ def _write(chips: ChipSet, place: Path, key: str, progress: Progress) -> None:
     types = (np.dtype(chips.dtype), np.dtype(bool), np.dtype(np.uint8))
     needed = len(chips) * sum(math.prod(shape) * kind.itemsize for shape, kind in zip(shapes, types, strict=True))
     _require_room(place, needed)
-    say(f"Decoding {len(chips)} chips into {place}: {needed / 1e6:,.0f} MB")
-    with whole(place, folder=True) as folder, ExitStack() as stack:
+    logger.info(f"Decoding {len(chips)} chips into {place}: {needed / 1e6:,.0f} MB")
+    with atomic_output(place, folder=True) as folder, ExitStack() as stack:
         files = [stack.enter_context((folder / f"{part}.npy").open("wb")) for part in PARTS]
         for file, shape, kind in zip(files, shapes, types, strict=True):
             header = {"descr": dtype_to_descr(kind), "fortran_order": False, "shape": (len(chips), *shape)}
@@ -116,7 +119,7 @@ def _write(chips: ChipSet, place: Path, key: str, progress: Progress) -> None:
             for file, array in zip(files, part, strict=True):
                 file.write(array.tobytes())  # not through a map: there, a full disk ends the program
             progress(row + 1, len(chips))
-        (folder / STAMP).write_text(json.dumps({"key": key, "chips": len(chips)}), encoding="utf-8")
+        (folder / CACHE_INFO).write_text(json.dumps({"key": key, "chips": len(chips)}), encoding="utf-8")
 
 
 def _require_room(place: Path, needed: int) -> None:
@@ -128,10 +131,10 @@ def _require_room(place: Path, needed: int) -> None:
         )
 
 
-def _decoded(chips: ChipSet) -> Iterator[Part]:
+def _decoded(chips: ChipSet) -> Iterator[RawChip]:
     files = ChipFiles(chips)
     for row in range(len(chips)):
-        part = files.cut(row, 0, 0, chips.tile_size)
+        part = files.read(row, 0, 0, chips.tile_size)
         if part.data.dtype != chips.dtype:
             raise ChipError(
                 f"{files.images[row]} holds {part.data.dtype} pixels; needed {chips.dtype}, as its folder says. "

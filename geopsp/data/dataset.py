@@ -18,13 +18,13 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from geopsp.chips.chip_set import ChipSet
-from geopsp.core.bands import BandStats, Normalization, merge_all
-from geopsp.core.grid import starts
-from geopsp.core.legend import IGNORE
-from geopsp.data.augment import apply
+from geopsp.core.bands import BandStats, Normalization, merge_stats
+from geopsp.core.grid import tile_starts
+from geopsp.core.legend import IGNORE_INDEX
+from geopsp.data.augment import transform_chip
 from geopsp.errors import ChipError
 from geopsp.raster.open import open_raster
-from geopsp.raster.valid_mask import alpha_band, validity
+from geopsp.raster.valid_mask import alpha_band, valid_mask
 
 
 class Sample(NamedTuple):
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
     """() int64; the chip's position in the index."""
 
 
-class Part(NamedTuple):
+class RawChip(NamedTuple):
     """What is known of some pixels of a chip."""
 
     data: NDArray[Any]
@@ -56,14 +56,14 @@ class Part(NamedTuple):
     """(h, w) class codes; IGNORE where there are none."""
 
 
-class Decoder(Protocol):
+class ChipReader(Protocol):
     """Where the pixels of a chip set come from: its files, a cache of them, or the scenes that chips are cut from."""
 
     @property
-    def reach(self) -> int:
+    def margin(self) -> int:
         """Pixels around a chip that it gives, too."""
 
-    def cut(self, row: int, top: int, left: int, size: int) -> Part:
+    def read(self, row: int, top: int, left: int, size: int) -> RawChip:
         """The square of a chip that begins `top` rows below and `left` columns right of the chip's first pixel.
 
         Both lie within -reach and the chip's side - size + reach.
@@ -73,7 +73,7 @@ class Decoder(Protocol):
 class ChipFiles:
     """The pixels of a chip set, read from its files when asked for."""
 
-    reach = 0
+    margin = 0
 
     def __init__(self, chips: ChipSet) -> None:
         """Raises ChipError if the chips have no files."""
@@ -85,12 +85,12 @@ class ChipFiles:
         self.images, self.labels = list(chips.index["image"]), list(chips.index["label"])
         self.bands, self.size = len(chips.bands), chips.tile_size
 
-    def cut(self, row: int, top: int, left: int, size: int) -> Part:
+    def read(self, row: int, top: int, left: int, size: int) -> RawChip:
         """Raises ChipError if a file cannot be read, or is not what the index says."""
         window = Window(left, top, size, size)
         data, valid = _read(self.images[row], (self.bands, self.size, self.size), window)
         codes, _ = _read(self.labels[row], (1, self.size, self.size), window)  # what nodata is, the legend knows
-        return Part(data, valid, np.where(valid, codes[0], IGNORE).astype(np.uint8))
+        return RawChip(data, valid, np.where(valid, codes[0], IGNORE_INDEX).astype(np.uint8))
 
 
 def _read(path: str, needed: tuple[int, int, int], window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -102,7 +102,7 @@ def _read(path: str, needed: tuple[int, int, int], window: Window) -> tuple[NDAr
             found = (len(indexes), dataset.height, dataset.width)
             if found == needed:
                 data = dataset.read(indexes, window=window)
-                return data, validity(dataset, data, indexes, window)
+                return data, valid_mask(dataset, data, indexes, window)
     except (OSError, RasterioError) as error:
         raise ChipError(f"A chip cannot be read ({path}: {error}). Export the chips again (geopsp chips).") from error
     holds, wanted = (" x ".join(map(str, shape)) for shape in (found, needed))
@@ -117,7 +117,7 @@ class _Chips(Dataset[Sample]):
         normalization: Normalization,
         *,
         size: int,
-        decoder: Decoder | None = None,
+        decoder: ChipReader | None = None,
     ) -> None:
         self.chips, self.rows, self.normalization, self.size = chips, rows, normalization, size
         self.decoder = decoder or ChipFiles(chips)
@@ -134,7 +134,7 @@ class _Chips(Dataset[Sample]):
 
     def _cut(self, row: int, top: int, left: int) -> Sample:
         """A window of a chip; the label as uint8."""
-        data, valid, codes = self.decoder.cut(row, top, left, self.size)
+        data, valid, codes = self.decoder.read(row, top, left, self.size)
         channels = np.take(self.chips.tables[self.tables[row]], codes)
         return Sample(
             torch.from_numpy(self.normalization(data, valid)),
@@ -155,7 +155,7 @@ class ChipDataset(_Chips):
         *,
         size: int,
         transform: v2.Transform,
-        decoder: Decoder | None = None,
+        decoder: ChipReader | None = None,
     ) -> None:
         super().__init__(chips, rows, normalization, size=size, decoder=decoder)
         self.transform = transform
@@ -173,19 +173,19 @@ class ChipDataset(_Chips):
             number, seed = item
             with _seeded(seed):
                 return self[number]
-        reach = self.decoder.reach
+        reach = self.decoder.margin
         top, left = torch.randint(-reach, self.chips.tile_size - self.size + reach + 1, (2,)).tolist()
         image, valid, label, row = self._cut(int(self.rows[item]), top, left)
-        return Sample(*apply(self.transform, image, valid, label), row)
+        return Sample(*transform_chip(self.transform, image, valid, label), row)
 
 
-class WholeChipDataset(_Chips):
+class TiledChipDataset(_Chips):
     """The whole of every chip, as tiles of `size`; of a pixel in two tiles, the second has no label."""
 
     @cached_property
     def firsts(self) -> Sequence[int]:
         """First pixels of the tiles along a side."""
-        return starts(self.chips.tile_size, size=self.size, overlap=0)
+        return tile_starts(self.chips.tile_size, size=self.size, overlap=0)
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.firsts) ** 2
@@ -196,7 +196,7 @@ class WholeChipDataset(_Chips):
         (top, used_rows), (left, used_cols) = (self._span(i) for i in divmod(part, len(self.firsts)))
         sample = self._cut(int(self.rows[chip]), top, left)
         label = sample.label.long()
-        label[:used_rows], label[:, :used_cols] = IGNORE, IGNORE
+        label[:used_rows], label[:, :used_cols] = IGNORE_INDEX, IGNORE_INDEX
         return sample._replace(label=label)
 
     def _span(self, i: int) -> tuple[int, int]:
@@ -213,8 +213,8 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def statistics_of(chips: ChipSet, rows: NDArray[np.intp], decoder: Decoder | None = None) -> BandStats:
+def statistics_of(chips: ChipSet, rows: NDArray[np.intp], decoder: ChipReader | None = None) -> BandStats:
     """Of the valid pixels of some chips."""
     decoder, side = decoder or ChipFiles(chips), chips.tile_size
-    wholes = (decoder.cut(int(row), 0, 0, side) for row in rows)
-    return merge_all([BandStats.of(whole.data, whole.valid) for whole in wholes], len(chips.bands))
+    wholes = (decoder.read(int(row), 0, 0, side) for row in rows)
+    return merge_stats([BandStats.from_array(whole.data, whole.valid) for whole in wholes], len(chips.bands))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from geopsp.data.dataset import ChipDataset, Sample, WholeChipDataset
+from geopsp.data.dataset import ChipDataset, Sample, TiledChipDataset
 from geopsp.errors import OptionError
 
 MOST_WORKERS = 8
@@ -69,11 +69,11 @@ class _Batches(DataLoader[Sample]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Feed:
+class ChipLoaders:
     """What is trained and validated on, and how it is drawn."""
 
     train: ChipDataset
-    valid: WholeChipDataset
+    valid: TiledChipDataset
     batch_size: int
     """Chips a batch on each rank."""
 
@@ -89,7 +89,7 @@ class Feed:
         if self.weights is not None:
             _check_weights(self.weights, len(self.train))
 
-    def training(self, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> DataLoader[Sample]:
+    def train_loader(self, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> DataLoader[Sample]:
         """Shuffled batches of batch_size * accumulate; as many on each rank, and no position of an epoch on two.
 
         The last chips of an epoch that do not fill `batch_size` are left out, unless there would be no batch at all;
@@ -104,7 +104,7 @@ class Feed:
         )
         return _Batches(self.train, self.batch_size * accumulate, sampler=sampler, **_options(self.workers, world))
 
-    def validation(self, *, rank: int = 0, world: int = 1) -> DataLoader[Sample]:
+    def val_loader(self, *, rank: int = 0, world: int = 1) -> DataLoader[Sample]:
         """Every item exactly once over all ranks, in order; as many batches on each rank.
 
         Raises:
@@ -114,7 +114,7 @@ class Feed:
 
 
 def loader(
-    dataset: WholeChipDataset, batch_size: int, *, workers: int | None = None, rank: int = 0, world: int = 1
+    dataset: TiledChipDataset, batch_size: int, *, workers: int | None = None, rank: int = 0, world: int = 1
 ) -> DataLoader[Sample]:
     """Every item of a dataset exactly once over all ranks, in order, in batches of at most `batch_size`.
 

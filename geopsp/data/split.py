@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
@@ -14,10 +15,11 @@ import shapely
 from numpy.typing import NDArray
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
-from geopsp.core.progress import say
-from geopsp.data.split_groups import By, blocks_of, check_split, dealings, drawings, listed
+from geopsp.data.split_groups import SplitBy, as_list, blocks_of, check_split, random_folds, random_splits
 from geopsp.errors import ChipError, OptionError
 from geopsp.vector.open import read_vector
+
+logger = logging.getLogger(__name__)
 
 Areas: TypeAlias = str | Path | gpd.GeoDataFrame | Sequence[str | Path | gpd.GeoDataFrame]
 """Polygons: a layer, or several."""
@@ -26,11 +28,11 @@ Areas: TypeAlias = str | Path | gpd.GeoDataFrame | Sequence[str | Path | gpd.Geo
 Mask = NDArray[np.bool_]
 
 
-LAYOUTS = 48
+MAX_CANDIDATES = 48
 """Layouts that are tried; the best is taken."""
 
 
-LOOKS = 1_000_000
+MAX_LOOKUPS = 1_000_000
 """Chips to look at in all layouts together: of very many chips fewer layouts are tried, but 8 always."""
 
 
@@ -84,7 +86,7 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Ground:
+class _Footprints:
     """The labelled chips, as far as a split looks at them."""
 
     shapes: NDArray[np.object_]
@@ -105,7 +107,7 @@ def split_chips(
     *,
     share: float,
     seed: int,
-    by: By = "blocks",
+    by: SplitBy = "blocks",
     block_size: float | None = None,
     gap: float | None = None,
     areas: Areas | None = None,
@@ -160,10 +162,12 @@ def split_chips(
         layouts = iter([chosen.astype(int)])
         share = float(chosen.mean())
     elif folds:
-        layouts = dealings(_groupings(chips, labelled, ground, by, block_size, 1 / folds, rng), folds, rng)
+        layouts = random_folds(_groupings(chips, labelled, ground, by, block_size, 1 / folds, rng), folds, rng)
         share = 1 / folds
     else:
-        layouts = drawings(_groupings(chips, labelled, ground, by, block_size, share, rng), ground.pixels, share, rng)
+        layouts = random_splits(
+            _groupings(chips, labelled, ground, by, block_size, share, rng), ground.pixels, share, rng
+        )
     best = _best(layouts, ground, share, range(folds) if folds else (1,))
     if best is None:
         raise ChipError(_hopeless(len(labelled), by, folds))
@@ -174,7 +178,7 @@ def _fold_words(folds: int | None, fold: int) -> str:
     return f" (fold {fold + 1} of {folds})" if folds else ""
 
 
-def _hopeless(labelled: int, by: By, folds: int | None) -> str:
+def _hopeless(labelled: int, by: SplitBy, folds: int | None) -> str:
     if by == "source":
         return (
             f"The {labelled} labelled chips come from too few images, or from images that overlap too much, to split "
@@ -195,7 +199,7 @@ def _hopeless(labelled: int, by: By, folds: int | None) -> str:
 # The ground
 
 
-def _ground(chips: ChipSet, labelled: NDArray[np.intp], by: By, gap: float | None) -> _Ground:
+def _ground(chips: ChipSet, labelled: NDArray[np.intp], by: SplitBy, gap: float | None) -> _Footprints:
     shapes = chips.index.geometry.to_numpy()[labelled]
     unknown = int((shapely.is_missing(shapes) | shapely.is_empty(shapes)).sum())
     if unknown and by in {"blocks", "areas"}:
@@ -209,7 +213,7 @@ def _ground(chips: ChipSet, labelled: NDArray[np.intp], by: By, gap: float | Non
     slim = _shrunk(shapes)
     shapely.prepare(slim)
     pixels = class_pixels(chips.index, chips.legend)[labelled]
-    return _Ground(shapes, slim, pixels, least if gap is None else np.full_like(side, gap))
+    return _Footprints(shapes, slim, pixels, least if gap is None else np.full_like(side, gap))
 
 
 def _shrunk(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
@@ -220,7 +224,7 @@ def _shrunk(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
     return slim
 
 
-def _near(ground: _Ground, valid: Mask) -> Mask:
+def _near(ground: _Footprints, valid: Mask) -> Mask:
     """Chips nearer than their gap to a validation chip; those that just reach it are far enough."""
     near = np.zeros(len(valid), bool)
     others = np.flatnonzero(~valid & (ground.gap >= 0))
@@ -238,22 +242,23 @@ def _near(ground: _Ground, valid: Mask) -> Mask:
 
 
 def _groupings(
-    chips: ChipSet, labelled: NDArray[np.intp], ground: _Ground, by: By, block_size: float | None, share: float,
+    chips: ChipSet, labelled: NDArray[np.intp], ground: _Footprints, by: SplitBy, block_size: float | None,
+    share: float,
     rng: np.random.Generator,
 ) -> Iterator[NDArray[np.intp]]:  # fmt: skip
     """(chips,) numbers of the groups that stay whole, a layout at a time."""
-    tries = min(LAYOUTS, max(8, LOOKS // len(labelled)))
+    tries = min(MAX_CANDIDATES, max(8, MAX_LOOKUPS // len(labelled)))
     if by == "blocks":
         return islice(blocks_of(ground.shapes, share, block_size, rng), tries)
     if by == "source":
         return repeat(np.unique(chips.index["source"].to_numpy()[labelled], return_inverse=True)[1], tries)
-    say("Warning: a random split puts neighbours into both parts; validation then tells too good a story.")
+    logger.warning("a random split puts neighbours into both parts; validation then tells too good a story.")
     return repeat(np.arange(len(labelled)), tries)
 
 
 def _inside(chips: ChipSet, labelled: NDArray[np.intp], folders: str | Path | Sequence[str | Path] | None) -> Mask:
     """Chips of the folders named."""
-    named = listed(folders or ())
+    named = as_list(folders or ())
     tables = {folder.resolve(): table for table, folder in enumerate(chips.folders)}
     unknown = [str(folder) for folder in named if Path(folder).resolve() not in tables]
     if unknown or not named:
@@ -269,7 +274,7 @@ def _touching(chips: ChipSet, labelled: NDArray[np.intp], areas: Areas) -> Mask:
     """Chips that share more than an edge with the areas."""
     slim = _shrunk(chips.index.geometry.to_numpy()[labelled])
     found = np.zeros(len(labelled), bool)
-    for layer in listed(areas):
+    for layer in as_list(areas):
         frame, source = read_vector(layer)
         shapes = shapely.make_valid(frame.to_crs(chips.index.crs).geometry.to_numpy())
         touching = shapely.STRtree(shapes).query(slim, predicate="intersects")[0]
@@ -283,7 +288,7 @@ def _touching(chips: ChipSet, labelled: NDArray[np.intp], areas: Areas) -> Mask:
 
 
 def _best(
-    layouts: Iterator[NDArray[np.intp]], ground: _Ground, share: float, parts: Sequence[int]
+    layouts: Iterator[NDArray[np.intp]], ground: _Footprints, share: float, parts: Sequence[int]
 ) -> NDArray[np.intp] | None:
     """The layout of least cost, summed over the parts that validate; None if none leaves both parts something."""
     best, least = None, (np.inf, np.inf)
@@ -297,13 +302,13 @@ def _best(
 
 
 def _total(
-    layout: NDArray[np.intp], ground: _Ground, share: float, parts: Sequence[int], *, drop: bool
+    layout: NDArray[np.intp], ground: _Footprints, share: float, parts: Sequence[int], *, drop: bool
 ) -> tuple[float, float]:
     costs = np.array([_cost(layout == part, ground, share, drop=drop) for part in parts])
     return float(costs[:, 0].sum()), float(costs[:, 1].sum())
 
 
-def _cost(valid: Mask, ground: _Ground, share: float, *, drop: bool) -> tuple[float, float]:
+def _cost(valid: Mask, ground: _Footprints, share: float, *, drop: bool) -> tuple[float, float]:
     """Classes missing from either part; unlikeness in classes, in size, and the share of chips left out."""
     train = ~valid & ~_near(ground, valid) if drop and valid.any() else ~valid
     if not valid.any() or not train.any():
@@ -316,7 +321,7 @@ def _cost(valid: Mask, ground: _Ground, share: float, *, drop: bool) -> tuple[fl
     return missing, skew + abs(float(valid.mean()) - share) + float((~(train | valid)).mean())
 
 
-def _result(chips: ChipSet, labelled: NDArray[np.intp], valid: Mask, ground: _Ground, by: str) -> Split:
+def _result(chips: ChipSet, labelled: NDArray[np.intp], valid: Mask, ground: _Footprints, by: str) -> Split:
     train = ~valid & ~_near(ground, valid)
     dropped = labelled[~(train | valid)]
     shared, distance = _shared(ground, train, valid, chips.tile_size)
@@ -328,7 +333,7 @@ def _result(chips: ChipSet, labelled: NDArray[np.intp], valid: Mask, ground: _Gr
     return Split(labelled[train], labelled[valid], dropped, audit)
 
 
-def _shared(ground: _Ground, train: Mask, valid: Mask, tile_size: int) -> tuple[int | None, float | None]:
+def _shared(ground: _Footprints, train: Mask, valid: Mask, tile_size: int) -> tuple[int | None, float | None]:
     """Pixels of ground in both parts, and the distance between the parts; None where the ground is unknown."""
     if shapely.is_missing(ground.shapes[train | valid]).any():
         return None, None

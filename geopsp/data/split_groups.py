@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geopsp.errors import OptionError
 
-By = Literal["blocks", "source", "folder", "areas", "random"]
+SplitBy = Literal["blocks", "source", "folder", "areas", "random"]
 """What goes to one side as a whole: squares of ground, images, chip folders, what polygons touch; or single chips."""
 
 
@@ -22,7 +22,7 @@ def check_split(
     *,
     share: float,
     seed: int,
-    by: By,
+    by: SplitBy,
     block_size: float | None = None,
     gap: float | None = None,
     areas: object = None,
@@ -37,8 +37,8 @@ def check_split(
         raise OptionError(f"val_split_pct is {share}; needed a share above 0 and below 1.")
     if seed < 0:
         raise OptionError(f"seed is {seed}; needed 0 or more.")
-    if by not in get_args(By):
-        raise OptionError(f"Chips cannot be split by {by!r}; needed one of {', '.join(get_args(By))}.")
+    if by not in get_args(SplitBy):
+        raise OptionError(f"Chips cannot be split by {by!r}; needed one of {', '.join(get_args(SplitBy))}.")
     for name, value, kind in (("areas", areas, "areas"), ("folders", folders, "folder")):
         if (by == kind) != (value is not None):
             raise OptionError(f"by is {by!r} and {name} is {'not ' if value is None else ''}given; "
@@ -67,7 +67,7 @@ def _require_numbers(options: dict[str, Any], kind: type[Real | Integral], neede
             raise OptionError(f"{name} is {value!r}; needed {needed}.")
 
 
-def listed(named: Any) -> list[Any]:
+def as_list(named: Any) -> list[Any]:
     """What a user names once or as a list, as a list."""
     return [named] if isinstance(named, str | Path | gpd.GeoDataFrame) else list(named)
 
@@ -100,7 +100,7 @@ def _cells(points: NDArray[np.float64]) -> NDArray[np.int64]:
     return cells
 
 
-def drawings(
+def random_splits(
     groupings: Iterator[NDArray[np.intp]], pixels: NDArray[np.int64], share: float, rng: np.random.Generator
 ) -> Iterator[NDArray[np.intp]]:
     """(chips,) 1 where a chip validates: groups in random order, up to where the share is best met.
@@ -128,7 +128,9 @@ def _rare_first(order: NDArray[np.intp], group: NDArray[np.intp], pixels: NDArra
     return np.concatenate([order[firsts], np.delete(order, firsts)])
 
 
-def dealings(groupings: Iterator[NDArray[np.intp]], folds: int, rng: np.random.Generator) -> Iterator[NDArray[np.intp]]:
+def random_folds(
+    groupings: Iterator[NDArray[np.intp]], folds: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.intp]]:
     """(chips,) fold of each chip: groups are dealt to and fro, larger ones rather first."""
     there_and_back = np.concatenate([np.arange(folds), np.arange(folds)[::-1]])
     for group in groupings:

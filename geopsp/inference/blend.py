@@ -15,15 +15,15 @@ from torch import Tensor
 
 from geopsp.core.grid import Window
 from geopsp.inference import kernels
-from geopsp.inference.tile_plan import UNIT, TilePlan, bands_of
-from geopsp.inference.tile_scores import ONE, Area, Told, first_of, inside, rows_at_once
+from geopsp.inference.tile_plan import WEIGHT_ONE, TilePlan, bands_of
+from geopsp.inference.tile_scores import SCORE_ONE, RowsCols, TileScores, first_of, inside, rows_at_once
 
-FULL = ONE * UNIT * UNIT
+FULL = SCORE_ONE * WEIGHT_ONE * WEIGHT_ONE
 """The largest sum there can be."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Finished:
+class BlendedRows:
     """Rows that no later tile touches, as views of the canvas; of no meaning where `valid` is False."""
 
     index: Tensor
@@ -39,7 +39,7 @@ class Finished:
     """(rows, cols) int32: what all tiles at a pixel grant its classes, of ONE; where they agree, all."""
 
 
-class Canvas:
+class BlendBuffer:
     """The rows of a window of the map that later tiles may still touch."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Canvas:
         self.rows = min(plan.size, window.height)
         shape = (self.rows, window.width)
         self.sums = torch.zeros(classes, *shape, dtype=torch.int32, device=device)
-        self.least = torch.full_like(self.sums, ONE) if disagreement else None
+        self.least = torch.full_like(self.sums, SCORE_ONE) if disagreement else None
         self.index = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.valid = torch.zeros(shape, dtype=torch.bool)
         self._bands = [slice(0, window.width)]
@@ -59,7 +59,7 @@ class Canvas:
         self._shared_rows = plan.shared_rows
         self._device = device
 
-    def add(self, tile: Window, valid: Tensor, told: Told, weights: Tensor) -> None:
+    def add(self, tile: Window, valid: Tensor, told: TileScores, weights: Tensor) -> None:
         """A tile counts.
 
         Args:
@@ -70,23 +70,23 @@ class Canvas:
         """
         here = Window(self.window.col, self.row, self.window.width, self.rows)
         part = tile.intersect(here)
-        if part.empty:
+        if part.is_empty:
             return
         self.valid[part.slices(here)] = valid[part.slices(tile)]
         self.reached = max(self.reached, part.row_stop)
-        core = inside(told.core, tile)
+        core = inside(told.interior, tile)
         part = core.intersect(here)
-        if not part.empty:
+        if not part.is_empty:
             self.index[part.slices(here)] = told.index[part.slices(core)]
-        for area, shares in told.rims:
+        for area, shares in told.overlaps:
             rim = inside(area, tile)
             part = rim.intersect(here)
-            if not part.empty:
+            if not part.is_empty:
                 self._blend(part.slices(here), shares[:, *part.slices(rim)], weights, part.slices(tile))
 
-    def _blend(self, place: Area, shares: Tensor, weights: Tensor, inside: Area) -> None:
+    def _blend(self, place: RowsCols, shares: Tensor, weights: Tensor, inside: RowsCols) -> None:
         """`place` is an area of the canvas, `inside` the same of the tile."""
-        if kernels.serve(self._device.type):
+        if kernels.use_numba(self._device.type):
             starts = [side.start for side in (*place, *inside)]
             kernels.add_weighted(
                 self.sums.numpy(), *starts[:2], shares.contiguous().numpy(), weights.numpy(), *starts[2:]
@@ -97,7 +97,7 @@ class Canvas:
             least = self.least[:, *place]
             torch.minimum(least, shares, out=least)
 
-    def up_to(self, row: int) -> Iterator[tuple[int, Finished | None]]:
+    def finish_rows(self, row: int) -> Iterator[tuple[int, BlendedRows | None]]:
         """Gives out the rows above `row`, some at a time, and moves on.
 
         Each item is a number of rows and what they hold, None where no tile was added; it is to be used before the
@@ -125,11 +125,11 @@ class Canvas:
             yield slice(top, stop), bands
             top = stop
 
-    def _finished(self, part: slice, bands: list[slice]) -> Finished:
+    def _finished(self, part: slice, bands: list[slice]) -> BlendedRows:
         for band in bands:
             first_of(self.sums, self.index, (part, band))
         agreed = None if self.least is None else self.least[:, part].sum(dim=0, dtype=torch.int32)
-        return Finished(self.index[part], self.valid[part], self.sums[:, part], agreed)
+        return BlendedRows(self.index[part], self.valid[part], self.sums[:, part], agreed)
 
     def _move(self, count: int) -> None:
         """The rows below the first ones move up, and what lay in those that come is forgotten."""
@@ -139,7 +139,7 @@ class Canvas:
                     self.sums[:, part, band] = 0
             keep = self.rows - count
             fresh = slice(max(keep, count), None)  # those between are empty
-            for store, empty in ((self.sums, 0), (self.least, ONE), (self.valid, 0), (self.index, 0)):
+            for store, empty in ((self.sums, 0), (self.least, SCORE_ONE), (self.valid, 0), (self.index, 0)):
                 if store is not None:
                     store[..., :keep, :] = store[..., count:, :].clone()
                     store[..., fresh if store is self.sums else slice(keep, None), :] = empty

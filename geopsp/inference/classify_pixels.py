@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
@@ -12,23 +13,25 @@ from typing import Any, Literal, Protocol, Unpack, overload
 
 import torch
 
-from geopsp.core.progress import Progress, say, shown
+from geopsp.core.progress import Progress, progress_bar
 from geopsp.errors import GeopspError, LabelError, OptionError, RasterError
 from geopsp.inference.dask_client import connect, threads_of
-from geopsp.inference.dask_workers import AT_ONCE
-from geopsp.inference.estimate import check_size, forecast, forecast_all
-from geopsp.inference.input_check import differences
-from geopsp.inference.job import Interest, MapJob, plan_job
+from geopsp.inference.dask_workers import MAX_IMAGES_IN_FLIGHT
+from geopsp.inference.estimate import check_size, estimate_map, estimate_maps
+from geopsp.inference.input_check import compare_with_training
+from geopsp.inference.job import LazyAreaOfInterest, MapJob, plan_job
 from geopsp.inference.options import MapOptions, MapSettings, check_options, check_polygons, check_types
-from geopsp.inference.outputs import Targets, check_names, check_places, image_names
-from geopsp.inference.run_job import Finish, begun_map, make_map
-from geopsp.labels.area import Area
-from geopsp.models.device import device_words, pick_device, resolve
-from geopsp.models.saved_model import TrainedModel, load_package
+from geopsp.inference.outputs import OutputPaths, check_names, check_places, image_names
+from geopsp.inference.run_job import Finish, run_job, start_job
+from geopsp.labels.area import AreaOfInterest
+from geopsp.models.device import device_name, pick_device, resolve_precision
+from geopsp.models.saved_model import TrainedModel, load_model
 from geopsp.polygons.raster_to_polygons import raster_to_polygons
 from geopsp.raster.find_images import Images
 from geopsp.raster.scene import Scene, open_scenes
 from geopsp.vector.write import check_vector_output
+
+logger = logging.getLogger(__name__)
 
 SETTINGS = tuple(field.name for field in fields(MapSettings))
 
@@ -99,30 +102,30 @@ def classify_pixels(
     trained, device = _opened(model, options.get("device"))
     asked: dict[str, Any] = {name: value for name, value in options.items() if name in SETTINGS}
     settings = MapSettings(**asked)
-    trained.unwanted(background=settings.predict_background)
-    check_polygons(options).wanted(trained.legend)
-    targets = Targets.of(out, options)
-    aoi = None if (named := options.get("aoi")) is None else Interest(named)
+    trained.excluded_channels(background=settings.predict_background)
+    check_polygons(options).selected_codes(trained.legend)
+    targets = OutputPaths.from_options(out, options)
+    aoi = None if (named := options.get("aoi")) is None else LazyAreaOfInterest(named)
     scenes = _scenes(images, trained, aoi, per_image=per_image, options=options)
-    order = [targets.of_image(name) for name in image_names(scenes)] if per_image else [targets]
+    order = [targets.for_image(name) for name in image_names(scenes)] if per_image else [targets]
     folder = Path(model) if isinstance(model, str | Path) else None
     check_places(order, scenes, aoi=named, model=folder)
     run = _Run(trained, settings, pick_device(device), device, aoi, options)
-    return run.each(scenes, order) if per_image else run.whole(scenes[0], targets)
+    return run.map_each(scenes, order) if per_image else run.one_map(scenes[0], targets)
 
 
 def _opened(model: Classifier | str | Path, device: str | None) -> tuple[TrainedModel, str | None]:
     if isinstance(model, str | Path):
         if not str(model):
             raise OptionError(f"The model is {model!r}; needed a classifier, or the folder that one was saved to.")
-        return load_package(model), device
+        return load_model(model), device
     if not isinstance(getattr(model, "model", None), TrainedModel):
         raise OptionError(f"The model is {model!r}; needed a classifier, or the folder that one was saved to.")
     return model.model, device or model.device
 
 
 def _scenes(
-    images: Images, model: TrainedModel, aoi: Interest | None, *, per_image: bool, options: MapOptions
+    images: Images, model: TrainedModel, aoi: LazyAreaOfInterest | None, *, per_image: bool, options: MapOptions
 ) -> list[Scene]:
     """What to map, with the model's bands; images that the area of interest misses are left out."""
     bands = options.get("bands")
@@ -136,7 +139,7 @@ def _scenes(
     return scenes if aoi is None else _met(scenes, aoi.area())
 
 
-def _met(scenes: Sequence[Scene], area: Area) -> list[Scene]:
+def _met(scenes: Sequence[Scene], area: AreaOfInterest) -> list[Scene]:
     """The scenes that the area touches.
 
     Raises:
@@ -151,7 +154,7 @@ def _met(scenes: Sequence[Scene], area: Area) -> list[Scene]:
     if len(errors) == len(scenes):
         raise next(iter(errors.values()))
     for name in errors:
-        say(f"Note: {name} lies outside of {area.source} and is left out.")
+        logger.info(f"{name} lies outside of {area.source} and is left out.")
     return [scene for scene in scenes if scene.name not in errors]
 
 
@@ -163,27 +166,27 @@ class _Run:
     settings: MapSettings
     where: torch.device
     device: str | None
-    aoi: Interest | None
+    aoi: LazyAreaOfInterest | None
     options: MapOptions
 
     @property
     def overwrite(self) -> bool:
         return self.options.get("overwrite", False)
 
-    def whole(self, scene: Scene, targets: Targets) -> Path:
+    def one_map(self, scene: Scene, targets: OutputPaths) -> Path:
         """The scene's map is there."""
         job = self._job(scene, targets)
         self._check(job, targets)
-        if not job.done or job.left_over or _traced(targets):
+        if not job.done or job.only_folder_left or _traced(targets):
             with self._client() as client:
-                job = job.parted(threads_of(client))
-                self._tell(job, client, forecast(job, self.model, self.where, area=job.area(), here=client is None))
-                with shown("Mapping") as progress:
+                job = job.with_parts(threads_of(client))
+                self._tell(job, client, estimate_map(job, self.model, self.where, area=job.area(), here=client is None))
+                with progress_bar("Mapping") as progress:
                     self._make(job, client, progress)
         self._trace(targets)
         return targets.out
 
-    def each(self, scenes: Sequence[Scene], order: Sequence[Targets]) -> list[Path]:
+    def map_each(self, scenes: Sequence[Scene], order: Sequence[OutputPaths]) -> list[Path]:
         """A map of each scene is there; those that are there from the same call stay.
 
         Raises:
@@ -192,23 +195,25 @@ class _Run:
         jobs = [self._job(scene, targets) for scene, targets in zip(scenes, order, strict=True)]
         there = [job.done and _traced(its) for job, its in zip(jobs, order, strict=True)]
         if any(there):
-            say(f"{sum(there)} of {len(jobs)} images are mapped already, from the same call; {self._what_stays()}.")
+            logger.info(
+                f"{sum(there)} of {len(jobs)} images are mapped already, from the same call; {self._what_stays()}."
+            )
         stay = [whole and not self._retraced for whole in there]
         left = [(job, its) for job, its, stays in zip(jobs, order, stay, strict=True) if not stays]
         for job, targets in left:
             self._check(job, targets)
         for job in jobs:
-            if job.left_over:
+            if job.only_folder_left:
                 self._make(job, None, None)
         damaged: list[RasterError] = []
-        with self._client() as client, closing(self._turns(left, client)) as turns:
+        with self._client() as client, closing(self._in_order(left, client)) as turns:
             for job, targets, begun, finish in turns:
                 try:
-                    with begun, shown("Mapping") as progress:
+                    with begun, progress_bar("Mapping") as progress:
                         finish(progress)
                     self._trace(targets)
                 except RasterError as error:
-                    say(f"Note: {job.scene.name} is not mapped: {error}")
+                    logger.info(f"{job.scene.name} is not mapped: {error}")
                     damaged.append(error)
                 except GeopspError as error:
                     mapped = f"{sum(each.done for each in jobs)} of {len(jobs)} images are mapped"
@@ -217,21 +222,21 @@ class _Run:
             raise RasterError(f"{len(damaged)} of {len(jobs)} images could not be mapped; the first: {damaged[0]}")
         return [targets.out for targets in order]
 
-    def _turns(
-        self, left: Sequence[tuple[MapJob, Targets]], client: Any
-    ) -> Generator[tuple[MapJob, Targets, ExitStack, Finish]]:
+    def _in_order(
+        self, left: Sequence[tuple[MapJob, OutputPaths]], client: Any
+    ) -> Generator[tuple[MapJob, OutputPaths, ExitStack, Finish]]:
         """One image after the other, to be finished; workers of a cluster have parts of the next ones meanwhile."""
-        threads, waiting = threads_of(client), deque[tuple[MapJob, Targets, ExitStack, Finish]]()
+        threads, waiting = threads_of(client), deque[tuple[MapJob, OutputPaths, ExitStack, Finish]]()
         undone = {job.out for job, _ in left if not job.done}  # of others, polygons are missing
-        share = -(-threads // max(1, min(len(undone), AT_ONCE)))
-        order = [(job.parted(share), targets) for job, targets in left]
+        share = -(-threads // max(1, min(len(undone), MAX_IMAGES_IN_FLIGHT)))
+        order = [(job.with_parts(share), targets) for job, targets in left]
         self._tell_all([job for job, _ in order if job.out in undone], here=client is None)
         with ExitStack() as stack:
             for job, targets in order:
                 begun = stack.enter_context(ExitStack())
                 waiting.append((job, targets, begun, self._begin(job, client, begun, single=len(undone) == 1)))
                 ahead = sum(len(each.parts) for each, *_ in list(waiting)[1:] if each.out in undone)
-                if client is None or ahead >= AHEAD * threads or len(waiting) == AT_ONCE:
+                if client is None or ahead >= AHEAD * threads or len(waiting) == MAX_IMAGES_IN_FLIGHT:
                     yield waiting.popleft()
             yield from waiting
 
@@ -241,12 +246,12 @@ class _Run:
             if job.done:
                 return lambda _: None
             here = client is None
-            costs = forecast(job, self.model, self.where, area=job.area(), here=here, timed=single)
+            costs = estimate_map(job, self.model, self.where, area=job.area(), here=here, timed=single)
             self._tell(job, client, costs)
             if here:
                 return lambda progress: self._make(job, None, progress)
             return begun.enter_context(
-                begun_map(job, self.model, device=self.device, client=client, overwrite=self.overwrite)
+                start_job(job, self.model, device=self.device, client=client, overwrite=self.overwrite)
             )
         except GeopspError as error:
             return partial(_fail, error)
@@ -264,12 +269,12 @@ class _Run:
             return "they stay, and so do their polygons, as they are: overwrite (--overwrite) makes these anew"
         return "they stay"
 
-    def _job(self, scene: Scene, targets: Targets) -> MapJob:
-        bf16 = resolve(self.settings.precision, self.where) == "bf16"
+    def _job(self, scene: Scene, targets: OutputPaths) -> MapJob:
+        bf16 = resolve_precision(self.settings.precision, self.where) == "bf16"
         products = targets.products(self.model.legend)
         return plan_job(scene, self.model, products, self.settings, bf16=bf16, aoi=self.aoi)
 
-    def _check(self, job: MapJob, targets: Targets) -> None:
+    def _check(self, job: MapJob, targets: OutputPaths) -> None:
         """Raises OutputError if an output exists and may not be replaced, OptionError if polygons cannot be such."""
         if targets.polygons is not None:
             check_vector_output(targets.polygons, overwrite=self.overwrite)
@@ -281,26 +286,29 @@ class _Run:
         return nullcontext(self.options.get("client")) if scheduler is None else connect(scheduler)
 
     def _make(self, job: MapJob, client: Any, progress: Progress | None) -> None:
-        make_map(job, self.model, device=self.device, client=client, overwrite=self.overwrite, progress=progress)
+        run_job(job, self.model, device=self.device, client=client, overwrite=self.overwrite, progress=progress)
 
     def _tell(self, job: MapJob, client: Any, costs: Iterator[str]) -> None:
         """What is mapped where, what differs from the training, and what it costs is said."""
-        where = device_words(self.where) if client is None else "the workers of a Dask cluster"
+        where = device_name(self.where) if client is None else "the workers of a Dask cluster"
         grid = job.scene.grid
-        say(f"Mapping {job.scene.name}, {grid.width} x {grid.height} pixels, on {where}")
-        for note in (*job.scene.notes, *differences(job.scene, self.model, tile_size=self.settings.tile_size)):
-            say(f"Note: {note}.")
+        logger.info(f"Mapping {job.scene.name}, {grid.width} x {grid.height} pixels, on {where}")
+        for note in (
+            *job.scene.notes,
+            *compare_with_training(job.scene, self.model, tile_size=self.settings.tile_size),
+        ):
+            logger.info(f"{note}.")
         for note in costs:
-            say(f"Note: {note}.")
+            logger.info(f"{note}.")
 
     def _tell_all(self, jobs: Sequence[MapJob], *, here: bool) -> None:
         """What many maps cost together is said."""
         if len(jobs) > 1:
-            at_once = 1 if here else AT_ONCE
-            for note in forecast_all(jobs, self.model, self.where, here=here, at_once=at_once):
-                say(f"Note: {note}.")
+            at_once = 1 if here else MAX_IMAGES_IN_FLIGHT
+            for note in estimate_maps(jobs, self.model, self.where, here=here, at_once=at_once):
+                logger.info(f"{note}.")
 
-    def _trace(self, targets: Targets) -> None:
+    def _trace(self, targets: OutputPaths) -> None:
         if targets.polygons is not None:
             asked = self.options.get("polygon_options", {}) | {"confidence": targets.confidence}
             raster_to_polygons(targets.out, targets.polygons, overwrite=self.overwrite, **asked)
@@ -310,7 +318,7 @@ def _fail(error: GeopspError, _: Progress | None) -> None:
     raise error
 
 
-def _traced(targets: Targets) -> bool:
+def _traced(targets: OutputPaths) -> bool:
     """True if no polygons are asked for, or these are there and not older than the map that is there."""
     if targets.polygons is None:
         return True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from geopsp.core.parallel import cores
+from geopsp.core.parallel import cpu_count
 from geopsp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _local_cluster() -> LocalCluster:
 
     room = psutil.virtual_memory().available // ROOM
     return LocalCluster(
-        n_workers=torch.cuda.device_count() or max(1, min(cores(), room)),
+        n_workers=torch.cuda.device_count() or max(1, min(cpu_count(), room)),
         threads_per_worker=1,
         memory_limit=None,
         dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's

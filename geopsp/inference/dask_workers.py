@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -25,18 +26,20 @@ from typing import TYPE_CHECKING
 
 import geopsp
 from geopsp.core.paths import is_local
-from geopsp.core.progress import Progress, say
+from geopsp.core.progress import Progress
 from geopsp.errors import GeopspError, InputNotFoundError, OptionError, OutputError
 from geopsp.inference.job import MapJob
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-AT_ONCE = 32
+MAX_IMAGES_IN_FLIGHT = 32
 """Images whose parts the workers of a cluster have at most, each with its lock and its copy of the model."""
 
 
-SILENCE = 60.0
+IDLE_SECONDS = 60.0
 """Seconds without a finished part after which we look whether there are workers at all."""
 
 
@@ -56,7 +59,7 @@ GO_ON = "The parts made so far stay: the same command goes on from them."
 
 
 @contextmanager
-def given(
+def parts_on_cluster(
     job: MapJob, numbers: Sequence[int], client: Client, *, device: str | None = None
 ) -> Iterator[Callable[[Progress | None], None]]:
     """The client's workers have these parts to make; what it gives waits until all files are in the job's folder.
@@ -76,7 +79,7 @@ def given(
         GeopspError: as the first part that fails.
     """
     with _order(job, device) as order:
-        _require_sight(client, order)
+        _check_workers(client, order)
         name = f"geopsp-part-{secrets.token_hex(16)}"
         futures = client.map(_make, numbers, order=order, key=[(name, number) for number in numbers], retries=RETRIES)
         try:
@@ -105,10 +108,10 @@ def _next(ready: SimpleQueue[Future[int]], client: Client) -> Future[int]:
     """The next part that is done; in a long silence, a word if there is nobody to wait for."""
     while True:
         try:
-            return ready.get(timeout=SILENCE)
+            return ready.get(timeout=IDLE_SECONDS)
         except Empty:
             if not client.nthreads():
-                say("There is no worker left. Waiting for one: `dask worker ADDRESS`")
+                logger.info("There is no worker left. Waiting for one: `dask worker ADDRESS`")
 
 
 def _failure(job: MapJob, future: Future[int]) -> BaseException:
@@ -130,7 +133,7 @@ def _failure(job: MapJob, future: Future[int]) -> BaseException:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class JobFile:
     """Where the job is written down, for a worker to read."""
 
     path: Path
@@ -144,7 +147,7 @@ class Order:
 
 
 @contextmanager
-def _order(job: MapJob, device: str | None) -> Iterator[Order]:
+def _order(job: MapJob, device: str | None) -> Iterator[JobFile]:
     """An order that lies in the job's folder as long as the block lasts."""
     import cloudpickle
 
@@ -152,13 +155,13 @@ def _order(job: MapJob, device: str | None) -> Iterator[Order]:
     path = job.folder.absolute() / f"order-{secrets.token_hex(8)}"
     try:
         path.write_bytes(text)
-        yield Order(path, hashlib.sha256(text).hexdigest(), geopsp.__version__, device)
+        yield JobFile(path, hashlib.sha256(text).hexdigest(), geopsp.__version__, device)
     finally:
         path.unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=AT_ONCE)
-def _opened(order: Order) -> MapJob:
+@lru_cache(maxsize=MAX_IMAGES_IN_FLIGHT)
+def _opened(order: JobFile) -> MapJob:
     """The job that was ordered, on a worker that sees its folder and its images.
 
     Raises:
@@ -189,33 +192,33 @@ def _opened(order: Order) -> MapJob:
     return job
 
 
-def _make(number: int, *, order: Order) -> int:
+def _make(number: int, *, order: JobFile) -> int:
     """On a worker: the part's files are there; gives the number of tiles.
 
     Raises:
         OutputError: if the order was withdrawn: the folder may be another job's by now.
     """
-    from geopsp.inference.predict_parts import make_part
+    from geopsp.inference.predict_parts import predict_part
 
     job = _opened(order)
     if not order.path.exists():
         raise OutputError(f"Part {number} is not wanted any more: {order.path} is gone. Give the same command again.")
-    return make_part(job, number, device=order.device or own_device())
+    return predict_part(job, number, device=order.device or own_device())
 
 
-def _require_sight(client: Client, order: Order) -> None:
+def _check_workers(client: Client, order: JobFile) -> None:
     """Nothing, if all workers of this moment can do the work; those to come are asked as they begin.
 
     Raises:
         OptionError, OutputError, InputNotFoundError: if one cannot.
     """
     _require_versions(client)
-    for error in client.run(_complaint, order, on_error="ignore").values():
+    for error in client.run(_worker_problem, order, on_error="ignore").values():
         if error is not None:
             raise error
 
 
-async def _complaint(order: Order) -> GeopspError | None:
+async def _worker_problem(order: JobFile) -> GeopspError | None:
     """On a worker: what keeps it from the work."""
     try:  # in a thread: imports take seconds, in which the worker is to answer others
         await asyncio.to_thread(_opened, order)
@@ -238,7 +241,7 @@ def _require_versions(client: Client) -> None:
             raise _other_version(f"The worker {address}", theirs["geopsp"], ours["geopsp"])
         others = [f"{name} {theirs[name]} for {ours[name]}" for name in EXACT if theirs[name] != ours[name]]
         if others:
-            say(f"The worker {address} has {', '.join(others)}: near-ties of its parts may fall the other way.")
+            logger.info(f"The worker {address} has {', '.join(others)}: near-ties of its parts may fall the other way.")
 
 
 def _other_version(who: str, theirs: str | None, ours: str | None) -> OptionError:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from geopsp.core.output import followed
+from geopsp.core.output import resolve_link
 from geopsp.errors import OutputError
 from geopsp.raster.cog.part_grid import PartGrid
-from geopsp.raster.cog.raster_spec import Product
+from geopsp.raster.cog.raster_spec import RasterSpec
 
 OVERVIEWS = 4 / 3
 """All levels of a raster to the finest."""
@@ -24,7 +24,7 @@ DENSE = 0.001
 """Share of its bytes to which a raster shrinks at best: one value everywhere, deflated."""
 
 
-def disk_bytes(maps: Sequence[tuple[Sequence[Product], PartGrid]], *, at_once: int = 1) -> dict[Path, float]:
+def disk_bytes(maps: Sequence[tuple[Sequence[RasterSpec], PartGrid]], *, at_once: int = 1) -> dict[Path, float]:
     """Uncompressed bytes that are written into each folder.
 
     That is all products, and beside the first of a map the parts of all, of so many maps as are made at once.
@@ -43,13 +43,13 @@ def disk_bytes(maps: Sequence[tuple[Sequence[Product], PartGrid]], *, at_once: i
     return dict(needs)
 
 
-def _folder(product: Product) -> Path:
+def _folder(product: RasterSpec) -> Path:
     """Where it is written: links are followed."""
-    return followed(product.path).parent
+    return resolve_link(product.path).parent
 
 
 def check_disk(
-    maps: Sequence[tuple[Sequence[Product], PartGrid]],
+    maps: Sequence[tuple[Sequence[RasterSpec], PartGrid]],
     *,
     filled: float = 1.0,
     held: Iterable[Path] = (),
@@ -76,19 +76,19 @@ def check_disk(
         free_bytes = shutil.disk_usage(folder).free
         left = free_bytes + there.get(disk, 0)
         what = "the map needs" if len(maps) == 1 else "the maps need"
-        words = f"{folder} has {in_bytes(free_bytes)} free"
+        words = f"{folder} has {format_bytes(free_bytes)} free"
         if size * DENSE > left:
             raise OutputError(
-                f"The disk of {words}; {what} {in_bytes(size)} uncompressed, and "
-                f"{in_bytes(size * DENSE)} even if all of it is one class. Free some, or choose another place."
+                f"The disk of {words}; {what} {format_bytes(size)} uncompressed, and "
+                f"{format_bytes(size * DENSE)} even if all of it is one class. Free some, or choose another place."
             )
         if size > left:
             yield (
-                f"the disk may become full: that of {words}, and uncompressed {what} {in_bytes(size)}, so it fits "
+                f"the disk may become full: that of {words}, and uncompressed {what} {format_bytes(size)}, so it fits "
                 "only if it compresses well. If not, it stops; free some room, and the same call goes on"
             )
         else:
-            yield f"up to {in_bytes(size)} are written; the disk of {words}"
+            yield f"up to {format_bytes(size)} are written; the disk of {words}"
 
 
 def bytes_in(folder: Path) -> int:
@@ -108,7 +108,7 @@ def _by_disk(needs: Mapping[Path, float]) -> dict[int, float]:
     return disks
 
 
-def in_bytes(count: float) -> str:
+def format_bytes(count: float) -> str:
     """In kB, MB or GB, thousands of thousands."""
     if count < 1e6:
         return f"{count / 1e3:,.0f} kB"

@@ -14,14 +14,14 @@ from affine import Affine
 
 from geopsp.core.grid import Grid, Window
 from geopsp.errors import GridError
-from geopsp.inference.disk_space import check_disk, in_bytes
+from geopsp.inference.disk_space import check_disk, format_bytes
 from geopsp.inference.job import MapJob
-from geopsp.inference.part_size import BUDGET, apart
+from geopsp.inference.part_size import MAX_ROW_BYTES, num_tiles_computed
 from geopsp.inference.pipeline import one_thread_each
 from geopsp.inference.predict_parts import predictor_for
 from geopsp.inference.tile_plan import TilePlan
-from geopsp.labels.area import Area
-from geopsp.models.memory import batch_and_threads, forward_bytes, free, weight_bytes
+from geopsp.labels.area import AreaOfInterest
+from geopsp.models.memory import forward_bytes, free_memory, inference_batch_size, weight_bytes
 from geopsp.models.saved_model import TrainedModel
 from geopsp.raster.cog.part_grid import PartGrid
 from geopsp.raster.scene import Scene
@@ -47,7 +47,7 @@ WIDEST = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Tiles:
+class TileCount:
     """How many tiles a map is made of."""
 
     total: int
@@ -82,8 +82,8 @@ def check_size(scene: Scene) -> None:
 
 
 def count_tiles(
-    scene: Scene, tiles: TilePlan, parts: PartGrid, area: Area | None = None, *, looks: int = LOOKED_AT
-) -> Tiles:
+    scene: Scene, tiles: TilePlan, parts: PartGrid, area: AreaOfInterest | None = None, *, looks: int = LOOKED_AT
+) -> TileCount:
     """The tiles of all columns of parts; tiles that touch two columns are computed for both.
 
     Of a large map only some tiles are looked at, evenly spread, and the rest is taken to be like them. `looks`: so many
@@ -97,8 +97,8 @@ def count_tiles(
     for number in chosen:
         row, col = divmod(number, len(firsts))
         window = Window(firsts[col], tiles.rows[row], tiles.size, tiles.size)
-        empty += outside(window) or scene.empty(window)
-    return Tiles(total, round(empty * total / len(chosen)), exact=area is None and len(chosen) == total)
+        empty += outside(window) or scene.known_empty(window)
+    return TileCount(total, round(empty * total / len(chosen)), exact=area is None and len(chosen) == total)
 
 
 def _columns(tiles: TilePlan, parts: PartGrid, number: int) -> list[int]:
@@ -108,7 +108,7 @@ def _columns(tiles: TilePlan, parts: PartGrid, number: int) -> list[int]:
     return list(cols[bisect_right(cols, window.col - tiles.size) : bisect_left(cols, window.col_stop)])
 
 
-def _outside(area: Area | None, grid: Grid, size: int) -> Callable[[Window], bool]:
+def _outside(area: AreaOfInterest | None, grid: Grid, size: int) -> Callable[[Window], bool]:
     """Whether a tile lies outside of the area, by cells of a part of its side."""
     if area is None:
         return lambda _: False
@@ -144,8 +144,14 @@ def striped(scene: Scene, parts: PartGrid) -> Iterator[str]:
         )
 
 
-def forecast(
-    job: MapJob, model: TrainedModel, device: torch.device, *, area: Area | None, here: bool, timed: bool = True
+def estimate_map(
+    job: MapJob,
+    model: TrainedModel,
+    device: torch.device,
+    *,
+    area: AreaOfInterest | None,
+    here: bool,
+    timed: bool = True,
 ) -> Iterator[str]:
     """What a map will cost, in words.
 
@@ -164,7 +170,7 @@ def forecast(
     parts = f", in {len(job.parts)} parts" if len(job.parts) > 1 else ""
     yield f"{tiles}, of {job.tiles.size} x {job.tiles.size} pixels{parts}"
     if not here and len(job.parts) > 1:
-        more = apart(job.parts, job.tiles) / len(job.tiles) - 1
+        more = num_tiles_computed(job.parts, job.tiles) / len(job.tiles) - 1
         yield f"parts are made apart: tiles that touch several are computed for each, {more:.0%} more than there are"
     yield from check_disk([(job.products, job.parts)], filled=tiles.computed / tiles.total, held=[job.folder])
     yield from striped(job.scene, job.parts)
@@ -172,7 +178,7 @@ def forecast(
         yield from _time_and_memory(job, model, device, tiles.computed)
 
 
-def forecast_all(
+def estimate_maps(
     jobs: Sequence[MapJob], model: TrainedModel, device: torch.device, *, here: bool, at_once: int = 1
 ) -> Iterator[str]:
     """What the maps of many images will cost together, in words; else as `forecast`.
@@ -182,7 +188,7 @@ def forecast_all(
     looks = max(1, LOOKED_AT // len(jobs))
     each = [count_tiles(job.scene, job.tiles, job.parts, job.area(), looks=looks) for job in jobs]
     total, empty = sum(tiles.total for tiles in each), sum(tiles.empty for tiles in each)
-    tiles = Tiles(total, empty, exact=all(tiles.exact for tiles in each))
+    tiles = TileCount(total, empty, exact=all(tiles.exact for tiles in each))
     yield f"{len(jobs)} images: {tiles} in all"
     maps = [(job.products, job.parts) for job in jobs]
     held = [job.folder for job in jobs]
@@ -194,14 +200,15 @@ def forecast_all(
 def _time_and_memory(job: MapJob, model: TrainedModel, device: torch.device, tiles: int) -> Iterator[str]:
     """As a try of a few tiles tells."""
     bands, classes, size = len(model.bands), len(model.legend), job.tiles.size
-    batch, threads = batch_and_threads(
+    batch, threads = inference_batch_size(
         model.network, bands=bands, classes=classes, size=size, device=device, batch_size=job.settings.batch_size,
         bf16=job.bf16,
     )  # fmt: skip
     seconds = tiles * tile_seconds(job, model, device, batch=batch, threads=threads)
     one = forward_bytes(model.network, batch, bands=bands, size=size, device=device, bf16=job.bf16)
-    need, left = threads * one + weight_bytes(model.network) + BUDGET, free(device)
-    yield f"about {in_time(seconds)} and {in_bytes(need)} of memory on this machine, which has {in_bytes(left)} free"
+    need, left = threads * one + weight_bytes(model.network) + MAX_ROW_BYTES, free_memory(device)
+    memory = f"{format_bytes(need)} of memory on this machine, which has {format_bytes(left)} free"
+    yield f"about {format_duration(seconds)} and {memory}"
     if need > left:
         yield "memory is short. Lower batch_size (--batch-size), or close other programs"
 
@@ -222,7 +229,7 @@ def tile_seconds(job: MapJob, model: TrainedModel, device: torch.device, *, batc
         return (time.perf_counter() - start) / (threads * batch)
 
 
-def in_time(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """As a person would say it: "40 s", "7 min", "3 h 20 min", "2 days 3 h"."""
     if seconds < 100:
         return f"{max(seconds, 1):.0f} s"

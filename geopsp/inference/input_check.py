@@ -9,8 +9,8 @@ import numpy as np
 import pyproj
 from pyproj.database import get_units_map
 
-from geopsp.core.bands import BandStats, merge_all
-from geopsp.core.crs import ground_axes, metres_per_degree
+from geopsp.core.bands import BandStats, merge_stats
+from geopsp.core.crs import metre_axes, metres_per_degree
 from geopsp.core.grid import Grid, Window
 from geopsp.models.saved_model import TrainedModel
 from geopsp.raster.scene import Scene
@@ -23,11 +23,11 @@ COARSE = 8.0
 """Times a pixel may be larger than the trained one before no resampling helps."""
 
 
-LOOKS, LOOK = 12, 256
+NUM_WINDOWS, LOOK = 12, 256
 """Windows in which a scene's values are looked at, and the side of each."""
 
 
-READS, PLACES = 2 * LOOKS, 1000
+READS, PLACES = 2 * NUM_WINDOWS, 1000
 """Windows that are read at most to find so many with ground, and places that are tried for them."""
 
 
@@ -51,7 +51,7 @@ SHOWN = 3
 """Bands that a note names at most."""
 
 
-def differences(scene: Scene, model: TrainedModel, *, tile_size: int | None = None) -> list[str]:
+def compare_with_training(scene: Scene, model: TrainedModel, *, tile_size: int | None = None) -> list[str]:
     """What a user should know before a model maps a scene: type, size of pixels, values, tiles."""
     return [*_type(scene, model), *_sizes(scene.grid, model), *_values(scene, model), *_tiles(model, tile_size)]
 
@@ -116,7 +116,7 @@ def ground_size(grid: Grid) -> tuple[float, float]:
     As the CRS's unit says where the middle has no place on the globe.
     """
     t, middle = grid.transform, grid.corners().mean(axis=0)
-    axes = ground_axes(middle[None], pyproj.CRS.from_user_input(grid.crs))[0]
+    axes = metre_axes(middle[None], pyproj.CRS.from_user_input(grid.crs))[0]
     sides = np.linalg.solve(axes, np.array([[t.a, t.b], [t.d, t.e]]))
     return float(np.hypot(*sides[:, 0])), float(np.hypot(*sides[:, 1]))
 
@@ -195,19 +195,19 @@ def _look(scene: Scene) -> tuple[BandStats, int]:
     """As `glance`, and in how many windows it was looked for ground, those known to be empty among them."""
     parts: list[BandStats] = []
     looked = reads = 0
-    for window in places(scene.grid):
+    for window in sample_windows(scene.grid):
         looked += 1
-        if scene.empty(window):
+        if scene.known_empty(window):
             continue
         patch = scene.read(window)
         reads += 1
-        parts += [BandStats.of(patch.data, patch.valid)] if patch.valid.any() else []
-        if len(parts) == LOOKS or reads == READS:
+        parts += [BandStats.from_array(patch.data, patch.valid)] if patch.valid.any() else []
+        if len(parts) == NUM_WINDOWS or reads == READS:
             break
-    return merge_all(parts, len(scene.bands)), looked
+    return merge_stats(parts, len(scene.bands)), looked
 
 
-def places(grid: Grid) -> Sequence[Window]:
+def sample_windows(grid: Grid) -> Sequence[Window]:
     """Windows of LOOK x LOOK pixels at most, evenly spread over a grid however many of them are taken.
 
     Source: Roberts, "The unreasonable effectiveness of quasirandom sequences" (2018).

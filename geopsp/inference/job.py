@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,19 +28,21 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from geopsp.core.legend import Legend
-from geopsp.core.output import check_output, partial_place
-from geopsp.core.progress import say
+from geopsp.core.output import check_output, partial_path
 from geopsp.errors import RasterError
 from geopsp.inference.options import MapSettings
-from geopsp.inference.part_size import part_height, part_width, shared_out
+from geopsp.inference.part_size import part_height, part_width, split_for_threads
 from geopsp.inference.tile_plan import TilePlan
-from geopsp.labels.area import Area
-from geopsp.models.build import check_tile
+from geopsp.labels.area import AreaOfInterest
+from geopsp.models.build import check_tile_size
 from geopsp.models.saved_model import TrainedModel
-from geopsp.raster.cog.part_file import is_whole, writing
+from geopsp.raster.cog.part_file import disk_errors, is_complete
 from geopsp.raster.cog.part_grid import BLOCK, PartGrid
-from geopsp.raster.cog.raster_spec import Product
+from geopsp.raster.cog.raster_spec import RasterSpec
+from geopsp.raster.mosaic import layers_identity
 from geopsp.raster.scene import Scene
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 
@@ -47,28 +50,28 @@ VERSION = 1
 KEY_TAG, MODEL_TAG = "GEOPSP_JOB", "GEOPSP_MODEL"
 
 
-AreaOfInterest: TypeAlias = str | Path | gpd.GeoDataFrame
+AreaSource: TypeAlias = str | Path | gpd.GeoDataFrame
 
 
-class Interest:
+class LazyAreaOfInterest:
     """An area of interest, as the user named it; opened when it is first asked for, once in each process."""
 
-    def __init__(self, named: AreaOfInterest) -> None:
+    def __init__(self, named: AreaSource) -> None:
         self.named = named
-        self._area: Area | None = None
+        self._area: AreaOfInterest | None = None
 
-    def area(self) -> Area:
+    def area(self) -> AreaOfInterest:
         """The polygons.
 
         Raises:
             InputNotFoundError, LabelError: as `Area.read`.
         """
         if self._area is None:
-            self._area = Area.read(self.named)
+            self._area = AreaOfInterest.read(self.named)
         return self._area
 
-    def __reduce__(self) -> tuple[type[Interest], tuple[AreaOfInterest]]:
-        return Interest, (self.named,)
+    def __reduce__(self) -> tuple[type[LazyAreaOfInterest], tuple[AreaSource]]:
+        return LazyAreaOfInterest, (self.named,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +82,7 @@ class MapJob:
     tiles: TilePlan
     parts: PartGrid
     legend: Legend
-    products: tuple[Product, ...]
+    products: tuple[RasterSpec, ...]
     """The classes first."""
 
     settings: MapSettings
@@ -88,10 +91,10 @@ class MapJob:
     bf16: bool
     """True runs the network in bfloat16."""
 
-    unwanted: tuple[int, ...]
+    excluded_channels: tuple[int, ...]
     """Channels that are never predicted."""
 
-    aoi: Interest | None
+    aoi: LazyAreaOfInterest | None
     key: str
     """Another one if anything is that the map depends on, but for the number of tiles at a time; not of its parts."""
 
@@ -108,7 +111,7 @@ class MapJob:
 
     @property
     def folder(self) -> Path:
-        return partial_place(self.out)
+        return partial_path(self.out)
 
     @property
     def _own(self) -> Path:
@@ -125,28 +128,28 @@ class MapJob:
         """What the rasters say of themselves."""
         return {MODEL_TAG: self.model, KEY_TAG: self.key}
 
-    def area(self) -> Area | None:
+    def area(self) -> AreaOfInterest | None:
         """The area of interest, opened."""
         return None if self.aoi is None else self.aoi.area()
 
-    def parted(self, threads: int = 1) -> MapJob:
+    def with_parts(self, threads: int = 1) -> MapJob:
         """The job in the parts that it was begun with; if it was not, as suits so many threads, wherever they are."""
         told = _json(self.folder / "job.json")
         if told.get("key") == self.key:
             width, height = told["part"]
             parts = replace(self.parts, part_width=width, part_height=height)
         else:
-            parts = shared_out(self.parts, self.tiles, threads)
+            parts = split_for_threads(self.parts, self.tiles, threads)
         return replace(self, parts=parts)
 
-    def part_path(self, product: Product, number: int) -> Path:
+    def part_path(self, product: RasterSpec, number: int) -> Path:
         return self._own / "parts" / f"{number:06d}.{product.name}"
 
     def sieved_path(self, number: int) -> Path:
         """Where a part of the class raster lies after the sieve."""
         return self._own / "sieved" / f"{number:06d}"
 
-    def staged(self, product: Product) -> Path:
+    def staged_path(self, product: RasterSpec) -> Path:
         """Where a finished product waits until all are."""
         return self._own / "done" / f"{product.name}.tif"
 
@@ -154,7 +157,7 @@ class MapJob:
         """True if a part is done."""
         window = self.parts.part(number).window
         return all(
-            is_whole(
+            is_complete(
                 self.part_path(product, number),
                 window.width,
                 window.height,
@@ -181,7 +184,7 @@ class MapJob:
         return told == self._publication
 
     @property
-    def left_over(self) -> bool:
+    def only_folder_left(self) -> bool:
         """True if nothing but the folder is left of a job that is done: a kill came as it was being removed."""
         return self.folder.is_dir() and _json(self.folder / "job.json").get("key") in (None, self.key) and self.done
 
@@ -201,8 +204,8 @@ class MapJob:
         Raises:
             OutputError: if one exists and `overwrite` is False, or cannot be written.
         """
-        with writing(self.out):
-            overwrite = overwrite or self.publishing or self.left_over
+        with disk_errors(self.out):
+            overwrite = overwrite or self.publishing or self.only_folder_left
         for product in self.products:
             check_output(product.path, overwrite=overwrite)
 
@@ -230,7 +233,7 @@ class MapJob:
         part = [self.parts.part_width, self.parts.part_height]
         if told.get("key") != self.key or told["part"] != part:
             if told:
-                say(f"What was begun of {self.out} had another model, input or option; it is thrown away.")
+                logger.info(f"What was begun of {self.out} had another model, input or option; it is thrown away.")
             self.clear()
             told = {"version": VERSION, "key": self.key, "part": part, "model": self.model, "batch_size": batch_size}
         for name in ("done", "sieved"):
@@ -260,7 +263,7 @@ class MapJob:
         (self.folder / "job.json").unlink(missing_ok=True)
         self.folder.rmdir()
 
-    def tidy(self) -> None:
+    def remove_if_empty(self) -> None:
         """A folder with nothing in it to go on from is gone."""
         if self.folder.is_dir() and not any((self._own / "parts").glob("*")):
             self.clear()
@@ -290,19 +293,19 @@ def _key_of(path: Path) -> str | None:
         return None
 
 
-def _inputs(scene: Scene, aoi: Interest | None) -> tuple[str, ...]:
+def _inputs(scene: Scene, aoi: LazyAreaOfInterest | None) -> tuple[str, ...]:
     """As they are now."""
-    return (*scene.stamp(), *([] if aoi is None else aoi.area().stamp()))
+    return (*scene.fingerprint(), *([] if aoi is None else aoi.area().fingerprint()))
 
 
 def plan_job(
     scene: Scene,
     model: TrainedModel,
-    products: Sequence[Product],
+    products: Sequence[RasterSpec],
     settings: MapSettings,
     *,
     bf16: bool = False,
-    aoi: Interest | None = None,
+    aoi: LazyAreaOfInterest | None = None,
     part_side: int | None = None,
     block: int = BLOCK,
 ) -> MapJob:
@@ -324,13 +327,13 @@ def plan_job(
         LabelError, GridError: if the area cannot be read or misses the scene.
     """
     size = settings.tile_size or model.tile_size
-    check_tile(size)
+    check_tile_size(size)
     padding = size // 4 if settings.padding is None else settings.padding
     width = part_side or part_width(scene, size, products, len(model.legend), block)
     height = part_side or part_height(scene)
     tiles = TilePlan(scene.grid.width, scene.grid.height, size, padding)
     parts = PartGrid(scene.grid.width, scene.grid.height, width, height, block)
-    unwanted = model.unwanted(background=settings.predict_background)
+    unwanted = model.excluded_channels(background=settings.predict_background)
     if aoi is not None:
         aoi.area().require_overlap(scene.grid)
     identity, inputs = model.fingerprint(), _inputs(scene, aoi)
@@ -342,13 +345,13 @@ def plan_job(
 
 
 def _key(
-    scene: Scene, tiling: list[int], products: Sequence[Product], settings: MapSettings, more: Sequence[Any]
+    scene: Scene, tiling: list[int], products: Sequence[RasterSpec], settings: MapSettings, more: Sequence[Any]
 ) -> str:
     """Another one if anything is that the pixels depend on, but the number of tiles at a time."""
     grid = scene.grid
     lattice = [grid.crs.to_wkt(), *grid.transform[:6], grid.width, grid.height]
     asked = {name: value for name, value in asdict(settings).items() if name not in ("batch_size", "precision")}
     wanted = [[product.name, product.dtype, len(product.bands)] for product in products]
-    read = [repr(scene.layers), scene.bands, lattice, scene.resampling.name]
+    read = [layers_identity(scene.layers), scene.bands, lattice, scene.resampling.name]
     text = json.dumps([VERSION, read, tiling, asked, wanted, *more], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

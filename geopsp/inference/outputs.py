@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.paths import is_remote
 from geopsp.errors import OptionError
-from geopsp.inference.blend import FULL, Finished
-from geopsp.inference.tile_scores import ONE
-from geopsp.raster.cog.raster_spec import Product
+from geopsp.inference.blend import FULL, BlendedRows
+from geopsp.inference.tile_scores import SCORE_ONE
+from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.open import RASTER_ENDINGS, open_raster
 from geopsp.raster.scene import Scene
 from geopsp.vector.open import LAYER
@@ -32,32 +32,32 @@ STEPS = 254
 ProbabilityType = Literal["uint8", "float16"]
 
 
-def classes(path: Path, legend: Legend) -> Product:
+def classes(path: Path, legend: Legend) -> RasterSpec:
     """Class codes; 255 where nothing is known."""
-    return Product("classes", path, ("class",), "uint8", IGNORE, "mode", legend)
+    return RasterSpec("classes", path, ("class",), "uint8", IGNORE_INDEX, "mode", legend)
 
 
-def share(name: str, path: Path) -> Product:
+def share(name: str, path: Path) -> RasterSpec:
     """One band of shares, 0 to 1."""
-    return Product(name, path, (name,), "uint8", IGNORE, "mean", scale=1 / STEPS)
+    return RasterSpec(name, path, (name,), "uint8", IGNORE_INDEX, "mean", scale=1 / STEPS)
 
 
-def probabilities(path: Path, legend: Legend, kind: ProbabilityType = "uint8") -> Product:
+def probabilities(path: Path, legend: Legend, kind: ProbabilityType = "uint8") -> RasterSpec:
     """One band a class."""
     names = tuple(legend.names)
     if kind == "float16":
-        return Product("probabilities", path, names, kind, np.nan, "mean")
-    return Product("probabilities", path, names, kind, IGNORE, "mean", scale=1 / STEPS)
+        return RasterSpec("probabilities", path, names, kind, np.nan, "mean")
+    return RasterSpec("probabilities", path, names, kind, IGNORE_INDEX, "mean", scale=1 / STEPS)
 
 
-BESIDE = ("polygons", "probabilities", "confidence", "disagreement")
+EXTRA_OUTPUTS = ("polygons", "probabilities", "confidence", "disagreement")
 
 
 TIFF = (".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class OutputPaths:
     """Where the map of one scene goes, and all that is made with it; or folders of those of many."""
 
     out: Path
@@ -68,7 +68,7 @@ class Targets:
     probability_type: ProbabilityType = "uint8"
 
     @classmethod
-    def of(cls, out: str | Path, options: Mapping[str, Any]) -> Targets:
+    def from_options(cls, out: str | Path, options: Mapping[str, Any]) -> OutputPaths:
         """As asked for.
 
         Raises:
@@ -77,21 +77,21 @@ class Targets:
         kind = options.get("probability_type", "uint8")
         if kind not in ("uint8", "float16"):
             raise OptionError(f"probability_type is {kind!r}; needed uint8 or float16.")
-        given = {name: Path(place) for name in BESIDE if (place := options.get(name)) is not None}
+        given = {name: Path(place) for name in EXTRA_OUTPUTS if (place := options.get(name)) is not None}
         return cls(Path(out), **given, probability_type=kind)
 
     @property
     def places(self) -> list[Path]:
         """All files."""
-        return [self.out, *(place for name in BESIDE if (place := getattr(self, name)) is not None)]
+        return [self.out, *(place for name in EXTRA_OUTPUTS if (place := getattr(self, name)) is not None)]
 
-    def of_image(self, name: str) -> Targets:
+    def for_image(self, name: str) -> OutputPaths:
         """The files of one image in these folders."""
-        files = {its: f"{name}.gpkg" if its == "polygons" else f"{name}.tif" for its in BESIDE}
-        inside = {its: folder / files[its] for its in BESIDE if (folder := getattr(self, its)) is not None}
+        files = {its: f"{name}.gpkg" if its == "polygons" else f"{name}.tif" for its in EXTRA_OUTPUTS}
+        inside = {its: folder / files[its] for its in EXTRA_OUTPUTS if (folder := getattr(self, its)) is not None}
         return replace(self, out=self.out / f"{name}.tif", **inside)
 
-    def products(self, legend: Legend) -> tuple[Product, ...]:
+    def products(self, legend: Legend) -> tuple[RasterSpec, ...]:
         """The rasters, the classes first."""
         found = [classes(self.out, legend)]
         if self.probabilities is not None:
@@ -118,7 +118,7 @@ def check_names(out: str | Path, options: Mapping[str, Any], *, per_image: bool)
     Raises:
         OptionError: if not.
     """
-    given = {"out": out} | {name: place for name in BESIDE if (place := options.get(name)) is not None}
+    given = {"out": out} | {name: place for name in EXTRA_OUTPUTS if (place := options.get(name)) is not None}
     for name, place in given.items():
         if per_image:
             if Path(place).is_file():
@@ -132,7 +132,7 @@ def check_names(out: str | Path, options: Mapping[str, Any], *, per_image: bool)
 
 
 def check_places(
-    order: Sequence[Targets],
+    order: Sequence[OutputPaths],
     scenes: Sequence[Scene],
     *,
     aoi: str | Path | gpd.GeoDataFrame | None = None,
@@ -198,14 +198,14 @@ def _image_files(scenes: Iterable[Scene]) -> set[Path]:
     return {Path(name).resolve() for name in found}
 
 
-def stored(product: Product, finished: Finished, valid: NDArray[np.bool_], legend: Legend) -> NDArray[Any]:
+def encode_output(product: RasterSpec, finished: BlendedRows, valid: NDArray[np.bool_], legend: Legend) -> NDArray[Any]:
     """(bands, rows, cols) pixels of a product, nodata where there is no ground."""
     if product.name == "classes":
-        codes = legend.to_code(finished.index.cpu().numpy())
-        return (codes if valid.all() else np.where(valid, codes, np.uint8(IGNORE)))[None]
+        codes = legend.indices_to_codes(finished.index.cpu().numpy())
+        return (codes if valid.all() else np.where(valid, codes, np.uint8(IGNORE_INDEX)))[None]
     if product.name == "disagreement":
         assert finished.agreed is not None
-        shares = (1 - finished.agreed / ONE)[None]
+        shares = (1 - finished.agreed / SCORE_ONE)[None]
     else:
         sums = finished.sums.amax(dim=0, keepdim=True) if product.name == "confidence" else finished.sums
         shares = sums / FULL

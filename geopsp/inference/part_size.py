@@ -9,39 +9,39 @@ from itertools import product as pairs
 
 from geopsp.inference.tile_plan import TilePlan
 from geopsp.raster.cog.part_grid import SIDE, PartGrid
-from geopsp.raster.cog.raster_spec import Product
+from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.scene import Scene
 
-NARROWEST = 2048
+MIN_PART_WIDTH = 2048
 """Pixels that a part is wide at least, if a map is."""
 
 
-TALL, SHORT = 4 * SIDE, 2048
+TALL_MAP, SHORT_PART = 4 * SIDE, 2048
 """Maps up to so tall have parts of SHORT rows: a kill then costs less, and more machines have work."""
 
 
-BUDGET = 384e6
+MAX_ROW_BYTES = 384e6
 """Bytes that the rows in hand may take."""
 
 
-def part_width(scene: Scene, size: int, products: Sequence[Product], classes: int, block: int) -> int:
+def part_width(scene: Scene, size: int, products: Sequence[RasterSpec], classes: int, block: int) -> int:
     """Columns of a part such that the rows in hand fit the budget: a power of two times NARROWEST, up to SIDE."""
     names = {product.name for product in products}
     canvas = 4 * classes * (2 if "disagreement" in names else 1) * size
     outgoing = sum(len(product.bands) * (1 if product.dtype == "uint8" else 4) for product in products) * 3 * size
     incoming = (len(scene.bands) * scene.dtype.itemsize + 1) * 3 * (size + block)
     width = SIDE
-    while width > NARROWEST and width * (canvas + outgoing + incoming) > BUDGET:
+    while width > MIN_PART_WIDTH and width * (canvas + outgoing + incoming) > MAX_ROW_BYTES:
         width //= 2
     return width
 
 
 def part_height(scene: Scene) -> int:
     """Rows of a part."""
-    return SIDE if scene.grid.height > TALL else SHORT
+    return SIDE if scene.grid.height > TALL_MAP else SHORT_PART
 
 
-def shared_out(parts: PartGrid, tiles: TilePlan, threads: int) -> PartGrid:
+def split_for_threads(parts: PartGrid, tiles: TilePlan, threads: int) -> PartGrid:
     """The grid in parts of the sides, halved some times, with which so many threads are done first.
 
     A part is never less than two blocks along a side, so that it holds an overview. Smaller parts keep more threads
@@ -68,7 +68,7 @@ def _longest(parts: PartGrid, tiles: TilePlan, threads: int) -> float:
     return (sum(down) * sum(across) + (threads - 1) * max(down) * max(across)) / threads
 
 
-def apart(parts: PartGrid, tiles: TilePlan) -> int:
+def num_tiles_computed(parts: PartGrid, tiles: TilePlan) -> int:
     """Tiles that are computed if each part is made by itself: those that touch several, for each."""
     down, across = _touching(parts, tiles)
     return sum(down) * sum(across)

@@ -22,16 +22,16 @@ from torch import Tensor
 
 from geopsp.core.grid import Window
 from geopsp.core.legend import Legend
-from geopsp.core.parallel import ahead
+from geopsp.core.parallel import prefetch
 from geopsp.core.progress import Progress
-from geopsp.inference.blend import Canvas, Finished
-from geopsp.inference.outputs import stored
+from geopsp.inference.blend import BlendBuffer, BlendedRows
+from geopsp.inference.outputs import encode_output
 from geopsp.inference.predictor import TilePredictor
 from geopsp.inference.tile_plan import TilePlan, weights
-from geopsp.inference.tile_scores import Told, tell
-from geopsp.labels.area import Area
-from geopsp.raster.cog.raster_spec import Product
-from geopsp.raster.row_buffer import Reel, read_parallel
+from geopsp.inference.tile_scores import TileScores, score_tile
+from geopsp.labels.area import AreaOfInterest
+from geopsp.raster.cog.raster_spec import RasterSpec
+from geopsp.raster.row_buffer import RowBuffer, read_parallel
 from geopsp.raster.scene import Scene
 
 READERS = 2
@@ -57,16 +57,16 @@ class Tile(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mapper:
+class TilePipeline:
     """All that makes rows of a map."""
 
     scene: Scene
-    area: Area | None
+    area: AreaOfInterest | None
     """Outside of it there is no map."""
 
     tiles: TilePlan
     legend: Legend
-    products: tuple[Product, ...]
+    products: tuple[RasterSpec, ...]
     predictor: TilePredictor
     threads: int = 1
     """Batches at a time."""
@@ -79,7 +79,7 @@ class Mapper:
             RasterError: if pixels cannot be read.
         """
         wants = {product.name for product in self.products}
-        canvas = Canvas(
+        canvas = BlendBuffer(
             self.tiles,
             window,
             len(self.legend),
@@ -91,28 +91,28 @@ class Mapper:
         with closing(self._computed(window)) as batches:
             for tiles, heard, done in batches:
                 for tile, told in zip(tiles, heard, strict=True):
-                    for count, finished in canvas.up_to(tile.window.row):
+                    for count, finished in canvas.finish_rows(tile.window.row):
                         yield self._given(window, count, finished)
                     edges = self.tiles.edges(tile.window.row, tile.window.col)
                     canvas.add(tile.window, torch.from_numpy(tile.valid), told, _weights(*edges, self.predictor.device))
                 if progress:
                     progress(done, total)
-            for count, finished in canvas.up_to(window.row_stop):
+            for count, finished in canvas.finish_rows(window.row_stop):
                 yield self._given(window, count, finished)
         if progress:
             progress(total, total)
 
-    def _given(self, window: Window, count: int, finished: Finished | None) -> Rows:
+    def _given(self, window: Window, count: int, finished: BlendedRows | None) -> Rows:
         """The finished rows as each product stores them."""
         if finished is None:
-            return {product.name: product.nothing(count, window.width) for product in self.products}
+            return {product.name: product.blank(count, window.width) for product in self.products}
         valid = finished.valid.numpy()
-        return {product.name: stored(product, finished, valid, self.legend) for product in self.products}
+        return {product.name: encode_output(product, finished, valid, self.legend) for product in self.products}
 
-    def _computed(self, window: Window) -> Generator[tuple[list[Tile], list[Told], int], None, None]:
+    def _computed(self, window: Window) -> Generator[tuple[list[Tile], list[TileScores], int], None, None]:
         """Batches in the order of their tiles, what the network says of them, and how many tiles are then done."""
         on_cpu = self.predictor.device.type == "cpu"
-        waiting: deque[tuple[list[Tile], Future[list[Told]], int]] = deque()
+        waiting: deque[tuple[list[Tile], Future[list[TileScores]], int]] = deque()
         with (
             one_thread_each(on_cpu),
             ThreadPoolExecutor(self.threads, thread_name_prefix="geopsp-network") as pool,
@@ -136,10 +136,10 @@ class Mapper:
         return any(product.name != "classes" for product in self.products)
 
     @torch.inference_mode()
-    def _predict(self, tiles: Sequence[Tile]) -> list[Told]:
+    def _predict(self, tiles: Sequence[Tile]) -> list[TileScores]:
         scores = self.predictor([tile.data for tile in tiles], [tile.valid for tile in tiles])
         edges = [self.tiles.edges(tile.window.row, tile.window.col) for tile in tiles]
-        return [tell(its, edge, everywhere=self._shares) for its, edge in zip(scores, edges, strict=True)]
+        return [score_tile(its, edge, everywhere=self._shares) for its, edge in zip(scores, edges, strict=True)]
 
     def _batches(self, window: Window) -> Generator[tuple[list[Tile], int], None, None]:
         """Tiles with a valid pixel, so many at a time as the network takes, and how many tiles have gone by."""
@@ -151,7 +151,7 @@ class Mapper:
     def _tiles(self, window: Window) -> Generator[Tile | None, None, None]:
         """The tiles that touch a window, in order; None for one without a valid pixel."""
         size = self.tiles.size
-        with closing(ahead(self._read(window))) as rows:
+        with closing(prefetch(self._read(window))) as rows:
             for row, cols, data, valid in rows:
                 for col in cols:
                     inside = slice(col - cols[0], col - cols[0] + size)
@@ -161,15 +161,15 @@ class Mapper:
     def _read(self, window: Window) -> Iterator[tuple[int, list[int], NDArray[Any], NDArray[np.bool_]]]:
         """Of each row of tiles: the first row, the first columns, and pixels and validity over all of them."""
         with ThreadPoolExecutor(READERS, thread_name_prefix="geopsp-read") as pool:
-            reel: Reel | None = None
+            reel: RowBuffer | None = None
             for row, cols in self.tiles.tiles(window):
                 if reel is None:
                     columns = range(cols[0], cols[-1] + self.tiles.size)
                     reel = self._reel(columns, pool)
-                data, valid = reel.rows(row, row + self.tiles.size)
+                data, valid = reel.read(row, row + self.tiles.size)
                 yield row, cols, data, valid
 
-    def _reel(self, columns: range, pool: Executor) -> Reel:
+    def _reel(self, columns: range, pool: Executor) -> RowBuffer:
         def read(first: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
             part = Window(columns.start, first, len(columns), stop - first)
             data, valid = read_parallel(self.scene, part, pool)
@@ -177,7 +177,7 @@ class Mapper:
                 valid &= self.area.inside(self.scene.grid.crop(part))
             return data, valid
 
-        return Reel(read, block=min(self.scene.block[0], TALLEST))
+        return RowBuffer(read, block=min(self.scene.block_shape[0], TALLEST))
 
 
 @lru_cache(maxsize=32)

@@ -12,30 +12,32 @@ import rasterio
 import torch
 
 from geopsp.core.grid import Window
-from geopsp.core.parallel import cores
+from geopsp.core.parallel import cpu_count
 from geopsp.core.progress import Progress
 from geopsp.inference.job import MapJob
-from geopsp.inference.pipeline import Mapper, Rows
+from geopsp.inference.pipeline import Rows, TilePipeline
 from geopsp.inference.predictor import TilePredictor
 from geopsp.models.device import pick_device
-from geopsp.models.saved_model import TrainedModel, load_package
+from geopsp.models.saved_model import TrainedModel, load_model
 from geopsp.raster.cog.part_file import PartWriter
 from geopsp.raster.cog.part_grid import Part
-from geopsp.raster.cog.raster_spec import Product
+from geopsp.raster.cog.raster_spec import RasterSpec
 
 CACHE = 32 * 2**20
 """Bytes of blocks that GDAL keeps: each is read once."""
 
 
-def mapper_for(job: MapJob, model: TrainedModel, device: torch.device, *, batch_size: int, threads: int) -> Mapper:
+def mapper_for(
+    job: MapJob, model: TrainedModel, device: torch.device, *, batch_size: int, threads: int
+) -> TilePipeline:
     """What makes rows of the job's map on a device."""
     return _mapper(
         job, predictor_for(job, model, device, batch_size=batch_size, compiled=job.settings.compiled), threads
     )
 
 
-def _mapper(job: MapJob, predictor: TilePredictor, threads: int) -> Mapper:
-    return Mapper(job.scene, job.area(), job.tiles, job.legend, job.products, predictor, threads)
+def _mapper(job: MapJob, predictor: TilePredictor, threads: int) -> TilePipeline:
+    return TilePipeline(job.scene, job.area(), job.tiles, job.legend, job.products, predictor, threads)
 
 
 def predictor_for(
@@ -48,17 +50,17 @@ def predictor_for(
         batch_size=batch_size,
         bf16=job.bf16,
         test_time_augmentation=job.settings.test_time_augmentation,
-        unwanted=job.unwanted,
+        unwanted=job.excluded_channels,
         compiled=compiled,
     )
 
 
-def make_here(job: MapJob, missing: list[int], mapper: Mapper, progress: Progress | None) -> None:
+def predict_missing_parts(job: MapJob, missing: list[int], mapper: TilePipeline, progress: Progress | None) -> None:
     """The files of these parts, by ascending numbers, are there."""
     runs = job.parts.runs(missing)
     windows = [_around(run) for run in runs]
     total, before = sum(map(job.tiles.count, windows)), 0
-    with ThreadPoolExecutor(cores(), thread_name_prefix="geopsp-write") as pool:
+    with ThreadPoolExecutor(cpu_count(), thread_name_prefix="geopsp-write") as pool:
         for run, window in zip(runs, windows, strict=True):
             _make_run(job, run, mapper, pool, _after(progress, before, total))
             before += job.tiles.count(window)
@@ -76,13 +78,13 @@ def _after(progress: Progress | None, before: int, total: int) -> Progress | Non
 
 
 def _make_run(
-    job: MapJob, run: Sequence[Part], mapper: Mapper, pool: ThreadPoolExecutor | None, progress: Progress | None
+    job: MapJob, run: Sequence[Part], mapper: TilePipeline, pool: ThreadPoolExecutor | None, progress: Progress | None
 ) -> int:
     """The files of parts that follow each other down the map are there; gives the number of tiles."""
     window = _around(run)
     heights = [part.window.height for part in run]
     with closing(mapper.rows(window, progress)) as rows:
-        pieces = cut(rows, heights)
+        pieces = regroup_rows(rows, heights)
         for part in run:
             with ExitStack() as stack:
                 writers = {
@@ -94,14 +96,14 @@ def _make_run(
     return job.tiles.count(window)
 
 
-def _writer(job: MapJob, product: Product, part: Part, pool: ThreadPoolExecutor | None) -> PartWriter:
+def _writer(job: MapJob, product: RasterSpec, part: Part, pool: ThreadPoolExecutor | None) -> PartWriter:
     place = job.part_path(product, part.number)
     return PartWriter(
         place, part.window.width, part.window.height, product, block=job.parts.block, levels=job.parts.levels, pool=pool
     )
 
 
-def cut(rows: Iterator[Rows], heights: Sequence[int]) -> Iterator[Iterator[Rows]]:
+def regroup_rows(rows: Iterator[Rows], heights: Sequence[int]) -> Iterator[Iterator[Rows]]:
     """The same rows, so many at a time as each height says; each group is to be used up before the next."""
     kept: list[Rows] = []
 
@@ -118,7 +120,7 @@ def cut(rows: Iterator[Rows], heights: Sequence[int]) -> Iterator[Iterator[Rows]
     return map(group, heights)
 
 
-def make_part(job: MapJob, number: int, *, device: str | None = None) -> int:
+def predict_part(job: MapJob, number: int, *, device: str | None = None) -> int:
     """A part's files are there, made by one thread of this process; gives the number of tiles, 0 if they were there.
 
     The model is the one in the job's folder, or one like it that this process has.
@@ -126,7 +128,7 @@ def make_part(job: MapJob, number: int, *, device: str | None = None) -> int:
     if job.has(number):
         return 0
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
-        mapper = _mapper(job, _KEPT.predictor(job, device), 1)
+        mapper = _mapper(job, _WORKER_MODEL.predictor(job, device), 1)
         return _make_run(job, [job.parts.part(number)], mapper, None, None)
 
 
@@ -142,7 +144,7 @@ class _Kept:
 
     def predictor(self, job: MapJob, device: str | None) -> TilePredictor:
         batch_size, asked = job.batch_size, job.settings
-        use = batch_size, job.bf16, job.unwanted, asked.test_time_augmentation, asked.compiled
+        use = batch_size, job.bf16, job.excluded_channels, asked.test_time_augmentation, asked.compiled
         with self._lock:
             where = pick_device(device)
             if self._model is None or self._key != (job.model, device):
@@ -150,7 +152,7 @@ class _Kept:
                 self._predictors.clear()
                 if where.type == "cpu":
                     torch.set_num_threads(1)  # for good: parts side by side are what uses this machine's cores
-                self._model = load_package(job.model_folder)
+                self._model = load_model(job.model_folder)
                 self._key = job.model, device
             if use not in self._predictors:
                 self._predictors[use] = predictor_for(
@@ -159,4 +161,4 @@ class _Kept:
             return self._predictors[use]
 
 
-_KEPT = _Kept()
+_WORKER_MODEL = _Kept()

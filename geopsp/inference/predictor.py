@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from geopsp.errors import OptionError
 from geopsp.inference import kernels
-from geopsp.models.network import silence
+from geopsp.models.network import mask_channels
 from geopsp.models.saved_model import TrainedModel
 
 SYMMETRIES = tuple((turns, flip) for turns in range(4) for flip in (False, True))
 """Quarter turns, and whether a tile is mirrored first: all eight ways to lay a square onto itself."""
 
 
-TAKEN = {"uint8", "int8", "int16", "uint16", "int32", "float32"}
+TORCH_DTYPES = {"uint8", "int8", "int16", "uint16", "int32", "float32"}
 """Types of pixels that torch takes on all devices."""
 
 
@@ -114,7 +114,7 @@ class TilePredictor:
         """(n, classes, s, s) logits, float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.network(image.contiguous(memory_format=torch.channels_last), mask)
-        return silence(logits.float(), self.unwanted)
+        return mask_channels(logits.float(), self.unwanted)
 
     def _loaded(
         self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], size: int
@@ -125,7 +125,7 @@ class TilePredictor:
         image = torch.empty(shape, device=self.device, memory_format=torch.channels_last)
         mask = torch.zeros(size, 1, side, side, device=self.device)
         image[len(data) :] = 0
-        put = self._compiled if kernels.serve(self.device.type) else self._by_torch
+        put = self._compiled if kernels.use_numba(self.device.type) else self._by_torch
         for number, (pixels, seen) in enumerate(zip(data, valid, strict=True)):
             put(pixels, seen, image[number], mask[number, 0])
         return image, mask
@@ -138,7 +138,7 @@ class TilePredictor:
     def _by_torch(self, pixels: NDArray[Any], seen: NDArray[np.bool_], image: Tensor, mask: Tensor) -> None:
         whole = bool(seen.all())
         known = pixels if whole else np.where(seen, pixels, 0)  # nodata may not fit float32
-        if known.dtype.name not in TAKEN:
+        if known.dtype.name not in TORCH_DTYPES:
             known = known.astype(np.float32)
         mask[:] = 1 if whole else self._sent(seen)
         image[:] = self._sent(known).to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)

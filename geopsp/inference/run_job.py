@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,24 +14,26 @@ from typing import Any
 
 import rasterio
 
-from geopsp.core.output import alone, followed, partial_place
-from geopsp.core.parallel import cores
-from geopsp.core.progress import Progress, say
+from geopsp.core.output import output_lock, partial_path, resolve_link
+from geopsp.core.parallel import cpu_count
+from geopsp.core.progress import Progress
 from geopsp.errors import OutputError
-from geopsp.inference.dask_workers import given
+from geopsp.inference.dask_workers import parts_on_cluster
 from geopsp.inference.job import MapJob
-from geopsp.inference.predict_parts import CACHE, make_here, mapper_for
+from geopsp.inference.predict_parts import CACHE, mapper_for, predict_missing_parts
 from geopsp.models.device import pick_device
-from geopsp.models.memory import batch_and_threads
-from geopsp.models.saved_model import TrainedModel, save_package
+from geopsp.models.memory import inference_batch_size
+from geopsp.models.saved_model import TrainedModel, save_model
 from geopsp.raster.cog.assemble import assemble
 from geopsp.raster.cog.part_mosaic import PartPath
-from geopsp.raster.cog.raster_spec import Product
+from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.cog.sieve import sieve
-from geopsp.raster.legend_io import class_files
+from geopsp.raster.legend_io import write_class_files
+
+logger = logging.getLogger(__name__)
 
 
-def make_map(
+def run_job(
     job: MapJob,
     model: TrainedModel,
     *,
@@ -54,7 +57,7 @@ def make_map(
         RasterError: if pixels cannot be read.
         OutputError: if an output exists or cannot be written; what is done of it stays for the same call to go on.
     """
-    with begun_map(job, model, device=device, client=client, overwrite=overwrite) as finish:
+    with start_job(job, model, device=device, client=client, overwrite=overwrite) as finish:
         finish(progress)
 
 
@@ -63,7 +66,7 @@ Finish = Callable[[Progress | None], None]
 
 
 @contextmanager
-def begun_map(
+def start_job(
     job: MapJob, model: TrainedModel, *, device: str | None = None, client: Any = None, overwrite: bool = False
 ) -> Iterator[Finish]:
     """The client's workers make the job's parts; what it gives puts the rasters at their places, when all are there.
@@ -71,13 +74,13 @@ def begun_map(
     Without a client all is made then. Args and errors are those of `make_map`.
     """
     job.check(overwrite=overwrite)
-    with alone(job.out):
-        if job.left_over:
+    with output_lock(job.out):
+        if job.only_folder_left:
             job.clear()
             yield lambda _: None
             return
         job.check(overwrite=overwrite)  # again, as another run may have ended meanwhile
-        job = job.parted()
+        job = job.with_parts()
         with _begun(job, model, device=device, client=client) as collect:
             yield partial(_finish, job, collect, restyle=overwrite)
 
@@ -100,7 +103,7 @@ def _begun(job: MapJob, model: TrainedModel, *, device: str | None, client: Any)
         yield lambda _: None
         return
     where = pick_device(device)
-    fitting, threads = batch_and_threads(
+    fitting, threads = inference_batch_size(
         model.network,
         bands=len(model.bands),
         classes=len(model.legend),
@@ -114,28 +117,28 @@ def _begun(job: MapJob, model: TrainedModel, *, device: str | None, client: Any)
         missing = job.missing()
         if len(missing) < len(job.parts):
             there = len(job.parts) - len(missing)
-            say(f"Going on where it was broken off: {there} of {len(job.parts)} parts are there.")
+            logger.info(f"Going on where it was broken off: {there} of {len(job.parts)} parts are there.")
         if not missing:
             yield lambda _: None
         elif client is None:
-            yield lambda progress: make_here(
+            yield lambda progress: predict_missing_parts(
                 job, missing, mapper_for(job, model, where, batch_size=batch_size, threads=threads), progress
             )
         else:
-            save_package(model, job.model_folder, overwrite=True)
-            with given(job, missing, client, device=device) as collect:
+            save_model(model, job.model_folder, overwrite=True)
+            with parts_on_cluster(job, missing, client, device=device) as collect:
                 yield collect
     finally:
-        job.tidy()
+        job.remove_if_empty()
 
 
 def _put_together(job: MapJob) -> None:
     """All products wait, whole, for their places."""
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         for product in job.products:
             path: PartPath = partial(job.part_path, product)
             if product.legend is not None and job.settings.sieve:
-                say(f"Sieving: regions of fewer than {job.settings.sieve} pixels join their largest neighbour")
+                logger.info(f"Sieving: regions of fewer than {job.settings.sieve} pixels join their largest neighbour")
                 sieve(product, job.parts, path, job.sieved_path, job.settings.sieve, pool=pool)
                 path = job.sieved_path
             assemble(
@@ -143,7 +146,7 @@ def _put_together(job: MapJob) -> None:
                 job.scene.grid,
                 job.parts,
                 path,
-                job.staged(product),
+                job.staged_path(product),
                 tags=job.tags,
                 pool=pool,
             )
@@ -153,23 +156,23 @@ def _put_together(job: MapJob) -> None:
 def _publish(job: MapJob, *, restyle: bool) -> None:
     """What waits is moved to its place, the classes last; `restyle`: True may replace a style that lies there."""
     for product in reversed(job.products):
-        staged = job.staged(product)
+        staged = job.staged_path(product)
         if not staged.exists():  # a run that was broken off here moved it
             continue
-        place = followed(product.path)
-        _dress(product, place, restyle=restyle)
+        place = resolve_link(product.path)
+        _write_sidecars(product, place, restyle=restyle)
         if product.path != place:  # programs look beside the name that they are given
             try:
-                _dress(product, product.path, restyle=restyle)
+                _write_sidecars(product, product.path, restyle=restyle)
             except (OutputError, OSError) as error:  # no reason to lose the map
-                say(f"Note: nothing could be changed beside {product.path}, which is a link to {place}: {error}")
+                logger.info(f"nothing could be changed beside {product.path}, which is a link to {place}: {error}")
         _move(staged, place)
 
 
-def _dress(product: Product, name: Path, *, restyle: bool) -> None:
+def _write_sidecars(product: RasterSpec, name: Path, *, restyle: bool) -> None:
     """Names and colours lie beside the name, or if it has none, nothing of what was there before."""
     if product.legend is not None:
-        class_files(name, product.legend, restyle=restyle)
+        write_class_files(name, product.legend, restyle=restyle)
     elif (old := name.with_name(name.name + ".aux.xml")).exists():  # a read-only disk refuses to remove even nothing
         old.unlink()
 
@@ -181,7 +184,7 @@ def _move(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        near = partial_place(target)
+        near = partial_path(target)
         shutil.copyfile(source, near)
         near.replace(target)
         source.unlink()

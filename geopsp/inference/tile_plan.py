@@ -19,9 +19,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.core.grid import Window, starts
+from geopsp.core.grid import Window, tile_starts
 
-UNIT = 128
+WEIGHT_ONE = 128
 """Sum of the weights of all tiles at a pixel, along one axis."""
 
 
@@ -39,7 +39,7 @@ class TilePlan:
     overlap: int
 
     def __post_init__(self) -> None:
-        starts(0, size=self.size, overlap=self.overlap)
+        tile_starts(0, size=self.size, overlap=self.overlap)
 
     @property
     def cols(self) -> tuple[int, ...]:
@@ -91,7 +91,7 @@ def weights(down: bytes, across: bytes) -> NDArray[np.int32]:
 
 @lru_cache(maxsize=16)
 def _starts(length: int, size: int, overlap: int) -> tuple[int, ...]:
-    return tuple(starts(length, size=size, overlap=overlap))
+    return tuple(tile_starts(length, size=size, overlap=overlap))
 
 
 @lru_cache(maxsize=16)
@@ -123,11 +123,11 @@ def axis_weights(length: int, size: int, overlap: int) -> tuple[bytes, ...]:
     total = np.zeros(firsts[-1] + size)
     for first in firsts:
         total[first : first + size] += slope
-    left = np.full(len(total), UNIT)
+    left = np.full(len(total), WEIGHT_ONE)
     shares = []
     for first in firsts:
         inside = slice(first, first + size)
-        shares.append(np.maximum(np.floor(slope / total[inside] * UNIT), 1).astype(np.int64))
+        shares.append(np.maximum(np.floor(slope / total[inside] * WEIGHT_ONE), 1).astype(np.int64))
         left[inside] -= shares[-1]
     for number, (first, mine) in enumerate(zip(firsts, shares, strict=True)):
         inside = slice(first, first + size)

@@ -16,9 +16,9 @@ from torch import Tensor
 from geopsp.core.grid import Window
 from geopsp.errors import ModelError
 from geopsp.inference import kernels
-from geopsp.inference.tile_plan import UNIT
+from geopsp.inference.tile_plan import WEIGHT_ONE
 
-ONE = 2**17 - 1
+SCORE_ONE = 2**17 - 1
 """The largest share; times all weights it still fits 32 bits."""
 
 
@@ -27,25 +27,25 @@ CACHED = 2**20
 processor's cache between two operations, and their memory is new each time."""
 
 
-Area = tuple[slice, slice]
+RowsCols = tuple[slice, slice]
 """Rows and columns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Told:
+class TileScores:
     """What is known of a tile's pixels, by areas that do not overlap."""
 
-    core: Area
+    interior: RowsCols
     """Where no other tile says anything."""
 
     index: Tensor
     """(rows, cols) uint8 of the core: channel of the likeliest class, the first of equals."""
 
-    rims: list[tuple[Area, Tensor]]
+    overlaps: list[tuple[RowsCols, Tensor]]
     """Elsewhere: (classes, rows, cols) int32 shares, of ONE."""
 
 
-def tell(scores: Tensor, edges: tuple[bytes, bytes], *, everywhere: bool) -> Told:
+def score_tile(scores: Tensor, edges: tuple[bytes, bytes], *, everywhere: bool) -> TileScores:
     """What scores, (classes, s, s), say of a tile.
 
     Args:
@@ -57,7 +57,7 @@ def tell(scores: Tensor, edges: tuple[bytes, bytes], *, everywhere: bool) -> Tol
         ModelError: if they are not numbers.
     """
     alone = (slice(0, 0),) * 2 if everywhere else (_alone(edges[0]), _alone(edges[1]))
-    say = _said if kernels.serve(scores.device.type) else _said_by_torch
+    say = _said if kernels.use_numba(scores.device.type) else _said_by_torch
     told, known = say(scores, alone, _around(alone, scores.shape[-1]))
     if not known:
         raise ModelError(
@@ -67,7 +67,7 @@ def tell(scores: Tensor, edges: tuple[bytes, bytes], *, everywhere: bool) -> Tol
     return told
 
 
-def _around(core: Area, size: int) -> list[Area]:
+def _around(core: RowsCols, size: int) -> list[RowsCols]:
     """The areas of a tile beside its core."""
     whole, (rows, cols) = slice(0, size), core
     if not _holds(core):
@@ -77,31 +77,31 @@ def _around(core: Area, size: int) -> list[Area]:
     return [rim for rim in rims if _holds(rim)]
 
 
-def _said(scores: Tensor, core: Area, rims: list[Area]) -> tuple[Told, bool]:
+def _said(scores: Tensor, core: RowsCols, rims: list[RowsCols]) -> tuple[TileScores, bool]:
     """What is told of a tile, and whether all scores are numbers."""
     pixels = scores.permute(1, 2, 0).contiguous().numpy()
     index = torch.empty(_shape(core), dtype=torch.uint8)
     known = bool(kernels.likeliest(pixels, core[0].start, core[1].start, index.numpy()))
     shares = [(rim, torch.empty(len(scores), *_shape(rim), dtype=torch.int32)) for rim in rims]
     for (rows, cols), room in shares:
-        known &= bool(kernels.shares(pixels, rows.start, cols.start, ONE, room.numpy()))
-    return Told(core, index, shares), known
+        known &= bool(kernels.shares(pixels, rows.start, cols.start, SCORE_ONE, room.numpy()))
+    return TileScores(core, index, shares), known
 
 
-def _said_by_torch(scores: Tensor, core: Area, rims: list[Area]) -> tuple[Told, bool]:
+def _said_by_torch(scores: Tensor, core: RowsCols, rims: list[RowsCols]) -> tuple[TileScores, bool]:
     best = scores.amax(dim=0)
     index = torch.empty(_shape(core), dtype=torch.uint8, device=scores.device)
     first_of(scores[:, *core], index)
     shares = [(rim, _shares(scores[:, *rim], best[rim])) for rim in rims]
-    return Told(core, index, shares), bool(torch.isfinite(best).all())
+    return TileScores(core, index, shares), bool(torch.isfinite(best).all())
 
 
 def _shares(scores: Tensor, best: Tensor) -> Tensor:
     """(classes, rows, cols) int32, of ONE."""
-    return scores.softmax(dim=0).mul_(ONE - 1).add_(0.5).to(torch.int32).add_(scores == best)
+    return scores.softmax(dim=0).mul_(SCORE_ONE - 1).add_(0.5).to(torch.int32).add_(scores == best)
 
 
-def first_of(values: Tensor, index: Tensor, area: Area | None = None) -> None:
+def first_of(values: Tensor, index: Tensor, area: RowsCols | None = None) -> None:
     """`index`, (rows, cols) uint8, says which of (classes, rows, cols) values is the largest, the first of equals.
 
     Args:
@@ -110,7 +110,7 @@ def first_of(values: Tensor, index: Tensor, area: Area | None = None) -> None:
         area: Where; None: everywhere.
     """
     rows, cols = area or (slice(0, values.shape[1]), slice(0, values.shape[2]))
-    if kernels.serve(values.device.type):
+    if kernels.use_numba(values.device.type):
         kernels.first_of(values.numpy(), index.numpy(), rows.start, rows.stop, cols.start, cols.stop)
         return
     values, index = values[:, rows, cols], index[rows, cols]
@@ -124,19 +124,19 @@ def first_of(values: Tensor, index: Tensor, area: Area | None = None) -> None:
         index += before
 
 
-def _shape(area: Area) -> tuple[int, int]:
+def _shape(area: RowsCols) -> tuple[int, int]:
     rows, cols = area
     return rows.stop - rows.start, cols.stop - cols.start
 
 
-def _holds(area: Area) -> bool:
+def _holds(area: RowsCols) -> bool:
     return all(side.stop > side.start for side in area)
 
 
 @lru_cache(maxsize=64)
 def _alone(line: bytes) -> slice:
     """The pixels of a tile, along an axis, that no other tile shares; 0 to 0 if there are none."""
-    alone = np.flatnonzero(np.frombuffer(line, np.uint8) == UNIT)
+    alone = np.flatnonzero(np.frombuffer(line, np.uint8) == WEIGHT_ONE)
     return slice(int(alone[0]), int(alone[-1]) + 1) if len(alone) else slice(0, 0)
 
 
@@ -145,7 +145,7 @@ def rows_at_once(bytes_a_row: int, device: torch.device) -> int:
     return max(1, CACHED // bytes_a_row) if device.type == "cpu" else 1 << 30
 
 
-def inside(area: Area, tile: Window) -> Window:
+def inside(area: RowsCols, tile: Window) -> Window:
     """An area of a tile, where it lies on the map."""
     rows, cols = area
     return Window(tile.col + cols.start, tile.row + rows.start, cols.stop - cols.start, rows.stop - rows.start)

@@ -11,34 +11,34 @@ import shapely
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Grid
-from geopsp.labels.feature_index import FeatureFile, FeatureIndex, features_by_piece
-from geopsp.labels.features import Rules, layer_crs, read_all_features, read_features, require_polygons
+from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk, features_by_piece
+from geopsp.labels.features import LabelRules, layer_crs, read_all_features, read_features, require_polygons
 from geopsp.labels.overlap import require_overlap
-from geopsp.labels.rasterize import burn_shapes
-from geopsp.vector.layer import Layer
+from geopsp.labels.rasterize import rasterize_polygons
+from geopsp.vector.layer import VectorLayer
 from geopsp.vector.open import open_layer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Area:
+class AreaOfInterest:
     """An area of interest: outside of it, nothing is labelled."""
 
-    features: FeatureIndex | FeatureFile
-    layer: Layer
+    features: FeaturesInMemory | FeaturesOnDisk
+    layer: VectorLayer
 
     @classmethod
-    def read(cls, aoi: str | Path | gpd.GeoDataFrame) -> Area:
+    def read(cls, aoi: str | Path | gpd.GeoDataFrame) -> AreaOfInterest:
         """The polygons of a layer; of a file with several, the one named `aoi`, else the first.
 
         Raises:
             InputNotFoundError, LabelError: as `open_layer`, or if there are no polygons.
         """
         layer = open_layer(aoi, layer_wanted="aoi")
-        if layer.by_box:
-            return cls(FeatureFile(layer, Rules()), layer)
-        found, missing = read_features(read_all_features(layer, []), Rules(), layer.source)
+        if layer.reads_by_bbox:
+            return cls(FeaturesOnDisk(layer, LabelRules()), layer)
+        found, missing = read_features(read_all_features(layer, []), LabelRules(), layer.source)
         require_polygons(found, missing, layer.source, buffer=1)
-        return cls(FeatureIndex(found, layer_crs(layer)), layer)
+        return cls(FeaturesInMemory(found, layer_crs(layer)), layer)
 
     @property
     def source(self) -> str:
@@ -50,10 +50,10 @@ class Area:
         for window, found in features_by_piece(self.features, grid):
             part = grid.crop(window)
             if shapely.covers(found.shapes, shapely.polygons(part.corners())).any():
-                mask[window.slices(grid.window)] = True
+                mask[window.slices(grid.full_window)] = True
                 continue
-            burned = burn_shapes(found.shapes, found.codes, part, fill=0, all_touched=False)
-            mask[window.slices(grid.window)] = burned.codes > 0
+            burned = rasterize_polygons(found.shapes, found.codes, part, fill=0, all_touched=False)
+            mask[window.slices(grid.full_window)] = burned.codes > 0
         return mask
 
     def covers(self, grid: Grid) -> bool:
@@ -64,5 +64,5 @@ class Area:
         """As `overlap.require_overlap`."""
         require_overlap(self.features, grid, self.source)
 
-    def stamp(self) -> list[str]:
-        return self.layer.stamp()
+    def fingerprint(self) -> list[str]:
+        return self.layer.fingerprint()

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from geopsp.core.legend import BACKGROUND, IGNORE, Legend
+from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
 
 Background = Literal["class", "ignore"]
@@ -36,7 +36,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ClassTarget:
     """What a value becomes."""
 
     name: str | None
@@ -46,6 +46,14 @@ class Target:
     """None: numbered."""
 
     color: str | None = None
+
+
+def mapping_identity(mapping: Mapping[Any, ClassTarget]) -> list[str]:
+    """The entries as text, part of what identifies an export, spelled as in version 0.1, whose exports resume."""
+    return [
+        f"({value!r}, Target(name={target.name!r}, code={target.code!r}, color={target.color!r}))"
+        for value, target in mapping.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,12 +70,12 @@ class ClassTable:
     def codes_of(self, values: pd.Series) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """(n,) codes, and (n,) True where the value is a class or is mapped to nothing; else it has none."""
         place, found = pd.factorize(values)
-        numbers = [self.codes.get(value, -1) if value is not None else -1 for value in map(plain, found)]
+        numbers = [self.codes.get(value, -1) if value is not None else -1 for value in map(normalize_value, found)]
         table = np.array([*numbers, -1])[place]  # factorize gives -1 to missing values
-        return np.where(table < 0, IGNORE, table).astype(np.uint8), table >= 0
+        return np.where(table < 0, IGNORE_INDEX, table).astype(np.uint8), table >= 0
 
 
-def plain(value: Any) -> Value | None:
+def normalize_value(value: Any) -> Value | None:
     """A value as the table knows it: whole numbers as int, text stripped; None where there is none."""
     if value is None or value is pd.NA or value is pd.NaT:
         return None
@@ -80,12 +88,12 @@ def plain(value: Any) -> Value | None:
     return str(value).strip() or None
 
 
-def text_of(value: Value) -> str:
+def value_name(value: Value) -> str:
     """The value as a name: 2 for 2.0."""
     return value if isinstance(value, str) else f"{value:.15g}"
 
 
-def read_mapping(mapping: Mapping[Any, Any] | str | Path | None) -> dict[Value, Target] | None:
+def read_mapping(mapping: Mapping[Any, Any] | str | Path | None) -> dict[Value, ClassTarget] | None:
     """A mapping from values found to classes, from a dict or a YAML file; None if there is none.
 
     Raises:
@@ -102,7 +110,7 @@ def read_mapping(mapping: Mapping[Any, Any] | str | Path | None) -> dict[Value, 
         raise OptionError(f"{where} holds {mapping!r}; needed values and their classes, e.g. {{'pond': 'water'}}.")
     entries = {}
     for key, target in mapping.items():
-        value = plain(key)
+        value = normalize_value(key)
         if value is None:
             raise OptionError(f"{where} has the key {key!r}; needed a value of the class field, or '*'.")
         entries[value] = _target(target, f"{where}, {key!r}")
@@ -118,23 +126,23 @@ def _read_yaml(path: Path) -> Any:
         raise OptionError(f"{path} cannot be read as YAML ({error}). Write lines such as  pond: water") from error
 
 
-def _target(target: Any, where: str) -> Target:
+def _target(target: Any, where: str) -> ClassTarget:
     if target is None:
-        return Target(None)
+        return ClassTarget(None)
     if not isinstance(target, Mapping):
-        name = plain(target)
+        name = normalize_value(target)
         if name is None or isinstance(target, list | tuple | set):
             raise OptionError(f"{where} has the class {target!r}; needed a name, nothing, or name, code and color.")
-        return Target(_background_or(text_of(name)))
-    unknown, name = set(target) - {"name", "code", "color"}, plain(target.get("name"))
+        return ClassTarget(_background_or(value_name(name)))
+    unknown, name = set(target) - {"name", "code", "color"}, normalize_value(target.get("name"))
     if unknown or name is None:
         raise OptionError(f"{where} is {dict(target)!r}; needed a name, and perhaps code and color, nothing else.")
     code, color = target.get("code"), target.get("color")
-    if code is not None and not (isinstance(code, int) and not isinstance(code, bool) and 0 <= code < IGNORE):
-        raise OptionError(f"{where} has the code {code!r}; needed a whole number from 0 to {IGNORE - 1}.")
+    if code is not None and not (isinstance(code, int) and not isinstance(code, bool) and 0 <= code < IGNORE_INDEX):
+        raise OptionError(f"{where} has the code {code!r}; needed a whole number from 0 to {IGNORE_INDEX - 1}.")
     if color is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", str(color)):
         raise OptionError(f"{where} has the colour {color!r}; needed red, green and blue as #rrggbb.")
-    return Target(_background_or(text_of(name)), code, color.lower() if color else None)
+    return ClassTarget(_background_or(value_name(name)), code, color.lower() if color else None)
 
 
 def _background_or(name: str) -> str:
@@ -146,7 +154,7 @@ def class_table(
     source: str,
     *,
     background: Background,
-    mapping: Mapping[Value, Target] | None = None,
+    mapping: Mapping[Value, ClassTarget] | None = None,
     known: Legend | None = None,
 ) -> ClassTable:
     """Numbers within 0 to 254 that are not mapped stay codes; all else is numbered by name from 1; background is 0.
@@ -167,8 +175,8 @@ def class_table(
     fixed = _fixed_codes(targets.values(), source, background)
     names = _names_of(kept, known)
     if _are_codes(kept):
-        fixed = _stay(names, fixed, source)
-    fixed = _keep_numbers(targets, fixed)
+        fixed = _keep_codes(names, fixed, source)
+    fixed = _keep_renamed_codes(targets, fixed)
     wanted = dict.fromkeys([*names.values(), *sorted({t.name for t in targets.values() if t.name is not None})])
     if not wanted:
         raise LabelError(f"class_mapping leaves no class of {source}: all values become unlabelled. Name one.")
@@ -177,25 +185,25 @@ def class_table(
     colors |= {codes[t.name]: t.color for t in targets.values() if t.name is not None and t.color}
     legend = {code: name for name, code in codes.items()} | ({0: BACKGROUND} if background == "class" else {})
     table = {value: codes[name] for value, name in names.items()}
-    table |= {v: IGNORE if t.name is None else codes[t.name] for v, t in targets.items()}
+    table |= {v: IGNORE_INDEX if t.name is None else codes[t.name] for v, t in targets.items()}
     return ClassTable(Legend.from_names(legend, colors), table, notes)
 
 
 def _sorted(found: Iterable[Value]) -> list[Value]:
     values = set(found)
     if any(isinstance(value, str) for value in values):
-        return sorted(values, key=text_of)
+        return sorted(values, key=value_name)
     return sorted(values)
 
 
 def _targets(
-    values: list[Value], mapping: Mapping[Value, Target], source: str
-) -> tuple[dict[Value, Target], tuple[str, ...]]:
+    values: list[Value], mapping: Mapping[Value, ClassTarget], source: str
+) -> tuple[dict[Value, ClassTarget], tuple[str, ...]]:
     """What becomes of each value that the mapping names, and a note of names that are not there."""
     by_number = {_number(key): target for key, target in mapping.items() if key != OTHERS}
     targets = {v: t for v in values if (t := mapping.get(v) or by_number.get(_number(v)))}
     used = {_number(value) for value in values}
-    unused = [text_of(key) for key in mapping if key != OTHERS and _number(key) not in used]
+    unused = [value_name(key) for key in mapping if key != OTHERS and _number(key) not in used]
     if unused and not targets and OTHERS not in mapping:
         raise LabelError(
             f"{source} holds {_some(values)}, and nothing that class_mapping names: {', '.join(unused)}. "
@@ -208,29 +216,29 @@ def _targets(
 
 
 def _some(values: Sequence[Value]) -> str:
-    return ", ".join(map(text_of, values[:SHOWN])) + (f" and {len(values) - SHOWN} more" * (len(values) > SHOWN))
+    return ", ".join(map(value_name, values[:SHOWN])) + (f" and {len(values) - SHOWN} more" * (len(values) > SHOWN))
 
 
 def _number(value: Value) -> Value:
     """A number for text that reads as one, so that '1' and 1 are the same key."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value):
-        return plain(float(value)) or 0
+        return normalize_value(float(value)) or 0
     return value
 
 
 def _names_of(kept: list[Value], known: Legend | None) -> dict[Value, str]:
     """The name of each value that is not mapped."""
     if not _are_codes(kept):
-        return {value: _background_or(text_of(value)) for value in kept}
+        return {value: _background_or(value_name(value)) for value in kept}
     own = {info.code: info.name for info in known or ()}
     return {v: own.get(int(v)) or (f"class {v}" if v else BACKGROUND) for v in kept}
 
 
 def _are_codes(values: list[Value]) -> bool:
-    return all(isinstance(value, int) and 0 <= value < IGNORE for value in values)
+    return all(isinstance(value, int) and 0 <= value < IGNORE_INDEX for value in values)
 
 
-def _fixed_codes(targets: Iterable[Target], source: str, background: Background) -> dict[str, int]:
+def _fixed_codes(targets: Iterable[ClassTarget], source: str, background: Background) -> dict[str, int]:
     """Codes by name that the mapping fixes; one name has one code and one code one name."""
     fixed = {BACKGROUND: 0} if background == "class" else {}
     owners = {code: name for name, code in fixed.items()}
@@ -250,7 +258,7 @@ def _fixed_codes(targets: Iterable[Target], source: str, background: Background)
     return fixed
 
 
-def _stay(names: Mapping[Value, str], fixed: dict[str, int], source: str) -> dict[str, int]:
+def _keep_codes(names: Mapping[Value, str], fixed: dict[str, int], source: str) -> dict[str, int]:
     """With the codes of values that stay what they are."""
     owners = {code: name for name, code in fixed.items()}
     for value, name in names.items():
@@ -263,7 +271,7 @@ def _stay(names: Mapping[Value, str], fixed: dict[str, int], source: str) -> dic
     return fixed
 
 
-def _keep_numbers(targets: Mapping[Value, Target], fixed: dict[str, int]) -> dict[str, int]:
+def _keep_renamed_codes(targets: Mapping[Value, ClassTarget], fixed: dict[str, int]) -> dict[str, int]:
     """With the codes of values that are merely renamed, where these are free."""
     names = [target.name for target in targets.values()]
     for value, target in targets.items():
@@ -279,6 +287,6 @@ def _numbered(wanted: Iterable[str], fixed: Mapping[str, int], source: str) -> d
     taken = set(fixed.values())
     free = (code for code in count(1) if code not in taken)
     codes = {name: fixed[name] if name in fixed else next(free) for name in wanted}
-    if max(codes.values()) >= IGNORE:
+    if max(codes.values()) >= IGNORE_INDEX:
         raise LabelError(f"{source} holds {len(codes)} classes; at most {MAX_CLASSES} fit. Is it the right field?")
     return codes

@@ -13,22 +13,22 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from geopsp.core.crs import bounds_in, ground_axes
+from geopsp.core.crs import bounds_in, metre_axes
 from geopsp.core.grid import Grid, Window
-from geopsp.labels.features import POLYGON, Features, Rules, joined, read_features
+from geopsp.labels.features import POLYGON, LabelFeatures, LabelRules, joined, read_features
 from geopsp.labels.geometry import reprojected
 from geopsp.labels.rasterize import pixel_coordinates
-from geopsp.vector.layer import Box, Layer
+from geopsp.vector.layer import Box, VectorLayer
 
-KEPT = 1_000_000
+CACHE_VERTICES = 1_000_000
 """Vertices of features read by bounding box that are kept for the next window."""
 
 
-NEAR = 32
+MIN_MARGIN = 32
 """Pixels beyond a window that are read with it at least."""
 
 
-REACH = (1024, 32768)
+READ_AHEAD_PIXELS = (1024, 32768)
 """Pixels that are read in each direction, few where features are dense, at least and at most."""
 
 
@@ -40,10 +40,10 @@ SLACK = 0.02
 """Share of a box by which it is widened, as edges may bend from one CRS to another."""
 
 
-class FeatureIndex:
+class FeaturesInMemory:
     """Features in memory, reprojected vertex by vertex into any CRS that is asked for."""
 
-    def __init__(self, features: Features, crs: pyproj.CRS) -> None:
+    def __init__(self, features: LabelFeatures, crs: pyproj.CRS) -> None:
         self.features = features
         self.crs = crs
         self._by_crs: dict[str, tuple[NDArray[np.object_], shapely.STRtree]] = {}
@@ -63,13 +63,13 @@ class FeatureIndex:
         return self._by_crs[key]
 
     @property
-    def homeless(self) -> int:
+    def num_unprojectable(self) -> int:
         """Polygons that have no place in a CRS that was asked for."""
         polygon = self.features.kinds == POLYGON
         lost = [int((shapely.is_missing(shapes) & polygon).sum()) for shapes, _ in self._by_crs.values()]
         return max(lost, default=0)
 
-    def near(self, grid: Grid) -> Features:
+    def query(self, grid: Grid) -> LabelFeatures:
         """Features, in the grid's CRS, whose boxes meet the grid's; beyond 180 degrees also those a turn away."""
         shapes, tree = self.within(grid.crs)
         box = shapely.box(*grid.bounds())
@@ -80,17 +80,17 @@ class FeatureIndex:
             return here
         return joined([here, *(self._turned(box, turn, shapes, tree) for turn in turns)]).in_order()
 
-    def owned(self, grid: Grid, window: Window) -> Features:
+    def owned_by(self, grid: Grid, window: Window) -> LabelFeatures:
         """Features that the window owns among windows that partition the grid, so that each is counted once."""
-        window = window.intersect(grid.window)
+        window = window.intersect(grid.full_window)
         if _turns(grid):
-            found = self.near(grid)
+            found = self.query(grid)
             return found.take(_holds(window, _owned_pixels(found.shapes, grid)))
         if self._owned is None or self._owned[0] is not grid:
             self._owned = grid, _owned_pixels(self.within(grid.crs)[0], grid)
         return self.features.take(_holds(window, self._owned[1]))
 
-    def _turned(self, box: Any, turn: float, shapes: NDArray[np.object_], tree: shapely.STRtree) -> Features:
+    def _turned(self, box: Any, turn: float, shapes: NDArray[np.object_], tree: shapely.STRtree) -> LabelFeatures:
         found = np.sort(tree.query(shapely.transform(box, lambda xy: np.subtract(xy, [turn, 0]))))
         moved = shapely.transform(shapes[found], lambda xy: np.add(xy, [turn, 0]))
         return replace(self.features.take(found), shapes=moved)
@@ -108,53 +108,56 @@ def _turns(grid: Grid) -> tuple[float, ...]:
     return (-360.0, 360.0) if grid.crs.is_geographic and (left < -180 or right > 180) else ()
 
 
-class FeatureFile:
+class FeaturesOnDisk:
     """Features of a large file, read by bounding box; those of the last windows are kept."""
 
-    def __init__(self, layer: Layer, rules: Rules) -> None:
+    def __init__(self, layer: VectorLayer, rules: LabelRules) -> None:
         self.layer = layer
         self.rules = rules
         self.crs = pyproj.CRS.from_user_input(layer.crs)
-        self._reach = REACH[0]
-        self._kept: list[tuple[Box | None, FeatureIndex, int]] = []
+        self._reach = READ_AHEAD_PIXELS[0]
+        self._kept: list[tuple[Box | None, FeaturesInMemory, int]] = []
         self._lock = threading.Lock()
 
-    def near(self, grid: Grid) -> Features:
+    def query(self, grid: Grid) -> LabelFeatures:
         """As `FeatureIndex.near`."""
-        box = box_in(grid, self.crs, buffer=self.rules.buffer)
+        box = query_box(grid, self.crs, buffer=self.rules.buffer)
         with self._lock:
             index = next((index for own, index, _ in self._kept if covers(own, box)), None)
             if index is None:
                 index = self._read(grid)
-        return index.near(grid)
+        return index.query(grid)
 
-    def owned(self, grid: Grid, window: Window) -> Features:
+    def owned_by(self, grid: Grid, window: Window) -> LabelFeatures:
         """As `FeatureIndex.owned`."""
         parts = []
-        for part in blocks_of(window.intersect(grid.window)):
-            found = self.near(grid.crop(part))
+        for part in burn_blocks(window.intersect(grid.full_window)):
+            found = self.query(grid.crop(part))
             parts.append(found.take(_holds(part, _owned_pixels(found.shapes, grid))))
         return joined(parts)
 
     def touches(self, grid: Grid) -> bool:
         """True if the box of a feature meets the grid's, slightly widened."""
-        box = box_in(grid, self.crs, buffer=self.rules.buffer)
+        box = query_box(grid, self.crs, buffer=self.rules.buffer)
         return len(self.layer.read([], box=box, most=1)) > 0
 
-    def _read(self, grid: Grid) -> FeatureIndex:
+    def _read(self, grid: Grid) -> FeaturesInMemory:
         """The features of a window and of its neighbourhood."""
-        x, y = (max(NEAR, (self._reach - side) // 2) for side in (grid.width, grid.height))
+        x, y = (max(MIN_MARGIN, (self._reach - side) // 2) for side in (grid.width, grid.height))
         wide = grid.crop(Window(-x, -y, grid.width + 2 * x, grid.height + 2 * y))
-        box = box_in(wide, self.crs, buffer=self.rules.buffer)
+        box = query_box(wide, self.crs, buffer=self.rules.buffer)
         features, _ = read_features(self.layer.read(self.rules.columns, box=box), self.rules, self.layer.source)
-        index = FeatureIndex(features, self.crs)
+        index = FeaturesInMemory(features, self.crs)
         vertices = int(shapely.get_num_coordinates(features.shapes).sum())
         self._reach = int(
-            np.clip(self._reach * (2 if vertices < KEPT / 16 else 0.5 if vertices > KEPT / 4 else 1), *REACH)
+            np.clip(
+                self._reach * (2 if vertices < CACHE_VERTICES / 16 else 0.5 if vertices > CACHE_VERTICES / 4 else 1),
+                *READ_AHEAD_PIXELS,
+            )
         )
         self._kept.insert(0, (box, index, vertices))
         total = np.cumsum([size for _, _, size in self._kept])
-        del self._kept[max(1, int(np.searchsorted(total, KEPT, side="right"))) :]
+        del self._kept[max(1, int(np.searchsorted(total, CACHE_VERTICES, side="right"))) :]
         return index
 
     def __getstate__(self) -> dict[str, Any]:
@@ -164,7 +167,7 @@ class FeatureFile:
         self.__init__(**state)  # type: ignore[misc]
 
 
-def blocks_of(window: Window) -> Iterator[Window]:
+def burn_blocks(window: Window) -> Iterator[Window]:
     """Parts of a window that are burned and counted at once, so that a large file is read once for both."""
     for row in range(window.row, window.row_stop, PIECE):
         for col in range(window.col, window.col_stop, PIECE):
@@ -184,7 +187,7 @@ def _owned_pixels(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.float64
     """
     points, of_shape = shapely.get_coordinates(shapes, return_index=True)
     pixels = pixel_coordinates(points, grid)
-    inside = _holds(grid.window, pixels)
+    inside = _holds(grid.full_window, pixels)
     owners, first = np.unique(of_shape[inside], return_index=True)
     chosen = np.full((len(shapes), 2), -1.0)
     chosen[owners] = np.floor(pixels[inside][first])
@@ -199,7 +202,7 @@ def _owned_pixels(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.float64
     return chosen
 
 
-def box_in(grid: Grid, crs: pyproj.CRS, *, buffer: float) -> Box | None:
+def query_box(grid: Grid, crs: pyproj.CRS, *, buffer: float) -> Box | None:
     """A box in a layer's CRS that holds all that the grid may show; None: no box does."""
     left, bottom, right, top = grid.bounds()
     if _turns(grid):
@@ -219,7 +222,7 @@ def _away(box: Box, crs: pyproj.CRS, metres: float) -> NDArray[np.float64]:
     xs, ys = np.meshgrid(np.linspace(box[0], box[2], 5), np.linspace(box[1], box[3], 5))
     if crs.is_geographic:
         ys = np.clip(ys + np.array([[-1], [-1], [0], [1], [1]]), -89.9, 89.9)
-    axes = ground_axes(np.column_stack([xs.ravel(), ys.ravel()]), crs)
+    axes = metre_axes(np.column_stack([xs.ravel(), ys.ravel()]), crs)
     return np.asarray(1.1 * metres * np.abs(axes).sum(axis=2).max(axis=0))
 
 
@@ -230,9 +233,11 @@ def covers(own: Box | None, box: Box | None) -> bool:
     return own[0] <= box[0] and own[1] <= box[1] and own[2] >= box[2] and own[3] >= box[3]
 
 
-def features_by_piece(features: FeatureIndex | FeatureFile, grid: Grid) -> Iterator[tuple[Window, Features]]:
+def features_by_piece(
+    features: FeaturesInMemory | FeaturesOnDisk, grid: Grid
+) -> Iterator[tuple[Window, LabelFeatures]]:
     """Parts of the grid where polygons lie, and these, the lowest first."""
-    for window in blocks_of(grid.window):
-        found = features.near(grid.crop(window)).polygons()
+    for window in burn_blocks(grid.full_window):
+        found = features.query(grid.crop(window)).polygons()
         if len(found):
             yield window, found

@@ -13,18 +13,18 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import LabelError
 from geopsp.labels.class_mapping import ClassTable
 from geopsp.labels.geometry import valid_polygons
-from geopsp.vector.layer import Layer
+from geopsp.vector.layer import VectorLayer
 
 POLYGON, NOT_POLYGON, WITHOUT_CLASS = 0, 1, 2
 """Kinds of features; only polygons are burned."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rules:
+class LabelRules:
     """How features become polygons with a code each."""
 
     class_field: str | None = None
@@ -45,7 +45,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Features:
+class LabelFeatures:
     """What has a place, from the bottom to the top."""
 
     shapes: NDArray[np.object_]
@@ -62,24 +62,26 @@ class Features:
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def take(self, rows: NDArray[Any]) -> Features:
-        return Features(self.shapes[rows], self.codes[rows], self.kinds[rows], self.repaired[rows], self.keys[rows])
+    def take(self, rows: NDArray[Any]) -> LabelFeatures:
+        return LabelFeatures(
+            self.shapes[rows], self.codes[rows], self.kinds[rows], self.repaired[rows], self.keys[rows]
+        )
 
-    def polygons(self) -> Features:
+    def polygons(self) -> LabelFeatures:
         """Those that are burned."""
         return self if not self.kinds.any() else self.take(self.kinds == POLYGON)
 
-    def in_order(self) -> Features:
+    def in_order(self) -> LabelFeatures:
         return self.take(np.lexsort(self.keys.T[::-1]))
 
 
-def joined(parts: Sequence[Features]) -> Features:
+def joined(parts: Sequence[LabelFeatures]) -> LabelFeatures:
     """One part after the other."""
     names = ("shapes", "codes", "kinds", "repaired", "keys")
-    return Features(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return LabelFeatures(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def read_features(frame: gpd.GeoDataFrame, rules: Rules, source: str) -> tuple[Features, dict[str, int]]:
+def read_features(frame: gpd.GeoDataFrame, rules: LabelRules, source: str) -> tuple[LabelFeatures, dict[str, int]]:
     """Features in burning order, and how many are null or empty; these have no place."""
     shapes = frame.geometry.to_numpy()
     null = shapely.is_missing(shapes)
@@ -91,17 +93,17 @@ def read_features(frame: gpd.GeoDataFrame, rules: Rules, source: str) -> tuple[F
     codes, known = _codes(frame, rules)
     kinds = np.where(areal, np.where(known, POLYGON, WITHOUT_CLASS), NOT_POLYGON).astype(np.uint8)
     keys = [rules.ranks[codes], _heights(frame, rules, source), -shapely.area(shapes), frame.index.to_numpy(float)]
-    features = Features(shapes, codes, kinds, repaired, np.column_stack(keys)).in_order()
+    features = LabelFeatures(shapes, codes, kinds, repaired, np.column_stack(keys)).in_order()
     return features, {"null": int(null.sum()), "empty": int(empty.sum())}
 
 
-def _codes(frame: gpd.GeoDataFrame, rules: Rules) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def _codes(frame: gpd.GeoDataFrame, rules: LabelRules) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     if rules.class_field is None or rules.table is None:
         return np.ones(len(frame), np.uint8), np.ones(len(frame), bool)
     return rules.table.codes_of(frame[rules.class_field])
 
 
-def _heights(frame: gpd.GeoDataFrame, rules: Rules, source: str) -> NDArray[np.float64]:
+def _heights(frame: gpd.GeoDataFrame, rules: LabelRules, source: str) -> NDArray[np.float64]:
     """The priority field; what has none lies below."""
     if rules.priority_field is None:
         return np.zeros(len(frame))
@@ -112,10 +114,10 @@ def _heights(frame: gpd.GeoDataFrame, rules: Rules, source: str) -> NDArray[np.f
     return np.asarray(np.where(np.isnan(found), -np.inf, found))
 
 
-def count_features(own: Features) -> dict[str, Any]:
+def count_features(own: LabelFeatures) -> dict[str, Any]:
     """How many features there are of each kind."""
     polygon = own.kinds == POLYGON
-    dropped = polygon & (own.codes == IGNORE)
+    dropped = polygon & (own.codes == IGNORE_INDEX)
     codes, numbers = np.unique(own.codes[polygon & ~dropped], return_counts=True)
     return {
         "polygons": dict(zip(codes.tolist(), numbers.tolist(), strict=True)),
@@ -126,13 +128,13 @@ def count_features(own: Features) -> dict[str, Any]:
     }
 
 
-def layer_crs(layer: Layer) -> Any:
+def layer_crs(layer: VectorLayer) -> Any:
     """The CRS, which each opened layer has."""
     assert layer.crs is not None, "open_layer refuses layers without a CRS"
     return layer.crs
 
 
-def read_all_features(layer: Layer, columns: Sequence[str]) -> gpd.GeoDataFrame:
+def read_all_features(layer: VectorLayer, columns: Sequence[str]) -> gpd.GeoDataFrame:
     """Read all features of a layer, with these columns.
 
     Raises:
@@ -144,7 +146,7 @@ def read_all_features(layer: Layer, columns: Sequence[str]) -> gpd.GeoDataFrame:
     return frame
 
 
-def require_polygons(found: Features, missing: Mapping[str, int], source: str, buffer: float) -> dict[str, int]:
+def require_polygons(found: LabelFeatures, missing: Mapping[str, int], source: str, buffer: float) -> dict[str, int]:
     """What was found.
 
     Raises:
@@ -156,7 +158,7 @@ def require_polygons(found: Features, missing: Mapping[str, int], source: str, b
         **missing,
         "not_polygons": int((found.kinds == NOT_POLYGON).sum()),
         "without_class": int((found.kinds == WITHOUT_CLASS).sum()),
-        "dropped": int(((found.kinds == POLYGON) & (found.codes == IGNORE)).sum()),
+        "dropped": int(((found.kinds == POLYGON) & (found.codes == IGNORE_INDEX)).sum()),
     }
     if not counts["polygons"]:
         words = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "nothing"

@@ -9,7 +9,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geopsp.core.crs import bounds_in, ground_axes, transformer
+from geopsp.core.crs import bounds_in, metre_axes, transformer
 from geopsp.errors import LabelError
 
 POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
@@ -63,7 +63,7 @@ def _areal_part(shape: Any) -> Any:
 def buffered(shapes: Shapes, metres: float, crs: pyproj.CRS) -> Shapes:
     """Polygons around lines and points, as far on the ground as asked for at the middle of each."""
     left, bottom, right, top = shapely.bounds(shapes).T
-    axes = ground_axes(np.column_stack([(left + right) / 2, (bottom + top) / 2]), crs)
+    axes = metre_axes(np.column_stack([(left + right) / 2, (bottom + top) / 2]), crs)
     return _turned(shapely.buffer(_turned(shapes, np.linalg.inv(axes).astype(float)), metres), axes)
 
 

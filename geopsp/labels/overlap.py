@@ -9,25 +9,25 @@ import shapely
 from geopsp.core.crs import bounds_in
 from geopsp.core.grid import Grid
 from geopsp.errors import LabelError
-from geopsp.labels.feature_index import FeatureFile, FeatureIndex
+from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk
 from geopsp.vector.layer import Box
 
 
-def require_overlap(features: FeatureIndex | FeatureFile, grid: Grid, source: str) -> None:
+def require_overlap(features: FeaturesInMemory | FeaturesOnDisk, grid: Grid, source: str) -> None:
     """Nothing, if a polygon touches the grid; of a large file, if a feature's box does.
 
     Raises:
         LabelError: if none does; says where they lie instead, and a likely reason.
     """
     outline = shapely.polygons(grid.corners())
-    if isinstance(features, FeatureFile):
+    if isinstance(features, FeaturesOnDisk):
         if features.touches(grid):
             return
         found = features.layer.bounds()
         crs = features.crs
         away = None
     else:
-        if shapely.intersects(features.near(grid).polygons().shapes, outline).any():
+        if shapely.intersects(features.query(grid).polygons().shapes, outline).any():
             return
         shapes = features.features.polygons().shapes
         found, crs = _box(shapely.total_bounds(shapes)), features.crs
@@ -36,10 +36,10 @@ def require_overlap(features: FeatureIndex | FeatureFile, grid: Grid, source: st
     there = bounds_in(found, crs.to_wkt(), grid.crs.to_wkt()) if found else None
     if there is not None and away is None:
         away = float(shapely.distance(shapely.box(*there), outline))
-    raise LabelError(miss(source, grid, there, away) + (suspicion(found, crs, grid) if found else ""))
+    raise LabelError(no_overlap_message(source, grid, there, away) + (likely_cause(found, crs, grid) if found else ""))
 
 
-def miss(source: str, grid: Grid, bounds: Box | None, away: float | None) -> str:
+def no_overlap_message(source: str, grid: Grid, bounds: Box | None, away: float | None) -> str:
     """What is wrong where labels lie `away` from the grid; without bounds, where they have no place in its CRS."""
     if bounds is None or (away is not None and not np.isfinite(away)):
         where = f"The labels of {source} have no place in the CRS of the image, {grid!r}. "
@@ -54,7 +54,7 @@ def miss(source: str, grid: Grid, bounds: Box | None, away: float | None) -> str
     return where + "Check that both have the right CRS and show the same place."
 
 
-def suspicion(bounds: Box, crs: pyproj.CRS, grid: Grid) -> str:
+def likely_cause(bounds: Box, crs: pyproj.CRS, grid: Grid) -> str:
     """A likely reason: with another CRS, or x and y swapped, the labels would lie on the image."""
     left, bottom, right, top = bounds
     swapped = (bottom, left, top, right)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,23 @@ from rasterio.enums import Resampling
 
 from geopsp.core.crs import bounds_in, transformer
 from geopsp.core.grid import Grid, Window
-from geopsp.core.legend import IGNORE, Legend
-from geopsp.core.parallel import side_by_side
-from geopsp.core.paths import file_stamp
+from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.parallel import cpu_count, map_ordered
+from geopsp.core.paths import file_fingerprint
 from geopsp.errors import LabelError
-from geopsp.labels.class_mapping import OTHERS, Background, ClassTable, Target, Value, class_table, plain
-from geopsp.labels.overlap import miss
-from geopsp.labels.rasterize import Burned
-from geopsp.raster.info import describe
+from geopsp.labels.class_mapping import (
+    OTHERS,
+    Background,
+    ClassTable,
+    ClassTarget,
+    Value,
+    class_table,
+    mapping_identity,
+    normalize_value,
+)
+from geopsp.labels.overlap import no_overlap_message
+from geopsp.labels.rasterize import RasterizedLabels
+from geopsp.raster.info import read_info
 from geopsp.raster.legend_io import read_legend
 from geopsp.raster.scene import Scene
 
@@ -38,21 +49,21 @@ class RasterLabels:
     table: ClassTable
     source: str
     notes: tuple[str, ...] = ()
-    mapping: Mapping[Value, Target] = field(default_factory=dict)
+    mapping: Mapping[Value, ClassTarget] = field(default_factory=dict)
 
     @property
     def legend(self) -> Legend:
         return self.table.legend
 
-    def burn(self, grid: Grid) -> Burned:
+    def burn(self, grid: Grid) -> RasterizedLabels:
         """Codes of the label pixels under the grid's centres; IGNORE where there are none."""
-        codes = np.full((grid.height, grid.width), IGNORE, np.uint8)
+        codes = np.full((grid.height, grid.width), IGNORE_INDEX, np.uint8)
         window = self.scene.grid.window_of(grid)
         if window is not None:
             codes[:] = self._codes(window)
         else:
-            self._sample(grid, grid.window, codes)
-        return Burned(codes, np.zeros(codes.shape, bool))
+            self._sample(grid, grid.full_window, codes)
+        return RasterizedLabels(codes, np.zeros(codes.shape, bool))
 
     def count(self, grid: Grid, window: Window) -> dict[str, Any]:
         """Nothing: there are no polygons."""
@@ -72,11 +83,11 @@ class RasterLabels:
             for half in _halves(window):
                 self._sample(grid, half, codes)
             return
-        codes[window.slices(grid.window)][inside] = self._codes(part)[rows - top, cols - left]
+        codes[window.slices(grid.full_window)][inside] = self._codes(part)[rows - top, cols - left]
 
     def _codes(self, window: Window) -> NDArray[np.uint8]:
         patch = self.scene.read(window)
-        return np.where(patch.valid, translated(patch.data[0], self.table.codes), IGNORE).astype(np.uint8)
+        return np.where(patch.valid, map_values(patch.data[0], self.table.codes), IGNORE_INDEX).astype(np.uint8)
 
     def report(self) -> dict[str, Any]:
         return {"source": self.source, "notes": list(self.notes)}
@@ -92,12 +103,12 @@ class RasterLabels:
         outline = shapely.polygons(grid.corners())
         away = float(shapely.distance(shapely.box(*bounds), outline)) if bounds else None
         if away is None or away > 0:
-            raise LabelError(miss(self.source, grid, bounds, away))
+            raise LabelError(no_overlap_message(self.source, grid, bounds, away))
 
-    def stamp(self) -> list[str]:
+    def fingerprint(self) -> list[str]:
         """What tells the file and the mapping from others."""
-        parts = [*self.scene.stamp(), *file_stamp(self.source, ""), repr(self.legend.to_json())]
-        return [*parts, *map(repr, self.mapping.items())]
+        parts = [*self.scene.fingerprint(), *file_fingerprint(self.source, ""), repr(self.legend.to_json())]
+        return [*parts, *mapping_identity(self.mapping)]
 
 
 def _halves(window: Window) -> list[Window]:
@@ -120,27 +131,27 @@ def label_pixels(grid: Grid, labels: Grid) -> tuple[NDArray[np.float64], NDArray
     return np.floor(inverse.a * x + inverse.b * y + inverse.c), np.floor(inverse.d * x + inverse.e * y + inverse.f)
 
 
-def translated(data: NDArray[Any], codes: Mapping[Value, int]) -> NDArray[np.uint8]:
+def map_values(data: NDArray[Any], codes: Mapping[Value, int]) -> NDArray[np.uint8]:
     """The code of each value; IGNORE for values that have none."""
     values = sorted(value for value in codes if not isinstance(value, str))
     keys, table = np.array(values, float), np.array([codes[value] for value in values], np.uint8)
     if data.dtype == np.uint8:
-        lookup = np.full(256, IGNORE, np.uint8)
+        lookup = np.full(256, IGNORE_INDEX, np.uint8)
         lookup[keys.astype(int)] = table
         return np.asarray(lookup[data])
     place = np.minimum(np.searchsorted(keys, data), len(keys) - 1)
-    return np.where(keys[place] == data, table[place], IGNORE).astype(np.uint8)
+    return np.where(keys[place] == data, table[place], IGNORE_INDEX).astype(np.uint8)
 
 
 def read_label_raster(
-    path: str | Path, background: Background, mapping: Mapping[Value, Target] | None = None
+    path: str | Path, background: Background, mapping: Mapping[Value, ClassTarget] | None = None
 ) -> RasterLabels:
     """A raster of codes: its classes are the values found, named by its own class table where it has one.
 
     Raises:
         LabelError: if it does not hold one band of whole numbers, or numbers that are no codes and are not mapped.
     """
-    source = describe(path)
+    source = read_info(path)
     if len(source.indexes) != 1:
         raise LabelError(
             f"{path} has {len(source.indexes)} bands of {source.dtype}; a label raster has one band of whole numbers."
@@ -148,14 +159,16 @@ def read_label_raster(
     scene = Scene.open(path, resampling=Resampling.nearest)
     named = {key for key in mapping or {} if isinstance(key, int)}
     seen = _values(scene, str(path))
-    found = seen - ({IGNORE, *([0] if background == "ignore" else [])} - named)
+    found = seen - ({IGNORE_INDEX, *([0] if background == "ignore" else [])} - named)
     _require_codes(found, str(path), mapping or {})
     known = read_legend(path)
     table = class_table(found, str(path), background="ignore", mapping=mapping, known=known)
     strange = sorted(found - {info.code for info in known} - named) if known else []
     notes = [*table.notes, *([f"{path} holds {strange}, which its own class table does not name"] if strange else [])]
-    if IGNORE in seen - found:
-        notes.append(f"{path} holds {IGNORE}, which is not its nodata value; these pixels are taken for unlabelled")
+    if IGNORE_INDEX in seen - found:
+        notes.append(
+            f"{path} holds {IGNORE_INDEX}, which is not its nodata value; these pixels are taken for unlabelled"
+        )
     return RasterLabels(scene, table, str(path), tuple(notes), mapping or {})
 
 
@@ -168,25 +181,33 @@ def _values(scene: Scene, source: str) -> set[int]:
         data = patch.data[0][patch.valid]
         return np.asarray(pd.unique(data))
 
-    for values in side_by_side(values_of, (block for block in scene.grid.blocks(BLOCK) if not scene.empty(block))):
-        if values.dtype.kind == "f" and not (values == np.floor(values)).all():
-            part = values[values != np.floor(values)][:3].tolist()
-            raise LabelError(
-                f"{source} has 1 bands of {values.dtype} with values such as {part}; needed one band of whole numbers."
-            )
-        found |= {int(value) for value in values.tolist()}
-        if len(found) > 2**16:
-            raise LabelError(f"{source} holds more than {2**16} values; needed codes of classes. Is it the right file?")
+    blocks = (block for block in scene.grid.blocks(BLOCK) if not scene.known_empty(block))
+    with ThreadPoolExecutor(cpu_count()) as pool, closing(map_ordered(pool, values_of, blocks, in_flight=16)) as parts:
+        for values in parts:
+            _require_whole_numbers(values, source)
+            found |= {int(value) for value in values.tolist()}
+            if len(found) > 2**16:
+                raise LabelError(
+                    f"{source} has more than {2**16} distinct values, but must hold class codes. Is it the right file?"
+                )
     return found
 
 
-def _require_codes(found: set[int], source: str, mapping: Mapping[Value, Target]) -> None:
+def _require_whole_numbers(values: NDArray[Any], source: str) -> None:
+    if values.dtype.kind == "f" and not (values == np.floor(values)).all():
+        examples = values[values != np.floor(values)][:3].tolist()
+        raise LabelError(
+            f"{source} has 1 bands of {values.dtype} with values such as {examples}; needed one band of whole numbers."
+        )
+
+
+def _require_codes(found: set[int], source: str, mapping: Mapping[Value, ClassTarget]) -> None:
     if not found:
-        raise LabelError(f"{source} holds the values []; needed codes from 0 to {IGNORE - 1}.")
-    mapped = {plain(float(key)) if isinstance(key, str) and key.isdigit() else key for key in mapping}
-    loose = sorted(value for value in found if not 0 <= value < IGNORE and value not in mapped)
+        raise LabelError(f"{source} holds the values []; needed codes from 0 to {IGNORE_INDEX - 1}.")
+    mapped = {normalize_value(float(key)) if isinstance(key, str) and key.isdigit() else key for key in mapping}
+    loose = sorted(value for value in found if not 0 <= value < IGNORE_INDEX and value not in mapped)
     if loose and OTHERS not in mapping:
         raise LabelError(
-            f"{source} holds the values {loose[:9]}; needed codes from 0 to {IGNORE - 1}. "
+            f"{source} holds the values {loose[:9]}; needed codes from 0 to {IGNORE_INDEX - 1}. "
             "Name what they mean in class_mapping."
         )

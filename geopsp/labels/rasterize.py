@@ -15,13 +15,13 @@ from rasterio.enums import MergeAlg
 from rasterio.features import rasterize
 
 from geopsp.core.grid import Grid
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 
-STEPS = 2.0**20
+SNAP_STEPS = 2.0**20
 """Steps a pixel to which vertices are rounded, so that windows of one lattice see the same numbers."""
 
 
-NUDGE = (2.0**-22, 0.7 * 2.0**-22)
+CENTRE_OFFSET = (2.0**-22, 0.7 * 2.0**-22)
 """Columns and rows by which outlines are moved, less than a step: where an edge runs exactly through a pixel's centre
 or corner, no rounding error decides. The first alone keeps GDAL's rule for centres: left edges leave them out."""
 
@@ -34,7 +34,7 @@ MARGIN = 2
 """Pixels around a window outside of which outlines may be shortened."""
 
 
-WORK = 2**26
+MAX_WORK = 2**26
 """Vertices times rows that one pass may cost; a window that costs more is burned in halves."""
 
 
@@ -46,22 +46,22 @@ ONE_AT_A_TIME = threading.Lock()
 """While it burns, rasterio sets filters of warnings aside, which threads must not do at once; it runs alone anyway."""
 
 
-CROWDED = 512
+TWO_POLYGONS = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Burned:
+class RasterizedLabels:
     """Labels on a grid."""
 
     codes: NDArray[np.uint8]
     """(rows, cols) class codes; IGNORE where nothing is known."""
 
-    contested: NDArray[np.bool_]
+    conflict: NDArray[np.bool_]
     """(rows, cols); True where polygons of several classes lie, so that the priority decided."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outlines:
+class PixelRings:
     """Polygons without parts in the pixel coordinates of a window, shortened where it does not show them."""
 
     polygons: list[dict[str, Any]]
@@ -77,9 +77,9 @@ class Outlines:
     """Vertices times rows that burning visits."""
 
 
-def burn_shapes(
+def rasterize_polygons(
     shapes: NDArray[np.object_], codes: NDArray[np.uint8], grid: Grid, *, fill: int, all_touched: bool
-) -> Burned:
+) -> RasterizedLabels:
     """Codes where a pixel's centre lies in a polygon (with `all_touched`, where a polygon touches the pixel).
 
     Args:
@@ -89,17 +89,17 @@ def burn_shapes(
         fill: The code where no polygon lies.
         all_touched: See above.
     """
-    outlines = outline(shapes, grid, nudge=NUDGE if all_touched else (NUDGE[0], 0.0))
-    if outlines.work > WORK and grid.height > 1:
+    outlines = outline(shapes, grid, nudge=CENTRE_OFFSET if all_touched else (CENTRE_OFFSET[0], 0.0))
+    if outlines.work > MAX_WORK and grid.height > 1:
         half = grid.height // 2
-        window = grid.window
+        window = grid.full_window
         strips = [window.intersect(window.shift(0, shift)) for shift in (half - grid.height, half)]
-        parts = [burn_shapes(shapes, codes, grid.crop(w), fill=fill, all_touched=all_touched) for w in strips]
-        return Burned(np.vstack([p.codes for p in parts]), np.vstack([p.contested for p in parts]))
+        parts = [rasterize_polygons(shapes, codes, grid.crop(w), fill=fill, all_touched=all_touched) for w in strips]
+        return RasterizedLabels(np.vstack([p.codes for p in parts]), np.vstack([p.conflict for p in parts]))
     return _burn_outlines(outlines, codes[outlines.owner], (grid.height, grid.width), fill, all_touched)
 
 
-def outline(shapes: NDArray[np.object_], grid: Grid, *, nudge: tuple[float, float]) -> Outlines:
+def outline(shapes: NDArray[np.object_], grid: Grid, *, nudge: tuple[float, float]) -> PixelRings:
     """The polygons' outlines as the window shows them."""
     parts, owner = shapely.get_parts(shapes, return_index=True)
     rings, part = shapely.get_rings(parts, return_index=True)
@@ -118,7 +118,7 @@ def pixel_coordinates(points: NDArray[np.float64], grid: Grid) -> NDArray[np.flo
     x, y = points[:, 0] - t.c, points[:, 1] - t.f
     scale = t.a * t.e - t.b * t.d
     cols_rows = np.column_stack([(t.e * x - t.b * y) / scale, (t.a * y - t.d * x) / scale])
-    steps: NDArray[np.float64] = np.rint(np.clip(cols_rows, -FAR, FAR) * STEPS) / STEPS
+    steps: NDArray[np.float64] = np.rint(np.clip(cols_rows, -FAR, FAR) * SNAP_STEPS) / SNAP_STEPS
     return steps
 
 
@@ -143,10 +143,10 @@ def _collect(
     part: NDArray[np.intp],
     owner: NDArray[np.intp],
     size: tuple[int, int],
-) -> Outlines:
+) -> PixelRings:
     """Rings that lie one after the other in `points`, put together by their parts."""
     if not len(lengths):
-        return Outlines([], np.zeros(0, np.intp), np.zeros((0, 4), np.intp), 0)
+        return PixelRings([], np.zeros(0, np.intp), np.zeros((0, 4), np.intp), 0)
     stops = np.cumsum(lengths)
     first = np.flatnonzero(np.diff(part, prepend=-1))
     starts = (stops - lengths)[first]
@@ -158,28 +158,28 @@ def _collect(
     rings = [coordinates[a:b] for a, b in zip((stops - lengths).tolist(), stops.tolist(), strict=True)]
     bounds = zip(first.tolist(), [*first[1:].tolist(), len(rings)], strict=True)
     polygons = [{"type": "Polygon", "coordinates": rings[a:b]} for a, b in bounds]
-    return Outlines(polygons, owner[part[first]], np.hstack([low, high]), work)
+    return PixelRings(polygons, owner[part[first]], np.hstack([low, high]), work)
 
 
 def _burn_outlines(
-    outlines: Outlines, codes: NDArray[np.uint8], size: tuple[int, int], fill: int, all_touched: bool
-) -> Burned:
+    outlines: PixelRings, codes: NDArray[np.uint8], size: tuple[int, int], fill: int, all_touched: bool
+) -> RasterizedLabels:
     """One pass counts polygons and sums their codes; where several lie, the order and the classes are looked at."""
     if not outlines.polygons:
-        return Burned(np.full(size, fill, np.uint8), np.zeros(size, bool))
+        return RasterizedLabels(np.full(size, fill, np.uint8), np.zeros(size, bool))
     values = codes.astype(int) + 256
     sums = _rasterize(outlines.polygons, values, size, all_touched, dtype="uint16", merge_alg=MergeAlg.add)
     burned: NDArray[np.uint8] = sums.astype(np.uint8)  # the low byte
     if fill:
         burned[sums == 0] = fill
-    crowded = sums >= CROWDED
+    crowded = sums >= TWO_POLYGONS
     if not crowded.any():
-        return Burned(burned, crowded)
+        return RasterizedLabels(burned, crowded)
     matter = [i for i, (c, r, c2, r2) in enumerate(outlines.boxes.tolist()) if crowded[r:r2, c:c2].any()]
     polygons = [outlines.polygons[i] for i in matter]
     top = _rasterize(polygons, codes[matter], size, all_touched, dtype="uint8")
     np.copyto(burned, top, where=crowded)
-    return Burned(burned, _contested(polygons, codes[matter], size, all_touched))
+    return RasterizedLabels(burned, _contested(polygons, codes[matter], size, all_touched))
 
 
 def _contested(
@@ -187,7 +187,7 @@ def _contested(
 ) -> NDArray[np.bool_]:
     """True where the highest code on top and the lowest code on top differ."""
     order = np.argsort(codes, kind="stable")
-    order = order[codes[order] != IGNORE]
+    order = order[codes[order] != IGNORE_INDEX]
     if not len(order) or codes[order[0]] == codes[order[-1]]:
         return np.zeros(size, bool)
     highest, lowest = (

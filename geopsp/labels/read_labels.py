@@ -14,13 +14,21 @@ from numpy.typing import NDArray
 
 from geopsp.core.legend import Legend
 from geopsp.errors import LabelError, OptionError
-from geopsp.labels.class_mapping import Background, ClassTable, Target, Value, class_table, plain, read_mapping
-from geopsp.labels.feature_index import FeatureFile, FeatureIndex
-from geopsp.labels.features import Rules, layer_crs, read_all_features, read_features, require_polygons
+from geopsp.labels.class_mapping import (
+    Background,
+    ClassTable,
+    ClassTarget,
+    Value,
+    class_table,
+    normalize_value,
+    read_mapping,
+)
+from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk
+from geopsp.labels.features import LabelRules, layer_crs, read_all_features, read_features, require_polygons
 from geopsp.labels.geometry import check_buffer
 from geopsp.labels.polygon_labels import PolygonLabels
 from geopsp.labels.raster_labels import RasterLabels, read_label_raster
-from geopsp.vector.layer import Layer
+from geopsp.vector.layer import VectorLayer
 from geopsp.vector.open import open_layer
 
 DISTINCT = 100_000
@@ -92,29 +100,31 @@ def is_raster(path: str | Path) -> bool:
 
 
 def _read_polygons(
-    layer: Layer,
+    layer: VectorLayer,
     class_field: str | None,
     background: Background,
     all_touched: bool,
     priority: Sequence[str] | None,
     priority_field: str | None,
-    mapping: Mapping[Value, Target] | None,
+    mapping: Mapping[Value, ClassTarget] | None,
     buffer: float,
 ) -> PolygonLabels:
     frame = (
-        None if layer.by_box else read_all_features(layer, [n for n in (class_field, priority_field) if n is not None])
+        None
+        if layer.reads_by_bbox
+        else read_all_features(layer, [n for n in (class_field, priority_field) if n is not None])
     )
     batches = () if class_field is None else layer.batches(class_field) if frame is None else [frame[class_field]]
     table = _table(batches, class_field, layer.source, background, mapping)
     ranks, words = _ranks(table.legend, priority, priority_field)
-    rules = Rules(class_field, table, ranks, priority_field, buffer)
-    features: FeatureIndex | FeatureFile
+    rules = LabelRules(class_field, table, ranks, priority_field, buffer)
+    features: FeaturesInMemory | FeaturesOnDisk
     if frame is None:
-        features, counts = FeatureFile(layer, rules), {}
+        features, counts = FeaturesOnDisk(layer, rules), {}
     else:
         found, missing = read_features(frame, rules, layer.source)
         counts = require_polygons(found, missing, layer.source, buffer)
-        features = FeatureIndex(found, layer_crs(layer))
+        features = FeaturesInMemory(found, layer_crs(layer))
     return PolygonLabels(
         table.legend, features, background, all_touched, layer, counts, words, mapping or {}, table.notes
     )
@@ -125,7 +135,7 @@ def _table(
     class_field: str | None,
     source: str,
     background: Background,
-    mapping: Mapping[Value, Target] | None,
+    mapping: Mapping[Value, ClassTarget] | None,
 ) -> ClassTable:
     """The classes among the values of a field, which come some at a time."""
     if class_field is None:
@@ -137,7 +147,7 @@ def _table(
     found: set[Value] = set()
     for batch in batches:
         try:
-            found |= {value for value in map(plain, pd.unique(batch)) if value is not None}
+            found |= {value for value in map(normalize_value, pd.unique(batch)) if value is not None}
         except TypeError as error:
             raise LabelError(
                 f"The field {class_field!r} of {source} holds lists or the like ({error}); needed names or numbers."

@@ -132,7 +132,7 @@ class ModelSpec:
         return cls(**fields)
 
 
-def build(spec: ModelSpec) -> SegmentationNetwork:
+def build_network(spec: ModelSpec) -> SegmentationNetwork:
     """The network, with random weights.
 
     Raises:
@@ -184,7 +184,7 @@ def _unet_skips(channels: list[int], width: int, last: int) -> list[Skip]:
     ]
 
 
-def check_tile(size: int, *, output_stride: int = 8) -> None:
+def check_tile_size(size: int, *, output_stride: int = 8) -> None:
     """Nothing, if the networks take tiles of size x size.
 
     Raises:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geopsp.models.layers import conv_norm_relu, masked_pool, single_cell_norm
+from geopsp.models.layers import conv_norm_relu, masked_pool, pooled_norm
 
-TAPS = 3
+KERNEL = 3
 """Side of the bottleneck's kernel."""
 
 
@@ -23,7 +23,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels: int, outputs: int, dropout: float) -> None:
         super().__init__()
-        self.bottleneck = conv_norm_relu(channels, outputs, TAPS)
+        self.bottleneck = conv_norm_relu(channels, outputs, KERNEL)
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, features: Tensor, weight: Tensor) -> Tensor:
@@ -41,12 +41,12 @@ class PyramidPooling(nn.Module):
         super().__init__()
         self.sizes, self.channels, self.width = tuple(sizes), channels, max(1, channels // len(sizes))
         self.branches = nn.ModuleList(self._branch(channels, self.width, bins) for bins in sizes)
-        self.bottleneck = conv_norm_relu(channels + self.width * len(sizes), outputs, TAPS)
+        self.bottleneck = conv_norm_relu(channels + self.width * len(sizes), outputs, KERNEL)
         self.dropout = nn.Dropout2d(dropout)
 
     @staticmethod
     def _branch(channels: int, width: int, bins: int) -> nn.Sequential:
-        return conv_norm_relu(channels, width, 1, norm=single_cell_norm(width) if bins == 1 else None)
+        return conv_norm_relu(channels, width, 1, norm=pooled_norm(width) if bins == 1 else None)
 
     def pool(self, features: Tensor, weight: Tensor) -> list[Tensor]:
         """The projected means, (n, width, b, b) for each bin count b."""
@@ -62,11 +62,13 @@ class PyramidPooling(nn.Module):
         conv, norm, relu = self.bottleneck.children()
         widths = [self.channels] + [self.width] * len(self.sizes)
         near, *far = torch.split(conv.get_parameter("weight"), widths, dim=1)  # o c 3 3, o width 3 3
-        x = F.conv2d(features, near, padding=TAPS // 2) + enlarged(self.pool(features, weight), far, features)
+        x = F.conv2d(features, near, padding=KERNEL // 2) + upsample_and_convolve(
+            self.pool(features, weight), far, features
+        )
         return self.dropout(relu(norm(x)))  # type: ignore[no-any-return]
 
 
-def enlarged(means: Sequence[Tensor], kernels: Sequence[Tensor], like: Tensor) -> Tensor:
+def upsample_and_convolve(means: Sequence[Tensor], kernels: Sequence[Tensor], like: Tensor) -> Tensor:
     """The sum of each map of means, enlarged bilinearly to the size of `like` and convolved: (n, o, h, w).
 
     Args:
@@ -78,17 +80,17 @@ def enlarged(means: Sequence[Tensor], kernels: Sequence[Tensor], like: Tensor) -
     parts, columns = [], []
     for mean, kernel in zip(means, kernels, strict=True):
         taps = torch.einsum("ocyx,nckl->noykxl", kernel, mean).flatten(4).flatten(2, 3)  # n o 3b 3b
-        parts.append(spread(height, mean) @ taps)  # n o h 3b
-        columns.append(spread(width, mean))  # w 3b
+        parts.append(upsampling_matrix(height, mean) @ taps)  # n o h 3b
+        columns.append(upsampling_matrix(width, mean))  # w 3b
     return torch.cat(parts, dim=3) @ torch.cat(columns, dim=1).T
 
 
-def spread(size: int, means: Tensor) -> Tensor:
+def upsampling_matrix(size: int, means: Tensor) -> Tensor:
     """(size, 3 * b): b bins, enlarged bilinearly to `size` cells and padded with 0, as each of three taps sees them."""
     eye = torch.eye(means.shape[-1], device=means.device, dtype=torch.promote_types(means.dtype, torch.float32))
     wide = F.interpolate(eye[None], size, mode="linear", align_corners=False)[0].T  # size b
-    padded = F.pad(wide, (0, 0, TAPS // 2, TAPS // 2))
-    return torch.cat([padded[tap : tap + size] for tap in range(TAPS)], dim=1).to(means.dtype)
+    padded = F.pad(wide, (0, 0, KERNEL // 2, KERNEL // 2))
+    return torch.cat([padded[tap : tap + size] for tap in range(KERNEL)], dim=1).to(means.dtype)
 
 
 class ASPP(nn.Module):
@@ -98,7 +100,7 @@ class ASPP(nn.Module):
         super().__init__()
         atrous = [self._atrous(channels, outputs, rate) for rate in rates]
         self.branches = nn.ModuleList([conv_norm_relu(channels, outputs, 1), *atrous])
-        self.mean = conv_norm_relu(channels, outputs, 1, norm=single_cell_norm(outputs))
+        self.mean = conv_norm_relu(channels, outputs, 1, norm=pooled_norm(outputs))
         self.project = conv_norm_relu(outputs * (len(rates) + 2), outputs, 1)
         self.dropout = nn.Dropout2d(dropout)
 

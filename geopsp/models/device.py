@@ -37,14 +37,14 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
 
 
-def device_words(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     """The device as a person would call it."""
     if device.type == "cuda":
         return f"GPU {torch.cuda.get_device_name(device)}"
     return "Apple GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
 
 
-def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
+def resolve_precision(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
     """The precision asked for; of "auto", bf16 where the device multiplies it in hardware."""
     if precision != "auto":
         return precision

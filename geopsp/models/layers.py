@@ -15,7 +15,7 @@ def conv_norm_relu(inputs: int, outputs: int, kernel: int, *, norm: nn.Module | 
     return nn.Sequential(conv, norm or nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-def single_cell_norm(channels: int) -> nn.GroupNorm:
+def pooled_norm(channels: int) -> nn.GroupNorm:
     """A norm for maps of one cell, where BatchNorm would fail at batch size 1, and give +-1 at 2.
 
     Its groups have at least 8 channels, since of one or two little is left when their mean is taken away.

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import OptionError
 from geopsp.models.network import TrainingOutput
-from geopsp.models.region_losses import TINY, dice, lovasz, mean_present, members, tversky
+from geopsp.models.region_losses import TINY, class_masks, dice, lovasz, mean_over_present, tversky
 
 WEIGHT_CAP = 10.0
 """Largest ratio between the weights of two classes under class balancing."""
@@ -118,7 +118,7 @@ class LossSpec:
         return cls(**{**row, "ignore_classes": tuple(row.get("ignore_classes", ()))})
 
 
-def balance(pixels: Tensor) -> Tensor:
+def class_weights(pixels: Tensor) -> Tensor:
     """(classes,) weights with mean 1 over the pixels: one over the root of the counts, at most 10 to 1; absent: 0."""
     pixels = pixels.double()
     present = pixels > 0
@@ -129,10 +129,10 @@ def balance(pixels: Tensor) -> Tensor:
     return (raw * pixels.sum() / (raw * pixels).sum()).float()
 
 
-def ignore(labels: Tensor, channels: Iterable[int]) -> Tensor:
+def ignore_channels(labels: Tensor, channels: Iterable[int]) -> Tensor:
     """The labels with IGNORE in place of these channels."""
     for channel in channels:
-        labels = labels.masked_fill(labels == channel, IGNORE)
+        labels = labels.masked_fill(labels == channel, IGNORE_INDEX)
     return labels
 
 
@@ -155,11 +155,11 @@ def cross_entropy(
             "Training Region-based Object Detectors with Online Hard Example Mining" (2016).
     """
     logits = logits.float()
-    plain = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    plain = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
     each = plain
     if smoothing:
-        each = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none", label_smoothing=smoothing)
-    known = labels != IGNORE
+        each = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none", label_smoothing=smoothing)
+    known = labels != IGNORE_INDEX
     counted = known.float()
     if weight is not None:
         counted = counted * weight[labels.where(known, 0)]
@@ -179,7 +179,7 @@ def _hardest(loss: Tensor, known: Tensor, share: float) -> Tensor:
     return torch.zeros_like(ranked, dtype=torch.bool).scatter(0, places, first).view_as(known)
 
 
-def presence(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+def presence_loss(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
     """The mean binary cross entropy of which classes each tile holds.
 
     A class that is not among the labels is known to be absent only where every valid pixel is labelled.
@@ -189,11 +189,11 @@ def presence(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         labels: (n, h, w).
         valid: (n, 1, h, w); 0 where the image shows nothing.
     """
-    there = members(labels, logits.shape[1]).flatten(2).any(dim=2)  # (n, classes)
-    complete = ((labels != IGNORE) | (valid[:, 0] == 0)).flatten(1).all(dim=1, keepdim=True)
+    there = class_masks(labels, logits.shape[1]).flatten(2).any(dim=2)  # (n, classes)
+    complete = ((labels != IGNORE_INDEX) | (valid[:, 0] == 0)).flatten(1).all(dim=1, keepdim=True)
     counted = there | (complete & there.any(dim=1, keepdim=True))
     each = F.binary_cross_entropy_with_logits(logits.float(), there.float(), reduction="none")
-    return mean_present(each, counted)
+    return mean_over_present(each, counted)
 
 
 def labels_at(labels: Tensor, points: Tensor) -> Tensor:
@@ -231,19 +231,19 @@ def total_loss(output: TrainingOutput, labels: Tensor, valid: Tensor, spec: Loss
     if aux is not None and aux.ndim > 2:
         loss = loss + spec.aux_weight * cross_entropy(aux, labels, weight=weight)
     elif aux is not None:
-        loss = loss + spec.aux_weight * presence(aux, labels, valid)
+        loss = loss + spec.aux_weight * presence_loss(aux, labels, valid)
     if output.points is not None and output.point_logits is not None:
         loss = loss + cross_entropy(output.point_logits, labels_at(labels, output.points), weight=weight)
     return loss
 
 
-def mix_share() -> float:
+def draw_mixup_share() -> float:
     """A share from 0 to 1, drawn from the Beta distribution; torch's random state alone decides it."""
     seed = int(torch.randint(2**63 - 1, ()))
     return float(np.random.default_rng(seed).beta(MIXUP_ALPHA, MIXUP_ALPHA))
 
 
-def mix(image: Tensor, valid: Tensor, labels: Tensor, *, share: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def mixup_batch(image: Tensor, valid: Tensor, labels: Tensor, *, share: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Each image blended with its neighbour in the batch: image, validity, own labels and the neighbour's.
 
     Only what both show is valid; there alone are labels, and elsewhere the image is 0. The loss is `share` times that
@@ -260,5 +260,5 @@ def mix(image: Tensor, valid: Tensor, labels: Tensor, *, share: float) -> tuple[
     both = torch.minimum(valid, valid.roll(1, 0))
     blank = both == 0
     blend = torch.lerp(image.roll(1, 0), image, share).masked_fill(blank, 0)
-    own, partner = (found.masked_fill(blank[:, 0], IGNORE) for found in (labels, labels.roll(1, 0)))
+    own, partner = (found.masked_fill(blank[:, 0], IGNORE_INDEX) for found in (labels, labels.roll(1, 0)))
     return blend, both, own, partner

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from geopsp.core.parallel import cores
+from geopsp.core.parallel import cpu_count
 from geopsp.errors import TrainingError
 from geopsp.models.device import autocast
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
@@ -35,11 +35,11 @@ def memory_errors() -> Iterator[None]:
 LARGEST = 64
 
 
-STEPS = 10
+MIN_STEPS = 10
 """An epoch keeps at least so many steps."""
 
 
-SHARE = 0.8
+USABLE_FRACTION = 0.8
 """Of the free memory that may be used."""
 
 
@@ -47,11 +47,13 @@ WEIGHT_COPIES = 4
 """Weights, gradients and two moments of AdamW."""
 
 
-def batch_that_fits(network: SegmentationNetwork, *, bands: int, size: int, chips: int, device: torch.device) -> int:
+def training_batch_size(
+    network: SegmentationNetwork, *, bands: int, size: int, chips: int, device: torch.device
+) -> int:
     """The largest power of two, at most 64, with which a training step fits and an epoch of `chips` has ten steps."""
     one, two = (step_bytes(network, torch.zeros(n, bands, size, size), device) for n in (1, 2))
-    room = SHARE * free(device) - WEIGHT_COPIES * weight_bytes(network)
-    return power_of_two(min(room / max(two - one, 1), chips // STEPS))
+    room = USABLE_FRACTION * free_memory(device) - WEIGHT_COPIES * weight_bytes(network)
+    return power_of_two(min(room / max(two - one, 1), chips // MIN_STEPS))
 
 
 def power_of_two(most: float) -> int:
@@ -118,7 +120,7 @@ def _total(output: TrainingOutput) -> Tensor:
     return torch.stack([part.float().logsumexp(dim=1).sum() for part in parts if part is not None]).sum()
 
 
-def free(device: torch.device) -> float:
+def free_memory(device: torch.device) -> float:
     """Bytes of memory that are free where the device computes."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
@@ -129,7 +131,7 @@ WAITING = 2
 """Batches a thread whose pixels and results are held beside the one that it computes."""
 
 
-def batch_and_threads(
+def inference_batch_size(
     network: nn.Module,
     *,
     bands: int,
@@ -158,11 +160,11 @@ def batch_and_threads(
     if device.type == "cpu":
         batch = batch_size or 1
         each = forward_bytes(network, batch, bands=bands, size=size, device=device, bf16=bf16) + batch * waiting
-        return batch, max(1, min(cores(), int(SHARE * free(device) / each)))
+        return batch, max(1, min(cpu_count(), int(USABLE_FRACTION * free_memory(device) / each)))
     if batch_size:
         return batch_size, 1
     one, two = (forward_bytes(network, n, bands=bands, size=size, device=device, bf16=bf16) for n in (1, 2))
-    return power_of_two(SHARE * free(device) / (max(two - one, 0) + waiting)), 1
+    return power_of_two(USABLE_FRACTION * free_memory(device) / (max(two - one, 0) + waiting)), 1
 
 
 def forward_bytes(
@@ -193,7 +195,7 @@ def _forward_peak_on_gpu(
 
 
 def _by_shapes(network: nn.Module, batch: int, bands: int, size: int, device: torch.device, bf16: bool) -> int:
-    live = _Live()
+    live = _PeakMemory()
     with FakeTensorMode(allow_non_fake_inputs=True), live:
         _forward(network, batch, bands, size, device, bf16)
     return live.peak
@@ -208,7 +210,7 @@ def _forward(network: nn.Module, batch: int, bands: int, size: int, device: torc
     logits.float().softmax(dim=1).to(torch.int32)
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors made inside it that are still alive, and their largest sum."""
 
     def __init__(self) -> None:

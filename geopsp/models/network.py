@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from geopsp.models.pointrend import PointRend
 
 
-def silence(logits: Tensor, channels: Sequence[int]) -> Tensor:
+def mask_channels(logits: Tensor, channels: Sequence[int]) -> Tensor:
     """The logits, (n, classes, ...), with those of classes that were not trained out of the running."""
     if not channels:
         return logits

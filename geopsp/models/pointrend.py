@@ -19,7 +19,7 @@ IMPORTANT = 0.75
 """Share of training points that are the least sure of the candidates; the rest are uniform."""
 
 
-def sample(features: Tensor, points: Tensor) -> Tensor:
+def sample_points(features: Tensor, points: Tensor) -> Tensor:
     """(n, c, h, w) at (n, k, 2) -> (n, c, k), bilinear, in float32."""
     grid = points.float()[:, :, None] * 2 - 1
     out = F.grid_sample(features.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -65,14 +65,14 @@ class PointRend(nn.Module):
         """
         count = max(16, int(self.train_share * valid.shape[-2] * valid.shape[-1]))
         points = self._choose(coarse.detach(), valid, count)
-        return points, self.head(sample(fine, points), sample(coarse, points))
+        return points, self.head(sample_points(fine, points), sample_points(coarse, points))
 
     @staticmethod
     def _choose(coarse: Tensor, valid: Tensor, count: int) -> Tensor:
         important = int(IMPORTANT * count)
         candidates = torch.rand(len(coarse), OVERSAMPLE * count, 2, device=coarse.device)
-        unsure = uncertainty(sample(coarse, candidates))  # n 3k
-        seen = sample(valid, candidates)[:, 0] > 0.5
+        unsure = uncertainty(sample_points(coarse, candidates))  # n 3k
+        seen = sample_points(valid, candidates)[:, 0] > 0.5
         best = unsure.masked_fill(~seen, -torch.inf).topk(important, dim=1).indices
         chosen = candidates.gather(1, best[..., None].expand(-1, -1, 2))
         uniform = torch.rand(len(coarse), count - important, 2, device=coarse.device)
@@ -98,6 +98,6 @@ class PointRend(nn.Module):
         x = (cells % width + 0.5) / width
         y = (cells // width + 0.5) / height
         points = torch.stack([x, y], dim=2)
-        decided = self.head(sample(fine, points), sample(coarse, points)).to(logits.dtype)
+        decided = self.head(sample_points(fine, points), sample_points(coarse, points)).to(logits.dtype)
         flat = logits.flatten(2).scatter(2, cells[:, None].expand(-1, classes, -1), decided)
         return flat.view(n, classes, height, width)

@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file
 
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import BACKGROUND, Legend
-from geopsp.core.output import whole
+from geopsp.core.output import atomic_output
 from geopsp.errors import GeopspError, InputNotFoundError, OptionError, PackageError
-from geopsp.models.build import ModelSpec, build, count_parameters
+from geopsp.models.build import ModelSpec, build_network, count_parameters
 from geopsp.models.losses import LossSpec
 from geopsp.models.network import SegmentationNetwork
 
@@ -100,7 +100,7 @@ class TrainedModel:
             f"of {self.tile_size}; {len(self.history)} epochs trained"
         )
 
-    def unwanted(self, *, background: bool = True) -> tuple[int, ...]:
+    def excluded_channels(self, *, background: bool = True) -> tuple[int, ...]:
         """Channels that are never predicted: those of classes ignored in training, and of the background if so asked.
 
         Raises:
@@ -131,29 +131,32 @@ class TrainedModel:
 
     @property
     def normalization(self) -> Normalization:
-        return Normalization.of(self.statistics)
+        return Normalization.from_stats(self.statistics)
+
+    # names of earlier versions
+    unwanted = excluded_channels
 
 
-def save_package(model: TrainedModel, folder: str | Path, *, overwrite: bool = False) -> Path:
+def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = False) -> Path:
     """The folder holds the model, whole.
 
     Raises:
         OutputError: if it exists and `overwrite` is False, or cannot be written.
     """
-    with whole(folder, overwrite=overwrite, folder=True, mark=MANIFEST) as partial:
+    with atomic_output(folder, overwrite=overwrite, folder=True, marker=MANIFEST) as partial:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
         save_file(state, partial / WEIGHTS)
         if model.history:
             write_history(model.history, partial / HISTORY)
         manifest = _manifest(model, _checksum(partial / WEIGHTS))
-        manifest["manifest_sha256"] = _seal(manifest)
+        manifest["manifest_sha256"] = _manifest_checksum(manifest)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=True), encoding="utf-8")
     return Path(folder)
 
 
 def write_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """The file holds one line an epoch."""
-    with whole(path, overwrite=True) as partial:
+    with atomic_output(path, overwrite=True) as partial:
         pd.DataFrame(rows).to_csv(partial, index=False)
 
 
@@ -184,13 +187,13 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _seal(manifest: Mapping[str, Any]) -> str:
+def _manifest_checksum(manifest: Mapping[str, Any]) -> str:
     """Checksum of what a manifest says, however it is laid out."""
     said = {name: value for name, value in manifest.items() if name != "manifest_sha256"}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def load_package(folder: str | Path) -> TrainedModel:
+def load_model(folder: str | Path) -> TrainedModel:
     """The model that was saved, in evaluation mode, on the CPU.
 
     Raises:
@@ -235,7 +238,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise PackageError(
             f"{folder} holds a model of version {manifest.get('version')}; this geopsp reads up to {VERSION}. Upgrade."
         )
-    if manifest.get("manifest_sha256") != _seal(manifest):
+    if manifest.get("manifest_sha256") != _manifest_checksum(manifest):
         raise PackageError(f"{folder / MANIFEST} was changed: its checksum differs. Copy the folder again, whole.")
     return manifest
 
@@ -249,7 +252,7 @@ def _model_of(manifest: Mapping[str, Any]) -> TrainedModel:
         raise ValueError(f"{found} classes, bands, means and spreads do not suit {spec}")
     return TrainedModel(
         spec=spec,
-        network=build(spec),
+        network=build_network(spec),
         legend=legend,
         bands=bands,
         statistics=statistics,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import socket
 from pathlib import Path
@@ -16,14 +17,15 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
-from geopsp.core.progress import say
 from geopsp.errors import ModelError
 from geopsp.models.encoder import DEPTH
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.saved_model import WEIGHTS
 
+logger = logging.getLogger(__name__)
 
-def start_encoder(
+
+def init_encoder(
     network: SegmentationNetwork, name: str, weights: str | Path | None, bands: tuple[str, ...]
 ) -> str | None:
     """What the encoder starts from, in the end; "auto" makes do with random weights, and says so."""
@@ -34,12 +36,12 @@ def start_encoder(
     except ModelError as error:
         if weights != "auto":
             raise
-        say(f"Note: the encoder starts from random weights. {error}")
+        logger.info(f"the encoder starts from random weights. {error}")
         return None
     return "imagenet" if weights == "auto" else str(weights)
 
 
-def start_network(network: SegmentationNetwork, name: str, path: Path, bands: tuple[str, ...]) -> str:
+def init_network(network: SegmentationNetwork, name: str, path: Path, bands: tuple[str, ...]) -> str:
     """The whole network's weights if they fit, else the encoder's; and which they were, in words."""
     file = path / WEIGHTS if path.is_dir() else path
     state = read_weights(file)
@@ -50,7 +52,7 @@ def start_network(network: SegmentationNetwork, name: str, path: Path, bands: tu
     else:
         load_encoder_weights(network.encoder, name, str(file), bands)
         what = "the encoder's"
-    say(f"Started from {what} weights in {file}")
+    logger.info(f"Started from {what} weights in {file}")
     return f"{file} ({what})"
 
 

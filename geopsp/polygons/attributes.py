@@ -13,13 +13,13 @@ import pyproj
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Grid
-from geopsp.core.jit import compiled
-from geopsp.core.legend import IGNORE, Legend
-from geopsp.polygons.borders.topology import Outlines, placed
+from geopsp.core.jit import jit
+from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.polygons.borders.topology import RaggedPolygons, to_crs
 from geopsp.polygons.features import Features
-from geopsp.polygons.ground_metric import Metric, lengths
+from geopsp.polygons.ground_metric import GroundMetric, lengths
 from geopsp.polygons.wkb import wkb
-from geopsp.polygons.zonal_stats import EDGE, GROUND, PIXELS, SEEN, SURE, UNSURE
+from geopsp.polygons.zonal_stats import CONFIDENCE_SUM, EDGE, GROUND, NUM_CONFIDENT, NUM_UNSURE, PIXELS
 from geopsp.raster.legend_io import read_legend
 
 Floats = NDArray[np.float64]
@@ -29,31 +29,31 @@ GEOMETRY = pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class AttributeTable:
     """The columns that all polygons of a run have."""
 
     grid: Grid
     """Of the map."""
 
-    metric: Metric
+    metric: GroundMetric
     """Of the grid."""
 
     legend: Legend
     """Of every code that may come."""
 
-    sure: bool = False
+    has_confidence: bool = False
     """True if a raster tells how sure the map is."""
 
     moved: bool = False
     """True if corners were moved and it is told how far."""
 
-    degrees: bool = False
+    in_wgs84: bool = False
     """True if points are wanted in longitude and latitude (WGS 84), else in the CRS of the map."""
 
     @property
     def schema(self) -> pa.Schema:
         numbers = ["area_m2", "perimeter_m"]
-        numbers += ["confidence", "edge_unsure"] if self.sure else []
+        numbers += ["confidence", "edge_unsure"] if self.has_confidence else []
         numbers += ["moved_m"] if self.moved else []
         numbers += ["point_x", "point_y"]
         fields = [pa.field("code", pa.int16()), pa.field("name", pa.string()), pa.field("color", pa.string())]
@@ -84,9 +84,9 @@ class Table:
         sums = features.sums.T
         yield pixels(features.outlines, features.parts) * _share(sums[GROUND], sums[PIXELS])
         yield self._perimeters(features)
-        if self.sure:
-            yield _share(sums[SURE], sums[SEEN])
-            yield _share(sums[UNSURE], sums[EDGE])
+        if self.has_confidence:
+            yield _share(sums[CONFIDENCE_SUM], sums[NUM_CONFIDENT])
+            yield _share(sums[NUM_UNSURE], sums[EDGE])
         if self.moved:
             assert moved is not None
             yield moved
@@ -101,8 +101,8 @@ class Table:
 
     def _points(self, features: Features) -> tuple[Floats, Floats]:
         """(x, y) of a point inside each."""
-        x, y = placed(inner_points(features), self.grid.transform).T
-        if not self.degrees:
+        x, y = to_crs(representative_points(features), self.grid.transform).T
+        if not self.in_wgs84:
             return x, y
         to_degrees = pyproj.Transformer.from_crs(self.grid.crs, "EPSG:4326", always_xy=True)
         found: Any = to_degrees.transform(x, y)
@@ -110,7 +110,7 @@ class Table:
         return lon - 360 * np.round(lon / 360), lat  # as GeoJSON has it across the antimeridian
 
 
-def pixels(outlines: Outlines, parts: NDArray[np.int64]) -> Floats:
+def pixels(outlines: RaggedPolygons, parts: NDArray[np.int64]) -> Floats:
     """(features,) areas in squared pixels.
 
     Args:
@@ -131,7 +131,7 @@ def legend_for(raster: str | Path) -> Legend:
         InputNotFoundError, RasterError: if there is no such raster, or our tag in it is damaged.
     """
     told = {info.code: info for info in read_legend(raster) or ()}
-    names = {code: told[code].name if code in told else f"class {code}" for code in range(IGNORE)}
+    names = {code: told[code].name if code in told else f"class {code}" for code in range(IGNORE_INDEX)}
     return Legend.from_names(names, {code: info.color for code, info in told.items()})
 
 
@@ -140,7 +140,7 @@ def _share(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
 
 
-def inner_points(features: Features) -> Floats:
+def representative_points(features: Features) -> Floats:
     """(features, 2) columns and rows of a point inside each, off its outline: amid the widest part of a line across it.
 
     Source: JTS, InteriorPointArea.
@@ -152,7 +152,7 @@ def inner_points(features: Features) -> Floats:
     return found
 
 
-@compiled
+@jit
 def _across(xy, rings, polygons, parts, crossings, found):  # type: ignore[no-untyped-def]
     """Fills in the points; of several polygons, that of the widest."""
     for feature in range(parts.size - 1):
@@ -170,7 +170,7 @@ def _across(xy, rings, polygons, parts, crossings, found):  # type: ignore[no-un
                     found[feature, 0], found[feature, 1] = (one + other) / 2, y
 
 
-@compiled
+@jit
 def _level(xy, low, high):  # type: ignore[no-untyped-def]
     """A row amid the polygon on which no vertex lies."""
     top, bottom = np.inf, -np.inf
@@ -185,7 +185,7 @@ def _level(xy, low, high):  # type: ignore[no-untyped-def]
     return (top + bottom) / 2
 
 
-@compiled
+@jit
 def _crossings(xy, rings, first, last, y, crossings):  # type: ignore[no-untyped-def]
     """How many edges cross a row; fills in where."""
     count = 0

@@ -14,10 +14,10 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Grid, Window
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import RasterError
-from geopsp.raster.info import describe
-from geopsp.raster.open import damaged, open_raster, reading
+from geopsp.raster.info import read_info
+from geopsp.raster.open import gdal_env, open_raster, read_error
 
 
 class _Handle:
@@ -40,7 +40,7 @@ class _Handle:
 
 
 @dataclass(slots=True, eq=False)
-class Codes:
+class ClassRaster:
     """A raster of class codes. Safe to read from several threads: each opens the file for itself."""
 
     path: str | Path
@@ -67,8 +67,8 @@ class Codes:
             RasterError: if it is not a raster of one band of whole numbers.
             GridError: if it has no CRS or no georeference.
         """
-        source = describe(path, all_bands=True)
-        with reading(path), open_raster(path) as dataset:
+        source = read_info(path, all_bands=True)
+        with gdal_env(path), open_raster(path) as dataset:
             if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
                 found = f"{dataset.count} band(s) of {dataset.dtypes[0]}"
                 raise RasterError(f"{path} has {found}; needed one band of class codes (uint8). Export the class band.")
@@ -82,11 +82,11 @@ class Codes:
         Raises:
             RasterError: if the file is damaged there, or holds other values than codes.
         """
-        inside = window.intersect(self.grid.window)
+        inside = window.intersect(self.grid.full_window)
         if inside == window:
             return self._read(inside)
-        codes = np.full((window.height, window.width), IGNORE, np.uint8)
-        if not inside.empty:
+        codes = np.full((window.height, window.width), IGNORE_INDEX, np.uint8)
+        if not inside.is_empty:
             codes[inside.slices(window)] = self._read(inside)
         return codes
 
@@ -94,17 +94,17 @@ class Codes:
         area = RioWindow(window.col, window.row, window.width, window.height)
         handle = self._handle()
         try:
-            with handle.lock, reading(self.path):
+            with handle.lock, gdal_env(self.path):
                 dataset = handle.opened(self.path)
                 data: NDArray[Any] = dataset.read(1, window=area)
                 seen = dataset.read_masks(1, window=area) > 0 if self.masked else None
         except RasterioError as error:
-            raise damaged(self.path, area, error) from error
+            raise read_error(self.path, area, error) from error
         if self.dtype == np.uint8:
-            if self.nodata not in {None, IGNORE}:
-                data[data == self.nodata] = IGNORE
+            if self.nodata not in {None, IGNORE_INDEX}:
+                data[data == self.nodata] = IGNORE_INDEX
             if seen is not None:
-                data[~seen] = IGNORE
+                data[~seen] = IGNORE_INDEX
             return data
         return self._narrowed(data, seen)
 
@@ -113,10 +113,12 @@ class Codes:
         valid = np.ones(data.shape, bool) if seen is None else seen
         if self.nodata is not None:
             valid &= data != self.nodata
-        if (((data < 0) | (data > IGNORE)) & valid).any():
+        if (((data < 0) | (data > IGNORE_INDEX)) & valid).any():
             found = f"values from {data[valid].min()} to {data[valid].max()}"
-            raise RasterError(f"{self.path} holds {found}; class codes are 0 to {IGNORE - 1}. Reclassify it first.")
-        codes = np.full(data.shape, IGNORE, np.uint8)
+            raise RasterError(
+                f"{self.path} holds {found}; class codes are 0 to {IGNORE_INDEX - 1}. Reclassify it first."
+            )
+        codes = np.full(data.shape, IGNORE_INDEX, np.uint8)
         np.copyto(codes, data, where=valid, casting="unsafe")
         return codes
 

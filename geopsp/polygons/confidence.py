@@ -43,7 +43,7 @@ class Confidence:
             raise RasterError(
                 f"{path} has {len(scene.bands)} bands; needed one, of shares from 0 to 1. Export that one."
             )
-        if scene.grid.window_of(grid) != scene.grid.window:
+        if scene.grid.window_of(grid) != scene.grid.full_window:
             raise GridError(
                 f"{path} lies on {scene.grid!r}, the map on {grid!r}; needed the same pixels. Warp it onto the map."
             )

@@ -10,14 +10,14 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from geopsp.polygons.borders.topology import Outlines, Polygons
+from geopsp.polygons.borders.topology import Polygons, RaggedPolygons
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
     """Finished regions, each of one polygon, or of several that touch at corners."""
 
-    outlines: Outlines
+    outlines: RaggedPolygons
 
     parts: NDArray[np.int64]
     """(features + 1,) where each begins among the polygons, and the end."""
@@ -45,25 +45,25 @@ class Features:
 Starts = NDArray[np.int64]
 
 
-def taken(features: Features, order: NDArray[np.intp]) -> Features:
+def take(features: Features, order: NDArray[np.intp]) -> Features:
     """These features, in this order."""
     lines = features.outlines
     polygons, parts = _members(features.parts, order)
     rings, starts = _members(lines.polygons, polygons)
     vertices, ring_starts = _members(lines.rings, rings)
     return Features(
-        Outlines(lines.xy[vertices], ring_starts, starts),
+        RaggedPolygons(lines.xy[vertices], ring_starts, starts),
         parts,
         features.codes[order],
         features.sums[order],
     )
 
 
-def joined(batches: Sequence[Features]) -> Features:
+def concatenate(batches: Sequence[Features]) -> Features:
     """All features, one batch after the other; at least one batch."""
     lines = [batch.outlines for batch in batches]
     return Features(
-        Outlines(
+        RaggedPolygons(
             np.concatenate([line.xy for line in lines]),
             _chained([line.rings for line in lines]),
             _chained([line.polygons for line in lines]),
@@ -74,10 +74,10 @@ def joined(batches: Sequence[Features]) -> Features:
     )
 
 
-def dissolved(features: Features) -> tuple[Features, Starts]:
+def dissolve(features: Features) -> tuple[Features, Starts]:
     """One feature a code, in the order of codes, of all polygons that have it; and where each begins in this order."""
     order = np.argsort(features.codes, kind="stable")
-    found = taken(features, order)
+    found = take(features, order)
     starts = np.flatnonzero(np.diff(found.codes, prepend=-1)) if order.size else np.empty(0, np.intp)
     if not starts.size:
         return found, starts

@@ -12,7 +12,7 @@ import pyproj
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Grid
-from geopsp.core.jit import compiled
+from geopsp.core.jit import jit
 from geopsp.errors import GridError
 
 Floats = NDArray[np.float64]
@@ -37,7 +37,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(3)
 """Gauss-Legendre quadrature from -1 to 1: exact to 1e-11 for cells of ten degrees."""
 
 
-class Metric(NamedTuple):
+class GroundMetric(NamedTuple):
     """How large pixels are in metres: known at knots, which are every `step`-th corner of pixels and the frame's.
 
     NaN beyond the domain of the CRS. numba's functions take it as it is.
@@ -68,7 +68,7 @@ class Metric(NamedTuple):
     """(n - 1, m - 1) what densities between knots are multiplied by, that the area of such a cell be exact."""
 
     @classmethod
-    def of(cls, grid: Grid) -> Metric:
+    def of(cls, grid: Grid) -> GroundMetric:
         """The metric of a grid's pixels.
 
         Raises:
@@ -178,14 +178,14 @@ def _inside(knots: Floats, node: float) -> Floats:
     return (knots[1:] + knots[:-1] + node * np.diff(knots)) / 2
 
 
-@compiled
+@jit
 def _cell(knots, step, at):  # type: ignore[no-untyped-def]
     """Which knots a point lies between, and how far from the first, of 0 to 1."""
     cell = max(0, min(int(at * (1.0 / step)), knots.size - 2))
     return cell, (at - knots[cell]) / (knots[cell + 1] - knots[cell])
 
 
-@compiled
+@jit
 def _blend(values, i, down, j, right):  # type: ignore[no-untyped-def]
     """Of a cell's four knots, the nearer the more."""
     upper = values[i, j] + right * (values[i, j + 1] - values[i, j])
@@ -193,30 +193,30 @@ def _blend(values, i, down, j, right):  # type: ignore[no-untyped-def]
     return upper + down * (lower - upper)
 
 
-@compiled
-def density(metric, x, y):  # type: ignore[no-untyped-def]
+@jit
+def pixel_area(metric, x, y):  # type: ignore[no-untyped-def]
     """m2 a pixel at a point; of pixel (col, row), at (col + 0.5, row + 0.5)."""
     j, right = _cell(metric.cols, metric.step, x)
     i, down = _cell(metric.rows, metric.step, y)
     return metric.balance[i, j] * _blend(metric.density, i, down, j, right)
 
 
-@compiled
-def ground_before(metric, left, row, before):  # type: ignore[no-untyped-def]
+@jit
+def cumulative_area(metric, left, row, before):  # type: ignore[no-untyped-def]
     """before[i] is the m2 of i pixels of a row, from column `left` on; NaN behind the first that is unknown."""
     start, total, size = 0, 0.0, before.size - 1
     while start <= size:
         end = min(size + 1, ((left + start) // metric.step + 1) * metric.step - left)
         # density is linear between knots, so that a run has that of its middle
-        first = density(metric, left + start, row + 0.5)
-        slope = density(metric, left + start + 0.5, row + 0.5) - first
+        first = pixel_area(metric, left + start, row + 0.5)
+        slope = pixel_area(metric, left + start + 0.5, row + 0.5) - first
         for col in range(start, end):
             before[col] = total + (col - start) * (first + slope * (col - start))
         total += (end - start) * (first + slope * (end - start))
         start = end
 
 
-def lengths(xy: Floats, starts: NDArray[np.int64], metric: Metric) -> Floats:
+def lengths(xy: Floats, starts: NDArray[np.int64], metric: GroundMetric) -> Floats:
     """(lines,) metres on the ground of lines, each of which begins at a start in (vertices, 2) columns and rows."""
     found = np.zeros(starts.size - 1)
     tensor = metric.across, metric.both, metric.along
@@ -224,7 +224,7 @@ def lengths(xy: Floats, starts: NDArray[np.int64], metric: Metric) -> Floats:
     return found
 
 
-@compiled
+@jit
 def _lengths(xy, starts, step, cols, rows, across, both, along, found):  # type: ignore[no-untyped-def]
     """Adds up segments, long ones in parts, each by the metric at its middle."""
     for arc in range(starts.size - 1):

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import OptionError
 
 Classes = Sequence[str | int]
@@ -78,22 +78,22 @@ class PolygonSettings:
             )
 
     @property
-    def many(self) -> bool:
+    def may_be_multi(self) -> bool:
         """True if a feature may be of several polygons."""
         return self.connectivity == 8 or self.dissolve
 
     @property
-    def at_once(self) -> bool:
+    def needs_all_features(self) -> bool:
         """True if all polygons are needed before the first can be written."""
         return self.dissolve or bool(self.regularize)
 
-    def wanted(self, legend: Legend) -> NDArray[np.bool_]:
+    def selected_codes(self, legend: Legend) -> NDArray[np.bool_]:
         """(256,) True for the codes whose polygons are wanted.
 
         Raises:
             OptionError: if there is no such class.
         """
-        named = np.zeros(IGNORE + 1, np.bool_)
+        named = np.zeros(IGNORE_INDEX + 1, np.bool_)
         for entry in self.keep if self.keep is not None else self.drop or ():
             named[_codes(entry, legend)] = True
         return named if self.keep is not None else ~named
@@ -141,7 +141,7 @@ def _codes(entry: str | int, legend: Legend) -> list[int]:
     if found:
         return found
     text = str(entry)
-    if not isinstance(entry, bool) and text.isdecimal() and int(text) < IGNORE:
+    if not isinstance(entry, bool) and text.isdecimal() and int(text) < IGNORE_INDEX:
         return [int(text)]
     named = dict.fromkeys(info.name for info in legend if info.name != f"class {info.code}")
     raise OptionError(

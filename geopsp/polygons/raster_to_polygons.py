@@ -12,20 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Grid
-from geopsp.core.output import alone, partial_place
-from geopsp.core.progress import Progress, shown
+from geopsp.core.output import output_lock, partial_path
+from geopsp.core.progress import Progress, progress_bar
 from geopsp.errors import OutputError
-from geopsp.polygons.attributes import Table, legend_for
+from geopsp.polygons.attributes import AttributeTable, legend_for
 from geopsp.polygons.borders.topology import Polygons
-from geopsp.polygons.borders.trace_raster import sweep
-from geopsp.polygons.class_raster import Codes
+from geopsp.polygons.borders.trace_raster import trace_raster
+from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.features import Features
-from geopsp.polygons.ground_metric import Metric
+from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.polygons.options import Classes, PolygonSettings, check_switch
-from geopsp.polygons.polygonizer import Maker
-from geopsp.polygons.regions.clean import cleaned
-from geopsp.vector.write import DRIVERS, check_vector_output, write
+from geopsp.polygons.polygonizer import Polygonizer
+from geopsp.polygons.regions.clean import clean_raster
+from geopsp.vector.write import DRIVERS, check_vector_output, write_vector
 
 
 def raster_to_polygons(
@@ -90,16 +90,20 @@ def raster_to_polygons(
     settings = PolygonSettings(connectivity, simplify, smooth, min_area, fill_holes, keep, drop, dissolve, regularize)
     check_switch("overwrite", overwrite)
     asked, out = Path(out), check_vector_output(out, overwrite=overwrite)
-    with alone(out), Codes.open(raster) as codes, shown("Polygons") as progress:
-        metric, legend = Metric.of(codes.grid), legend_for(raster)
+    with output_lock(out), ClassRaster.open(raster) as codes, progress_bar("Polygons") as progress:
+        metric, legend = GroundMetric.of(codes.grid), legend_for(raster)
         sure = None if confidence is None else Confidence.open(confidence, codes.grid)
         in_degrees = DRIVERS[out.suffix.lower()] == "GeoJSON"
-        table = Table(codes.grid, metric, legend, sure=sure is not None, moved=bool(regularize), degrees=in_degrees)
-        settings.wanted(legend)  # a class that there is not is told before anything is done
+        table = AttributeTable(
+            codes.grid, metric, legend, has_confidence=sure is not None, moved=bool(regularize), in_wgs84=in_degrees
+        )
+        settings.selected_codes(legend)  # a class that there is not is told before anything is done
         with _cleaned(codes, metric, settings, out, progress) as clean:
             crs = codes.grid.crs.to_wkt(version="WKT2_2019")
-            with closing(Maker(settings, table).batches(clean, sure, progress)) as batches:  # threads end with it
-                write(batches, table.schema, out, crs=crs, legend=legend, multi=settings.many, overwrite=overwrite)
+            with closing(Polygonizer(settings, table).batches(clean, sure, progress)) as batches:  # threads end with it
+                write_vector(
+                    batches, table.schema, out, crs=crs, legend=legend, multi=settings.may_be_multi, overwrite=overwrite
+                )
     return asked
 
 
@@ -111,9 +115,11 @@ def trace_polygons(
     Raises:
         InputNotFoundError, RasterError, GridError: as `raster_to_polygons`.
     """
-    with Codes.open(raster) as codes:
+    with ClassRaster.open(raster) as codes:
         shapes = partial(_with_codes, grid=codes.grid)
-        found = list(sweep(codes, Metric.of(codes.grid), shapes, connectivity=connectivity, threads=threads))
+        found = list(
+            trace_raster(codes, GroundMetric.of(codes.grid), shapes, connectivity=connectivity, threads=threads)
+        )
     return np.concatenate([shapes for shapes, _ in found]), np.concatenate([codes for _, codes in found])
 
 
@@ -122,7 +128,9 @@ def _with_codes(features: Features, grid: Grid) -> tuple[Polygons, NDArray[np.ui
 
 
 @contextmanager
-def _cleaned(codes: Codes, metric: Metric, settings: PolygonSettings, out: Path, progress: Progress) -> Iterator[Codes]:
+def _cleaned(
+    codes: ClassRaster, metric: GroundMetric, settings: PolygonSettings, out: Path, progress: Progress
+) -> Iterator[ClassRaster]:
     """The raster of which polygons are made; if anything is cleaned, another one that lies beside `out` meanwhile."""
     least, hole = settings.min_area, settings.fill_holes
     if not (least or hole):
@@ -130,7 +138,7 @@ def _cleaned(codes: Codes, metric: Metric, settings: PolygonSettings, out: Path,
         return
     with (
         _scratch(out) as folder,
-        cleaned(codes, metric, min_area=least, fill_holes=hole, folder=folder, progress=progress) as clean,
+        clean_raster(codes, metric, min_area=least, fill_holes=hole, folder=folder, progress=progress) as clean,
     ):
         yield clean
 
@@ -138,7 +146,7 @@ def _cleaned(codes: Codes, metric: Metric, settings: PolygonSettings, out: Path,
 @contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
     """A folder beside `out` that goes with the block; what a killed run left there goes first."""
-    folder = out.with_name(f"{partial_place(out).name}.cleaned")
+    folder = out.with_name(f"{partial_path(out).name}.cleaned")
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir()

@@ -9,7 +9,7 @@ import pyarrow as pa
 from affine import Affine
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
+from geopsp.core.jit import jit
 from geopsp.errors import OutputError
 from geopsp.polygons.features import Features
 
@@ -48,7 +48,7 @@ def wkb(features: Features, transform: Affine) -> Any:
     return pa.Array.from_buffers(pa.binary(), len(features), buffers)
 
 
-@compiled
+@jit
 def _encode(xy, rings, polygons, parts, transform, content):  # type: ignore[no-untyped-def]
     """Writes one feature after the other."""
     at = 0
@@ -66,7 +66,7 @@ def _encode(xy, rings, polygons, parts, transform, content):  # type: ignore[no-
                 at = end
 
 
-@compiled
+@jit
 def _place(xy, first, transform, found):  # type: ignore[no-untyped-def]
     """Fills in x and y of each vertex, with the very sums of `planar.placed`."""
     a, b, c, d, e, f = transform
@@ -76,14 +76,14 @@ def _place(xy, first, transform, found):  # type: ignore[no-untyped-def]
         found[2 * place + 1] = f + column * d + row * e
 
 
-@compiled
+@jit
 def _head(content, at, kind, count):  # type: ignore[no-untyped-def]
     """Where it goes on behind a geometry's type and the count of its parts."""
     content[at] = LITTLE
     return _number(content, _number(content, at + 1, kind), count)
 
 
-@compiled
+@jit
 def _number(content, at, number):  # type: ignore[no-untyped-def]
     """Where it goes on behind four bytes."""
     for place in range(4):

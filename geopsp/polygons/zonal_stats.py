@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
-from geopsp.core.jit import compiled
-from geopsp.polygons.ground_metric import Metric, density, ground_before
+from geopsp.core.jit import jit
+from geopsp.polygons.ground_metric import GroundMetric, cumulative_area, pixel_area
 
 SUMS = 6
 """Columns of what is counted."""
 
 
-PIXELS, GROUND, SURE, SEEN, EDGE, UNSURE = range(SUMS)
+PIXELS, GROUND, CONFIDENCE_SUM, NUM_CONFIDENT, EDGE, NUM_UNSURE = range(SUMS)
 """Pixels; m2 on the ellipsoid; the sum of their confidence; pixels that have one; of these, those with a side on the
 outline; of these, those under 0.5."""
 
@@ -21,12 +21,12 @@ outline; of these, those under 0.5."""
 HALF = 0.5
 
 
-def sums(
+def zonal_sums(
     labels: NDArray[np.int32],
     count: int,
     codes: NDArray[np.uint8],
     shares: NDArray[np.float32] | None,
-    metric: Metric,
+    metric: GroundMetric,
     window: Window,
 ) -> NDArray[np.float64]:
     """(count, SUMS) of regions 1 to `count`; all are additive, so that regions of several windows add up.
@@ -46,13 +46,13 @@ def sums(
     return found[1:]
 
 
-@compiled
+@jit
 def _count(labels, metric, left, top, found):  # type: ignore[no-untyped-def]
     """Adds up pixels and ground, run by run."""
     height, width = labels.shape
     before = np.empty(width + 1)
     for row in range(height):
-        ground_before(metric, left, top + row, before)
+        cumulative_area(metric, left, top + row, before)
         known = not np.isnan(before[width])
         start, label = 0, labels[row, 0]
         for col in range(1, width + 1):
@@ -64,12 +64,12 @@ def _count(labels, metric, left, top, found):  # type: ignore[no-untyped-def]
                     found[label, GROUND] += before[col] - before[start]
                 else:
                     for each in range(left + start, left + col):
-                        found[label, GROUND] += density(metric, each + 0.5, top + row + 0.5)
+                        found[label, GROUND] += pixel_area(metric, each + 0.5, top + row + 0.5)
             if col < width:
                 start, label = col, labels[row, col]
 
 
-@compiled
+@jit
 def _judge(labels, codes, shares, found):  # type: ignore[no-untyped-def]
     """Adds up confidence, and whether pixels lie on an outline."""
     height, width = labels.shape
@@ -82,7 +82,7 @@ def _judge(labels, codes, shares, found):  # type: ignore[no-untyped-def]
                 same = (
                     (above[col + 1] == code) & (below[col + 1] == code) & (here[col] == code) & (here[col + 2] == code)
                 )
-                found[label, SEEN] += 1
-                found[label, SURE] += share
+                found[label, NUM_CONFIDENT] += 1
+                found[label, CONFIDENCE_SUM] += share
                 found[label, EDGE] += not same
-                found[label, UNSURE] += (not same) & (share < HALF)
+                found[label, NUM_UNSURE] += (not same) & (share < HALF)

@@ -26,18 +26,18 @@ NUMBERED = r"(?:(?:SR|ST|TOA)_)?(?P<numbered>B(?:8A|\d{1,2})(?:_VCID_\d)?)"
 WORDED = r"(?P<worded>red|green|blue|coastal|pan|nir(?:0?[89])?|swir(?:1|2|16|22)?|rededge\d?|VV|VH|HH|HV)"
 
 
-BESIDE = (
+ANCILLARY = (
     r"(?P<beside>(?:(?:SR|ST)_)?QA\d*(?:_(?:PIXEL|RADSAT|AEROSOL))?|BQA|SCL|AOT|WVP|TCI|PVI|MSK_[A-Z]+|CLD(?:PRB)?|"
     r"SNW(?:PRB)?|[VS][AZ]A|udm2?|fmask|ST_(?:ATRAN|CDIST|DRAD|EMIS|EMSD|TRAD|URAD)|SR_(?:CLOUD|ATMOS)[A-Z_]*)"
 )
 """Masks, quality flags and previews that lie beside the bands."""
 
 
-TOKEN = re.compile(rf"(?:^|[_.-])(?:{NUMBERED}|{WORDED}|{BESIDE})(?:_(?P<metres>\d\dm))?(?=$|[_.-])", re.IGNORECASE)
+TOKEN = re.compile(rf"(?:^|[_.-])(?:{NUMBERED}|{WORDED}|{ANCILLARY})(?:_(?P<metres>\d\dm))?(?=$|[_.-])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class SourceImage:
     """What a user names as one image: one file, or one a band."""
 
     name: str
@@ -61,14 +61,14 @@ class Image:
     """How it came about, in words."""
 
 
-def named_bands(files: Mapping[str, str | Path]) -> Image:
+def named_bands(files: Mapping[str, str | Path]) -> SourceImage:
     """The image whose bands are files, by name."""
     paths = tuple(str(path) for path in files.values())
-    return Image(paths[0], paths, tuple((name,) for name in files))
+    return SourceImage(paths[0], paths, tuple((name,) for name in files))
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BandFileName:
     """A file, and what its name says of it."""
 
     path: Path
@@ -85,7 +85,7 @@ class Part:
     metres: str = ""
 
     @classmethod
-    def of(cls, path: Path) -> Part:
+    def of(cls, path: Path) -> BandFileName:
         tokens = list(TOKEN.finditer(path.stem))
         if not tokens:
             return cls(path, (path.parent, path.name))
@@ -97,23 +97,23 @@ class Part:
         return cls(path, (folder, stem), band, last["beside"] is not None, last["metres"] or "")
 
 
-def is_beside(name: str) -> bool:
+def is_ancillary(name: str) -> bool:
     """True for what names a mask, quality flags or a preview: `SCL`, `QA_PIXEL`."""
-    return Part.of(Path(name)).beside
+    return BandFileName.of(Path(name)).beside
 
 
-def take_together(paths: Sequence[Path]) -> list[Image]:
+def group_band_files(paths: Sequence[Path]) -> list[SourceImage]:
     """The images that files make: those of one band each, whose names differ in that only, make one together.
 
     Masks, quality flags and previews are left out where an image that they belong to is there.
     """
-    parts = [Part.of(path) for path in paths]
-    groups: dict[tuple[Path, str], list[Part]] = {}
+    parts = [BandFileName.of(path) for path in paths]
+    groups: dict[tuple[Path, str], list[BandFileName]] = {}
     for part in parts:
         groups.setdefault(part.stem, []).append(part)
     bundles = {stem: _bundle(group) for stem, group in groups.items() if _is_bundle(group)}
     beside = _beside(parts, groups)
-    images: dict[tuple[object, ...], Image] = {}
+    images: dict[tuple[object, ...], SourceImage] = {}
     for number, part in enumerate(parts):
         if part.stem in bundles:
             images.setdefault(part.stem, bundles[part.stem])
@@ -123,7 +123,9 @@ def take_together(paths: Sequence[Path]) -> list[Image]:
     return list(images.values())
 
 
-def _beside(parts: Sequence[Part], groups: Mapping[tuple[Path, str], Sequence[Part]]) -> dict[Path, Path]:
+def _beside(
+    parts: Sequence[BandFileName], groups: Mapping[tuple[Path, str], Sequence[BandFileName]]
+) -> dict[Path, Path]:
     """The image's file that each mask, flags or preview belongs to: by the same name, or one that begins so."""
     names = sorted((part.stem[0], part.path.stem, part.path) for part in parts if not part.beside)
     found = {}
@@ -138,12 +140,12 @@ def _beside(parts: Sequence[Part], groups: Mapping[tuple[Path, str], Sequence[Pa
     return found
 
 
-def _single(path: Path, left: Sequence[str]) -> Image:
+def _single(path: Path, left: Sequence[str]) -> SourceImage:
     notes = (f"left out beside {path}, as masks, flags or previews: {', '.join(left)}",) if left else ()
-    return Image(str(path), (str(path),), notes=notes)
+    return SourceImage(str(path), (str(path),), notes=notes)
 
 
-def _is_bundle(group: Sequence[Part]) -> bool:
+def _is_bundle(group: Sequence[BandFileName]) -> bool:
     bands = [part for part in group if part.band]
     return len({part.band for part in bands}) > 1 and _are_bands([part.path for part in bands])
 
@@ -167,8 +169,8 @@ def _share(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float((both / np.maximum(low[1] - low[0], high[1] - high[0])).min())
 
 
-def _bundle(group: Sequence[Part]) -> Image:
-    finest: dict[str, Part] = {}
+def _bundle(group: Sequence[BandFileName]) -> SourceImage:
+    finest: dict[str, BandFileName] = {}
     for part in sorted((p for p in group if p.band), key=lambda part: part.metres):
         finest.setdefault(part.band, part)
     bands = sorted(finest, key=_band_order)
@@ -178,7 +180,9 @@ def _bundle(group: Sequence[Part]) -> Image:
     left = sorted(part.path.name for part in group if part is not finest.get(part.band))
     if left:
         notes.append(f"left out of {name}, as masks, flags, previews or a band once more: {', '.join(left)}")
-    return Image(name, tuple(str(finest[band].path) for band in bands), tuple((b,) for b in bands), notes=tuple(notes))
+    return SourceImage(
+        name, tuple(str(finest[band].path) for band in bands), tuple((b,) for b in bands), notes=tuple(notes)
+    )
 
 
 def _band_order(band: str) -> tuple[str, int, str]:

@@ -12,18 +12,24 @@ from typing import Any
 
 from geopsp.core.paths import is_local
 from geopsp.errors import InputNotFoundError, OptionError, RasterError
-from geopsp.raster.band_files import Image, named_bands, take_together
+from geopsp.raster.band_files import SourceImage, group_band_files, named_bands
 from geopsp.raster.open import RASTER_ENDINGS, open_raster
 from geopsp.raster.stac import ENDINGS, read_items
 
-Images = str | Path | Image | Mapping[str, str | Path] | Sequence["str | Path | Image | Mapping[str, str | Path]"]
+Images = (
+    str
+    | Path
+    | SourceImage
+    | Mapping[str, str | Path]
+    | Sequence["str | Path | SourceImage | Mapping[str, str | Path]"]
+)
 """A path, a glob, a folder, a URL, a STAC Item or ItemCollection file, files by the names of their bands; or more."""
 
 
 DATE = re.compile(r"(?<!\d)(\d{8})(?:T(\d{6}))?(?!\d)")
 
 
-def find_images(images: Images, *, order: str = "given") -> list[Image]:
+def find_images(images: Images, *, order: str = "given") -> list[SourceImage]:
     """The images, the one first that shall lie on top.
 
     Files of one band each, named alike but for the band (`..._B02.tif`, `..._B03.tif`), make one image.
@@ -39,9 +45,9 @@ def find_images(images: Images, *, order: str = "given") -> list[Image]:
         OptionError: if an image is none of these, or does not tell what the order asks.
     """
     given: Any = images  # of whatever type
-    alone = isinstance(given, str | Path | Image | Mapping) or not isinstance(given, Iterable)
+    alone = isinstance(given, str | Path | SourceImage | Mapping) or not isinstance(given, Iterable)
     items = [given] if alone else list(given)
-    wrong = [item for item in items if not isinstance(item, str | Path | Image | Mapping)]
+    wrong = [item for item in items if not isinstance(item, str | Path | SourceImage | Mapping)]
     if wrong:
         raise OptionError(
             f"An image is given as {wrong[0]!r}; needed a path, a glob, a folder, a URL, a STAC file, or files by "
@@ -52,42 +58,42 @@ def find_images(images: Images, *, order: str = "given") -> list[Image]:
     return _ordered(list(_expand(items)), order)
 
 
-def _expand(items: Sequence[str | Path | Image | Mapping[str, str | Path]]) -> Iterator[Image]:
+def _expand(items: Sequence[str | Path | SourceImage | Mapping[str, str | Path]]) -> Iterator[SourceImage]:
     """The images of each item; files named one after another are looked at together, as a shell expands globs so."""
     files: list[Path] = []
     for item in items:
         if isinstance(item, str | Path) and _is_raster_file(item):
             files.append(Path(item))
             continue
-        yield from take_together(files)
+        yield from group_band_files(files)
         files = []
         yield from _images(item)
-    yield from take_together(files)
+    yield from group_band_files(files)
 
 
 def _is_raster_file(item: str | Path) -> bool:
     return is_local(item) and Path(item).is_file() and Path(item).suffix.lower() not in ENDINGS
 
 
-def _images(item: str | Path | Image | Mapping[str, str | Path]) -> list[Image]:
-    if isinstance(item, Image):
+def _images(item: str | Path | SourceImage | Mapping[str, str | Path]) -> list[SourceImage]:
+    if isinstance(item, SourceImage):
         return [item]
     if isinstance(item, Mapping):
         if not item:
             raise InputNotFoundError("A mapping of bands to files is empty; needed at least one band.")
         return [named_bands(item)]
     if not is_local(item):
-        return [_far_image(str(item))]
+        return [_remote_image(str(item))]
     found = _files(item)
     lists = [path for path in found if path.suffix.lower() in ENDINGS]
     rasters = [path for path in found if path not in lists]
-    return [*take_together(rasters), *(image for path in lists for image in read_items(path))]
+    return [*group_band_files(rasters), *(image for path in lists for image in read_items(path))]
 
 
-def _far_image(name: str) -> Image:
+def _remote_image(name: str) -> SourceImage:
     if Path(name.partition("?")[0]).suffix.lower() in ENDINGS:
         raise RasterError(f"{name} is a STAC file far away; needed one on disk. Fetch it, then name the file.")
-    return Image(name, (name,))
+    return SourceImage(name, (name,))
 
 
 def _files(item: str | Path) -> list[Path]:
@@ -115,7 +121,7 @@ def _is_product(path: Path) -> bool:
     return path.suffix.upper() == ".SAFE" and path.is_dir()
 
 
-def _ordered(images: list[Image], order: str) -> list[Image]:
+def _ordered(images: list[SourceImage], order: str) -> list[SourceImage]:
     if order == "given":
         return images
     if order in {"newest", "oldest"}:
@@ -131,12 +137,12 @@ def _ordered(images: list[Image], order: str) -> list[Image]:
     return _sorted(images, keys, descending=order.startswith("-"))
 
 
-def _sorted(images: Sequence[Image], keys: Sequence[Any], *, descending: bool) -> list[Image]:
+def _sorted(images: Sequence[SourceImage], keys: Sequence[Any], *, descending: bool) -> list[SourceImage]:
     """By key; images with one key stay in the order given."""
     return [images[rank] for rank in sorted(range(len(images)), key=keys.__getitem__, reverse=descending)]
 
 
-def _when(image: Image) -> datetime:
+def _when(image: SourceImage) -> datetime:
     """When an image was taken, in UTC: as STAC says, else the file's name, else a tag; tags often tell of an export."""
     found = image.when or _date_in_name(image.name)
     if found is None:
@@ -172,7 +178,7 @@ def _date_in_name(name: str) -> datetime | None:
     return None
 
 
-def _told(image: Image, name: str) -> Any:
+def _told(image: SourceImage, name: str) -> Any:
     """The property or tag of that name."""
     if name in image.properties:
         return image.properties[name]

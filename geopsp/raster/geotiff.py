@@ -71,18 +71,18 @@ def encode_geotiff(
     table = None if colors is None else tuple(sorted(colors.items()))
     if valid is not None:
         return _encode(_deflated(data), data.shape, data.dtype, grid, nodata, table, valid)
-    form = _form(data.shape, data.dtype, grid.crs, _north_up(grid), nodata, table)
+    form = _header_template(data.shape, data.dtype, grid.crs, _north_up(grid), nodata, table)
     strips = _deflated(data)
     ends = list(accumulate(map(len, strips), initial=len(form.head)))
     head = bytearray(form.head)
     for code, values in ((STRIP_OFFSETS, ends[:-1]), (STRIP_SIZES, map(len, strips))):
         struct.pack_into(f"<{len(strips)}{form.numbers[code]}", head, form.places[code], *values)
-    for code, _, count, numbers, _ in place_tags(grid):
+    for code, _, count, numbers, _ in georeference_tags(grid):
         struct.pack_into(f"<{count}d", head, form.places[code], *numbers)
     return b"".join([head, *strips])
 
 
-class Form(NamedTuple):
+class HeaderTemplate(NamedTuple):
     """All that small GeoTIFFs of one kind have in common."""
 
     head: bytes
@@ -96,9 +96,9 @@ class Form(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _form(
+def _header_template(
     shape: tuple[int, ...], dtype: np.dtype[Any], crs: CRS, north_up: bool, nodata: int | None, colors: Colors | None
-) -> Form:
+) -> HeaderTemplate:
     """Made of a whole file, once: the others differ from it in a few numbers, which is fifteen times quicker."""
     place = Affine(1, 0, 1, 0, -1, 1) if north_up else Affine(1, 1, 1, 0, 1, 1)
     content = _encode([b"-"] * shape[0], shape, dtype, Grid(crs, place, shape[2], shape[1]), nodata, colors)
@@ -106,7 +106,7 @@ def _form(
         page = file.pages.first
         numbers = {code: "H" if page.tags[code].dtype == SHORT else "I" for code in (STRIP_OFFSETS, STRIP_SIZES)}
         places = {tag.code: tag.valueoffset for tag in page.tags.values()}
-        return Form(content[: page.dataoffsets[0]], places, numbers)
+        return HeaderTemplate(content[: page.dataoffsets[0]], places, numbers)
 
 
 def _encode(
@@ -120,7 +120,7 @@ def _encode(
 ) -> bytes:
     """A whole file of (bands, rows, cols), whose strips are deflated already."""
     content = BytesIO()
-    tags = [*crs_tags(grid.crs), *place_tags(grid)]
+    tags = [*crs_tags(grid.crs), *georeference_tags(grid)]
     if nodata is not None:
         tags.append(text_tag(NODATA, str(nodata)))
     look: dict[str, Any] = {"photometric": "minisblack"}
@@ -166,7 +166,7 @@ def _write(
     )
 
 
-def place_tags(grid: Grid) -> list[Tag]:
+def georeference_tags(grid: Grid) -> list[Tag]:
     """Where the pixels lie: by corner and size, or where they are turned by the whole transformation."""
     t = grid.transform
     if _north_up(grid):

@@ -15,14 +15,14 @@ from rasterio.enums import ColorInterp, Resampling
 from geopsp.core.grid import Grid
 from geopsp.core.paths import is_local, is_remote, local_file
 from geopsp.errors import GridError, RasterError
-from geopsp.raster.open import open_raster, reading
-from geopsp.raster.valid_mask import alpha_band, telling_bands
+from geopsp.raster.open import gdal_env, open_raster
+from geopsp.raster.valid_mask import alpha_band, find_sparse_bands
 
 NAMED_BANDS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RasterInfo:
     """One raster file: what its header says."""
 
     path: str
@@ -40,7 +40,7 @@ class Source:
     block: tuple[int, int] = (256, 256)
     """(rows, cols) that the file keeps together."""
 
-    telling: tuple[int, ...] = ()
+    sparse_bands: tuple[int, ...] = ()
     """Numbers of bands of which a block that the file does not hold means that no pixel there is valid."""
 
     resampling: Resampling | None = None
@@ -56,8 +56,21 @@ class Source:
     def warped(self) -> bool:
         return self.resampling is not None
 
+    @property
+    def telling(self) -> tuple[int, ...]:
+        """`sparse_bands`, as earlier versions called it."""
+        return self.sparse_bands
 
-def describe(path: str | Path, *, needs_crs: bool = True, all_bands: bool = False) -> Source:
+    def identity(self) -> str:
+        """All fields as text, part of what identifies a map. It is spelled as in version 0.1, whose maps resume."""
+        return (
+            f"Source(path={self.path!r}, grid={self.grid!r}, bands={self.bands!r}, indexes={self.indexes!r}, "
+            f"dtype={self.dtype!r}, nodata={self.nodata!r}, block={self.block!r}, telling={self.sparse_bands!r}, "
+            f"resampling={self.resampling!r}, nodatas={self.nodatas!r}, alpha={self.alpha!r})"
+        )
+
+
+def read_info(path: str | Path, *, needs_crs: bool = True, all_bands: bool = False) -> RasterInfo:
     """What a raster's header says.
 
     Args:
@@ -70,7 +83,7 @@ def describe(path: str | Path, *, needs_crs: bool = True, all_bands: bool = Fals
         RasterError: if it is not a raster of real numbers with at least one band.
         GridError: if it has no CRS or no georeference and `needs_crs`.
     """
-    with reading(path), open_raster(path) as dataset:
+    with gdal_env(path), open_raster(path) as dataset:
         _require_bands(path, dataset)
         alpha = None if all_bands else alpha_band(dataset)
         keep = [i for i in dataset.indexes if i != alpha] or list(dataset.indexes)
@@ -85,10 +98,10 @@ def describe(path: str | Path, *, needs_crs: bool = True, all_bands: bool = Fals
             raise GridError(f"{path} has a degenerate transform {tuple(dataset.transform)[:6]}; pixels have no area.")
         grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
         names, nodatas = _band_names(dataset, keep), _nodatas(dataset)
-        block, telling = dataset.block_shapes[keep[0] - 1], telling_bands(dataset, keep)
+        block, telling = dataset.block_shapes[keep[0] - 1], find_sparse_bands(dataset, keep)
         guessed = alpha if dataset.count == 4 and dataset.dtypes[3] == "uint8" and not dataset.descriptions[3] else None
         nodata = nodatas[keep[0] - 1]
-        return Source(str(path), grid, names, tuple(keep), kinds[0], nodata, block, telling, None, nodatas, guessed)
+        return RasterInfo(str(path), grid, names, tuple(keep), kinds[0], nodata, block, telling, None, nodatas, guessed)
 
 
 def _nodatas(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:
@@ -128,7 +141,7 @@ def _band_names(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> tupl
     return tuple(text if text and borne[text.lower()] == 1 else f"band_{i}" for i, text in texts.items())
 
 
-def stamp(path: str) -> list[str]:
+def raster_fingerprint(path: str) -> list[str]:
     """What tells the files that a raster is read from from others: path, bytes and time of change; a URL as it is.
 
     Of a file in an archive on this machine, the archive's; of a subdataset, its file's.

@@ -12,10 +12,10 @@ import rasterio.shutil
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
-from geopsp.core.legend import CLASSES_TAG, IGNORE, Legend
-from geopsp.core.output import whole
+from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX, Legend
+from geopsp.core.output import atomic_output
 from geopsp.errors import RasterError
-from geopsp.raster.open import open_raster, reading
+from geopsp.raster.open import gdal_env, open_raster
 
 NAME, VALUES, COLORS = "2", {"3", "5"}, ("6", "7", "8")
 """Usages of an attribute table's columns, by GDAL's numbers: the name; the value or its lower end; red, green, blue."""
@@ -33,7 +33,7 @@ def read_legend(path: str | Path) -> Legend | None:
     Raises:
         InputNotFoundError, RasterError: if there is no such raster, or our tag is damaged.
     """
-    with reading(path), open_raster(path) as dataset:
+    with gdal_env(path), open_raster(path) as dataset:
         text = dataset.tags().get(CLASSES_TAG)
         if text:
             return _own(text, path)
@@ -65,7 +65,7 @@ def _palette(dataset: rasterio.DatasetReader) -> dict[int, str]:
     return {
         code: _hex(red, green, blue)
         for code, (red, green, blue, alpha) in entries.items()
-        if code < IGNORE and alpha and (red or green or blue)
+        if code < IGNORE_INDEX and alpha and (red or green or blue)
     }
 
 
@@ -80,7 +80,7 @@ def _table(dataset: rasterio.DatasetReader) -> tuple[dict[int, str], dict[int, s
     if band is None:
         return {}, {}
     texts = [(entry.text or "").strip() for entry in band.iterfind("CategoryNames/Category")]
-    names, colors = {code: text for code, text in enumerate(texts[:IGNORE]) if text}, {}
+    names, colors = {code: text for code, text in enumerate(texts[:IGNORE_INDEX]) if text}, {}
     attributes = band.find("GDALRasterAttributeTable")
     for code, name, color in _rows(attributes) if attributes is not None else ():
         if name:
@@ -101,7 +101,7 @@ def _rows(table: ET.Element) -> Iterator[tuple[int, str, str]]:
     unit = all(_number(cell) <= 1 for row in cells for cell in row)  # some write colours as shares of one
     for number, (row, color) in enumerate(zip(rows, cells, strict=True)):
         code = _number(row[value]) if value is not None else number
-        if code == int(code) and 0 <= code < IGNORE:
+        if code == int(code) and 0 <= code < IGNORE_INDEX:
             levels = [round(_number(cell) * (255 if unit else 1)) for cell in color]
             yield int(code), row[name].strip() if name is not None else "", _hex(*levels) if len(levels) == 3 else ""
 
@@ -137,7 +137,7 @@ FIELDS = (("Value", INTEGER, 5), ("Class", STRING, 2), ("Red", INTEGER, 6), ("Gr
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 
-def class_files(path: str | Path, legend: Legend, *, restyle: bool = True) -> None:
+def write_class_files(path: str | Path, legend: Legend, *, restyle: bool = True) -> None:
     """Names of categories and an attribute table lie in NAME.tif.aux.xml, QGIS's style in NAME.qml.
 
     `restyle`: False leaves a style that is there as it is: somebody made it.
@@ -152,7 +152,7 @@ def class_files(path: str | Path, legend: Legend, *, restyle: bool = True) -> No
     ):
         if place.suffix == ".qml" and place.exists() and not restyle:
             continue
-        with whole(place, overwrite=True) as partial:
+        with atomic_output(place, overwrite=True) as partial:
             partial.write_text(text, encoding="utf-8")
 
 

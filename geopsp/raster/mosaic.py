@@ -14,19 +14,19 @@ from rasterio.enums import Resampling
 from geopsp.core.bands import match_bands
 from geopsp.core.grid import Grid, Window
 from geopsp.errors import BandError, GridError, OptionError
-from geopsp.raster.band_files import Image
-from geopsp.raster.info import Source, describe
-from geopsp.raster.valid_mask import zero_counts
-from geopsp.raster.warp import north_up, place
+from geopsp.raster.band_files import SourceImage
+from geopsp.raster.info import RasterInfo, read_info
+from geopsp.raster.valid_mask import zero_is_nodata
+from geopsp.raster.warp import align_to_grid, north_up
 
-NOWHERE = Window(0, 0, 0, 0)
+EMPTY_WINDOW = Window(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class BandSource:
     """A file and what is read of it."""
 
-    source: Source
+    source: RasterInfo
 
     indexes: tuple[int, ...]
     """Numbers of the bands in the file, from 1."""
@@ -34,7 +34,7 @@ class Pick:
     positions: tuple[int, ...]
     """Where they belong among the scene's bands, from 0."""
 
-    place: Window = NOWHERE
+    window: Window = EMPTY_WINDOW
     """The file's pixels on the scene's grid."""
 
     @property
@@ -43,18 +43,18 @@ class Pick:
         return tuple(self.source.nodatas[index - 1] for index in self.indexes)
 
     @property
-    def zero_counts(self) -> bool:
+    def zero_is_nodata(self) -> bool:
         """As `validity.zero_counts`: the image's other files have a say in what a 0 means."""
-        return zero_counts(self.source.dtype, self.nodatas)
+        return zero_is_nodata(self.source.dtype, self.nodatas)
 
     @property
-    def telling(self) -> tuple[int, ...]:
+    def sparse_bands(self) -> tuple[int, ...]:
         """As the source's, of the bands that are read."""
-        return self.indexes if set(self.indexes) <= set(self.source.telling) else self.source.telling
+        return self.indexes if set(self.indexes) <= set(self.source.sparse_bands) else self.source.sparse_bands
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ImageLayer:
     """One image: its files, of which all must be valid for a pixel to be."""
 
     name: str
@@ -64,17 +64,17 @@ class Layer:
     bands: tuple[str, ...]
     """Names of those read."""
 
-    picks: tuple[Pick, ...]
+    picks: tuple[BandSource, ...]
     """The file with the smallest pixels first: the others are brought onto its grid."""
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[RasterInfo, ...]:
         return tuple(pick.source for pick in self.picks)
 
     @property
-    def place(self) -> Window:
+    def window(self) -> Window:
         """The image's pixels on the scene's grid: those of its finest file."""
-        return self.picks[0].place
+        return self.picks[0].window
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -82,7 +82,28 @@ class Layer:
         return np.result_type(*(np.dtype(source.dtype) for source in self.sources))
 
 
-def choose(image: Image, bands: Sequence[str | int] | None) -> Layer:
+def layers_identity(layers: Sequence[ImageLayer]) -> str:
+    """All fields of the layers as text, as `RasterInfo.identity`."""
+    return _tuple_text(
+        f"Layer(name={layer.name!r}, found={layer.found!r}, bands={layer.bands!r}, picks={_picks_text(layer)})"
+        for layer in layers
+    )
+
+
+def _picks_text(layer: ImageLayer) -> str:
+    return _tuple_text(
+        f"Pick(source={pick.source.identity()}, indexes={pick.indexes!r}, positions={pick.positions!r}, "
+        f"place={pick.window!r})"
+        for pick in layer.picks
+    )
+
+
+def _tuple_text(parts: Iterable[str]) -> str:
+    texts = list(parts)
+    return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
+
+
+def select_bands(image: SourceImage, bands: Sequence[str | int] | None) -> ImageLayer:
     """The files of an image that hold the bands; those that hold none are not opened.
 
     Raises:
@@ -105,28 +126,28 @@ def choose(image: Image, bands: Sequence[str | int] | None) -> Layer:
         its = [(at, owners[i][1]) for at, i in enumerate(chosen) if owners[i][0] == number]
         if its:
             source = heads.get(file) or _as_told(_header(file, nodata, names), names)
-            picks.append(Pick(source, tuple(source.indexes[i] for _, i in its), tuple(at for at, _ in its)))
+            picks.append(BandSource(source, tuple(source.indexes[i] for _, i in its), tuple(at for at, _ in its)))
     names = tuple(w if isinstance(w, str) else found[i] for w, i in zip(wanted, chosen, strict=True))
     picks.sort(key=lambda pick: max(pick.source.grid.cell_size))
-    return Layer(image.name, found, names, tuple(picks))
+    return ImageLayer(image.name, found, names, tuple(picks))
 
 
-def _header(file: str, told: float | None, wanted: Sequence[str | int] | None) -> Source:
+def _header(file: str, told: float | None, wanted: Sequence[str | int] | None) -> RasterInfo:
     """What the header says, with the nodata told where it says none; what looks like alpha is a band if wanted."""
-    source = describe(file)
+    source = read_info(file)
     if (
         source.alpha
         and wanted
         and (len(wanted) > len(source.bands) or {source.alpha, f"band_{source.alpha}"} & {*wanted})
     ):
-        source = describe(file, all_bands=True)
+        source = read_info(file, all_bands=True)
     if told is None or (source.dtype[0] in "iu" and not in_dtype_range(told, source.dtype)):
         return source
     nodatas = tuple(told if value is None else value for value in source.nodatas)
     return replace(source, nodatas=nodatas, nodata=nodatas[source.indexes[0] - 1])
 
 
-def _as_told(source: Source, names: Sequence[str]) -> Source:
+def _as_told(source: RasterInfo, names: Sequence[str]) -> RasterInfo:
     if len(source.bands) != len(names):
         raise BandError(
             f"{source.path} has {len(source.bands)} bands; needed {len(names)}, for {', '.join(names)}. "
@@ -135,7 +156,7 @@ def _as_told(source: Source, names: Sequence[str]) -> Source:
     return source
 
 
-def lattice_of(layers: Sequence[Layer], *, onto: Grid | None, cell_size: float | None) -> tuple[Grid, str]:
+def target_grid(layers: Sequence[ImageLayer], *, onto: Grid | None, cell_size: float | None) -> tuple[Grid, str]:
     """The lattice that the layers are brought on, and what it is in words.
 
     Raises:
@@ -153,7 +174,7 @@ def lattice_of(layers: Sequence[Layer], *, onto: Grid | None, cell_size: float |
     return first.grid, f"the grid of {first.path}"
 
 
-def _require_cell_size(cell_size: Any, source: Source) -> None:
+def _require_cell_size(cell_size: Any, source: RasterInfo) -> None:
     size = float(cell_size) if isinstance(cell_size, Real) else np.nan
     if not 0 < size < np.inf:
         raise OptionError(f"cell_size is {cell_size!r}; needed the width of a pixel in CRS units, above 0.")
@@ -186,13 +207,13 @@ def require_one_type(kinds: Sequence[tuple[str, np.dtype[Any]]]) -> None:
             )
 
 
-def bring_onto(layer: Layer, lattice: Grid, resampling: Resampling, *, thin: bool) -> Layer:
+def align_layer(layer: ImageLayer, lattice: Grid, resampling: Resampling, *, thin: bool) -> ImageLayer:
     """The layer with its files on the lattice, warped where they lie on another one; as `place`."""
-    picks = (replace(pick, source=place(pick.source, lattice, resampling, thin=thin)) for pick in layer.picks)
+    picks = (replace(pick, source=align_to_grid(pick.source, lattice, resampling, thin=thin)) for pick in layer.picks)
     return replace(layer, picks=tuple(part for pick in picks for part in _by_nodata(pick)))
 
 
-def _by_nodata(pick: Pick) -> list[Pick]:
+def _by_nodata(pick: BandSource) -> list[BandSource]:
     """What is read of a warped file, once for each nodata value: a warp knows one only."""
     if not pick.source.warped:
         return [pick]
@@ -210,7 +231,9 @@ def _by_nodata(pick: Pick) -> list[Pick]:
     ]
 
 
-def settle(layers: Sequence[Layer], lattice: Grid, extent: Sequence[float] | None) -> tuple[Grid, tuple[Layer, ...]]:
+def place_layers(
+    layers: Sequence[ImageLayer], lattice: Grid, extent: Sequence[float] | None
+) -> tuple[Grid, tuple[ImageLayer, ...]]:
     """The lattice stretched over all layers, or cut to the extent, and the layers with their places on it.
 
     Raises:
@@ -219,27 +242,27 @@ def settle(layers: Sequence[Layer], lattice: Grid, extent: Sequence[float] | Non
     """
     places = [[_window(lattice, pick.source) for pick in layer.picks] for layer in layers]
     layers = [
-        replace(layer, picks=tuple(replace(pick, place=p) for pick, p in zip(layer.picks, its, strict=True)))
+        replace(layer, picks=tuple(replace(pick, window=p) for pick, p in zip(layer.picks, its, strict=True)))
         for layer, its in zip(layers, places, strict=True)
     ]
-    whole = around(layer.place for layer in layers)
+    whole = union_window(layer.window for layer in layers)
     if extent is not None:
         asked = window_in(lattice, extent)
-        parts = [part for layer in layers if not (part := asked.intersect(layer.place)).empty]
+        parts = [part for layer in layers if not (part := asked.intersect(layer.window)).is_empty]
         if not parts:
             raise GridError(
                 f"No image lies in the extent {', '.join(f'{x:.10g}' for x in extent)} (left, bottom, right, top); "
                 f"they lie on {lattice.crop(whole)!r}. Give the extent in that CRS."
             )
-        whole = around(parts)
+        whole = union_window(parts)
     moved = (
-        replace(layer, picks=tuple(replace(p, place=p.place.shift(-whole.col, -whole.row)) for p in layer.picks))
+        replace(layer, picks=tuple(replace(p, window=p.window.shift(-whole.col, -whole.row)) for p in layer.picks))
         for layer in layers
     )
     return lattice.crop(whole), tuple(moved)
 
 
-def _window(lattice: Grid, source: Source) -> Window:
+def _window(lattice: Grid, source: RasterInfo) -> Window:
     window = lattice.window_of(source.grid)
     assert window is not None
     return window
@@ -258,10 +281,10 @@ def window_in(grid: Grid, extent: Sequence[float]) -> Window:
     if box.shape != (4,) or not np.isfinite(box).all() or not (box[:2] < box[2:]).all():
         raise OptionError(f"The extent is {extent!r}; needed left, bottom, right, top, in CRS units.")
     left, bottom, right, top = box.tolist()
-    return grid.window_around(np.array([(left, bottom), (right, bottom), (right, top), (left, top)]))
+    return grid.enclosing_window(np.array([(left, bottom), (right, bottom), (right, top), (left, top)]))
 
 
-def around(windows: Iterable[Window]) -> Window:
+def union_window(windows: Iterable[Window]) -> Window:
     """The smallest window that holds all of them."""
     parts = list(windows)
     col, row = min(w.col for w in parts), min(w.row for w in parts)
@@ -269,7 +292,7 @@ def around(windows: Iterable[Window]) -> Window:
 
 
 def notes_on(
-    images: Sequence[Image], layers: Sequence[Layer], grid: Grid, *, order: str, target: str
+    images: Sequence[SourceImage], layers: Sequence[ImageLayer], grid: Grid, *, order: str, target: str
 ) -> tuple[str, ...]:
     """What was done to bring images onto one grid, in words."""
     notes = [note for image in images for note in image.notes]
@@ -286,10 +309,13 @@ def notes_on(
         )
     warped = {s.path: s.resampling.name for s in sources if s.resampling is not None}
     notes += [f"{path} is warped ({how}) onto {target}" for path, how in warped.items()]
-    return (*notes, *outside([layer.name for layer in layers if layer.place.intersect(grid.window).empty]))
+    return (
+        *notes,
+        *note_left_out([layer.name for layer in layers if layer.window.intersect(grid.full_window).is_empty]),
+    )
 
 
-def outside(names: Sequence[str]) -> list[str]:
+def note_left_out(names: Sequence[str]) -> list[str]:
     """A note on images that the extent leaves out, if there are any."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return [f"outside the extent, and left out: {', '.join(names[:3])}{more}"] if names else []

@@ -19,7 +19,7 @@ from rasterio.env import getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
-from geopsp.core.paths import is_local, is_remote, locate
+from geopsp.core.paths import gdal_path, is_local, is_remote
 from geopsp.errors import GeopspError, InputNotFoundError, RasterError
 
 # `describe` says so in errors. For good, as a filter that is set for a while is not safe among threads.
@@ -29,7 +29,7 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"}
 
 
-FETCHING = {
+REMOTE_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
@@ -42,7 +42,7 @@ FETCHING = {
 """GDAL's options for files far away: no listing of folders, ranges in few requests, patience with a busy server."""
 
 
-MOST_OPEN = 64
+MAX_OPEN = 64
 """So many files a thread keeps open at most: systems commonly allow 1024 to all of them together."""
 
 
@@ -51,13 +51,13 @@ TOO_MANY = (
 )
 
 
-def reading(name: str | Path) -> AbstractContextManager[object]:
+def gdal_env(name: str | Path) -> AbstractContextManager[object]:
     """The surroundings in which a file is opened and read; what the user set for GDAL is left as it is."""
     if not is_remote(name):
         return nullcontext()
     theirs = set(getenv() if hasenv() else ()) | set(os.environ)
     surroundings: AbstractContextManager[object] = rasterio.Env(
-        **{option: value for option, value in FETCHING.items() if option not in theirs}
+        **{option: value for option, value in REMOTE_OPTIONS.items() if option not in theirs}
     )
     return surroundings
 
@@ -72,13 +72,13 @@ def open_raster(name: str | Path) -> rasterio.DatasetReader:
     if is_local(name) and not Path(name).exists():
         raise InputNotFoundError(f"No such file: {name}. Check the path.")
     try:
-        with reading(name):
-            return rasterio.open(locate(name))
+        with gdal_env(name):
+            return rasterio.open(gdal_path(name))
     except RasterioIOError as error:
         raise _unreadable(name, error) from error
 
 
-class Handles:
+class OpenDatasets:
     """Files that one thread holds open for one owner; over all owners, the one used longest ago is closed first."""
 
     def __init__(self) -> None:
@@ -86,12 +86,12 @@ class Handles:
 
     def get(self, key: Hashable, opened: Callable[[], Any]) -> Any:
         """The dataset known by the key, else one newly opened."""
-        order = _USED.order
+        order = _RECENT.order
         mine = (id(self), key)
         if key in self._open:
             order.move_to_end(mine)
             return self._open[key]
-        while len(order) >= MOST_OPEN:
+        while len(order) >= MAX_OPEN:
             (_, oldest), owner = order.popitem(last=False)
             holder = owner()
             if holder is not None:
@@ -109,10 +109,10 @@ class _Used(threading.local):
     """Which handles this thread has open, the one used last at the end; their owners may be gone."""
 
     def __init__(self) -> None:
-        self.order: OrderedDict[tuple[int, Hashable], weakref.ref[Handles]] = OrderedDict()
+        self.order: OrderedDict[tuple[int, Hashable], weakref.ref[OpenDatasets]] = OrderedDict()
 
 
-_USED = _Used()
+_RECENT = _Used()
 
 
 def _is_full(name: str | Path, error: RasterioError) -> bool:
@@ -137,7 +137,7 @@ def _unreadable(name: str | Path, error: RasterioError) -> GeopspError:
     )
 
 
-def damaged(name: str | Path, area: Window, error: RasterioError) -> RasterError:
+def read_error(name: str | Path, area: Window, error: RasterioError) -> RasterError:
     """The error of a file that opened but gives no pixels in the area."""
     why = "the file is truncated or damaged. Fetch or export it again."
     if _is_full(name, error):

@@ -20,7 +20,7 @@ PIECE = 2048
 Rows = tuple[NDArray[Any], ...]
 
 
-class Reel:
+class RowBuffer:
     """Arrays (..., rows, cols) of the rows last asked for; rows are asked for from the top down.
 
     What two requests share is kept, so that each row is read once, and always with the others of its row of blocks.
@@ -32,7 +32,7 @@ class Reel:
         self._first = self._stop = 0
         self._held: Rows | None = None
 
-    def rows(self, first: int, stop: int) -> Rows:
+    def read(self, first: int, stop: int) -> Rows:
         """Views of the rows from `first`, not above those of the last request, up to `stop`."""
         start = self._stop
         if self._held is None or first >= self._stop:
@@ -57,7 +57,7 @@ class Reel:
 
 def read_parallel(scene: Scene, window: Window, pool: Executor) -> Rows:
     """(bands, rows, cols) pixels and (rows, cols) validity of a window, read in pieces of whole blocks."""
-    wanted = [piece for piece in pieces(window, scene.block) if not scene.empty(piece)]
+    wanted = [piece for piece in split_at_blocks(window, scene.block_shape) if not scene.known_empty(piece)]
     if wanted == [window]:
         patch = scene.read(window)
         return patch.data, patch.valid
@@ -74,7 +74,7 @@ def read_parallel(scene: Scene, window: Window, pool: Executor) -> Rows:
     return data, valid
 
 
-def pieces(window: Window, block: tuple[int, int]) -> Iterator[Window]:
+def split_at_blocks(window: Window, block: tuple[int, int]) -> Iterator[Window]:
     """Parts of a window, cut where blocks of (rows, cols) end."""
     row_cuts, col_cuts = (
         _cuts(first, stop, side)

@@ -17,25 +17,25 @@ from rasterio.windows import Window as RioWindow
 from geopsp.core.grid import Grid, Window
 from geopsp.errors import BandError, GridError, OptionError
 from geopsp.raster.find_images import Images, find_images
-from geopsp.raster.info import Source, stamp
+from geopsp.raster.info import RasterInfo, raster_fingerprint
 from geopsp.raster.mosaic import (
-    Layer,
-    Pick,
-    bring_onto,
-    choose,
-    lattice_of,
+    BandSource,
+    ImageLayer,
+    align_layer,
+    note_left_out,
     notes_on,
-    outside,
+    place_layers,
     require_one_type,
-    settle,
+    select_bands,
+    target_grid,
 )
-from geopsp.raster.open import Handles, damaged, reading
-from geopsp.raster.valid_mask import holds_no_block, seen
-from geopsp.raster.warp import CELL, box_in, cells, open_source, sample
+from geopsp.raster.open import OpenDatasets, gdal_env, read_error
+from geopsp.raster.valid_mask import block_is_missing, valid_mask_but_zero
+from geopsp.raster.warp import WARP_CELL, open_source, reproject_extent, resample_to_grid, warp_cells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Patch:
+class RasterArray:
     """Pixels and where they lie."""
 
     data: NDArray[Any]
@@ -55,7 +55,7 @@ class Scene:
     processes: each opens files of its own.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[ImageLayer, ...]
     """The images, the one on top first."""
 
     grid: Grid
@@ -99,18 +99,18 @@ class Scene:
             InputNotFoundError, RasterError, GridError, BandError, OptionError: as the input is.
         """
         found = find_images(images, order=order)
-        first = choose(found[0], bands)
-        layers = [first, *(choose(image, first.bands) for image in found[1:])]
-        lattice, target = lattice_of(layers, onto=onto, cell_size=cell_size)
+        first = select_bands(found[0], bands)
+        layers = [first, *(select_bands(image, first.bands) for image in found[1:])]
+        lattice, target = target_grid(layers, onto=onto, cell_size=cell_size)
         require_one_type([(layer.name, layer.dtype) for layer in layers])
-        layers = [bring_onto(layer, lattice, resampling, thin=cell_size is not None) for layer in layers]
-        grid, settled = settle(layers, lattice, extent)
+        layers = [align_layer(layer, lattice, resampling, thin=cell_size is not None) for layer in layers]
+        grid, settled = place_layers(layers, lattice, extent)
         notes = notes_on(found, settled, grid, order=order, target=target)
         name = found[0].name + (f" and {len(found) - 1} more" if len(found) > 1 else "")
         return cls(settled, grid, first.bands, name, notes, resampling)
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[RasterInfo, ...]:
         """The files that are read."""
         return tuple(source for layer in self.layers for source in layer.sources)
 
@@ -124,36 +124,36 @@ class Scene:
         return self.grid.cell_size
 
     @property
-    def block(self) -> tuple[int, int]:
+    def block_shape(self) -> tuple[int, int]:
         """(rows, cols) that the first file keeps together, or that are read together as it is warped."""
         first = self.sources[0]
-        return (CELL, CELL) if first.warped else first.block
+        return (WARP_CELL, WARP_CELL) if first.warped else first.block
 
-    def read(self, window: Window | None = None) -> Patch:
+    def read(self, window: Window | None = None) -> RasterArray:
         """The pixels of a window, which may overhang the scene; None means all.
 
         Raises:
             RasterError: if a file's pixels cannot be read.
         """
-        window = window or self.grid.window
+        window = window or self.grid.full_window
         if len(self.layers) == 1 and self._part(self.layers[0], window) == window:
-            return Patch(*self._read_layer(self.layers[0], window), self.grid.crop(window))
+            return RasterArray(*self._read_layer(self.layers[0], window), self.grid.crop(window))
         data = np.zeros((len(self.bands), window.height, window.width), self.dtype)
         valid = np.zeros((window.height, window.width), bool)
         for number, layer in enumerate(self.layers):
             if valid.all():
                 break
             part = self._part(layer, window)
-            if part.empty:
+            if part.is_empty:
                 continue
             pixels, seen = self._read_layer(layer, part)
             inside = part.slices(window)
             fresh = ~valid[inside] & (seen | (number == 0))
             np.copyto(data[:, *inside], pixels, where=fresh)
             valid[inside] |= seen
-        return Patch(data, valid, self.grid.crop(window))
+        return RasterArray(data, valid, self.grid.crop(window))
 
-    def read_onto(self, grid: Grid) -> Patch:
+    def read_onto(self, grid: Grid) -> RasterArray:
         """The pixels on another grid of the same CRS, e.g. a rotated one: bilinear over valid pixels only.
 
         A pixel is valid where the one is that its centre lies in. Integers are rounded. A scene opened to resample by
@@ -166,45 +166,47 @@ class Scene:
         window = self.grid.window_of(grid)
         if window is not None:
             patch = self.read(window)
-            return Patch(patch.data, patch.valid, grid)
+            return RasterArray(patch.data, patch.valid, grid)
         if grid.crs != self.grid.crs:
             raise GridError(f"Asked for pixels on {grid!r}; {self.name} lies on {self.grid!r}. Warp the grid first.")
-        around = self.grid.window_around(grid.corners())
+        around = self.grid.enclosing_window(grid.corners())
         around = Window(around.col - 1, around.row - 1, around.width + 2, around.height + 2)
         patch = self.read(around)
-        data, valid = sample(patch.data, patch.valid, patch.grid, grid, nearest=self.resampling == Resampling.nearest)
-        return Patch(data, valid, grid)
+        data, valid = resample_to_grid(
+            patch.data, patch.valid, patch.grid, grid, nearest=self.resampling == Resampling.nearest
+        )
+        return RasterArray(data, valid, grid)
 
-    def empty(self, window: Window) -> bool:
+    def known_empty(self, window: Window) -> bool:
         """True if it is known, without reading a pixel, that none in the window is valid.
 
         It is where no file reaches, and where a TIFF with a nodata value or alpha holds no block.
         """
         return all(self._layer_empty(layer, self._part(layer, window)) for layer in self.layers)
 
-    def stamp(self) -> list[str]:
+    def fingerprint(self) -> list[str]:
         """What tells the files from others: path, bytes and time of change; of URLs the address alone."""
-        return [line for source in dict.fromkeys(s.path for s in self.sources) for line in stamp(source)]
+        return [line for source in dict.fromkeys(s.path for s in self.sources) for line in raster_fingerprint(source)]
 
-    def _part(self, layer: Layer, window: Window) -> Window:
+    def _part(self, layer: ImageLayer, window: Window) -> Window:
         """The part of a window that lies in the scene and that the layer can fill."""
-        return window.intersect(self.grid.window).intersect(layer.place)
+        return window.intersect(self.grid.full_window).intersect(layer.window)
 
-    def _layer_empty(self, layer: Layer, part: Window) -> bool:
+    def _layer_empty(self, layer: ImageLayer, part: Window) -> bool:
         """True if a file says so, but where a 0 is all that it says: then all of the image's files have to."""
-        if part.empty or any(part.intersect(pick.place).empty for pick in layer.picks):
+        if part.is_empty or any(part.intersect(pick.window).is_empty for pick in layer.picks):
             return True
-        bare = [self._pick_empty(pick, part.intersect(pick.place)) for pick in layer.picks]
-        return all(bare) or any(its and not pick.zero_counts for pick, its in zip(layer.picks, bare, strict=True))
+        bare = [self._pick_empty(pick, part.intersect(pick.window)) for pick in layer.picks]
+        return all(bare) or any(its and not pick.zero_is_nodata for pick, its in zip(layer.picks, bare, strict=True))
 
-    def _pick_empty(self, pick: Pick, part: Window) -> bool:
+    def _pick_empty(self, pick: BandSource, part: Window) -> bool:
         source = pick.source
-        if source.warped or not source.telling:
+        if source.warped or not source.sparse_bands:
             return False
-        with reading(source.path):
-            return holds_no_block(self._dataset(pick), pick.telling, source.block, _area(part, pick.place))
+        with gdal_env(source.path):
+            return block_is_missing(self._dataset(pick), pick.sparse_bands, source.block, _area(part, pick.window))
 
-    def _read_layer(self, layer: Layer, part: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _read_layer(self, layer: ImageLayer, part: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """(bands, rows, cols) pixels and (rows, cols) validity: of one file, or of several that hold bands each."""
         if len(layer.picks) == 1:
             data, valid = self._read_pick(layer.picks[0], part)
@@ -213,16 +215,16 @@ class Scene:
             valid = np.ones((part.height, part.width), bool)
             for pick in layer.picks:
                 its = np.zeros_like(valid)
-                inside = part.intersect(pick.place)
-                if not inside.empty:
+                inside = part.intersect(pick.window)
+                if not inside.is_empty:
                     rows, cols = inside.slices(part)
                     data[list(pick.positions), rows, cols], its[rows, cols] = self._read_pick(pick, inside)
                 valid &= its
-        if any(pick.zero_counts for pick in layer.picks):
+        if any(pick.zero_is_nodata for pick in layer.picks):
             valid &= data.any(axis=0)
         return data, valid
 
-    def _read_pick(self, pick: Pick, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _read_pick(self, pick: BandSource, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """(bands, rows, cols) pixels of a window that lies within the file, and (rows, cols) validity as `seen`.
 
         Of a warped file as `cells` has them: GDAL's warp gives a pixel a value that depends on what is read with it.
@@ -231,7 +233,7 @@ class Scene:
             return self._read_file(pick, window)
         data = np.empty((len(pick.indexes), window.height, window.width), pick.source.dtype)
         valid = np.empty((window.height, window.width), bool)
-        for cell in cells(window, pick.place):
+        for cell in warp_cells(window, pick.window):
             pixels, its = self._read_file(pick, cell)
             part = cell.intersect(window)
             rows, cols = part.slices(cell)
@@ -239,25 +241,27 @@ class Scene:
             data[:, *inside], valid[inside] = pixels[:, rows, cols], its[rows, cols]
         return data, valid
 
-    def _read_file(self, pick: Pick, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _read_file(self, pick: BandSource, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """As `_read_pick`, in one read."""
-        area = _area(window, pick.place)
+        area = _area(window, pick.window)
         try:
-            with reading(pick.source.path):
+            with gdal_env(pick.source.path):
                 dataset = self._dataset(pick)
                 data = dataset.read(pick.indexes, window=area)
                 nodatas = [dataset.nodatavals[i - 1] for i in pick.indexes] if pick.source.warped else pick.nodatas
-                return data, seen(dataset, data, pick.indexes, area, nodatas=nodatas, shown=pick.source.indexes)
+                return data, valid_mask_but_zero(
+                    dataset, data, pick.indexes, area, nodatas=nodatas, shown=pick.source.indexes
+                )
         except RasterioError as error:
-            raise damaged(pick.source.path, area, error) from error
+            raise read_error(pick.source.path, area, error) from error
 
-    def _dataset(self, pick: Pick) -> Any:
+    def _dataset(self, pick: BandSource) -> Any:
         """This thread's own handle of a file."""
         local = self._handles
         if getattr(local, "process", None) != os.getpid():
-            local.process, local.open = os.getpid(), Handles()
+            local.process, local.open = os.getpid(), OpenDatasets()
         source = pick.source
-        key = (source.path, source.resampling, str(source.nodata), pick.place)
+        key = (source.path, source.resampling, str(source.nodata), pick.window)
         return local.open.get(key, lambda: open_source(source))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -268,6 +272,11 @@ class Scene:
         for name, value in state.items():
             setattr(self, name, value)
         self._handles = threading.local()
+
+    # names of earlier versions
+    stamp = fingerprint
+    empty = known_empty
+    block = block_shape
 
 
 def _area(window: Window, place: Window) -> RioWindow:
@@ -333,13 +342,13 @@ def _within(scenes: Sequence[Scene], extent: Sequence[float]) -> list[Scene]:
     missed: dict[str, GridError] = {}
     for scene in scenes:
         try:
-            box = extent if scene is scenes[0] else box_in(extent, scenes[0].grid.crs, scene.grid)
-            grid, layers = settle(scene.layers, scene.grid, box)
+            box = extent if scene is scenes[0] else reproject_extent(extent, scenes[0].grid.crs, scene.grid)
+            grid, layers = place_layers(scene.layers, scene.grid, box)
         except GridError as error:
             missed.setdefault(scene.name, error)
         else:
             kept.append(replace(scene, layers=layers, grid=grid, _handles=threading.local()))
     if not kept:
         raise next(iter(missed.values()))
-    kept[0].notes = (*kept[0].notes, *outside(list(missed)))
+    kept[0].notes = (*kept[0].notes, *note_left_out(list(missed)))
     return kept

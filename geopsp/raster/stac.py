@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geopsp.errors import RasterError
-from geopsp.raster.band_files import Image, is_beside
+from geopsp.raster.band_files import SourceImage, is_ancillary
 from geopsp.raster.open import RASTER_ENDINGS
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ NO_BANDS = PICTURES | {
 """Roles of assets that show something else than ground."""
 
 
-def read_items(path: Path) -> list[Image]:
+def read_items(path: Path) -> list[SourceImage]:
     """The images of an Item or an ItemCollection file, one an Item.
 
     Raises:
@@ -60,7 +60,7 @@ def read_items(path: Path) -> list[Image]:
     return [_image(item, path) for item in items]
 
 
-def _image(item: Item, path: Path) -> Image:
+def _image(item: Item, path: Path) -> SourceImage:
     item.remove_links("self")  # relative addresses count from the file that was given
     item.set_self_href(str(path.resolve()))
     assets = _imagery(item, path)
@@ -69,7 +69,7 @@ def _image(item: Item, path: Path) -> Image:
     left = sorted(set(item.assets) - set(assets))
     notes = (f"of {item.id}, these assets are read: {', '.join(assets)}; left out: {', '.join(left)}",) if left else ()
     nodata = tuple(_nodata(asset) for asset in assets.values())
-    return Image(item.id, files, _names(assets), when, item.properties, nodata, notes)
+    return SourceImage(item.id, files, _names(assets), when, item.properties, nodata, notes)
 
 
 def _imagery(item: Item, path: Path) -> dict[str, Asset]:
@@ -99,7 +99,7 @@ def _is_raster(asset: Asset) -> bool:
 
 def _is_beside(key: str, asset: Asset, roles: set[str]) -> bool:
     theirs = set(asset.roles or ())
-    if theirs & roles or is_beside(key) or ("visual" in roles and key.lower() in PICTURES):
+    if theirs & roles or is_ancillary(key) or ("visual" in roles and key.lower() in PICTURES):
         return True
     return bool(theirs) and not theirs & {"data", "reflectance", *PICTURES} and not _bands(asset)
 

@@ -11,17 +11,17 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.windows import Window as RioWindow
 
 
-def validity(dataset: Any, data: NDArray[Any], indexes: Sequence[int], area: RioWindow) -> NDArray[np.bool_]:
+def valid_mask(dataset: Any, data: NDArray[Any], indexes: Sequence[int], area: RioWindow) -> NDArray[np.bool_]:
     """True where no band is NaN or nodata, and the mask band and alpha say seen.
 
     A nodata value of 0 in whole numbers counts only where all bands are 0: in one band alone it is a dark pixel.
     """
     nodatas = [dataset.nodatavals[i - 1] for i in indexes]
-    valid = seen(dataset, data, indexes, area, nodatas=nodatas)
-    return valid & data.any(axis=0) if zero_counts(data.dtype, nodatas) else valid
+    valid = valid_mask_but_zero(dataset, data, indexes, area, nodatas=nodatas)
+    return valid & data.any(axis=0) if zero_is_nodata(data.dtype, nodatas) else valid
 
 
-def seen(
+def valid_mask_but_zero(
     dataset: Any,
     data: NDArray[Any],
     indexes: Sequence[int],
@@ -49,12 +49,12 @@ def seen(
     if data.dtype.kind == "f":
         valid &= np.isfinite(data).all(axis=0)
     for band, value in zip(data, nodatas, strict=True):
-        if value is not None and not zero_counts(data.dtype, [value]):
+        if value is not None and not zero_is_nodata(data.dtype, [value]):
             valid &= band != value
     return valid
 
 
-def zero_counts(dtype: np.dtype[Any] | str, nodatas: Sequence[float | None]) -> bool:
+def zero_is_nodata(dtype: np.dtype[Any] | str, nodatas: Sequence[float | None]) -> bool:
     """True if 0 in all bands means that nothing was seen: whole numbers, with 0 as a band's nodata value."""
     return np.dtype(dtype).kind in "iu" and 0 in nodatas
 
@@ -85,7 +85,7 @@ def warped_validity(dataset: Any, dtype: str, nodata: float | None, shown: Seque
 
 def _warped_nodata(dtype: str, nodata: float) -> dict[str, Any]:
     """Left out band by band: unless told, GDAL mixes a nodata value in where not all bands have it."""
-    unified = "YES" if zero_counts(dtype, [nodata]) else "NO"
+    unified = "YES" if zero_is_nodata(dtype, [nodata]) else "NO"
     return {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": unified}
 
 
@@ -97,7 +97,7 @@ def alpha_band(dataset: Any) -> int | None:
     return None
 
 
-def telling_bands(dataset: Any, indexes: Sequence[int]) -> tuple[int, ...]:
+def find_sparse_bands(dataset: Any, indexes: Sequence[int]) -> tuple[int, ...]:
     """The bands of a TIFF of which a block that the file does not hold shows nodata, or alpha 0; () if none does."""
     alpha = alpha_band(dataset)
     if dataset.driver != "GTiff":
@@ -107,7 +107,7 @@ def telling_bands(dataset: Any, indexes: Sequence[int]) -> tuple[int, ...]:
     return tuple(indexes[:1] if dataset.interleaving == Interleaving.pixel else indexes)
 
 
-def holds_no_block(dataset: Any, bands: Sequence[int], block: tuple[int, int], area: RioWindow) -> bool:
+def block_is_missing(dataset: Any, bands: Sequence[int], block: tuple[int, int], area: RioWindow) -> bool:
     """True if a TIFF has no block of (rows, cols) `block` in the area, in any of the bands."""
     rows = range(area.row_off // block[0], -(-(area.row_off + area.height) // block[0]))
     cols = range(area.col_off // block[1], -(-(area.col_off + area.width) // block[1]))

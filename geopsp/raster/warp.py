@@ -18,12 +18,12 @@ from rasterio.warp import calculate_default_transform, transform_bounds
 
 from geopsp.core.grid import Grid, Window
 from geopsp.errors import GridError
-from geopsp.raster.info import Source
+from geopsp.raster.info import RasterInfo
 from geopsp.raster.open import open_raster
 from geopsp.raster.valid_mask import warped_validity
 
 
-def sample(
+def resample_to_grid(
     data: NDArray[Any], valid: NDArray[np.bool_], source: Grid, target: Grid, *, nearest: bool = False
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """(bands, rows, cols) pixels of `target` and where they are valid: where the pixel under their centre is.
@@ -33,7 +33,7 @@ def sample(
     rows, cols = np.mgrid[0 : target.height, 0 : target.width] + 0.5
     t = target.transform
     points = np.column_stack([(t.a * cols + t.b * rows + t.c).ravel(), (t.d * cols + t.e * rows + t.f).ravel()])
-    places = source.pixels_at(points)
+    places = source.to_pixel_coordinates(points)
     shape = (target.height, target.width)
     flat = np.where(valid, data, 0).reshape(len(data), -1)
     under = _inside(places, source)
@@ -62,11 +62,11 @@ def _inside(places: NDArray[np.float64], grid: Grid) -> NDArray[np.intp]:
     return flat
 
 
-CELL = 256
+WARP_CELL = 256
 """Side, in pixels, of the cells that a warped file is read in: these always, so that a pixel has one value."""
 
 
-def open_source(source: Source) -> Any:
+def open_source(source: RasterInfo) -> Any:
     """The file opened to read, as it lies on the scene's lattice."""
     dataset = open_raster(source.path)
     if source.resampling is None:
@@ -77,15 +77,18 @@ def open_source(source: Source) -> Any:
     return WarpedVRT(dataset, **place, resampling=source.resampling, **carried)
 
 
-def cells(window: Window, place: Window) -> Iterator[Window]:
+def warp_cells(window: Window, place: Window) -> Iterator[Window]:
     """The cells of a file at `place`, counted from its corner and cut where it ends, that meet a window in it."""
-    first_row, first_col = (window.row - place.row) // CELL * CELL, (window.col - place.col) // CELL * CELL
-    for row in range(first_row, window.row_stop - place.row, CELL):
-        for col in range(first_col, window.col_stop - place.col, CELL):
-            yield Window(place.col + col, place.row + row, CELL, CELL).intersect(place)
+    first_row, first_col = (
+        (window.row - place.row) // WARP_CELL * WARP_CELL,
+        (window.col - place.col) // WARP_CELL * WARP_CELL,
+    )
+    for row in range(first_row, window.row_stop - place.row, WARP_CELL):
+        for col in range(first_col, window.col_stop - place.col, WARP_CELL):
+            yield Window(place.col + col, place.row + row, WARP_CELL, WARP_CELL).intersect(place)
 
 
-def place(source: Source, lattice: Grid, resampling: Resampling, *, thin: bool = False) -> Source:
+def align_to_grid(source: RasterInfo, lattice: Grid, resampling: Resampling, *, thin: bool = False) -> RasterInfo:
     """The source as it lies on the lattice: as it is if already there, else as a warp would place it.
 
     Args:
@@ -102,10 +105,10 @@ def place(source: Source, lattice: Grid, resampling: Resampling, *, thin: bool =
     box = _reprojected(source, lattice)
     if thin and resampling != Resampling.nearest and min(lattice.cell_size) >= 2 * max(box.cell_size) * (1 - 1e-9):
         resampling = Resampling.average
-    return replace(source, grid=lattice.crop(lattice.window_around(box.corners())), resampling=resampling)
+    return replace(source, grid=lattice.crop(lattice.enclosing_window(box.corners())), resampling=resampling)
 
 
-def _reprojected(source: Source, lattice: Grid) -> Grid:
+def _reprojected(source: RasterInfo, lattice: Grid) -> Grid:
     """A grid in the lattice's CRS that holds the source, of pixels like its."""
     if source.grid.crs == lattice.crs:
         return source.grid
@@ -123,10 +126,10 @@ def north_up(grid: Grid, cell_size: float | None = None) -> Grid:
     left, bottom, right, top = grid.bounds()
     x, y = (cell_size, cell_size) if cell_size else grid.cell_size
     lattice = Grid(grid.crs, Affine(x, 0, left, 0, -y, top), 1, 1)
-    return lattice.crop(lattice.window_around(np.array([(left, top), (right, bottom)])))
+    return lattice.crop(lattice.enclosing_window(np.array([(left, top), (right, bottom)])))
 
 
-def box_in(extent: Sequence[float], crs: CRS, grid: Grid) -> tuple[float, float, float, float]:
+def reproject_extent(extent: Sequence[float], crs: CRS, grid: Grid) -> tuple[float, float, float, float]:
     """The box in the grid's CRS that holds an extent (left, bottom, right, top) of another CRS.
 
     Raises:

@@ -26,7 +26,7 @@ from geopsp.data.split import Split
 from geopsp.errors import ChipError, GeopspError, OptionError
 from geopsp.raster.find_images import Images
 from geopsp.raster.scene import Scene
-from geopsp.training.plots import picture, rgb_positions
+from geopsp.training.plots import rgb_band_indices, to_rgb
 
 VIEW = 900
 """Pixels along the longer side of a panel's views of images."""
@@ -47,7 +47,7 @@ USES = {"training": "#3d9bff", "validation": "#ff8c1a", "left out": "#9e9e9e", "
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Paint:
+class _ChipColors:
     """How chips are coloured."""
 
     colors: NDArray[np.float64]
@@ -57,7 +57,7 @@ class _Paint:
     """Colour by what it means."""
 
 
-def chip_grid(
+def chip_map(
     chips: ChipSet,
     *,
     split: Split | None = None,
@@ -122,17 +122,17 @@ def _groups(chips: ChipSet, shapes: NDArray[np.object_], there: NDArray[np.intp]
     return by_source[:PANELS] if len(by_source) > 1 and covered < SPARSE * around else [there]
 
 
-def _paint(chips: ChipSet, split: Split | None, color: str) -> _Paint:
+def _paint(chips: ChipSet, split: Split | None, color: str) -> _ChipColors:
     if split is not None:
         use = np.full(len(chips), "no label", object)
         use[split.train], use[split.valid], use[split.dropped] = "training", "validation", "left out"
         named = {name: shade for name, shade in USES.items() if (use == name).any()}
-        return _Paint(np.array([to_rgba(named[name]) for name in use]), named)
+        return _ChipColors(np.array([to_rgba(named[name]) for name in use]), named)
     if color == "labelled":
         shades = plt.get_cmap("viridis")
         steps = (0.0, 0.25, 0.5, 0.75, 1.0)
         swatches = {f"{step:.0%} labelled": _hex(shades(step)) for step in steps}
-        return _Paint(np.array(shades(chips.index["labelled"].to_numpy(float))), swatches)
+        return _ChipColors(np.array(shades(chips.index["labelled"].to_numpy(float))), swatches)
     if color != "class":
         raise OptionError(f"color is {color!r}; needed 'class' or 'labelled'.")
     pixels = class_pixels(chips.index, chips.legend)
@@ -140,7 +140,7 @@ def _paint(chips: ChipSet, split: Split | None, color: str) -> _Paint:
     most = np.where(pixels.any(axis=1), weight.argmax(axis=1), -1)
     table = np.array([to_rgba(info.color) for info in chips.legend] + [to_rgba(USES["no label"])])
     swatches = {info.name: info.color for place, info in enumerate(chips.legend) if (most == place).any()}
-    return _Paint(table[most], swatches | ({"no label": USES["no label"]} if (most < 0).any() else {}))
+    return _ChipColors(table[most], swatches | ({"no label": USES["no label"]} if (most < 0).any() else {}))
 
 
 def _hex(rgba: Sequence[float]) -> str:
@@ -148,7 +148,7 @@ def _hex(rgba: Sequence[float]) -> str:
 
 
 def _panel(
-    axes: Axes, chips: ChipSet, shapes: NDArray[np.object_], rows: NDArray[np.intp], paint: _Paint,
+    axes: Axes, chips: ChipSet, shapes: NDArray[np.object_], rows: NDArray[np.intp], paint: _ChipColors,
     images: Mapping[str, Images],
 ) -> list[str]:  # fmt: skip
     """The images and chips drawn; the names of images that are not found."""
@@ -195,7 +195,7 @@ def _draw_image(axes: Axes, image: Images, lattice: Grid, bands: Sequence[str]) 
     except GeopspError:
         return False
     left, bottom, right, top = lattice.bounds()
-    shown = picture(patch.data, patch.valid, rgb_positions(scene.bands))
+    shown = to_rgb(patch.data, patch.valid, rgb_band_indices(scene.bands))
     shown = np.dstack([shown, patch.valid])  # what no pixel covers lets other images through
     axes.imshow(shown, extent=(left, right, bottom, top), interpolation="nearest")
     return True
@@ -205,5 +205,5 @@ def _one_file_a_band(files: Sequence[str], bands: Sequence[str]) -> Images:
     """The bands to show of images of which each is as many files as there are bands."""
     if len(files) % len(bands):
         return list(files)
-    shown = dict.fromkeys(rgb_positions(bands))
+    shown = dict.fromkeys(rgb_band_indices(bands))
     return [{bands[at]: files[first + at] for at in shown} for first in range(0, len(files), len(bands))]

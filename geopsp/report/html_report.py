@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
-from geopsp.core.legend import IGNORE
-from geopsp.core.output import whole
+from geopsp.core.legend import IGNORE_INDEX
+from geopsp.core.output import atomic_output
 from geopsp.raster.legend_io import read_legend
 from geopsp.raster.scene import Scene
 from geopsp.training.metrics import Confusion
-from geopsp.training.plots import paint, picture, rgb_positions
+from geopsp.training.plots import colorize, rgb_band_indices, to_rgb
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -64,7 +64,7 @@ def write_report(
         *(f"<h2>{escape(heading)}</h2><pre>{escape(text)}</pre>" for heading, text in texts.items()),
     ]
     page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title><style>{STYLE}</style>"
-    with whole(path, overwrite=overwrite) as partial:
+    with atomic_output(path, overwrite=overwrite) as partial:
         partial.write_text(page + "\n".join(body) + "</html>\n", encoding="utf-8")
     return path
 
@@ -75,11 +75,11 @@ def preview(path: str | Path, out: str | Path, *, pixels: int = 1200) -> Path:
     step = max(1, -(-max(scene.grid.width, scene.grid.height) // pixels))
     patch = _thinned(scene, step)
     if legend:
-        index = legend.to_index(np.where(patch[1], patch[0][0], IGNORE).astype(np.uint8))
-        image: NDArray[Any] = paint(index, legend)
+        index = legend.codes_to_indices(np.where(patch[1], patch[0][0], IGNORE_INDEX).astype(np.uint8))
+        image: NDArray[Any] = colorize(index, legend)
     else:
-        image = picture(*patch, rgb_positions(scene.bands))
-    with whole(out, overwrite=True) as partial:
+        image = to_rgb(*patch, rgb_band_indices(scene.bands))
+    with atomic_output(out, overwrite=True) as partial:
         plt.imsave(partial, image)
     return Path(out)
 

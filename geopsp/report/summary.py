@@ -9,16 +9,16 @@ from typing import Any
 
 from geopsp.chips.chip_set import MANIFEST as CHIPS_MANIFEST
 from geopsp.chips.chip_set import ChipSet, class_pixels
-from geopsp.chips.class_balance import imbalance, is_imbalance
-from geopsp.core.bands import is_named
-from geopsp.core.output import whole
+from geopsp.chips.class_balance import class_warnings, is_imbalance
+from geopsp.core.bands import has_band_names
+from geopsp.core.output import atomic_output
 from geopsp.errors import InputNotFoundError
-from geopsp.raster.info import describe as describe_header
+from geopsp.raster.info import read_info as describe_header
 from geopsp.raster.legend_io import read_legend
 from geopsp.training.metrics import Confusion
 
 
-def describe(path: Path) -> str:
+def describe_path(path: Path) -> str:
     """A raster, a chip folder or a model, in words a person can use.
 
     Raises:
@@ -44,7 +44,7 @@ def describe_raster(path: Path) -> str:
     left, bottom, right, top = grid.bounds()
     lines = [
         f"{path}: a raster of {grid.width:,} x {grid.height:,} pixels, {len(source.indexes)} bands of {source.dtype}",
-        f"  bands      {', '.join(source.bands)}" + ("" if is_named(source.bands) else " (unnamed)"),
+        f"  bands      {', '.join(source.bands)}" + ("" if has_band_names(source.bands) else " (unnamed)"),
         f"  CRS        {crs}",
         f"  pixel      {x:g} x {y:g} {unit}" + (", rotated" if grid.transform.b or grid.transform.d else ""),
         f"  extent     x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}",
@@ -93,7 +93,7 @@ def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = Fal
         "exports": [{**report, "warnings": _lasting(report)} for report in chips.reports],
         "warnings": _warnings(chips),
     }
-    with whole(path, overwrite=overwrite) as partial:
+    with atomic_output(path, overwrite=overwrite) as partial:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return Path(path)
 
@@ -119,7 +119,7 @@ def _warnings(chips: ChipSet) -> list[str]:
     """Those of the exports, and what is out of balance in all of them together."""
     counts = class_pixels(chips.index, chips.legend)
     told = [text for report in chips.reports for text in _lasting(report)]
-    return list(dict.fromkeys([*told, *imbalance(chips.legend, counts.sum(axis=0), (counts > 0).sum(axis=0))]))
+    return list(dict.fromkeys([*told, *class_warnings(chips.legend, counts.sum(axis=0), (counts > 0).sum(axis=0))]))
 
 
 def _lasting(report: Mapping[str, Any]) -> list[str]:
@@ -154,9 +154,9 @@ def _report_lines(report: Mapping[str, Any]) -> list[str]:
 
 def describe_model(path: Path) -> str:
     """Architecture, bands, classes and scores of a saved model."""
-    from geopsp.models.saved_model import load_package
+    from geopsp.models.saved_model import load_model
 
-    model = load_package(path)
+    model = load_model(path)
     stats = model.statistics
     bands = [f"{n} ({m:.4g} ± {s:.3g})" for n, m, s in zip(model.bands, stats.mean, stats.std, strict=True)]
     lines = [
@@ -180,5 +180,5 @@ def describe_scores(scores: Confusion) -> str:
 
 def write_scores(scores: Confusion, path: Path, *, overwrite: bool = False) -> None:
     """The scores and the confusion matrix, as JSON."""
-    with whole(path, overwrite=overwrite) as partial:
+    with atomic_output(path, overwrite=overwrite) as partial:
         partial.write_text(json.dumps(scores.to_json(), indent=1), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,19 +13,22 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 from torch import Tensor
 
-from geopsp.core.progress import Progress, leads, say, shown
+from geopsp.core.log import is_main_process
+from geopsp.core.progress import Progress, progress_bar
 from geopsp.models.saved_model import HISTORY, write_history
 from geopsp.training.lightning_module import SegmentationTask
 
-GAP = 30.0
+logger = logging.getLogger(__name__)
+
+LOG_SECONDS = 30.0
 """Seconds between two lines of an epoch in a log."""
 
 
-LOOK = 10
+LOSS_EVERY = 10
 """Batches from one look at the loss to the next: each makes a GPU wait."""
 
 
-class Journal(Callback):
+class EpochLogger(Callback):
     """Keeps, prints and writes one row an epoch, and shows how far the epoch is."""
 
     def __init__(self, rows: list[dict[str, float]], folder: Path | None) -> None:
@@ -35,9 +39,15 @@ class Journal(Callback):
         self.bar: ExitStack = ExitStack()
         self.tell: Progress | None = None
 
+    @property
+    def state_key(self) -> str:
+        return "Journal"  # the name in checkpoints of version 0.1
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.start, self.trained = time.monotonic(), 0.0
-        self.tell = self.bar.enter_context(shown(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", gap=GAP))
+        self.tell = self.bar.enter_context(
+            progress_bar(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", gap=LOG_SECONDS)
+        )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -46,7 +56,7 @@ class Journal(Callback):
         self.trained = time.monotonic() - self.start
         if self.tell:
             assert isinstance(pl_module, SegmentationTask)
-            if batch_idx % LOOK == 0:
+            if batch_idx % LOSS_EVERY == 0:
                 self.loss = f"loss {float(pl_module.loss):.3f}"
             best = max((row["valid_miou"] for row in self.rows[self.before :]), default=None)
             notes = [self.loss] if best is None else [self.loss, f"best mIoU {best:.3f}"]
@@ -71,12 +81,12 @@ class Journal(Callback):
                 "seconds": round(seconds, 3),
             }
         )
-        say(
+        logger.info(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  train loss {found['train_loss']:.4f}  "
             f"valid loss {found['valid_loss']:.4f}  mIoU {found['valid_miou']:.4f}  "
             f"accuracy {found['accuracy']:.4f}  {seconds:.0f} s, {_words(self._epochs_left(trainer) * seconds)} left"
         )
-        if self.folder and leads():
+        if self.folder and is_main_process():
             write_history(self.rows, self.folder / HISTORY)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -98,14 +108,18 @@ class Journal(Callback):
         return own[-1]["seconds"] if own else self.trained / done * total
 
 
-class Patience(EarlyStopping):
+class ResumableEarlyStopping(EarlyStopping):
     """Ends a run that gets no better; one that had ended so and is resumed stays ended."""
+
+    @property
+    def state_key(self) -> str:
+        return super().state_key.replace(type(self).__qualname__, "Patience")  # as in checkpoints of version 0.1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
-class MovingAverage(WeightAveraging):
+class EMAWeights(WeightAveraging):
     """Validates and keeps an exponential moving average of the weights, which starts quickly.
 
     The decay of update n is min(decay, (1 + n) / (10 + n)), so that the first steps do not linger.
@@ -114,6 +128,10 @@ class MovingAverage(WeightAveraging):
     def __init__(self, decay: float) -> None:
         super().__init__(avg_fn=self._mean)
         self.decay = decay
+
+    @property
+    def state_key(self) -> str:
+        return "MovingAverage"  # the name in checkpoints of version 0.1
 
     def _mean(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         n = int(count)

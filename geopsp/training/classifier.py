@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,27 +14,38 @@ import torch
 from numpy.typing import NDArray
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.core.log import is_main_process
 from geopsp.core.output import check_output
-from geopsp.core.progress import leads, say
-from geopsp.data.dataset import WholeChipDataset
-from geopsp.data.loader import Feed, chip_weights, loader
+from geopsp.data.dataset import TiledChipDataset
+from geopsp.data.loader import ChipLoaders, chip_weights, loader
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
-from geopsp.models.build import ModelSpec, build, check_tile
+from geopsp.models.build import ModelSpec, build_network, check_tile_size
 from geopsp.models.device import pick_device
 from geopsp.models.encoder import supported_backbones
-from geopsp.models.losses import balance
-from geopsp.models.memory import batch_that_fits
+from geopsp.models.losses import class_weights
+from geopsp.models.memory import training_batch_size
 from geopsp.models.network import SegmentationNetwork
-from geopsp.models.saved_model import MANIFEST, TrainedModel, load_package, save_package
-from geopsp.models.weights import start_encoder, start_network
+from geopsp.models.saved_model import MANIFEST, TrainedModel, load_model, save_model
+from geopsp.models.weights import init_encoder, init_network
 from geopsp.training.evaluate import chips_for, evaluate
-from geopsp.training.fit import fit, recorded
-from geopsp.training.lr_finder import find_rate
+from geopsp.training.fit import fit, read_run
+from geopsp.training.lr_finder import find_lr
 from geopsp.training.metrics import Confusion
-from geopsp.training.options import CLIP, MONITORS, FitSpec, Options, Rate, check_options, losses_of, rates
+from geopsp.training.options import (
+    CLIP,
+    MONITORS,
+    ClassifierOptions,
+    FitOptions,
+    LearningRate,
+    check_options,
+    loss_spec,
+    parse_lr,
+)
 from geopsp.training.step import is_frozen
-from geopsp.training.trainer import Place
+from geopsp.training.trainer import RunConfig
 from geopsp.training.training_data import TrainingData
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -53,7 +65,7 @@ class PixelClassifier:
         spec: ModelSpec,
         *,
         pretrained_path: str | Path | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClassifierOptions],
     ) -> None:
         """A network that fits the data, ready to train.
 
@@ -69,17 +81,17 @@ class PixelClassifier:
             OptionError: if an option is out of range or a class to ignore is not there.
         """
         check_options(options)
-        check_tile(data.chip_size, output_stride=spec.output_stride)
-        losses = losses_of(options, data.legend)
+        check_tile_size(data.chip_size, output_stride=spec.output_stride)
+        losses = loss_spec(options, data.legend)
         torch.manual_seed(data.seed)
-        network = build(spec)
+        network = build_network(spec)
         if pretrained_path is not None and options.get("encoder_weights") is not None:
             raise OptionError("encoder_weights and pretrained_path are both given. Start from one of them.")
         if pretrained_path is None:
             given = options.get("encoder_weights", "auto")
-            weights = start_encoder(network, spec.backbone, given, data.chips.bands)
+            weights = init_encoder(network, spec.backbone, given, data.chips.bands)
         else:
-            weights = start_network(network, spec.backbone, Path(pretrained_path), data.chips.bands)
+            weights = init_network(network, spec.backbone, Path(pretrained_path), data.chips.bands)
         self.device = options.get("device")
         self.data: TrainingData | None = self._sized(network, data)
         settings = {"encoder_weights": weights, "batch_size": self.data.batch_size, "seed": data.seed}
@@ -103,8 +115,8 @@ class PixelClassifier:
         if not self._measured:
             return data
         bands, where = len(data.chips.bands), pick_device(self.device)
-        found = batch_that_fits(network, bands=bands, size=data.chip_size, chips=len(data.train_rows), device=where)
-        say(f"Batch size: {found}, the largest that fits and leaves an epoch its steps")
+        found = training_batch_size(network, bands=bands, size=data.chip_size, chips=len(data.train_rows), device=where)
+        logger.info(f"Batch size: {found}, the largest that fits and leaves an epoch its steps")
         return replace(data, batch_size=found)
 
     @classmethod
@@ -117,14 +129,14 @@ class PixelClassifier:
             BandError, ChipError: if the data have other bands or classes.
         """
         self = cls.__new__(cls)
-        self.model, self.data, self.device = load_package(path), data, device
+        self.model, self.data, self.device = load_model(path), data, device
         kind = self.model.settings.get("network", cls.__name__)
         if cls is not PixelClassifier and kind != cls.__name__:
             raise ModelError(f"{path} holds a {kind}, not a {cls.__name__}. Load it with {kind}.from_model.")
         if data is not None:
             chips, size = chips_for(self.model, data.chips), self.model.tile_size
             if data.chip_size != size:
-                say(f"Note: chips are shown at {size} x {size} pixels, as the model was trained.")
+                logger.info(f"chips are shown at {size} x {size} pixels, as the model was trained.")
             data = replace(data, chips=chips, statistics=self.model.statistics, chip_size=size)
             self.data = self._sized(self.model.network, data)
             self.model.settings["batch_size"] = self.data.batch_size
@@ -147,7 +159,7 @@ class PixelClassifier:
     def lr_find(self, allow_plot: bool = True, *, steps: int = 40) -> float:
         """A good learning rate, by raising it over `steps` batches; the network stays as it was."""
         data = self._data()
-        best, tried, losses = find_rate(
+        best, tried, losses = find_lr(
             self.model.network,
             self._feed(data.seed),
             legend=data.legend,
@@ -156,7 +168,7 @@ class PixelClassifier:
             steps=steps,
             device=self.device,
         )
-        say(f"Suggested learning rate: {best:.2g}")
+        logger.info(f"Suggested learning rate: {best:.2g}")
         if allow_plot:
             from geopsp.training.plots import plot_rates
 
@@ -174,7 +186,7 @@ class PixelClassifier:
     def fit(
         self,
         epochs: int = 10,
-        lr: Rate | None = None,
+        lr: LearningRate | None = None,
         one_cycle: bool = True,
         early_stopping: bool = False,
         checkpoint: bool = True,
@@ -217,27 +229,27 @@ class PixelClassifier:
             OptionError: if an argument is out of range.
             TrainingError: if the loss is no longer finite or memory runs out.
         """
-        place = Place(
+        place = RunConfig(
             self.device, devices, nodes, Path(folder) if folder else None, resume, tensorboard, tuple(loggers)
         )
-        spec = FitSpec(epochs, rates(1.0 if lr is None else lr), one_cycle, early_stopping, checkpoint, monitor,
+        spec = FitOptions(epochs, parse_lr(1.0 if lr is None else lr), one_cycle, early_stopping, checkpoint, monitor,
                        self._data().seed + len(self.model.history), accumulate, clip, ema, compiled)  # fmt: skip
         self._train(self._settled(spec, place, search=lr is None), place)
 
-    def _settled(self, spec: FitSpec, place: Place, *, search: bool) -> FitSpec:
+    def _settled(self, spec: FitOptions, place: RunConfig, *, search: bool) -> FitOptions:
         """With the seed of the run that is gone on with, and where none was given its rate, or one looked for."""
         if place.world > 1 and (search or self._measured):
             raise OptionError(
                 "On several devices neither learning rate nor batch size are looked for. Pass lr= and batch_size= "
                 "(--lr, --batch-size)."
             )
-        before = recorded(place.folder) if place.resume and place.folder else None
+        before = read_run(place.folder) if place.resume and place.folder else None
         if before:
             found = tuple(before["fit"]["lr"]) if search else spec.lr
             return replace(spec, seed=before["fit"]["seed"], lr=found)
-        return replace(spec, lr=rates(self.lr_find(allow_plot=False))) if search else spec
+        return replace(spec, lr=parse_lr(self.lr_find(allow_plot=False))) if search else spec
 
-    def _train(self, spec: FitSpec, place: Place) -> None:
+    def _train(self, spec: FitOptions, place: RunConfig) -> None:
         self.model.metrics = {}
         frozen = is_frozen(self.model.network.encoder)
         try:
@@ -255,7 +267,7 @@ class PixelClassifier:
             run = {**spec.to_json(), "devices": place.world, "frozen": frozen}
             self.model.settings.setdefault("runs", []).append(run)
 
-    def _feed(self, seed: int) -> Feed:
+    def _feed(self, seed: int) -> ChipLoaders:
         """The chips as this model draws them: those of classes that it ignores are not rare."""
         feed = replace(self._data().feed, seed=seed)
         return feed if feed.weights is None else replace(feed, weights=chip_weights(self._counts()))
@@ -273,7 +285,7 @@ class PixelClassifier:
         rows = (found.index["labelled"].to_numpy() > 0).nonzero()[0]
         if not len(rows):
             raise ChipError(f"None of the {len(found)} chips holds a labelled pixel; there is nothing to score.")
-        dataset = WholeChipDataset(found, rows, self.model.normalization, size=self.model.tile_size)
+        dataset = TiledChipDataset(found, rows, self.model.normalization, size=self.model.tile_size)
         return self._score(loader(dataset, 4))
 
     def _score(self, batches: Any) -> Confusion:
@@ -321,13 +333,13 @@ class PixelClassifier:
         Raises:
             OutputError: if it exists and `overwrite` is False, or cannot be written.
         """
-        if not leads():
+        if not is_main_process():
             return Path(name_or_path)
-        check_output(name_or_path, overwrite=overwrite, folder=True, mark=MANIFEST)
+        check_output(name_or_path, overwrite=overwrite, folder=True, marker=MANIFEST)
         if compute_metrics and self.data is not None and self.model.history:
             scores = self.evaluate()
             self.model.metrics = scores.to_json()
-        return save_package(self.model, name_or_path, overwrite=overwrite)
+        return save_model(self.model, name_or_path, overwrite=overwrite)
 
     def _data(self) -> TrainingData:
         if self.data is None:
@@ -337,7 +349,7 @@ class PixelClassifier:
     def _class_weight(self) -> torch.Tensor | None:
         if not self.model.losses.class_balancing:
             return None
-        return balance(torch.from_numpy(self._counts().sum(axis=0)))
+        return class_weights(torch.from_numpy(self._counts().sum(axis=0)))
 
     def _counts(self) -> NDArray[np.int64]:
         """(training chips, classes) labelled pixels; 0 of classes that this model ignores."""

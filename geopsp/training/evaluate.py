@@ -13,9 +13,9 @@ from geopsp.core.legend import Legend
 from geopsp.data.dataset import Sample
 from geopsp.errors import BandError, ChipError
 from geopsp.models.device import autocast, pick_device
-from geopsp.models.losses import ignore
+from geopsp.models.losses import ignore_channels
 from geopsp.models.memory import memory_errors
-from geopsp.models.network import silence
+from geopsp.models.network import mask_channels
 from geopsp.models.saved_model import TrainedModel
 from geopsp.training.metrics import Confusion, boundary_counts, boundary_width, count_pairs
 
@@ -42,9 +42,9 @@ def evaluate(
     with memory_errors(), torch.inference_mode():
         for batch in loader:
             image, valid, label, _ = to_device(batch, where)
-            label = ignore(label, ignored)
+            label = ignore_channels(label, ignored)
             with autocast(where):
-                found = silence(network(image, valid), ignored).max(dim=1).indices
+                found = mask_channels(network(image, valid), ignored).max(dim=1).indices
             tally += count_pairs(label, found, size)
             edges += boundary_counts(label, found, size, boundary_width(image.shape[-1]))
     network.cpu()
@@ -65,4 +65,4 @@ def chips_for(model: TrainedModel, chips: ChipSet) -> ChipSet:
         )
     if chips.tile_size < model.tile_size:
         raise ChipError(f"The chips are {chips.tile_size} pixels wide; the model needs {model.tile_size} or more.")
-    return chips.under(model.legend)
+    return chips.with_legend(model.legend)

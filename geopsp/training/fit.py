@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
 import tempfile
 from contextlib import ExitStack
@@ -17,18 +18,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geopsp.core.legend import Legend
-from geopsp.core.output import whole
-from geopsp.core.progress import leads, say
+from geopsp.core.log import is_main_process
+from geopsp.core.output import atomic_output
 from geopsp.data.dataset import Sample
-from geopsp.data.loader import Feed
+from geopsp.data.loader import ChipLoaders
 from geopsp.errors import OptionError
 from geopsp.models.losses import LossSpec
 from geopsp.models.memory import memory_errors
 from geopsp.models.network import SegmentationNetwork
-from geopsp.training.callbacks import Journal, MovingAverage, Patience
+from geopsp.training.callbacks import EMAWeights, EpochLogger, ResumableEarlyStopping
 from geopsp.training.lightning_module import SegmentationTask
-from geopsp.training.options import MONITORS, FitSpec
-from geopsp.training.trainer import Place, compiled, interruptible, make_trainer, quiet, where_of
+from geopsp.training.options import MONITORS, FitOptions
+from geopsp.training.trainer import (
+    RunConfig,
+    compiled_network,
+    describe_devices,
+    interruptible,
+    make_trainer,
+    silence_lightning,
+)
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 5
 
@@ -37,18 +47,18 @@ RUN, LAST, BEST = "run.json", "last", "best"
 """In a run's folder: what is trained, and its checkpoints."""
 
 
-class Loaders(L.LightningDataModule):
+class ChipDataModule(L.LightningDataModule):
     """Gives each device its share of the chips."""
 
-    def __init__(self, feed: Feed, accumulate: int) -> None:
+    def __init__(self, feed: ChipLoaders, accumulate: int) -> None:
         super().__init__()
         self.feed, self.accumulate = feed, accumulate
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        return self.feed.training(accumulate=self.accumulate, **self._share())
+        return self.feed.train_loader(accumulate=self.accumulate, **self._share())
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return self.feed.validation(**self._share())
+        return self.feed.val_loader(**self._share())
 
     def _share(self) -> dict[str, int]:
         assert self.trainer is not None
@@ -57,14 +67,14 @@ class Loaders(L.LightningDataModule):
 
 def fit(
     network: SegmentationNetwork,
-    feed: Feed,
+    feed: ChipLoaders,
     *,
     legend: Legend,
     losses: LossSpec,
     weight: Tensor | None,
-    spec: FitSpec,
+    spec: FitOptions,
     history: list[dict[str, float]],
-    place: Place = Place(),  # noqa: B008 (frozen)
+    place: RunConfig = RunConfig(),  # noqa: B008 (frozen)
 ) -> None:
     """The network is trained, in place, and `history` has one row more for each epoch.
 
@@ -72,7 +82,7 @@ def fit(
         OptionError: if a run is to be resumed that was another one.
         TrainingError: if the loss is no longer finite, or memory runs out.
     """
-    with quiet(), ExitStack() as stack:
+    with silence_lightning(), ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geopsp-")))
         folder = place.folder or scratch
         checkpoint = _open_run(place, _identity(network, feed, losses, spec, place))
@@ -85,12 +95,14 @@ def fit(
             enable_version_counter=False,
         )  # fmt: skip
         trainer = make_trainer(place, folder, max_epochs=spec.epochs, callbacks=_callbacks(spec, place, history, best))
-        say(f"Training for {spec.epochs} epochs on {where_of(trainer, place)}")
+        logger.info(f"Training for {spec.epochs} epochs on {describe_devices(trainer, place)}")
         task.train().to(memory_format=torch.channels_last)
-        stack.enter_context(compiled(network, wanted=spec.compiled))
+        stack.enter_context(compiled_network(network, wanted=spec.compiled))
         try:
             with memory_errors(), interruptible():
-                trainer.fit(task, datamodule=Loaders(feed, spec.accumulate), ckpt_path=checkpoint, weights_only=True)
+                trainer.fit(
+                    task, datamodule=ChipDataModule(feed, spec.accumulate), ckpt_path=checkpoint, weights_only=True
+                )
             trainer.strategy.barrier()  # all read the best weights before the first process clears up
         finally:  # also of a run that broke off, what is best so far is kept
             path = Path(best.best_model_path)
@@ -99,12 +111,14 @@ def fit(
             network.cpu().eval()
 
 
-def _callbacks(spec: FitSpec, place: Place, history: list[dict[str, float]], best: ModelCheckpoint) -> list[Callback]:
-    callbacks: list[Callback] = [Journal(history, place.folder)]
+def _callbacks(
+    spec: FitOptions, place: RunConfig, history: list[dict[str, float]], best: ModelCheckpoint
+) -> list[Callback]:
+    callbacks: list[Callback] = [EpochLogger(history, place.folder)]
     if spec.ema:
-        callbacks.append(MovingAverage(spec.ema))
+        callbacks.append(EMAWeights(spec.ema))
     if spec.early_stopping:
-        callbacks.append(Patience(spec.monitor, mode=MONITORS[spec.monitor], patience=PATIENCE))
+        callbacks.append(ResumableEarlyStopping(spec.monitor, mode=MONITORS[spec.monitor], patience=PATIENCE))
     if spec.checkpoint:
         callbacks.append(best)
     if place.folder:
@@ -115,7 +129,7 @@ def _callbacks(spec: FitSpec, place: Place, history: list[dict[str, float]], bes
 
 
 def _identity(
-    network: SegmentationNetwork, feed: Feed, losses: LossSpec, spec: FitSpec, place: Place
+    network: SegmentationNetwork, feed: ChipLoaders, losses: LossSpec, spec: FitOptions, place: RunConfig
 ) -> dict[str, Any]:
     """What the run's curve depends on, but for the weights that it starts from, so that only the same is resumed."""
     names = feed.train.names
@@ -134,7 +148,7 @@ def _identity(
     }
 
 
-def recorded(folder: Path) -> dict[str, Any] | None:
+def read_run(folder: Path) -> dict[str, Any] | None:
     """What a run that can be gone on with was told, `FitSpec` under "fit"; None if there is none.
 
     Raises:
@@ -145,7 +159,7 @@ def recorded(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         told: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-        FitSpec(**{**told["fit"], "lr": tuple(told["fit"]["lr"])})
+        FitOptions(**{**told["fit"], "lr": tuple(told["fit"]["lr"])})
         torch.load(last, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise OptionError(
@@ -155,7 +169,7 @@ def recorded(folder: Path) -> dict[str, Any] | None:
     return told
 
 
-def _open_run(place: Place, identity: dict[str, Any]) -> Path | None:
+def _open_run(place: RunConfig, identity: dict[str, Any]) -> Path | None:
     """The checkpoint to go on from; the folder now tells what is trained in it.
 
     Raises:
@@ -164,22 +178,22 @@ def _open_run(place: Place, identity: dict[str, Any]) -> Path | None:
     if place.folder is None:
         return None
     last = place.folder / f"{LAST}.ckpt"
-    if place.resume and (before := recorded(place.folder)):
+    if place.resume and (before := read_run(place.folder)):
         differ = [name for name in identity if json.loads(json.dumps(identity[name])) != before.get(name)]
         if differ:
             found = "; ".join(f"{name} was {before.get(name)}, is {identity[name]}" for name in differ)
             raise OptionError(
                 f"{place.folder} holds another run ({found}). Resume with the same options, or choose another folder."
             )
-        say(f"Going on from {last}")
+        logger.info(f"Going on from {last}")
         return last
-    if last.exists() and leads():
+    if last.exists() and is_main_process():
         raise OptionError(
             f"{place.folder} holds a run already. Go on with it (resume=True, --resume), or choose another folder."
         )
-    if leads():
+    if is_main_process():
         if place.resume:
-            say(f"There is nothing to resume in {place.folder}; training starts anew.")
-        with whole(place.folder / RUN, overwrite=True) as partial:
+            logger.info(f"There is nothing to resume in {place.folder}; training starts anew.")
+        with atomic_output(place.folder / RUN, overwrite=True) as partial:
             partial.write_text(json.dumps(identity, indent=1), encoding="utf-8")
     return None

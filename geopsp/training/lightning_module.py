@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.data.dataset import Sample
 from geopsp.errors import TrainingError
-from geopsp.models.losses import LossSpec, ignore
-from geopsp.models.network import SegmentationNetwork, silence
+from geopsp.models.losses import LossSpec, ignore_channels
+from geopsp.models.network import SegmentationNetwork, mask_channels
 from geopsp.training.metrics import Confusion, count_pairs
-from geopsp.training.options import FitSpec
-from geopsp.training.step import Gradients, batch_of, rest_if_frozen
+from geopsp.training.options import FitOptions
+from geopsp.training.step import MicroBatchGradients, batch_of, eval_if_frozen
 
 WEIGHT_DECAY = 1e-2
 
@@ -45,7 +45,7 @@ class SegmentationTask(L.LightningModule):
         legend: Legend,
         losses: LossSpec,
         weight: Tensor | None,
-        fit: FitSpec,
+        fit: FitOptions,
         *,
         batch_size: int,
         name_of: Callable[[int], str] = str,
@@ -55,7 +55,7 @@ class SegmentationTask(L.LightningModule):
         self.automatic_optimization = False
         self.network, self.legend, self.losses, self.fit_spec, self.name_of = network, legend, losses, fit, name_of
         self.lr = fit.lr[1]
-        self.gradients = Gradients(losses, batch_size)
+        self.gradients = MicroBatchGradients(losses, batch_size)
         self.ignored = losses.ignored(legend)
         self.register_buffer("weight", weight, persistent=False)
         self.weight: Tensor | None
@@ -65,7 +65,7 @@ class SegmentationTask(L.LightningModule):
     def train(self, mode: bool = True) -> SegmentationTask:
         """A frozen encoder stays as it is: its running statistics too."""
         super().train(mode)
-        rest_if_frozen(self.network.encoder)
+        eval_if_frozen(self.network.encoder)
         return self
 
     def on_train_epoch_start(self) -> None:
@@ -120,10 +120,10 @@ class SegmentationTask(L.LightningModule):
         self.valid_sum = torch.zeros(2, dtype=torch.float64)  # not on the device: Apple's has no float64
 
     def validation_step(self, batch: Sample, step: int) -> None:
-        logits = silence(self.network(batch.image, batch.valid), self.ignored)
-        labels = ignore(batch.label, self.ignored)
-        loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
-        self.valid_sum += torch.stack([loss, (labels != IGNORE).sum()]).cpu()
+        logits = mask_channels(self.network(batch.image, batch.valid), self.ignored)
+        labels = ignore_channels(batch.label, self.ignored)
+        loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
+        self.valid_sum += torch.stack([loss, (labels != IGNORE_INDEX).sum()]).cpu()
         self.tally += count_pairs(labels, logits.max(dim=1).indices, len(self.legend))
 
     def on_validation_epoch_end(self) -> None:

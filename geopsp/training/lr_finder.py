@@ -5,6 +5,7 @@ Lightning's own does not work where a module takes its steps itself, as ours doe
 
 from __future__ import annotations
 
+import logging
 from itertools import chain, repeat
 
 import numpy as np
@@ -12,16 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from geopsp.core.legend import Legend
-from geopsp.core.progress import say, shown
-from geopsp.data.loader import Feed
+from geopsp.core.progress import progress_bar
+from geopsp.data.loader import ChipLoaders
 from geopsp.errors import OptionError
-from geopsp.models.device import autocast, device_words, pick_device
+from geopsp.models.device import autocast, device_name, pick_device
 from geopsp.models.losses import LossSpec
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.evaluate import to_device
 from geopsp.training.lightning_module import WEIGHT_DECAY
 from geopsp.training.options import CLIP
-from geopsp.training.step import Gradients, batch_of, rest_if_frozen
+from geopsp.training.step import MicroBatchGradients, batch_of, eval_if_frozen
+
+logger = logging.getLogger(__name__)
 
 LOWEST, HIGHEST = 1e-6, 1.0
 
@@ -43,9 +46,9 @@ DIVERGED = 4.0
 """Times the lowest loss at which the test ends."""
 
 
-def find_rate(
+def find_lr(
     network: SegmentationNetwork,
-    feed: Feed,
+    feed: ChipLoaders,
     *,
     legend: Legend,
     losses: LossSpec,
@@ -66,18 +69,21 @@ def find_rate(
     if steps < FEWEST:
         raise OptionError(f"steps is {steps}; needed at least {FEWEST}.")
     where = pick_device(device)
-    say(f"Looking for a learning rate in {steps} steps on {device_words(where)}")
+    logger.info(f"Looking for a learning rate in {steps} steps on {device_name(where)}")
     weight = None if weight is None else weight.to(where)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     torch.manual_seed(feed.seed)
     network.to(where).train()
-    rest_if_frozen(network.encoder)
-    trained, gradients = [p for p in network.parameters() if p.requires_grad], Gradients(losses, feed.batch_size)
+    eval_if_frozen(network.encoder)
+    trained, gradients = (
+        [p for p in network.parameters() if p.requires_grad],
+        MicroBatchGradients(losses, feed.batch_size),
+    )
     optimizer = torch.optim.AdamW(trained, lr=LOWEST, weight_decay=WEIGHT_DECAY)
     rates, smoothed, mean = np.geomspace(LOWEST, HIGHEST, steps).tolist(), list[float](), 0.0
-    batches = chain.from_iterable(repeat(feed.training()))
+    batches = chain.from_iterable(repeat(feed.train_loader()))
     try:
-        with shown("Learning rates") as progress:
+        with progress_bar("Learning rates") as progress:
             for n, (rate, sample) in enumerate(zip(rates, batches, strict=False), 1):
                 optimizer.param_groups[0]["lr"] = rate
                 batch = batch_of(to_device(sample, where), legend, losses)
@@ -94,10 +100,10 @@ def find_rate(
         network.cpu().load_state_dict(before)
         network.zero_grad()
         network.eval()
-    return steepest(rates[: len(smoothed)], smoothed), rates[: len(smoothed)], smoothed
+    return steepest_lr(rates[: len(smoothed)], smoothed), rates[: len(smoothed)], smoothed
 
 
-def steepest(rates: list[float], losses: list[float]) -> float:
+def steepest_lr(rates: list[float], losses: list[float]) -> float:
     """The rate at which the loss falls fastest, by the logarithm of the rate; 0.001 where it never falls.
 
     The first losses, of which the mean is still noise, are left out.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 
 BOUNDARY_SHARE = 0.02
 """Width of a boundary as a share of the tile's diagonal. Source: Cheng et al., "Boundary IoU" (2021)."""
@@ -34,7 +34,7 @@ class Confusion:
 
     def add(self, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
         """Counts pixels of two arrays of channel indices; those where either is IGNORE are left out."""
-        known = (truth != IGNORE) & (predicted != IGNORE)
+        known = (truth != IGNORE_INDEX) & (predicted != IGNORE_INDEX)
         size = len(self.legend)
         pairs = truth[known].astype(np.int64) * size + predicted[known]
         self.counts += np.bincount(pairs, minlength=size * size).reshape(size, size)
@@ -138,7 +138,7 @@ def boundary_counts(labels: Tensor, found: Tensor, classes: int, width: int) -> 
         labels: (n, h, w) channel indices, IGNORE where nothing is known.
         found: (n, h, w) channel indices of the map, on the same device.
     """
-    known = (labels != IGNORE) & (found != IGNORE)
+    known = (labels != IGNORE_INDEX) & (found != IGNORE_INDEX)
     true, drawn = _near_other(labels, known, width), _near_other(found, known, width)
     both = _count(labels, true & drawn & (labels == found), classes)
     either = _count(labels, true, classes) + _count(found, drawn, classes) - both
@@ -180,6 +180,6 @@ def _mean(scores: NDArray[np.float64]) -> float:
 
 def count_pairs(labels: Tensor, found: Tensor, classes: int) -> Tensor:
     """(classes, classes) pixels by true and found class, (n, h, w) each, on the device that they are on."""
-    known = labels != IGNORE
+    known = labels != IGNORE_INDEX
     pairs = labels[known] * classes + found[known]
     return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)

@@ -9,7 +9,7 @@ from typing import ClassVar, Unpack
 from geopsp.errors import OptionError
 from geopsp.models.build import ATROUS_RATES, PYRAMID_SIZES, ModelSpec
 from geopsp.training.classifier import PixelClassifier
-from geopsp.training.options import Options
+from geopsp.training.options import ClassifierOptions
 from geopsp.training.training_data import TrainingData
 
 BACKBONE = "resnet50"
@@ -31,7 +31,7 @@ class PSPNetClassifier(PixelClassifier):
         unet_aux_loss: bool = False,
         *,
         aux_loss: bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClassifierOptions],
     ) -> None:
         """A network that fits the data, ready to train.
 
@@ -60,7 +60,7 @@ class PSPNetClassifier(PixelClassifier):
         super().__init__(data, spec, pretrained_path=pretrained_path, **options)
 
 
-class _WithoutPyramid(PixelClassifier):
+class _BackboneClassifier(PixelClassifier):
     """What the other networks of the literature have in common."""
 
     decoder: ClassVar[str]
@@ -74,7 +74,7 @@ class _WithoutPyramid(PixelClassifier):
         backbone: str | None = None,
         pretrained_path: str | Path | None = None,
         aux_loss: bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClassifierOptions],
     ) -> None:
         """As `PSPNetClassifier`; `aux_loss`: whether there is an auxiliary loss; None: as the class says."""
         spec = _spec(
@@ -90,7 +90,7 @@ class _WithoutPyramid(PixelClassifier):
         super().__init__(data, spec, pretrained_path=pretrained_path, **options)
 
 
-class FCNClassifier(_WithoutPyramid):
+class FCNClassifier(_BackboneClassifier):
     """A fully convolutional network: a dilated encoder and no pyramid, the baseline of the PSPNet paper.
 
     With an auxiliary loss.
@@ -101,7 +101,7 @@ class FCNClassifier(_WithoutPyramid):
     decoder, stride, has_aux = "plain", 8, True
 
 
-class UnetClassifier(_WithoutPyramid):
+class UnetClassifier(_BackboneClassifier):
     """A U-Net: an encoder that halves its map five times, and a decoder that joins each of its maps on the way back.
 
     Without dilation, unless output_stride is given, and without an auxiliary loss.
@@ -112,7 +112,7 @@ class UnetClassifier(_WithoutPyramid):
     decoder, stride = "unet", 32
 
 
-class DeepLab(_WithoutPyramid):
+class DeepLab(_BackboneClassifier):
     """DeepLabv3+: convolutions at several rates in place of the pyramid, and one finer map joined.
 
     Output stride 16 and rates 6, 12, 18, or at 8 twice these, as in the paper; without an auxiliary loss.
@@ -126,7 +126,7 @@ class DeepLab(_WithoutPyramid):
 def _spec(
     data: TrainingData,
     backbone: str | None,
-    options: Options,
+    options: ClassifierOptions,
     *,
     pyramid_sizes: tuple[int, ...],
     decoder: str,

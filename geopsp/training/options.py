@@ -20,7 +20,7 @@ CLIP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class FitSpec:
+class FitOptions:
     """How long and how training goes. Meanings as in arcgis.learn."""
 
     epochs: int = 10
@@ -63,11 +63,11 @@ class FitSpec:
         return {**asdict(self), "lr": list(self.lr)}
 
 
-Rate = float | slice | tuple[float, float]
+LearningRate = float | slice | tuple[float, float]
 """One learning rate, or the first layers' and the last ones' as (low, high) or slice(low, high)."""
 
 
-class Options(TypedDict, total=False):
+class ClassifierOptions(TypedDict, total=False):
     """What every classifier takes, by keyword."""
 
     pointrend: bool
@@ -134,7 +134,7 @@ LOSSES = (
 """Options that are the loss's."""
 
 
-NAMES = tuple(Options.__annotations__)
+NAMES = tuple(ClassifierOptions.__annotations__)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -148,7 +148,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise OptionError(f"There is no option {', '.join(unknown)}; there are {', '.join(NAMES)}.")
 
 
-def losses_of(options: Mapping[str, Any], legend: Legend) -> LossSpec:
+def loss_spec(options: Mapping[str, Any], legend: Legend) -> LossSpec:
     """What is minimised under these options.
 
     Raises:
@@ -166,7 +166,7 @@ def losses_of(options: Mapping[str, Any], legend: Legend) -> LossSpec:
     return LossSpec(**chosen, ignore_classes=ignored)
 
 
-def rates(lr: Rate) -> tuple[float, float]:
+def parse_lr(lr: LearningRate) -> tuple[float, float]:
     """The lowest and the highest rate; slice(high) alone gives the first layers a tenth, as fastai does.
 
     Raises:

@@ -15,9 +15,9 @@ from matplotlib.patches import Patch as Swatch
 from numpy.typing import NDArray
 
 from geopsp.core.bands import match_bands
-from geopsp.core.legend import IGNORE, Legend
-from geopsp.core.output import whole
-from geopsp.data.dataset import ChipDataset, Sample, WholeChipDataset
+from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.output import atomic_output
+from geopsp.data.dataset import ChipDataset, Sample, TiledChipDataset
 from geopsp.models.device import pick_device
 from geopsp.models.saved_model import TrainedModel
 
@@ -28,7 +28,7 @@ STRETCH = 2.0
 """Standard deviations on either side of the mean that are shown."""
 
 
-def rgb_positions(bands: Sequence[str], wanted: Sequence[str | int] | None = None) -> tuple[int, ...]:
+def rgb_band_indices(bands: Sequence[str], wanted: Sequence[str | int] | None = None) -> tuple[int, ...]:
     """The bands to show as red, green and blue: those wanted, those so named, or the first three (or the first)."""
     if wanted is not None:
         return match_bands(wanted, bands, where="The image")
@@ -38,7 +38,7 @@ def rgb_positions(bands: Sequence[str], wanted: Sequence[str | int] | None = Non
     return (0, 1, 2) if len(bands) >= len(COLORS) else (0, 0, 0)
 
 
-def picture(data: NDArray[Any], valid: NDArray[np.bool_], positions: Sequence[int]) -> NDArray[np.float32]:
+def to_rgb(data: NDArray[Any], valid: NDArray[np.bool_], positions: Sequence[int]) -> NDArray[np.float32]:
     """(bands, h, w) -> (h, w, 3) of 0..1, each band stretched over its own spread; invalid pixels white."""
     bands = data[list(positions)].astype(np.float32)
     seen = bands[:, valid]
@@ -49,7 +49,7 @@ def picture(data: NDArray[Any], valid: NDArray[np.bool_], positions: Sequence[in
     return np.where(valid[..., None], scaled.clip(0, 1).transpose(1, 2, 0), 1).astype(np.float32)
 
 
-def paint(index: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
+def colorize(index: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
     """(h, w) channel indices -> (h, w, 4) colours, transparent where IGNORE."""
     table = np.zeros((256, 4), np.uint8)
     table[: len(legend)] = [(*info.rgb, 255) for info in legend]
@@ -76,7 +76,7 @@ def show_batch(
     dataset: ChipDataset, *, seed: int, rows: int, alpha: float, rgb_bands: Sequence[str | int] | None
 ) -> Figure:
     """Training chips after augmentation, each beside its labels."""
-    legend, positions = dataset.chips.legend, rgb_positions(dataset.chips.bands, rgb_bands)
+    legend, positions = dataset.chips.legend, rgb_band_indices(dataset.chips.bands, rgb_bands)
     count = min(rows * 3, len(dataset))
     figure, axes = plt.subplots(
         -(-count // 3), 6, figsize=(12, 2.2 * -(-count // 3) + 0.6), layout="constrained", squeeze=False
@@ -84,9 +84,9 @@ def show_batch(
     order = np.random.default_rng(seed).permutation(len(dataset))[:count]
     for place, item in zip(axes.reshape(-1, 2), order, strict=False):
         image, valid, label = _numpy(dataset[int(item)])
-        shown = picture(image, valid, positions)
+        shown = to_rgb(image, valid, positions)
         _panel(place[0], "image", shown)
-        _panel(place[1], "labels", shown, paint(label, legend), alpha=alpha)
+        _panel(place[1], "labels", shown, colorize(label, legend), alpha=alpha)
     for place in axes.reshape(-1)[2 * count :]:
         place.set_axis_off()
     _add_legend(figure, legend)
@@ -94,10 +94,10 @@ def show_batch(
 
 
 def show_results(
-    model: TrainedModel, dataset: WholeChipDataset, *, seed: int, rows: int, alpha: float, device: str | None
+    model: TrainedModel, dataset: TiledChipDataset, *, seed: int, rows: int, alpha: float, device: str | None
 ) -> Figure:
     """Validation chips: image, truth, what the model finds."""
-    positions = rgb_positions(model.bands)
+    positions = rgb_band_indices(model.bands)
     count, where = min(rows, len(dataset)), pick_device(device)
     network = model.network.to(where).eval()
     figure, axes = plt.subplots(count, 3, figsize=(8, 2.7 * count + 0.6), layout="constrained", squeeze=False)
@@ -108,11 +108,15 @@ def show_results(
             logits = network(sample.image[None].to(where), sample.valid[None].to(where))
         found = logits[0].max(dim=0).indices.to(torch.uint8).cpu().numpy()
         image, valid, label = _numpy(sample)
-        shown = picture(image, valid, positions)
+        shown = to_rgb(image, valid, positions)
         _panel(place[0], "image", shown)
-        _panel(place[1], "truth", shown, paint(label, model.legend), alpha=alpha)
+        _panel(place[1], "truth", shown, colorize(label, model.legend), alpha=alpha)
         _panel(
-            place[2], "found", shown, paint(np.where(valid, found, IGNORE).astype(np.uint8), model.legend), alpha=alpha
+            place[2],
+            "found",
+            shown,
+            colorize(np.where(valid, found, IGNORE_INDEX).astype(np.uint8), model.legend),
+            alpha=alpha,
         )
     _add_legend(figure, model.legend)
     network.cpu()
@@ -144,7 +148,7 @@ def plot_rates(best: float, rates: Sequence[float], losses: Sequence[float]) -> 
 
 def save_figure(figure: Figure, out: str | Path) -> Path:
     """The figure as a file, and closed."""
-    with whole(out, overwrite=True) as partial:
+    with atomic_output(out, overwrite=True) as partial:
         figure.savefig(partial, dpi=110)
     plt.close(figure)
     return Path(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -9,12 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from geopsp.core.legend import IGNORE, Legend
-from geopsp.core.progress import say
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.data.dataset import Sample
 from geopsp.errors import TrainingError
-from geopsp.models.losses import LossSpec, ignore, mix, mix_share, total_loss
+from geopsp.models.losses import LossSpec, draw_mixup_share, ignore_channels, mixup_batch, total_loss
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
+
+logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -43,11 +45,11 @@ class Batch(NamedTuple):
 
 def batch_of(sample: Sample, legend: Legend, losses: LossSpec) -> Batch:
     """The chips, without the labels of ignored classes, and blended if the losses ask for it."""
-    labels = ignore(sample.label, losses.ignored(legend))
+    labels = ignore_channels(sample.label, losses.ignored(legend))
     if not losses.mixup:
         return Batch(sample.image, sample.valid, labels, None, 1.0)
-    share = mix_share()
-    return Batch(*mix(sample.image, sample.valid, labels, share=share), share)
+    share = draw_mixup_share()
+    return Batch(*mixup_batch(sample.image, sample.valid, labels, share=share), share)
 
 
 def step_loss(network: SegmentationNetwork, batch: Batch, losses: LossSpec, weight: Tensor | None) -> Tensor:
@@ -59,7 +61,7 @@ def step_loss(network: SegmentationNetwork, batch: Batch, losses: LossSpec, weig
     return batch.share * loss + (1 - batch.share) * total_loss(output, batch.partners, batch.valid, losses, weight)
 
 
-class Gradients:
+class MicroBatchGradients:
     """Takes the gradients of batches, so many chips at a time as memory holds."""
 
     def __init__(self, losses: LossSpec, size: int) -> None:
@@ -101,7 +103,7 @@ class Gradients:
                     ) from error
             self.size = size // 2
             torch.cuda.empty_cache()
-            say(
+            logger.info(
                 f"Memory ran out: batches of {len(batch.image)} are now taken {self.size} at a time, with the "
                 "gradients added up; the steps stay as large as they were."
             )
@@ -117,11 +119,11 @@ class Gradients:
         network.zero_grad()
         count, total = len(batch.image), torch.zeros((), device=batch.image.device)
         spans = [slice(first, first + self.size) for first in range(0, count, self.size)]
-        known = (batch.labels != IGNORE).sum().clamp_min(1)
+        known = (batch.labels != IGNORE_INDEX).sum().clamp_min(1)
         for span in spans:
             part = batch.part(span)
             with nullcontext() if span is spans[-1] else unsynced():
-                share = (part.labels != IGNORE).sum() / known if len(spans) > 1 else 1.0
+                share = (part.labels != IGNORE_INDEX).sum() / known if len(spans) > 1 else 1.0
                 loss = share * step_loss(network, part, self.losses, weight)
                 backward(loss)
             total += loss.detach()
@@ -133,7 +135,7 @@ def is_frozen(module: nn.Module) -> bool:
     return not any(p.requires_grad for p in module.parameters())
 
 
-def rest_if_frozen(encoder: nn.Module) -> None:
+def eval_if_frozen(encoder: nn.Module) -> None:
     """A frozen encoder stays as it is: its running statistics too."""
     if is_frozen(encoder):
         encoder.eval()

@@ -21,12 +21,12 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from geopsp.errors import OptionError
-from geopsp.models.device import device_words, has_bfloat16, pick_device
+from geopsp.models.device import device_name, has_bfloat16, pick_device
 from geopsp.models.network import SegmentationNetwork
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RunConfig:
     """Where training happens and what it leaves behind."""
 
     device: str | None = None
@@ -62,7 +62,7 @@ class Place:
         return self.devices * self.nodes
 
 
-def make_trainer(place: Place, folder: Path, **options: Any) -> L.Trainer:
+def make_trainer(place: RunConfig, folder: Path, **options: Any) -> L.Trainer:
     """A trainer for the place, which writes to the folder.
 
     Raises:
@@ -98,7 +98,7 @@ def make_trainer(place: Place, folder: Path, **options: Any) -> L.Trainer:
     )
 
 
-def _strategy(place: Place) -> DDPStrategy | str:
+def _strategy(place: RunConfig) -> DDPStrategy | str:
     """Gradients are summed over devices; running statistics are shared before each validation."""
     return "auto" if place.world == 1 else DDPStrategy(broadcast_buffers=False)
 
@@ -108,7 +108,7 @@ def interactive() -> bool:
     return hasattr(sys, "ps1") or "ipykernel" in sys.modules
 
 
-def _loggers(place: Place) -> list[Logger]:
+def _loggers(place: RunConfig) -> list[Logger]:
     if not place.tensorboard:
         return list(place.loggers)
     try:
@@ -118,14 +118,14 @@ def _loggers(place: Place) -> list[Logger]:
         raise OptionError("tensorboard=True needs the package tensorboard. Run: pip install tensorboard") from error
 
 
-def where_of(trainer: L.Trainer, place: Place) -> str:
+def describe_devices(trainer: L.Trainer, place: RunConfig) -> str:
     """The devices and the precision, in words."""
     times = f"{place.world} x " if place.world > 1 else ""
-    return f"{times}{device_words(trainer.strategy.root_device)}, {trainer.precision}"
+    return f"{times}{device_name(trainer.strategy.root_device)}, {trainer.precision}"
 
 
 @contextmanager
-def compiled(network: SegmentationNetwork, *, wanted: bool) -> Iterator[None]:
+def compiled_network(network: SegmentationNetwork, *, wanted: bool) -> Iterator[None]:
     """The network is compiled while the block runs."""
     if wanted:
         network.compile()
@@ -150,7 +150,7 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_lightning() -> Iterator[None]:
     """Lightning's advice on loggers and workers is not for our users."""
     logs = [
         logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,23 +15,25 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
-from geopsp.chips.export_training_data import survey
-from geopsp.chips.labelled_scenes import Ground
-from geopsp.chips.options import ChipSpec, ImageCutting, check_options
+from geopsp.chips.export_training_data import index_chips
+from geopsp.chips.labelled_scenes import LabelledScenes
+from geopsp.chips.options import ChipSpec, ImageChipOptions, check_options
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import Legend
-from geopsp.core.progress import say, shown
-from geopsp.data.augment import standard
-from geopsp.data.cache import cached
-from geopsp.data.dataset import ChipDataset, ChipFiles, Decoder, Sample, WholeChipDataset, statistics_of
-from geopsp.data.loader import Feed, check_feed, chip_weights
-from geopsp.data.scene_reader import SceneWindows, reach_of
+from geopsp.core.progress import progress_bar
+from geopsp.data.augment import default_transforms
+from geopsp.data.cache import open_cache
+from geopsp.data.dataset import ChipDataset, ChipFiles, ChipReader, Sample, TiledChipDataset, statistics_of
+from geopsp.data.loader import ChipLoaders, check_feed, chip_weights
+from geopsp.data.scene_reader import SceneChipReader, safe_margin
 from geopsp.data.split import Areas, Audit, split_chips
-from geopsp.data.split_groups import By, check_split, listed
+from geopsp.data.split_groups import SplitBy, as_list, check_split
 from geopsp.errors import ChipError, OptionError
 from geopsp.models.build import MIN_TILE
 from geopsp.raster.find_images import Images
 from geopsp.vector.open import open_layer
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,14 +60,14 @@ class TrainingData:
     statistics: BandStats
     """Of the training chips' valid pixels; what images are normalised with."""
 
-    transforms: v2.Transform = field(default_factory=standard)
+    transforms: v2.Transform = field(default_factory=default_transforms)
     workers: int | None = None
     """Processes that read chips; 0: none but this one; None: by device and cores."""
 
     balanced_sampling: bool = False
     """True draws chips with rare classes more often."""
 
-    decoder: Decoder | None = None
+    decoder: ChipReader | None = None
     """Where pixels come from; None: the chips' files."""
 
     @property
@@ -99,32 +102,32 @@ class TrainingData:
         return ChipDataset(
             self.chips,
             self.train_rows,
-            Normalization.of(self.statistics),
+            Normalization.from_stats(self.statistics),
             size=self.chip_size,
             transform=self.transforms,
             decoder=self.decoder,
         )
 
     @property
-    def valid_ds(self) -> WholeChipDataset:
-        normalization = Normalization.of(self.statistics)
-        return WholeChipDataset(self.chips, self.valid_rows, normalization, size=self.chip_size, decoder=self.decoder)
+    def valid_ds(self) -> TiledChipDataset:
+        normalization = Normalization.from_stats(self.statistics)
+        return TiledChipDataset(self.chips, self.valid_rows, normalization, size=self.chip_size, decoder=self.decoder)
 
     @property
-    def feed(self) -> Feed:
+    def feed(self) -> ChipLoaders:
         """Both parts with how they are drawn; batches of 8 while the batch size is open."""
         weights = None
         if self.balanced_sampling:
             weights = chip_weights(class_pixels(self.chips.index.iloc[self.train_rows], self.legend))
-        return Feed(self.train_ds, self.valid_ds, self.batch_size or BATCH, self.seed, self.workers, weights)
+        return ChipLoaders(self.train_ds, self.valid_ds, self.batch_size or BATCH, self.seed, self.workers, weights)
 
     @property
     def train_dl(self) -> DataLoader[Sample]:
-        return self.feed.training()
+        return self.feed.train_loader()
 
     @property
     def valid_dl(self) -> DataLoader[Sample]:
-        return self.feed.validation()
+        return self.feed.val_loader()
 
     def show_batch(self, rows: int = 3, *, alpha: float = 0.5, rgb_bands: Sequence[str | int] | None = None) -> Figure:
         """A picture of training chips as the network sees them, with their labels."""
@@ -150,13 +153,13 @@ def prepare_data(
     workers: int | None = None,
     balanced_sampling: bool = False,
     cache: Path | str | None = None,
-    split: By = "blocks",
+    split: SplitBy = "blocks",
     block_size: float | None = None,
     gap: float | None = None,
     valid_path: Areas | None = None,
     folds: int | None = None,
     fold: int = 0,
-    **cutting: Unpack[ImageCutting],
+    **cutting: Unpack[ImageChipOptions],
 ) -> TrainingData:
     """Chips, split by ground, with the training part's statistics; the audit is printed.
 
@@ -202,13 +205,13 @@ def prepare_data(
         size = _check_size(chip_size, spec.tile_size)
         chips, ground = _from_images(path, images, labels, cache, spec, cutting)
     found = split_chips(chips, **chosen)
-    say(f"Split: {found.audit}")
+    logger.info(f"Split: {found.audit}")
     _require_classes(chips, found.audit)
-    decoder: Decoder
+    decoder: ChipReader
     if ground is not None:
-        decoder = SceneWindows(ground, chips, reach=reach_of(chips, found.train, found.audit.gap))
+        decoder = SceneChipReader(ground, chips, reach=safe_margin(chips, found.train, found.audit.gap))
     else:
-        decoder = cached(chips, cache) if cache is not None else ChipFiles(chips)
+        decoder = open_cache(chips, cache) if cache is not None else ChipFiles(chips)
     return TrainingData(
         chips,
         size,
@@ -218,7 +221,7 @@ def prepare_data(
         found.valid,
         found.audit,
         statistics_of(chips, found.train, decoder),
-        transforms or standard(),
+        transforms or default_transforms(),
         workers,
         balanced_sampling,
         decoder,
@@ -237,14 +240,14 @@ def _from_folders(
             f"{', '.join(sorted(cutting))}: such options say how chips are cut from images, but those in {path} are "
             "cut already. Leave them out, or pass images= and labels= instead of a path."
         )
-    folders = listed(path)
+    folders = as_list(path)
     known = {Path(folder).resolve() for folder in folders}
     return ChipSet.open([*folders, *(folder for folder in more if folder.resolve() not in known)])
 
 
 def _from_images(
     path: Any, images: Images | None, labels: Any, cache: Any, spec: ChipSpec, cutting: Mapping[str, Any]
-) -> tuple[ChipSet, Ground]:
+) -> tuple[ChipSet, LabelledScenes]:
     """The chips that an export would write, and what to cut them from."""
     if path is not None:
         raise OptionError("Both a chip folder and images or labels are given. Choose path, or images and labels.")
@@ -256,9 +259,9 @@ def _from_images(
             "A cache holds chips of folders; windows of images change in each epoch. Leave cache out, or export the "
             "chips (export_training_data) and train from their folder."
         )
-    ground = Ground.open(images, labels, **cutting)
-    with shown("Looking for chips") as progress:
-        return survey(ground, spec, progress=progress), ground
+    ground = LabelledScenes.open(images, labels, **cutting)
+    with progress_bar("Looking for chips") as progress:
+        return index_chips(ground, spec, progress=progress), ground
 
 
 def _check_size(chip_size: int | None, tile_size: int | None = None) -> int:
@@ -276,7 +279,7 @@ def _check_size(chip_size: int | None, tile_size: int | None = None) -> int:
     return int(size)
 
 
-def _validation(split: By, valid_path: Areas | None, *, cut: bool) -> dict[str, Any]:
+def _validation(split: SplitBy, valid_path: Areas | None, *, cut: bool) -> dict[str, Any]:
     """The options of a split that say what validates.
 
     Args:
@@ -294,7 +297,7 @@ def _validation(split: By, valid_path: Areas | None, *, cut: bool) -> dict[str, 
         return {"by": split}
     if split != "blocks":
         raise OptionError(f"split is {split!r}, but valid_path says what validates. Leave one of them out.")
-    if not isinstance(valid_path, str | Path | gpd.GeoDataFrame | Sequence) or not (parts := listed(valid_path)):
+    if not isinstance(valid_path, str | Path | gpd.GeoDataFrame | Sequence) or not (parts := as_list(valid_path)):
         raise OptionError(f"valid_path is {valid_path!r}; needed chip folders, or layers of polygons.")
     folders = [part for part in parts if _is_folder(part)]
     if not folders:
@@ -326,4 +329,4 @@ def _require_classes(chips: ChipSet, audit: Audit) -> None:
             f"The chips hold one class only, {chips.legend.names[0]!r}; needed two. Export with background='class'."
         )
     if audit.missing_in_train:
-        say(f"Warning: no training pixel is {', '.join(audit.missing_in_train)}; the model cannot learn that.")
+        logger.warning(f"no training pixel is {', '.join(audit.missing_in_train)}; the model cannot learn that.")

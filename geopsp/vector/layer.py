@@ -19,18 +19,18 @@ import pyogrio
 import pyproj
 import shapely
 
-from geopsp.core.paths import file_size, file_stamp
+from geopsp.core.paths import file_fingerprint, file_size
 from geopsp.errors import GeopspError, LabelError
 
 # Only areas count. For good, as a filter that is set for a while is not safe among threads.
 warnings.filterwarnings("ignore", message="Measured .M. geometry types")
 
 
-SMALL = 64 * 2**20
+READ_WHOLE_BYTES = 64 * 2**20
 """Bytes up to which a file is read whole and kept."""
 
 
-FITS = 16 * SMALL
+READ_WHOLE_UNINDEXED_BYTES = 16 * READ_WHOLE_BYTES
 """Bytes up to which a file without a spatial index is read whole, as each bounding box would read all of it."""
 
 
@@ -38,7 +38,7 @@ Box = tuple[float, float, float, float]
 """(left, bottom, right, top)"""
 
 
-class Layer(Protocol):
+class VectorLayer(Protocol):
     """Features that can be read whole or by bounding box."""
 
     @property
@@ -52,7 +52,7 @@ class Layer(Protocol):
     def fields(self) -> tuple[str, ...]: ...
 
     @property
-    def by_box(self) -> bool:
+    def reads_by_bbox(self) -> bool:
         """True if it is too large to be read whole."""
 
     @property
@@ -69,7 +69,7 @@ class Layer(Protocol):
     def bounds(self) -> Box | None:
         """Of all features, also those that no query wants; None if it is not known."""
 
-    def stamp(self) -> list[str]:
+    def fingerprint(self) -> list[str]:
         """What tells this input from others."""
 
 
@@ -80,7 +80,7 @@ class FrameLayer:
     frame: gpd.GeoDataFrame
     where: str | None = None
     source: str = "the GeoDataFrame"
-    by_box: bool = False
+    reads_by_bbox: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -95,7 +95,7 @@ class FrameLayer:
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
     ) -> gpd.GeoDataFrame:
         frame = self.frame.set_index(pd.RangeIndex(len(self.frame)))
-        chosen = matching(frame, self.where, self.source)
+        chosen = filter_sql(frame, self.where, self.source)
         return (chosen if box is None else chosen.cx[box[0] : box[2], box[1] : box[3]])[:most]
 
     def batches(self, column: str) -> Iterator[pd.Series]:
@@ -104,7 +104,7 @@ class FrameLayer:
     def bounds(self) -> Box | None:
         return _box(self.frame.total_bounds)
 
-    def stamp(self) -> list[str]:
+    def fingerprint(self) -> list[str]:
         digest = hashlib.sha256(str(self.frame.crs).encode())
         for shape in shapely.to_wkb(self.frame.geometry.to_numpy()):
             digest.update(shape or b"-")
@@ -143,25 +143,25 @@ class OgrLayer:
         return bool(self.info["capabilities"]["fast_spatial_filter"])
 
     @property
-    def by_box(self) -> bool:
+    def reads_by_bbox(self) -> bool:
         size = file_size(self.path)
         if size is None:
-            return not 0 <= self.info["features"] < SMALL // 256
-        return size > (SMALL if self.indexed else FITS)
+            return not 0 <= self.info["features"] < READ_WHOLE_BYTES // 256
+        return size > (READ_WHOLE_BYTES if self.indexed else READ_WHOLE_UNINDEXED_BYTES)
 
     @property
     def notes(self) -> tuple[str, ...]:
         size = file_size(self.path)
         notes = (f"{self.path} holds other layers too: {', '.join(self.others)}",) if self.others else ()
-        if self.indexed or size is None or size <= SMALL:
+        if self.indexed or size is None or size <= READ_WHOLE_BYTES:
             return notes
-        how = "each window reads all of it" if self.by_box else "it is read whole"
+        how = "each window reads all of it" if self.reads_by_bbox else "it is read whole"
         return (*notes, f"{self.path} ({size / 2**20:,.0f} MB) has no spatial index, so {how}; a GeoPackage is quicker")
 
     def read(
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
     ) -> gpd.GeoDataFrame:
-        with readable(self.source):
+        with read_errors(self.source):
             frame = pyogrio.read_dataframe(
                 self.path,
                 layer=self.name,
@@ -176,7 +176,7 @@ class OgrLayer:
 
     def batches(self, column: str) -> Iterator[pd.Series]:
         options = {"layer": self.name, "columns": self._read_for([column]), "where": self.where, "read_geometry": False}
-        with readable(self.source), pyogrio.open_arrow(self.path, **options, use_pyarrow=True) as (_, reader):
+        with read_errors(self.source), pyogrio.open_arrow(self.path, **options, use_pyarrow=True) as (_, reader):
             for batch in reader:
                 yield batch.column(batch.schema.get_field_index(column)).to_pandas()
 
@@ -185,11 +185,11 @@ class OgrLayer:
         return None if self.where else columns
 
     def bounds(self) -> Box | None:
-        with readable(self.source):
+        with read_errors(self.source):
             return _box(pyogrio.read_info(self.path, layer=self.name, force_total_bounds=True)["total_bounds"])
 
-    def stamp(self) -> list[str]:
-        return file_stamp(self.path, self.name)
+    def fingerprint(self) -> list[str]:
+        return file_fingerprint(self.path, self.name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,13 +222,13 @@ class ParquetLayer:
         return "bbox" in self.meta.get("covering", {})
 
     @property
-    def by_box(self) -> bool:
-        return self.indexed and Path(self.path).stat().st_size > SMALL
+    def reads_by_bbox(self) -> bool:
+        return self.indexed and Path(self.path).stat().st_size > READ_WHOLE_BYTES
 
     @property
     def notes(self) -> tuple[str, ...]:
         size = Path(self.path).stat().st_size
-        if self.indexed or size <= SMALL:
+        if self.indexed or size <= READ_WHOLE_BYTES:
             return ()
         return (f"{self.path} ({size / 2**20:,.0f} MB) has no column of bounding boxes, so it is read whole",)
 
@@ -236,25 +236,25 @@ class ParquetLayer:
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
     ) -> gpd.GeoDataFrame:
         wanted = [*(self.columns if columns is None or self.where else columns), self.geometry]
-        with readable(self.source):
+        with read_errors(self.source):
             frame = gpd.read_parquet(self.path, columns=wanted, bbox=box)
         frame = frame.set_geometry(self.geometry).set_index(pd.RangeIndex(len(frame)))
-        return matching(frame, self.where, self.source)[:most]
+        return filter_sql(frame, self.where, self.source)[:most]
 
     def batches(self, column: str) -> Iterator[pd.Series]:
-        with readable(self.source), pq.ParquetFile(self.path) as file:
+        with read_errors(self.source), pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(columns=list(self.columns) if self.where else [column]):
-                yield matching(batch.to_pandas(), self.where, self.source)[column]
+                yield filter_sql(batch.to_pandas(), self.where, self.source)[column]
 
     def bounds(self) -> Box | None:
         found = self.meta.get("bbox")
         return _box(np.array(found)[[0, 1, len(found) // 2, len(found) // 2 + 1]]) if found else None
 
-    def stamp(self) -> list[str]:
-        return file_stamp(self.path, "")
+    def fingerprint(self) -> list[str]:
+        return file_fingerprint(self.path, "")
 
 
-def matching(frame: pd.DataFrame, where: str | None, source: str) -> Any:
+def filter_sql(frame: pd.DataFrame, where: str | None, source: str) -> Any:
     """The rows that an SQL WHERE chooses.
 
     Raises:
@@ -287,7 +287,7 @@ def query_error(where: str, source: str, fields: Sequence[str], error: Exception
 
 
 @contextmanager
-def readable(source: str) -> Iterator[None]:
+def read_errors(source: str) -> Iterator[None]:
     """Errors of the libraries become ours."""
     try:
         yield

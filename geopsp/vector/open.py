@@ -14,7 +14,7 @@ import pyogrio
 
 from geopsp.core.paths import remote
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
-from geopsp.vector.layer import FrameLayer, Layer, OgrLayer, ParquetLayer, query_error, readable
+from geopsp.vector.layer import FrameLayer, OgrLayer, ParquetLayer, VectorLayer, query_error, read_errors
 
 LAYER = "|layername="
 """Between a file and one of its layers, as QGIS writes it."""
@@ -26,7 +26,7 @@ def open_layer(
     where: str | None = None,
     field_wanted: str | None = None,
     layer_wanted: str | None = None,
-) -> Layer:
+) -> VectorLayer:
     """The layer that the labels name: a GeoDataFrame, a file, or `file|layername=layer`.
 
     Of several layers, the only one with the field wanted is taken, or the one named `layer_wanted`, or the first,
@@ -70,7 +70,7 @@ def read_vector(
     return frame, layer.source
 
 
-def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wanted: str | None) -> Layer:
+def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wanted: str | None) -> VectorLayer:
     path, _, name = text.partition(LAYER)
     if path.lower().startswith("file://"):
         path = url2pathname(urlsplit(path).path)
@@ -79,7 +79,7 @@ def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wan
     if Path(path).suffix.lower() in {".parquet", ".geoparquet"}:
         return _open_parquet(path, where)
     name, others = _choose_layer(path, name, field_wanted, layer_wanted)
-    with readable(f"{path} (layer {name})"), warnings.catch_warnings(action="ignore", category=UserWarning):
+    with read_errors(f"{path} (layer {name})"), warnings.catch_warnings(action="ignore", category=UserWarning):
         layer = OgrLayer(path, name, where, pyogrio.read_info(path, layer=name), others)
     if where is not None:
         _check_query(layer, where)
@@ -87,7 +87,7 @@ def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wan
 
 
 def _open_parquet(path: str, where: str | None) -> ParquetLayer:
-    with readable(path):
+    with read_errors(path):
         schema = pq.read_schema(path)
         text = (schema.metadata or {}).get(b"geo")
         if text is None:

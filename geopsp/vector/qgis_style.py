@@ -32,7 +32,7 @@ CREATE TABLE layer_styles (
 """The table in which QGIS keeps styles, as QGIS makes it."""
 
 
-HASTE = ("PRAGMA synchronous = OFF", "PRAGMA journal_mode = MEMORY")
+FAST_PRAGMAS = ("PRAGMA synchronous = OFF", "PRAGMA journal_mode = MEMORY")
 """As GDAL has it in a new file; SQLite itself would wait until all of the file is on the disk."""
 
 
@@ -55,7 +55,7 @@ def add_style(package: str | Path, legend: Legend) -> None:
         sqlite3.Error: if it cannot be written.
     """
     with closing(sqlite3.connect(package)) as base, base:
-        for pragma in HASTE:
+        for pragma in FAST_PRAGMAS:
             base.execute(pragma)
         base.execute(STYLES)
         base.execute(CONTENT, ("layer_styles",))

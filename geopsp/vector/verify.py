@@ -15,7 +15,7 @@ HEAD = 100
 """Bytes of the head of both files of shapes."""
 
 
-def require_whole(place: Path, rows: int, *, driver: str) -> None:
+def verify_complete(place: Path, rows: int, *, driver: str) -> None:
     """A file that GDAL closed holds all rows: GDAL says nothing if the disk is full then.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -18,12 +19,13 @@ import pyogrio
 import pyproj
 
 from geopsp.core.legend import Legend
-from geopsp.core.output import check_output, followed, partial_place
-from geopsp.core.progress import say
+from geopsp.core.output import check_output, partial_path, resolve_link
 from geopsp.errors import GeopspError, OptionError, OutputError
 from geopsp.vector.geoparquet import write_parquet
 from geopsp.vector.qgis_style import add_style
-from geopsp.vector.verify import require_whole
+from geopsp.vector.verify import verify_complete
+
+logger = logging.getLogger(__name__)
 
 DRIVERS = {
     ".gpkg": "GPKG", ".parquet": "GeoParquet", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON", ".json": "GeoJSON",
@@ -46,7 +48,7 @@ HINTS = dict.fromkeys(OPTIONS, "Is the disk full?") | {
 """What to look for where GDAL cannot write."""
 
 
-PIECE = 2_000
+WRITE_ROWS = 2_000
 """Polygons that are written at a time: other threads stand still meanwhile."""
 
 
@@ -54,7 +56,7 @@ SQLITE = {"OGR_SQLITE_PRAGMA": "page_size=16384,journal_mode=MEMORY"}
 """GDAL's options for a new GeoPackage: most polygons fit into a page; a file that fails is thrown away, not mended."""
 
 
-BLOB = 10**9 - 2**10
+MAX_GPKG_BYTES = 10**9 - 2**10
 """Bytes of the largest geometry that SQLite takes, but for the header."""
 
 
@@ -62,7 +64,7 @@ SHAPEFILE = 2**31 - 2**20
 """Bytes up to which all programs read a file of a shapefile."""
 
 
-SHORT = {"perimeter_m": "perimeter", "edge_unsure": "unsure"}
+SHAPEFILE_NAMES = {"perimeter_m": "perimeter", "edge_unsure": "unsure"}
 """Names of columns of more than ten characters, as a shapefile has them."""
 
 
@@ -90,7 +92,7 @@ def check_vector_output(out: str | Path, *, overwrite: bool = False) -> Path:
             shapefile, or to what ends otherwise.
         OutputError: as `check_output`, or if a file exists that would belong to it and `overwrite` is False.
     """
-    asked, out = Path(out), followed(out)
+    asked, out = Path(out), resolve_link(out)
     if asked != out and (asked.suffix.lower() != out.suffix.lower() or asked.suffix.lower() == ".shp"):
         raise OptionError(
             f"{asked} is a link to {out}; needed the place itself where that ends otherwise, or is a shapefile's, of "
@@ -118,7 +120,7 @@ def _require_free(out: Path, *, overwrite: bool) -> None:
         )
 
 
-def write(
+def write_vector(
     batches: Iterator[pa.RecordBatch],
     schema: pa.Schema,
     out: str | Path,
@@ -147,18 +149,18 @@ def write(
     """
     plane, kind = pyproj.CRS.from_user_input(crs), "MultiPolygon" if multi else "Polygon"
     pieces = _pieces(batches, multi=multi)
-    with _placed(Path(out), overwrite=overwrite) as place:
+    with _staged(Path(out), overwrite=overwrite) as place:
         if DRIVERS[place.suffix] == "GeoParquet":
             write_parquet(pieces, schema, place, crs=plane, kind=kind)
             return
         passed = _write_layer(pieces, schema, place, crs=plane, kind=kind)
-        require_whole(place, passed.rows, driver=DRIVERS[place.suffix])
+        verify_complete(place, passed.rows, driver=DRIVERS[place.suffix])
         if DRIVERS[place.suffix] == "GPKG":
             add_style(place, Legend(tuple(info for info in legend if info.code in passed.codes)))
 
 
 @dataclass(slots=True, eq=False)
-class _Passed:
+class _WriteCount:
     """What went by on its way into a file."""
 
     rows: int = 0
@@ -183,8 +185,8 @@ class _Passed:
 def _pieces(batches: Iterator[pa.RecordBatch], *, multi: bool) -> Iterator[pa.RecordBatch]:
     """The same rows, few at a time; all of them multipolygons if there may be some."""
     for batch in batches:
-        for first in range(0, batch.num_rows, PIECE):
-            piece = batch.slice(first, PIECE)
+        for first in range(0, batch.num_rows, WRITE_ROWS):
+            piece = batch.slice(first, WRITE_ROWS)
             yield _promoted(piece) if multi else piece
 
 
@@ -199,9 +201,9 @@ def _promoted(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _write_layer(
     pieces: Iterator[pa.RecordBatch], schema: pa.Schema, place: Path, *, crs: pyproj.CRS, kind: str
-) -> _Passed:
+) -> _WriteCount:
     """Writes by GDAL, and tells what was written."""
-    driver, passed = DRIVERS[place.suffix], _Passed()
+    driver, passed = DRIVERS[place.suffix], _WriteCount()
     if driver == "GeoJSON":
         _require_earth(crs)
     elif driver == "GPKG":
@@ -211,7 +213,7 @@ def _write_layer(
     try:
         with passed.opening:
             if driver == "GPKG":
-                _hasten(passed.opening)
+                _fast_sqlite(passed.opening)
             pyogrio.write_arrow(
                 pa.RecordBatchReader.from_batches(schema, passed.along(pieces)),
                 place,
@@ -228,7 +230,7 @@ def _write_layer(
     return passed
 
 
-def _hasten(opening: ExitStack) -> None:
+def _fast_sqlite(opening: ExitStack) -> None:
     """GDAL opens databases of all threads with SQLITE, unless the user set that option, until the stack is closed."""
     if all(pyogrio.get_gdal_config_option(name) is None for name in SQLITE):
         opening.callback(pyogrio.set_gdal_config_options, dict.fromkeys(SQLITE))
@@ -247,9 +249,10 @@ def _require_earth(crs: pyproj.CRS) -> None:
 def _within_blobs(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for piece in pieces:
         longest = pc.max(pc.binary_length(piece.column("geometry"))).as_py()
-        if longest > BLOB:
+        if longest > MAX_GPKG_BYTES:
             raise OutputError(
-                f"A polygon takes {longest / 2**20:,.0f} MB; a GeoPackage holds {BLOB / 2**20:,.0f} MB at most. "
+                f"A polygon takes {longest / 2**20:,.0f} MB; a GeoPackage holds "
+                f"{MAX_GPKG_BYTES / 2**20:,.0f} MB at most. "
                 "Simplify it (simplify=, --simplify), or write GeoParquet or FlatGeobuf."
             )
         yield piece
@@ -257,12 +260,12 @@ def _within_blobs(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def _shortened(schema: pa.Schema) -> pa.Schema:
     """The schema under the names that a shapefile has; a note says what else it cannot hold."""
-    renamed = [f"{SHORT[name]} for {name}" for name in schema.names if name in SHORT]
-    say(
+    renamed = [f"{SHAPEFILE_NAMES[name]} for {name}" for name in schema.names if name in SHAPEFILE_NAMES]
+    logger.info(
         f"Note: a shapefile has short names of columns ({', '.join(renamed) or 'all fit'}), numbers of 15 digits, "
         "names of classes of up to 254 bytes, and files of up to 2 GB. A GeoPackage has no such limits."
     )
-    return pa.schema([column.with_name(SHORT.get(column.name, column.name)) for column in schema])
+    return pa.schema([column.with_name(SHAPEFILE_NAMES.get(column.name, column.name)) for column in schema])
 
 
 def _within_shapefile(pieces: Iterator[pa.RecordBatch], place: Path) -> Iterator[pa.RecordBatch]:
@@ -273,20 +276,20 @@ def _within_shapefile(pieces: Iterator[pa.RecordBatch], place: Path) -> Iterator
                 f"The polygons take more than the {SHAPEFILE / 2**20:,.0f} MB that a file of a shapefile holds. "
                 "Write a GeoPackage or GeoParquet."
             )
-        yield piece.rename_columns([SHORT.get(name, name) for name in piece.schema.names])
+        yield piece.rename_columns([SHAPEFILE_NAMES.get(name, name) for name in piece.schema.names])
 
 
 @contextmanager
-def _placed(out: Path, *, overwrite: bool) -> Iterator[Path]:
+def _staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """A place in a folder of its own beside `out`; the files of that folder go there when the block ends well."""
     out = check_vector_output(out, overwrite=overwrite)
-    folder = partial_place(out)
+    folder = partial_path(out)
     place = folder / f"{out.stem}{out.suffix.lower()}"
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         yield place
-        _take_place(place, out)
+        _publish(place, out)
     except GeopspError:
         raise
     except (OSError, sqlite3.Error) as error:
@@ -295,7 +298,7 @@ def _placed(out: Path, *, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take_place(place: Path, out: Path) -> None:
+def _publish(place: Path, out: Path) -> None:
     """What belongs to an older file goes first, the file that makes it one comes last."""
     parts = [part for part in place.parent.iterdir() if part != place]
     if parts:

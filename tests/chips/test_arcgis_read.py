@@ -359,7 +359,7 @@ def test_ours_with_mixed_endings_open_there(tmp_path):
             (tmp_path / part / pair[part == "labels"]).touch()
     pixels = {"pixels_0": [4, 0, 0], "pixels_3": [1, 2, 3]}
     index = gpd.GeoDataFrame(pixels | {"chip": [c for c, _ in files], "label": [n for _, n in files]})
-    stats = BandStats.of(np.arange(24).reshape(2, 3, 4), np.ones((3, 4), bool))
+    stats = BandStats.from_array(np.arange(24).reshape(2, 3, 4), np.ones((3, 4), bool))
     write_esri_files(tmp_path, index, legend, stats, ["red", "nir"], "uint8", 4)
     found = taken_by_arcgis(tmp_path)
     assert found["pairs"] == [[f"images/{chip}", f"labels/{label}"] for chip, label in files]
@@ -392,7 +392,7 @@ def test_training_reads_the_labels_that_the_index_counts(arcgis_folder):
         files = ChipFiles(chips)
         counts = class_pixels(chips.index, chips.legend)
         for row in range(len(chips)):
-            codes = files.cut(row, 0, 0, chips.tile_size).codes
+            codes = files.read(row, 0, 0, chips.tile_size).codes
             channels = chips.tables[chips.index["table"].iloc[row]][codes]
             found = np.bincount(channels.ravel(), minlength=256)
             assert found[: len(chips.legend)].tolist() == counts[row].tolist()

@@ -5,12 +5,12 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geopsp.chips.chip import Chip, chip_windows, judge, turn_quarters, turned
+from geopsp.chips.chip import Chip, chip_windows, rotate90, rotate_grid, skip_reason
 from geopsp.chips.options import ChipSpec
 from geopsp.core.grid import Grid, Window
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import OptionError
-from geopsp.raster.scene import Patch
+from geopsp.raster.scene import RasterArray
 
 CRS = rasterio.CRS.from_epsg(32632)
 LEFT, TOP = 601234.0, 5301717.0
@@ -36,7 +36,7 @@ def test_windows_cover_the_grid_from_its_origin_and_none_lies_outside(width, hei
     for row in rows:
         for col in columns:
             part = Window(col, row, size, size).intersect(grid.window)
-            assert not part.empty
+            assert not part.is_empty
             seen[part.slices(grid.window)] = True
     assert seen.all()
     assert rows.step == columns.step == stride
@@ -75,7 +75,7 @@ def test_turned_copies_go_round_once(step, angles):
 def test_a_chip_turned_by_quarters_keeps_each_pixel_where_it_lies(quarters, size, angle):
     grid = grid_of(size, size, angle)
     values = np.arange(size * size, dtype="int32").reshape(size, size)
-    chip = turn_quarters(Chip(Patch(values[None], values > 3, grid), values.astype("uint8"), 5, inside=True), quarters)
+    chip = rotate90(Chip(RasterArray(values[None], values > 3, grid), values.astype("uint8"), 5, inside=True), quarters)
     assert (chip.conflicts, chip.inside) == (5, True)
     for row in range(size):
         for col in range(size):
@@ -91,10 +91,10 @@ def test_a_chip_turned_by_quarters_keeps_each_pixel_where_it_lies(quarters, size
 @settings(max_examples=30, deadline=None)
 def test_turning_keeps_the_middle_and_the_pixel_size(angle, size):
     grid = grid_of(size, size)
-    found = turned(grid, angle)
+    found = rotate_grid(grid, angle)
     assert found.transform * (size / 2, size / 2) == pytest.approx(grid.transform * (size / 2, size / 2), abs=1e-6)
     assert found.cell_size == pytest.approx(grid.cell_size)
-    assert turned(found, -angle).corners() == pytest.approx(grid.corners(), abs=1e-5)
+    assert rotate_grid(found, -angle).corners() == pytest.approx(grid.corners(), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_turning_keeps_the_middle_and_the_pixel_size(angle, size):
         ([1, 0, 0, 0], 0.0, True, {}, "invalid"),
         ([1, 0, 0, 0], 0.4, True, {"min_valid": 0.5}, "invalid"),
         ([1, 0, 0, 0], 0.5, True, {"min_valid": 0.5}, None),
-        ([1, IGNORE, IGNORE, IGNORE], 1.0, True, {"min_labelled": 0.5}, "unlabelled"),
-        ([1, 0, IGNORE, IGNORE], 1.0, True, {"min_labelled": 0.5}, None),
-        ([0, 0, IGNORE, IGNORE], 1.0, True, {"skip_empty": True}, "empty"),
-        ([IGNORE] * 4, 1.0, True, {"skip_empty": True}, "empty"),
+        ([1, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX], 1.0, True, {"min_labelled": 0.5}, "unlabelled"),
+        ([1, 0, IGNORE_INDEX, IGNORE_INDEX], 1.0, True, {"min_labelled": 0.5}, None),
+        ([0, 0, IGNORE_INDEX, IGNORE_INDEX], 1.0, True, {"skip_empty": True}, "empty"),
+        ([IGNORE_INDEX] * 4, 1.0, True, {"skip_empty": True}, "empty"),
         ([0, 0, 0, 0], 1.0, True, {}, None),
         ([1, 0, 0, 0], 1.0, False, {}, None),
         ([1, 0, 0, 0], 1.0, False, {"aoi_rule": "inside"}, "outside"),
@@ -115,4 +115,4 @@ def test_turning_keeps_the_middle_and_the_pixel_size(angle, size):
 )
 def test_why_a_chip_is_left_out(codes, valid, inside, spec, reason):
     counts = np.bincount(codes, minlength=256)
-    assert judge(counts, LEGEND, ChipSpec(**spec), valid=valid, inside=inside) == reason
+    assert skip_reason(counts, LEGEND, ChipSpec(**spec), valid=valid, inside=inside) == reason

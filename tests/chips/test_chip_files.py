@@ -21,9 +21,9 @@ from rasterio.crs import CRS
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import check_kind, write_chip
 from geopsp.core.grid import Grid
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import OptionError, OutputError
-from geopsp.raster.scene import Patch
+from geopsp.raster.scene import RasterArray
 
 LEGEND = Legend.from_names({0: "background", 3: "water", 200: "road"})
 PLACE = Affine(0.3, 0, 601234.1, 0, -0.3, 5301717.7)
@@ -45,8 +45,8 @@ def chip(bands=3, dtype="uint8", *, size=24, valid=1.0, seed=0, crs="EPSG:32632"
     )
     data = slope.astype(dtype)
     grid = Grid(CRS.from_user_input(crs), transform, size, size)
-    codes = rng.choice(np.array([0, 3, 200, IGNORE], np.uint8), (size, size))
-    return Chip(Patch(data, rng.random((size, size)) < valid, grid), codes, 0, True)
+    codes = rng.choice(np.array([0, 3, 200, IGNORE_INDEX], np.uint8), (size, size))
+    return Chip(RasterArray(data, rng.random((size, size)) < valid, grid), codes, 0, True)
 
 
 def write(folder: Path, one: Chip, kind: str) -> tuple[Path, Path]:
@@ -119,7 +119,7 @@ def test_labels_show_the_legend(kind, tmp_path):
     _, label = write(tmp_path, chip(), kind)
     with rasterio.open(label) as dataset:
         colors = dataset.colormap(1)
-        assert np.array_equal(dataset.read_masks(1) > 0, dataset.read(1) != IGNORE)
+        assert np.array_equal(dataset.read_masks(1) > 0, dataset.read(1) != IGNORE_INDEX)
     for info in LEGEND:
         assert colors[info.code] == (*info.rgb, 255)
 
@@ -180,7 +180,7 @@ def test_a_folder_that_is_gone_is_an_output_error(kind, tmp_path):
 def test_a_full_disk_is_an_output_error(kind, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (3, 128, 128), np.uint8)
     grid = Grid(CRS.from_epsg(32632), PLACE, 128, 128)
-    one = Chip(Patch(noise, np.ones((128, 128), bool), grid), noise[0], 0, True)
+    one = Chip(RasterArray(noise, np.ones((128, 128), bool), grid), noise[0], 0, True)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
     try:

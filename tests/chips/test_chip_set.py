@@ -167,10 +167,10 @@ def test_folders_with_other_classes_are_joined_by_name(make_raster, make_labels,
     assert both.legend.names == ["background", "boat", "car", "dam"]
     assert both.pixels_per_class.tolist() == [0, 2048, 4096, 2048]
     assert both.legend.names.index("car") == both.tables[0][2] == both.tables[1][1]
-    alone = ChipSet.open(tmp_path / "one").under(both.legend)
+    alone = ChipSet.open(tmp_path / "one").with_legend(both.legend)
     assert alone.pixels_per_class.tolist() == [0, 2048, 2048, 0]
     with pytest.raises(ChipError, match="not known here: dam; known are background, boat, car"):
-        ChipSet.open(tmp_path / "two").under(ChipSet.open(tmp_path / "one").legend)
+        ChipSet.open(tmp_path / "two").with_legend(ChipSet.open(tmp_path / "one").legend)
     with pytest.raises(ChipError, match="given twice"):
         ChipSet.open([tmp_path / "one", tmp_path / "one"])
 

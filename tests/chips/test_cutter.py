@@ -9,12 +9,12 @@ from common import square
 
 from geopsp.chips import cutter as harvest
 from geopsp.chips import cutter as reels
-from geopsp.chips.chip import turned
-from geopsp.chips.export_training_data import export_training_data, survey
-from geopsp.chips.labelled_scenes import Ground
+from geopsp.chips.chip import rotate_grid
+from geopsp.chips.export_training_data import export_training_data, index_chips
+from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
 from geopsp.core.grid import Grid, Window
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import ChipError
 from geopsp.raster.scene import Scene
 
@@ -57,7 +57,7 @@ def test_quarter_turns_hold_the_pixels_of_the_chip(image, labels, tmp_path):
             found, _, place = read(row["image"])
             np.testing.assert_array_equal(found, np.rot90(pixels, quarters, axes=(1, 2)))
             np.testing.assert_array_equal(read(row["label"])[0], np.rot90(codes, quarters, axes=(1, 2)))
-            assert place.transform.almost_equals(turned(grid, 90 * quarters).transform)
+            assert place.transform.almost_equals(rotate_grid(grid, 90 * quarters).transform)
             assert row.geometry.equals_exact(by_name.loc[name].geometry, 1e-6) or row.geometry.equals(
                 by_name.loc[name].geometry
             )
@@ -69,7 +69,7 @@ def test_other_turns_show_the_ground_where_it_lies(make_raster, labels, tmp_path
     path = make_raster("smooth.tif", np.stack([rows, cols]))
     chips = export_training_data(path, labels, tmp_path / "c", "kind", 32, rotation_angle=30)
     assert set(chips.index["angle"]) == set(range(0, 360, 30))
-    source, ground = Scene.open(path), Ground.open(path, labels, class_field="kind")
+    source, ground = Scene.open(path), LabelledScenes.open(path, labels, class_field="kind")
     for row in chips.index[chips.index["angle"] % 90 > 0].itertuples():
         pixels, valid, grid = read(row.image)
         assert row.geometry.equals_exact(shapely.polygons(grid.corners()), 1e-6)
@@ -78,7 +78,9 @@ def test_other_turns_show_the_ground_where_it_lies(make_raster, labels, tmp_path
         inner = valid & (col > 1) & (col < 159) & (line > 1) & (line < 139)
         np.testing.assert_allclose(pixels[0][inner], line[inner] - 0.5, atol=0.02)
         np.testing.assert_allclose(pixels[1][inner], col[inner] - 0.5, atol=0.02)
-        np.testing.assert_array_equal(read(row.label)[0][0], np.where(valid, ground.burn(grid).codes, IGNORE))
+        np.testing.assert_array_equal(
+            read(row.label)[0][0], np.where(valid, ground.read_labels(grid).codes, IGNORE_INDEX)
+        )
 
 
 def test_a_turned_copy_that_is_not_worth_it_is_left_out(image, labels, tmp_path):
@@ -112,9 +114,9 @@ def test_random_chips_show_each_class_as_often(image, labels, tmp_path):
 
 
 def test_random_chips_come_beside_the_grid_and_depend_on_the_seed(image, labels):
-    ground = Ground.open(image, labels, class_field="kind")
-    regular = survey(ground, ChipSpec(tile_size=32)).index
-    one, same, other = (survey(ground, ChipSpec(tile_size=32, random_chips=9, seed=s)).index for s in (1, 1, 2))
+    ground = LabelledScenes.open(image, labels, class_field="kind")
+    regular = index_chips(ground, ChipSpec(tile_size=32)).index
+    one, same, other = (index_chips(ground, ChipSpec(tile_size=32, random_chips=9, seed=s)).index for s in (1, 1, 2))
     assert one.iloc[: len(regular)].drop(columns="geometry").equals(regular.drop(columns="geometry"))
     assert len(one) == len(regular) + 9
     assert one.equals(same)
@@ -123,8 +125,8 @@ def test_random_chips_come_beside_the_grid_and_depend_on_the_seed(image, labels)
 
 def test_no_random_chip_shows_what_another_shows(make_raster, labels):
     """A scene of one tile has but one."""
-    ground = Ground.open(make_raster("small.tif", size=(30, 40)), labels, class_field="kind")
-    chips = survey(ground, ChipSpec(tile_size=64, random_chips=30))
+    ground = LabelledScenes.open(make_raster("small.tif", size=(30, 40)), labels, class_field="kind")
+    chips = index_chips(ground, ChipSpec(tile_size=64, random_chips=30))
     assert len(chips) == 1
     assert "30 of 30 random chips were not found" in chips.reports[0]["notes"]
     assert set(chips.reports[0]["labels"]) & {"random_chips", "draws"} == set()
@@ -132,13 +134,13 @@ def test_no_random_chip_shows_what_another_shows(make_raster, labels):
 
 def test_random_chips_that_cannot_be_found_are_said(image, labels):
     """Every tile that holds a boat reaches beyond the labels."""
-    ground = Ground.open(image, labels[1:], class_field="kind", background="ignore")
+    ground = LabelledScenes.open(image, labels[1:], class_field="kind", background="ignore")
     with pytest.raises(ChipError, match="No chip is left"):
-        survey(ground, ChipSpec(tile_size=32, random_chips=4, grid=False, min_labelled=0.9))
+        index_chips(ground, ChipSpec(tile_size=32, random_chips=4, grid=False, min_labelled=0.9))
     options = {"tile_size": 32, "random_chips": 4, "min_labelled": 0.02}
-    chips = survey(ground, ChipSpec(**options, min_valid=1.0))
+    chips = index_chips(ground, ChipSpec(**options, min_valid=1.0))
     assert (chips.index["labelled"] >= 0.02).all()
-    short = 4 - (len(chips) - len(survey(ground, ChipSpec(tile_size=32, min_labelled=0.02, min_valid=1.0))))
+    short = 4 - (len(chips) - len(index_chips(ground, ChipSpec(tile_size=32, min_labelled=0.02, min_valid=1.0))))
     notes = chips.reports[0]["notes"]
     assert [n for n in notes if "random" in n] == ([f"{short} of 4 random chips were not found"] if short else [])
 
@@ -163,12 +165,12 @@ def test_chips_wholly_inside_an_area(image, labels, tmp_path):
 
 @pytest.mark.parametrize(("budget", "workers"), [(1, 1), (40_000, 3)])
 def test_strips_and_threads_change_nothing_but_the_order(budget, workers, image, labels, monkeypatch):
-    ground = Ground.open(image, labels, class_field="kind")
+    ground = LabelledScenes.open(image, labels, class_field="kind")
     spec = ChipSpec(tile_size=32, stride=20, min_labelled=0.1)
-    whole = survey(ground, spec, workers=1)
+    whole = index_chips(ground, spec, workers=1)
     monkeypatch.setattr(reels, "BUDGET", budget)
     assert len({unit.columns for unit in harvest.plan(ground, spec)}) > 1
-    parts = survey(ground, spec, workers=workers)
+    parts = index_chips(ground, spec, workers=workers)
     place = ["row", "col"]
     ours, theirs = (
         chips.index.drop(columns=["chip", "label"]).sort_values(place).reset_index(drop=True)
@@ -182,7 +184,7 @@ def test_strips_and_threads_change_nothing_but_the_order(budget, workers, image,
 @pytest.mark.parametrize("stride", [16, 32, 50])
 def test_owned_windows_partition_each_scene(stride, image, labels, monkeypatch):
     monkeypatch.setattr(reels, "BUDGET", 40_000)
-    ground = Ground.open(image, labels, class_field="kind")
+    ground = LabelledScenes.open(image, labels, class_field="kind")
     seen = np.zeros((140, 160), int)
     for unit in harvest.plan(ground, ChipSpec(tile_size=32, stride=stride)):
         seen[unit.owned.slices(Window(0, 0, 160, 140))] += 1
@@ -198,9 +200,9 @@ def test_each_block_is_read_once_for_overlapping_chips(image, labels, monkeypatc
         reads[part.slices(Window(0, 0, 200, 200))] += 1
         return plain(self, window)
 
-    ground = Ground.open(image, labels, class_field="kind")
+    ground = LabelledScenes.open(image, labels, class_field="kind")
     monkeypatch.setattr(Scene, "read", counted)
-    survey(ground, ChipSpec(tile_size=32, stride=8))
+    index_chips(ground, ChipSpec(tile_size=32, stride=8))
     assert reads[:140, :160].max() == 1
 
 
@@ -212,20 +214,20 @@ def test_the_image_is_not_read_where_labels_rule_chips_out(image, labels, monkey
         rows.update(range(window.row, window.row_stop))
         return plain(self, window)
 
-    ground = Ground.open(image, labels[labels["kind"] == "boat"], class_field="kind", background="ignore")
+    ground = LabelledScenes.open(image, labels[labels["kind"] == "boat"], class_field="kind", background="ignore")
     monkeypatch.setattr(Scene, "read", counted)
-    chips = survey(ground, ChipSpec(tile_size=16, min_labelled=0.001))
+    chips = index_chips(ground, ChipSpec(tile_size=16, min_labelled=0.001))
     assert set(chips.index["row"]) <= set(range(96, 112))
     assert rows <= set(range(96, 128))
 
 
 def test_polygons_are_counted_once(image, labels):
-    ground = Ground.open(image, labels, class_field="kind")
-    report = survey(ground, ChipSpec(tile_size=32, stride=8)).reports[0]
+    ground = LabelledScenes.open(image, labels, class_field="kind")
+    report = index_chips(ground, ChipSpec(tile_size=32, stride=8)).reports[0]
     assert report["polygons"] == {"boat": 3, "field": 1}
 
 
 def test_a_scene_without_a_chip_worth_keeping(image, labels):
-    ground = Ground.open(image, labels[1:], class_field="kind", background="ignore")
+    ground = LabelledScenes.open(image, labels[1:], class_field="kind", background="ignore")
     with pytest.raises(ChipError, match=r"No chip is left: 25 less than 100% labelled\. Lower min_labelled"):
-        survey(ground, ChipSpec(tile_size=32, min_labelled=1.0))
+        index_chips(ground, ChipSpec(tile_size=32, min_labelled=1.0))

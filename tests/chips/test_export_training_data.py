@@ -13,11 +13,11 @@ from rasterio.features import rasterize
 
 import geopsp.chips.export
 from geopsp.chips.chip_set import ChipSet
-from geopsp.chips.export_training_data import export_training_data, survey
-from geopsp.chips.labelled_scenes import Ground
+from geopsp.chips.export_training_data import export_training_data, index_chips
+from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
 from geopsp.core.grid import Grid
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import BandError, ChipError, GeopspError, LabelError, OptionError, OutputError
 from geopsp.raster.scene import Scene
 
@@ -89,11 +89,11 @@ def test_chips_tile_back_to_the_source(dtype, size, stride, nodata, masked, make
     found, valid = stitched(chips, "image", patch.grid)
     np.testing.assert_array_equal(found, data)
     np.testing.assert_array_equal(valid, patch.valid)
-    codes, _ = stitched(chips, "label", patch.grid, IGNORE)
+    codes, _ = stitched(chips, "label", patch.grid, IGNORE_INDEX)
     order = np.argsort(-labels.area.to_numpy(), kind="stable")
     pairs = [(SHAPES[i], chips.legend.code_of(KINDS[i])) for i in order]
-    burned = rasterize(pairs, (61, 83), fill=IGNORE, transform=patch.grid.transform, dtype="uint8")
-    np.testing.assert_array_equal(codes[0], np.where(patch.valid, burned, IGNORE))
+    burned = rasterize(pairs, (61, 83), fill=IGNORE_INDEX, transform=patch.grid.transform, dtype="uint8")
+    np.testing.assert_array_equal(codes[0], np.where(patch.valid, burned, IGNORE_INDEX))
 
 
 def test_labels_are_unlabelled_outside_the_area_and_on_invalid_pixels(make_raster, labels, tmp_path):
@@ -103,9 +103,9 @@ def test_labels_are_unlabelled_outside_the_area_and_on_invalid_pixels(make_raste
     path = make_raster("a.tif", data, nodata=0)
     chips = export_training_data(path, labels, tmp_path / "chips", "kind", 32, aoi=area)
     grid = Scene.open(path).grid
-    codes, _ = stitched(chips, "label", grid, IGNORE)
+    codes, _ = stitched(chips, "label", grid, IGNORE_INDEX)
     inside = rasterize(area.to_crs("EPSG:32632").geometry, (61, 83), transform=grid.transform, dtype="uint8") > 0
-    np.testing.assert_array_equal(codes[0] != IGNORE, inside & data.any(axis=0))
+    np.testing.assert_array_equal(codes[0] != IGNORE_INDEX, inside & data.any(axis=0))
 
 
 def test_all_touched_reaches_the_labels(make_raster, labels, tmp_path):
@@ -156,7 +156,7 @@ def test_the_index_says_where_each_chip_lies_and_what_it_holds(make_raster, labe
             assert shapely.equals_exact(row.geometry.normalize(), shapely.box(*dataset.bounds).normalize(), 1e-6)
         with rasterio.open(row.image) as dataset:
             assert row.valid == pytest.approx((dataset.dataset_mask() > 0).mean())
-        assert row.labelled == pytest.approx((codes != IGNORE).mean())
+        assert row.labelled == pytest.approx((codes != IGNORE_INDEX).mean())
         found = [int((codes == code).sum()) for code in chips.legend.codes]
         assert found == [getattr(row, f"pixels_{code}") for code in chips.legend.codes]
         total += found
@@ -254,7 +254,7 @@ def test_the_folder_is_what_arcgis_reads(make_raster, labels, tmp_path):
     ]
     assert "images = 6 *4 classes" in (out / "stats.txt").read_text().splitlines()[0]
     with rasterio.open(chips.index["label"].iloc[0]) as dataset:
-        assert dataset.nodata == IGNORE
+        assert dataset.nodata == IGNORE_INDEX
         assert dataset.colormap(1)[0][:3] == (27, 27, 27)
 
 
@@ -383,7 +383,7 @@ def test_a_second_export_adds_and_changes_nothing_that_was_there(make_raster, la
         assert count == old + pixels.get(name, 0)
     for ours, theirs in zip(both.index["label"].iloc[6:], alone.index["label"], strict=True):
         found, needed = (rasterio.open(path).read(1) for path in (ours, theirs))
-        np.testing.assert_array_equal(both.legend.to_index(found) == IGNORE, needed == IGNORE)
+        np.testing.assert_array_equal(both.legend.codes_to_indices(found) == IGNORE_INDEX, needed == IGNORE_INDEX)
         for name, code in codes.items():
             own = alone.legend.code_of(name) if name in alone.legend.names else 254
             np.testing.assert_array_equal(found == code, needed == own)
@@ -524,7 +524,7 @@ def test_a_survey_finds_what_an_export_writes(make_raster, labels, tmp_path):
     options = {"class_field": "kind", "tile_size": 16, "stride": 12, "min_labelled": 0.1, "background": "ignore"}
     image = make_raster(nodata=5)
     written = export_training_data(image, labels, tmp_path / "chips", **options)
-    found = survey(Ground.open(image, labels, **options), ChipSpec.of(options))
+    found = index_chips(LabelledScenes.open(image, labels, **options), ChipSpec.of(options))
     names = ["chip", "label", "image"]
     assert found.index.drop(columns=["chip", "label"]).equals(written.index.drop(columns=names))
     for name in ("legend", "bands", "dtype", "tile_size", "cell_size", "units"):

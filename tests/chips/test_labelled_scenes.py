@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from common import square
 
-from geopsp.chips.labelled_scenes import Ground
-from geopsp.chips.options import KNOWN_OPTIONS, ChipSpec, Cutting, ImageCutting
+from geopsp.chips.labelled_scenes import LabelledScenes
+from geopsp.chips.options import KNOWN_OPTIONS, ChipOptions, ChipSpec, ImageChipOptions
 from geopsp.core.grid import Window
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import LabelError, OptionError
 
 LEFT, TOP = 601234.0, 5301717.0
@@ -19,30 +19,30 @@ def labels():
 
 
 def test_each_option_is_described_and_used(make_raster, labels):
-    assert set(ImageCutting.__annotations__) | {"seed"} == KNOWN_OPTIONS
-    assert set(Cutting.__annotations__) == KNOWN_OPTIONS - {"class_field", "tile_size", "stride", "seed"}
+    assert set(ImageChipOptions.__annotations__) | {"seed"} == KNOWN_OPTIONS
+    assert set(ChipOptions.__annotations__) == KNOWN_OPTIONS - {"class_field", "tile_size", "stride", "seed"}
     with pytest.raises(OptionError, match="No such option: tilesize; there are all_touched, aoi"):
-        Ground.open(make_raster(), labels, tilesize=3)
+        LabelledScenes.open(make_raster(), labels, tilesize=3)
 
 
 def test_a_window_is_cut_with_its_labels(make_raster, labels):
     area = gpd.GeoDataFrame(geometry=[square(LEFT, TOP, 70)], crs="EPSG:32632")
-    ground = Ground.open(make_raster(nodata=9), labels, class_field="kind", aoi=area)
+    ground = LabelledScenes.open(make_raster(nodata=9), labels, class_field="kind", aoi=area)
     scene, window = ground.scenes[0], Window(20, 10, 32, 24)
-    chip = ground.cut(scene, window)
+    chip = ground.read_chip(scene, window)
     np.testing.assert_array_equal(chip.patch.data, scene.read(window).data)
     inside = ground.area.inside(scene.grid.crop(window))
     burned = ground.labels.burn(scene.grid.crop(window)).codes
-    np.testing.assert_array_equal(chip.codes, np.where(inside & chip.patch.valid, burned, IGNORE))
+    np.testing.assert_array_equal(chip.codes, np.where(inside & chip.patch.valid, burned, IGNORE_INDEX))
     assert not chip.inside
-    assert ground.cut(scene, Window(0, 0, 16, 16)).inside
+    assert ground.read_chip(scene, Window(0, 0, 16, 16)).inside
 
 
 def test_under_another_legend_codes_follow_names(make_raster, labels):
-    ground = Ground.open(make_raster(), labels, class_field="kind")
-    wider = ground.under(Legend.from_names({0: "background", 1: "dam", 2: "crop"}))
+    ground = LabelledScenes.open(make_raster(), labels, class_field="kind")
+    wider = ground.with_legend(Legend.from_names({0: "background", 1: "dam", 2: "crop"}))
     assert {info.name: info.code for info in wider.legend} == {"background": 0, "dam": 1, "crop": 2, "water": 3}
-    ours, theirs = (one.burn(ground.scenes[0].grid).codes for one in (ground, wider))
+    ours, theirs = (one.read_labels(ground.scenes[0].grid).codes for one in (ground, wider))
     assert {(int(a), int(b)) for a, b in zip(ours.ravel(), theirs.ravel(), strict=True)} == {(0, 0), (1, 2), (2, 3)}
     assert wider.in_own_codes({1: 7, 2: 8}) == {2: 7, 3: 8}
 
@@ -50,7 +50,7 @@ def test_under_another_legend_codes_follow_names(make_raster, labels):
 def test_labels_must_meet_one_of_the_images(make_raster, labels):
     far = make_raster("far.tif", origin=(LEFT + 5000, TOP))
     with pytest.raises(LabelError, match="miss the image by"):
-        Ground.open(far, labels, class_field="kind")
-    ground = Ground.open([far, make_raster()], labels, class_field="kind")
+        LabelledScenes.open(far, labels, class_field="kind")
+    ground = LabelledScenes.open([far, make_raster()], labels, class_field="kind")
     assert ground.scene(str(far)) is ground.scenes[0]
     assert ChipSpec.of({"class_field": "kind", "stride": 3}).step == 3

@@ -9,8 +9,8 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geopsp.chips.chip import turned
-from geopsp.chips.results import Haul, Ledger, footprints
+from geopsp.chips.chip import rotate_grid
+from geopsp.chips.results import ExportJournal, RowResult, footprints
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid, Window
 
@@ -18,8 +18,8 @@ CRS = rasterio.CRS.from_epsg(32632)
 
 
 def haul(number):
-    stats = BandStats.of(np.full((2, 3, 3), number, "uint8"), np.ones((3, 3), bool))
-    return Haul(stats, [{"chip": f"{number}.tif", "angle": 0.0}], Counter(empty=number), Counter({3: number}))
+    stats = BandStats.from_array(np.full((2, 3, 3), number, "uint8"), np.ones((3, 3), bool))
+    return RowResult(stats, [{"chip": f"{number}.tif", "angle": 0.0}], Counter(empty=number), Counter({3: number}))
 
 
 @given(
@@ -34,13 +34,13 @@ def test_footprints_are_the_corners_of_the_chips_grids(col, row, angle, size, tu
     transform = Affine.translation(601234.0, 5301717.0) @ Affine.rotation(turn) @ Affine.scale(2, -1.5)
     grid = Grid(CRS, transform, 10_000, 10_000)
     found = footprints(grid, np.array([[col, row, angle]], float), size)[0]
-    needed = turned(grid.crop(Window(col, row, size, size)), angle).corners()
+    needed = rotate_grid(grid.crop(Window(col, row, size, size)), angle).corners()
     np.testing.assert_allclose(shapely.get_coordinates(found)[:4], needed, rtol=0, atol=1e-6)
 
 
 def test_a_ledger_goes_on_where_it_was_even_if_its_last_line_is_torn(tmp_path):
     path = tmp_path / "ledger"
-    ledger = Ledger(path, "one")
+    ledger = ExportJournal(path, "one")
     assert ledger.empty
     for number in (1, 2):
         ledger.add(haul(number))
@@ -48,16 +48,16 @@ def test_a_ledger_goes_on_where_it_was_even_if_its_last_line_is_torn(tmp_path):
     text = path.read_text()
     for cut in (1, 20, len(text.splitlines()[-1])):
         path.write_text(text[:-cut])
-        again = Ledger(path, "one")
+        again = ExportJournal(path, "one")
         kept = 2 if cut == 1 else 1
         assert [h.to_json() for h in again.hauls] == [haul(n + 1).to_json() for n in range(kept)]
         again.add(haul(9))
-        assert len(Ledger(path, "one").hauls) == kept + 1
-    assert Ledger(path, "another").hauls == []
+        assert len(ExportJournal(path, "one").hauls) == kept + 1
+    assert ExportJournal(path, "another").hauls == []
     assert json.loads(path.read_text()) == {"key": "another"}
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]\n", '{"key"'])
 def test_a_ledger_of_nothing_is_begun_anew(text, tmp_path):
     (tmp_path / "ledger").write_text(text)
-    assert Ledger(tmp_path / "ledger", "one").hauls == []
+    assert ExportJournal(tmp_path / "ledger", "one").hauls == []

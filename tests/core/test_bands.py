@@ -26,9 +26,9 @@ def test_merged_parts_equal_the_whole(dtype, seed, cuts):
     rng = np.random.default_rng(seed)
     data = (rng.normal(120, 9, (3, 40, 7))).astype(dtype)
     valid = rng.random((40, 7)) > 0.3
-    total = BandStats.none(3)
+    total = BandStats.empty(3)
     for part, seen in zip(np.split(data, sorted(cuts), axis=1), np.split(valid, sorted(cuts)), strict=True):
-        total = total.merge(BandStats.of(part, seen))
+        total = total.merge(BandStats.from_array(part, seen))
     assert_equal_to_numpy(total, data[:, valid])
     assert BandStats.from_json(json.loads(json.dumps(total.to_json()))).to_json() == total.to_json()
 
@@ -36,7 +36,7 @@ def test_merged_parts_equal_the_whole(dtype, seed, cuts):
 @given(hnp.arrays("uint16", (2, 5, 6)), hnp.arrays(bool, (5, 6)))
 @settings(max_examples=40, deadline=None)
 def test_only_valid_pixels_count(data, valid):
-    stats = BandStats.of(data, valid)
+    stats = BandStats.from_array(data, valid)
     assert stats.count == valid.sum()
     if valid.any():
         assert_equal_to_numpy(stats, data[:, valid].astype(float))
@@ -44,14 +44,14 @@ def test_only_valid_pixels_count(data, valid):
 
 def test_a_large_offset_does_not_drown_the_spread():
     values = np.array([[[1e9 + 1, 1e9 + 2, 1e9 + 3]]])
-    parts = [BandStats.of(values[:, :, i : i + 1], np.ones((1, 1), bool)) for i in range(3)]
+    parts = [BandStats.from_array(values[:, :, i : i + 1], np.ones((1, 1), bool)) for i in range(3)]
     total = parts[0].merge(parts[1]).merge(parts[2])
     assert total.std[0] == pytest.approx(np.sqrt(2 / 3))
 
 
 def test_nothing_is_neutral_and_survives_json():
-    none = BandStats.none(2)
-    some = BandStats.of(np.arange(8).reshape(2, 2, 2), np.ones((2, 2), bool))
+    none = BandStats.empty(2)
+    some = BandStats.from_array(np.arange(8).reshape(2, 2, 2), np.ones((2, 2), bool))
     assert none.merge(none).count == 0
     for merged in (none.merge(some), some.merge(none)):
         assert merged.to_json() == some.to_json()

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geopsp.core.legend import IGNORE, ClassInfo, Legend, distinct_color
+from geopsp.core.legend import IGNORE_INDEX, ClassInfo, Legend, distinct_color
 from geopsp.errors import LabelError
 
 codes = st.lists(st.integers(0, 254), min_size=1, max_size=20, unique=True)
@@ -15,12 +15,12 @@ def test_codes_to_indices_and_back(found):
     legend = Legend.from_names({code: f"class {code}" for code in found})
     assert legend.codes == sorted(found)
     everything = np.arange(256, dtype=np.uint8)
-    index = legend.to_index(everything)
+    index = legend.codes_to_indices(everything)
     known = np.isin(everything, found)
-    assert (index[~known] == IGNORE).all()
+    assert (index[~known] == IGNORE_INDEX).all()
     np.testing.assert_array_equal(index[known], np.arange(len(legend)))
-    np.testing.assert_array_equal(legend.to_code(index)[known], everything[known])
-    assert legend.to_code(np.array([IGNORE], np.uint8))[0] == IGNORE
+    np.testing.assert_array_equal(legend.indices_to_codes(index)[known], everything[known])
+    assert legend.indices_to_codes(np.array([IGNORE_INDEX], np.uint8))[0] == IGNORE_INDEX
     assert Legend.from_json(legend.to_json()) == legend
 
 
@@ -47,9 +47,9 @@ def test_a_class_is_found_by_name():
 def test_a_legend_is_extended_by_name():
     ours = Legend.from_names({0: "background", 1: "crop", 3: "road"})
     theirs = Legend.from_names({1: "road", 2: "water", 3: "dam"})
-    wider = ours.extended(theirs)
+    wider = ours.extended_by(theirs)
     assert {info.name: info.code for info in wider} == {"background": 0, "crop": 1, "road": 3, "water": 2, "dam": 4}
-    assert ours.extended(ours) == ours
+    assert ours.extended_by(ours) == ours
     full = Legend.from_names({code: f"c{code}" for code in range(255)})
     with pytest.raises(LabelError, match="255"):
-        full.extended(theirs)
+        full.extended_by(theirs)

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from geopsp.core.output import alone, check_output, followed, partial_place, resumable, whole
+from geopsp.core.output import atomic_output, check_output, output_lock, partial_path, resolve_link, resumable_folder
 from geopsp.errors import OutputError, RasterError
 
 
@@ -12,7 +12,7 @@ def names(folder):
 
 def test_a_file_appears_when_the_block_ends_and_not_before(tmp_path):
     out = tmp_path / "deep" / "er" / "map.tif"
-    with whole(out) as partial:
+    with atomic_output(out) as partial:
         assert partial.suffix == ".tif"
         partial.write_text("new")
         assert not out.exists()
@@ -27,7 +27,7 @@ def test_a_block_that_fails_leaves_what_was_there(folder, error, tmp_path):
     out.mkdir() if folder else out.write_text("old")
     if folder:
         (out / "old").write_text("old")
-    with pytest.raises(type(error)), whole(out, overwrite=True, folder=folder) as partial:  # noqa: PT012
+    with pytest.raises(type(error)), atomic_output(out, overwrite=True, folder=folder) as partial:  # noqa: PT012
         (partial / "new" if folder else partial).write_text("new")
         raise error
     assert names(tmp_path) == ["out"]
@@ -39,9 +39,9 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     out.write_text("old")
     with pytest.raises(OutputError, match=r"map\.tif exists already.*--overwrite"):
         check_output(out)
-    with pytest.raises(OutputError, match="exists already"), whole(out):
+    with pytest.raises(OutputError, match="exists already"), atomic_output(out):
         pass
-    with whole(out, overwrite=True) as partial:
+    with atomic_output(out, overwrite=True) as partial:
         partial.write_text("new")
     assert out.read_text() == "new"
 
@@ -49,7 +49,7 @@ def test_nothing_is_overwritten_unasked(tmp_path):
 def test_remains_of_a_killed_run_are_swept(tmp_path):
     (tmp_path / ".partial-chips").mkdir()
     (tmp_path / ".partial-chips" / "junk").write_text("")
-    with whole(tmp_path / "chips", folder=True) as partial:
+    with atomic_output(tmp_path / "chips", folder=True) as partial:
         assert names(partial) == []
     assert names(tmp_path) == ["chips"]
 
@@ -63,7 +63,7 @@ def test_a_file_in_place_of_the_folder(tmp_path):
 def test_a_file_never_replaces_a_folder(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("")
-    with pytest.raises(OutputError, match="is a folder"), whole(tmp_path / "photos", overwrite=True):
+    with pytest.raises(OutputError, match="is a folder"), atomic_output(tmp_path / "photos", overwrite=True):
         pass
     assert names(tmp_path / "photos") == ["cat.jpg"]
 
@@ -72,19 +72,19 @@ def test_only_a_folder_of_ours_is_replaced(tmp_path):
     out = tmp_path / "photos"
     out.mkdir()
     (out / "cat.jpg").write_text("")
-    options = {"overwrite": True, "folder": True, "mark": "chips.json"}
-    with pytest.raises(OutputError, match="holds other things"), whole(out, **options):
+    options = {"overwrite": True, "folder": True, "marker": "chips.json"}
+    with pytest.raises(OutputError, match="holds other things"), atomic_output(out, **options):
         pass
     (out / "cat.jpg").rename(out / "chips.json")
-    with whole(out, **options) as partial:
+    with atomic_output(out, **options) as partial:
         (partial / "new").write_text("")
     assert names(out) == ["new"]
 
 
 def test_a_full_disk_is_an_output_error_and_a_broken_input_is_not(tmp_path):
-    with pytest.raises(OutputError, match="No space left"), whole(tmp_path / "map.tif"):
+    with pytest.raises(OutputError, match="No space left"), atomic_output(tmp_path / "map.tif"):
         raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(RasterError, match="truncated"), whole(tmp_path / "map.tif"):
+    with pytest.raises(RasterError, match="truncated"), atomic_output(tmp_path / "map.tif"):
         raise RasterError("truncated")
 
 
@@ -100,8 +100,8 @@ def test_what_a_link_points_to_is_replaced_and_the_link_stays(folder, there, tmp
         real.mkdir() if folder else real.write_text("old")
     (near / "middle").symlink_to(real)
     link.symlink_to("middle")
-    with whole(link, overwrite=there, folder=folder) as partial:
-        assert partial == partial_place(link) == far / ".partial-real.tif"
+    with atomic_output(link, overwrite=there, folder=folder) as partial:
+        assert partial == partial_path(link) == far / ".partial-real.tif"
         (partial / "new" if folder else partial).write_text("new")
     assert link.readlink().name == "middle"
     assert not real.is_symlink()
@@ -115,7 +115,7 @@ def test_a_run_that_goes_on_follows_links_too(tmp_path):
     real, link = tmp_path / "real", tmp_path / "link"
     (real / "old").mkdir(parents=True)
     link.symlink_to(real)
-    with resumable(link, keep="journal", overwrite=True) as partial:
+    with resumable_folder(link, state_file="journal", overwrite=True) as partial:
         (partial / "journal").write_text("")
     assert link.is_symlink()
     assert names(real) == ["journal"]
@@ -135,8 +135,8 @@ def test_a_link_to_nowhere_is_told(tmp_path):
 def test_two_runs_meet_by_whatever_name(tmp_path):
     link = tmp_path / "link.tif"
     link.symlink_to(tmp_path / "real.tif")
-    assert followed(link) == tmp_path / "real.tif" == followed(tmp_path / "real.tif")
-    with alone(link), pytest.raises(OutputError, match="Another run"), alone(tmp_path / "real.tif"):
+    assert resolve_link(link) == tmp_path / "real.tif" == resolve_link(tmp_path / "real.tif")
+    with output_lock(link), pytest.raises(OutputError, match="Another run"), output_lock(tmp_path / "real.tif"):
         pass
     assert names(tmp_path) == ["link.tif"]
 

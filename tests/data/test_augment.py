@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from geopsp.core.legend import IGNORE
-from geopsp.data.augment import RandomBrightness, RandomScale, RandomSymmetry, apply, standard
+from geopsp.core.legend import IGNORE_INDEX
+from geopsp.data.augment import RandomBrightness, RandomD4, RandomScale, default_transforms, transform_chip
 
 QUICK = settings(max_examples=30, deadline=None)
 
@@ -21,14 +21,14 @@ def chip(seed, size=16, bands=2):
     torch.manual_seed(seed)
     label, valid = torch.randint(0, 200, (size, size)), (torch.rand(1, size, size) > 0.2).float()
     image = label.float().expand(bands, -1, -1) * valid
-    return image, valid, label.where(valid[0] > 0, IGNORE)
+    return image, valid, label.where(valid[0] > 0, IGNORE_INDEX)
 
 
 def moves_together(image, valid, label):
     seen = valid[0] > 0
     assert image.dtype == valid.dtype == torch.float32
     assert label.dtype == torch.int64
-    assert torch.equal(label != IGNORE, seen)
+    assert torch.equal(label != IGNORE_INDEX, seen)
     assert (image[:, ~seen] == 0).all()
     assert torch.equal(image[0][seen], label[seen].float())
 
@@ -37,7 +37,7 @@ def moves_together(image, valid, label):
 @QUICK
 def test_a_symmetry_moves_image_validity_and_label_together(seed):
     image, valid, label = chip(seed)
-    moved = apply(RandomSymmetry(), image, valid, label)
+    moved = transform_chip(RandomD4(), image, valid, label)
     moves_together(*moved)
     assert torch.equal(moved[0].sort().values.sum(), image.sort().values.sum())
     assert moved[1].sum() == valid.sum()
@@ -52,7 +52,7 @@ def test_all_eight_symmetries_occur_equally_often():
         for way in (turned, turned.flip(-1))
     }
     torch.manual_seed(0)
-    found = [tuple(apply(RandomSymmetry(), image, valid, label)[0].flatten().tolist()) for _ in range(400)]
+    found = [tuple(transform_chip(RandomD4(), image, valid, label)[0].flatten().tolist()) for _ in range(400)]
     assert set(found) == expected
     assert len(expected) == 8
     assert min(found.count(way) for way in expected) > 25
@@ -69,7 +69,7 @@ class Nearest(RandomScale):
 @given(seed=st.integers(0, 9999), scale=st.floats(0.5, 2))
 @QUICK
 def test_scaling_moves_all_together(seed, scale):
-    moves_together(*apply(Nearest(scale, scale, chance=1), *chip(seed)))
+    moves_together(*transform_chip(Nearest(scale, scale, chance=1), *chip(seed)))
 
 
 @given(seed=st.integers(0, 9999), scale=st.floats(0.5, 2))
@@ -79,7 +79,9 @@ def test_scaling_changes_lengths_by_the_factor(seed, scale):
     torch.manual_seed(seed)
     size = 96
     image = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")).float()
-    image, valid, _ = apply(RandomScale(scale, scale, chance=1), image, torch.ones(1, size, size), image[0].long())
+    image, valid, _ = transform_chip(
+        RandomScale(scale, scale, chance=1), image, torch.ones(1, size, size), image[0].long()
+    )
     inner = F.avg_pool2d(valid, 5, 1, 2)[0] > 0.99
     for plane, axis in ((image[0], 0), (image[1], 1)):
         steps = plane.diff(dim=axis)[inner.narrow(axis, 0, size - 1) & inner.narrow(axis, 1, size - 1)]
@@ -91,7 +93,9 @@ def test_labels_lie_under_the_image(scale):
     """Nearest and bilinear differ by chance, not by a shift: of a slope the mean difference is 0."""
     size = 96
     image = torch.arange(float(size)).expand(1, size, size)
-    moved, valid, label = apply(RandomScale(scale, scale, 1), image, torch.ones(1, size, size), image[0].long())
+    moved, valid, label = transform_chip(
+        RandomScale(scale, scale, 1), image, torch.ones(1, size, size), image[0].long()
+    )
     inner = F.avg_pool2d(valid, 5, 1, 2)[0] > 0.99
     assert float((label - moved[0])[inner].mean()) == pytest.approx(0, abs=0.06)
 
@@ -112,7 +116,7 @@ def test_parts_that_are_enlarged_lie_anywhere():
     torch.manual_seed(0)
     image = torch.stack(torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij"))
     given_chip = image, torch.ones(1, 64, 64), image[0].long()
-    found = [apply(RandomScale(2, 2, 1), *given_chip)[0] for _ in range(60)]
+    found = [transform_chip(RandomScale(2, 2, 1), *given_chip)[0] for _ in range(60)]
     assert all(float(plane.max() - plane.min()) == pytest.approx(31, abs=0.6) for part in found for plane in part)
     lie_anywhere(*corners([(float(part[0].min()), float(part[1].min())) for part in found]))
 
@@ -120,7 +124,7 @@ def test_parts_that_are_enlarged_lie_anywhere():
 def test_chips_that_are_made_smaller_lie_anywhere():
     torch.manual_seed(0)
     given_chip = torch.ones(1, 64, 64), torch.ones(1, 64, 64), torch.ones(64, 64).long()
-    found = [apply(RandomScale(0.5, 0.5, 1), *given_chip)[1][0] for _ in range(60)]
+    found = [transform_chip(RandomScale(0.5, 0.5, 1), *given_chip)[1][0] for _ in range(60)]
     assert all(int(seen.sum()) == 32 * 32 for seen in found)
     lie_anywhere(*corners([(float(seen.any(1).int().argmax()), float(seen.any(0).int().argmax())) for seen in found]))
 
@@ -131,10 +135,10 @@ def test_what_comes_from_outside_is_unlabelled(seed, scale):
     torch.manual_seed(seed)
     size = 40
     image, valid, label = torch.ones(3, size, size), torch.ones(1, size, size), torch.ones(size, size).long()
-    image, valid, label = apply(RandomScale(scale, scale, chance=1), image, valid, label)
+    image, valid, label = transform_chip(RandomScale(scale, scale, chance=1), image, valid, label)
     outside = valid[0] == 0
     assert outside.sum() == pytest.approx(size**2 * (1 - scale**2), abs=2.5 * size)
-    assert (label[outside] == IGNORE).all()
+    assert (label[outside] == IGNORE_INDEX).all()
     assert (label[~outside] == 1).all()
     assert (image[:, outside] == 0).all()
     inner = F.avg_pool2d(valid, 3, 1, 1)[0] > 0.99  # not at an edge, where a bilinear image fades
@@ -145,7 +149,7 @@ def test_what_comes_from_outside_is_unlabelled(seed, scale):
 @QUICK
 def test_enlarging_shows_nothing_from_outside(seed, scale):
     torch.manual_seed(seed)
-    _, valid, label = apply(
+    _, valid, label = transform_chip(
         RandomScale(scale, scale, chance=1), torch.ones(1, 32, 32), torch.ones(1, 32, 32), torch.ones(32, 32).long()
     )
     assert valid.all()
@@ -155,7 +159,7 @@ def test_enlarging_shows_nothing_from_outside(seed, scale):
 def test_the_chance_of_scaling():
     torch.manual_seed(0)
     image, valid, label = chip(0)
-    same = [torch.equal(apply(RandomScale(0.5, 0.6, 0.25), image, valid, label)[0], image) for _ in range(200)]
+    same = [torch.equal(transform_chip(RandomScale(0.5, 0.6, 0.25), image, valid, label)[0], image) for _ in range(200)]
     assert 0.6 < sum(same) / len(same) < 0.9
 
 
@@ -163,7 +167,7 @@ def test_the_chance_of_scaling():
 @QUICK
 def test_brightness_changes_pixels_and_nothing_else(seed):
     image, valid, label = chip(seed, bands=3)
-    moved = apply(RandomBrightness(0.2, 0.2, 0.05), image, valid, label)
+    moved = transform_chip(RandomBrightness(0.2, 0.2, 0.05), image, valid, label)
     assert torch.equal(moved[1], valid)
     assert torch.equal(moved[2], label)
     assert (moved[0][:, valid[0] == 0] == 0).all()
@@ -181,13 +185,13 @@ def test_brightness_changes_pixels_and_nothing_else(seed):
 @QUICK
 def test_the_standard_change_keeps_the_contract(seed):
     image, valid, label = chip(seed, size=32, bands=4)
-    moved, seen, labels = apply(standard(), image, valid, label)
+    moved, seen, labels = transform_chip(default_transforms(), image, valid, label)
     assert moved.shape == image.shape
     assert type(moved) is type(seen) is type(labels) is torch.Tensor
     assert set(seen.unique().tolist()) <= {0.0, 1.0}
     assert (moved[:, seen[0] == 0] == 0).all()
-    assert (labels[seen[0] == 0] == IGNORE).all()
-    assert set(labels.unique().tolist()) <= set(label.unique().tolist()) | {IGNORE}
+    assert (labels[seen[0] == 0] == IGNORE_INDEX).all()
+    assert set(labels.unique().tolist()) <= set(label.unique().tolist()) | {IGNORE_INDEX}
 
 
 @pytest.mark.parametrize(
@@ -203,8 +207,8 @@ def test_the_standard_change_keeps_the_contract(seed):
 def test_torchvisions_own_transforms_work(transform):
     torch.manual_seed(1)
     image, valid, label = torch.ones(3, 16, 16), torch.ones(1, 16, 16), torch.full((16, 16), 7)
-    image, valid, label = apply(transform, image, valid, label)
-    assert set(label.unique().tolist()) <= {7, IGNORE}
+    image, valid, label = transform_chip(transform, image, valid, label)
+    assert set(label.unique().tolist()) <= {7, IGNORE_INDEX}
     assert torch.equal(label == 7, valid[0] > 0)
     assert (image[:, valid[0] == 0] == 0).all()
 
@@ -213,15 +217,15 @@ def test_labels_may_come_as_bytes_and_the_chip_given_stays_as_it_was():
     image, valid, label = chip(3)
     before = image.clone(), valid.clone(), label.clone()
     torch.manual_seed(1)
-    wide = apply(standard(), image, valid, label)
+    wide = transform_chip(default_transforms(), image, valid, label)
     torch.manual_seed(1)
-    narrow = apply(standard(), image, valid, label.to(torch.uint8))
+    narrow = transform_chip(default_transforms(), image, valid, label.to(torch.uint8))
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(wide, narrow, strict=True))
     assert all(torch.equal(a, b) for a, b in zip((image, valid, label), before, strict=True))
 
 
 def test_a_rotation_that_fills_with_0_adds_no_label_of_class_0():
     image, valid, label = torch.ones(1, 16, 16), torch.ones(1, 16, 16), torch.full((16, 16), 7)
-    _, valid, label = apply(v2.RandomRotation((45, 45)), image, valid, label)
+    _, valid, label = transform_chip(v2.RandomRotation((45, 45)), image, valid, label)
     assert 0.6 < valid.mean() < 0.9
     assert (label == 0).sum() == 0

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 import geopsp.data.cache
 from geopsp import prepare_data
 from geopsp.chips.chip_set import ChipSet
-from geopsp.data.cache import STAMP, ChipCache, cached
-from geopsp.data.dataset import ChipFiles, Part
+from geopsp.data.cache import CACHE_INFO, ChipCache, open_cache
+from geopsp.data.dataset import ChipFiles, RawChip
 from geopsp.errors import ChipError, OutputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -39,14 +39,14 @@ def chips(small_world, tmp_path):
 
 @pytest.fixture
 def place(chips, tmp_path):
-    return cached(chips, tmp_path / "cache").folder
+    return open_cache(chips, tmp_path / "cache").folder
 
 
 def equal(chips, cache) -> bool:
     files = ChipFiles(chips)
     side = chips.tile_size
     places = [(row, *part) for row in range(len(chips)) for part in ((0, 0, side), (1, 3, side - 4))]
-    pairs = [pair for place in places for pair in zip(cache.cut(*place), files.cut(*place), strict=True)]
+    pairs = [pair for place in places for pair in zip(cache.read(*place), files.read(*place), strict=True)]
     return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
@@ -57,9 +57,9 @@ def touch(path) -> None:
 
 
 def test_a_cache_equals_the_files(chips, tmp_path):
-    cache = cached(chips, tmp_path / "cache")
+    cache = open_cache(chips, tmp_path / "cache")
     assert equal(chips, cache)
-    assert not cache.cut(0, 0, 0, 32).valid.all()
+    assert not cache.read(0, 0, 0, 32).valid.all()
 
 
 @given(data=st.data())
@@ -72,7 +72,7 @@ def test_any_pixels_come_back(data, tmp_path_factory):
     labels = rng.integers(0, 256, (count, size, size)).astype(np.uint8)
     folder = tmp_path_factory.mktemp("chips")
     chips = chipset(folder, images, labels, masks=rng.random((count, size, size)) > 0.3, photometric="minisblack")
-    assert equal(chips, cached(chips, folder / "cache"))
+    assert equal(chips, open_cache(chips, folder / "cache"))
 
 
 def test_training_sees_the_same_with_and_without(small_world, tmp_path):
@@ -93,13 +93,13 @@ def test_a_cache_is_used_again_without_reading_a_chip(chips, place, tmp_path, mo
         raise AssertionError("a chip was read")
 
     capfd.readouterr()
-    monkeypatch.setattr(ChipFiles, "cut", fail)
-    assert cached(chips, tmp_path / "cache").folder == place
+    monkeypatch.setattr(ChipFiles, "read", fail)
+    assert open_cache(chips, tmp_path / "cache").folder == place
     assert capfd.readouterr().err == ""
 
 
 def test_what_is_written_is_said_first(chips, tmp_path, capfd):
-    place = cached(chips, tmp_path / "cache").folder
+    place = open_cache(chips, tmp_path / "cache").folder
     said = capfd.readouterr().err
     assert f"Decoding {len(chips)} chips into {place}: " in said
     written = sum(path.stat().st_size for path in place.glob("*.npy"))
@@ -118,13 +118,13 @@ def test_chips_that_changed_are_decoded_again(part, chips, place, tmp_path, capf
     with rasterio.open(path, "r+") as dataset:
         dataset.write(np.full((dataset.count, 32, 32), 1, dataset.dtypes[0]))
     touch(path)
-    again = cached(chips, tmp_path / "cache")
+    again = open_cache(chips, tmp_path / "cache")
     assert again.folder == place
     assert "is of chips that have changed since; it is made again" in capfd.readouterr().err
     assert equal(chips, again)
 
 
-@pytest.mark.parametrize("name", ["image.npy", "valid.npy", "codes.npy", STAMP])
+@pytest.mark.parametrize("name", ["image.npy", "valid.npy", "codes.npy", CACHE_INFO])
 @pytest.mark.parametrize("how", ["gone", "empty", "cut", "other"])
 def test_a_damaged_cache_is_made_again(name, how, chips, place, tmp_path, capfd):
     path = place / name
@@ -133,14 +133,14 @@ def test_a_damaged_cache_is_made_again(name, how, chips, place, tmp_path, capfd)
         path.unlink()
     else:
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "other": b"[1, 2, 3]"}[how])
-    again = cached(chips, tmp_path / "cache")
+    again = open_cache(chips, tmp_path / "cache")
     assert "is damaged; it is made again" in capfd.readouterr().err
     assert equal(chips, again)
 
 
 def test_other_chips_have_a_cache_of_their_own(chips, place, tmp_path):
     some = replace(chips, index=chips.index.iloc[::-1].reset_index(drop=True))
-    other = cached(some, tmp_path / "cache")
+    other = open_cache(some, tmp_path / "cache")
     assert other.folder != place
     assert equal(some, other)
     assert equal(chips, ChipCache(place))
@@ -152,14 +152,14 @@ def test_a_cache_that_may_only_be_read_serves(chips, place, tmp_path, monkeypatc
 
     monkeypatch.setattr(geopsp.data.cache, "check_output", fail)
     monkeypatch.setattr(geopsp.data.cache, "FileLock", fail)
-    assert equal(chips, cached(chips, tmp_path / "cache"))
+    assert equal(chips, open_cache(chips, tmp_path / "cache"))
 
 
 def test_no_room_is_said_before_a_chip_is_decoded(chips, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5000))
-    monkeypatch.setattr(ChipFiles, "cut", None)
+    monkeypatch.setattr(ChipFiles, "read", None)
     with pytest.raises(OutputError, match=r"needs \d+ MB, and 0 MB are free.*cache=None"):
-        cached(chips, tmp_path / "cache")
+        open_cache(chips, tmp_path / "cache")
 
 
 def test_a_disk_that_fills_up_is_an_output_error_and_leaves_nothing(chips, tmp_path, monkeypatch):
@@ -168,31 +168,31 @@ def test_a_disk_that_fills_up_is_an_output_error_and_leaves_nothing(chips, tmp_p
             raise OSError(errno.ENOSPC, "No space left on device")
 
     read = ChipFiles.cut
-    monkeypatch.setattr(ChipFiles, "cut", lambda *place: Part(*(a.view(Full) for a in read(*place))))
+    monkeypatch.setattr(ChipFiles, "read", lambda *place: RawChip(*(a.view(Full) for a in read(*place))))
     with pytest.raises(OutputError, match=r"No space left.*Is the disk full"):
-        cached(chips, tmp_path / "cache")
+        open_cache(chips, tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
 def test_pixels_of_another_type_than_the_folder_says(chips, tmp_path):
     with pytest.raises(ChipError, match="uint16 pixels; needed float32"):
-        cached(replace(chips, dtype="float32"), tmp_path / "cache")
+        open_cache(replace(chips, dtype="float32"), tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
 def test_a_chip_that_cannot_be_read(chips, tmp_path):
     Path(chips.index["image"][2]).write_bytes(b"")
     with pytest.raises(ChipError, match="Export the chips again"):
-        cached(chips, tmp_path / "cache")
+        open_cache(chips, tmp_path / "cache")
 
 
 def test_a_chip_that_is_gone(chips, tmp_path):
     Path(chips.index["image"][2]).unlink()
     with pytest.raises(ChipError, match="Export the chips again"):
-        cached(chips, tmp_path / "cache")
+        open_cache(chips, tmp_path / "cache")
 
 
 def test_a_folder_that_cannot_be_made(chips, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
-        cached(chips, tmp_path / "file")
+        open_cache(chips, tmp_path / "file")

@@ -15,9 +15,9 @@ from torchvision.transforms import v2
 
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.bands import BandStats, Normalization
-from geopsp.core.legend import IGNORE
-from geopsp.data.augment import RandomSymmetry
-from geopsp.data.dataset import ChipDataset, ChipFiles, Sample, WholeChipDataset, statistics_of
+from geopsp.core.legend import IGNORE_INDEX
+from geopsp.data.augment import RandomD4
+from geopsp.data.dataset import ChipDataset, ChipFiles, Sample, TiledChipDataset, statistics_of
 from geopsp.errors import ChipError
 from geopsp.raster.scene import Scene
 
@@ -26,17 +26,17 @@ NONE = v2.Identity()
 
 def whole_sample(chips: ChipSet, row: int, norm: Normalization) -> Sample:
     """The chip as it is."""
-    return WholeChipDataset(chips, np.array([row]), norm, size=chips.tile_size)[0]
+    return TiledChipDataset(chips, np.array([row]), norm, size=chips.tile_size)[0]
 
 
 @pytest.fixture
 def chips(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 4000, (4, 2, 50, 50)).astype(np.uint16)
-    labels = rng.choice(np.array([0, 7, 9, 33, IGNORE], np.uint8), (4, 50, 50))
+    labels = rng.choice(np.array([0, 7, 9, 33, IGNORE_INDEX], np.uint8), (4, 50, 50))
     masks = rng.random((4, 50, 50)) > 0.2
     found = chipset(tmp_path, images, labels, masks=masks)
-    return found, images, np.where(masks, labels, IGNORE).astype(np.uint8), masks
+    return found, images, np.where(masks, labels, IGNORE_INDEX).astype(np.uint8), masks
 
 
 # ---- normalisation
@@ -65,15 +65,15 @@ def test_whatever_stands_for_nodata_becomes_0_without_a_warning(nodata):
 
 
 def test_a_band_without_spread_is_only_shifted():
-    stats = BandStats.of(np.stack([np.full((3, 3), 5), np.arange(9).reshape(3, 3)]), np.ones((3, 3), bool))
-    norm = Normalization.of(stats)
+    stats = BandStats.from_array(np.stack([np.full((3, 3), 5), np.arange(9).reshape(3, 3)]), np.ones((3, 3), bool))
+    norm = Normalization.from_stats(stats)
     assert norm.std.tolist() == pytest.approx([1, np.arange(9).std()])
     assert (norm(np.full((2, 1, 1), 5), np.ones((1, 1), bool))[0] == 0).all()
 
 
 def test_the_training_pixels_have_mean_0_and_spread_1(chips):
     found, _, _, _ = chips
-    norm = Normalization.of(statistics_of(found, np.arange(4)))
+    norm = Normalization.from_stats(statistics_of(found, np.arange(4)))
     pixels = torch.cat([s.image[:, s.valid[0] > 0] for s in (whole_sample(found, i, norm) for i in range(4))], dim=1)
     torch.testing.assert_close(pixels.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(pixels.std(1, correction=0), torch.ones(2), atol=1e-5, rtol=0)
@@ -90,8 +90,8 @@ def test_a_sample_holds_what_the_files_hold(chips):
     expected = (images[2].astype(float) - [[[100]], [[200]]]) / [[[10]], [[20]]] * masks[2]
     np.testing.assert_allclose(sample.image, expected, rtol=1e-5)
     assert np.array_equal(sample.valid[0] > 0, masks[2])
-    assert np.array_equal(sample.label, LEGEND.to_index(labels[2]))
-    assert (sample.label[torch.from_numpy(labels[2] == 33)] == IGNORE).all()
+    assert np.array_equal(sample.label, LEGEND.codes_to_indices(labels[2]))
+    assert (sample.label[torch.from_numpy(labels[2] == 33)] == IGNORE_INDEX).all()
 
 
 def test_statistics_are_of_the_valid_pixels_of_the_chips_asked_for(chips):
@@ -131,8 +131,8 @@ def test_a_damaged_chip_is_a_chip_error(how, part, chips):
     found = chips[0]
     damage(found.folders[0] / part / "1.tif", how)
     with pytest.raises(ChipError, match=r"1\.tif.*Export the chips again"):
-        whole_sample(found, 1, Normalization.of(found.statistics))
-    assert len(whole_sample(found, 0, Normalization.of(found.statistics))) == 4
+        whole_sample(found, 1, Normalization.from_stats(found.statistics))
+    assert len(whole_sample(found, 0, Normalization.from_stats(found.statistics))) == 4
 
 
 @pytest.mark.parametrize("shape", [(2, 40, 40), (3, 50, 50)])
@@ -140,14 +140,14 @@ def test_a_chip_of_another_size_or_with_other_bands_is_a_chip_error(shape, chips
     found = chips[0]
     write(found.folders[0] / "images" / "1.tif", np.ones(shape, np.uint16))
     with pytest.raises(ChipError, match=f"{shape[0]} x {shape[1]} x {shape[2]}.*needed 2 x 50 x 50"):
-        ChipFiles(found).cut(1, 0, 0, 50)
+        ChipFiles(found).read(1, 0, 0, 50)
 
 
 def test_reading_equals_the_scene_reader(chips):
     found = chips[0]
     for row, path in enumerate(found.index["image"]):
         patch = Scene.open(path).read()
-        data, valid, _ = ChipFiles(found).cut(row, 0, 0, 50)
+        data, valid, _ = ChipFiles(found).read(row, 0, 0, 50)
         assert data.dtype == patch.data.dtype
         assert np.array_equal(data, patch.data)
         assert np.array_equal(valid, patch.valid)
@@ -158,7 +158,7 @@ def test_what_label_files_call_nodata_is_read_all_the_same_where_the_image_is_va
     found, _, _, valid = chips
     codes = np.full((50, 50), 7, np.uint8)
     write(found.folders[0] / "labels" / "1.tif", codes[None], nodata=7)
-    assert np.array_equal(ChipFiles(found).cut(1, 0, 0, 50).codes, np.where(valid[1], 7, IGNORE))
+    assert np.array_equal(ChipFiles(found).read(1, 0, 0, 50).codes, np.where(valid[1], 7, IGNORE_INDEX))
 
 
 def test_an_alpha_band_says_what_is_valid(tmp_path):
@@ -167,7 +167,7 @@ def test_an_alpha_band_says_what_is_valid(tmp_path):
     image[3, 2:4] = 0
     found = chipset(tmp_path, [image[:3]], [np.zeros((9, 9), np.uint8)])
     write(tmp_path / "images" / "0.tif", image, photometric="RGB", alpha="YES")
-    data, valid, _ = ChipFiles(found).cut(0, 0, 0, 9)
+    data, valid, _ = ChipFiles(found).read(0, 0, 0, 9)
     assert np.array_equal(data, image[:3])
     assert np.array_equal(valid, image[3] > 0)
 
@@ -198,13 +198,15 @@ def test_crops_have_the_size_asked_for_and_lie_anywhere(size, chips):
         assert spots
         r, c = spots[0]
         if size > 1:
-            expected = np.where(masks[3], LEGEND.to_index(labels[3]), IGNORE)[r : r + size, c : c + size]
+            expected = np.where(masks[3], LEGEND.codes_to_indices(labels[3]), IGNORE_INDEX)[r : r + size, c : c + size]
             assert np.array_equal(label, expected)
 
 
 def test_a_seed_repeats_crops_and_changes(chips):
     found = chips[0]
-    dataset = ChipDataset(found, np.arange(4), Normalization.of(found.statistics), size=32, transform=RandomSymmetry())
+    dataset = ChipDataset(
+        found, np.arange(4), Normalization.from_stats(found.statistics), size=32, transform=RandomD4()
+    )
     runs = []
     for _ in range(2):
         torch.manual_seed(5)
@@ -215,7 +217,9 @@ def test_a_seed_repeats_crops_and_changes(chips):
 
 def test_an_item_with_a_seed_depends_on_nothing_else_and_leaves_no_trace(chips):
     found = chips[0]
-    dataset = ChipDataset(found, np.arange(4), Normalization.of(found.statistics), size=20, transform=RandomSymmetry())
+    dataset = ChipDataset(
+        found, np.arange(4), Normalization.from_stats(found.statistics), size=20, transform=RandomD4()
+    )
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -231,11 +235,11 @@ def test_an_item_with_a_seed_depends_on_nothing_else_and_leaves_no_trace(chips):
 def test_labels_are_read_by_the_table_of_their_folder(chips):
     """Joined folders may give one code two meanings."""
     found, _, labels, _ = chips
-    other = np.full(256, IGNORE, np.uint8)
+    other = np.full(256, IGNORE_INDEX, np.uint8)
     other[7], other[0] = 0, 1
     joined = replace(found, tables=(found.tables[0], other), index=found.index.assign(table=[0, 0, 1, 1]))
-    norm = Normalization.of(found.statistics)
-    assert np.array_equal(whole_sample(joined, 1, norm).label, LEGEND.to_index(labels[1]))
+    norm = Normalization.from_stats(found.statistics)
+    assert np.array_equal(whole_sample(joined, 1, norm).label, LEGEND.codes_to_indices(labels[1]))
     assert np.array_equal(whole_sample(joined, 3, norm).label, other[labels[3]])
 
 
@@ -247,22 +251,22 @@ def test_labels_are_read_by_the_table_of_their_folder(chips):
 def test_every_pixel_of_a_chip_counts_exactly_once(tile, size, tmp_path_factory):
     size = min(size, tile)
     numbers = np.arange(tile * tile, dtype=np.float32).reshape(1, tile, tile)
-    labels = np.random.default_rng(tile).choice(np.array([0, 7, 9, IGNORE], np.uint8), (2, tile, tile))
+    labels = np.random.default_rng(tile).choice(np.array([0, 7, 9, IGNORE_INDEX], np.uint8), (2, tile, tile))
     found = chipset(tmp_path_factory.mktemp("chips"), [numbers, numbers + tile * tile], labels)
-    dataset = WholeChipDataset(
+    dataset = TiledChipDataset(
         found, np.array([0, 1]), Normalization(np.zeros(1, np.float32), np.ones(1, np.float32)), size=size
     )
     counted = np.zeros(2 * tile * tile, int)
-    seen = np.full(2 * tile * tile, IGNORE)
+    seen = np.full(2 * tile * tile, IGNORE_INDEX)
     for i in range(len(dataset)):
         image, valid, label, row = dataset[i]
         assert int(row) == i // (len(dataset) // 2)
         assert image.shape == (1, size, size)
         assert valid.all()
-        known = label != IGNORE
+        known = label != IGNORE_INDEX
         spots = image[0][known].long().numpy()
         np.add.at(counted, spots, 1)
         seen[spots] = label[known].numpy()
-    expected = LEGEND.to_index(labels).ravel()
-    assert np.array_equal(counted, (expected != IGNORE).astype(int))
+    expected = LEGEND.codes_to_indices(labels).ravel()
+    assert np.array_equal(counted, (expected != IGNORE_INDEX).astype(int))
     assert np.array_equal(seen, expected)

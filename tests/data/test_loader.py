@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 import geopsp.data.loader
 from geopsp import prepare_data
 from geopsp.data.dataset import Sample
-from geopsp.data.loader import EpochSampler, Feed, chip_weights, loader
+from geopsp.data.loader import ChipLoaders, EpochSampler, chip_weights, loader
 from geopsp.errors import OptionError
 
 QUICK = settings(max_examples=40, deadline=None)
@@ -47,8 +47,8 @@ class Numbers(Dataset):
         return Sample(*torch.tensor([[number], [seed % 1000], [0], [number]]))
 
 
-def feed(count, valid=1, **options) -> Feed:
-    return Feed(Numbers(count), Numbers(valid), **{"batch_size": 4, "seed": 0, "workers": 0} | options)
+def feed(count, valid=1, **options) -> ChipLoaders:
+    return ChipLoaders(Numbers(count), Numbers(valid), **{"batch_size": 4, "seed": 0, "workers": 0} | options)
 
 
 def rows(batches) -> list[list[int]]:
@@ -94,8 +94,8 @@ def test_ranks_share_an_epoch_as_one_would_see_it(count, world, batch, accumulat
     if count < world:
         return
     own = feed(count, batch_size=batch, weights=torch.arange(1.0, count + 1) if weighted else None)
-    many = [own.training(rank=rank, world=world, accumulate=accumulate) for rank in range(world)]
-    one = replace(own, batch_size=batch * world).training(accumulate=accumulate)
+    many = [own.train_loader(rank=rank, world=world, accumulate=accumulate) for rank in range(world)]
+    one = replace(own, batch_size=batch * world).train_loader(accumulate=accumulate)
     for each in (*many, one):
         each.sampler.set_epoch(epoch)
     shares = [rows(each) for each in many]
@@ -114,18 +114,18 @@ def test_ranks_share_an_epoch_as_one_would_see_it(count, world, batch, accumulat
 
 @pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (4, [4]), (9, [4, 4]), (1, [1])])
 def test_a_last_batch_that_is_not_full_is_left_out_where_there_are_others(count, sizes):
-    assert [len(batch) for batch in rows(feed(count).training())] == sizes
+    assert [len(batch) for batch in rows(feed(count).train_loader())] == sizes
 
 
 def test_a_batch_size_is_taken_as_it_is():
-    assert [len(batch) for batch in rows(feed(19, batch_size=6).training())] == [6, 6, 6]
+    assert [len(batch) for batch in rows(feed(19, batch_size=6).train_loader())] == [6, 6, 6]
 
 
 # ---- the same whatever the number of workers
 
 
-def epochs(given_feed: Feed, numbers) -> list[list[Sample]]:
-    batches, found = given_feed.training(), []
+def epochs(given_feed: ChipLoaders, numbers) -> list[list[Sample]]:
+    batches, found = given_feed.train_loader(), []
     for number in numbers:
         batches.sampler.set_epoch(number)
         found.append(list(batches))
@@ -194,7 +194,7 @@ def test_lightning_shows_each_epoch_as_it_is_also_when_it_goes_on(workers, tmp_p
     for last in (2, 4):
         trainer = L.Trainer(max_epochs=last, default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
         start = tmp_path / "state.ckpt" if last == 4 else None
-        trainer.fit(shown, feed(12, workers=workers).training(), ckpt_path=start, weights_only=False)
+        trainer.fit(shown, feed(12, workers=workers).train_loader(), ckpt_path=start, weights_only=False)
         trainer.save_checkpoint(tmp_path / "state.ckpt")
     sampler = EpochSampler(12, seed=0)
     for epoch in range(4):
@@ -211,7 +211,7 @@ def test_validation_shows_each_item_once_over_all_ranks_in_order(count, world, b
     if count < world:
         return
     own = feed(1, valid=count, batch_size=batch)
-    shares = [rows(own.validation(rank=rank, world=world)) for rank in range(world)]
+    shares = [rows(own.val_loader(rank=rank, world=world)) for rank in range(world)]
     assert [i for share in shares for part in share for i in part] == list(range(count))
     assert len({len(share) for share in shares}) == 1, "a rank would wait for another"
     assert all(1 <= len(part) <= max(batch, min(world, 2)) for share in shares for part in share)
@@ -220,7 +220,7 @@ def test_validation_shows_each_item_once_over_all_ranks_in_order(count, world, b
 
 
 def test_validation_is_the_same_with_workers(data):
-    assert same(list(data.feed.validation()), list(replace(data.feed, workers=2).validation()))
+    assert same(list(data.feed.val_loader()), list(replace(data.feed, workers=2).val_loader()))
 
 
 def test_a_loader_of_one_dataset(data):

@@ -22,14 +22,14 @@ from shapely.affinity import translate
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from geopsp.chips.export_training_data import survey
-from geopsp.chips.labelled_scenes import Ground
+from geopsp.chips.export_training_data import index_chips
+from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
 from geopsp.core.bands import Normalization
 from geopsp.core.grid import Window
-from geopsp.core.legend import IGNORE
-from geopsp.data.dataset import ChipDataset, ChipFiles, WholeChipDataset
-from geopsp.data.scene_reader import SceneWindows, reach_of
+from geopsp.core.legend import IGNORE_INDEX
+from geopsp.data.dataset import ChipDataset, ChipFiles, TiledChipDataset
+from geopsp.data.scene_reader import SceneChipReader, safe_margin
 from geopsp.data.split import split_chips
 from geopsp.errors import ChipError
 
@@ -61,12 +61,12 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ground(world):
-    return Ground.open(*world, class_field="kind")
+    return LabelledScenes.open(*world, class_field="kind")
 
 
 @pytest.fixture(scope="module")
 def chips(ground):
-    return survey(ground, ChipSpec(SIZE, rotation_angle=120.0, random_chips=5))
+    return index_chips(ground, ChipSpec(SIZE, rotation_angle=120.0, random_chips=5))
 
 
 def by_hand(world, ground, chips, row, top, left, size):
@@ -91,7 +91,7 @@ def by_hand(world, ground, chips, row, top, left, size):
         )  # fmt: skip
     codes = codes[limits["row"] + around :, limits["col"] + around :][:size, :size]
     valid = (data != 0).any(axis=0)
-    return data, valid, np.where(valid, codes, IGNORE)
+    return data, valid, np.where(valid, codes, IGNORE_INDEX)
 
 
 def same(one, other) -> bool:
@@ -101,30 +101,30 @@ def same(one, other) -> bool:
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_window_is_the_chip_moved_within_its_scene(data, world, ground, chips):
-    windows = SceneWindows(ground, chips, reach=SIZE // 2)
+    windows = SceneChipReader(ground, chips, reach=SIZE // 2)
     row = data.draw(st.sampled_from(np.flatnonzero(chips.index["angle"] == 0).tolist()))
     size = data.draw(st.integers(16, SIZE))
-    top, left = data.draw(st.tuples(*[st.integers(-windows.reach, SIZE - size + windows.reach)] * 2))
-    found = windows.cut(row, top, left, size)
+    top, left = data.draw(st.tuples(*[st.integers(-windows.margin, SIZE - size + windows.margin)] * 2))
+    found = windows.read(row, top, left, size)
     for mine, theirs in zip(found, by_hand(world, ground, chips, row, top, left, size), strict=True):
         assert np.array_equal(mine, theirs)
 
 
 def test_a_chip_is_what_the_ground_gives(ground, chips):
-    windows = SceneWindows(ground, chips, reach=7)
+    windows = SceneChipReader(ground, chips, reach=7)
     for row, place in enumerate(chips.index.itertuples()):
         chip = ground.cut(ground.scene(place.source), Window(place.col, place.row, SIZE, SIZE), place.angle)
-        assert same(windows.cut(row, 0, 0, SIZE), (chip.patch.data, chip.patch.valid, chip.codes))
+        assert same(windows.read(row, 0, 0, SIZE), (chip.patch.data, chip.patch.valid, chip.codes))
 
 
 @given(data=st.data())
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_of_a_turned_copy_all_that_is_asked_for_lies_within(data, ground, chips):
-    windows = SceneWindows(ground, chips, reach=SIZE // 2)
+    windows = SceneChipReader(ground, chips, reach=SIZE // 2)
     row = data.draw(st.sampled_from(np.flatnonzero(chips.index["angle"] != 0).tolist()))
     size = data.draw(st.integers(16, SIZE))
-    top, left = data.draw(st.tuples(*[st.integers(-windows.reach, SIZE - size + windows.reach)] * 2))
-    whole, part = windows.cut(row, 0, 0, SIZE), windows.cut(row, top, left, size)
+    top, left = data.draw(st.tuples(*[st.integers(-windows.margin, SIZE - size + windows.margin)] * 2))
+    whole, part = windows.read(row, 0, 0, SIZE), windows.read(row, top, left, size)
     if 0 <= top <= SIZE - size and 0 <= left <= SIZE - size:
         spots = [(top, left)]
     else:
@@ -136,28 +136,28 @@ def test_of_a_turned_copy_all_that_is_asked_for_lies_within(data, ground, chips)
 
 
 def test_another_process_gets_the_same(ground, chips):
-    windows = SceneWindows(ground, chips, reach=9)
-    windows.cut(0, 0, 0, SIZE)
+    windows = SceneChipReader(ground, chips, reach=9)
+    windows.read(0, 0, 0, SIZE)
     again = pickle.loads(pickle.dumps(windows))
     for row in range(0, len(chips), 3):
-        assert same(windows.cut(row, -5, 3, SIZE), again.cut(row, -5, 3, SIZE))
+        assert same(windows.read(row, -5, 3, SIZE), again.cut(row, -5, 3, SIZE))
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # rasterio silences it for all threads at a time
 def test_threads_do_not_mix_up_windows(ground, chips):
-    windows = SceneWindows(ground, chips, reach=16)
+    windows = SceneChipReader(ground, chips, reach=16)
     places = [(row, top, left, SIZE) for row in range(len(chips)) for top, left in ((0, 0), (-9, 4), (16, -16))]
-    alone = [windows.cut(*place) for place in places]
+    alone = [windows.read(*place) for place in places]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda place: windows.cut(*place), places))
+        together = list(pool.map(lambda place: windows.read(*place), places))
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def training(ground, chips, rows=None, *, reach=SIZE // 2) -> ChipDataset:
     rows = np.arange(len(chips)) if rows is None else rows
-    decoder = SceneWindows(ground, chips, reach=reach)
+    decoder = SceneChipReader(ground, chips, reach=reach)
     return ChipDataset(
-        chips, rows, Normalization.of(chips.statistics), size=SIZE, transform=v2.Identity(), decoder=decoder
+        chips, rows, Normalization.from_stats(chips.statistics), size=SIZE, transform=v2.Identity(), decoder=decoder
     )
 
 
@@ -196,7 +196,7 @@ def test_training_draws_from_around_the_chip_and_validation_does_not(ground, chi
     rows = np.flatnonzero((chips.index["angle"] == 0) & (chips.index["valid"] == 1))
     dataset = training(ground, chips, rows)
     assert len({float(dataset[0, seed].image.sum()) for seed in range(20)}) > 9
-    whole = WholeChipDataset(chips, rows, dataset.normalization, size=SIZE, decoder=dataset.decoder)
+    whole = TiledChipDataset(chips, rows, dataset.normalization, size=SIZE, decoder=dataset.decoder)
     plain = training(ground, chips, rows, reach=0)
     assert all(np.array_equal(whole[i].image, plain[i, 3].image) for i in range(len(rows)))
 
@@ -220,9 +220,9 @@ def test_a_chip_is_called_by_its_place(ground, chips):
 )
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_training_window_meets_a_validation_chip(stride, gap, seed, by, ground):
-    chips = survey(ground, ChipSpec(16, stride=stride))
+    chips = index_chips(ground, ChipSpec(16, stride=stride))
     split = split_chips(chips, share=0.2, seed=seed, by=by, gap=gap)
-    reach = reach_of(chips, split.train, split.audit.gap)
+    reach = safe_margin(chips, split.train, split.audit.gap)
     assert 0 <= reach <= 8
     assert reach == 8 or 2 * (2 * (reach + 1)) > split.audit.gap
     shapes = chips.index.geometry.to_numpy()
@@ -236,10 +236,10 @@ def test_no_training_window_meets_a_validation_chip(stride, gap, seed, by, groun
 @pytest.mark.parametrize(("gap", "reach"), [(None, 0), (0.0, 0), (7.9, 1), (8.0, 2), (31.0, 7), (64.0, 16), (1e9, 16)])
 def test_reach_is_half_the_gap_and_at_most_half_a_chip(gap, reach, chips):
     """Pixels of 2 m, chips of 32."""
-    assert reach_of(chips, np.arange(len(chips)), gap) == reach
+    assert safe_margin(chips, np.arange(len(chips)), gap) == reach
 
 
 def test_reach_counts_the_largest_pixels(chips):
     """Scenes of coarser pixels move over more ground."""
     wide = chips.index.geometry.scale(1, 3)
-    assert reach_of(replace(chips, index=chips.index.set_geometry(wide)), np.arange(3), 48.0) == 4
+    assert safe_margin(replace(chips, index=chips.index.set_geometry(wide)), np.arange(3), 48.0) == 4

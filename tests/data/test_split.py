@@ -14,7 +14,7 @@ from geopsp.chips.chip_set import ChipSet
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
 from geopsp.data.split import split_chips
-from geopsp.data.split_groups import blocks_of, dealings, drawings
+from geopsp.data.split_groups import blocks_of, random_folds, random_splits
 from geopsp.errors import ChipError, OptionError
 
 LEFT, TOP = 601234.0, 5301717.0
@@ -39,7 +39,7 @@ def chips_at(corners, pixels=None, size=32, cell=2.0, angles=0.0, source="a.tif"
 def chip_set(index, size=32, cell=2.0, folders=("chips",)):
     return ChipSet(
         folders=tuple(map(Path, folders)), index=index, legend=LEGEND, bands=("red",), dtype="uint8", tile_size=size,
-        cell_size=(cell, cell), units="metre", statistics=BandStats.none(1), reports=({},), tables=(),
+        cell_size=(cell, cell), units="metre", statistics=BandStats.empty(1), reports=({},), tables=(),
     )  # fmt: skip
 
 
@@ -301,7 +301,7 @@ def test_no_layout_tried_has_more_classes_in_both_parts(chips, share, seed):
     assume(len(labelled) > 1)
     shapes, pixels = chips.index.geometry.to_numpy()[labelled], chips.index.filter(like="pixels_").to_numpy()[labelled]
     rng = np.random.default_rng(seed)
-    tried = drawings((next(groups) for groups in [blocks_of(shapes, share, None, rng)] * 48), pixels, share, rng)
+    tried = random_splits((next(groups) for groups in [blocks_of(shapes, share, None, rng)] * 48), pixels, share, rng)
     least = np.inf
     for layout in tried:
         valid = layout == 1
@@ -350,7 +350,7 @@ def test_a_block_size_is_kept():
 def test_dealing_leaves_no_fold_empty_and_folds_alike():
     rng = np.random.default_rng(0)
     group = rng.integers(0, 40, 1000)
-    for dealt in dealings(iter([group] * 20), 5, rng):
+    for dealt in random_folds(iter([group] * 20), 5, rng):
         sizes = np.bincount(dealt, minlength=5)
         assert sizes.min() > 100
         assert all(len(set(dealt[group == one])) == 1 for one in range(40))
@@ -360,7 +360,7 @@ def test_every_other_layout_takes_rare_classes_first():
     """Of 60 groups two hold boats: by chance alone few layouts would validate on one and train on the other."""
     pixels = np.tile([0, 0, 9], (60, 1))
     pixels[[7, 41], 0] = 3
-    layouts = list(drawings(iter([np.arange(60)] * 40), pixels, 0.1, np.random.default_rng(0)))
+    layouts = list(random_splits(iter([np.arange(60)] * 40), pixels, 0.1, np.random.default_rng(0)))
     assert all(layout[[7, 41]].sum() == 1 for layout in layouts[1::2] if layout.sum() == 6)
     assert sum(layout[[7, 41]].sum() == 1 for layout in layouts[::2]) < 10
     assert {layout.sum() for layout in layouts} == {6}

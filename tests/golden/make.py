@@ -36,14 +36,14 @@ import numpy as np
 import rasterio
 import rasterio.features
 import torch
-from rasterio.transform import from_origin
-
-from geopsp import PSPNetClassifier, classify_pixels, export_training_data, prepare_data
 from geopsp.maps.job import plan_job
 from geopsp.maps.parts import make_here, mapper_for
 from geopsp.maps.products import classes
 from geopsp.maps.settings import MapSettings
 from geopsp.scene import Scene
+from rasterio.transform import from_origin
+
+from geopsp import PSPNetClassifier, classify_pixels, export_training_data, prepare_data
 
 MTIME = 1_700_000_000
 """Seconds; when all images were changed, as keys say."""

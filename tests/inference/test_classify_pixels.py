@@ -24,7 +24,7 @@ from geopsp.inference import estimate as cost
 from geopsp.inference.job import MapJob
 from geopsp.inference.options import MapSettings
 from geopsp.inference.outputs import image_names
-from geopsp.labels.area import Area
+from geopsp.labels.area import AreaOfInterest
 
 CODES = np.array([0, 0, 3, 4, 90, 254])
 """Of the classes that the echo makes of pixels 0 to 5."""
@@ -46,7 +46,8 @@ def scene(make_raster):
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(mapping, "say", lines.append)
+    for level in ("info", "warning"):
+        monkeypatch.setattr(mapping.logger, level, lines.append)
     return lines
 
 
@@ -58,7 +59,7 @@ def asked(monkeypatch):
     def make_map(job, model, **options):
         calls.append(SimpleNamespace(job=job, model=model, **options))
 
-    monkeypatch.setattr(mapping, "make_map", make_map)
+    monkeypatch.setattr(mapping, "run_job", make_map)
     return calls
 
 
@@ -89,7 +90,7 @@ def test_settings_reach_the_map(option, value, model, scene, asked, tmp_path):
     job = asked[0].job
     assert job.settings == MapSettings(**{option: value})
     assert job.bf16 == (value == "bf16" or (option != "precision" and asked_bf16()))
-    assert job.unwanted == ((0,) if option == "predict_background" else ())
+    assert job.excluded_channels == ((0,) if option == "predict_background" else ())
     assert job.tiles.size == (value if option == "tile_size" else 32)
     assert job.tiles.overlap == (5 if option == "padding" else job.tiles.size // 4)
 
@@ -151,8 +152,8 @@ def test_a_map_and_all_that_goes_with_it(model, scene, said, tmp_path):
     assert [len(read(places[name])) for name in places] == [CLASSES, 1, 1]
     assert set(gpd.read_file(tmp_path / "map.gpkg", layer="map")["code"]) == set(CODES.tolist())
     assert said[0] == f"Mapping {scene}, 83 x 61 pixels, on CPU, {torch.get_num_threads()} threads"
-    assert said[-2] == "Note: 12 tiles, of 32 x 32 pixels."
-    assert said[-1].startswith("Note: up to ")
+    assert said[-2] == "12 tiles, of 32 x 32 pixels."
+    assert said[-1].startswith("up to ")
     assert "free" in said[-1]
 
 
@@ -250,7 +251,7 @@ def begun(monkeypatch):
             events.append(f"-{job.out.stem}")
             raise
 
-    monkeypatch.setattr(mapping, "begun_map", begun_map)
+    monkeypatch.setattr(mapping, "start_job", begun_map)
     return SimpleNamespace(events=events, errors=errors)
 
 
@@ -278,8 +279,8 @@ def test_images_that_only_lack_polygons_are_no_work_for_workers(model, make_rast
     """Their parts count neither as waiting for a thread, nor in how many parts the others are made."""
     paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "abcd"]
     classify_pixels(paths[1:2], model, tmp_path / "maps", per_image=True)
-    shares, parted, traced = [], MapJob.parted, []
-    monkeypatch.setattr(MapJob, "parted", lambda job, threads=1: shares.append(threads) or parted(job, threads))
+    shares, parted, traced = [], MapJob.with_parts, []
+    monkeypatch.setattr(MapJob, "with_parts", lambda job, threads=1: shares.append(threads) or parted(job, threads))
     monkeypatch.setattr(mapping, "raster_to_polygons", lambda out, place, **_: traced.append(place.stem))
     options = {"per_image": True, "polygons": tmp_path / "lines"}
     for threads, expected, share in ((1, "+a +c +d a c d", 1), (8, "+a +c +d a c d", 3)):
@@ -321,7 +322,7 @@ def test_the_time_is_told_once_and_nothing_is_made_apart_here(model, make_raster
     """For all images together; for the only one that is left, by itself."""
     monkeypatch.setattr(cost, "MANY", 1)
     monkeypatch.setattr(cost, "tile_seconds", lambda *args, batch, threads: 3.0)
-    monkeypatch.setattr(MapJob, "parted", lambda job, _=1: replace(job, parts=replace(job.parts, part_height=512)))
+    monkeypatch.setattr(MapJob, "with_parts", lambda job, _=1: replace(job, parts=replace(job.parts, part_height=512)))
     paths = [make_raster(f"{name}.tif", data=levels(0, (1100, 40)), names=("level",)) for name in "abc"]
     options = {"per_image": True, "tile_size": 256}
     classify_pixels(paths[:2], model, tmp_path / "maps", **options)
@@ -347,8 +348,12 @@ def test_what_a_kill_left_of_an_image_that_is_done_is_cleared(model, make_raster
 
 def test_the_area_is_opened_once(model, make_raster, make_labels, said, tmp_path, monkeypatch):
     paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "ab"]
-    aoi, opened, read_area = make_labels("aoi.gpkg", [shapely.box(*rasterio.open(paths[0]).bounds)]), [], Area.read
-    monkeypatch.setattr(Area, "read", lambda named: opened.append(named) or read_area(named))
+    aoi, opened, read_area = (
+        make_labels("aoi.gpkg", [shapely.box(*rasterio.open(paths[0]).bounds)]),
+        [],
+        AreaOfInterest.read,
+    )
+    monkeypatch.setattr(AreaOfInterest, "read", lambda named: opened.append(named) or read_area(named))
     classify_pixels(paths, model, tmp_path / "maps", per_image=True, aoi=aoi)
     assert opened == [aoi]
 
@@ -359,7 +364,7 @@ def test_images_that_the_area_misses_are_left_out(model, make_raster, make_label
     aoi = make_labels("aoi.gpkg", [shapely.box(left, (bottom + top) / 2, right, top)])
     found = classify_pixels([near, far], model, tmp_path / "maps", per_image=True, aoi=aoi)
     assert [path.name for path in found] == ["near.tif"]
-    assert f"Note: {far} lies outside of {aoi}" in said[0]
+    assert f"{far} lies outside of {aoi}" in said[0]
     codes = read(found[0])[0]
     assert (codes[:30] != 255).all()
     assert (codes[31:] == 255).all()
@@ -502,7 +507,7 @@ def test_nothing_that_is_read_is_written_over(model, make_raster, make_labels, a
     folder.mkdir()
     for name in ("model.json", "odd.tif"):
         (folder / name).touch()
-    monkeypatch.setattr(mapping, "load_package", lambda path: model.model)
+    monkeypatch.setattr(mapping, "load_model", lambda path: model.model)
     options = {"aoi": f"{aoi}|layername={aoi.stem}", "overwrite": True}
     around = tmp_path / "x" / ".." / "a" / "member.tif"
     for place in (member, around, folder / "odd.tif"):
@@ -528,7 +533,7 @@ def test_old_polygons_are_not_taken_for_those_of_the_map(model, scene, said, tmp
     assert old < made
     with pytest.raises(OutputError, match=r"map\.gpkg exists already"):
         classify_pixels(scene, model, out, polygons=polygons)
-    monkeypatch.setattr(mapping, "make_map", stop)
+    monkeypatch.setattr(mapping, "run_job", stop)
     classify_pixels(scene, model, out, polygons=polygons, overwrite=True)
     assert polygons.stat().st_mtime_ns > made == out.stat().st_mtime_ns
     with pytest.raises(Killed):  # all is there: made again, as was asked

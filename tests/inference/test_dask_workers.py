@@ -33,17 +33,17 @@ from geopsp.inference.dask_client import connect
 from geopsp.inference.dask_workers import own_device
 from geopsp.inference.job import MapJob, plan_job
 from geopsp.inference.options import MapSettings
-from geopsp.inference.predict_parts import make_part
-from geopsp.inference.run_job import make_map
-from geopsp.models.build import ModelSpec, build
-from geopsp.models.saved_model import save_package
+from geopsp.inference.predict_parts import predict_part
+from geopsp.inference.run_job import run_job
+from geopsp.models.build import ModelSpec, build_network
+from geopsp.models.saved_model import save_model
 from geopsp.raster.scene import Scene
 
 PARTS = 6
 
 
 def make_parts(job, numbers, client, *, device=None, progress=None):
-    with cluster.given(job, numbers, client, device=device) as collect:
+    with cluster.parts_on_cluster(job, numbers, client, device=device) as collect:
         collect(progress)
 
 
@@ -106,7 +106,7 @@ def turned(thing, kind, **changes):
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return trained_model(count=2, network=build(ModelSpec("tu-test_resnet", 2, CLASSES)).eval())
+    return trained_model(count=2, network=build_network(ModelSpec("tu-test_resnet", 2, CLASSES)).eval())
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def new_job(make_raster, model, tmp_path):
         job = plan_job(scene, model, wanted, MapSettings(batch_size=2), part_side=64, block=16)
         assert len(job.parts) == PARTS
         job.begin(2)
-        save_package(model, job.model_folder)
+        save_model(model, job.model_folder)
         return turned(job, kind)
 
     return make
@@ -133,7 +133,7 @@ def alone(new_job):
     """What the parts' files hold if one process makes them."""
     job, before = new_job("alone.tif"), torch.get_num_threads()
     for number in range(PARTS):
-        assert make_part(job, number, device="cpu") > 0
+        assert predict_part(job, number, device="cpu") > 0
     torch.set_num_threads(before)
     return files(job)
 
@@ -167,7 +167,7 @@ def quick_starts():
 def client():
     """Two processes of this machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clients, "cores", lambda: 2)
+        patch.setattr(clients, "cpu_count", lambda: 2)
         patch.setattr(clients, "ROOM", 1)
         patch.setattr(torch.cuda, "device_count", lambda: 0)
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -195,7 +195,7 @@ def test_the_map_of_many_is_the_map_of_one(new_job, model, client, capsys):
         job = new_job(name)
         if workers:
             make_parts(job, [1, 5], workers)
-        make_map(job, model, device="cpu", client=workers)
+        run_job(job, model, device="cpu", client=workers)
         rasters.append([product.path.read_bytes() for product in job.products])
         assert not job.folder.exists()
     torch.set_num_threads(before)
@@ -223,17 +223,17 @@ def test_images_by_themselves_are_what_one_machine_makes(make_raster, model, cli
 def test_a_run_goes_on_with_the_parts_that_it_was_begun_with(new_job, model, client, capsys):
     """On however many threads: the bytes are the same, and no part is thrown away."""
     one, many = new_job("one.tif"), new_job("many.tif")
-    assert one.parted(1000).parts == one.parts, "it was begun with parts of 64"
+    assert one.with_parts(1000).parts == one.parts, "it was begun with parts of 64"
     one.clear()
-    assert (one.parted(1).parts, len(one.parted(1000).parts)) == (one.parts, 10)
-    make_map(one, model, device="cpu")
+    assert (one.with_parts(1).parts, len(one.with_parts(1000).parts)) == (one.parts, 10)
+    run_job(one, model, device="cpu")
     many.clear()
-    smaller = many.parted(1000)
+    smaller = many.with_parts(1000)
     smaller.begin(2)
-    save_package(model, smaller.model_folder)
+    save_model(model, smaller.model_folder)
     make_parts(smaller, [0, 7, 9], client)
-    assert many.parted(2).parts == smaller.parts != many.parts
-    make_map(many, model, device="cpu", client=client)
+    assert many.with_parts(2).parts == smaller.parts != many.parts
+    run_job(many, model, device="cpu", client=client)
     for ours, theirs in zip(many.products, one.products, strict=True):
         assert ours.path.read_bytes() == theirs.path.read_bytes()
     assert "3 of 10 parts are there" in capsys.readouterr().err
@@ -241,28 +241,28 @@ def test_a_run_goes_on_with_the_parts_that_it_was_begun_with(new_job, model, cli
 
 def test_a_process_loads_a_model_once_for_all_images(new_job, model, alone, monkeypatch):
     """Also if their parts come in turn, and are used with other options; another model is another one."""
-    loaded, load = [], parts.load_package
-    monkeypatch.setattr(parts, "load_package", lambda folder: loaded.append(folder) or load(folder))
-    monkeypatch.setattr(parts, "_KEPT", parts._Kept())
+    loaded, load = [], parts.load_model
+    monkeypatch.setattr(parts, "load_model", lambda folder: loaded.append(folder) or load(folder))
+    monkeypatch.setattr(parts, "_WORKER_MODEL", parts._Kept())
     before, jobs = torch.get_num_threads(), [new_job("a.tif"), replace(new_job("b.tif"), key="another image's")]
     jobs[1].begin(2)
-    save_package(model, jobs[1].model_folder)
+    save_model(model, jobs[1].model_folder)
     for number in range(PARTS):
         for job in jobs:
-            make_part(job, number, device="cpu")
+            predict_part(job, number, device="cpu")
     assert [files(job) for job in jobs] == [alone, alone]
     turned_over = replace(new_job("c.tif"), settings=replace(jobs[0].settings, test_time_augmentation=True))
-    make_part(turned_over, 0, device="cpu")
+    predict_part(turned_over, 0, device="cpu")
     assert files(turned_over)["000000.confidence"] != alone["000000.confidence"]
     assert len(loaded) == 1
     other = replace(new_job("d.tif"), model="another")
-    make_part(other, 0, device="cpu")
+    predict_part(other, 0, device="cpu")
     torch.set_num_threads(before)
     assert loaded == [jobs[0].model_folder, other.model_folder]
 
 
 def test_a_worker_opens_each_of_the_images_that_it_has_once():
-    assert cluster._opened.cache_parameters()["maxsize"] == mapping.AT_ONCE
+    assert cluster._opened.cache_parameters()["maxsize"] == mapping.MAX_IMAGES_IN_FLIGHT
 
 
 def test_a_worker_that_dies_midway_costs_nothing(new_job, alone, client):
@@ -340,7 +340,7 @@ def test_a_worker_without_an_image_is_named(new_job, client):
 
 def test_a_worker_that_joins_late_is_asked_too(new_job, client, monkeypatch):
     job = new_job("late.tif")
-    monkeypatch.setattr(cluster, "_require_sight", lambda client, order: None)
+    monkeypatch.setattr(cluster, "_check_workers", lambda client, order: None)
     Path(job.scene.sources[0].path).unlink()
     with pytest.raises(InputNotFoundError, match="does not see the image"):
         make_parts(job, [0], client)
@@ -455,7 +455,7 @@ def test_workers_share_the_gpus_of_a_machine(count, number, form):
 def test_a_long_silence_without_workers_is_broken(capsys, monkeypatch):
     from queue import SimpleQueue
 
-    monkeypatch.setattr(cluster, "SILENCE", 0.01)
+    monkeypatch.setattr(cluster, "IDLE_SECONDS", 0.01)
     ready, workers = SimpleQueue(), iter([{"a": 1}, {}])
 
     def nthreads():

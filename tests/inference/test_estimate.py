@@ -23,13 +23,21 @@ from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import Legend
 from geopsp.errors import GridError, OutputError
 from geopsp.inference import disk_space, estimate
-from geopsp.inference.disk_space import check_disk, in_bytes
-from geopsp.inference.estimate import check_size, count_tiles, forecast, forecast_all, in_time, striped, tile_seconds
+from geopsp.inference.disk_space import check_disk, format_bytes
+from geopsp.inference.estimate import (
+    check_size,
+    count_tiles,
+    estimate_map,
+    estimate_maps,
+    format_duration,
+    striped,
+    tile_seconds,
+)
 from geopsp.inference.job import plan_job
 from geopsp.inference.options import MapSettings
 from geopsp.inference.outputs import classes, probabilities, share
 from geopsp.inference.tile_plan import TilePlan
-from geopsp.labels.area import Area
+from geopsp.labels.area import AreaOfInterest
 from geopsp.models.build import ModelSpec
 from geopsp.models.saved_model import TrainedModel
 from geopsp.raster.cog.part_grid import PartGrid
@@ -64,7 +72,7 @@ class Dark:
     def __init__(self, limit):
         self.limit, self.asked = limit, 0
 
-    def empty(self, window):
+    def known_empty(self, window):
         self.asked += 1
         return window.col >= self.limit
 
@@ -104,10 +112,10 @@ def test_tiles_outside_of_the_area_are_skipped(make_raster, make_labels):
     scene = Scene.open(make_raster(size=(300, 400)))
     left, bottom, right, top = scene.grid.bounds()
     plan = TilePlan(400, 300, 32, 0)
-    area = Area.read(make_labels("aoi.gpkg", [shapely.box(left, bottom, left + (right - left) / 2, top)]))
+    area = AreaOfInterest.read(make_labels("aoi.gpkg", [shapely.box(left, bottom, left + (right - left) / 2, top)]))
     found = count_tiles(scene, plan, PartGrid(400, 300), area)
     expected = sum(not area.inside(scene.grid.crop(Window(col, row, 32, 32))).any()
-                   for row, cols in plan.tiles(scene.grid.window) for col in cols)  # fmt: skip
+                   for row, cols in plan.tiles(scene.grid.full_window) for col in cols)  # fmt: skip
     assert found.empty == pytest.approx(expected, abs=len(plan.rows))
     assert not found.exact
 
@@ -189,9 +197,9 @@ def test_the_largest_map_is_counted_in_no_time():
 
 
 def test_tiles_in_words():
-    assert str(estimate.Tiles(1, 0, exact=True)) == "1 tile"
-    assert str(estimate.Tiles(1, 1, exact=True)) == "1 tile, 1 of them known to be empty"
-    assert str(estimate.Tiles(2000, 10, exact=False)) == "2,000 tiles, about 10 of them known to be empty"
+    assert str(estimate.TileCount(1, 0, exact=True)) == "1 tile"
+    assert str(estimate.TileCount(1, 1, exact=True)) == "1 tile, 1 of them known to be empty"
+    assert str(estimate.TileCount(2000, 10, exact=False)) == "2,000 tiles, about 10 of them known to be empty"
 
 
 def test_bytes_by_hand(tmp_path):
@@ -227,14 +235,14 @@ def test_what_many_maps_cost_together(make_raster, model, tmp_path, monkeypatch)
         plan_job(Scene.open(make_raster(f"{side}.tif", size=(side, side))), model,
                  [classes(tmp_path / f"m{side}.tif", LEGEND)], MapSettings(padding=0)) for side in (300, 320)
     ]  # fmt: skip
-    tiles, disk, spent = forecast_all(jobs, model, CPU, here=True)
+    tiles, disk, spent = estimate_maps(jobs, model, CPU, here=True)
     assert tiles == "2 images: 200 tiles in all"
-    assert disk.startswith(f"up to {disk_space.in_bytes((300**2 + 2 * 320**2) * 4 / 3)} are written")
+    assert disk.startswith(f"up to {disk_space.format_bytes((300**2 + 2 * 320**2) * 4 / 3)} are written")
     assert spent.startswith("about 10 min and")
-    assert len(list(forecast_all(jobs, model, CPU, here=False))) == 2
+    assert len(list(estimate_maps(jobs, model, CPU, here=False))) == 2
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=300))
     with pytest.raises(OutputError, match="0 kB free; the maps need"):
-        list(forecast_all(jobs, model, CPU, here=True))
+        list(estimate_maps(jobs, model, CPU, here=True))
 
 
 def test_a_cluster_is_told_what_seams_cost(make_raster, model, tmp_path):
@@ -242,10 +250,10 @@ def test_a_cluster_is_told_what_seams_cost(make_raster, model, tmp_path):
     job = plan_job(scene, model, [classes(tmp_path / "m.tif", LEGEND)], MapSettings(padding=8), part_side=64, block=32)
     windows = [job.parts.part(number).window for number in range(len(job.parts))]
     more = sum(map(job.tiles.count, windows)) / len(job.tiles) - 1
-    _, seams, *_ = forecast(job, model, CPU, area=None, here=False)
+    _, seams, *_ = estimate_map(job, model, CPU, area=None, here=False)
     assert f"computed for each, {more:.0%} more" in seams
     for timed in (True, False):
-        assert "apart" not in " ".join(forecast(job, model, CPU, area=None, here=True, timed=timed))
+        assert "apart" not in " ".join(estimate_map(job, model, CPU, area=None, here=True, timed=timed))
 
 
 def test_whole_rows_kept_together(make_raster):
@@ -267,16 +275,16 @@ def test_the_time_is_tried(make_raster, model, tmp_path, monkeypatch):
     """From 200 tiles on, unless other machines compute."""
     job = job_of(make_raster, model, tmp_path)
     monkeypatch.setattr(estimate, "tile_seconds", lambda *args, batch, threads: 3.0)
-    tiles, disk = forecast(job, model, CPU, area=None, here=True)
+    tiles, disk = estimate_map(job, model, CPU, area=None, here=True)
     assert "are written" in disk
     assert tiles == "130 tiles, of 32 x 32 pixels"
     monkeypatch.setattr(estimate, "MANY", 100)
-    assert len(list(forecast(job, model, CPU, area=None, here=False))) == 2
-    assert len(list(forecast(job, model, CPU, area=None, here=True, timed=False))) == 2
-    *_, spent = forecast(job, model, CPU, area=None, here=True)
+    assert len(list(estimate_map(job, model, CPU, area=None, here=False))) == 2
+    assert len(list(estimate_map(job, model, CPU, area=None, here=True, timed=False))) == 2
+    *_, spent = estimate_map(job, model, CPU, area=None, here=True)
     assert spent.startswith("about 6 min and 38")
-    monkeypatch.setattr(estimate, "free", lambda device: 1e6)
-    *_, last = forecast(job, model, CPU, area=None, here=True)
+    monkeypatch.setattr(estimate, "free_memory", lambda device: 1e6)
+    *_, last = estimate_map(job, model, CPU, area=None, here=True)
     assert "memory is short" in last
 
 
@@ -307,8 +315,13 @@ def test_a_failed_try_leaves_the_threads(make_raster, model, tmp_path):
     [(0.1, "1 s"), (99.4, "99 s"), (100, "2 min"), (5999, "100 min"), (7200, "2 h 0 min"), (200_000, "2 days 7 h")],
 )
 def test_time_in_words(seconds, says):
-    assert in_time(seconds) in {says, "1 h 40 min"}
+    assert format_duration(seconds) in {says, "1 h 40 min"}
 
 
 def test_bytes_in_words():
-    assert [in_bytes(count) for count in (4e5, 2.5e8, 1.25e9, 4.2e13)] == ["400 kB", "250 MB", "1.2 GB", "42,000.0 GB"]
+    assert [format_bytes(count) for count in (4e5, 2.5e8, 1.25e9, 4.2e13)] == [
+        "400 kB",
+        "250 MB",
+        "1.2 GB",
+        "42,000.0 GB",
+    ]

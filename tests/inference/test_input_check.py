@@ -15,7 +15,7 @@ from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import Legend
 from geopsp.inference import input_check as preflight
-from geopsp.inference.input_check import differences, glance, ground_size, metres_of, places
+from geopsp.inference.input_check import compare_with_training, glance, ground_size, metres_of, sample_windows
 from geopsp.models.build import ModelSpec
 from geopsp.models.saved_model import TrainedModel
 from geopsp.raster.scene import Scene
@@ -25,7 +25,7 @@ def model_of(*, dtype="uint8", cell=2.0, units="metre", bands=("red", "green", "
     """A model that was trained on such pixels, (bands, n); of uniform ones from 1 to 200."""
     if pixels is None:
         pixels = np.random.default_rng(1).integers(1, 200, (len(bands), 5000)).astype(dtype)
-    statistics = BandStats.of(pixels[..., None], np.ones((pixels.shape[1], 1), bool))
+    statistics = BandStats.from_array(pixels[..., None], np.ones((pixels.shape[1], 1), bool))
     spec = ModelSpec("tu-test_resnet", len(bands), 2)
     legend = Legend.from_names({0: "background", 1: "a"})
     return TrainedModel(spec, nn.Identity(), legend, bands, statistics, dtype, tile_size, (cell, cell), units)
@@ -50,13 +50,13 @@ def count_reads(monkeypatch):
 
 
 def test_nothing_to_say_of_what_was_trained_on(make_raster):
-    assert differences(Scene.open(make_raster()), model_of(), tile_size=64) == []
-    assert differences(Scene.open(make_raster()), model_of()) == []
+    assert compare_with_training(Scene.open(make_raster()), model_of(), tile_size=64) == []
+    assert compare_with_training(Scene.open(make_raster()), model_of()) == []
 
 
 def test_another_type_and_tile(make_raster):
     scene = Scene.open(make_raster(dtype="uint16"))
-    kind, tile = differences(scene, model_of(), tile_size=96)
+    kind, tile = compare_with_training(scene, model_of(), tile_size=96)
     assert kind == "the images hold uint16, the model was trained on uint8"
     assert "96 pixels wide, the model was trained on 64" in tile
 
@@ -77,7 +77,7 @@ def test_another_type_and_tile(make_raster):
 )
 def test_pixel_sizes(cell, units, trained, says, make_raster):
     scene = Scene.open(make_raster(cell=cell))
-    notes = [note for note in differences(scene, model_of(cell=trained, units=units)) if "values" not in note]
+    notes = [note for note in compare_with_training(scene, model_of(cell=trained, units=units)) if "values" not in note]
     assert len(notes) == (says is not None)
     assert says is None or says in notes[0]
 
@@ -86,10 +86,10 @@ def test_the_cell_size_that_is_named_helps(make_raster):
     """Opened as it says, the scene needs no further word."""
     path = make_raster(size=(300, 200), cell=0.5)
     model = model_of(cell=6.0, units="US survey foot")
-    (note,) = differences(Scene.open(path), model)
+    (note,) = compare_with_training(Scene.open(path), model)
     size = float(note.split("cell_size=")[1].split()[0])
     assert size == pytest.approx(6 * 1200 / 3937, rel=0.01)
-    assert differences(Scene.open(path, cell_size=size), model) == []
+    assert compare_with_training(Scene.open(path, cell_size=size), model) == []
 
 
 @given(longitude=st.floats(-170, 170), latitude=st.floats(-80, 80), cell=st.floats(0.1, 500), turn=st.floats(0, 360))
@@ -185,7 +185,7 @@ INTEGERS = (REFLECTANCE - REFLECTANCE.mean()) * 25_116 + REFLECTANCE.mean() * 10
 def test_values(shown, trained, says, make_raster):
     scene = Scene.open(make_raster(data=shown.astype("float32")))
     model = model_of(dtype="float32", pixels=trained.reshape(3, -1))
-    notes = differences(scene, model)
+    notes = compare_with_training(scene, model)
     assert len(notes) == bool(says)
     for words in says:
         assert words in notes[0]
@@ -195,7 +195,7 @@ def test_only_some_bands_are_named(make_raster):
     names = tuple("abcdef")
     scene = Scene.open(make_raster(bands=6, names=names, dtype="float32"))
     pixels = np.random.default_rng(0).normal(size=(6, 500))
-    (note,) = differences(scene, model_of(dtype="float32", bands=names, pixels=pixels))
+    (note,) = compare_with_training(scene, model_of(dtype="float32", bands=names, pixels=pixels))
     assert note.count("trained on") == 1 + preflight.SHOWN
     assert "and 3 bands more" in note
 
@@ -219,17 +219,17 @@ def test_nodata_is_not_looked_at(make_raster, monkeypatch):
 def test_a_scene_without_ground_has_no_values(make_raster):
     scene = Scene.open(make_raster(data=np.zeros((3, 40, 50), "uint8"), nodata=0))
     assert glance(scene).count == 0
-    (note,) = differences(scene, model_of())
+    (note,) = compare_with_training(scene, model_of())
     assert "nothing valid was found in the one window" in note
 
 
 def test_it_is_said_how_far_was_looked(make_raster):
     """Windows that are read, or known to be empty."""
     data = np.zeros((3, 900, 1100), "uint8")
-    (note,) = differences(Scene.open(make_raster("read.tif", data=data, nodata=0)), model_of())
+    (note,) = compare_with_training(Scene.open(make_raster("read.tif", data=data, nodata=0)), model_of())
     assert f"nothing valid was found in {preflight.READS} windows" in note
     sparse = make_raster("sparse.tif", data=data, nodata=0, tiled=True, sparse_ok=True, compress="deflate")
-    (note,) = differences(Scene.open(sparse), model_of())
+    (note,) = compare_with_training(Scene.open(sparse), model_of())
     assert "in 1000 windows" in note
 
 
@@ -244,7 +244,7 @@ def test_few_windows_are_read(make_raster, monkeypatch):
 @settings(max_examples=30, deadline=None)
 def test_places_lie_inside_and_differ(width, height):
     grid = grid_at("EPSG:32632", 5e5, 5.3e6, 1.0, width=width, height=height)
-    found = places(grid)
+    found = sample_windows(grid)
     assert len(set(found)) == len(found)
     for window in found:
         assert window.intersect(grid.window) == window

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geopsp.inference.part_size import apart, shared_out
+from geopsp.inference.part_size import num_tiles_computed, split_for_threads
 from geopsp.inference.tile_plan import TilePlan
 from geopsp.raster.cog.part_grid import PartGrid
 
@@ -38,14 +38,14 @@ def plans(draw):
 def test_a_cluster_is_done_no_later_than_the_bound_of_the_parts_that_were_there(both, threads):
     """Which with one thread are the ones that stay; and what is said of the tiles is what they are."""
     parts, plan = both
-    found = shared_out(parts, plan, threads)
-    assert apart(found, plan) == sum(tiles_of(found, plan))
+    found = split_for_threads(parts, plan, threads)
+    assert num_tiles_computed(found, plan) == sum(tiles_of(found, plan))
     assert found.part_width % found.block == found.part_height % found.block == 0
     assert parts.part_width % found.part_width == parts.part_height % found.part_height == 0
     assert found.levels >= min(parts.levels, 1)
     most = max(tiles_of(parts, plan))
-    assert seconds(found, plan, threads) <= (apart(parts, plan) - most) / threads + most
-    assert shared_out(parts, plan, 1) == shared_out(parts, plan, 0) == parts
+    assert seconds(found, plan, threads) <= (num_tiles_computed(parts, plan) - most) / threads + most
+    assert split_for_threads(parts, plan, 1) == split_for_threads(parts, plan, 0) == parts
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,6 @@ def test_a_large_map_of_a_large_cluster(side, threads, count, more):
     """Where nine or thirty parts would leave most of it idle; at most so many tiles are computed for each."""
     plan = TilePlan(side, side, 512, 128)
     parts = PartGrid(side, side, 8192, 2048 if side < 32_768 else 8192)
-    found = shared_out(parts, plan, threads)
+    found = split_for_threads(parts, plan, threads)
     assert len(found) == count
-    assert apart(found, plan) / len(plan) < more
+    assert num_tiles_computed(found, plan) / len(plan) < more

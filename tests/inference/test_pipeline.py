@@ -20,14 +20,14 @@ from rasterio.transform import from_origin
 from torch import nn
 
 from geopsp.core.grid import Window
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import RasterError
 from geopsp.inference import outputs as products
-from geopsp.inference.blend import Canvas
-from geopsp.inference.pipeline import Mapper
+from geopsp.inference.blend import BlendBuffer
+from geopsp.inference.pipeline import TilePipeline
 from geopsp.inference.predictor import TilePredictor
 from geopsp.inference.tile_plan import TilePlan
-from geopsp.labels.area import Area
+from geopsp.labels.area import AreaOfInterest
 from geopsp.raster.scene import Scene
 
 PLACES = {
@@ -63,7 +63,7 @@ def mapper_of(scene, *, size=32, overlap=8, network=None, batch_size=3, threads=
     wanted += [products.share(name, NOWHERE) for name in wants if name != "probabilities"]
     wanted += [products.probabilities(NOWHERE, model.legend, "float16")] if "probabilities" in wants else []
     predictor = TilePredictor(model, CPU, batch_size=batch_size, **options)
-    return Mapper(scene, area, plan, model.legend, tuple(wanted), predictor, threads)
+    return TilePipeline(scene, area, plan, model.legend, tuple(wanted), predictor, threads)
 
 
 def joined(mapper, window=None):
@@ -95,7 +95,7 @@ HOLES = ("none", "all", "wedge", "top", "bottom", "left", "scattered", "one")
 
 def codes_of(data, legend):
     """The codes that an echo gives for pixels 1 to CLASSES, nodata for 0."""
-    return np.append(IGNORE, legend.codes).astype(np.uint8)[data]
+    return np.append(IGNORE_INDEX, legend.codes).astype(np.uint8)[data]
 
 
 @given(
@@ -126,8 +126,8 @@ def test_an_echo_gives_the_raster_back(height, width, size, share, batch_size, t
         found = joined(mapper)
     valid = data != 0
     assert np.array_equal(found["classes"][0], codes_of(data, mapper.legend))
-    assert np.array_equal(found["disagreement"][0], np.where(valid, 0, IGNORE))
-    assert np.array_equal(found["confidence"][0], np.where(valid, 254, IGNORE))
+    assert np.array_equal(found["disagreement"][0], np.where(valid, 0, IGNORE_INDEX))
+    assert np.array_equal(found["confidence"][0], np.where(valid, 254, IGNORE_INDEX))
     assert np.array_equal(np.isnan(found["probabilities"]).all(axis=0), ~valid)
     assert np.array_equal(np.nanargmax(np.where(valid, found["probabilities"], 0), axis=0)[valid], data[valid] - 1)
 
@@ -302,13 +302,13 @@ def test_outside_of_the_area_there_is_no_map_and_nothing_is_computed():
 
     (left, top), cell = PLACES["EPSG:32632"]
     triangle = shapely.Polygon([(left, top), (left + 50 * cell, top), (left, top - 60 * cell)])
-    area = Area.read(gpd.GeoDataFrame(geometry=[triangle], crs="EPSG:32632"))
+    area = AreaOfInterest.read(gpd.GeoDataFrame(geometry=[triangle], crs="EPSG:32632"))
     with raster(data) as scene:
         mapper = mapper_of(scene, network=Watching(), batch_size=1, area=area)
         found = joined(mapper)["classes"][0]
         inside = area.inside(scene.grid)
     assert 0 < inside.sum() < inside.size / 3
-    assert np.array_equal(found, np.where(inside, codes_of(data, mapper.legend), IGNORE))
+    assert np.array_equal(found, np.where(inside, codes_of(data, mapper.legend), IGNORE_INDEX))
     assert len(seen) < len(mapper.tiles) / 2
     assert all(count > 0 for batch in seen for count in batch)
 
@@ -316,7 +316,7 @@ def test_outside_of_the_area_there_is_no_map_and_nothing_is_computed():
 def test_what_is_held_does_not_grow_with_the_raster(monkeypatch):
     """The canvas holds a tile's height of rows, what is given out no more, and few tiles wait."""
     made, waiting, most = [], [0], [0]
-    init, batches, predict = Canvas.__init__, Mapper._batches, Mapper._predict
+    init, batches, predict = BlendBuffer.__init__, TilePipeline._batches, TilePipeline._predict
 
     def keep(self, *args, **options):
         init(self, *args, **options)
@@ -332,9 +332,9 @@ def test_what_is_held_does_not_grow_with_the_raster(monkeypatch):
         waiting[0] -= 1
         return predict(self, tiles)
 
-    monkeypatch.setattr(Canvas, "__init__", keep)
-    monkeypatch.setattr(Mapper, "_batches", counted)
-    monkeypatch.setattr(Mapper, "_predict", counting)
+    monkeypatch.setattr(BlendBuffer, "__init__", keep)
+    monkeypatch.setattr(TilePipeline, "_batches", counted)
+    monkeypatch.setattr(TilePipeline, "_predict", counting)
     for height in (64, 640, 2400):
         with raster(np.ones((height, 40), np.uint8)) as scene:
             mapper = mapper_of(scene, batch_size=2, threads=2)

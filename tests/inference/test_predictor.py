@@ -11,7 +11,7 @@ from torch import nn
 from geopsp.core.bands import BandStats
 from geopsp.errors import OptionError
 from geopsp.inference.predictor import SYMMETRIES, TilePredictor
-from geopsp.models.build import ModelSpec, build
+from geopsp.models.build import ModelSpec, build_network
 
 CPU = torch.device("cpu")
 
@@ -99,8 +99,8 @@ def test_unwanted_classes_are_never_predicted():
     scores = TilePredictor(model, CPU, batch_size=3, unwanted=[0, 4])(*tiles())
     assert (scores[:, [0, 4]] == -torch.inf).all()
     assert torch.isfinite(scores[:, 1:4]).all()
-    assert model.unwanted() == ()
-    assert model.unwanted(background=False) == (0,)
+    assert model.excluded_channels() == ()
+    assert model.excluded_channels(background=False) == (0,)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_too_little_memory_for_one_tile_is_told_and_other_errors_are_not_taken_f
 def test_bfloat16_says_nearly_the_same():
     torch.manual_seed(0)
     model = trained_model(count=2, size=64)
-    model.network = build(ModelSpec("tu-test_resnet", 2, CLASSES)).eval()
+    model.network = build_network(ModelSpec("tu-test_resnet", 2, CLASSES)).eval()
     data, valid = tiles(2, size=64)
     full, half = (TilePredictor(model, CPU, batch_size=2, bf16=bf16)(data, valid) for bf16 in (False, True))
     assert not torch.equal(full, half)

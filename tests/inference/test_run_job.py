@@ -21,15 +21,15 @@ from rasterio.features import sieve as gdal_sieve
 from rio_cogeo import cog_validate
 from torch import nn
 
-from geopsp.core.legend import IGNORE, Legend
-from geopsp.core.output import alone
+from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.output import output_lock
 from geopsp.errors import OptionError, OutputError, RasterError
 from geopsp.inference import outputs as products
 from geopsp.inference import run_job as making
-from geopsp.inference.job import KEY_TAG, MODEL_TAG, Interest, plan_job
+from geopsp.inference.job import KEY_TAG, MODEL_TAG, LazyAreaOfInterest, plan_job
 from geopsp.inference.options import MapSettings
 from geopsp.inference.part_size import part_width
-from geopsp.inference.run_job import make_map
+from geopsp.inference.run_job import run_job
 from geopsp.raster import legend_io as sidecars
 from geopsp.raster.scene import Scene
 
@@ -70,9 +70,9 @@ def make(scene, folder, network=None, *, kind="uint8", only=False, part_side=64,
     model = trained_model(network=network or Mixed())
     wanted = all_products(folder, model.legend, kind)[: 1 if only else None]
     call = {name: options.pop(name) for name in ("client", "device", "progress") if name in options}
-    aoi = Interest(options.pop("aoi")) if "aoi" in options else None
+    aoi = LazyAreaOfInterest(options.pop("aoi")) if "aoi" in options else None
     job = plan_job(scene, model, wanted, MapSettings(**options), part_side=part_side, block=32, aoi=aoi)
-    make_map(job, model, overwrite=overwrite, **call)
+    run_job(job, model, overwrite=overwrite, **call)
     return job
 
 
@@ -103,7 +103,7 @@ def test_what_a_map_and_its_companions_are(scene, tmp_path):
         "confidence.tif", "disagreement.tif", "map.qml", "map.tif", "map.tif.aux.xml", "probabilities.tif",
     ]  # fmt: skip
     data = scene.read().data[0]
-    assert np.array_equal(pixels(out / "map.tif")[0], np.append(IGNORE, job.legend.codes)[data])
+    assert np.array_equal(pixels(out / "map.tif")[0], np.append(IGNORE_INDEX, job.legend.codes)[data])
     for product in job.products:
         valid, errors, warnings = cog_validate(product.path, strict=True)
         assert (valid, errors, warnings) == (True, [], [])
@@ -112,7 +112,7 @@ def test_what_a_map_and_its_companions_are(scene, tmp_path):
             assert dataset.descriptions == product.bands
             assert dataset.tags()[KEY_TAG] == job.key
             assert "sha256" in dataset.tags()[MODEL_TAG]
-            assert np.array_equal(dataset.read(1) == IGNORE, data == 0)
+            assert np.array_equal(dataset.read(1) == IGNORE_INDEX, data == 0)
     with rasterio.open(out / "map.tif") as dataset:
         assert dataset.colormap(1)[90][:3] == next(info.rgb for info in job.legend if info.code == 90)
     assert job.done
@@ -122,7 +122,7 @@ def test_what_a_map_and_its_companions_are(scene, tmp_path):
 def test_the_bytes_depend_neither_on_parts_nor_on_threads(options, scene, tmp_path, monkeypatch):
     make(scene, tmp_path / "one", part_side=256, **options)
     for number, (side, threads) in enumerate([(64, 1), (32, 3), (128, 2)]):
-        monkeypatch.setattr(making, "batch_and_threads", lambda *_, threads=threads, **__: (1, threads))
+        monkeypatch.setattr(making, "inference_batch_size", lambda *_, threads=threads, **__: (1, threads))
         folder = tmp_path / f"other{number}"
         job = make(scene, folder, part_side=side, **options)
         assert len(job.parts) > 1
@@ -133,8 +133,8 @@ def test_a_sieve_is_gdal_s_on_the_whole_map(scene, tmp_path):
     make(scene, tmp_path / "raw", only=True)
     make(scene, tmp_path / "sieved", only=True, sieve=20)
     raw = pixels(tmp_path / "raw" / "map.tif")[0]
-    expected = gdal_sieve(raw, 20, mask=raw != IGNORE, connectivity=4)
-    expected[raw == IGNORE] = IGNORE
+    expected = gdal_sieve(raw, 20, mask=raw != IGNORE_INDEX, connectivity=4)
+    expected[raw == IGNORE_INDEX] = IGNORE_INDEX
     assert np.array_equal(pixels(tmp_path / "sieved" / "map.tif")[0], expected)
     assert (expected != raw).any()
 
@@ -243,10 +243,10 @@ def test_another_place_is_not_taken_for_ours(scene, tmp_path):
     assert other.key == job.key
     assert not other.done
     other.folder.mkdir()
-    assert not other.left_over
+    assert not other.only_folder_left
     with pytest.raises(OutputError, match="exists already"):
-        make_map(other, model)
-    make_map(other, model, overwrite=True)
+        run_job(other, model)
+    run_job(other, model, overwrite=True)
     assert (tmp_path / "mine.tif").read_bytes() == (out / "confidence.tif").read_bytes()
 
 
@@ -254,11 +254,11 @@ def test_what_is_left_of_another_job_is_never_published(scene, tmp_path):
     """Where the folder is another job's, a map that is done stays as it is."""
     job = make(scene, tmp_path / "out", only=True)
     before = contents(tmp_path / "out")
-    staged = job.staged(job.products[0])
+    staged = job.staged_path(job.products[0])
     staged.parent.mkdir(parents=True)
     staged.write_bytes(b"half of a map")
     (job.folder / "job.json").write_text(json.dumps({"key": "another"}))
-    assert not job.left_over
+    assert not job.only_folder_left
     with pytest.raises(OutputError, match="exists already"):
         make(scene, tmp_path / "out", only=True)
     (job.folder / "job.json").unlink()
@@ -333,9 +333,9 @@ def test_a_link_in_a_folder_that_cannot_be_written_costs_nothing_but_its_colours
         dressed.append(path)
         if path.parent == out:
             raise OutputError("The folder cannot be written.")
-        sidecars.class_files(path, legend, restyle=restyle)
+        sidecars.write_class_files(path, legend, restyle=restyle)
 
-    monkeypatch.setattr(making, "class_files", class_files)
+    monkeypatch.setattr(making, "write_class_files", class_files)
     job = make(scene, out, only=True)
     assert job.done
     assert dressed == [far / "real.tif", out / "map.tif"]
@@ -343,7 +343,7 @@ def test_a_link_in_a_folder_that_cannot_be_written_costs_nothing_but_its_colours
     note = f"nothing could be changed beside {out / 'map.tif'}, which is a link to {far / 'real.tif'}: The folder"
     assert note in capsys.readouterr().err
     far.joinpath("real.tif").unlink()
-    monkeypatch.setattr(making, "class_files", fail)
+    monkeypatch.setattr(making, "write_class_files", fail)
     with pytest.raises(OutputError, match="nowhere"):
         make(scene, out, only=True)
     assert job.publishing, "nothing is computed again"
@@ -355,7 +355,7 @@ def fail(*_, **__):
 
 def test_two_runs_of_one_map_do_not_meet(scene, tmp_path):
     (tmp_path / "out").mkdir()
-    with alone(tmp_path / "out" / "map.tif"), pytest.raises(OutputError, match="Another run"):
+    with output_lock(tmp_path / "out" / "map.tif"), pytest.raises(OutputError, match="Another run"):
         make(scene, tmp_path / "out")
 
 
@@ -425,7 +425,7 @@ def test_a_warped_mosaic_is_the_same_in_whatever_parts_and_after_a_failure(make_
     assert any(source.warped for source in scene.sources)
     make(scene, tmp_path / "whole", Watched(), part_side=1024)
     make(scene, tmp_path / "parts", Watched(), part_side=64)
-    assert (pixels(tmp_path / "parts" / "map.tif") != IGNORE).mean() > 0.5
+    assert (pixels(tmp_path / "parts" / "map.tif") != IGNORE_INDEX).mean() > 0.5
     for name in ("map.tif", "probabilities.tif"):
         assert np.array_equal(pixels(tmp_path / "whole" / name), pixels(tmp_path / "parts" / name))
     with pytest.raises(RuntimeError, match="in the middle"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from geopsp.core.grid import Window
 from geopsp.errors import OptionError
-from geopsp.inference.tile_plan import UNIT, TilePlan, axis_weights, weights
+from geopsp.inference.tile_plan import WEIGHT_ONE, TilePlan, axis_weights, weights
 from geopsp.raster.cog.part_grid import PartGrid
 
 
@@ -30,7 +30,7 @@ def test_weights_are_positive_and_sum_to_the_same_at_each_pixel(plan):
             assert mine.min() > 0
             assert mine.dtype == np.int32
             total[row : row + plan.size, col : col + plan.size] += mine
-    assert (total == UNIT * UNIT).all()
+    assert (total == WEIGHT_ONE * WEIGHT_ONE).all()
 
 
 def test_weights_fall_towards_an_edge_that_another_tile_shares():
@@ -53,7 +53,7 @@ def test_a_part_s_tiles_are_those_that_touch_it(plan, part_width, part_height, d
         (row, col)
         for row in plan.rows
         for col in plan.cols
-        if not Window(col, row, plan.size, plan.size).intersect(window).empty
+        if not Window(col, row, plan.size, plan.size).intersect(window).is_empty
     }
     assert {(row, col) for row, cols in plan.tiles(window) for col in cols} == touching
     assert plan.count(window) == len(touching)

@@ -11,9 +11,9 @@ from maps_common import by_torch
 
 from geopsp.core.grid import Window
 from geopsp.errors import ModelError
-from geopsp.inference.blend import FULL, Canvas
+from geopsp.inference.blend import FULL, BlendBuffer
 from geopsp.inference.tile_plan import TilePlan
-from geopsp.inference.tile_scores import ONE, first_of, inside, tell
+from geopsp.inference.tile_scores import SCORE_ONE, first_of, inside, score_tile
 
 CPU = torch.device("cpu")
 ALONE = bytes([128] * 32)
@@ -42,16 +42,16 @@ def test_areas_partition_a_tile_and_hold_its_classes_and_probabilities(
     scores = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (1, classes, 32, 32)).astype(np.float32))
     scores = scores.to(memory_format=layout)[0]
     with by_torch(only=torches):
-        told = tell(scores, (edge(*sides[:2]), edge(*sides[2:])), everywhere=everywhere)
+        told = score_tile(scores, (edge(*sides[:2]), edge(*sides[2:])), everywhere=everywhere)
     seen = np.zeros((32, 32), int)
-    seen[told.core] += 1
-    assert np.array_equal(told.index, scores.argmax(0)[told.core])
+    seen[told.interior] += 1
+    assert np.array_equal(told.index, scores.argmax(0)[told.interior])
     assert not (everywhere and told.index.numel())
     chances = scores.softmax(0)
-    for area, shares in told.rims:
+    for area, shares in told.overlaps:
         seen[area] += 1
         assert shares.dtype == torch.int32
-        np.testing.assert_allclose(shares / ONE, chances[:, *area], atol=2 / ONE)
+        np.testing.assert_allclose(shares / SCORE_ONE, chances[:, *area], atol=2 / SCORE_ONE)
         assert np.array_equal(shares.argmax(0), scores.argmax(0)[area])
     assert (seen == 1).all()
 
@@ -61,11 +61,11 @@ def test_areas_partition_a_tile_and_hold_its_classes_and_probabilities(
 def test_torch_says_the_same(seed, classes):
     scores = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (classes, 32, 32)).astype(np.float32))
     scores[:, 5:9] = scores[:, 5:9].round()  # equals
-    alone = tell(scores, (edge(3, 5), edge(0, 9)), everywhere=False)
+    alone = score_tile(scores, (edge(3, 5), edge(0, 9)), everywhere=False)
     with by_torch():
-        others = tell(scores, (edge(3, 5), edge(0, 9)), everywhere=False)
+        others = score_tile(scores, (edge(3, 5), edge(0, 9)), everywhere=False)
     assert torch.equal(alone.index, others.index)
-    for (area, shares), (other_area, other_shares) in zip(alone.rims, others.rims, strict=True):
+    for (area, shares), (other_area, other_shares) in zip(alone.overlaps, others.overlaps, strict=True):
         assert area == other_area
         assert (shares - other_shares).abs().max() <= 1  # a probability may be rounded up or down
         assert torch.equal(shares.argmax(0), other_shares.argmax(0))
@@ -75,10 +75,14 @@ def test_torch_says_the_same(seed, classes):
 def test_the_likeliest_class_has_one_share_more(torches):
     scores = torch.tensor([0.25, 0.5, 0.25]).log().view(3, 1, 1).expand(3, 32, 32)
     with by_torch(only=torches):
-        told = tell(scores, (ALONE, ALONE), everywhere=True)
-    (_, shares), *rest = told.rims
+        told = score_tile(scores, (ALONE, ALONE), everywhere=True)
+    (_, shares), *rest = told.overlaps
     assert not rest
-    assert shares[:, 0, 0].tolist() == [round(0.25 * (ONE - 1)), round(0.5 * (ONE - 1)) + 1, round(0.25 * (ONE - 1))]
+    assert shares[:, 0, 0].tolist() == [
+        round(0.25 * (SCORE_ONE - 1)),
+        round(0.5 * (SCORE_ONE - 1)) + 1,
+        round(0.25 * (SCORE_ONE - 1)),
+    ]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -89,7 +93,7 @@ def test_numbers_that_are_none_are_an_error(value, everywhere, channel, torches)
     scores = torch.zeros(3, 32, 32)
     scores[channel, 20, 7] = value
     with pytest.raises(ModelError, match="not finite"), by_torch(only=torches):
-        tell(scores, (ALONE, ALONE), everywhere=everywhere)
+        score_tile(scores, (ALONE, ALONE), everywhere=everywhere)
 
 
 @both_ways
@@ -98,7 +102,7 @@ def test_a_pixel_without_any_class_is_an_error(everywhere, torches):
     scores = torch.zeros(3, 32, 32)
     scores[:, 31, 31] = -torch.inf
     with pytest.raises(ModelError, match="not finite"), by_torch(only=torches):
-        tell(scores, (ALONE, ALONE), everywhere=everywhere)
+        score_tile(scores, (ALONE, ALONE), everywhere=everywhere)
 
 
 @both_ways
@@ -106,9 +110,9 @@ def test_a_class_out_of_the_running_is_no_error(torches):
     scores = torch.zeros(3, 32, 32)
     scores[0] = -torch.inf
     with by_torch(only=torches):
-        told = tell(scores, (ALONE, edge(4, 4)), everywhere=False)
+        told = score_tile(scores, (ALONE, edge(4, 4)), everywhere=False)
     assert (told.index == 1).all()
-    assert all((shares[0] == 0).all() for _, shares in told.rims)
+    assert all((shares[0] == 0).all() for _, shares in told.overlaps)
 
 
 @both_ways
@@ -128,16 +132,16 @@ def test_the_first_of_equals_counts(area, torches):
 @both_ways
 def test_the_largest_sum_fits_32_bits(torches):
     plan = TilePlan(32, 32, 32, 0)
-    canvas = Canvas(plan, Window(0, 0, 32, 32), 2, CPU, shares=True, disagreement=False)
+    canvas = BlendBuffer(plan, Window(0, 0, 32, 32), 2, CPU, shares=True, disagreement=False)
     scores = torch.zeros(2, 32, 32)
     scores[0] = -torch.inf
-    told = tell(scores, (ALONE, ALONE), everywhere=True)
-    assert int(told.rims[0][1].max()) == ONE
+    told = score_tile(scores, (ALONE, ALONE), everywhere=True)
+    assert int(told.overlaps[0][1].max()) == SCORE_ONE
     for weight in (128 * 128 - 1, 1):
         weights = torch.full((32, 32), weight, dtype=torch.int32)
         with by_torch(only=torches):
             canvas.add(Window(0, 0, 32, 32), torch.ones(32, 32, dtype=torch.bool), told, weights)
-    sums = torch.cat([finished.sums.clone() for _, finished in canvas.up_to(32)], dim=1)
+    sums = torch.cat([finished.sums.clone() for _, finished in canvas.finish_rows(32)], dim=1)
     assert (sums[1] == FULL).all()
     assert (sums[0] == 0).all()
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
-from geopsp.labels.class_mapping import class_table, plain, read_mapping
+from geopsp.labels.class_mapping import class_table, normalize_value, read_mapping
 
 
 def table(found, mapping=None, background="class", **options):
@@ -18,8 +18,8 @@ def table(found, mapping=None, background="class", **options):
     ("found", "mapping", "names", "codes"),
     [
         (["a", "b", "c"], {"a": "x", "b": "x"}, {0: "background", 1: "c", 2: "x"}, {"a": 2, "b": 2, "c": 1}),
-        (["a", "b"], {"a": None}, {0: "background", 1: "b"}, {"a": IGNORE, "b": 1}),
-        (["a", "b"], {"a": "w", "*": None}, {0: "background", 1: "w"}, {"a": 1, "b": IGNORE}),
+        (["a", "b"], {"a": None}, {0: "background", 1: "b"}, {"a": IGNORE_INDEX, "b": 1}),
+        (["a", "b"], {"a": "w", "*": None}, {0: "background", 1: "w"}, {"a": 1, "b": IGNORE_INDEX}),
         (["a", "b"], {"a": "Background"}, {0: "background", 1: "b"}, {"a": 0, "b": 1}),
         ([1, 2, 7], {1: "w"}, {0: "background", 1: "w", 2: "class 2", 7: "class 7"}, {1: 1, 2: 2, 7: 7}),
         ([1, 2, 7], {7: "w"}, {0: "background", 1: "class 1", 2: "class 2", 7: "w"}, {1: 1, 2: 2, 7: 7}),
@@ -118,14 +118,14 @@ values = st.one_of(st.integers(-500, 500), st.text(max_size=4), st.floats(allow_
 
 @given(st.lists(values, min_size=1, max_size=20))
 def test_each_value_has_one_code_and_each_class_one_name(found):
-    known = {value for value in map(plain, found) if value is not None}
+    known = {value for value in map(normalize_value, found) if value is not None}
     if not known:
         return
     made = class_table(known, "it", background="class")
     codes, given_ = made.codes_of(pd.Series(found, dtype=object))
-    assert given_.tolist() == [plain(value) is not None for value in found]
+    assert given_.tolist() == [normalize_value(value) is not None for value in found]
     assert set(codes[given_].tolist()) <= set(made.legend.codes)
-    assert np.all(codes[~given_] == IGNORE)
+    assert np.all(codes[~given_] == IGNORE_INDEX)
     assert len(set(made.legend.names)) == len(made.legend)
 
 

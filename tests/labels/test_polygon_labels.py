@@ -22,11 +22,11 @@ from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 
 from geopsp.core.grid import Grid, Window
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import GeopspError, InputNotFoundError, LabelError, OptionError
 from geopsp.labels import raster_labels as labelraster
-from geopsp.labels.area import Area
-from geopsp.labels.feature_index import FeatureFile
+from geopsp.labels.area import AreaOfInterest
+from geopsp.labels.feature_index import FeaturesOnDisk
 from geopsp.labels.polygon_labels import PolygonLabels
 from geopsp.labels.raster_labels import RasterLabels
 from geopsp.labels.read_labels import is_raster, read_labels
@@ -70,7 +70,7 @@ def test_a_burn_equals_rasterio_s(seed, all_touched, background):
     names = np.array(["a", "b", "c"])[np.arange(len(shapes)) % 3]
     labels = read_labels(frame(shapes, kind=names), class_field="kind", all_touched=all_touched, background=background)
     codes = [labels.legend.code_of(name) for name in names]
-    fill = 0 if background == "class" else IGNORE
+    fill = 0 if background == "class" else IGNORE_INDEX
     for grid in (GRID, GRID.crop(Window(-9, 20, 64, 64)), GRID.crop(Window(30, -20, 10, 25))):
         expected = rasterized(shapes, codes, fill=fill, grid=grid, all_touched=all_touched)
         np.testing.assert_array_equal(labels.burn(grid).codes, expected)
@@ -109,11 +109,11 @@ def test_by_hand():
     ]
 
 
-@pytest.mark.parametrize(("background", "fill"), [("class", 0), ("ignore", IGNORE)])
+@pytest.mark.parametrize(("background", "fill"), [("class", 0), ("ignore", IGNORE_INDEX)])
 def test_where_no_polygon_lies(background, fill):
     burned = read_labels(frame([square(LEFT, TOP, 4)]), background=background).burn(GRID.crop(Window(50, 50, 5, 4)))
     assert (burned.codes == fill).all()
-    assert not burned.contested.any()
+    assert not burned.conflict.any()
 
 
 # Overlaps
@@ -154,13 +154,13 @@ def test_contested_pixels_are_those_in_polygons_of_several_classes(seed, all_tou
     for kind in set(kinds):
         own = [shape for shape, k in zip(shapes, kinds, strict=True) if k == kind]
         classes += rasterized(own, np.ones(len(own)), all_touched=all_touched)
-    np.testing.assert_array_equal(burned.contested, classes > 1)
+    np.testing.assert_array_equal(burned.conflict, classes > 1)
 
 
 def test_a_class_below_and_above_another_is_contested():
     shapes, polygons = nested("a", "b", "a")
     burned = read_labels(polygons, class_field="kind").burn(GRID)
-    np.testing.assert_array_equal(burned.contested, rasterized(shapes[1:2], [1]) > 0)
+    np.testing.assert_array_equal(burned.conflict, rasterized(shapes[1:2], [1]) > 0)
 
 
 # Cleaning
@@ -220,7 +220,7 @@ def test_a_polygon_around_the_world_covers_every_image(epsg):
     grid = Grid(CRS.from_epsg(epsg), from_origin(x, y, 100, 100), 30, 20)
     world = frame([shapely.box(-180, -90, 180, 90)], crs="EPSG:4326")
     assert read_labels(world).burn(grid).codes.all()
-    area = Area.read(world)
+    area = AreaOfInterest.read(world)
     area.require_overlap(grid)
     assert area.covers(grid)
 
@@ -233,7 +233,7 @@ def test_long_edges_bend_as_they_do_in_the_image_s_crs():
     burned = labels.burn(grid).codes
     assert (burned != rasterized(dense, [1], grid=grid)).sum() <= 2
     window = Window(900, 50, 80, 100)
-    np.testing.assert_array_equal(labels.burn(grid.crop(window)).codes, burned[window.slices(grid.window)])
+    np.testing.assert_array_equal(labels.burn(grid.crop(window)).codes, burned[window.slices(grid.full_window)])
 
 
 def test_polygons_without_a_place_are_told_of():
@@ -343,8 +343,8 @@ def layered(make_labels, tmp_path):
 def test_the_layer_with_the_field_is_taken_or_the_one_named(layered, make_labels):
     assert "layer cover" in read_labels(layered, class_field="kind").source
     assert "layer first" in read_labels(layered).source
-    assert "layer aoi" in Area.read(layered).source
-    assert "layer cover" in Area.read(f"{layered}|layername=cover").source
+    assert "layer aoi" in AreaOfInterest.read(layered).source
+    assert "layer cover" in AreaOfInterest.read(f"{layered}|layername=cover").source
     assert read_labels(f"{layered}|layername=aoi").burn(GRID).codes.sum() == 625
     with pytest.raises(LabelError, match=r"'note' in several layers: first, aoi\. Name one"):
         read_labels(layered, class_field="note")
@@ -389,11 +389,11 @@ def test_labels_that_miss_the_image_say_how_far():
 
 def test_an_area_is_where_pixel_centres_lie_in_it():
     shapes = blobs(2, 3)
-    area = Area.read(frame(shapes).to_crs("EPSG:4326"))
+    area = AreaOfInterest.read(frame(shapes).to_crs("EPSG:4326"))
     expected = rasterized(frame(shapes).to_crs("EPSG:4326").to_crs("EPSG:32632").geometry.to_numpy(), [1, 1, 1]) > 0
     np.testing.assert_array_equal(area.inside(GRID), expected)
     assert not area.inside(GRID.crop(Window(500, 0, 9, 9))).any()
-    around = Area.read(frame([square(LEFT - 50, TOP + 50, 900), *shapes]))
+    around = AreaOfInterest.read(frame([square(LEFT - 50, TOP + 50, 900), *shapes]))
     assert around.inside(GRID).all()
 
 
@@ -411,16 +411,16 @@ def test_a_raster_of_codes_is_read_as_it_is(make_raster):
     assert isinstance(labels, RasterLabels)
     assert [(c.code, c.name) for c in labels.legend] == [(1, "class 1"), (4, "class 4"), (9, "class 9")]
     burned = labels.burn(GRID.crop(Window(-4, 10, 30, 20)))
-    assert (burned.codes[:, :4] == IGNORE).all()
+    assert (burned.codes[:, :4] == IGNORE_INDEX).all()
     np.testing.assert_array_equal(burned.codes[:, 4:], codes[10:30, :26])
-    assert not burned.contested.any()
+    assert not burned.conflict.any()
 
 
 def test_nodata_of_a_code_raster_is_unlabelled(make_raster):
     codes, path = code_raster(make_raster, nodata=4)
     labels = read_labels(path)
     assert labels.legend.codes == [1, 9]
-    np.testing.assert_array_equal(labels.burn(GRID).codes, np.where(codes == 4, IGNORE, codes))
+    np.testing.assert_array_equal(labels.burn(GRID).codes, np.where(codes == 4, IGNORE_INDEX, codes))
 
 
 @pytest.mark.parametrize(
@@ -434,12 +434,12 @@ def test_a_code_raster_on_another_lattice_is_sampled_not_mixed(crs, transform, m
     _, path = code_raster(make_raster, crs=crs, transform=transform)
     labels = read_labels(path)
     burned = labels.burn(GRID).codes
-    assert set(np.unique(burned)) <= {1, 4, 9, IGNORE}
+    assert set(np.unique(burned)) <= {1, 4, 9, IGNORE_INDEX}
     place = {"crs": UTM, "transform": GRID.transform, "width": 83, "height": 61, "add_alpha": True}
     with rasterio.open(path) as dataset, WarpedVRT(dataset, **place, resampling=Resampling.nearest) as warped:
         data, alpha = warped.read()
-    expected = np.where(alpha > 0, data, IGNORE)
-    assert (expected != IGNORE).mean() > 0.4
+    expected = np.where(alpha > 0, data, IGNORE_INDEX)
+    assert (expected != IGNORE_INDEX).mean() > 0.4
     assert (burned == expected).mean() > 0.99
     np.testing.assert_array_equal(labels.burn(GRID.crop(Window(5, 6, 20, 10))).codes, burned[6:16, 5:25])
 
@@ -500,7 +500,7 @@ KINDS = [f"k{i % 3}" for i in range(12)]
 @pytest.fixture
 def large(monkeypatch):
     """All files count as too large to be read whole."""
-    monkeypatch.setattr(layers, "SMALL", 0)
+    monkeypatch.setattr(layers, "READ_WHOLE_BYTES", 0)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326", "EPSG:3035"])
@@ -514,13 +514,13 @@ def test_the_way_of_reading_does_not_matter(crs, ending, large, tmp_path):
         polygons.to_file(path)
     options = {"class_field": "kind", "priority": ["k1"], "buffer": 9.0}
     disk, memory = read_labels(path, **options), read_labels(polygons, **options)
-    assert isinstance(disk.features, FeatureFile)
+    assert isinstance(disk.features, FeaturesOnDisk)
     assert disk.legend == memory.legend
     assert disk.report().keys() == {"source", "priority", "notes"}
     for window in (Window(0, 0, 83, 61), Window(40, 20, 9, 30), Window(-30, -4, 50, 40), Window(41, 22, 4, 5)):
         ours, theirs = (labels.burn(GRID.crop(window)) for labels in (disk, memory))
         np.testing.assert_array_equal(ours.codes, theirs.codes)
-        np.testing.assert_array_equal(ours.contested, theirs.contested)
+        np.testing.assert_array_equal(ours.conflict, theirs.conflict)
         assert disk.count(GRID, window) == memory.count(GRID, window)
     disk.require_overlap(GRID)
     with pytest.raises(
@@ -544,7 +544,7 @@ def test_a_window_beside_the_last_is_not_read_again(large, make_labels, monkeypa
 
 @pytest.mark.parametrize("by_box", [False, True])
 def test_threads_agree(by_box, make_labels, monkeypatch):
-    monkeypatch.setattr(layers, "SMALL", 0 if by_box else 2**20)
+    monkeypatch.setattr(layers, "READ_WHOLE_BYTES", 0 if by_box else 2**20)
     path = make_labels("l.gpkg", blobs(8), {"kind": KINDS})
     labels = read_labels(path, class_field="kind")
     whole = read_labels(path, class_field="kind").burn(GRID).codes
@@ -552,7 +552,7 @@ def test_threads_agree(by_box, make_labels, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         parts = list(pool.map(lambda window: labels.burn(GRID.crop(window)).codes, windows))
     for window, part in zip(windows, parts, strict=True):
-        np.testing.assert_array_equal(part, whole[window.slices(GRID.window)])
+        np.testing.assert_array_equal(part, whole[window.slices(GRID.full_window)])
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(7, 90), crs=st.sampled_from(["EPSG:32632", "EPSG:4326"]))
@@ -591,9 +591,9 @@ def test_a_query_chooses_polygons(make_labels):
 def test_what_is_mapped_to_nothing_is_unlabelled():
     shapes, polygons = nested("a", "b", "c")
     burned = read_labels(polygons, class_field="kind", class_mapping={"b": None, "c": "a"}).burn(GRID)
-    expected = rasterized(shapes, [1, IGNORE, 1])
+    expected = rasterized(shapes, [1, IGNORE_INDEX, 1])
     np.testing.assert_array_equal(burned.codes, expected)
-    assert not burned.contested.any()
+    assert not burned.conflict.any()
     with pytest.raises(OptionError, match="Pass class_field"):
         read_labels(polygons, class_mapping={"a": "b"})
 
@@ -625,7 +625,7 @@ def test_lines_and_points_are_widened_by_metres(crs):
 @pytest.mark.parametrize("by_box", [False, True])
 @pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:32662", "EPSG:4326", "EPSG:32633"])
 def test_far_from_true_scale_metres_are_metres_on_the_ground(crs, by_box, make_labels, monkeypatch):
-    monkeypatch.setattr(layers, "SMALL", 0 if by_box else 2**20)
+    monkeypatch.setattr(layers, "READ_WHOLE_BYTES", 0 if by_box else 2**20)
     grid = Grid(CRS.from_epsg(32633), from_origin(499_700, 6651_900, 2, 2), 300, 300)
     x, y = (grid.bounds()[i] + 300 for i in (0, 1))
     path = make_labels("l.gpkg", list(frame([shapely.Point(x, y)], crs="EPSG:32633").to_crs(crs).geometry), crs=crs)
@@ -690,12 +690,12 @@ def test_a_miss_says_what_may_be_wrong():
 
 @pytest.mark.parametrize("by_box", [False, True])
 def test_an_area_covers_what_lies_wholly_in_it(by_box, make_labels, monkeypatch):
-    monkeypatch.setattr(layers, "SMALL", 0 if by_box else 2**20)
-    area = Area.read(make_labels("a.gpkg", [square(LEFT, TOP, 40), square(LEFT + 40, TOP, 40)]))
+    monkeypatch.setattr(layers, "READ_WHOLE_BYTES", 0 if by_box else 2**20)
+    area = AreaOfInterest.read(make_labels("a.gpkg", [square(LEFT, TOP, 40), square(LEFT + 40, TOP, 40)]))
     assert area.covers(GRID.crop(Window(0, 0, 40, 20)))
     assert not area.covers(GRID.crop(Window(0, 0, 41, 20)))
     assert area.inside(GRID).sum() == 800
-    assert pickle.loads(pickle.dumps(area)).stamp() == area.stamp()
+    assert pickle.loads(pickle.dumps(area)).fingerprint() == area.fingerprint()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32"])
@@ -705,11 +705,11 @@ def test_codes_of_a_raster_are_mapped(dtype, make_raster):
     path = make_raster("codes.tif", data, nodata=1)
     labels = read_labels(path, class_mapping={high: {"name": "water", "code": 3}})
     assert [(c.code, c.name) for c in labels.legend] == [(3, "water"), (4, "class 4")]
-    expected = np.where(data[0] == 1, IGNORE, np.where(data[0] == 4, 4, 3))
+    expected = np.where(data[0] == 1, IGNORE_INDEX, np.where(data[0] == 4, 4, 3))
     np.testing.assert_array_equal(labels.burn(GRID).codes, expected)
-    assert labels.count(GRID, GRID.window) == {}
+    assert labels.count(GRID, GRID.full_window) == {}
     assert read_labels(path, class_mapping={"*": "all"}).legend.names == ["all"]
-    assert set(np.unique(read_labels(path, class_mapping={high: None}).burn(GRID).codes)) == {4, IGNORE}
+    assert set(np.unique(read_labels(path, class_mapping={high: None}).burn(GRID).codes)) == {4, IGNORE_INDEX}
 
 
 def test_a_code_raster_on_a_turned_grid_is_sampled(make_raster):
@@ -718,7 +718,7 @@ def test_a_code_raster_on_a_turned_grid_is_sampled(make_raster):
     cols, rows = np.meshgrid(np.arange(30) + 0.5, np.arange(20) + 0.5)
     x, y = ~GRID.transform @ (grid.transform @ (cols, rows))
     inside = (x >= 0) & (y >= 0) & (x < 83) & (y < 61)
-    expected = np.full((20, 30), IGNORE)
+    expected = np.full((20, 30), IGNORE_INDEX)
     expected[inside] = codes[y[inside].astype(int), x[inside].astype(int)]
     np.testing.assert_array_equal(read_labels(path).burn(grid).codes, expected)
 
@@ -733,16 +733,16 @@ def test_a_much_finer_code_raster_is_read_in_parts(make_raster, monkeypatch):
 def test_a_code_raster_is_stamped_by_what_it_is_made_of(make_raster, tmp_path):
     path = make_raster("codes.tif", np.array([[[0, 1], [2, 1]]], np.uint8))
     rasterio.shutil.copy(path, tmp_path / "codes.vrt", driver="VRT")
-    before = read_labels(tmp_path / "codes.vrt").stamp()
-    assert before == read_labels(tmp_path / "codes.vrt").stamp()
+    before = read_labels(tmp_path / "codes.vrt").fingerprint()
+    assert before == read_labels(tmp_path / "codes.vrt").fingerprint()
     make_raster("codes.tif", np.array([[[0, 1], [2, 5]]], np.uint8))
     os.utime(path, ns=(0, 1))  # clocks of disks may be coarse
-    assert read_labels(tmp_path / "codes.vrt").stamp() != before
-    before = read_labels(path).stamp()
+    assert read_labels(tmp_path / "codes.vrt").fingerprint() != before
+    before = read_labels(path).fingerprint()
     names = "<Category>sky</Category><Category>boat</Category>"
     xml = f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>'
     path.with_name("codes.tif.aux.xml").write_text(xml)
-    assert read_labels(path).stamp() != before
+    assert read_labels(path).fingerprint() != before
 
 
 def test_what_a_code_raster_drops_is_noted_and_empty_blocks_are_not_read(make_raster, monkeypatch):

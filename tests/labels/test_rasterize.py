@@ -9,9 +9,9 @@ from rasterio.features import rasterize
 from rasterio.transform import from_origin
 
 from geopsp.core.grid import Grid, Window
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.labels import rasterize as burn
-from geopsp.labels.rasterize import burn_shapes
+from geopsp.labels.rasterize import rasterize_polygons
 
 UTM = CRS.from_epsg(32632)
 GRID = Grid(UTM, from_origin(601234.3, 5301717.7, 0.7, 0.7), 120, 90)
@@ -31,7 +31,7 @@ def polygons(seed, snap, grid=GRID, count=9):
     shapes = [s for s in shapes if s.geom_type in {"Polygon", "MultiPolygon"} and s.area > 0]
     t = grid.transform
     moved = shapely.transform(np.array(shapes, object), lambda p: np.column_stack(t @ p.T))
-    return moved, rng.choice(np.array([1, 2, 5, IGNORE], np.uint8), len(shapes))
+    return moved, rng.choice(np.array([1, 2, 5, IGNORE_INDEX], np.uint8), len(shapes))
 
 
 windows = st.tuples(st.integers(-20, 100), st.integers(-20, 80), st.integers(1, 60), st.integers(1, 60))
@@ -49,9 +49,9 @@ def test_a_window_sees_what_the_whole_sees(seed, snap, window, all_touched, grid
     """Also where edges run exactly through the centres of pixels."""
     shapes, codes = polygons(seed, snap, grid)
     options = {"fill": 0, "all_touched": all_touched}
-    whole, window = burn_shapes(shapes, codes, grid, **options), Window(*window)
-    part, shared = burn_shapes(shapes, codes, grid.crop(window), **options), window.intersect(grid.window)
-    for ours, theirs in ((part.codes, whole.codes), (part.contested, whole.contested)):
+    whole, window = rasterize_polygons(shapes, codes, grid, **options), Window(*window)
+    part, shared = rasterize_polygons(shapes, codes, grid.crop(window), **options), window.intersect(grid.window)
+    for ours, theirs in ((part.codes, whole.codes), (part.conflict, whole.conflict)):
         np.testing.assert_array_equal(ours[shared.slices(window)], theirs[shared.slices(grid.window)])
 
 
@@ -61,34 +61,35 @@ def test_it_is_rasterio_s_burn(seed, grid):
     shapes, codes = polygons(seed, 0, grid)
     pairs = list(zip(shapes, codes.tolist(), strict=True))
     expected = rasterize(pairs, (90, 120), transform=grid.transform, fill=7, dtype="uint8")
-    burned = burn_shapes(shapes, codes, grid, fill=7, all_touched=False)
+    burned = rasterize_polygons(shapes, codes, grid, fill=7, all_touched=False)
     np.testing.assert_array_equal(burned.codes, expected)
     layers = [
-        rasterize(shapes[codes == code], (90, 120), transform=grid.transform) for code in {*codes.tolist()} - {IGNORE}
+        rasterize(shapes[codes == code], (90, 120), transform=grid.transform)
+        for code in {*codes.tolist()} - {IGNORE_INDEX}
     ]
-    np.testing.assert_array_equal(burned.contested, np.sum([np.zeros((90, 120)), *layers], axis=0) > 1)
+    np.testing.assert_array_equal(burned.conflict, np.sum([np.zeros((90, 120)), *layers], axis=0) > 1)
 
 
 @given(seed=st.integers(0, 10**6), all_touched=st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_costly_windows_are_burned_in_parts(seed, all_touched):
     shapes, codes = polygons(seed, 2)
-    whole = burn_shapes(shapes, codes, GRID, fill=0, all_touched=all_touched)
+    whole = rasterize_polygons(shapes, codes, GRID, fill=0, all_touched=all_touched)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(burn, "WORK", 200)
-        parts = burn_shapes(shapes, codes, GRID, fill=0, all_touched=all_touched)
+        patch.setattr(burn, "MAX_WORK", 200)
+        parts = rasterize_polygons(shapes, codes, GRID, fill=0, all_touched=all_touched)
     corners = (
         2 if all_touched else 0
     )  # an edge through a pixel's corner touches it or not by the last bit of GDAL's floats
     assert (parts.codes != whole.codes).sum() <= corners
-    assert (parts.contested != whole.contested).sum() <= corners
+    assert (parts.conflict != whole.conflict).sum() <= corners
 
 
 @pytest.mark.parametrize("all_touched", [False, True])
 def test_polygons_on_pixel_borders_fill_their_pixels_and_no_more(all_touched):
     t = GRID.transform
     box = shapely.transform(shapely.box(3, 4, 9, 6), lambda p: np.column_stack(t @ p.T))
-    burned = burn_shapes(np.array([box]), np.array([1], np.uint8), GRID, fill=0, all_touched=all_touched)
+    burned = rasterize_polygons(np.array([box]), np.array([1], np.uint8), GRID, fill=0, all_touched=all_touched)
     expected = np.zeros((90, 120), np.uint8)
     expected[4:6, 3:9] = 1
     np.testing.assert_array_equal(burned.codes, expected)
@@ -102,16 +103,16 @@ def test_a_polygon_of_many_vertices_costs_a_window_what_it_shows():
     shapes, one = np.array([coast]), np.array([1], np.uint8)
     assert len(burn.outline(shapes, GRID, nudge=(0, 0)).polygons[0]["coordinates"][0]) < 400
     expected = rasterize(shapes, (90, 120), transform=GRID.transform)
-    np.testing.assert_array_equal(burn_shapes(shapes, one, GRID, fill=0, all_touched=False).codes, expected)
+    np.testing.assert_array_equal(rasterize_polygons(shapes, one, GRID, fill=0, all_touched=False).codes, expected)
 
 
 def test_hundreds_of_layers_of_one_class_are_not_contested():
     shapes = np.array([shapely.box(601240, 5301680, 601250, 5301690)] * 700)
-    burned = burn_shapes(shapes, np.full(700, 254, np.uint8), GRID, fill=0, all_touched=False)
+    burned = rasterize_polygons(shapes, np.full(700, 254, np.uint8), GRID, fill=0, all_touched=False)
     assert set(np.unique(burned.codes)) == {0, 254}
-    assert not burned.contested.any()
+    assert not burned.conflict.any()
 
 
 def test_far_vertices_do_not_wrap():
     shapes = np.array([shapely.box(-1e15, -1e15, 1e15, 1e15)])
-    assert burn_shapes(shapes, np.array([3], np.uint8), GRID, fill=0, all_touched=False).codes.min() == 3
+    assert rasterize_polygons(shapes, np.array([3], np.uint8), GRID, fill=0, all_touched=False).codes.min() == 3

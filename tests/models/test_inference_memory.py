@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from geopsp.models import device, memory
-from geopsp.models.build import ModelSpec, build
-from geopsp.models.device import resolve
-from geopsp.models.memory import batch_and_threads, forward_bytes
+from geopsp.models.build import ModelSpec, build_network
+from geopsp.models.device import resolve_precision
+from geopsp.models.memory import forward_bytes, inference_batch_size
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 WAITING = 2 * 4 * (3 + 4) * 64 * 64
@@ -34,7 +34,7 @@ class Plain(nn.Module):
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return build(ModelSpec("tu-test_resnet", 3, 4, pointrend=True)).eval()
+    return build_network(ModelSpec("tu-test_resnet", 3, 4, pointrend=True)).eval()
 
 
 @given(batch=st.integers(1, 4), bands=st.integers(1, 5), classes=st.integers(2, 6), size=st.integers(8, 70))
@@ -74,17 +74,17 @@ def test_fewer_bytes_in_bfloat16(network):
 @pytest.mark.parametrize(("times", "threads"), [(0.1, 1), (1.5, 1), (2.5, 2), (3.2, 3), (99, 4)])
 def test_threads_on_the_cpu(network, times, threads, monkeypatch):
     each = forward_bytes(network, 1, bands=3, size=64, device=CPU) + WAITING
-    monkeypatch.setattr(memory, "free", lambda device: times * each / 0.8 + 1)
-    monkeypatch.setattr(memory, "cores", lambda: 4)
-    assert batch_and_threads(network, bands=3, classes=4, size=64, device=CPU) == (1, threads)
+    monkeypatch.setattr(memory, "free_memory", lambda device: times * each / 0.8 + 1)
+    monkeypatch.setattr(memory, "cpu_count", lambda: 4)
+    assert inference_batch_size(network, bands=3, classes=4, size=64, device=CPU) == (1, threads)
 
 
 @pytest.mark.parametrize(("times", "threads"), [(2, 2), (1.95, 1)])
 def test_a_batch_that_is_given_is_kept(network, times, threads, monkeypatch):
     each = forward_bytes(network, 3, bands=3, size=64, device=CPU) + 3 * WAITING
-    monkeypatch.setattr(memory, "free", lambda device: times * each / 0.8 + 1)
-    monkeypatch.setattr(memory, "cores", lambda: 8)
-    assert batch_and_threads(network, bands=3, classes=4, size=64, device=CPU, batch_size=3) == (3, threads)
+    monkeypatch.setattr(memory, "free_memory", lambda device: times * each / 0.8 + 1)
+    monkeypatch.setattr(memory, "cpu_count", lambda: 8)
+    assert inference_batch_size(network, bands=3, classes=4, size=64, device=CPU, batch_size=3) == (3, threads)
 
 
 @pytest.mark.parametrize(("times", "batch"), [(0.5, 1), (1, 1), (3, 2), (9, 8), (1e6, 64)])
@@ -92,9 +92,9 @@ def test_batches_on_a_device(times, batch, monkeypatch):
     """Another device than the CPU gets one thread and a power of two that fits."""
     network = nn.Sequential()
     monkeypatch.setattr(memory, "forward_bytes", lambda network, n, **options: 500 + 1000 * n)
-    monkeypatch.setattr(memory, "free", lambda device: times * (1000 + WAITING) / 0.8 + 1)
-    assert batch_and_threads(network, bands=3, classes=4, size=64, device=META) == (batch, 1)
-    assert batch_and_threads(network, bands=3, classes=4, size=64, device=META, batch_size=5) == (5, 1)
+    monkeypatch.setattr(memory, "free_memory", lambda device: times * (1000 + WAITING) / 0.8 + 1)
+    assert inference_batch_size(network, bands=3, classes=4, size=64, device=META) == (batch, 1)
+    assert inference_batch_size(network, bands=3, classes=4, size=64, device=META, batch_size=5) == (5, 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -102,7 +102,7 @@ def test_measured_on_a_gpu(network):
     device = torch.device("cuda")
     found = forward_bytes(network.to(device), 2, bands=3, size=128, device=device)
     assert found > 2 * 3 * 128 * 128 * 4
-    batch, threads = batch_and_threads(network, bands=3, classes=4, size=128, device=device)
+    batch, threads = inference_batch_size(network, bands=3, classes=4, size=128, device=device)
     assert (batch, threads) == (64, 1)
     network.cpu()
 
@@ -121,18 +121,18 @@ def test_the_precision_that_serves(machine, told, op, found, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: op)
-    assert resolve("auto", CPU) == found
-    assert resolve("bf16", CPU) == "bf16"
-    assert resolve("fp32", CPU) == "fp32"
+    assert resolve_precision("auto", CPU) == found
+    assert resolve_precision("bf16", CPU) == "bf16"
+    assert resolve_precision("fp32", CPU) == "fp32"
 
 
 def test_an_old_torch_says_nothing(monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert resolve("auto", CPU) == "fp32"
+    assert resolve_precision("auto", CPU) == "fp32"
 
 
 def test_gpus_say_for_themselves(monkeypatch):
     for has, found in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(device, "has_bfloat16", lambda device, has=has: has)
-        assert resolve("auto", META) == found
+        assert resolve_precision("auto", META) == found

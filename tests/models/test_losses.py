@@ -13,22 +13,22 @@ from hypothesis import strategies as st
 from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss, TverskyLoss
 from torch.nn import functional as F
 
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import OptionError
 from geopsp.models import losses, region_losses
 from geopsp.models.losses import (
     WEIGHT_CAP,
     LossSpec,
-    balance,
+    class_weights,
     cross_entropy,
-    ignore,
+    draw_mixup_share,
+    ignore_channels,
     labels_at,
-    mix,
-    mix_share,
-    presence,
+    mixup_batch,
+    presence_loss,
     total_loss,
 )
-from geopsp.models.network import TrainingOutput, silence
+from geopsp.models.network import TrainingOutput, mask_channels
 from geopsp.models.region_losses import dice, lovasz, tversky
 
 QUICK = settings(max_examples=25, deadline=None)
@@ -38,7 +38,7 @@ def batch(seed, classes, ignored=0.3, shape=(2, 7, 5)):
     """Logits that want a gradient, and labels."""
     torch.manual_seed(seed)
     labels = torch.randint(0, classes, shape)
-    labels[torch.rand(shape) < ignored] = IGNORE
+    labels[torch.rand(shape) < ignored] = IGNORE_INDEX
     return (3 * torch.randn(shape[0], classes, *shape[1:])).requires_grad_(), labels
 
 
@@ -111,7 +111,7 @@ def test_every_loss_is_finite_in_float32_and_blind_to_ignored_pixels(name, dtype
     logits = (100 * logits.detach()).to(dtype).requires_grad_()
     loss = EVERY[name](logits, labels)
     (grad,) = torch.autograd.grad(loss, logits)
-    unknown = (labels == IGNORE)[:, None].expand_as(grad)
+    unknown = (labels == IGNORE_INDEX)[:, None].expand_as(grad)
     assert loss.dtype == torch.float32
     assert loss.shape == ()
     assert torch.isfinite(loss)
@@ -131,7 +131,7 @@ def test_every_loss_counts_half_precision_as_if_it_were_float32(name):
 @pytest.mark.parametrize("name", EVERY)
 def test_every_loss_does_not_see_what_ignored_pixels_hold(name):
     logits, labels = batch(5, 4)
-    other = torch.where((labels == IGNORE)[:, None], 9 * torch.randn_like(logits), logits)
+    other = torch.where((labels == IGNORE_INDEX)[:, None], 9 * torch.randn_like(logits), logits)
     torch.testing.assert_close(EVERY[name](other, labels), EVERY[name](logits, labels))
 
 
@@ -148,7 +148,7 @@ def test_every_loss_falls_along_its_gradient_to_almost_nothing_when_all_is_right
     loss = EVERY[name](logits, labels)
     (grad,) = torch.autograd.grad(loss, logits)
     assert 0 < EVERY[name](logits - 0.01 * grad / grad.norm(), labels) < loss
-    right = 60 * F.one_hot(labels.where(labels != IGNORE, 0), 4).movedim(-1, 1).float()
+    right = 60 * F.one_hot(labels.where(labels != IGNORE_INDEX, 0), 4).movedim(-1, 1).float()
     if "smoothed" not in name and "all at once" not in name:
         assert EVERY[name](right, labels) < 1e-6
 
@@ -163,7 +163,7 @@ def test_cross_entropy_is_torchs(seed, classes, weighted, smoothing):
     labels[0, 0, 0] = 0
     weight = torch.rand(classes) + 0.1 if weighted and not smoothing else None
     ours = cross_entropy(logits, labels, weight=weight, smoothing=smoothing)
-    theirs = F.cross_entropy(logits, labels, weight=weight, ignore_index=IGNORE, label_smoothing=smoothing)
+    theirs = F.cross_entropy(logits, labels, weight=weight, ignore_index=IGNORE_INDEX, label_smoothing=smoothing)
     torch.testing.assert_close(ours, theirs)
     (grad,) = torch.autograd.grad(ours, logits)
     torch.testing.assert_close(grad, torch.autograd.grad(theirs, logits)[0])
@@ -182,10 +182,10 @@ def logits_of(chances):
 
 def test_silenced_channels_never_win():
     logits = torch.randn(2, 4, 3, 3)
-    quiet = silence(logits, [1, 3])
+    quiet = mask_channels(logits, [1, 3])
     assert set(quiet.argmax(dim=1).unique().tolist()) <= {0, 2}
     assert torch.equal(quiet[:, [0, 2]], logits[:, [0, 2]])
-    assert silence(logits, []) is logits
+    assert mask_channels(logits, []) is logits
 
 
 def test_focal_loss_turns_to_the_hard_pixels():
@@ -215,7 +215,7 @@ def test_smoothed_focal_loss_scales_by_the_chance_of_the_true_class():
 def test_the_hardest_by_hand():
     """Chances of the true class of five labelled pixels: 2/5 of five are the two of least chance."""
     true = [0.9, 0.2, 0.5, 0.01, 0.4, 0.6]
-    logits, labels = logits_of([[p, 1 - p] for p in true]), torch.tensor([[0, 0, 0, IGNORE, 0, 0]])
+    logits, labels = logits_of([[p, 1 - p] for p in true]), torch.tensor([[0, 0, 0, IGNORE_INDEX, 0, 0]])
     mean = -(math.log(0.2) + math.log(0.4)) / 2
     assert cross_entropy(logits, labels, hardest=0.4).item() == pytest.approx(mean, rel=1e-6)
     assert cross_entropy(logits, labels, hardest=0.01).item() == pytest.approx(-math.log(0.2), rel=1e-6)
@@ -234,7 +234,7 @@ def test_the_hardest_are_as_many_as_asked_for(seed, share):
     logits, labels = batch(seed, 3)
     logits = (logits * 0).detach().requires_grad_()
     (grad,) = torch.autograd.grad(cross_entropy(logits, labels, hardest=share), logits)
-    known = int((labels != IGNORE).sum())
+    known = int((labels != IGNORE_INDEX).sum())
     assert int((grad.abs().sum(1) > 0).sum()) == max(1, round(share * known))
 
 
@@ -243,11 +243,11 @@ def test_the_hardest_are_as_many_as_asked_for(seed, share):
 def test_dice_and_tversky_are_smps_over_the_classes_present(seed, classes, ignored):
     """smp divides by all classes, also those that are not there."""
     logits, labels = batch(seed, classes, ignored)
-    scale = classes / len(set(labels.unique().tolist()) - {IGNORE})
+    scale = classes / len(set(labels.unique().tolist()) - {IGNORE_INDEX})
     close = {"rtol": 1e-4, "atol": 1e-5}
-    theirs = DiceLoss("multiclass", ignore_index=IGNORE)(logits, labels.clone())
+    theirs = DiceLoss("multiclass", ignore_index=IGNORE_INDEX)(logits, labels.clone())
     torch.testing.assert_close(dice(logits, labels, average="macro"), theirs * scale, **close)
-    theirs = TverskyLoss("multiclass", ignore_index=IGNORE, alpha=0.2, beta=0.9)(logits, labels.clone())
+    theirs = TverskyLoss("multiclass", ignore_index=IGNORE_INDEX, alpha=0.2, beta=0.9)(logits, labels.clone())
     torch.testing.assert_close(tversky(logits, labels, alpha=0.2, beta=0.9), theirs * scale, **close)
     half = tversky(logits, labels, alpha=0.5, beta=0.5)
     torch.testing.assert_close(half, dice(logits, labels, average="macro"))
@@ -259,7 +259,7 @@ def test_dice_and_tversky_by_hand():
     zero, one = 2 * 0.75 / (1.5 + 1), 2 * 0.25 / (0.5 + 1)
     assert dice(logits, labels, average="macro").item() == pytest.approx(1 - (zero + one) / 2)
     assert dice(logits, labels, average="micro").item() == pytest.approx(1 - 2 * (0.75 + 0.25) / (2 + 2))
-    labels[0, 1] = IGNORE
+    labels[0, 1] = IGNORE_INDEX
     assert dice(logits, labels, average="macro").item() == pytest.approx(1 - 2 * 0.75 / (0.75 + 1))
     assert dice(logits, labels, average="micro").item() == pytest.approx(1 - 2 * 0.75 / 2)
     assert tversky(logits, labels, alpha=9, beta=0.3).item() == pytest.approx(1 - 0.75 / (0.75 + 0.3 * 0.25))
@@ -279,7 +279,7 @@ def test_lovasz_is_smps(seed, classes, ignored):
     labels[0, 0, 0] = 1
     ours, theirs = (
         lovasz(logits, labels),
-        LovaszLoss("multiclass", per_image=False, ignore_index=IGNORE)(logits, labels),
+        LovaszLoss("multiclass", per_image=False, ignore_index=IGNORE_INDEX)(logits, labels),
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     (grad,) = torch.autograd.grad(ours, logits)
@@ -296,7 +296,7 @@ def test_lovasz_of_certain_answers_is_one_minus_iou():
 @given(counts=st.lists(st.integers(0, 10**9), min_size=1, max_size=12))
 @QUICK
 def test_balance_is_capped_and_has_mean_1(counts):
-    weights = balance(torch.tensor(counts))
+    weights = class_weights(torch.tensor(counts))
     assert weights.dtype == torch.float32
     present = torch.tensor(counts) > 0
     assert (weights[~present] == 0).all()
@@ -308,30 +308,30 @@ def test_balance_is_capped_and_has_mean_1(counts):
 
 
 def test_balance_by_hand():
-    assert balance(torch.tensor([400, 100])).tolist() == pytest.approx([5 / 6, 10 / 6])
-    assert balance(torch.tensor([10**6, 1]))[1] / balance(torch.tensor([10**6, 1]))[0] == pytest.approx(10)
-    assert balance(torch.tensor([7, 7, 0])).tolist() == [1, 1, 0]
+    assert class_weights(torch.tensor([400, 100])).tolist() == pytest.approx([5 / 6, 10 / 6])
+    assert class_weights(torch.tensor([10**6, 1]))[1] / class_weights(torch.tensor([10**6, 1]))[0] == pytest.approx(10)
+    assert class_weights(torch.tensor([7, 7, 0])).tolist() == [1, 1, 0]
 
 
 def test_presence_by_hand():
     """Tiles: whole (0 there, 1 and 2 known to be absent), part (1 there, the rest unknown), empty (nothing known)."""
-    labels = torch.tensor([[[0, 0]], [[1, IGNORE]], [[IGNORE, IGNORE]]])
+    labels = torch.tensor([[[0, 0]], [[1, IGNORE_INDEX]], [[IGNORE_INDEX, IGNORE_INDEX]]])
     logits = torch.tensor([[0.3, -1.0, 2.0], [0.7, 0.4, -3.0], [1.0, 1.0, 1.0]]).requires_grad_()
 
     def there(x):
         return math.log(1 + math.exp(-x))
 
-    loss = presence(logits, labels, everywhere(labels))
+    loss = presence_loss(logits, labels, everywhere(labels))
     assert loss.item() == pytest.approx((there(0.3) + there(1.0) + there(-2.0) + there(0.4)) / 4)
     (grad,) = torch.autograd.grad(loss, logits)
     assert (grad != 0).tolist() == [[True] * 3, [False, True, False], [False] * 3]
 
 
 def test_presence_counts_a_tile_as_whole_if_all_that_it_shows_is_labelled():
-    labels = torch.tensor([[[1, IGNORE]], [[IGNORE, IGNORE]]])
+    labels = torch.tensor([[[1, IGNORE_INDEX]], [[IGNORE_INDEX, IGNORE_INDEX]]])
     valid = torch.tensor([[[[1.0, 0.0]]], [[[0.0, 0.0]]]])
     logits = torch.zeros(2, 2, requires_grad=True)
-    (grad,) = torch.autograd.grad(presence(logits, labels, valid), logits)
+    (grad,) = torch.autograd.grad(presence_loss(logits, labels, valid), logits)
     assert (grad != 0).tolist() == [[True, True], [False, False]]
 
 
@@ -339,11 +339,11 @@ def test_presence_counts_a_tile_as_whole_if_all_that_it_shows_is_labelled():
 def test_presence_is_finite_in_float32_also_of_nothing(dtype):
     _, labels = batch(0, 4, ignored=1.1)
     logits = torch.full((2, 4), 100, dtype=dtype, requires_grad=True)
-    loss = presence(logits, labels, everywhere(labels))
+    loss = presence_loss(logits, labels, everywhere(labels))
     assert (loss.dtype, loss.item()) == (torch.float32, 0)
     assert (torch.autograd.grad(loss, logits)[0] == 0).all()
     labels[:] = 1
-    wrong = presence(logits, labels, everywhere(labels))
+    wrong = presence_loss(logits, labels, everywhere(labels))
     assert wrong.dtype == torch.float32
     assert wrong.item() == pytest.approx(75)
 
@@ -391,7 +391,7 @@ def test_the_total_takes_any_auxiliary_head_or_none():
     valid, plain = everywhere(labels), cross_entropy(logits, labels)
     none, tile = output(logits, aux="none"), output(logits, aux="presence")
     torch.testing.assert_close(total_loss(none, labels, valid, LossSpec(), None), plain)
-    expected = plain + 0.4 * presence(tile.aux, labels, valid)
+    expected = plain + 0.4 * presence_loss(tile.aux, labels, valid)
     torch.testing.assert_close(total_loss(tile, labels, valid, LossSpec(), WEIGHT[[1, 1, 1]]), expected)
 
 
@@ -419,12 +419,14 @@ def test_the_total_compiles_whole(aux, spec):
 
 
 def test_ignored_channels_become_unknown_and_nothing_else_changes():
-    labels = torch.tensor([[[0, 1, 2], [3, IGNORE, 1]]])
+    labels = torch.tensor([[[0, 1, 2], [3, IGNORE_INDEX, 1]]])
     before = labels.clone()
-    assert ignore(labels, [1, 3]).tolist() == [[[0, IGNORE, 2], [IGNORE, IGNORE, IGNORE]]]
-    assert torch.equal(ignore(labels, []), labels)
+    assert ignore_channels(labels, [1, 3]).tolist() == [
+        [[0, IGNORE_INDEX, 2], [IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX]]
+    ]
+    assert torch.equal(ignore_channels(labels, []), labels)
     assert torch.equal(labels, before)
-    assert ignore(labels.to(torch.uint8), (0,)).dtype == torch.uint8
+    assert ignore_channels(labels.to(torch.uint8), (0,)).dtype == torch.uint8
 
 
 def test_a_class_that_one_model_ignores_still_counts_for_the_next():
@@ -432,7 +434,7 @@ def test_a_class_that_one_model_ignores_still_counts_for_the_next():
     logits, labels = batch(2, 4)
     before = cross_entropy(logits, labels)
     spec = LossSpec(ignore_classes=("water",))
-    less = cross_entropy(logits, ignore(labels, [2]))
+    less = cross_entropy(logits, ignore_channels(labels, [2]))
     (grad,) = torch.autograd.grad(less, logits)
     assert (grad[(labels == 2)[:, None].expand_as(grad)] == 0).all()
     assert cross_entropy(logits, labels) == before
@@ -445,12 +447,12 @@ def test_a_class_that_one_model_ignores_still_counts_for_the_next():
 def test_mix_by_hand():
     image = torch.tensor([[[[1.0, 2.0, 0.0]]], [[[5.0, 0.0, 7.0]]]])
     valid = torch.tensor([[[[1.0, 1.0, 0.0]]], [[[1.0, 0.0, 1.0]]]])
-    labels = torch.tensor([[[0, 1, IGNORE]], [[2, IGNORE, 1]]])
-    blend, both, own, partner = mix(image, valid, labels, share=0.75)
+    labels = torch.tensor([[[0, 1, IGNORE_INDEX]], [[2, IGNORE_INDEX, 1]]])
+    blend, both, own, partner = mixup_batch(image, valid, labels, share=0.75)
     assert blend.flatten().tolist() == [0.75 * 1 + 0.25 * 5, 0, 0, 0.75 * 5 + 0.25 * 1, 0, 0]
     assert both.flatten().tolist() == [1, 0, 0] * 2
-    assert own.flatten().tolist() == [0, IGNORE, IGNORE, 2, IGNORE, IGNORE]
-    assert partner.flatten().tolist() == [2, IGNORE, IGNORE, 0, IGNORE, IGNORE]
+    assert own.flatten().tolist() == [0, IGNORE_INDEX, IGNORE_INDEX, 2, IGNORE_INDEX, IGNORE_INDEX]
+    assert partner.flatten().tolist() == [2, IGNORE_INDEX, IGNORE_INDEX, 0, IGNORE_INDEX, IGNORE_INDEX]
 
 
 @given(seed=st.integers(0, 999), n=st.integers(1, 4), share=st.floats(0, 1))
@@ -458,14 +460,14 @@ def test_mix_by_hand():
 def test_mix_changes_neither_its_input_nor_a_batch_of_one(seed, n, share):
     logits, labels = batch(seed, 3, shape=(n, 4, 6))
     valid = (torch.rand(n, 1, 4, 6) < 0.7).float()
-    image, labels = logits.detach() * valid, labels.masked_fill(valid[:, 0] == 0, IGNORE)
+    image, labels = logits.detach() * valid, labels.masked_fill(valid[:, 0] == 0, IGNORE_INDEX)
     given = [part.clone() for part in (image, valid, labels)]
-    blend, both, own, partner = mix(image, valid, labels, share=share)
+    blend, both, own, partner = mixup_batch(image, valid, labels, share=share)
     assert all(torch.equal(a, b) for a, b in zip(given, (image, valid, labels), strict=True))
     assert torch.equal(both, valid * valid.roll(1, 0))
     expected = (share * image + (1 - share) * image.roll(1, 0)) * both
     torch.testing.assert_close(blend, expected)
-    assert torch.equal(partner, torch.where(both[:, 0] > 0, labels.roll(1, 0), IGNORE))
+    assert torch.equal(partner, torch.where(both[:, 0] > 0, labels.roll(1, 0), IGNORE_INDEX))
     if n == 1:
         assert all(torch.equal(a, b) for a, b in zip(given, (blend, both, own), strict=True))
         assert torch.equal(own, partner)
@@ -473,7 +475,7 @@ def test_mix_changes_neither_its_input_nor_a_batch_of_one(seed, n, share):
 
 def test_all_of_the_own_image_is_the_own_image():
     logits, labels = batch(0, 3)
-    blend, _, own, partner = mix(logits.detach(), everywhere(labels), labels, share=1.0)
+    blend, _, own, partner = mixup_batch(logits.detach(), everywhere(labels), labels, share=1.0)
     assert torch.equal(blend, logits)
     assert torch.equal(own, labels)
     assert torch.equal(partner, labels.roll(1, 0))
@@ -481,11 +483,11 @@ def test_all_of_the_own_image_is_the_own_image():
 
 def test_shares_follow_torchs_random_state_and_a_beta_distribution():
     torch.manual_seed(1)
-    first = [mix_share() for _ in range(3)]
+    first = [draw_mixup_share() for _ in range(3)]
     torch.manual_seed(1)
-    assert [mix_share() for _ in range(3)] == first
+    assert [draw_mixup_share() for _ in range(3)] == first
     assert len(set(first)) == 3
-    shares = torch.tensor([mix_share() for _ in range(2000)])
+    shares = torch.tensor([draw_mixup_share() for _ in range(2000)])
     assert 0 <= shares.min() <= shares.max() <= 1
     assert shares.mean().item() == pytest.approx(1 / 2, abs=0.03)
     assert shares.var().item() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.01)

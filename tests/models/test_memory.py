@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geopsp.models.build import ModelSpec, build
-from geopsp.models.memory import WEIGHT_COPIES, batch_that_fits, step_bytes
+from geopsp.models.build import ModelSpec, build_network
+from geopsp.models.memory import WEIGHT_COPIES, step_bytes, training_batch_size
 
 CPU = torch.device("cpu")
 
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return build(ModelSpec("tu-test_resnet", 3, 4, pointrend=True, aux="pixel")).eval()
+    return build_network(ModelSpec("tu-test_resnet", 3, 4, pointrend=True, aux="pixel")).eval()
 
 
 def test_a_step_keeps_in_proportion_to_its_pixels(network):
@@ -34,8 +34,8 @@ def test_measuring_leaves_no_trace(network):
 
 @pytest.mark.parametrize(("chips", "most"), [(5, 1), (40, 4), (100, 8), (10_000, 64)])
 def test_an_epoch_keeps_its_steps(network, chips, most, monkeypatch):
-    monkeypatch.setattr("geopsp.models.memory.free", lambda device: 1e12)
-    assert batch_that_fits(network, bands=3, size=64, chips=chips, device=CPU) == most
+    monkeypatch.setattr("geopsp.models.memory.free_memory", lambda device: 1e12)
+    assert training_batch_size(network, bands=3, size=64, chips=chips, device=CPU) == most
 
 
 def test_memory_bounds_the_batch(network, monkeypatch):
@@ -43,5 +43,5 @@ def test_memory_bounds_the_batch(network, monkeypatch):
     each = two - one
     weights = WEIGHT_COPIES * sum(p.numel() * 4 for p in network.parameters())
     for times, expected in ((-3, 1), (0.1, 1), (2.5, 2), (9, 8)):
-        monkeypatch.setattr("geopsp.models.memory.free", lambda device, t=times: (t * each + weights) / 0.8 + 1)
-        assert batch_that_fits(network, bands=3, size=64, chips=10_000, device=CPU) == expected
+        monkeypatch.setattr("geopsp.models.memory.free_memory", lambda device, t=times: (t * each + weights) / 0.8 + 1)
+        assert training_batch_size(network, bands=3, size=64, chips=10_000, device=CPU) == expected

@@ -11,9 +11,17 @@ from torch.nn import functional as F
 
 from geopsp.errors import ModelError
 from geopsp.models.aux_heads import PresenceHead
-from geopsp.models.build import ATROUS_RATES, AUX_HEADS, DECODERS, ModelSpec, build, check_tile, count_parameters
+from geopsp.models.build import (
+    ATROUS_RATES,
+    AUX_HEADS,
+    DECODERS,
+    ModelSpec,
+    build_network,
+    check_tile_size,
+    count_parameters,
+)
 from geopsp.models.context import ASPP, Bottleneck, PyramidPooling
-from geopsp.models.device import device_words, pick_device
+from geopsp.models.device import device_name, pick_device
 from geopsp.models.encoder import RESNETS
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
 
@@ -45,13 +53,13 @@ def one_thread():
 
 
 def composed(name, bands=3):
-    return build(ModelSpec("resnet18", bands, 3, **COMPOSITIONS[name]))
+    return build_network(ModelSpec("resnet18", bands, 3, **COMPOSITIONS[name]))
 
 
 def traced(name):
     """With two bins in place of four, which is quicker to trace."""
     fewer = {"pyramid_sizes": (1, 3)} if COMPOSITIONS[name].get("pyramid_sizes", True) else {}
-    return build(ModelSpec("resnet18", 3, 3, **COMPOSITIONS[name] | fewer))
+    return build_network(ModelSpec("resnet18", 3, 3, **COMPOSITIONS[name] | fewer))
 
 
 every_composition = pytest.mark.parametrize("name", COMPOSITIONS)
@@ -92,7 +100,7 @@ def test_other_families_train_with_every_decoder(name):
     """Two of them have no map at stride 2."""
     for kind in ("pspnet, unet, points", "deeplab, points"):
         spec = ModelSpec(name, 2, 3, **COMPOSITIONS[kind])
-        network = build(spec)
+        network = build_network(spec)
         output = network.train()(torch.randn(1, 2, 64, 96))
         sum(part.sum() for part in tensors(output)).backward()
         with torch.inference_mode():
@@ -102,7 +110,7 @@ def test_other_families_train_with_every_decoder(name):
 @pytest.mark.parametrize("aux", ["pixel", "presence"])
 def test_the_auxiliary_loss_alone_trains_the_encoder(aux):
     """In arcgis.learn its hook detaches, so that it never does."""
-    network = build(ModelSpec("resnet18", 3, 3, aux=aux)).train()
+    network = build_network(ModelSpec("resnet18", 3, 3, aux=aux)).train()
     network(torch.randn(1, 3, 64, 64)).aux.square().sum().backward()
     state = dict(network.named_parameters())
     assert state["encoder.conv1.weight"].grad.abs().sum() > 0
@@ -136,7 +144,7 @@ def test_presence_is_judged_by_valid_ground_alone():
 @pytest.mark.parametrize("stride", [8, 32])
 def test_a_network_knows_the_valid_share_of_each_map(aux, stride):
     """At stride 32 the auxiliary head's map is finer than the context's."""
-    network = build(ModelSpec("resnet18", 3, 2, aux=aux, output_stride=stride)).train()
+    network = build_network(ModelSpec("resnet18", 3, 2, aux=aux, output_stride=stride)).train()
     valid = torch.ones(2, 1, 64, 96)
     valid[..., 48:] = 0
     seen = {}
@@ -150,7 +158,7 @@ def test_a_network_knows_the_valid_share_of_each_map(aux, stride):
 
 
 def test_the_map_of_a_tile_does_not_depend_on_its_companions():
-    network = build(ModelSpec("resnet18", 3, 4, pointrend=True)).eval()
+    network = build_network(ModelSpec("resnet18", 3, 4, pointrend=True)).eval()
     one, other = torch.randn(2, 1, 3, 64, 64)
     with torch.inference_mode():
         alone, together = network(one), network(torch.cat([one, other]))[:1]
@@ -178,7 +186,7 @@ def test_a_tile_without_a_valid_pixel_gives_finite_results(name):
 
 @pytest.mark.parametrize("sizes", [(1,), (4,), (1, 2, 3), (5, 7, 9, 11, 13)])
 def test_any_pyramid_sizes_train_at_a_batch_of_one(sizes):
-    network = build(ModelSpec("resnet18", 3, 2, pyramid_sizes=sizes)).train()
+    network = build_network(ModelSpec("resnet18", 3, 2, pyramid_sizes=sizes)).train()
     network(torch.randn(1, 3, 32, 32)).logits.sum().backward()
     with torch.inference_mode():
         assert network.eval()(torch.randn(1, 3, 40, 72)).shape == (1, 2, 40, 72)
@@ -191,7 +199,7 @@ def test_only_with_pooling_does_a_far_pixel_count(sizes, rates, reaches):
     other = image.clone()
     other[:, :, -32:] += 10
     spec = ModelSpec("resnet18", 3, 2, sizes, rates, decoder="plain")
-    network = build(spec).eval()
+    network = build_network(spec).eval()
     with torch.inference_mode():
         moved = (network(image) - network(other))[:, :, 0].abs().max() > 1e-6
     assert bool(moved) == reaches
@@ -278,14 +286,14 @@ def test_channels_last_changes_nothing(name):
 @pytest.mark.parametrize("name", RESNETS)
 def test_resnets_build(name):
     with torch.device("meta"):
-        network = build(ModelSpec(name, 3, 5))
+        network = build_network(ModelSpec(name, 3, 5))
     assert count_parameters(network) > 10e6
 
 
 @pytest.mark.parametrize(("decoder", "millions"), [("plain", 46.6), ("unet", 49.2)])
 def test_the_parameter_count_is_that_of_the_architecture(decoder, millions):
     with torch.device("meta"):
-        network = build(ModelSpec("resnet50", 3, 10, decoder=decoder))
+        network = build_network(ModelSpec("resnet50", 3, 10, decoder=decoder))
     assert count_parameters(network) / 1e6 == pytest.approx(millions, abs=0.05)
 
 
@@ -294,7 +302,7 @@ def test_the_parameter_count_is_that_of_the_architecture(decoder, millions):
 )
 def test_the_context_is_what_was_asked_for(sizes, rates, kind):
     with torch.device("meta"):
-        network = build(ModelSpec("resnet18", 3, 2, sizes, rates))
+        network = build_network(ModelSpec("resnet18", 3, 2, sizes, rates))
     assert isinstance(network, SegmentationNetwork)
     assert type(network.context) is kind
 
@@ -312,7 +320,7 @@ def test_the_context_is_what_was_asked_for(sizes, rates, kind):
 )
 def test_the_decoder_joins_these_strides(decoder, output_stride, strides):
     with torch.device("meta"):
-        network = build(ModelSpec("resnet18", 3, 2, decoder=decoder, output_stride=output_stride))
+        network = build_network(ModelSpec("resnet18", 3, 2, decoder=decoder, output_stride=output_stride))
         features = network.encoder(torch.zeros(1, 3, 64, 96))
         coarse, fine = network.decoder(torch.zeros(1, 128, 64 // output_stride, 96 // output_stride), features)
     assert [2**level for level in network.decoder.levels] == strides
@@ -326,11 +334,11 @@ def test_the_decoder_joins_these_strides(decoder, output_stride, strides):
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2", "tu-tf_efficientnet_lite0"])
 def test_of_fewer_stages_the_rest_is_left_out(backbone, depth):
     """Nothing is kept that training would not reach, and what is kept is the whole encoder's."""
-    network = build(ModelSpec(backbone, 3, 3, encoder_depth=depth, aux="pixel")).train()
+    network = build_network(ModelSpec(backbone, 3, 3, encoder_depth=depth, aux="pixel")).train()
     out = network(torch.randn(1, 3, 64, 64))
     (out.logits.sum() + out.aux.sum()).backward()
     assert not [name for name, p in network.named_parameters() if p.grad is None]
-    whole = build(ModelSpec(backbone, 3, 3)).encoder
+    whole = build_network(ModelSpec(backbone, 3, 3)).encoder
     assert count_parameters(network.encoder) < count_parameters(whole)
     assert network.encoder.state_dict().keys() < whole.state_dict().keys()
     network.encoder.load_state_dict({name: whole.state_dict()[name] for name in network.encoder.state_dict()})
@@ -344,7 +352,7 @@ def test_of_fewer_stages_the_rest_is_left_out(backbone, depth):
 
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_the_unet_hears_each_of_the_maps_that_it_joins(level):
-    decoder = build(ModelSpec("resnet18", 3, 2)).decoder.eval()
+    decoder = build_network(ModelSpec("resnet18", 3, 2)).decoder.eval()
     channels = (3, 64, 64, 128, 256, 512)
     features = [torch.randn(1, c, 64 // s, 64 // s) for c, s in zip(channels, (1, 2, 4, 8, 8, 8), strict=True)]
     context = torch.randn(1, 128, 8, 8)
@@ -397,7 +405,7 @@ def test_models_of_the_first_version_still_fit(use_unet, decoder):
            "pointrend": True, "output_stride": 8}  # fmt: skip
     spec = ModelSpec.from_json(row)
     assert spec == ModelSpec("resnet18", 3, 2, (1, 2), (), decoder, pointrend=True, aux="pixel")
-    ours, theirs = build(spec), build(spec)
+    ours, theirs = build_network(spec), build_network(spec)
     old = {
         name.replace("context.", "pyramid.", 1).replace("aux.layers.", "aux.", 1): value
         for name, value in theirs.state_dict().items()
@@ -410,25 +418,25 @@ def test_models_of_the_first_version_still_fit(use_unet, decoder):
 
 @pytest.mark.parametrize("size", [32, 64, 96, 256, 512])
 def test_good_tiles(size):
-    check_tile(size)
+    check_tile_size(size)
 
 
 @pytest.mark.parametrize(("size", "hint"), [(0, 32), (31, 32), (33, 64), (100, 128), (500, 512)])
 def test_bad_tiles_are_answered_with_a_good_one(size, hint):
     with pytest.raises(ModelError, match=f"e.g. {hint};"):
-        check_tile(size)
+        check_tile_size(size)
 
 
 def test_a_tile_must_leave_more_than_one_cell():
     """At stride 32 a tile of 32 is one cell, which BatchNorm cannot normalise at batch one."""
-    check_tile(64, output_stride=32)
+    check_tile_size(64, output_stride=32)
     with pytest.raises(ModelError, match=r"e\.g\. 64;"):
-        check_tile(32, output_stride=32)
+        check_tile_size(32, output_stride=32)
 
 
 def test_devices():
     assert pick_device("cpu").type == "cpu"
-    assert "CPU" in device_words(torch.device("cpu"))
+    assert "CPU" in device_name(torch.device("cpu"))
     for name in ("cuda:77", "nonsense"):
         with pytest.raises(ModelError, match=name):
             pick_device(name)

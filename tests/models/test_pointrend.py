@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from geopsp.models.pointrend import PointHead, PointRend, sample, uncertainty
+from geopsp.models.pointrend import PointHead, PointRend, sample_points, uncertainty
 
 QUICK = settings(max_examples=25, deadline=None)
 
@@ -20,13 +20,13 @@ def test_sampling_at_pixel_centres_gives_the_pixels(height, width):
     features = torch.randn(2, 3, height, width)
     rows, cols = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     points = torch.stack([(cols + 0.5) / width, (rows + 0.5) / height], dim=-1).view(1, -1, 2).expand(2, -1, -1)
-    torch.testing.assert_close(sample(features, points), features.flatten(2), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(sample_points(features, points), features.flatten(2), rtol=1e-4, atol=1e-5)
 
 
 def test_sampling_between_centres_is_bilinear_and_keeps_to_the_border():
     features = torch.tensor([[0.0, 4.0]])[None, None]
     points = torch.tensor([[[0.5, 0.5], [0.375, 0.1], [0.0, 0.0], [1.0, 1.0]]])
-    assert sample(features, points)[0, 0].tolist() == pytest.approx([2, 1, 0, 4])
+    assert sample_points(features, points)[0, 0].tolist() == pytest.approx([2, 1, 0, 4])
 
 
 def test_uncertainty_is_minus_the_lead():

@@ -15,9 +15,9 @@ from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
 from geopsp.errors import InputNotFoundError, OutputError, PackageError
 from geopsp.models import saved_model as package
-from geopsp.models.build import ModelSpec, build
+from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.losses import LossSpec
-from geopsp.models.saved_model import MANIFEST, WEIGHTS, TrainedModel, load_package, read_manifest, save_package
+from geopsp.models.saved_model import MANIFEST, WEIGHTS, TrainedModel, load_model, read_manifest, save_model
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def model():
     torch.manual_seed(3)
     torch.set_num_threads(1)
     spec = ModelSpec("resnet18", 4, 3, pyramid_sizes=(1, 3), pointrend=True, aux="pixel")
-    network = build(spec).train()
+    network = build_network(spec).train()
     network(torch.randn(2, 4, 64, 64))  # so that running statistics are not the initial ones
     rng = np.random.default_rng(0)
     return TrainedModel(
@@ -47,11 +47,11 @@ def model():
 
 @pytest.fixture
 def folder(model, tmp_path):
-    return save_package(model, tmp_path / "model")
+    return save_model(model, tmp_path / "model")
 
 
 def test_a_loaded_model_gives_the_same_logits_and_says_the_same(model, folder):
-    loaded = load_package(folder)
+    loaded = load_model(folder)
     assert not loaded.network.training
     image, valid = torch.randn(2, 4, 64, 96), (torch.rand(2, 1, 64, 96) > 0.1).float()
     with torch.inference_mode():
@@ -67,29 +67,29 @@ def test_a_loaded_model_gives_the_same_logits_and_says_the_same(model, folder):
 
 
 def test_saving_again_gives_the_same_weights(model, folder, tmp_path):
-    again = save_package(load_package(folder), tmp_path / "again")
+    again = save_model(load_model(folder), tmp_path / "again")
     assert (again / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
     assert json.loads((again / MANIFEST).read_text()) == json.loads((folder / MANIFEST).read_text())
 
 
 def test_a_model_that_has_mapped_can_be_saved(model, folder, tmp_path):
     """Its tensors lie in memory otherwise (channels last)."""
-    used = load_package(folder)
+    used = load_model(folder)
     used.network.to(memory_format=torch.channels_last)
-    assert (save_package(used, tmp_path / "used") / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+    assert (save_model(used, tmp_path / "used") / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
 
 
 def test_scores_of_absent_classes_come_back_as_nan(model, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "metrics", {"per_class": {"road": {"iou": math.nan}}})
-    loaded = load_package(save_package(model, tmp_path / "model"))
+    loaded = load_model(save_model(model, tmp_path / "model"))
     assert math.isnan(loaded.metrics["per_class"]["road"]["iou"])
 
 
 def test_the_folder_holds_tensors_and_json_and_no_pickle(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["history.csv", MANIFEST, WEIGHTS]
     json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    assert set(load_file(folder / WEIGHTS)) == set(build(ModelSpec("resnet18", 4, 3, pointrend=True, aux="pixel",
-                                                                   pyramid_sizes=(1, 3))).state_dict())  # fmt: skip
+    spec = ModelSpec("resnet18", 4, 3, pointrend=True, aux="pixel", pyramid_sizes=(1, 3))
+    assert set(load_file(folder / WEIGHTS)) == set(build_network(spec).state_dict())
     for path in folder.iterdir():
         with pytest.raises(ValueError, match=r"opcode|pickle|bytes|literal"):
             list(pickletools.genops(path.read_bytes()))
@@ -105,7 +105,7 @@ def test_versions_and_architecture_are_written_down(folder):
 def test_a_missing_part_is_named(part, folder):
     (folder / part).unlink()
     with pytest.raises(PackageError, match=part.replace(".", r"\.")):
-        load_package(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize("place", [0, 100, 0.5, -1])
@@ -114,21 +114,21 @@ def test_one_changed_byte_of_the_weights_is_noticed(place, folder):
     content[int(place * len(content)) if isinstance(place, float) else place] ^= 1
     (folder / WEIGHTS).write_bytes(content)
     with pytest.raises(PackageError, match="checksum"):
-        load_package(folder)
+        load_model(folder)
 
 
 def test_half_a_weight_file_is_noticed(folder):
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
     with pytest.raises(PackageError, match="checksum"):
-        load_package(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"geopsp-model"', '{"format": "other"}', "\xff\xfe"])
 def test_a_damaged_manifest_is_noticed(text, folder):
     (folder / MANIFEST).write_bytes(text.encode("latin-1"))
     with pytest.raises(PackageError, match=r"damaged|does not describe"):
-        load_package(folder)
+        load_model(folder)
 
 
 def rewrite(folder, *, sealed=True, **change):
@@ -136,7 +136,7 @@ def rewrite(folder, *, sealed=True, **change):
     manifest = json.loads((folder / MANIFEST).read_text()) | change
     manifest = {name: value for name, value in manifest.items() if value is not None}
     if sealed:
-        manifest["manifest_sha256"] = package._seal(manifest)
+        manifest["manifest_sha256"] = package._manifest_checksum(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -144,7 +144,7 @@ def rewrite(folder, *, sealed=True, **change):
 def test_whatever_is_changed_in_the_manifest_is_noticed(name, folder):
     rewrite(folder, sealed=False, **{name: [1]})
     with pytest.raises(PackageError, match="was changed: its checksum differs"):
-        load_package(folder)
+        load_model(folder)
 
 
 def test_pyramid_sizes_that_the_weights_would_fit_are_noticed(folder):
@@ -152,13 +152,13 @@ def test_pyramid_sizes_that_the_weights_would_fit_are_noticed(folder):
     architecture = json.loads(text)["architecture"] | {"pyramid_sizes": [1, 2]}
     rewrite(folder, sealed=False, architecture=architecture)
     with pytest.raises(PackageError, match="was changed"):
-        load_package(folder)
+        load_model(folder)
 
 
 def test_the_layout_of_the_manifest_does_not_matter(folder):
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(dict(reversed(manifest.items())), indent=4))
-    load_package(folder)
+    load_model(folder)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_the_layout_of_the_manifest_does_not_matter(folder):
 def test_a_manifest_that_makes_no_model_is_refused(change, folder):
     rewrite(folder, **change)
     with pytest.raises(PackageError, match="does not fit"):
-        load_package(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize(("name", "value"), [("classes", 4), ("bands", 3), ("backbone", "resnet19")])
@@ -189,7 +189,7 @@ def test_an_architecture_that_the_weights_do_not_fit_is_refused(name, value, fol
     architecture = json.loads((folder / MANIFEST).read_text())["architecture"] | {name: value}
     rewrite(folder, architecture=architecture)
     with pytest.raises(PackageError, match="does not fit") as caught:
-        load_package(folder)
+        load_model(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -197,14 +197,14 @@ def test_weights_of_another_model_are_noticed_even_with_their_checksum(folder):
     save_file({"a": torch.ones(2)}, folder / WEIGHTS)
     rewrite(folder, weights_sha256=package._checksum(folder / WEIGHTS))
     with pytest.raises(PackageError):
-        load_package(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize("version", [0, 3, "1", None])
 def test_another_version_is_refused(version, folder):
     rewrite(folder, version=version)
     with pytest.raises(PackageError, match="version"):
-        load_package(folder)
+        load_model(folder)
 
 
 def test_a_model_of_version_1_still_loads(model, folder):
@@ -219,7 +219,7 @@ def test_a_model_of_version_1_still_loads(model, folder):
     save_file(state, folder / WEIGHTS)
     checksum = package._checksum(folder / WEIGHTS)
     rewrite(folder, version=1, architecture=architecture, losses=losses, weights_sha256=checksum)
-    loaded = load_package(folder)
+    loaded = load_model(folder)
     assert (loaded.spec, loaded.losses) == (model.spec, model.losses)
     image, valid = torch.randn(2, 4, 64, 96), torch.ones(2, 1, 64, 96)
     with torch.inference_mode():
@@ -232,27 +232,27 @@ def test_the_history_comes_as_a_table_too(folder):
 
 def test_other_places_are_refused(folder, tmp_path):
     with pytest.raises(InputNotFoundError, match="none"):
-        load_package(tmp_path / "none")
+        load_model(tmp_path / "none")
     with pytest.raises(InputNotFoundError):
-        load_package(folder / MANIFEST)
+        load_model(folder / MANIFEST)
     (tmp_path / "empty").mkdir()
     with pytest.raises(PackageError, match=r"model\.json"):
-        load_package(tmp_path / "empty")
+        load_model(tmp_path / "empty")
 
 
 def test_an_existing_folder_stays_unless_it_may_be_replaced(model, folder, tmp_path):
     (folder / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
-        save_package(model, folder)
+        save_model(model, folder)
     assert (folder / "mine.txt").exists()
-    save_package(model, folder, overwrite=True)
+    save_model(model, folder, overwrite=True)
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["model", "history.csv", MANIFEST, WEIGHTS])
 
 
 @pytest.mark.parametrize("there", [False, True])
 def test_a_crash_while_saving_leaves_what_was_there(there, model, tmp_path, monkeypatch):
     if there:
-        save_package(model, tmp_path / "model")
+        save_model(model, tmp_path / "model")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     def crash(*args):
@@ -260,6 +260,6 @@ def test_a_crash_while_saving_leaves_what_was_there(there, model, tmp_path, monk
 
     monkeypatch.setattr(package, "_manifest", crash)
     with pytest.raises(KeyboardInterrupt):
-        save_package(model, tmp_path / "model", overwrite=True)
+        save_model(model, tmp_path / "model", overwrite=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert (tmp_path / "model").exists() == there

@@ -11,16 +11,16 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from geopsp.core.grid import Grid
-from geopsp.core.legend import CLASSES_TAG, IGNORE, Legend, distinct_color
+from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX, Legend, distinct_color
 from geopsp.errors import InputNotFoundError, RasterError
-from geopsp.polygons.attributes import Table, legend_for, pixels
-from geopsp.polygons.borders.topology import Outlines
+from geopsp.polygons.attributes import AttributeTable, legend_for, pixels
+from geopsp.polygons.borders.topology import RaggedPolygons
 from geopsp.polygons.features import Features
-from geopsp.polygons.ground_metric import Metric
-from geopsp.raster.legend_io import class_files
+from geopsp.polygons.ground_metric import GroundMetric
+from geopsp.raster.legend_io import write_class_files
 
 GRID = Grid(CRS.from_epsg(32632), Affine(10, 0, 601_234, 0, -10, 5_301_717), 83, 61)
-METRIC = Metric.of(GRID)
+METRIC = GroundMetric.of(GRID)
 LEGEND = Legend.from_names({0: "water", 3: "Grünland", 7: "road"}, {3: "#010203"})
 
 SQUARE = [(0, 0), (0, 4), (4, 4), (4, 0), (0, 0)]
@@ -34,12 +34,12 @@ def features_of(*, codes=(3, 7), sums=((15, 3000, 6, 8, 4, 1), (4, 800, 0, 0, 0,
     rings = [SQUARE, HOLE, FAR, [(x + 20, y + 30) for x, y in SQUARE]]
     xy = np.concatenate(rings).astype(float)
     starts = np.cumsum([0, *map(len, rings)])
-    outlines = Outlines(xy, starts, np.array([0, 2, 3, 4]))
+    outlines = RaggedPolygons(xy, starts, np.array([0, 2, 3, 4]))
     return Features(outlines, np.array([0, 1, 3]), np.array(codes, np.uint8), np.array(sums, float))
 
 
 def none():
-    outlines = Outlines(np.empty((0, 2)), np.array([0]), np.array([0]))
+    outlines = RaggedPolygons(np.empty((0, 2)), np.array([0]), np.array([0]))
     return Features(outlines, np.array([0]), np.empty(0, np.uint8), np.empty((0, 6)))
 
 
@@ -53,7 +53,7 @@ def test_areas_in_pixels_are_those_of_shapely():
 
 def test_a_row_holds_class_size_point_and_shape():
     features = features_of()
-    found = Table(GRID, METRIC, LEGEND).batch(features).to_pydict()
+    found = AttributeTable(GRID, METRIC, LEGEND).batch(features).to_pydict()
     assert list(found) == [*WORDS, "point_x", "point_y", "geometry"]
     assert found["code"] == [3, 7]
     assert found["name"] == ["Grünland", "road"]
@@ -67,7 +67,7 @@ def test_a_row_holds_class_size_point_and_shape():
 
 
 def test_confidence_is_told_where_it_is_known():
-    table = Table(GRID, METRIC, LEGEND, sure=True)
+    table = AttributeTable(GRID, METRIC, LEGEND, has_confidence=True)
     found = table.batch(features_of()).to_pydict()
     assert list(found) == [*WORDS, "confidence", "edge_unsure", "point_x", "point_y", "geometry"]
     assert found["confidence"] == [0.75, None]
@@ -75,21 +75,23 @@ def test_confidence_is_told_where_it_is_known():
 
 
 def test_moved_corners_are_told():
-    found = Table(GRID, METRIC, LEGEND, moved=True).batch(features_of(), moved=np.array([0.5, np.nan])).to_pydict()
+    found = (
+        AttributeTable(GRID, METRIC, LEGEND, moved=True).batch(features_of(), moved=np.array([0.5, np.nan])).to_pydict()
+    )
     assert list(found) == [*WORDS, "moved_m", "point_x", "point_y", "geometry"]
     assert found["moved_m"] == [0.5, None]
 
 
 def test_what_is_unknown_is_null_and_no_number():
     features = features_of(sums=((15, np.nan, 0, 0, 0, 0), (4, 800, 0, 0, 0, 0)))
-    batch = Table(GRID, METRIC, LEGEND).batch(features)
+    batch = AttributeTable(GRID, METRIC, LEGEND).batch(features)
     assert batch["area_m2"].to_pylist() == [None, 3800]
 
 
 def test_points_in_degrees_are_those_that_proj_gives():
     features = features_of()
     plain, turned = (
-        Table(GRID, METRIC, LEGEND, degrees=degrees).batch(features).to_pydict() for degrees in (False, True)
+        AttributeTable(GRID, METRIC, LEGEND, in_wgs84=degrees).batch(features).to_pydict() for degrees in (False, True)
     )
     x, y = rasterio.warp.transform(GRID.crs, "EPSG:4326", plain["point_x"], plain["point_y"])
     assert np.allclose([turned["point_x"], turned["point_y"]], [x, y], rtol=0, atol=1e-9)
@@ -100,7 +102,7 @@ def test_points_without_a_place_in_degrees_are_null():
     """The corner of a picture of the Earth from space."""
     crs = CRS.from_string("+proj=geos +h=35785831 +lon_0=-75 +ellps=GRS80")
     grid = Grid(crs, Affine(1e4, 0, -5.6e6, 0, -1e4, 5.6e6), 99, 99)
-    batch = Table(grid, Metric.of(grid), LEGEND, degrees=True).batch(features_of())
+    batch = AttributeTable(grid, GroundMetric.of(grid), LEGEND, in_wgs84=True).batch(features_of())
     assert batch["perimeter_m"].null_count == 2
     assert batch["point_x"].to_pylist() == batch["point_y"].to_pylist() == [None, None]
 
@@ -110,10 +112,11 @@ def test_points_in_degrees_are_those_of_the_earth(left, x):
     """Also where a raster goes on beyond the antimeridian; in its own CRS they lie where its pixels do."""
     grid = Grid(CRS.from_epsg(4326), Affine(1, 0, left, 0, -1, 60), 40, 40)
     squares = np.concatenate([np.add(SQUARE, (x, 20)) for x in (3, 23)]).astype(float)
-    outlines = Outlines(squares, np.array([0, 5, 10]), np.array([0, 1, 2]))
+    outlines = RaggedPolygons(squares, np.array([0, 5, 10]), np.array([0, 1, 2]))
     features = Features(outlines, np.arange(3), np.array([3, 7], np.uint8), np.full((2, 6), 16.0))
     turned, plain = (
-        Table(grid, Metric.of(grid), LEGEND, degrees=degrees).batch(features).to_pydict() for degrees in (True, False)
+        AttributeTable(grid, GroundMetric.of(grid), LEGEND, in_wgs84=degrees).batch(features).to_pydict()
+        for degrees in (True, False)
     )
     assert plain["point_x"] == [left + 5, left + 25]
     assert turned["point_x"] == x
@@ -122,13 +125,13 @@ def test_points_in_degrees_are_those_of_the_earth(left, x):
 
 @pytest.mark.parametrize("options", [{}, {"sure": True}, {"moved": True}, {"sure": True, "moved": True}])
 def test_no_rows_have_the_same_columns(options):
-    table = Table(GRID, METRIC, LEGEND, **options)
+    table = AttributeTable(GRID, METRIC, LEGEND, **options)
     batch = table.batch(none(), moved=np.empty(0))
     assert (batch.num_rows, batch.schema) == (0, table.schema)
 
 
 def test_columns_are_of_plain_types_and_the_geometry_says_what_it_is():
-    schema = Table(GRID, METRIC, LEGEND).schema
+    schema = AttributeTable(GRID, METRIC, LEGEND).schema
     assert schema.field("code").type == pa.int16()
     assert schema.field("name").type == pa.string()
     assert schema.field("geometry").metadata == {b"ARROW:extension:name": b"geoarrow.wkb"}
@@ -139,18 +142,18 @@ def test_a_legend_of_every_code_from_our_tag(make_raster):
     with rasterio.open(path, "r+") as dataset:
         dataset.update_tags(**{CLASSES_TAG: json.dumps(LEGEND.to_json())})
     found = {info.code: info for info in legend_for(path)}
-    assert list(found) == list(range(IGNORE))
+    assert list(found) == list(range(IGNORE_INDEX))
     assert [found[info.code] for info in LEGEND] == list(LEGEND)
     assert (found[254].name, found[254].color) == ("class 254", distinct_color(254))
 
 
 def test_a_legend_from_the_files_beside_and_from_the_colour_table(make_raster):
     path = make_raster(data=np.zeros((1, 3, 4), np.uint8))
-    assert [info.name for info in legend_for(path)] == [f"class {code}" for code in range(IGNORE)]
+    assert [info.name for info in legend_for(path)] == [f"class {code}" for code in range(IGNORE_INDEX)]
     with rasterio.open(path, "r+") as dataset:
         dataset.write_colormap(1, {1: (255, 0, 16, 255)})
     assert legend_for(path).classes[1].color == "#ff0010"
-    class_files(path, LEGEND)
+    write_class_files(path, LEGEND)
     assert legend_for(path).classes[3] == LEGEND.classes[1]
 
 

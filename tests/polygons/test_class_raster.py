@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from geopsp.core.grid import Window
 from geopsp.errors import GridError, InputNotFoundError, RasterError
-from geopsp.polygons.class_raster import Codes
+from geopsp.polygons.class_raster import ClassRaster
 
 CODES = np.random.default_rng(2).integers(0, 6, (1, 13, 21))
 
@@ -34,7 +34,7 @@ def test_a_window_is_as_rasterio_reads_it(raster, window):
         expected = dataset.read(1, masked=True).filled(255 if dataset.dtypes[0] != "int8" else 127).astype(np.uint8)
     expected[expected == 127] = 255
     expected = np.pad(expected, 60, constant_values=255)[window.shift(60, 60).slices(Window(0, 0, 0, 0))]
-    with Codes.open(raster) as codes:
+    with ClassRaster.open(raster) as codes:
         found = codes.read(window)
     assert found.dtype == np.uint8
     assert np.array_equal(found, expected)
@@ -43,25 +43,25 @@ def test_a_window_is_as_rasterio_reads_it(raster, window):
 def test_the_grid_is_the_raster_s(make_raster):
     path = make_raster("map.tif", CODES.astype("uint8"))
     with rasterio.open(path) as dataset:
-        grid = Codes.open(path).grid
+        grid = ClassRaster.open(path).grid
         assert (grid.crs, grid.transform, grid.width, grid.height) == (dataset.crs, dataset.transform, 21, 13)
 
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 0), ("int16", -1), ("uint16", 65535), ("int32", -9999)])
 def test_declared_nodata_and_255_are_nothing(make_raster, dtype, nodata):
     path = make_raster("map.tif", np.array([[[nodata, 3], [255, 0 if nodata else 4]]]).astype(dtype), nodata=nodata)
-    assert Codes.open(path).read(Window(0, 0, 2, 2)).tolist() == [[255, 3], [255, 0 if nodata else 4]]
+    assert ClassRaster.open(path).read(Window(0, 0, 2, 2)).tolist() == [[255, 3], [255, 0 if nodata else 4]]
 
 
 def test_values_that_are_masked_out_may_be_any(make_raster):
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         path = make_raster("map.tif", np.array([[[1, 999]]], "int16"), mask=np.array([[True, False]]))
-    assert Codes.open(path).read(Window(0, 0, 2, 1)).tolist() == [[1, 255]]
+    assert ClassRaster.open(path).read(Window(0, 0, 2, 1)).tolist() == [[1, 255]]
 
 
 @pytest.mark.parametrize(("values", "found"), [([1, 256], "from 1 to 256"), ([-2, 3], "from -2 to 3")])
 def test_values_that_are_no_codes_are_told_when_read(make_raster, values, found):
-    codes = Codes.open(make_raster("map.tif", np.array([[values]], "int16")))
+    codes = ClassRaster.open(make_raster("map.tif", np.array([[values]], "int16")))
     with pytest.raises(RasterError, match=found):
         codes.read(Window(0, 0, 2, 1))
 
@@ -76,14 +76,14 @@ def test_values_that_are_no_codes_are_told_when_read(make_raster, values, found)
 )
 def test_other_rasters_than_of_codes_are_told(make_raster, data, found):
     with pytest.raises(RasterError, match=found):
-        Codes.open(make_raster("map.tif", data))
+        ClassRaster.open(make_raster("map.tif", data))
 
 
 def test_a_raster_that_lies_nowhere_is_told(make_raster, tmp_path):
     with pytest.raises(GridError, match="no CRS"):
-        Codes.open(make_raster("map.tif", CODES.astype("uint8"), crs=None))
+        ClassRaster.open(make_raster("map.tif", CODES.astype("uint8"), crs=None))
     with pytest.raises(InputNotFoundError, match=r"none\.tif"):
-        Codes.open(tmp_path / "none.tif")
+        ClassRaster.open(tmp_path / "none.tif")
 
 
 @pytest.mark.parametrize("compress", ["none", "deflate"])
@@ -91,8 +91,8 @@ def test_a_truncated_raster_is_told_where_it_is_read(make_raster, compress):
     data = np.random.default_rng(1).integers(0, 9, (1, 200, 300)).astype("uint8")
     path = make_raster("map.tif", data, compress=compress, tiled=True, blockxsize=64, blockysize=64)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    with Codes.open(path) as codes, pytest.raises(RasterError, match="truncated or damaged"):
-        codes.read(codes.grid.window)
+    with ClassRaster.open(path) as codes, pytest.raises(RasterError, match="truncated or damaged"):
+        codes.read(codes.grid.full_window)
 
 
 @pytest.fixture
@@ -103,16 +103,16 @@ def many(make_raster):
 
 def test_threads_read_at_once(many):
     path, data = many
-    with Codes.open(path) as codes, ThreadPoolExecutor(4) as pool:
+    with ClassRaster.open(path) as codes, ThreadPoolExecutor(4) as pool:
         windows = list(codes.grid.blocks(7))
         for window, found in zip(windows, pool.map(codes.read, windows), strict=True):
-            assert np.array_equal(found, data[window.slices(codes.grid.window)])
+            assert np.array_equal(found, data[window.slices(codes.grid.full_window)])
 
 
 def test_closed_while_others_read_nothing_breaks(many):
     path, data = many
-    with ThreadPoolExecutor(4) as pool, Codes.open(path) as codes:
-        reads = [pool.submit(codes.read, codes.grid.window) for _ in range(50)]
+    with ThreadPoolExecutor(4) as pool, ClassRaster.open(path) as codes:
+        reads = [pool.submit(codes.read, codes.grid.full_window) for _ in range(50)]
         while not all(read.done() for read in reads):
             codes.close()
     assert all(np.array_equal(read.result(), data) for read in reads)

@@ -15,7 +15,7 @@ from geopsp.core.grid import Window
 from geopsp.errors import GeopspError, GridError, InputNotFoundError, RasterError
 from geopsp.inference.outputs import STEPS
 from geopsp.polygons.confidence import Confidence
-from geopsp.raster.info import describe
+from geopsp.raster.info import read_info
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def make(make_raster):
         with rasterio.open(path, "r+") as dataset:
             dataset.scales = [scale or 1.0]
             dataset.offsets = [offset or 0.0]
-        return Confidence.open(path, describe(path).grid)
+        return Confidence.open(path, read_info(path).grid)
 
     return made
 
@@ -86,7 +86,7 @@ def test_other_numbers_than_shares_are_told(make, values, found):
 
 def test_another_grid_is_told_with_both(make_raster):
     path = make_raster("shares.tif", np.ones((1, 7, 9), np.float32))
-    grid = describe(path).grid
+    grid = read_info(path).grid
     others = [
         grid.crop(Window(0, 0, 9, 6)),
         grid.crop(Window(1, 0, 9, 7)),
@@ -101,12 +101,12 @@ def test_another_grid_is_told_with_both(make_raster):
 def test_several_bands_are_told(make_raster):
     path = make_raster("shares.tif", np.ones((3, 7, 9), np.float32))
     with pytest.raises(RasterError, match="3 bands"):
-        Confidence.open(path, describe(path).grid)
+        Confidence.open(path, read_info(path).grid)
 
 
 def test_a_missing_or_damaged_raster_is_told(make_raster, tmp_path):
     path = make_raster("shares.tif", np.random.default_rng(0).random((1, 300, 200), np.float32), tiled=True)
-    grid = describe(path).grid
+    grid = read_info(path).grid
     with pytest.raises(InputNotFoundError, match=r"none\.tif"):
         Confidence.open(tmp_path / "none.tif", grid)
     path.write_bytes(path.read_bytes()[:100_000])
@@ -122,7 +122,7 @@ def test_windows_are_cut_from_the_whole(tmp_path_factory, col, row, width, heigh
     place = {"crs": "EPSG:32632", "transform": Affine(2, 0, 601234, 0, -2, 5301717)}
     with rasterio.open(path, "w", driver="GTiff", width=7, height=11, count=1, dtype="float32", **place) as dataset:
         dataset.write(stored, 1)
-    found = Confidence.open(path, describe(path).grid).read(Window(col, row, width, height))
+    found = Confidence.open(path, read_info(path).grid).read(Window(col, row, width, height))
     around = np.pad(stored, 40, constant_values=np.nan)
     assert np.array_equal(found, around[row + 40 :, col + 40 :][:height, :width], equal_nan=True)
 

@@ -5,7 +5,7 @@ import shapely
 from hypothesis import given, settings
 from polygons_common import TRANSFORM, rasters, swept
 
-from geopsp.polygons.features import dissolved, joined, taken
+from geopsp.polygons.features import concatenate, dissolve, take
 
 some = settings(max_examples=30, deadline=None)
 
@@ -15,15 +15,15 @@ some = settings(max_examples=30, deadline=None)
 def test_any_order_can_be_taken(codes):
     found = swept(codes, cell=4, connectivity=8)
     order = np.arange(len(found))[::-1]
-    assert shapely.equals_exact(taken(found, order).shapes(TRANSFORM), found.shapes(TRANSFORM)[::-1]).all()
+    assert shapely.equals_exact(take(found, order).shapes(TRANSFORM), found.shapes(TRANSFORM)[::-1]).all()
 
 
 @some
 @given(codes=rasters())
 def test_parts_put_together_are_the_whole(codes):
     found = swept(codes, cell=4, connectivity=8)
-    parts = [taken(found, np.arange(first, min(first + 2, len(found)))) for first in range(0, len(found), 2)]
-    again = joined([*parts, taken(found, np.arange(0))])
+    parts = [take(found, np.arange(first, min(first + 2, len(found)))) for first in range(0, len(found), 2)]
+    again = concatenate([*parts, take(found, np.arange(0))])
     assert shapely.equals_exact(again.shapes(TRANSFORM), found.shapes(TRANSFORM)).all()
     assert np.array_equal(again.sums, found.sums)
 
@@ -32,7 +32,7 @@ def test_parts_put_together_are_the_whole(codes):
 @given(codes=rasters())
 def test_one_feature_a_code_has_all_its_pixels(codes):
     found = swept(codes, cell=4)
-    whole, starts = dissolved(found)
+    whole, starts = dissolve(found)
     present = np.unique(codes[codes != 255])
     assert np.array_equal(whole.codes, present)
     assert len(starts) == len(present)

@@ -50,7 +50,7 @@ def test_options_that_cannot_be_met_are_told(options, words):
 def test_numbers_of_numpy_are_numbers():
     found = PolygonSettings(np.uint8(8), np.int16(2), np.int64(3), np.float32(50), np.float64(0.5))
     assert found == PolygonSettings(8, 2, 3, 50, 0.5)
-    assert PolygonSettings(regularize=np.float32(1.5), keep=[1]).at_once
+    assert PolygonSettings(regularize=np.float32(1.5), keep=[1]).needs_all_features
 
 
 def test_a_switch_is_on_or_off():
@@ -62,10 +62,10 @@ def test_a_switch_is_on_or_off():
 
 def test_all_codes_of_one_name_are_of_the_class():
     legend = Legend.from_names({0: "other", 2: "forest", 5: "forest", 9: "forest"})
-    assert np.flatnonzero(PolygonSettings(keep=["forest"]).wanted(legend)).tolist() == [2, 5, 9]
-    assert np.flatnonzero(~PolygonSettings(drop=["forest"]).wanted(legend)).tolist() == [2, 5, 9]
+    assert np.flatnonzero(PolygonSettings(keep=["forest"]).selected_codes(legend)).tolist() == [2, 5, 9]
+    assert np.flatnonzero(~PolygonSettings(drop=["forest"]).selected_codes(legend)).tolist() == [2, 5, 9]
     with pytest.raises(OptionError, match=r"it has other, forest\. Give"):
-        PolygonSettings(keep=["wood"]).wanted(legend)
+        PolygonSettings(keep=["wood"]).selected_codes(legend)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_all_codes_of_one_name_are_of_the_class():
     ],
 )
 def test_classes_are_known_by_name_or_code(options, codes):
-    assert np.flatnonzero(PolygonSettings(**options).wanted(LEGEND)).tolist() == list(codes)
+    assert np.flatnonzero(PolygonSettings(**options).selected_codes(LEGEND)).tolist() == list(codes)
 
 
 @pytest.mark.parametrize("entry", ["roof", 255, -1, True])
 def test_an_unknown_class_is_told_with_those_there_are(entry):
     with pytest.raises(OptionError, match="no class of the raster; it has water, 3, building"):
-        PolygonSettings(keep=[entry]).wanted(LEGEND)
+        PolygonSettings(keep=[entry]).selected_codes(LEGEND)

@@ -22,12 +22,12 @@ from polygons_common import blobs
 from rasterio.features import rasterize, shapes
 
 from geopsp.core.legend import CLASSES_TAG, Legend
-from geopsp.core.output import alone
+from geopsp.core.output import output_lock
 from geopsp.errors import GridError, InputNotFoundError, OptionError, OutputError, RasterError
 from geopsp.polygons import polygonizer as maker
 from geopsp.polygons import raster_to_polygons as making
 from geopsp.polygons.raster_to_polygons import raster_to_polygons, trace_polygons
-from geopsp.polygons.regions.clean import cleaned
+from geopsp.polygons.regions.clean import clean_raster
 
 UTM = "EPSG:32633"
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_800_000)
@@ -222,7 +222,7 @@ def test_the_tolerance_is_the_root_of_a_triangle(pixels, smooth):
 def test_outlines_change_across_seams_without_a_gap(codes, transform, tolerance, rounds, side):
     """Cells of a few pixels: polygons, frame and the edge of nodata are those of the raw map."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maker, "SHAPED", side)
+        patch.setattr(maker, "GENERALIZED_CELL", side)
         after = vectorize(codes, transform=transform, simplify=tolerance, smooth=rounds)
     before = vectorize(codes, transform=transform)
     assert after.geometry.is_valid.all()
@@ -241,7 +241,7 @@ def test_no_seam_is_seen_in_a_simplified_border():
     counts = []
     for side in (64, 4096):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(maker, "SHAPED", side)
+            patch.setattr(maker, "GENERALIZED_CELL", side)
             counts.append(vertices(vectorize(codes, simplify=25)))
     assert counts[0] < 1.15 * counts[1] + 8
     assert vertices(vectorize(codes)) > 3 * counts[0]
@@ -376,7 +376,7 @@ def test_a_second_run_onto_the_same_file_is_told_at_once(tmp_path, ending):
     """And touches nothing of the first, which is in the middle of it."""
     raster, out = write(tmp_path / "map.tif", blobs(30)), tmp_path / "new" / f"map{ending}"
     out.parent.mkdir()
-    with alone(out):
+    with output_lock(out):
         for name in (f".partial-map{ending}", f".partial-map{ending}.cleaned"):
             (out.parent / name).mkdir()
             (out.parent / name / "half").write_text("made")
@@ -394,12 +394,12 @@ def test_nobody_else_writes_while_polygons_are_made(tmp_path, monkeypatch):
     seen = []
 
     def checked(*args, **options):
-        with pytest.raises(OutputError, match="Another run"), alone(out):
+        with pytest.raises(OutputError, match="Another run"), output_lock(out):
             pass
         seen.append(sorted(path.name for path in out.parent.iterdir()))
-        return cleaned(*args, **options)
+        return clean_raster(*args, **options)
 
-    monkeypatch.setattr(making, "cleaned", checked)
+    monkeypatch.setattr(making, "clean_raster", checked)
     raster_to_polygons(raster, out, fill_holes=500)
     assert seen == [[".map.gpkg.lock", ".partial-map.gpkg.cleaned"]]
     assert [path.name for path in out.parent.iterdir()] == ["map.gpkg"]
@@ -410,11 +410,11 @@ def test_files_of_one_name_are_made_side_by_side(tmp_path, monkeypatch):
     raster = write(tmp_path / "map.tif", blobs(30))
 
     def inner(*args, **options):
-        monkeypatch.setattr(making, "cleaned", cleaned)
+        monkeypatch.setattr(making, "clean_raster", clean_raster)
         raster_to_polygons(raster, tmp_path / "map.parquet", min_area=500)
-        return cleaned(*args, **options)
+        return clean_raster(*args, **options)
 
-    monkeypatch.setattr(making, "cleaned", inner)
+    monkeypatch.setattr(making, "clean_raster", inner)
     raster_to_polygons(raster, tmp_path / "map.gpkg", min_area=500)
     one, other = (READERS[ending](tmp_path / f"map{ending}") for ending in (".gpkg", ".parquet"))
     assert outlines(one) == outlines(other)

@@ -15,8 +15,8 @@ from rasterio.features import shapes as rasterio_shapes
 
 from geopsp.errors import OutputError
 from geopsp.polygons import wkb as module
-from geopsp.polygons.attributes import inner_points
-from geopsp.polygons.borders.topology import Outlines
+from geopsp.polygons.attributes import representative_points
+from geopsp.polygons.borders.topology import RaggedPolygons
 from geopsp.polygons.features import Features
 from geopsp.polygons.wkb import wkb
 from geopsp.polygons.zonal_stats import SUMS
@@ -37,10 +37,10 @@ def features_of(groups):
     polygons = [polygon for group in groups for polygon in group]
     parts = np.cumsum([0, *map(len, groups)])
     count = len(groups)
-    outlines = Outlines(np.empty((0, 2)), np.array([0]), np.array([0]))
+    outlines = RaggedPolygons(np.empty((0, 2)), np.array([0]), np.array([0]))
     if polygons:
         _, xy, (rings, starts) = shapely.to_ragged_array(np.array(polygons, object))
-        outlines = Outlines(xy, rings.astype(np.int64), starts.astype(np.int64))
+        outlines = RaggedPolygons(xy, rings.astype(np.int64), starts.astype(np.int64))
     return Features(outlines, parts, np.zeros(count, np.uint8), np.ones((count, SUMS)))
 
 
@@ -66,7 +66,7 @@ def test_bytes_are_those_of_shapely(codes, transform, data):
 def test_inner_points_lie_inside(codes, shear, turn):
     bend = Affine.rotation(turn) @ Affine.shear(np.degrees(np.arctan(shear)), 0)
     polygons = [shapely.affinity.affine_transform(polygon, bend.to_shapely()) for polygon in regions(codes)]
-    points = shapely.points(inner_points(features_of([[polygon] for polygon in polygons])))
+    points = shapely.points(representative_points(features_of([[polygon] for polygon in polygons])))
     outlines = [polygon.boundary for polygon in polygons]
     assert shapely.contains(polygons, points).all()
     assert (shapely.distance(outlines, points) > 0.01).all()
@@ -75,17 +75,17 @@ def test_inner_points_lie_inside(codes, shear, turn):
 def test_a_point_lies_amid_the_widest_part():
     comb = shapely.Polygon([(0, 0), (20, 0), (20, 9), (12, 9), (12, 2), (4, 2), (4, 9), (0, 9)])
     ring = shapely.Polygon(shapely.box(0, 0, 10, 10).exterior, [shapely.box(1, 1, 7, 9).exterior])
-    assert inner_points(features_of([[comb], [ring]])).tolist() == [[16, 5.5], [8.5, 5]]
+    assert representative_points(features_of([[comb], [ring]])).tolist() == [[16, 5.5], [8.5, 5]]
 
 
 def test_of_several_parts_the_widest_has_the_point():
     parts = [shapely.box(0, 0, 2, 2), shapely.box(50, 90, 55, 91), shapely.box(7, 7, 8, 8)]
-    assert inner_points(features_of([parts])).tolist() == [[52.5, 90.5]]
+    assert representative_points(features_of([parts])).tolist() == [[52.5, 90.5]]
 
 
 def test_nothing_has_no_bytes_and_no_points():
     assert wkb(features_of([]), TRANSFORMS[0]).to_pylist() == []
-    assert inner_points(features_of([])).shape == (0, 2)
+    assert representative_points(features_of([])).shape == (0, 2)
 
 
 def test_too_many_bytes_are_told(monkeypatch):

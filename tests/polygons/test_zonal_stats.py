@@ -10,11 +10,20 @@ from rasterio.crs import CRS
 from scipy import ndimage
 
 from geopsp.core.grid import Grid, Window
-from geopsp.polygons.ground_metric import Metric, density
-from geopsp.polygons.zonal_stats import EDGE, GROUND, PIXELS, SEEN, SUMS, SURE, UNSURE, sums
+from geopsp.polygons.ground_metric import GroundMetric, pixel_area
+from geopsp.polygons.zonal_stats import (
+    CONFIDENCE_SUM,
+    EDGE,
+    GROUND,
+    NUM_CONFIDENT,
+    NUM_UNSURE,
+    PIXELS,
+    SUMS,
+    zonal_sums,
+)
 
 GRID = Grid(CRS.from_epsg(4326), Affine(0.5, 0, 15, 0, -0.5, 60), 40, 30)
-METRIC = Metric.of(GRID)
+METRIC = GroundMetric.of(GRID)
 
 rasters = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2, 255]), fill=None
@@ -47,7 +56,7 @@ def counted(codes, shares=None, *, window=None, metric=METRIC):
     inside = window.slices(whole)
     halo = np.pad(codes, 1, constant_values=255)[window.row : window.row_stop + 2, window.col : window.col_stop + 2]
     part = None if shares is None else shares[inside]
-    return sums(np.ascontiguousarray(labels[inside]), count, halo, part, metric, window)
+    return zonal_sums(np.ascontiguousarray(labels[inside]), count, halo, part, metric, window)
 
 
 @gently
@@ -58,17 +67,17 @@ def test_sums_are_what_numpy_counts(codes, data):
     found = counted(codes, shares)
     assert found.shape == (count, SUMS)
     rows, cols = np.indices(codes.shape)
-    areas = np.vectorize(lambda col, row: density(METRIC, col + 0.5, row + 0.5))(cols, rows)
+    areas = np.vectorize(lambda col, row: pixel_area(METRIC, col + 0.5, row + 0.5))(cols, rows)
     seen = ~np.isnan(shares)
     for label in range(1, count + 1):
         its = labels == label
         edge = its & seen & edges(codes)
         assert found[label - 1, PIXELS] == its.sum()
         assert found[label - 1, GROUND] == pytest.approx(areas[its].sum(), rel=1e-12)
-        assert found[label - 1, SURE] == np.nansum(shares[its])
-        assert found[label - 1, SEEN] == (its & seen).sum()
+        assert found[label - 1, CONFIDENCE_SUM] == np.nansum(shares[its])
+        assert found[label - 1, NUM_CONFIDENT] == (its & seen).sum()
         assert found[label - 1, EDGE] == edge.sum()
-        assert found[label - 1, UNSURE] == (shares[edge] < 0.5).sum()
+        assert found[label - 1, NUM_UNSURE] == (shares[edge] < 0.5).sum()
 
 
 @gently
@@ -82,7 +91,7 @@ def test_sums_of_windows_add_up(codes, data):
         for left, right in ((0, col), (col, width))
         for top, down in ((0, row), (row, height))
     ]
-    found = sum(counted(codes, shares, window=part) for part in parts if not part.empty)
+    found = sum(counted(codes, shares, window=part) for part in parts if not part.is_empty)
     assert np.allclose(found, counted(codes, shares), rtol=1e-12)
 
 
@@ -90,7 +99,7 @@ def test_without_confidence_only_pixels_and_ground_are_counted():
     found = counted(np.array([[1, 1, 2], [255, 1, 2]], np.uint8))
     assert found[:, PIXELS].tolist() == [3, 2]
     assert (found[:, GROUND] > 0).all()
-    assert not found[:, SURE:].any()
+    assert not found[:, CONFIDENCE_SUM:].any()
 
 
 def test_a_raster_of_nothing_has_no_sums():
@@ -100,7 +109,7 @@ def test_a_raster_of_nothing_has_no_sums():
 def test_one_unknown_pixel_does_not_hide_those_behind_it():
     """A disc of the Earth from space: the corners show none of it."""
     crs = CRS.from_string("+proj=geos +h=35785831 +lon_0=-75 +ellps=GRS80")
-    metric = Metric.of(Grid(crs, Affine(1e6, 0, -6e6, 0, -1e6, 6e6), 12, 12))
+    metric = GroundMetric.of(Grid(crs, Affine(1e6, 0, -6e6, 0, -1e6, 6e6), 12, 12))
     codes = np.repeat(np.arange(12, dtype=np.uint8)[None], 12, axis=0)
     codes[:3] = codes[-3:] = 255
     areas = counted(codes, metric=metric)[:, GROUND]

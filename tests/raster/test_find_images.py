@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rasterio.enums import Resampling
 
 from geopsp.errors import BandError, InputNotFoundError, OptionError, RasterError
-from geopsp.raster.band_files import Image, Part
+from geopsp.raster.band_files import BandFileName, SourceImage
 from geopsp.raster.find_images import find_images
 from geopsp.raster.scene import Scene
 
@@ -26,7 +26,7 @@ def test_one_path_a_list_a_glob_and_a_folder_name_the_same_files(make_raster, tm
     (tmp_path / "in" / "notes.txt").write_text("")
     for images in (paths, tmp_path / "in", str(tmp_path / "in"), str(tmp_path / "in" / "*.tif"), find_images(paths)):
         assert names(images) == list(map(str, paths))
-    assert find_images(str(paths[0])) == [Image(str(paths[0]), (str(paths[0]),))]
+    assert find_images(str(paths[0])) == [SourceImage(str(paths[0]), (str(paths[0]),))]
     assert names([paths[1], str(tmp_path / "**" / "a.tif")]) == [str(paths[1]), str(paths[0])]
 
 
@@ -56,7 +56,7 @@ def test_no_such_file_says_so(images):
     "name", ["https://there.org/a.tif?sig=x%2F", "s3://bucket/a.tif", "/vsizip/a.zip/a.tif", 'NETCDF:"a.nc":ndvi']
 )
 def test_what_only_gdal_can_find_passes_as_it_is(name):
-    assert find_images([name]) == [Image(name, (name,))]
+    assert find_images([name]) == [SourceImage(name, (name,))]
 
 
 # One file a band
@@ -110,7 +110,7 @@ def test_several_dates_make_an_image_each(make_raster, tmp_path):
 @given(st.from_regex(r"\A[a-z]{1,8}_[0-9]{8}\Z"), st.sampled_from(["B02", "B8A", "SR_B4", "B10", "nir", "VV"]))
 def test_a_token_is_found_wherever_it_stands(stem, token):
     for name in (f"{stem}_{token}", f"{token}_{stem}", f"{stem}_{token}_10m"):
-        part = Part.of(__import__("pathlib").Path(f"in/{name}.tif"))
+        part = BandFileName.of(__import__("pathlib").Path(f"in/{name}.tif"))
         assert part.band == token.removeprefix("SR_")
         assert part.stem[1].strip("_") == stem
 

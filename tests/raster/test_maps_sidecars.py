@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from geopsp.core.legend import ClassInfo, Legend
 from geopsp.errors import OutputError
-from geopsp.raster.legend_io import attribute_table, class_files, read_legend, style
+from geopsp.raster.legend_io import attribute_table, read_legend, style, write_class_files
 
 LEGEND = Legend.from_names({0: "background", 3: "boat & <car>", 7: "Äcker"}, {3: "#010203"})
 
@@ -22,7 +22,7 @@ LEGENDS = st.lists(CLASSES, max_size=6, unique_by=lambda info: info.code).map(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_gdal_reads_names_and_colours(legend, make_raster):
     path = make_raster("map.tif", np.zeros((1, 5, 7), np.uint8), nodata=255)
-    class_files(path, legend)
+    write_class_files(path, legend)
     assert read_legend(path) == legend
 
 
@@ -56,7 +56,7 @@ def test_the_attribute_table_by_hand():
 
 def test_they_lie_beside_the_raster_and_take_the_place_of_old_ones(tmp_path):
     (tmp_path / "map.v2.qml").write_text("old")
-    class_files(tmp_path / "map.v2.tif", LEGEND)
+    write_class_files(tmp_path / "map.v2.tif", LEGEND)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.v2.qml", "map.v2.tif.aux.xml"]
     assert (tmp_path / "map.v2.qml").read_text(encoding="utf-8") == style(LEGEND)
     assert (tmp_path / "map.v2.tif.aux.xml").read_text(encoding="utf-8") == attribute_table(LEGEND)
@@ -65,4 +65,4 @@ def test_they_lie_beside_the_raster_and_take_the_place_of_old_ones(tmp_path):
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be made"):
-        class_files(tmp_path / "file" / "map.tif", LEGEND)
+        write_class_files(tmp_path / "file" / "map.tif", LEGEND)

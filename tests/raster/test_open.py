@@ -8,9 +8,9 @@ from rasterio.errors import RasterioIOError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Window
-from geopsp.core.paths import is_local, is_remote, locate
+from geopsp.core.paths import gdal_path, is_local, is_remote
 from geopsp.errors import InputNotFoundError, RasterError
-from geopsp.raster.open import damaged, open_raster, reading
+from geopsp.raster.open import gdal_env, open_raster, read_error
 from geopsp.raster.scene import Scene
 
 
@@ -84,7 +84,7 @@ def test_a_window_over_http_costs_little_more_than_its_bytes(cog):
     assert cog.sent < len(cog.content) / 4
     assert set(cog.asked) == {"/a.tif"}  # no listing, no search for files beside it
     np.testing.assert_array_equal(scene.read().data, Scene.open(cog.local).read().data)
-    assert scene.stamp() == [f"{cog.url}/a.tif"]
+    assert scene.fingerprint() == [f"{cog.url}/a.tif"]
     assert scene.name == f"{cog.url}/a.tif"
 
 
@@ -117,12 +117,12 @@ def test_what_the_server_refuses_is_said(cog, monkeypatch):
     ],
 )
 def test_where_a_name_leads(name, located, local, remote):
-    assert (locate(name), is_local(name), is_remote(name)) == (located, local, remote)
+    assert (gdal_path(name), is_local(name), is_remote(name)) == (located, local, remote)
 
 
 def test_what_the_user_set_for_gdal_stays(monkeypatch):
     monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "7")
-    with rasterio.Env(GDAL_HTTP_MAX_RETRY=9), reading("https://a.org/b.tif"):
+    with rasterio.Env(GDAL_HTTP_MAX_RETRY=9), gdal_env("https://a.org/b.tif"):
         options = rasterio.env.getenv()
     assert options["GDAL_HTTP_MAX_RETRY"] == 9
     assert "GDAL_HTTP_TIMEOUT" not in options
@@ -138,7 +138,7 @@ def test_too_many_open_files_are_said_to_be_so(make_raster):
     resource = pytest.importorskip("resource")
     path = make_raster()
     with open_raster(path) as dataset:
-        told = damaged(path, RioWindow(0, 0, 1, 1), RasterioIOError("Too many open files"))
+        told = read_error(path, RioWindow(0, 0, 1, 1), RasterioIOError("Too many open files"))
         assert "ulimit" in str(told)
         assert "truncated" not in str(told)
         assert dataset.count == 3

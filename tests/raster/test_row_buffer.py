@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geopsp.chips import cutter
-from geopsp.chips.cutter import strips
+from geopsp.chips.cutter import column_strips
 from geopsp.core.grid import Window
 from geopsp.raster import row_buffer
-from geopsp.raster.row_buffer import Reel, pieces, read_parallel
+from geopsp.raster.row_buffer import RowBuffer, read_parallel, split_at_blocks
 from geopsp.raster.scene import Scene
 
 
@@ -29,12 +29,12 @@ def test_rows_come_as_they_are_and_each_is_read_once_with_its_row_of_blocks(heig
         reads.extend(range(first, stop))
         return source[first:stop], np.stack([source[first:stop]] * 2)
 
-    reel, first = Reel(read, block=block), 0
+    reel, first = RowBuffer(read, block=block), 0
     for step in steps:
         first += step
         if first + size > 400 - block:
             break
-        plain, stacked = reel.rows(first, first + size)
+        plain, stacked = reel.read(first, first + size)
         np.testing.assert_array_equal(plain, source[first : first + size])
         np.testing.assert_array_equal(stacked, np.stack([plain] * 2))
     assert len(reads) == len(set(reads))
@@ -43,8 +43,8 @@ def test_rows_come_as_they_are_and_each_is_read_once_with_its_row_of_blocks(heig
 def test_what_was_handed_out_does_not_change():
     """Chips are views of the rows, and are written while the next rows are read."""
     source = np.random.default_rng(0).random((300, 4))
-    reel = Reel(lambda first, stop: (source[first:stop].copy(),), block=7)
-    views = [(row, *reel.rows(row, row + 16)) for row in range(0, 250, 9)]
+    reel = RowBuffer(lambda first, stop: (source[first:stop].copy(),), block=7)
+    views = [(row, *reel.read(row, row + 16)) for row in range(0, 250, 9)]
     for row, view in views:
         np.testing.assert_array_equal(view, source[row : row + 16])
 
@@ -53,7 +53,7 @@ def test_what_was_handed_out_does_not_change():
 @settings(max_examples=60, deadline=None)
 def test_strips_hold_every_column_and_fit_the_budget(count, step, size, most):
     columns = range(0, count * step, step)
-    runs = strips(columns, size, bytes_a_column=cutter.BUDGET / most)
+    runs = column_strips(columns, size, bytes_a_column=cutter.BUDGET / most)
     assert [col for run in runs for col in run] == list(columns)
     assert all(run[-1] + size - run[0] <= max(most, size) for run in runs)
 
@@ -68,9 +68,9 @@ def test_strips_hold_every_column_and_fit_the_budget(count, step, size, most):
 @settings(max_examples=60, deadline=None)
 def test_pieces_partition_a_window_and_cut_no_block(col, row, width, height, block):
     window = Window(col, row, width, height)
-    parts = list(pieces(window, block))
+    parts = list(split_at_blocks(window, block))
     assert sum(part.width * part.height for part in parts) == width * height
-    assert all(not part.empty and part.intersect(window) == part for part in parts)
+    assert all(not part.is_empty and part.intersect(window) == part for part in parts)
     assert {part.col for part in parts if part.col % block[1]} <= {col}
     assert {part.row for part in parts if part.row % block[0]} <= {row}
 

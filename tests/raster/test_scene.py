@@ -25,11 +25,11 @@ from geopsp.core.bands import match_bands
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import Legend
 from geopsp.errors import BandError, GeopspError, GridError, InputNotFoundError, OptionError, RasterError
-from geopsp.raster.info import describe, stamp
+from geopsp.raster.info import raster_fingerprint, read_info
 from geopsp.raster.legend_io import read_legend
 from geopsp.raster.open import open_raster
 from geopsp.raster.scene import Scene, open_scenes
-from geopsp.raster.warp import CELL, cells
+from geopsp.raster.warp import WARP_CELL, warp_cells
 
 HARD = SHARED / "hard" / "rasters"
 ORIGIN = (601234.0, 5301717.0)
@@ -297,7 +297,7 @@ def test_a_warped_file_is_read_in_whole_cells_of_its_own(noisy, monkeypatch):
     assert areas
     for pick, area in areas:
         if pick.source.warped:
-            assert [area] == [cell for cell in cells(pick.place, pick.place) if cell == area]
+            assert [area] == [cell for cell in warp_cells(pick.place, pick.place) if cell == area]
 
 
 @given(
@@ -309,14 +309,14 @@ def test_cells_partition_what_is_read_of_a_warped_file(place, part):
     window = part.shift(place.col, place.row).intersect(place)
     if window.empty:
         return
-    found = list(cells(window, place))
+    found = list(warp_cells(window, place))
     parts = [cell.intersect(window) for cell in found]
     assert sum(part.width * part.height for part in parts) == window.width * window.height
-    assert not any(part.empty for part in parts)
+    assert not any(part.is_empty for part in parts)
     for cell in found:
-        assert (cell.col - place.col) % CELL == (cell.row - place.row) % CELL == 0
+        assert (cell.col - place.col) % WARP_CELL == (cell.row - place.row) % WARP_CELL == 0
         assert (cell.width, cell.height) == (
-            min(CELL, place.col_stop - cell.col), min(CELL, place.row_stop - cell.row),
+            min(WARP_CELL, place.col_stop - cell.col), min(WARP_CELL, place.row_stop - cell.row),
         )  # fmt: skip
 
 
@@ -393,7 +393,7 @@ def test_with_others_a_rotated_first_image_goes_onto_a_north_up_grid(make_raster
     rotated = Affine.translation(*ORIGIN) @ Affine.rotation(20) @ Affine.scale(2, -2)
     first, other = make_raster("a.tif", transform=rotated, nodata=0), make_raster("b.tif", seed=1)
     scene = Scene.open([first, other])
-    left, _, _, top = describe(first).grid.bounds()
+    left, _, _, top = read_info(first).grid.bounds()
     assert scene.cell_size == pytest.approx((2, 2))
     assert (scene.grid.transform.b, scene.grid.transform.d) == (0, 0)
     assert [source.warped for source in scene.sources] == [True, True]
@@ -404,8 +404,8 @@ def test_with_others_a_rotated_first_image_goes_onto_a_north_up_grid(make_raster
     assert abs(there.sum() - 61 * 83) < 200
     agree = (patch.data == np.where(there, *whole)).all(axis=0)
     assert agree[there].mean() > 0.97
-    assert scene.grid.pixels_at(np.array([(left, top)]))[0] == pytest.approx(
-        scene.grid.pixels_at(np.array([(left, top)]))[0].round(), abs=1e-3
+    assert scene.grid.to_pixel_coordinates(np.array([(left, top)]))[0] == pytest.approx(
+        scene.grid.to_pixel_coordinates(np.array([(left, top)]))[0].round(), abs=1e-3
     )
 
 
@@ -478,7 +478,7 @@ def test_a_coarse_file_that_reaches_further_adds_no_pixel(make_raster):
         "fine": make_raster("f.tif", levels(bands=1, size=(20, 20))),
     }
     scene = Scene.open(files)
-    assert scene.grid == describe(files["fine"]).grid
+    assert scene.grid == read_info(files["fine"]).grid
     assert scene.read().valid.all()
 
 
@@ -531,7 +531,7 @@ def test_a_south_up_and_a_rotated_image_become_north_up_at_a_cell_size(make_rast
     rotated = Affine.translation(*ORIGIN) @ Affine.rotation(20) @ Affine.scale(2, -2)
     for transform in (Affine(2, 0, *ORIGIN[:1], 0, 2, ORIGIN[1]), rotated):
         path = make_raster("a.tif", np.full((1, 61, 83), 9, np.uint8), transform=transform)
-        left, _, _, top = describe(path).grid.bounds()
+        left, _, _, top = read_info(path).grid.bounds()
         scene = Scene.open(path, cell_size=4)
         assert scene.grid.transform.almost_equals(from_origin(left, top, 4, 4))
         patch = scene.read()
@@ -649,9 +649,9 @@ def test_sparse_blocks_are_known_to_be_empty(interleave, window, tmp_path):
         sparse(path, blocks=[(1, 1), (8, 2), (9, 6)], nodata=0, interleave=interleave)
     scene = Scene.open(path)
     seen = scene.read(window).valid.any()
-    assert not (seen and scene.empty(window))
+    assert not (seen and scene.known_empty(window))
     whole = Window(window.col // 32 * 32, window.row // 32 * 32, 32, 32)
-    assert scene.empty(whole) == (not scene.read(whole).valid.any())
+    assert scene.known_empty(whole) == (not scene.read(whole).valid.any())
 
 
 def test_what_is_not_known_is_not_called_empty(make_raster, tmp_path):
@@ -659,18 +659,20 @@ def test_what_is_not_known_is_not_called_empty(make_raster, tmp_path):
     zeros = sparse(tmp_path / "zeros.tif", blocks=[(1, 1)], nodata=None)
     gone = sparse(tmp_path / "gone.tif", blocks=[(1, 1)], nodata=0)
     for images, options in ((dark, {}), (zeros, {}), (gone, {"cell_size": 4.0})):
-        assert not Scene.open(images, **options).empty(Window(0, 0, 20, 20))
-        assert Scene.open(images, **options).empty(Window(-20, -20, 20, 20))
+        assert not Scene.open(images, **options).known_empty(Window(0, 0, 20, 20))
+        assert Scene.open(images, **options).known_empty(Window(-20, -20, 20, 20))
     assert Scene.open(zeros).read(Window(100, 100, 9, 9)).valid.all()
-    assert Scene.open(gone).empty(Window(100, 100, 9, 9))
-    assert not Scene.open([gone, zeros]).empty(Window(100, 100, 9, 9))
+    assert Scene.open(gone).known_empty(Window(100, 100, 9, 9))
+    assert not Scene.open([gone, zeros]).known_empty(Window(100, 100, 9, 9))
     full = sparse(tmp_path / "full.tif", blocks=[(3, 3)], nodata=0, count=1)
     lacking = sparse(tmp_path / "lacking.tif", blocks=[(1, 1)], nodata=0, count=1)
-    assert not Scene.open({"a": full, "b": lacking}).empty(Window(100, 100, 9, 9))  # a dark pixel of b
-    assert Scene.open({"a": full, "b": lacking}).empty(Window(130, 130, 9, 9))
+    assert not Scene.open({"a": full, "b": lacking}).known_empty(Window(100, 100, 9, 9))  # a dark pixel of b
+    assert Scene.open({"a": full, "b": lacking}).known_empty(Window(130, 130, 9, 9))
     other = sparse(tmp_path / "other.tif", blocks=[(1, 1)], nodata=9, count=1)
-    assert Scene.open({"a": full, "b": other}).empty(Window(100, 100, 9, 9))
-    assert Scene.open(gone, extent=(ORIGIN[0], ORIGIN[1] - 60, ORIGIN[0] + 60, ORIGIN[1])).empty(Window(33, 33, 9, 9))
+    assert Scene.open({"a": full, "b": other}).known_empty(Window(100, 100, 9, 9))
+    assert Scene.open(gone, extent=(ORIGIN[0], ORIGIN[1] - 60, ORIGIN[0] + 60, ORIGIN[1])).known_empty(
+        Window(33, 33, 9, 9)
+    )
 
 
 # Many scenes
@@ -701,7 +703,7 @@ def test_scenes_of_another_kind_are_refused(make_raster):
 def test_images_that_miss_the_extent_are_left_out(make_raster):
     one, two = make_raster("one.tif"), make_raster("two.tif", origin=(ORIGIN[0] + 500, ORIGIN[1]))
     zone = make_raster("zone.tif", crs="EPSG:32633", origin=(152500.0, 5311285.0))
-    left, bottom, right, top = describe(one).grid.bounds()
+    left, bottom, right, top = read_info(one).grid.bounds()
     scenes = open_scenes([one, two, zone], extent=(left + 10, bottom, right, top - 10))
     assert [scene.name for scene in scenes] == [str(one), str(zone)]
     assert (scenes[0].grid.width, scenes[0].grid.height) == (78, 56)
@@ -719,12 +721,12 @@ def test_a_stamp_changes_with_the_file_and_with_what_a_vrt_points_at(make_raster
         "</VRTRasterBand></VRTDataset>"
     )
     scene, virtual = Scene.open(path), Scene.open(tmp_path / "a.vrt")
-    before = scene.stamp(), virtual.stamp()
+    before = scene.fingerprint(), virtual.fingerprint()
     assert before[0] == [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"]
-    assert (scene.stamp(), virtual.stamp()) == before
+    assert (scene.fingerprint(), virtual.fingerprint()) == before
     make_raster("a.tif", size=(61, 83), bands=1)
-    assert scene.stamp() != before[0]
-    assert virtual.stamp() != before[1]
+    assert scene.fingerprint() != before[0]
+    assert virtual.fingerprint() != before[1]
 
 
 def virtual(path, source):
@@ -752,23 +754,23 @@ def test_a_stamp_tells_of_every_file_however_it_is_reached(make_raster, tmp_path
     image = make_raster("a.tif")
     inner = virtual(tmp_path / "inner.vrt", image)
     outer = virtual(tmp_path / "outer.vrt", inner)
-    assert sorted(stamp(str(outer))) == sorted(lines_of(outer, inner, image))
+    assert sorted(raster_fingerprint(str(outer))) == sorted(lines_of(outer, inner, image))
     archive = zipped(tmp_path / "a.zip", image)
     for name in (f"/vsizip/{archive}/a.tif", f"/vsizip/{{{archive}}}/a.tif", f"zip://{archive}!/a.tif"):
-        assert stamp(name) == [name, *lines_of(archive)]
+        assert raster_fingerprint(name) == [name, *lines_of(archive)]
     boxed = virtual(tmp_path / "boxed.vrt", f"/vsizip/{archive}/a.tif")
-    assert stamp(str(boxed)) == lines_of(boxed, archive)
+    assert raster_fingerprint(str(boxed)) == lines_of(boxed, archive)
     nested = f"/vsizip/{zipped(tmp_path / 'b.zip', inner)}/inner.vrt"
-    assert sorted(stamp(nested)) == sorted([nested, *lines_of(tmp_path / "b.zip", image)])
+    assert sorted(raster_fingerprint(nested)) == sorted([nested, *lines_of(tmp_path / "b.zip", image)])
     part = f"GTIFF_DIR:1:{image}"
-    assert stamp(part) == [part, *lines_of(image)]
+    assert raster_fingerprint(part) == [part, *lines_of(image)]
     of_part = virtual(tmp_path / "part.vrt", part)
-    assert stamp(str(of_part)) == lines_of(of_part, image)
-    assert stamp(f"file://{image}")[1:] == lines_of(image)
+    assert raster_fingerprint(str(of_part)) == lines_of(of_part, image)
+    assert raster_fingerprint(f"file://{image}")[1:] == lines_of(image)
     lost = virtual(tmp_path / "lost.vrt", tmp_path / "gone.tif")
-    assert stamp(str(lost)) == lines_of(lost)  # not the folder that would hold it
+    assert raster_fingerprint(str(lost)) == lines_of(lost)  # not the folder that would hold it
     far = virtual(tmp_path / "far.vrt", "/vsicurl/http://localhost:1/a.vrt")
-    assert stamp(str(far)) == lines_of(far)
+    assert raster_fingerprint(str(far)) == lines_of(far)
 
 
 @pytest.mark.parametrize("name", ["NETCDF:{}:Band1", 'NETCDF:"{}":Band1', "HDF5:{}://Band1"])
@@ -779,16 +781,16 @@ def test_a_stamp_changes_with_the_file_of_a_subdataset(name, make_raster, tmp_pa
     path = tmp_path / "a.nc"
     rasterio.shutil.copy(make_raster(bands=1), path, driver="netCDF", format="NC4")
     name = name.format(path)
-    before = stamp(name)
+    before = raster_fingerprint(name)
     assert before == [name, *lines_of(path)]
     os.utime(path, ns=(0, 1))
-    assert stamp(name) == [name, *lines_of(path)] != before
+    assert raster_fingerprint(name) == [name, *lines_of(path)] != before
 
 
 def test_blocks_are_those_of_the_first_file_or_the_cells_it_is_read_in(make_raster):
     first = make_raster("a.tif", size=(64, 96), tiled=True, blockxsize=32, blockysize=16)
-    assert Scene.open([first, make_raster("b.tif")]).block == (16, 32)
-    assert Scene.open(first, cell_size=3.0).block == (CELL, CELL)
+    assert Scene.open([first, make_raster("b.tif")]).block_shape == (16, 32)
+    assert Scene.open(first, cell_size=3.0).block_shape == (WARP_CELL, WARP_CELL)
 
 
 def test_subdatasets_are_named_and_can_be_asked_for(tmp_path):
@@ -796,7 +798,7 @@ def test_subdatasets_are_named_and_can_be_asked_for(tmp_path):
         pytest.skip("the hard rasters are not beside the checkout")
     with pytest.raises(RasterError, match=r"two-subs\.h5 holds no band of its own.*name one of them: HDF5:.*//data, "):
         Scene.open(HARD / "two-subs.h5")
-    assert describe(f"HDF5:{HARD / 'two-subs.h5'}://data", needs_crs=False).bands == ("band_1",)
+    assert read_info(f"HDF5:{HARD / 'two-subs.h5'}://data", needs_crs=False).bands == ("band_1",)
 
 
 # Bands
@@ -959,7 +961,7 @@ def test_open_raster_knows_no_such_file(tmp_path):
 
 
 def test_a_header_can_be_described_without_a_crs(make_raster):
-    assert describe(make_raster(crs=None), needs_crs=False).bands == ("red", "green", "blue")
+    assert read_info(make_raster(crs=None), needs_crs=False).bands == ("red", "green", "blue")
 
 
 def test_a_class_raster_tells_its_legend(make_raster, tmp_path):
@@ -1120,7 +1122,7 @@ def test_no_band_is_refused(make_raster):
 
 def test_images_outside_the_extent_are_noted(make_raster):
     images = [make_raster("one.tif"), make_raster("two.tif", origin=(ORIGIN[0] + 500, ORIGIN[1]))]
-    box = describe(images[0]).grid.bounds()
+    box = read_info(images[0]).grid.bounds()
     note = f"outside the extent, and left out: {images[1]}"
     assert Scene.open(images, extent=box).notes[-1] == note
     assert open_scenes(images, extent=box)[0].notes == (note,)
@@ -1137,7 +1139,7 @@ def test_an_extent_that_another_world_has_no_place_for_leaves_its_image_out(make
         make_raster("mars.tif", crs=mars, origin=(10, 10), cell=0.1),
         make_raster("view.tif", crs=view, origin=(0, 0), cell=2000.0),
     ]
-    scenes = open_scenes(images, extent=describe(images[0]).grid.bounds())
+    scenes = open_scenes(images, extent=read_info(images[0]).grid.bounds())
     assert [scene.name for scene in scenes] == [str(images[0])]
     assert "mars.tif" in scenes[0].notes[0]
     assert "view.tif" in scenes[0].notes[0]

@@ -18,7 +18,7 @@ from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
 from geopsp.data.split import split_chips
 from geopsp.errors import ChipError, OptionError
-from geopsp.report.chip_map import OUTLINED, USES, chip_grid
+from geopsp.report.chip_map import OUTLINED, USES, chip_map
 
 mpl.use("agg")
 
@@ -39,7 +39,7 @@ def chips_on(sources, shapes, pixels=None):
     return ChipSet(
         folders=(Path("chips"),), index=gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:32632"), legend=LEGEND,
         bands=("red",), dtype="uint8", tile_size=16, cell_size=(2.0, 2.0), units="metre",
-        statistics=BandStats.none(1), reports=(), tables=(),
+        statistics=BandStats.empty(1), reports=(), tables=(),
     )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def shown(figure):
 def test_chips_lie_on_their_image(make_raster):
     path = make_raster("a.tif", np.full((3, 64, 96), 90, np.uint8))
     shapes = boxes(6, 4)
-    figure = chip_grid(chips_on(str(path), shapes))
+    figure = chip_map(chips_on(str(path), shapes))
     _, outlines, (image,), words = shown(figure)
     for outline, shape in zip(outlines, shapes, strict=True):
         np.testing.assert_array_equal(outline, shapely.get_coordinates(shape)[:4])
@@ -79,20 +79,20 @@ def test_chips_lie_on_their_image(make_raster):
 def test_colours_tell_the_class_or_the_share():
     pixels = [[50, 1, 0], [50, 0, 0], [0, 3, 9], [0, 0, 0]]
     chips = chips_on("a.tif", boxes(4, 1), pixels)
-    faces, *_, words = shown(chip_grid(chips))
+    faces, *_, words = shown(chip_map(chips))
     names = ["water", "background", "road"]
     assert faces == [*(LEGEND.classes[LEGEND.names.index(name)].color for name in names), USES["no label"]]
     assert words == ["background", "water", "road", "no label"]
-    faces, *_, words = shown(chip_grid(chips, color="labelled"))
+    faces, *_, words = shown(chip_map(chips, color="labelled"))
     assert faces == [to_hex(mpl.colormaps["viridis"](share)) for share in (0.51, 0.5, 0.12, 0.0)]
     with pytest.raises(OptionError, match="color is 'shape'"):
-        chip_grid(chips, color="shape")
+        chip_map(chips, color="shape")
 
 
 def test_colours_tell_the_split():
     chips = chips_on("a.tif", boxes(12, 9), [[5, 0, 0]] * 107 + [[0, 0, 0]])
     split = split_chips(chips, share=0.2, seed=0)
-    faces, *_, words = shown(chip_grid(chips, split=split))
+    faces, *_, words = shown(chip_map(chips, split=split))
     assert {faces[row] for row in split.train} == {USES["training"]}
     assert {faces[row] for row in split.valid} == {USES["validation"]}
     assert {faces[row] for row in split.dropped} == {USES["left out"]}
@@ -103,10 +103,10 @@ def test_colours_tell_the_split():
 def test_sources_that_are_gone_are_said(make_raster):
     path = make_raster("a.tif")
     chips = chips_on([str(path)] * 4 + ["/gone/b.tif"] * 2, boxes(6, 1))
-    figure = chip_grid(chips)
+    figure = chip_map(chips)
     assert len(shown(figure)[2]) == 1
     assert "left out: b.tif" in figure.get_suptitle()
-    figure = chip_grid(chips, images={"/gone/b.tif": path})
+    figure = chip_map(chips, images={"/gone/b.tif": path})
     assert len(shown(figure)[2]) == 2
     assert "left out" not in figure.get_suptitle()
 
@@ -115,9 +115,9 @@ def test_a_source_of_several_files_is_shown_whole(make_raster):
     data = np.full((3, 64, 96), 90, np.uint8)
     files = [str(make_raster("w.tif", data)), str(make_raster("e.tif", data, origin=(LEFT + 192, TOP)))]
     chips = replace(chips_on("w.tif and 1 more", boxes(12, 4)), files={"w.tif and 1 more": files})
-    figure = chip_grid(chips)
+    figure = chip_map(chips)
     (image,) = shown(figure)[2]
-    (alone,) = shown(chip_grid(replace(chips, files={"w.tif and 1 more": files[:1]})))[2]
+    (alone,) = shown(chip_map(replace(chips, files={"w.tif and 1 more": files[:1]})))[2]
     assert image.get_array()[..., 3].sum() == pytest.approx(2 * alone.get_array()[..., 3].sum(), rel=0.02)
     assert "left out" not in figure.get_suptitle()
 
@@ -131,7 +131,7 @@ def test_of_one_file_a_band_three_are_shown(make_raster):
             data = data if band != "nir" else data * 0 + 7
             files.append(str(make_raster(f"{side}{number}.tif", data, origin=(left, TOP))))
     chips = replace(chips_on("w0.tif and 1 more", boxes(6, 4)), bands=bands, files={"w0.tif and 1 more": files})
-    (image,) = shown(chip_grid(chips))[2]
+    (image,) = shown(chip_map(chips))[2]
     pixels = image.get_array()
     seen = pixels[pixels[..., 3] == 1]
     width = int((pixels[..., 3] == 1).any(axis=0).sum())
@@ -147,26 +147,26 @@ def test_an_image_in_another_crs_is_brought_here(make_raster):
     path = make_raster(
         "a.tif", size=(80, 80), crs="EPSG:4326", origin=(near[0], near[3]), cell=(near[2] - near[0]) / 80
     )
-    (image,) = shown(chip_grid(chips_on(str(path), boxes(5, 5))))[2]
+    (image,) = shown(chip_map(chips_on(str(path), boxes(5, 5))))[2]
     assert image.get_array()[..., 3].mean() > 0.6
 
 
 def test_sources_far_apart_get_a_panel_each():
     shapes = np.concatenate([boxes(3, 3), boxes(3, 3, left=LEFT + 90_000), boxes(3, 3, top=TOP - 90_000)])
-    figure = chip_grid(chips_on(np.repeat(["a", "b", "c"], 9), shapes))
+    figure = chip_map(chips_on(np.repeat(["a", "b", "c"], 9), shapes))
     assert sum(bool(axes.collections) for axes in figure.axes) == 3
-    figure = chip_grid(chips_on(np.repeat(["a", "b", "c"], 9), boxes(9, 3)))
+    figure = chip_map(chips_on(np.repeat(["a", "b", "c"], 9), boxes(9, 3)))
     assert sum(bool(axes.collections) for axes in figure.axes) == 1
 
 
 def test_many_chips_have_no_outline_and_chips_without_ground_are_absent():
-    few, many = (chip_grid(chips_on("a", boxes(n, 51))).axes[0].collections[0] for n in (5, OUTLINED // 50))
+    few, many = (chip_map(chips_on("a", boxes(n, 51))).axes[0].collections[0] for n in (5, OUTLINED // 50))
     assert len(few.get_edgecolor()) == 255
     assert len(many.get_edgecolor()) == 0
     shapes = boxes(3, 1)
     shapes[1] = None
-    figure = chip_grid(chips_on("a", shapes))
+    figure = chip_map(chips_on("a", shapes))
     assert len(shown(figure)[0]) == 2
     assert "1 of them are not shown" in figure.get_suptitle()
     with pytest.raises(ChipError, match="None of 1 chips has a georeference"):
-        chip_grid(chips_on("a", np.array([None])))
+        chip_map(chips_on("a", np.array([None])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,17 +17,17 @@ from matplotlib import image as mpl_image
 from raster_common import class_raster
 
 from geopsp.chips.chip_set import ChipSet
-from geopsp.chips.class_balance import imbalance, is_imbalance
+from geopsp.chips.class_balance import class_warnings, is_imbalance
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid
-from geopsp.core.legend import IGNORE, Legend
-from geopsp.core.progress import say, shown
+from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.progress import progress_bar
 from geopsp.errors import OutputError
-from geopsp.raster.info import describe as describe_header
+from geopsp.raster.info import read_info as describe_header
 from geopsp.report.html_report import preview, write_report
-from geopsp.report.summary import describe, describe_chips, describe_scores, write_chip_report, write_scores
+from geopsp.report.summary import describe_chips, describe_path, describe_scores, write_chip_report, write_scores
 from geopsp.training.metrics import Confusion
-from geopsp.training.plots import paint, picture, plot_rates, rgb_positions, save_figure
+from geopsp.training.plots import colorize, plot_rates, rgb_band_indices, save_figure, to_rgb
 
 mpl.use("agg")
 
@@ -36,7 +37,7 @@ LEGEND = Legend.from_names({1: "water", 4: "a <b> & c"})
 @pytest.fixture
 def scores():
     found = Confusion(LEGEND)
-    found.add(np.array([0, 0, 1, 1, IGNORE]), np.array([0, 1, 1, 1, 0]))
+    found.add(np.array([0, 0, 1, 1, IGNORE_INDEX]), np.array([0, 1, 1, 1, 0]))
     return found
 
 
@@ -64,30 +65,30 @@ def test_report_is_well_formed_and_escaped(scores, tmp_path):
 def test_preview_shows_classes_in_their_colours(tmp_path, make_raster):
     grid = describe_header(make_raster(size=(40, 60))).grid
     codes = np.full((40, 60), 1, np.uint8)
-    codes[:, 30:], codes[0] = 4, IGNORE
+    codes[:, 30:], codes[0] = 4, IGNORE_INDEX
     with class_raster(tmp_path / "map.tif", Grid(grid.crs, grid.transform, 60, 40), LEGEND) as writer:
         writer.append(codes[None])
     shown_image = mpl_image.imread(preview(tmp_path / "map.tif", tmp_path / "map.png", pixels=30))
     assert shown_image.shape == (20, 30, 4)
     assert tuple((shown_image[5, 3, :3] * 255).round().astype(int)) == LEGEND.classes[0].rgb
     assert shown_image[0, 0, 3] == 0
-    assert "1 water, 4 a <b> & c" in describe(tmp_path / "map.tif")
+    assert "1 water, 4 a <b> & c" in describe_path(tmp_path / "map.tif")
 
 
 def test_picture_stretches_valid_pixels_only():
     data = np.array([[[0, 100, 200, 9999]]] * 3, np.uint16)
-    image = picture(data, np.array([[True, True, True, False]]), (0, 1, 2))
+    image = to_rgb(data, np.array([[True, True, True, False]]), (0, 1, 2))
     assert image[0, 0, 0] == 0
     assert image[0, 2, 0] == 1
     assert image[0, 3].tolist() == [1, 1, 1]
-    assert not picture(data, np.zeros((1, 4), bool), (0, 1, 2)).min() < 1
+    assert not to_rgb(data, np.zeros((1, 4), bool), (0, 1, 2)).min() < 1
 
 
 def test_bands_to_show():
-    assert rgb_positions(["nir", "Red", "green", "blue"]) == (1, 2, 3)
-    assert rgb_positions(["a", "b"]) == (0, 0, 0)
-    assert rgb_positions(["a", "b", "c", "d"], ["d", "b", "a"]) == (3, 1, 0)
-    assert paint(np.array([[0, IGNORE]], np.uint8), LEGEND)[0, 1, 3] == 0
+    assert rgb_band_indices(["nir", "Red", "green", "blue"]) == (1, 2, 3)
+    assert rgb_band_indices(["a", "b"]) == (0, 0, 0)
+    assert rgb_band_indices(["a", "b", "c", "d"], ["d", "b", "a"]) == (3, 1, 0)
+    assert colorize(np.array([[0, IGNORE_INDEX]], np.uint8), LEGEND)[0, 1, 3] == 0
 
 
 def test_figures_are_written(tmp_path):
@@ -96,14 +97,14 @@ def test_figures_are_written(tmp_path):
 
 
 def test_a_raster_without_crs_is_still_described(make_raster):
-    assert "none: it cannot be used" in describe(make_raster("bare.tif", crs=None))
+    assert "none: it cannot be used" in describe_path(make_raster("bare.tif", crs=None))
 
 
 def test_progress_in_a_log_is_five_lines(capsys):
-    with shown("Working") as progress:
+    with progress_bar("Working") as progress:
         for done in range(1, 101):
             progress(done, 100)
-    say("done [not markup]")
+    logging.getLogger("geopsp.test").info("done [not markup]")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6
     assert lines[0].startswith("Working: 20 of 100")
@@ -133,7 +134,7 @@ def chips_of(counts, *reports):
     index = gpd.GeoDataFrame(columns, geometry=[shapely.box(0, 0, 64, 64)] * len(counts), crs="EPSG:32632")
     return ChipSet(
         folders=(Path("chips"),), index=index, legend=legend, bands=("red",), dtype="uint8", tile_size=32,
-        cell_size=(2.0, 2.0), units="metre", statistics=BandStats.none(1), reports=reports, tables=(),
+        cell_size=(2.0, 2.0), units="metre", statistics=BandStats.empty(1), reports=reports, tables=(),
     )  # fmt: skip
 
 
@@ -168,7 +169,7 @@ def test_the_same_as_json(tmp_path):
 def test_balance_is_that_of_all_chips_not_of_each_export(tmp_path):
     """What was rare in the first export may be common by now."""
     counts = np.tile([10, 10, 10], (9, 1))
-    first = imbalance(chips_of(counts).legend, [1000, 0, 1], [9, 0, 1])
+    first = class_warnings(chips_of(counts).legend, [1000, 0, 1], [9, 0, 1])
     assert len(first) == 3
     chips = chips_of(counts, {**REPORT, "warnings": [*first, "mind the gap"]}, {**REPORT, "warnings": first})
     assert [line.split(maxsplit=1)[1] for line in describe_chips(chips).splitlines() if "warning " in line] == [
@@ -200,7 +201,7 @@ def test_chips_in_no_folder_are_described_as_such():
     ],
 )
 def test_imbalance(pixels, chips, words):
-    found = imbalance(Legend.from_names({0: "background", 1: "water", 4: "road"}), pixels, chips)
+    found = class_warnings(Legend.from_names({0: "background", 1: "water", 4: "road"}), pixels, chips)
     assert len(found) == len(words)
     assert all(text.startswith(word) for text, word in zip(found, words, strict=True))
     assert all(map(is_imbalance, found))

@@ -11,7 +11,7 @@ import torch
 
 import geopsp
 from geopsp import PSPNetClassifier, classify_pixels, prepare_data
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import BandError, ChipError, ModelError, OptionError, OutputError, TrainingError
 from geopsp.labels.read_labels import read_labels
 from geopsp.raster.scene import Scene
@@ -39,7 +39,7 @@ def test_map_agrees_with_the_ground(small_world, trained, tmp_path):
     with rasterio.open(small_world["scene"]) as source, rasterio.open(out) as dataset:
         assert (dataset.transform, dataset.crs, dataset.shape) == (source.transform, source.crs, source.shape)
         valid, codes = source.dataset_mask() > 0, dataset.read(1)
-    assert (codes[~valid] == IGNORE).all()
+    assert (codes[~valid] == IGNORE_INDEX).all()
     assert (codes[valid] == truth[valid]).mean() > 0.95
     with rasterio.open(tmp_path / "p.tif") as dataset:
         chance = dataset.read()

@@ -15,7 +15,7 @@ import json, sys
 from dataclasses import replace
 import torch
 from geopsp import PSPNetClassifier, prepare_data
-from geopsp.core.progress import leads
+from geopsp.core.log import is_main_process
 
 chips, out, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
 data = prepare_data(chips, batch_size=8 // devices, workers=0)
@@ -27,12 +27,12 @@ for module in model.model.network.modules():  # nothing that depends on who shar
             x, m.running_mean, m.running_var, m.weight, m.bias, training=False)
     elif isinstance(module, torch.nn.Dropout2d):
         module.p = 0.0
-if leads():
+if is_main_process():
     model.save(out + ".start", compute_metrics=False)
 model.fit(2, 1e-3, devices=devices, accumulate=2, folder=out + ".run")
 scores = model.evaluate()
 model.save(out, compute_metrics=False)
-place = "first" if leads() else "second"
+place = "first" if is_main_process() else "second"
 state = {name: float(value.double().sum()) for name, value in model.model.network.state_dict().items()}
 with open(f"{out}.{place}.json", "w") as file:
     json.dump({"history": model.model.history, "counts": scores.counts.tolist(), "state": state}, file)

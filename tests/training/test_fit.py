@@ -170,7 +170,7 @@ def test_a_damaged_run_is_said_to_be_one(data, tmp_path, part):
 def test_parts_of_a_batch_count_by_their_labels(data):
     """A batch whose chips are labelled unevenly has the loss and gradients of the whole, in however many parts."""
     from geopsp.models.losses import LossSpec
-    from geopsp.training.step import Batch, Gradients
+    from geopsp.training.step import Batch, MicroBatchGradients
 
     model = tiny(data)
     frozen_norms(model)
@@ -180,7 +180,7 @@ def test_parts_of_a_batch_count_by_their_labels(data):
     batch = Batch(image, torch.ones(4, 1, 32, 32), labels, None, 1.0)
     found = []
     for size in (4, 2, 1):
-        loss = Gradients(LossSpec(), size)(network, batch, None)
+        loss = MicroBatchGradients(LossSpec(), size)(network, batch, None)
         found.append((loss, torch.cat([p.grad.flatten() for p in network.parameters()])))
     for loss, gradient in found[1:]:
         torch.testing.assert_close(loss, found[0][0])
@@ -201,7 +201,7 @@ def test_progress_shows_this_epochs_loss_the_best_score_and_the_time_left(data, 
     def shown(title, *, gap):
         yield lambda done, total, note="": told.append((title, done, total, note))
 
-    monkeypatch.setattr("geopsp.training.callbacks.shown", shown)
+    monkeypatch.setattr("geopsp.training.callbacks.progress_bar", shown)
     model = tiny(data)
     model.fit(2, 1e-3)
     assert [(title, done, total) for title, done, total, _ in told] == [
@@ -280,7 +280,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(data):
         def __getattr__(self, name):
             return getattr(self.inner, name)
 
-        def cut(self, r, *place):
+        def read(self, r, *place):
             part = self.inner.cut(r, *place)
             return part._replace(data=np.full(part.data.shape, np.inf, np.float32)) if r == row else part
 

@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import (
     multiclass_jaccard_index,
 )
 
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.training.metrics import Confusion, boundary_counts, boundary_width
 
 QUICK = settings(max_examples=25, deadline=None)
@@ -34,8 +34,8 @@ def labels(seed, classes, size=200):
     rng = np.random.default_rng(seed)
     there = rng.choice(classes, rng.integers(1, classes + 1), replace=False)
     truth, found = (rng.choice(there, size).astype(np.uint8) for _ in range(2))
-    truth[rng.random(size) < 0.2] = IGNORE
-    return truth, found, truth != IGNORE
+    truth[rng.random(size) < 0.2] = IGNORE_INDEX
+    return truth, found, truth != IGNORE_INDEX
 
 
 @given(seed=st.integers(0, 9999), classes=st.integers(2, 8))
@@ -46,7 +46,7 @@ def test_scores_are_those_of_torchmetrics_and_scikit_learn(seed, classes):
     for part in np.array_split(np.arange(truth.size), 3):
         scores.add(truth[part], found[part])
     t, f = (torch.from_numpy(a.astype(np.int64)) for a in (truth, found))
-    options = {"num_classes": classes, "ignore_index": IGNORE}
+    options = {"num_classes": classes, "ignore_index": IGNORE_INDEX}
     assert np.array_equal(scores.counts, multiclass_confusion_matrix(f, t, **options).numpy())
     jaccard = multiclass_jaccard_index(f, t, **options, average="none", zero_division=torch.nan)
     np.testing.assert_allclose(scores.iou(), jaccard.numpy(), rtol=1e-6)
@@ -69,10 +69,10 @@ def test_scores_are_those_of_torchmetrics_and_scikit_learn(seed, classes):
 @QUICK
 def test_ignored_pixels_of_either_side_are_left_out(seed):
     truth, found, _ = labels(seed, 4)
-    found[:30] = IGNORE
+    found[:30] = IGNORE_INDEX
     scores, clean = Confusion(legend(4)), Confusion(legend(4))
     scores.add(truth, found)
-    known = (truth != IGNORE) & (found != IGNORE)
+    known = (truth != IGNORE_INDEX) & (found != IGNORE_INDEX)
     clean.add(truth[known], found[known])
     assert np.array_equal(scores.counts, clean.counts)
     assert scores.counts.sum() == known.sum()
@@ -121,7 +121,7 @@ def test_confused_is_the_share_that_took_the_others_name():
 
 def test_nothing_scores_nan():
     scores = Confusion(legend(3))
-    scores.add(np.full((4, 4), IGNORE, np.uint8), np.zeros((4, 4), np.uint8))
+    scores.add(np.full((4, 4), IGNORE_INDEX, np.uint8), np.zeros((4, 4), np.uint8))
     assert math.isnan(scores.mean_iou())
     assert math.isnan(scores.mean_dice())
     assert math.isnan(scores.mean_boundary_iou())
@@ -146,7 +146,7 @@ def maps(seed, classes, shape=(2, 19, 24)):
     truth, found = blobs(), blobs()
     found = np.where(rng.random(shape) < 0.8, truth, found)
     for part in (truth, found):
-        part[blobs() < rng.integers(0, classes)] = IGNORE
+        part[blobs() < rng.integers(0, classes)] = IGNORE_INDEX
     return truth, found
 
 
@@ -162,7 +162,7 @@ def test_boundaries_are_what_erosion_takes_away(seed, classes, width):
     truth, found = maps(seed, classes)
     expected = np.zeros((classes, 2), int)
     for t, f in zip(truth, found, strict=True):
-        known = (t != IGNORE) & (f != IGNORE)
+        known = (t != IGNORE_INDEX) & (f != IGNORE_INDEX)
         for c in range(classes):
             true, drawn = boundary(t == c, known, width), boundary(f == c, known, width)
             expected[c] += (true & drawn).sum(), (true | drawn).sum()
@@ -177,7 +177,7 @@ def test_boundary_counts_by_hand():
 
     Width 1: truth has a boundary in pixels 2 and 3, the map in 3 and 4. Width 2: 1 to 4, and 2 to 5.
     """
-    truth = torch.tensor([[[0, 0, 0, 1, 1, 1, IGNORE]]])
+    truth = torch.tensor([[[0, 0, 0, 1, 1, 1, IGNORE_INDEX]]])
     found = torch.tensor([[[0, 0, 0, 0, 1, 1, 0]]])
     assert boundary_counts(truth, found, 3, 1).tolist() == [[0, 2], [0, 2], [0, 0]]
     assert boundary_counts(truth, found, 3, 2).tolist() == [[1, 3], [1, 3], [0, 0]]
@@ -185,13 +185,13 @@ def test_boundary_counts_by_hand():
 
 def test_neither_edges_nor_unlabelled_pixels_are_boundaries():
     labels = torch.zeros(1, 8, 8, dtype=torch.int64)
-    labels[0, 3:5] = IGNORE
+    labels[0, 3:5] = IGNORE_INDEX
     assert boundary_counts(labels, labels * 0, 2, 3).sum() == 0
     assert boundary_counts(labels * 0, labels, 2, 3).sum() == 0
 
 
 def test_the_last_of_255_classes_is_not_mistaken_for_an_unlabelled_pixel():
-    labels = torch.tensor([[[254, 253, IGNORE]]], dtype=torch.uint8)
+    labels = torch.tensor([[[254, 253, IGNORE_INDEX]]], dtype=torch.uint8)
     assert boundary_counts(labels, labels, 255, 1)[252:].tolist() == [[0, 0], [1, 1], [1, 1]]
 
 

@@ -13,7 +13,7 @@ import torch
 from geopsp import PSPNetClassifier, export_training_data, prepare_data
 from geopsp.chips.chip_set import ChipSet
 from geopsp.data.dataset import ChipFiles
-from geopsp.data.scene_reader import SceneWindows
+from geopsp.data.scene_reader import SceneChipReader
 from geopsp.errors import ChipError, GeopspError, InputNotFoundError, OptionError
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -141,7 +141,7 @@ def test_both_score_a_network_alike(scenes, folder):
 
 def test_a_chip_from_a_scene_is_named_in_errors(scenes, monkeypatch):
     row = int(scenes.train_rows[3])
-    cut = SceneWindows.cut
+    cut = SceneChipReader.read
 
     def wild(self, number, *place):
         part = cut(self, number, *place)
@@ -149,7 +149,7 @@ def test_a_chip_from_a_scene_is_named_in_errors(scenes, monkeypatch):
 
     data = replace(scenes, valid_rows=scenes.valid_rows[:4], train_rows=scenes.train_rows[:8])
     model = PSPNetClassifier(data, "tu-test_resnet", encoder_weights=None)
-    monkeypatch.setattr(SceneWindows, "cut", wild)
+    monkeypatch.setattr(SceneChipReader, "read", wild)
     with pytest.raises(GeopspError) as error:
         model.fit(1, 1e-3)
     assert data.train_ds.names[row] in str(error.value)
@@ -266,7 +266,7 @@ def test_one_class_is_not_enough(small_world):
 
 
 def test_where_pixels_come_from(scenes, folder):
-    assert isinstance(scenes.decoder, SceneWindows)
+    assert isinstance(scenes.decoder, SceneChipReader)
     assert isinstance(folder.decoder, ChipFiles)
     assert isinstance(scenes.chips, ChipSet)
     assert scenes.chips.folders == ()

@@ -47,7 +47,7 @@ def test_a_box_reads_what_meets_it(source):
     assert sorted(whole["kind"]) == sorted("abcabc")
     assert whole.index.is_monotonic_increasing
     if str(source).endswith("labels.parquet"):
-        assert not layer.by_box
+        assert not layer.reads_by_bbox
         return
     part = layer.read(["kind"], box=tuple(box))
     assert sorted(part["kind"]) == ["b", "c"]
@@ -67,14 +67,14 @@ def test_a_column_comes_whole(source):
 
 
 def test_a_stamp_changes_with_the_input(source, tmp_path):
-    before = open_layer(source).stamp()
-    assert before == open_layer(source).stamp()
+    before = open_layer(source).fingerprint()
+    assert before == open_layer(source).fingerprint()
     other = FRAME.assign(kind="z")
     if isinstance(source, gpd.GeoDataFrame):
-        assert open_layer(other).stamp() != before
+        assert open_layer(other).fingerprint() != before
     else:
         source.write_bytes(source.read_bytes() + b" ")
-        assert paths.file_stamp(str(source), before[1]) != before
+        assert paths.file_fingerprint(str(source), before[1]) != before
 
 
 @pytest.mark.parametrize("ending", ["shp", "gpkg", "gdb", "/vsizip", "file"])
@@ -92,22 +92,22 @@ def test_a_stamp_knows_the_files_beside_and_behind(ending, tmp_path):
     if ending == "file":
         name = path.as_uri()
     layer = open_layer(name)
-    before = layer.stamp()
-    assert before == layer.stamp()
+    before = layer.fingerprint()
+    assert before == layer.fingerprint()
     if ending == "gpkg":
         touched.write_bytes(b"log")
     else:
         os.utime(touched, (1e9, 1e9))
-    assert layer.stamp() != before
+    assert layer.fingerprint() != before
     assert str(tmp_path) in before[0]
 
 
 def test_a_stamp_leaves_other_files_out(tmp_path):
     FRAME.to_file(tmp_path / "labels.shp")
     layer = open_layer(tmp_path / "labels.shp")
-    before = layer.stamp()
+    before = layer.fingerprint()
     (tmp_path / "labels.tif").write_bytes(b"another")
-    assert layer.stamp() == before
+    assert layer.fingerprint() == before
     assert paths.local_file("https://example.org/a.gpkg") is None
     assert paths.local_file("/vsicurl/https://example.org/a.gpkg") is None
 
@@ -137,14 +137,14 @@ def test_the_layer_of_polygons_is_taken_and_the_others_are_noted(make_labels):
 def test_what_is_too_large_is_read_by_box_where_it_has_an_index(monkeypatch, tmp_path):
     for name in ("a.gpkg", "a.geojson"):
         FRAME.to_file(tmp_path / name)
-    monkeypatch.setattr(layer, "SMALL", 10)
+    monkeypatch.setattr(layer, "READ_WHOLE_BYTES", 10)
     indexed, plain = open_layer(tmp_path / "a.gpkg"), open_layer(tmp_path / "a.geojson")
-    assert indexed.by_box
+    assert indexed.reads_by_bbox
     assert indexed.notes == ()
-    assert not plain.by_box
+    assert not plain.reads_by_bbox
     assert "has no spatial index, so it is read whole; a GeoPackage is quicker" in plain.notes[0]
-    monkeypatch.setattr(layer, "FITS", 10)
-    assert plain.by_box
+    monkeypatch.setattr(layer, "READ_WHOLE_UNINDEXED_BYTES", 10)
+    assert plain.reads_by_bbox
     assert "each window reads all of it" in plain.notes[0]
     FRAME.to_parquet(tmp_path / "a.parquet")
     assert "no column of bounding boxes" in open_layer(tmp_path / "a.parquet").notes[0]

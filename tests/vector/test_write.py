@@ -27,7 +27,7 @@ from geopsp.errors import OptionError, OutputError, RasterError
 from geopsp.vector import geoparquet
 from geopsp.vector import write as files
 from geopsp.vector.open import open_layer
-from geopsp.vector.write import DRIVERS, check_vector_output, write
+from geopsp.vector.write import DRIVERS, check_vector_output, write_vector
 
 ENDINGS = [".gpkg", ".parquet", ".fgb", ".geojson", ".shp"]
 EXACT = [".gpkg", ".parquet", ".fgb"]
@@ -68,7 +68,7 @@ def batch_of(shapes, *, seed=0):
 
 
 def written(out, batches, *, crs=UTM, **options):
-    write(iter(batches), SCHEMA, out, crs=crs, legend=LEGEND, **options)
+    write_vector(iter(batches), SCHEMA, out, crs=crs, legend=LEGEND, **options)
     return out
 
 
@@ -103,7 +103,7 @@ def failing(error, batch):
 @pytest.mark.parametrize("multi", [False, True])
 @pytest.mark.parametrize("ending", EXACT)
 def test_what_is_read_is_what_was_written(ending, multi, crs, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "PIECE", 9)
+    monkeypatch.setattr(files, "WRITE_ROWS", 9)
     monkeypatch.setattr(geoparquet, "ROWS", 50)
     shapes = shapes_of(80, multi=multi)
     batches = [batch_of(shapes[:33], seed=1), batch_of(shapes[33:34], seed=2), batch_of(shapes[34:], seed=3)]
@@ -135,7 +135,7 @@ def test_the_sizes_of_batches_do_not_matter(counts, piece, rows, tmp_path_factor
     starts = np.cumsum([0, *counts])
     batches = [whole.slice(start, count) for start, count in zip(starts, counts, strict=False)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "PIECE", piece)
+        patch.setattr(files, "WRITE_ROWS", piece)
         patch.setattr(geoparquet, "ROWS", rows)
         for ending in (".gpkg", ".parquet"):
             frame = read(written(folder / f"a{ending}", batches, multi=True))
@@ -181,14 +181,14 @@ def test_a_shapefile_says_its_limits(crs, tmp_path, capsys):
 
 def test_a_shapefile_never_exceeds_its_size(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "SHAPEFILE", 20_000)
-    monkeypatch.setattr(files, "PIECE", 10)
+    monkeypatch.setattr(files, "WRITE_ROWS", 10)
     with pytest.raises(OutputError, match=r"more than the .* Write a GeoPackage"):
         written(tmp_path / "a.shp", [batch_of(shapes_of(300))])
     assert names(tmp_path) == []
 
 
 def test_a_polygon_too_large_for_a_geopackage(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "BLOB", 150)
+    monkeypatch.setattr(files, "MAX_GPKG_BYTES", 150)
     with pytest.raises(OutputError, match="Simplify it"):
         written(tmp_path / "a.gpkg", [batch_of(shapes_of(3))])
     assert names(tmp_path) == []

@@ -9,8 +9,8 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
-from geopsp.polygons.borders.topology import Outlines, Polygons
+from geopsp.core.jit import jit
+from geopsp.polygons.borders.topology import Polygons, RaggedPolygons
 
 WALLS = 1000
 """More than a ring of a building has; a polygon with more in one ring stays as it was."""
@@ -24,9 +24,9 @@ ROUNDING = 1e-9
 """The share of the tolerance below which a move is none."""
 
 
-def regularized(
-    outlines: Outlines, *, tolerance: float, pixel: tuple[float, float] | NDArray[np.float64]
-) -> tuple[Outlines, NDArray[np.float64]]:
+def regularize_outlines(
+    outlines: RaggedPolygons, *, tolerance: float, pixel: tuple[float, float] | NDArray[np.float64]
+) -> tuple[RaggedPolygons, NDArray[np.float64]]:
     """The same polygons with right angles where that moves them little, and how far each has moved, else 0.
 
     Walls run along or across a polygon's main direction, each at the mean place of the outline that it stands for, so
@@ -45,13 +45,13 @@ def regularized(
         return outlines, np.zeros(0)
     old = outlines.shapes(Affine.identity())
     sizes = np.broadcast_to(pixel, (len(outlines), 2))
-    ground = Outlines(outlines.xy * _each(sizes, outlines), outlines.rings, outlines.polygons)
+    ground = RaggedPolygons(outlines.xy * _each(sizes, outlines), outlines.rings, outlines.polygons)
     before = ground.shapes(Affine.identity())
     new, moved = before.copy(), np.zeros(len(outlines))
     places, starts = _plain(ground, min(tolerance / 2, STEP * float(sizes.max())))  # more would turn walls with notches
     turns = _directions(ground.xy[places], starts, outlines.polygons)
     places, starts = _plain(ground, tolerance / 2)
-    flat = Outlines(_turned(ground, 1 / turns), outlines.rings, outlines.polygons)
+    flat = RaggedPolygons(_turned(ground, 1 / turns), outlines.rings, outlines.polygons)
     waiting = np.arange(len(outlines))
     for candidates in (
         _walled(flat, places, starts, turns, float(tolerance)),
@@ -64,10 +64,10 @@ def regularized(
         waiting = waiting[~good]
     changed = moved > 0
     xy, rings, polygons = _ragged(shapely.orient_polygons(new, exterior_cw=True))  # rows go down
-    made = _polygons(xy / _each(sizes, Outlines(xy, rings, polygons)), rings, polygons)
+    made = _polygons(xy / _each(sizes, RaggedPolygons(xy, rings, polygons)), rings, polygons)
     made[~changed] = old[~changed]
     _keep_apart(made, moved, old)
-    return Outlines(*_ragged(made)), moved
+    return RaggedPolygons(*_ragged(made)), moved
 
 
 def _polygons(xy: NDArray[Any], rings: NDArray[np.int64], polygons: NDArray[np.int64]) -> Polygons:
@@ -80,7 +80,7 @@ def _ragged(found: Polygons) -> tuple[NDArray[np.float64], NDArray[np.int64], ND
     return xy, rings.astype(np.int64), polygons.astype(np.int64)
 
 
-def _plain(outlines: Outlines, tolerance: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _plain(outlines: RaggedPolygons, tolerance: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rings without the steps of slanting edges: which vertices are left, and where each ring begins among them.
 
     Those with under four edges stay as they were.
@@ -107,14 +107,18 @@ def _directions(
     return result
 
 
-def _turned(outlines: Outlines, turns: NDArray[np.complex128]) -> NDArray[np.float64]:
+def _turned(outlines: RaggedPolygons, turns: NDArray[np.complex128]) -> NDArray[np.float64]:
     """The vertices of each polygon turned about the origin."""
     xy = (outlines.xy @ (1, 1j)) * np.repeat(turns, np.diff(outlines.rings[outlines.polygons]))
     return np.column_stack([xy.real, xy.imag])
 
 
 def _walled(
-    flat: Outlines, places: NDArray[np.int64], starts: NDArray[np.int64], turns: NDArray[np.complex128], least: float
+    flat: RaggedPolygons,
+    places: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    turns: NDArray[np.complex128],
+    least: float,
 ) -> Polygons:
     """(polygons,) with walls along and across their main directions; None where a ring has no four walls."""
     means = _means(flat.xy, flat.rings, places, starts)
@@ -127,12 +131,12 @@ def _walled(
     counts, whole = counts * kept, np.repeat(kept, counts)
     new_rings = np.concatenate([[0], np.cumsum(counts[kept])])
     new_polygons = np.concatenate([[0], np.cumsum(np.diff(polygons)[good])])
-    chosen = Outlines(corners[whole], new_rings, new_polygons)
+    chosen = RaggedPolygons(corners[whole], new_rings, new_polygons)
     found[good] = _polygons(_turned(chosen, turns[good]), new_rings, new_polygons)
     return found
 
 
-def _rectangles(flat: Outlines, turns: NDArray[np.complex128], areas: NDArray[np.float64]) -> Polygons:
+def _rectangles(flat: RaggedPolygons, turns: NDArray[np.complex128], areas: NDArray[np.float64]) -> Polygons:
     """(polygons,) rectangles in the middle of theirs along the main directions, of the same area; None with holes."""
     x, y = flat.xy.T
     starts = flat.rings[flat.polygons[:-1]]
@@ -148,7 +152,7 @@ def _rectangles(flat: Outlines, turns: NDArray[np.complex128], areas: NDArray[np
     return np.asarray(found, object)
 
 
-def _each(values: NDArray[np.float64], outlines: Outlines) -> NDArray[np.float64]:
+def _each(values: NDArray[np.float64], outlines: RaggedPolygons) -> NDArray[np.float64]:
     """(vertices, ...) what their polygons have."""
     found: NDArray[np.float64] = np.repeat(values, np.diff(outlines.rings[outlines.polygons]), axis=0)
     return found
@@ -174,7 +178,7 @@ def _keep_apart(made: Polygons, moved: NDArray[np.float64], old: Polygons) -> No
         made[back], moved[back] = old[back], 0
 
 
-@compiled
+@jit
 def _places(plain: Any, starts: Any, xy: Any, rings: Any) -> Any:
     """(vertices,) where in `xy` the vertices of plain rings are, which are some of those of the same ring there."""
     places = np.empty(len(plain), np.int64)
@@ -189,7 +193,7 @@ def _places(plain: Any, starts: Any, xy: Any, rings: Any) -> Any:
     return places
 
 
-@compiled
+@jit
 def _means(uv: Any, rings: Any, places: Any, starts: Any) -> Any:
     """(vertices,) for each plain edge the mean place of the outline that it stands for."""
     means = np.zeros(places.size)
@@ -207,7 +211,7 @@ def _means(uv: Any, rings: Any, places: Any, starts: Any) -> Any:
     return means
 
 
-@compiled
+@jit
 def _walls(uv: Any, rings: Any, means: Any, least: Any) -> Any:
     """Closed rings of corners, and where each begins; empty where there are no four walls, or too many."""
     corners, starts = np.empty((len(uv) + rings.size, 2)), np.zeros_like(rings)
@@ -231,7 +235,7 @@ def _walls(uv: Any, rings: Any, means: Any, least: Any) -> Any:
     return corners[: starts[-1]], starts
 
 
-@compiled
+@jit
 def _runs(uv: Any, means: Any, place: Any, weight: Any, level: Any) -> Any:
     """Edges that go the same way made one wall, at their mean place; gives how many, 0 if under four or too many."""
     size = len(uv) - 1
@@ -255,13 +259,13 @@ def _runs(uv: Any, means: Any, place: Any, weight: Any, level: Any) -> Any:
     return count if count >= 4 else 0
 
 
-@compiled
+@jit
 def _flat(one: Any, two: Any) -> Any:
     """True for an edge along the main direction."""
     return abs(two[0] - one[0]) > abs(two[1] - one[1])
 
 
-@compiled
+@jit
 def _shortest(place: Any, count: Any) -> Any:
     """The shortest wall and its length: how far its two neighbours are apart."""
     shortest, length = 0, np.inf
@@ -272,7 +276,7 @@ def _shortest(place: Any, count: Any) -> Any:
     return shortest, length
 
 
-@compiled
+@jit
 def _without(place: Any, weight: Any, level: Any, count: Any, wall: Any) -> Any:
     """Takes a wall out and makes its neighbours one, at their mean place; gives how many are left."""
     before, after = (wall - 1) % count, (wall + 1) % count

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
-from geopsp.polygons.borders.topology import Faces
-from geopsp.polygons.borders.trace_arcs import Net
+from geopsp.core.jit import jit
+from geopsp.polygons.borders.topology import RegionRings
+from geopsp.polygons.borders.trace_arcs import ArcGraph
 
 
-def faces(net: Net, regions: NDArray[np.int32], count: int) -> Faces:
+def faces(net: ArcGraph, regions: NDArray[np.int32], count: int) -> RegionRings:
     """The rings of regions, each region's shell first, holes in the order in which they were traced.
 
     Args:
@@ -25,10 +25,10 @@ def faces(net: Net, regions: NDArray[np.int32], count: int) -> Faces:
     darts, rings, starts = _faces(
         arcs.xy, arcs.starts, arcs.left, arcs.right, net.following, net.instead, regions, count
     )
-    return Faces(darts, rings, starts)
+    return RegionRings(darts, rings, starts)
 
 
-@compiled
+@jit
 def _faces(xy: Any, starts: Any, left: Any, right: Any, following: Any, instead: Any, regions: Any, count: Any) -> Any:
     owner = np.empty(following.size, np.int32)
     wanted = 0
@@ -77,7 +77,7 @@ def _faces(xy: Any, starts: Any, left: Any, right: Any, following: Any, instead:
     return darts, ring_starts, held
 
 
-@compiled
+@jit
 def _area(xy: Any, starts: Any, dart: Any) -> Any:
     """Twice the area between the dart and the origin; the sum over a ring is negative for a shell."""
     low, high = starts[dart >> 1], starts[(dart >> 1) + 1]

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
-from geopsp.polygons.borders.trace_arcs import Net
-from geopsp.polygons.borders.trace_cell import Lattice
+from geopsp.core.jit import jit
+from geopsp.polygons.borders.trace_arcs import ArcGraph
+from geopsp.polygons.borders.trace_cell import CellGrid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Met:
+class SeamNodes:
     """Corners on seams, and the darts that leave them."""
 
     fixed: NDArray[np.float64]
@@ -33,7 +33,7 @@ class Met:
     """(darts,) those of which the corner is not looked at yet, as it lies below these rows."""
 
 
-def go_on(net: Net, lattice: Lattice, row: int, stop: int) -> Met:
+def link_across_seams(net: ArcGraph, lattice: CellGrid, row: int, stop: int) -> SeamNodes:
     """What follows at the seams' corners in these rows is known: the first border to the left."""
     arcs = net.arcs
     keys, darts = _leaving(arcs.xy, arcs.starts, net.ways, lattice.width, lattice.height, lattice.side, row)
@@ -47,10 +47,10 @@ def go_on(net: Net, lattice: Lattice, row: int, stop: int) -> Met:
     row_of, col_of = np.divmod(corners, lattice.width + 1)
     fixed, through = np.column_stack([col_of, row_of]).astype(np.float64), darts[places]
     cuts = through[net.kept[through >> 1, through & 1]]
-    return Met(fixed, through, cuts, darts, darts[keys >> 2 >= below])
+    return SeamNodes(fixed, through, cuts, darts, darts[keys >> 2 >= below])
 
 
-@compiled
+@jit
 def _leaving(xy: Any, starts: Any, ways: Any, width: Any, height: Any, side: Any, row: Any) -> Any:
     """The darts that leave a corner on a seam, each with four times the corner's number plus its direction."""
     count = 2 * (starts.size - 1)
@@ -66,7 +66,7 @@ def _leaving(xy: Any, starts: Any, ways: Any, width: Any, height: Any, side: Any
     return keys[:used], darts[:used]
 
 
-@compiled
+@jit
 def _link(
     xy: Any, starts: Any, left: Any, right: Any, following: Any, instead: Any, kept: Any, keys: Any, darts: Any,
     stop: Any,
@@ -98,7 +98,7 @@ def _link(
     return through[:used]
 
 
-@compiled
+@jit
 def _join(leaving: Any, following: Any, instead: Any) -> None:
     """Each dart that arrives at a corner goes on with the first to the left of those that leave it."""
     full = leaving.min() >= 0
@@ -112,7 +112,7 @@ def _join(leaving: Any, following: Any, instead: Any) -> None:
             instead[arriving] = to_right
 
 
-@compiled
+@jit
 def _is_straight(xy: Any, starts: Any, one: Any, two: Any) -> Any:
     """True if two darts that leave a corner do so in opposite directions."""
     at, step = (starts[one >> 1], 1) if not one & 1 else (starts[(one >> 1) + 1] - 1, -1)

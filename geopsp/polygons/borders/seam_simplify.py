@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
+from geopsp.core.jit import jit
 from geopsp.polygons.borders.topology import Arcs
-from geopsp.polygons.borders.trace_arcs import Net
+from geopsp.polygons.borders.trace_arcs import ArcGraph
 
 ROUNDS = 8
 """How often all cuts are looked at; few are left for a second time."""
@@ -20,9 +20,9 @@ BIN = 16
 """Pixels on a side of the squares in which vertices are looked up."""
 
 
-def forget_cuts(
-    net: Net, darts: NDArray[np.int64], others: NDArray[np.float64], *, least: float, reach: float, inner: bool
-) -> tuple[Net, NDArray[np.float64]]:
+def drop_seam_vertices(
+    net: ArcGraph, darts: NDArray[np.int64], others: NDArray[np.float64], *, least: float, reach: float, inner: bool
+) -> tuple[ArcGraph, NDArray[np.float64]]:
     """Cuts whose triangle with their neighbours is smaller than `least` are no vertices any more.
 
     The smallest go first, and only where no other vertex lies in the triangle, so that no borders come to cross or
@@ -64,7 +64,7 @@ def forget_cuts(
     return replace(net, arcs=Arcs(arcs.xy[~gone], starts, arcs.left, arcs.right)), places[alive]
 
 
-def _between(net: Net, darts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _between(net: ArcGraph, darts: NDArray[np.int64]) -> NDArray[np.int64]:
     """(vertices, 2) dart and step of all that lie on arcs from cut to cut."""
     met = np.zeros((len(net.arcs), 2), np.bool_)
     for leaving in (darts, net.following[darts ^ 1]):
@@ -75,7 +75,7 @@ def _between(net: Net, darts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.column_stack([np.repeat(2 * chosen, counts), steps])
 
 
-@compiled
+@jit
 def _size(starts: Any, dart: Any) -> Any:
     return starts[(dart >> 1) + 1] - starts[dart >> 1]
 
@@ -85,19 +85,19 @@ def _at(starts: Any, darts: NDArray[np.int64], steps: NDArray[np.int64]) -> Any:
     return np.where(darts & 1, starts[(darts >> 1) + 1] - 1 - steps, starts[darts >> 1] + steps)
 
 
-@compiled
+@jit
 def _place(starts: Any, dart: Any, step: Any) -> Any:
     """Where a vertex stands, counted as its dart runs."""
     return starts[(dart >> 1) + 1] - 1 - step if dart & 1 else starts[dart >> 1] + step
 
 
-@compiled
+@jit
 def _vertex(xy: Any, starts: Any, dart: Any, step: Any) -> Any:
     at = _place(starts, dart, step)
     return xy[at, 0], xy[at, 1]
 
 
-@compiled
+@jit
 def _next(starts: Any, following: Any, kept: Any, gone: Any, dart: Any, step: Any) -> Any:
     """The next vertex of the border as dart and step; dart -1 if it is not known how it goes on."""
     while True:
@@ -114,7 +114,7 @@ def _next(starts: Any, following: Any, kept: Any, gone: Any, dart: Any, step: An
             return dart, step
 
 
-@compiled
+@jit
 def _triangle(xy: Any, starts: Any, following: Any, kept: Any, gone: Any, dart: Any, step: Any, reach: Any) -> Any:
     """The area of a vertex's triangle, and its neighbours; infinite if one is too far, or not known."""
     x, y = _vertex(xy, starts, dart, step)
@@ -130,7 +130,7 @@ def _triangle(xy: Any, starts: Any, following: Any, kept: Any, gone: Any, dart: 
     return area, x, y, a, b, c, d, one, one_step, two, two_step
 
 
-@compiled
+@jit
 def _triangles(xy: Any, starts: Any, following: Any, kept: Any, gone: Any, asked: Any, alive: Any, reach: Any) -> Any:
     found = np.full(alive.size, np.inf)
     for place in range(alive.size):
@@ -140,7 +140,7 @@ def _triangles(xy: Any, starts: Any, following: Any, kept: Any, gone: Any, asked
     return found
 
 
-@compiled
+@jit
 def _drop(
     xy: Any, starts: Any, following: Any, kept: Any, gone: Any, instead: Any, asked: Any, alive: Any, queue: Any,
     least: Any, reach: Any, keys: Any, points: Any, owner: Any, width: Any,
@@ -170,7 +170,7 @@ def _drop(
     return changed
 
 
-@compiled
+@jit
 def _closes(
     xy: Any, starts: Any, following: Any, kept: Any, gone: Any, instead: Any, dart: Any, step: Any, x: Any, y: Any
 ) -> Any:
@@ -188,7 +188,7 @@ def _closes(
     return False
 
 
-@compiled
+@jit
 def _empty(
     x: Any,
     y: Any,

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
-from geopsp.polygons.borders.seam_nodes import Met
-from geopsp.polygons.borders.smooth import Rough, smoothed_on
+from geopsp.core.jit import jit
+from geopsp.polygons.borders.seam_nodes import SeamNodes
+from geopsp.polygons.borders.smooth import SmoothingState, resume_smoothing
 from geopsp.polygons.borders.topology import Arcs
-from geopsp.polygons.borders.trace_arcs import Net
+from geopsp.polygons.borders.trace_arcs import ArcGraph
 
 Floats = NDArray[np.float64]
 
@@ -21,13 +21,15 @@ Floats = NDArray[np.float64]
 class Chains:
     """Arcs made of several."""
 
-    net: Net
+    net: ArcGraph
 
-    rough: Rough
+    rough: SmoothingState
     """The same arcs, as far as they are smoothed."""
 
 
-def smoothed_over(net: Net, met: Met, others: Floats, *, rounds: int, hold: float) -> tuple[Net, Floats]:
+def smooth_across_seams(
+    net: ArcGraph, met: SeamNodes, others: Floats, *, rounds: int, hold: float
+) -> tuple[ArcGraph, Floats]:
     """Borders go on over seams as if there were none, smoothed like everywhere else.
 
     Args:
@@ -40,7 +42,7 @@ def smoothed_over(net: Net, met: Met, others: Floats, *, rounds: int, hold: floa
     Returns:
         The arcs, and (vertices, 2) of all borders near seams as they are now.
     """
-    chains = chained(net, met, rounds=rounds, hold=hold)
+    chains = join_arcs(net, met, rounds=rounds, hold=hold)
     arcs, rough = chains.net.arcs, chains.rough
     inner = (arcs.left > 0) & (arcs.right > 0)
     if not len(arcs):
@@ -49,13 +51,13 @@ def smoothed_over(net: Net, met: Met, others: Floats, *, rounds: int, hold: floa
     vertices = _ragged(arcs.starts[chosen], np.diff(arcs.starts)[chosen])
     some = Arcs(arcs.xy[vertices], _starts(np.diff(arcs.starts)[chosen]), arcs.left[chosen], arcs.right[chosen])
     others = others[~np.isin(others @ (1, 1j), some.xy @ (1, 1j))]
-    found = smoothed_on(
-        Rough(some, rough.loops[chosen], rough.done[vertices], rough.waits[chosen]), rounds, others, hold=hold
+    found = resume_smoothing(
+        SmoothingState(some, rough.loops[chosen], rough.done[vertices], rough.waits[chosen]), rounds, others, hold=hold
     )
     return _replaced(chains.net, chosen, found), np.concatenate([others, found.xy])
 
 
-def chained(net: Net, met: Met, *, rounds: int, hold: float) -> Chains:
+def join_arcs(net: ArcGraph, met: SeamNodes, *, rounds: int, hold: float) -> Chains:
     """Arcs that go on where only one other does are one with it, without the corners that are not kept."""
     arcs = net.arcs
     waited, waits = np.zeros((len(arcs), 2), np.bool_), np.zeros((len(arcs), 2), np.bool_)
@@ -78,8 +80,8 @@ def chained(net: Net, met: Met, *, rounds: int, hold: float) -> Chains:
     ways = np.column_stack([_way(net.ways, first), _way(net.ways, last ^ 1) ^ 2])
     kept = np.column_stack([net.kept[first >> 1, first & 1], net.kept[last >> 1, 1 - (last & 1)]]) | loops[:, None]
     still = np.column_stack([waits[first >> 1, first & 1], waits[last >> 1, 1 - (last & 1)]])
-    whole = Net(made, ways, follow.reshape(-1), other.reshape(-1), kept)
-    return Chains(whole, Rough(made, loops, done, still))
+    whole = ArcGraph(made, ways, follow.reshape(-1), other.reshape(-1), kept)
+    return Chains(whole, SmoothingState(made, loops, done, still))
 
 
 def _way(ways: NDArray[np.int8], darts: NDArray[np.int64]) -> NDArray[np.int8]:
@@ -88,14 +90,14 @@ def _way(ways: NDArray[np.int8], darts: NDArray[np.int64]) -> NDArray[np.int8]:
     return found
 
 
-def _replaced(net: Net, chosen: NDArray[np.int64], found: Arcs) -> Net:
+def _replaced(net: ArcGraph, chosen: NDArray[np.int64], found: Arcs) -> ArcGraph:
     """The same arcs, the chosen ones with other vertices."""
     arcs = net.arcs
     begins, sizes = arcs.starts[:-1].copy(), np.diff(arcs.starts)
     begins[chosen], sizes[chosen] = len(arcs.xy) + found.starts[:-1], np.diff(found.starts)
     xy = np.concatenate([arcs.xy, found.xy])[_ragged(begins, sizes)]
     whole = Arcs(xy, _starts(sizes), arcs.left, arcs.right)
-    return Net(whole, net.ways, net.following, net.instead, net.kept)
+    return ArcGraph(whole, net.ways, net.following, net.instead, net.kept)
 
 
 def _starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -108,7 +110,7 @@ def _ragged(begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.i
     return result
 
 
-@compiled
+@jit
 def _done(xy: Any, starts: Any, waited: Any, rounds: Any, hold: Any) -> Any:
     """(vertices,) rounds each has had: all, but near ends that waited the fewer the nearer."""
     done = np.full(len(xy), rounds, np.int8)
@@ -124,7 +126,7 @@ def _done(xy: Any, starts: Any, waited: Any, rounds: Any, hold: Any) -> Any:
     return done
 
 
-@compiled
+@jit
 def _chain(xy: Any, starts: Any, kept: Any, link: Any, done: Any) -> Any:
     """Vertices of the chains, where each begins, the rounds they had, first and last darts, and which go round."""
     count = starts.size - 1

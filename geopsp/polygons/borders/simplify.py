@@ -10,11 +10,11 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
-from geopsp.polygons.borders.topology import Arcs, Faces, outlines
+from geopsp.core.jit import jit
+from geopsp.polygons.borders.topology import Arcs, RegionRings, outlines
 
 
-def simplified(arcs: Arcs, faces: Faces, least: float) -> Arcs:
+def simplify_arcs(arcs: Arcs, faces: RegionRings, least: float) -> Arcs:
     """The same arcs without the vertices whose triangle with their two neighbours is smaller than `least`.
 
     Nodes stay, and so do arcs with nothing on a side: the frame and the edge of nodata. What is left of an arc are some
@@ -48,7 +48,7 @@ def _members(starts: NDArray[np.int64], chosen: NDArray[Any]) -> NDArray[np.int6
 
 
 def _mapped(
-    arcs: Arcs, faces: Faces, free: Any, members: NDArray[np.int64], xy: NDArray[Any], rings: NDArray[np.int64]
+    arcs: Arcs, faces: RegionRings, free: Any, members: NDArray[np.int64], xy: NDArray[Any], rings: NDArray[np.int64]
 ) -> Arcs:
     """Free arcs as the simplified rings have them; all arcs as they were if a ring has lost a node.
 
@@ -65,7 +65,7 @@ def _mapped(
     return Arcs(vertices[kept], starts, arcs.left, arcs.right)
 
 
-@compiled
+@jit
 def _cut(
     vertices: Any, starts: Any, sizes: Any, free: Any, darts: Any, faces: Any, members: Any, xy: Any, rings: Any
 ) -> Any:
@@ -77,7 +77,7 @@ def _cut(
     return True
 
 
-@compiled
+@jit
 def _cut_ring(vertices: Any, starts: Any, sizes: Any, free: Any, darts: Any, ring: Any) -> Any:
     """The same for one ring; it passes no point twice, so a node is known by its place."""
     size = len(ring)
@@ -103,13 +103,13 @@ def _cut_ring(vertices: Any, starts: Any, sizes: Any, free: Any, darts: Any, rin
     return True
 
 
-@compiled
+@jit
 def _begin(starts: Any, sizes: Any, dart: Any) -> Any:
     """The vertex at which a dart begins."""
     return starts[dart >> 1] + (sizes[dart >> 1] - 1 if dart & 1 else 0)
 
 
-@compiled
+@jit
 def _place(ring: Any, at: Any, point: Any) -> Any:
     """The step from `at` on at which a ring passes the point; `at` plus its size if it does not."""
     for place in range(at, at + len(ring)):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
+from geopsp.core.jit import jit
 from geopsp.polygons.borders.topology import Arcs
 
 REACH = 2.0
@@ -29,7 +29,7 @@ WAITS, NOW, AHEAD = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rough:
+class SmoothingState:
     """Arcs that are being smoothed."""
 
     arcs: Arcs
@@ -44,7 +44,7 @@ class Rough:
     """(arcs, 2) True at ends where it is not known yet how the border goes on."""
 
 
-def smoothed(arcs: Arcs, rounds: int, *, waits: NDArray[np.bool_] | None = None, hold: float = np.inf) -> Arcs:
+def smooth_arcs(arcs: Arcs, rounds: int, *, waits: NDArray[np.bool_] | None = None, hold: float = np.inf) -> Arcs:
     """The same arcs with their corners cut, over and over, until they look like curves.
 
     Each round takes a quarter off both ends of an edge, so it rounds corners, but half where the border turns left at
@@ -64,11 +64,11 @@ def smoothed(arcs: Arcs, rounds: int, *, waits: NDArray[np.bool_] | None = None,
     waits = np.zeros((len(arcs), 2), np.bool_) if waits is None else waits
     inner = (arcs.left > 0) & (arcs.right > 0)
     arcs = replace(arcs, xy=arcs.xy.astype(np.float64))
-    rough = Rough(arcs, inner & _loops(arcs), np.zeros(len(arcs.xy), np.int8), waits)
+    rough = SmoothingState(arcs, inner & _loops(arcs), np.zeros(len(arcs.xy), np.int8), waits)
     return _rounded(rough, inner, rounds, hold, 1.0) if inner.any() else arcs
 
 
-def smoothed_on(rough: Rough, rounds: int, others: NDArray[np.float64], *, hold: float) -> Arcs:
+def resume_smoothing(rough: SmoothingState, rounds: int, others: NDArray[np.float64], *, hold: float) -> Arcs:
     """Arcs as `smoothed` leaves them where it knows how all go on, but at ends that still wait.
 
     Args:
@@ -85,7 +85,7 @@ def smoothed_on(rough: Rough, rounds: int, others: NDArray[np.float64], *, hold:
         nobody[: count + added],
         nobody[: count + added],
     )
-    rough = Rough(
+    rough = SmoothingState(
         every,
         np.append(rough.loops, [False] * added),
         np.append(rough.done, np.full(len(others), rounds, np.int8)),
@@ -96,7 +96,7 @@ def smoothed_on(rough: Rough, rounds: int, others: NDArray[np.float64], *, hold:
     return Arcs(found.xy[: starts[-1]], starts, arcs.left, arcs.right)
 
 
-def _rounded(rough: Rough, inner: NDArray[np.bool_], rounds: int, hold: float, size: float) -> Arcs:
+def _rounded(rough: SmoothingState, inner: NDArray[np.bool_], rounds: int, hold: float, size: float) -> Arcs:
     """The inner arcs after all rounds, in each of which only those vertices are cut that have had all before."""
     arcs, loops, waits = rough.arcs, rough.loops, rough.waits
     xy, starts, done = arcs.xy, arcs.starts, rough.done
@@ -131,7 +131,7 @@ def _loops(arcs: Arcs) -> NDArray[np.bool_]:
     return result
 
 
-@compiled
+@jit
 def _due(xy: Any, starts: Any, loops: Any, done: Any, waits: Any, number: Any, hold: Any) -> Any:
     """(vertices,) WAITS, NOW or AHEAD.
 
@@ -155,7 +155,7 @@ def _due(xy: Any, starts: Any, loops: Any, done: Any, waits: Any, number: Any, h
     return due
 
 
-@compiled
+@jit
 def _turns(xy: Any, starts: Any, inner: Any, loops: Any) -> Any:
     """(vertices,) 1 or -1 where an inner arc turns to one side or the other, 0 where it does not, and at its ends."""
     turns = np.zeros(len(xy), np.int8)
@@ -171,13 +171,13 @@ def _turns(xy: Any, starts: Any, inner: Any, loops: Any) -> Any:
     return turns
 
 
-@compiled
+@jit
 def _turn(ax: Any, ay: Any, bx: Any, by: Any, cx: Any, cy: Any) -> Any:
     """Twice the area of a triangle, positive to one side; to the last bit the other number if a and c change places."""
     return (ax - bx) * (cy - by) - (ay - by) * (cx - bx)
 
 
-@compiled
+@jit
 def _legs(xy: Any, starts: Any, loops: Any, turns: Any, due: Any, cut: Any, reach: Any) -> Any:
     """(vertices, 4) where the edges before and after a corner are cut; those to vertices ahead were cut there."""
     legs = np.empty((len(xy), 4))
@@ -200,7 +200,7 @@ def _legs(xy: Any, starts: Any, loops: Any, turns: Any, due: Any, cut: Any, reac
     return legs
 
 
-@compiled
+@jit
 def _whole(xy: Any, turns: Any, due: Any, at: Any, other: Any) -> Any:
     """The length of an edge, before its other end was cut if that is ahead."""
     if due[other] != AHEAD or turns[other] == 0:
@@ -208,13 +208,13 @@ def _whole(xy: Any, turns: Any, due: Any, at: Any, other: Any) -> Any:
     return _length(xy, at, other) * (2.0 if turns[at] != turns[other] else 4 / 3)
 
 
-@compiled
+@jit
 def _length(xy: Any, one: Any, two: Any) -> Any:
     """Pixels along columns or rows, whichever are more."""
     return max(abs(xy[one, 0] - xy[two, 0]), abs(xy[one, 1] - xy[two, 1]))
 
 
-@compiled
+@jit
 def _bins(xy: Any, low: Any, high: Any, size: Any) -> Any:
     """Vertices of a box by the square that they lie in: where each square's begin in their order; the order."""
     first = np.zeros((int((high[1] - low[1]) / size) + 1, int((high[0] - low[0]) / size) + 1), np.int32)
@@ -234,7 +234,7 @@ def _bins(xy: Any, low: Any, high: Any, size: Any) -> Any:
     return first, order
 
 
-@compiled
+@jit
 def _keep_blocked(xy: Any, cut: Any, legs: Any, first: Any, order: Any, low: Any, size: Any) -> None:
     """No cut any more at corners whose triangle, sides included, holds another vertex.
 
@@ -249,7 +249,7 @@ def _keep_blocked(xy: Any, cut: Any, legs: Any, first: Any, order: Any, low: Any
     cut[blocked] = False
 
 
-@compiled
+@jit
 def _held(xy: Any, at: Any, legs: Any, first: Any, cols: Any, order: Any, low: Any, size: Any) -> Any:
     """True if a vertex that lies elsewhere is in the triangle of this one and its legs."""
     px, py, ax, ay, bx, by = xy[at, 0], xy[at, 1], legs[0], legs[1], legs[2], legs[3]
@@ -269,7 +269,7 @@ def _held(xy: Any, at: Any, legs: Any, first: Any, cols: Any, order: Any, low: A
     return False
 
 
-@compiled
+@jit
 def _cut(xy: Any, starts: Any, loops: Any, due: Any, cut: Any, legs: Any, done: Any, number: Any) -> Any:
     """The arcs with the two legs of each corner that is cut instead of it, one vertex where those of two meet."""
     new, new_starts, rounds = np.empty((2 * len(xy), 2)), np.zeros_like(starts), np.empty(2 * len(xy), np.int8)

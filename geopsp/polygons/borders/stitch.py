@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
-from geopsp.core.legend import IGNORE
-from geopsp.polygons.borders.seam_nodes import Met, go_on
-from geopsp.polygons.borders.seam_simplify import forget_cuts
-from geopsp.polygons.borders.seam_smoothing import smoothed_over
+from geopsp.core.jit import jit
+from geopsp.core.legend import IGNORE_INDEX
+from geopsp.polygons.borders.seam_nodes import SeamNodes, link_across_seams
+from geopsp.polygons.borders.seam_simplify import drop_seam_vertices
+from geopsp.polygons.borders.seam_smoothing import smooth_across_seams
 from geopsp.polygons.borders.topology import Arcs
-from geopsp.polygons.borders.trace_arcs import EAST, SOUTH, Net, select
-from geopsp.polygons.borders.trace_cell import EVERY, Lattice, Piece, Regions, features_of, open_groups
+from geopsp.polygons.borders.trace_arcs import EAST, SOUTH, ArcGraph, select
+from geopsp.polygons.borders.trace_cell import EVERY, CellGrid, OpenRegions, Regions, build_features, open_groups
 from geopsp.polygons.features import Features
-from geopsp.polygons.regions.connected_regions import join, root
+from geopsp.polygons.regions.connected_regions import find, union
 
 Numbers = NDArray[np.int32]
 
@@ -27,7 +27,7 @@ Line = tuple[Numbers, Numbers, int, int, int]
 direction, EAST or SOUTH."""
 
 
-class Seams:
+class CellStitcher:
     """What goes on below the rows of cells that were taken in.
 
     Memory grows with the regions that go on and all their borders, not with the raster.
@@ -35,7 +35,7 @@ class Seams:
 
     def __init__(
         self,
-        lattice: Lattice,
+        lattice: CellGrid,
         *,
         connectivity: int = 4,
         wanted: NDArray[np.bool_] = EVERY,
@@ -57,7 +57,7 @@ class Seams:
         self._net, self._regions = _joined([], []), Regions.none()
         self._below = np.zeros(lattice.width, np.int32)
 
-    def absorb(self, pieces: Sequence[Piece]) -> Features:
+    def add_row(self, pieces: Sequence[OpenRegions]) -> Features:
         """The features that are complete once a row of cells, from left to right, is taken in."""
         row, stop = pieces[0].window.row, pieces[0].window.row_stop
         before = np.cumsum([len(self._regions), *(len(piece.regions) for piece in pieces)]).tolist()
@@ -73,7 +73,7 @@ class Seams:
         nets = [self._net, *(piece.net for piece in pieces), *borders]
         net = _joined(nets, [0, *before[:-1], *(0 for _ in borders)])
         last = stop == self._lattice.height
-        met = go_on(net, self._lattice, row, stop + last)
+        met = link_across_seams(net, self._lattice, row, stop + last)
         if self._least or self._smooth:
             net = self._shaped(net, met, [piece.near for piece in pieces], stop)
         below = np.zeros(0, np.int32) if last else np.concatenate([lower for _, _, lower, _ in sides])
@@ -82,18 +82,18 @@ class Seams:
         self._keep(net, regions, parent, group, opened, below, stop)
         return done
 
-    def _shaped(self, net: Net, met: Met, near: Sequence[NDArray[np.float64]], stop: int) -> Net:
+    def _shaped(self, net: ArcGraph, met: SeamNodes, near: Sequence[NDArray[np.float64]], stop: int) -> ArcGraph:
         """Borders are simplified and smoothed over seams; what is near to the one below is kept for the next row."""
         known, reach = np.concatenate([self._near, *near, met.fixed]), self._lattice.reach
         if self._least:
-            net, left = forget_cuts(net, met.cuts, known, least=self._least, reach=reach, inner=not self._smooth)
+            net, left = drop_seam_vertices(net, met.cuts, known, least=self._least, reach=reach, inner=not self._smooth)
             known = np.concatenate([known, left])
         if self._smooth:
-            net, known = smoothed_over(net, met, known, rounds=self._smooth, hold=self._lattice.hold)
+            net, known = smooth_across_seams(net, met, known, rounds=self._smooth, hold=self._lattice.hold)
         self._near = known[(known[:, 1] >= stop - reach) & (known[:, 1] < stop)]
         return net
 
-    def _lines(self, pieces: Sequence[Piece], sides: Sequence[Sequence[Numbers]], row: int) -> Iterator[Line]:
+    def _lines(self, pieces: Sequence[OpenRegions], sides: Sequence[Sequence[Numbers]], row: int) -> Iterator[Line]:
         """The seams of a row of cells: those between neighbours, then the one above."""
         for piece, west, east in zip(pieces, sides, sides[1:], strict=False):
             yield east[3], west[1], piece.window.col_stop, row, SOUTH
@@ -102,7 +102,7 @@ class Seams:
 
     def _done(
         self,
-        net: Net,
+        net: ArcGraph,
         regions: Regions,
         parent: NDArray[np.intp],
         group: NDArray[np.intp],
@@ -114,11 +114,11 @@ class Seams:
         place = np.full(parent.size + 1, -1, np.int32)
         place[numbers + 1] = np.arange(numbers.size)
         place[1:] = place[parent + 1]
-        return features_of(net, regions, numbers, group[numbers], place)
+        return build_features(net, regions, numbers, group[numbers], place)
 
     def _keep(
         self,
-        net: Net,
+        net: ArcGraph,
         regions: Regions,
         parent: NDArray[np.intp],
         group: NDArray[np.intp],
@@ -158,7 +158,7 @@ def _all(parts: Sequence[Regions], before: Sequence[int]) -> Regions:
     )
 
 
-def _joined(nets: Sequence[Net], before: Sequence[int]) -> Net:
+def _joined(nets: Sequence[ArcGraph], before: Sequence[int]) -> ArcGraph:
     """The arcs of all, with the numbers of regions moved on by what is given for each."""
     nobody = np.empty(0, np.int32)
     nets = [_straight(np.empty((0, 2, 2), np.int64), nobody, nobody, SOUTH), *nets]
@@ -169,7 +169,7 @@ def _joined(nets: Sequence[Net], before: Sequence[int]) -> Net:
     instead = np.concatenate([_moved(net.instead, arcs) for net, _, arcs in shifts])
     ends = np.cumsum([0, *(net.arcs.xy.shape[0] for net in nets)])
     starts = np.concatenate([[0], *(net.arcs.starts[1:] + by for net, by in zip(nets, ends, strict=False))])
-    return Net(
+    return ArcGraph(
         Arcs(np.concatenate([net.arcs.xy.astype(np.float64) for net in nets]), starts, left, right),
         np.concatenate([net.ways for net in nets]),
         following,
@@ -183,20 +183,20 @@ def _moved(darts: Numbers, arcs: int) -> Numbers:
     return np.where(darts >= 0, darts + np.int32(2 * arcs), np.int32(-1))
 
 
-def _border(codes: NDArray[np.uint8], line: Line) -> Net:
+def _border(codes: NDArray[np.uint8], line: Line) -> ArcGraph:
     """The arcs that run along a seam: straight, each between two regions of different codes."""
     left, right, col, row, way = line
-    cuts, one, two = _runs(left, right, np.append(np.uint8(IGNORE), codes))
+    cuts, one, two = _runs(left, right, np.append(np.uint8(IGNORE_INDEX), codes))
     xy = np.empty((one.size, 2, 2), np.int64)
     xy[..., 0] = col + cuts * (way == EAST)
     xy[..., 1] = row + cuts * (way == SOUTH)
     return _straight(xy, one, two, way)
 
 
-def _straight(ends: NDArray[np.int64], left: Numbers, right: Numbers, way: int) -> Net:
+def _straight(ends: NDArray[np.int64], left: Numbers, right: Numbers, way: int) -> ArcGraph:
     """Arcs of two vertices, (arcs, 2, 2)."""
     count = left.size
-    return Net(
+    return ArcGraph(
         Arcs(ends.reshape(-1, 2).astype(np.float64), 2 * np.arange(count + 1), left, right),
         np.full((count, 2), way, np.int8),
         np.full(2 * count, -1, np.int32),
@@ -205,7 +205,7 @@ def _straight(ends: NDArray[np.int64], left: Numbers, right: Numbers, way: int) 
     )
 
 
-@compiled
+@jit
 def _runs(left: Any, right: Any, codes: Any) -> Any:
     """(runs, 2) first pixel and end, and the regions to both sides, wherever their codes differ."""
     count = 0
@@ -222,14 +222,14 @@ def _runs(left: Any, right: Any, codes: Any) -> Any:
     return cuts[:count].copy(), one[:count].copy(), two[:count].copy()
 
 
-@compiled
+@jit
 def _unite(group: Any, links: Any) -> None:
     """Regions that are linked are one feature."""
     for one, two in links:
-        join(group, one - 1, two - 1)
+        union(group, one - 1, two - 1)
 
 
-@compiled
+@jit
 def _meet(parent: Any, group: Any, codes: Any, left: Any, right: Any, corners: Any) -> None:
     """Regions of one code that share a side across a seam are one; those that share a corner may be one feature."""
     for at in range(left.size):
@@ -238,23 +238,23 @@ def _meet(parent: Any, group: Any, codes: Any, left: Any, right: Any, corners: A
             continue
         there = right[at] - 1
         if there >= 0 and codes[here] == codes[there]:
-            join(parent, here, there)
-            join(group, here, there)
+            union(parent, here, there)
+            union(group, here, there)
         if corners:
             for near in (at - 1, at + 1):
                 there = right[near] - 1 if 0 <= near < right.size else -1
                 if there >= 0 and codes[here] == codes[there]:
-                    join(group, here, there)
+                    union(group, here, there)
 
 
-@compiled
+@jit
 def _gather(parent: Any, group: Any, sums: Any, first: Any, below: Any) -> Any:
     """What is known of a region stands at its first number; `parent` and `group` are first numbers; which are open."""
     opened = np.zeros(parent.size, np.bool_)
     open_groups(opened, group, below)
     for number in range(parent.size):
-        whole = root(parent, number)
-        parent[number], group[number] = whole, root(group, number)
+        whole = find(parent, number)
+        parent[number], group[number] = whole, find(group, number)
         opened[number] = opened[group[number]]
         if whole != number:
             for column in range(sums.shape[1]):

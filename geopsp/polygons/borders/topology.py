@@ -15,7 +15,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
+from geopsp.core.jit import jit
 
 Polygons = NDArray[np.object_]
 
@@ -44,7 +44,7 @@ class Arcs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Faces:
+class RegionRings:
     """Regions 1, 2, ... as rings of darts: dart 2 a is arc a as it runs, dart 2 a + 1 the same backwards."""
 
     darts: NDArray[np.int64]
@@ -58,7 +58,7 @@ class Faces:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outlines:
+class RaggedPolygons:
     """Polygons as flat arrays."""
 
     xy: NDArray[np.float64]
@@ -75,18 +75,18 @@ class Outlines:
 
     def shapes(self, transform: Affine) -> Polygons:
         """(polygons,) in CRS units."""
-        xy = placed(self.xy, transform)
+        xy = to_crs(self.xy, transform)
         found: Any = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (self.rings, self.polygons))
         return np.asarray(found, object)
 
 
-def placed(xy: NDArray[np.float64], transform: Affine) -> NDArray[np.float64]:
+def to_crs(xy: NDArray[np.float64], transform: Affine) -> NDArray[np.float64]:
     """(n, 2) in CRS units, of columns and rows: the very coordinates that GDAL gives them."""
     t, (columns, rows) = transform, xy.T
     return np.column_stack([t.c + columns * t.a + rows * t.b, t.f + columns * t.d + rows * t.e])
 
 
-def outlines(arcs: Arcs, faces: Faces, *, kept: NDArray[np.bool_] | None = None) -> Outlines:
+def outlines(arcs: Arcs, faces: RegionRings, *, kept: NDArray[np.bool_] | None = None) -> RaggedPolygons:
     """The regions' polygons, a vertex at each node.
 
     Args:
@@ -98,10 +98,10 @@ def outlines(arcs: Arcs, faces: Faces, *, kept: NDArray[np.bool_] | None = None)
     rings = _ring_starts(arcs.starts, faces.darts, faces.rings, counts)
     xy = np.empty((rings[-1], 2))
     _fill(xy, arcs.xy, arcs.starts, faces.darts, faces.rings, counts)
-    return Outlines(xy, rings, faces.regions)
+    return RaggedPolygons(xy, rings, faces.regions)
 
 
-@compiled
+@jit
 def _ring_starts(starts: Any, darts: Any, rings: Any, kept: Any) -> Any:
     """Where each ring begins among the vertices."""
     found = np.zeros(rings.size, np.int64)
@@ -114,7 +114,7 @@ def _ring_starts(starts: Any, darts: Any, rings: Any, kept: Any) -> Any:
     return found
 
 
-@compiled
+@jit
 def _fill(xy: Any, vertices: Any, starts: Any, darts: Any, rings: Any, kept: Any) -> None:
     """Writes the vertices of the darts, one after the other, each but its last."""
     at = 0

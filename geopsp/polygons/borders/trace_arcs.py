@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
+from geopsp.core.jit import jit
 from geopsp.polygons.borders.topology import Arcs
 
 NORTH, EAST, SOUTH, WEST = 0, 1, 2, 3
@@ -16,7 +16,7 @@ NORTH, EAST, SOUTH, WEST = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Net:
+class ArcGraph:
     """Arcs, and how they go on at their ends."""
 
     arcs: Arcs
@@ -35,22 +35,22 @@ class Net:
     """(arcs, 2) False for a first or last vertex that is just a cut in a straight border."""
 
 
-def trace(labels: NDArray[np.int32]) -> Net:
+def trace(labels: NDArray[np.int32]) -> ArcGraph:
     """The borders of all regions of a cell, of which 0 is none, also along the cell's sides.
 
     Arcs are cut at the cell's corners too, and wherever one leaves a side. Coordinates are the cell's own.
     """
     xy, starts, left, right, ways, following, instead = _trace(np.pad(labels, 1))
-    return Net(Arcs(xy, starts, left, right), ways, following, instead, np.ones(ways.shape, np.bool_))
+    return ArcGraph(Arcs(xy, starts, left, right), ways, following, instead, np.ones(ways.shape, np.bool_))
 
 
 def select(
-    net: Net,
+    net: ArcGraph,
     renumber: NDArray[np.int32],
     *,
     dropped: NDArray[np.bool_] | None = None,
     met: NDArray[np.bool_] | None = None,
-) -> Net:
+) -> ArcGraph:
     """The arcs of the regions that have a new number, with the new numbers.
 
     Args:
@@ -65,10 +65,10 @@ def select(
     xy, starts, kept, left, right, following, instead = _select(
         arcs.xy, arcs.starts, arcs.left, arcs.right, net.following, net.instead, renumber, dropped, met
     )
-    return Net(Arcs(xy, starts, left, right), net.ways[kept], following, instead, net.kept[kept])
+    return ArcGraph(Arcs(xy, starts, left, right), net.ways[kept], following, instead, net.kept[kept])
 
 
-@compiled
+@jit
 def _select(
     xy: Any, starts: Any, left: Any, right: Any, following: Any, instead: Any, renumber: Any, dropped: Any, met: Any
 ) -> Any:
@@ -104,7 +104,7 @@ def _select(
     return new_xy, new_starts, old, new_left, new_right, follow, other
 
 
-@compiled
+@jit
 def _trace(padded: Any) -> Any:
     arms, node_of, turns, ends = _arms(padded)
     most = ends // 2 + turns // 4
@@ -140,7 +140,7 @@ def _trace(padded: Any) -> Any:
     return xy[:used].copy(), starts[: count + 1].copy(), left, right, ways, following, instead
 
 
-@compiled
+@jit
 def _arms(padded: Any) -> Any:
     """(rows + 1, cols + 1) a bit for each side that leaves a corner and parts two regions, and 16 at nodes.
 
@@ -170,7 +170,7 @@ def _arms(padded: Any) -> Any:
     return arms, node_of, turns, ends
 
 
-@compiled
+@jit
 def _sides(padded: Any, row: Any, col: Any, way: Any) -> Any:
     """The regions left and right of the pixel side that leaves a corner in this direction."""
     nw, ne = padded[row, col], padded[row, col + 1]
@@ -184,7 +184,7 @@ def _sides(padded: Any, row: Any, col: Any, way: Any) -> Any:
     return sw, nw
 
 
-@compiled
+@jit
 def _walk(arms: Any, rest: Any, row: Any, col: Any, way: Any, xy: Any, used: Any) -> Any:
     """Follows a border to its next node, or round; takes the sides from `rest`, writes the turns to `xy`.
 
@@ -210,7 +210,7 @@ def _walk(arms: Any, rest: Any, row: Any, col: Any, way: Any, xy: Any, used: Any
     return used + 1, row, col, way
 
 
-@compiled
+@jit
 def _follow(ways: Any, heads: Any, leaving: Any) -> Any:
     """The dart that follows each: at a node the first to the left, which keeps to the pixel that we go around."""
     count = ways.shape[0]

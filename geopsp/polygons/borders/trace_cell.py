@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
-from geopsp.core.jit import compiled
+from geopsp.core.jit import jit
 from geopsp.polygons.borders.rings import faces
-from geopsp.polygons.borders.smooth import FAR, REACH, smoothed
-from geopsp.polygons.borders.topology import Arcs, Faces, outlines
-from geopsp.polygons.borders.trace_arcs import Net, select, trace
+from geopsp.polygons.borders.smooth import FAR, REACH, smooth_arcs
+from geopsp.polygons.borders.topology import Arcs, RegionRings, outlines
+from geopsp.polygons.borders.trace_arcs import ArcGraph, select, trace
 from geopsp.polygons.features import Features
-from geopsp.polygons.ground_metric import Metric
-from geopsp.polygons.regions.connected_regions import join, label, root
-from geopsp.polygons.zonal_stats import SUMS, sums
+from geopsp.polygons.ground_metric import GroundMetric
+from geopsp.polygons.regions.connected_regions import find, label_regions, union
+from geopsp.polygons.zonal_stats import SUMS, zonal_sums
 
 EVERY = np.ones(256, np.bool_)
 
 
-Shape = Callable[[Arcs, Faces], Arcs]
+Shape = Callable[[Arcs, RegionRings], Arcs]
 """What arcs become, given the faces that they part; nodes stay."""
 
 
@@ -49,11 +49,11 @@ class Regions:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Piece:
+class OpenRegions:
     """What goes on in the neighbours."""
 
     window: Window
-    net: Net
+    net: ArcGraph
     """Arcs of which a side goes on; a number of 0 is a region that does not, or nothing."""
 
     regions: Regions
@@ -67,7 +67,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Lattice:
+class CellGrid:
     """Cells of `side` pixels that a raster is cut into."""
 
     width: int
@@ -103,15 +103,15 @@ class Lattice:
 def trace_cell(
     codes: NDArray[np.uint8],
     window: Window,
-    lattice: Lattice,
-    metric: Metric,
+    lattice: CellGrid,
+    metric: GroundMetric,
     *,
     connectivity: int = 4,
     wanted: NDArray[np.bool_] = EVERY,
     shares: NDArray[np.float32] | None = None,
     shape: Shape | None = None,
     smooth: int = 0,
-) -> tuple[Features, Piece]:
+) -> tuple[Features, OpenRegions]:
     """The finished features of a cell, and what goes on.
 
     Args:
@@ -126,7 +126,7 @@ def trace_cell(
         smooth: Rounds of smoothing.
     """
     inner = codes[1:-1, 1:-1]
-    labels, count = label(inner)
+    labels, count = label_regions(inner)
     net = trace(labels)
     seams = lattice.seams(window)
     met, on_seam = _at_seams(net.arcs.xy, net.arcs.starts, labels.shape, seams)
@@ -134,21 +134,21 @@ def trace_cell(
         every = np.arange(-1, count, dtype=np.int32)
         net = replace(net, arcs=shape(net.arcs, faces(net, every, count)))
     if smooth:
-        net = replace(net, arcs=smoothed(net.arcs, smooth, waits=met, hold=lattice.hold))
+        net = replace(net, arcs=smooth_arcs(net.arcs, smooth, waits=met, hold=lattice.hold))
     moved = shape is not None or smooth > 0
     net = replace(net, arcs=replace(net.arcs, xy=net.arcs.xy + np.array([window.col, window.row], net.arcs.xy.dtype)))
     first, own_codes = _firsts(labels, inner, count, window.col, window.row, lattice.width)
     links = _links(labels, inner) if connectivity == 8 else np.empty((0, 2), np.int32)
     group, opened = _groups(labels, count, links, seams)
-    known = Regions(own_codes, sums(labels, count, codes, shares, metric, window), first, links)
+    known = Regions(own_codes, zonal_sums(labels, count, codes, shares, metric, window), first, links)
     near = _near(net.arcs, met, window, seams, lattice.reach) if moved else np.empty((0, 2))
     use = EVERY if moved else wanted  # the others' borders are in the way of those that move
     piece = _piece(net, known, opened, use, window, labels, met, on_seam, near)
     return _finished(net, known, group, ~opened & wanted[own_codes]), piece
 
 
-def features_of(
-    net: Net,
+def build_features(
+    net: ArcGraph,
     known: Regions,
     numbers: NDArray[np.intp],
     group: NDArray[np.intp],
@@ -176,17 +176,17 @@ def features_of(
     )
 
 
-def _finished(net: Net, known: Regions, group: NDArray[np.intp], chosen: NDArray[np.bool_]) -> Features:
+def _finished(net: ArcGraph, known: Regions, group: NDArray[np.intp], chosen: NDArray[np.bool_]) -> Features:
     """Features of chosen regions, in the order of their first pixels."""
     closed = np.flatnonzero(chosen)
     numbers = closed[np.argsort(group[closed], kind="stable")]
     regions = np.full(chosen.size + 1, -1, np.int32)
     regions[numbers + 1] = np.arange(numbers.size)
-    return features_of(net, known, numbers, group[numbers], regions)
+    return build_features(net, known, numbers, group[numbers], regions)
 
 
 def _piece(
-    net: Net,
+    net: ArcGraph,
     known: Regions,
     opened: NDArray[np.bool_],
     wanted: NDArray[np.bool_],
@@ -195,7 +195,7 @@ def _piece(
     met: NDArray[np.bool_],
     on_seam: NDArray[np.bool_],
     near: NDArray[np.float64],
-) -> Piece:
+) -> OpenRegions:
     """What goes on of the open regions, numbered anew; without borders of which nobody wants a side."""
     going = np.flatnonzero(opened)
     renumber = np.zeros(opened.size + 1, np.int32)
@@ -206,7 +206,7 @@ def _piece(
     of_use = np.append(False, opened & wanted[known.codes])
     idle = ~(of_use[net.arcs.left] | of_use[net.arcs.right] | met.any(axis=1))
     going_on = select(net, renumber, dropped=on_seam | idle, met=met)
-    return Piece(window, going_on, regions, near, (upper, right, lower, left))
+    return OpenRegions(window, going_on, regions, near, (upper, right, lower, left))
 
 
 def _near(
@@ -226,7 +226,7 @@ def _near(
     return np.unique(arcs.xy[found].astype(np.float64), axis=0)
 
 
-@compiled
+@jit
 def _firsts(labels: Any, codes: Any, count: Any, col: Any, row: Any, width: Any) -> Any:
     """First pixels and codes of regions, which are numbered in the order of their first pixels."""
     first, found = np.empty(count, np.int64), np.empty(count, np.uint8)
@@ -239,7 +239,7 @@ def _firsts(labels: Any, codes: Any, count: Any, col: Any, row: Any, width: Any)
     return first, found
 
 
-@compiled
+@jit
 def _links(labels: Any, codes: Any) -> Any:
     """Pairs of regions of one code that touch at a corner."""
     found = []
@@ -255,12 +255,12 @@ def _links(labels: Any, codes: Any) -> Any:
     return pairs
 
 
-@compiled
+@jit
 def _groups(labels: Any, count: Any, links: Any, seams: Any) -> Any:
     """The first region of the feature that each belongs to, and whether that feature lies at a seam."""
     group = np.arange(count)
     for one, two in links:
-        join(group, one - 1, two - 1)
+        union(group, one - 1, two - 1)
     opened = np.zeros(count, np.bool_)
     upper, right, lower, left = seams
     if upper:
@@ -272,20 +272,20 @@ def _groups(labels: Any, count: Any, links: Any, seams: Any) -> Any:
     if left:
         open_groups(opened, group, labels[:, 0])
     for region in range(count):
-        group[region] = root(group, region)
+        group[region] = find(group, region)
         opened[region] = opened[group[region]]
     return group, opened
 
 
-@compiled
+@jit
 def open_groups(opened: Any, group: Any, numbers: Any) -> None:
     """The features of these regions are open; 0 is nothing."""
     for number in numbers:
         if number:
-            opened[root(group, number - 1)] = True
+            opened[find(group, number - 1)] = True
 
 
-@compiled
+@jit
 def _at_seams(xy: Any, starts: Any, shape: Any, seams: Any) -> Any:
     """(arcs, 2) which ends lie at a seam, and (arcs,) which arcs run along one."""
     count = starts.size - 1

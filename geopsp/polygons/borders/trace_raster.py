@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
-from geopsp.core.parallel import cores, in_order
+from geopsp.core.parallel import cpu_count, map_ordered
 from geopsp.core.progress import Progress
-from geopsp.polygons.borders.stitch import Seams
-from geopsp.polygons.borders.trace_cell import EVERY, Lattice, Piece, Shape, trace_cell
-from geopsp.polygons.class_raster import Codes
+from geopsp.polygons.borders.stitch import CellStitcher
+from geopsp.polygons.borders.trace_cell import EVERY, CellGrid, OpenRegions, Shape, trace_cell
+from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.features import Features
-from geopsp.polygons.ground_metric import Metric
+from geopsp.polygons.ground_metric import GroundMetric
 
 CELL = 1024
 """Pixels on a side of a cell. Polygons do not depend on it."""
@@ -28,9 +28,13 @@ CELL = 1024
 T = TypeVar("T")
 
 
-def sweep(
-    codes: Codes,
-    metric: Metric,
+IN_FLIGHT = 4
+"""Cells for each thread that are begun or wait to be taken."""
+
+
+def trace_raster(
+    codes: ClassRaster,
+    metric: GroundMetric,
     finish: Callable[[Features], T],
     *,
     connectivity: int = 4,
@@ -64,11 +68,11 @@ def sweep(
     Raises:
         RasterError: if the raster is damaged, or holds other values than codes.
     """
-    lattice = Lattice(codes.grid.width, codes.grid.height, cell)
-    seams = Seams(lattice, connectivity=connectivity, wanted=wanted, least=least, smooth=smooth)
-    count = threads or cores()
+    lattice = CellGrid(codes.grid.width, codes.grid.height, cell)
+    seams = CellStitcher(lattice, connectivity=connectivity, wanted=wanted, least=least, smooth=smooth)
+    count = threads or cpu_count()
 
-    def work(window: Window) -> tuple[T, Piece]:
+    def work(window: Window) -> tuple[T, OpenRegions]:
         around = Window(window.col - 1, window.row - 1, window.width + 2, window.height + 2)
         shares = None if confidence is None else confidence.read(window)
         features, piece = trace_cell(
@@ -78,7 +82,10 @@ def sweep(
         return finish(features), piece
 
     rows, done = lattice.rows(), 0
-    with ThreadPoolExecutor(count) as pool, closing(in_order(pool, work, chain(*rows), threads=count)) as cells:
+    with (
+        ThreadPoolExecutor(count) as pool,
+        closing(map_ordered(pool, work, chain(*rows), in_flight=IN_FLIGHT * count)) as cells,
+    ):
         for row in rows:
             pieces = []
             for found, piece in islice(cells, len(row)):
@@ -87,4 +94,4 @@ def sweep(
                 done += 1
                 if progress:
                     progress(done, len(rows) * len(row))
-            yield pool.submit(finish, seams.absorb(pieces)).result()
+            yield pool.submit(finish, seams.add_row(pieces)).result()

@@ -14,29 +14,29 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Grid, Window
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.progress import Progress
 from geopsp.errors import OutputError
-from geopsp.polygons.class_raster import Codes
-from geopsp.polygons.ground_metric import Metric
-from geopsp.polygons.regions.fill_holes import filled
-from geopsp.polygons.regions.merge_small import merged
-from geopsp.polygons.regions.region_graph import CELL, Scale, graph_of, recoded
+from geopsp.polygons.class_raster import ClassRaster
+from geopsp.polygons.ground_metric import GroundMetric
+from geopsp.polygons.regions.fill_holes import fill_small_holes
+from geopsp.polygons.regions.merge_small import merge_small_regions
+from geopsp.polygons.regions.region_graph import CELL, IntegerUnits, apply_codes, graph_of
 
 BLOCK = 512
 """Pixels on a side of the file's blocks."""
 
 
-def cleaned(
-    codes: Codes,
-    metric: Metric,
+def clean_raster(
+    codes: ClassRaster,
+    metric: GroundMetric,
     *,
     min_area: float,
     fill_holes: float,
     folder: Path,
     cell: int = CELL,
     progress: Progress | None = None,
-) -> Codes:
+) -> ClassRaster:
     """The raster with small holes filled, then small regions merged; `codes` itself if both limits are 0.
 
     Holes that merging makes are filled too. The result does not depend on the cells. Memory is some 220 bytes a region.
@@ -57,7 +57,7 @@ def cleaned(
     """
     if min_area <= 0 and fill_holes <= 0:
         return codes
-    scale = Scale.of(metric)
+    scale = IntegerUnits.of(metric)
     least, hole = scale.units(min_area), scale.units(fill_holes)
     rounds = 2 * len(list(codes.grid.blocks(cell)))
     done = 0
@@ -70,21 +70,27 @@ def cleaned(
 
     graph = graph_of(codes, scale, cap=max(least, hole), every=fill_holes > 0, size=cell, step=step)
     if fill_holes > 0:
-        graph = filled(graph, hole)
+        graph = fill_small_holes(graph, hole)
     if min_area > 0:
-        graph = merged(graph, least)
+        graph = merge_small_regions(graph, least)
     if fill_holes > 0 < min_area:
-        graph = filled(graph, hole)  # those that merging has made
+        graph = fill_small_holes(graph, hole)  # those that merging has made
     out = folder / "cleaned.tif"
-    with closing(recoded(codes, graph, size=cell)) as cells:
+    with closing(apply_codes(codes, graph, size=cell)) as cells:
         _write(out, codes.grid, cells, step)
-    return Codes(out, codes.grid, np.dtype(np.uint8), IGNORE, masked=False)
+    return ClassRaster(out, codes.grid, np.dtype(np.uint8), IGNORE_INDEX, masked=False)
 
 
 def _write(path: Path, grid: Grid, cells: Iterable[tuple[Window, NDArray[np.uint8]]], step: Callable[[], None]) -> None:
     """A raster of the codes, without a CRS, as not every file can hold every one."""
     profile = {"driver": "GTiff", "width": grid.width, "height": grid.height, "count": 1, "dtype": "uint8"}
-    profile |= {"transform": grid.transform, "nodata": IGNORE, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
+    profile |= {
+        "transform": grid.transform,
+        "nodata": IGNORE_INDEX,
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+    }
     profile |= {"compress": "packbits", "sparse_ok": True, "bigtiff": "if_safer"}
     checks: list[tuple[RioWindow, int]] = []
     try:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.core.jit import compiled
-from geopsp.core.legend import IGNORE
+from geopsp.core.jit import jit
+from geopsp.core.legend import IGNORE_INDEX
 
 
-def label(codes: NDArray[np.uint8], *, nothing: int = IGNORE) -> tuple[NDArray[np.int32], int]:
+def label_regions(codes: NDArray[np.uint8], *, nothing: int = IGNORE_INDEX) -> tuple[NDArray[np.int32], int]:
     """(rows, cols) numbers of 4-connected regions, 1, 2, ... in the order of their first pixels, and how many.
 
     0 where the code is `nothing`; 256: nowhere.
@@ -20,8 +20,8 @@ def label(codes: NDArray[np.uint8], *, nothing: int = IGNORE) -> tuple[NDArray[n
     return labels, int(count)
 
 
-@compiled
-def root(parent: Any, one: Any) -> Any:
+@jit
+def find(parent: Any, one: Any) -> Any:
     """The first member of the set that holds this one."""
     while parent[one] != one:
         parent[one] = parent[parent[one]]
@@ -29,10 +29,10 @@ def root(parent: Any, one: Any) -> Any:
     return one
 
 
-@compiled
-def join(parent: Any, one: Any, two: Any) -> Any:
+@jit
+def union(parent: Any, one: Any, two: Any) -> Any:
     """The first member of the set that now holds both."""
-    one, two = root(parent, one), root(parent, two)
+    one, two = find(parent, one), find(parent, two)
     if one < two:
         parent[two] = one
         return one
@@ -40,7 +40,7 @@ def join(parent: Any, one: Any, two: Any) -> Any:
     return two
 
 
-@compiled
+@jit
 def _label(codes: Any, nothing: Any) -> Any:
     labels, parent = _provisional(codes, nothing)
     regions = 0
@@ -56,7 +56,7 @@ def _label(codes: Any, nothing: Any) -> Any:
     return labels, regions
 
 
-@compiled
+@jit
 def _provisional(codes: Any, nothing: Any) -> Any:
     """Numbers by the pixels above and to the left, and which of them are one region."""
     height, width = codes.shape
@@ -72,7 +72,7 @@ def _provisional(codes: Any, nothing: Any) -> Any:
             elif left:
                 labels[row, col] = labels[row, col - 1]
                 if up and codes[row - 1, col - 1] != code:  # else both have met already
-                    labels[row, col] = join(parent, labels[row, col - 1], labels[row - 1, col])
+                    labels[row, col] = union(parent, labels[row, col - 1], labels[row - 1, col])
             elif up:
                 labels[row, col] = labels[row - 1, col]
             else:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from geopsp.core.jit import compiled
-from geopsp.core.legend import IGNORE
+from geopsp.core.jit import jit
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.polygons.regions.region_graph import Graph
 
 
-def filled(graph: Graph, least: int) -> Graph:
+def fill_small_holes(graph: Graph, least: int) -> Graph:
     """Regions without holes smaller than `least`, in units of area: whatever lies there is of the region around.
 
     Some 100 bytes a region.
@@ -29,10 +29,10 @@ def filled(graph: Graph, least: int) -> Graph:
     """
     outside = int(graph.firsts.argmin())
     starts, others = _neighbours(graph.codes.size, graph.pairs)
-    return graph.joined(_owners(graph.codes, graph.areas.copy(), starts, others, outside, least, IGNORE))
+    return graph.joined(_owners(graph.codes, graph.areas.copy(), starts, others, outside, least, IGNORE_INDEX))
 
 
-@compiled
+@jit
 def _neighbours(count: Any, pairs: Any) -> Any:
     """Where each region's neighbours begin, and all of them, one region after the other."""
     starts = np.zeros(count + 1, np.int64)
@@ -49,7 +49,7 @@ def _neighbours(count: Any, pairs: Any) -> Any:
     return starts, others
 
 
-@compiled
+@jit
 def _owners(codes: Any, areas: Any, starts: Any, others: Any, outside: Any, least: Any, nothing: Any) -> Any:
     """(regions,) the region that each is part of: what is behind a region, as seen from outside, in its holes."""
     count = codes.size

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from geopsp.core.jit import compiled
-from geopsp.core.legend import IGNORE
-from geopsp.polygons.regions.connected_regions import root
+from geopsp.core.jit import jit
+from geopsp.core.legend import IGNORE_INDEX
+from geopsp.polygons.regions.connected_regions import find
 from geopsp.polygons.regions.region_graph import Graph
 
 
-def merged(graph: Graph, least: int) -> Graph:
+def merge_small_regions(graph: Graph, least: int) -> Graph:
     """Regions of which none is smaller than `least`, but those with nothing all around.
 
     The smallest goes first, to the neighbour with the longest border; of equals, the one or to the one whose first
@@ -24,11 +24,13 @@ def merged(graph: Graph, least: int) -> Graph:
         graph: With the borders of all that are smaller.
         least: In units of area.
     """
-    found = _absorbed(graph.codes, graph.areas.copy(), graph.firsts.copy(), graph.pairs, graph.lengths, least, IGNORE)
+    found = _absorbed(
+        graph.codes, graph.areas.copy(), graph.firsts.copy(), graph.pairs, graph.lengths, least, IGNORE_INDEX
+    )
     return graph.joined(found)
 
 
-@compiled
+@jit
 def _absorbed(codes: Any, areas: Any, firsts: Any, pairs: Any, lengths: Any, least: Any, nothing: Any) -> Any:
     """(regions,) the region that each is part of."""
     owners = np.arange(codes.size).astype(np.int32)
@@ -59,11 +61,11 @@ def _absorbed(codes: Any, areas: Any, firsts: Any, pairs: Any, lengths: Any, lea
         if areas[best] < least:
             heappush(queue, (areas[best], firsts[best], best))
     for one in range(owners.size):
-        owners[one] = root(owners, one)
+        owners[one] = find(owners, one)
     return owners
 
 
-@compiled
+@jit
 def _longest(around: Any, shared: Any, firsts: Any) -> Any:
     """The neighbour with the longest border, -1 if there is none."""
     best = -1
@@ -74,7 +76,7 @@ def _longest(around: Any, shared: Any, firsts: Any) -> Any:
     return best
 
 
-@compiled
+@jit
 def _linked(codes: Any, areas: Any, pairs: Any, least: Any, nothing: Any) -> Any:
     """Borders of small regions as linked lists; border b is link 2 b of its first region, 2 b + 1 of its second.
 
@@ -91,14 +93,14 @@ def _linked(codes: Any, areas: Any, pairs: Any, least: Any, nothing: Any) -> Any
     return heads, tails, nexts
 
 
-@compiled
+@jit
 def _neighbours(
     one: Any, owners: Any, heads: Any, nexts: Any, pairs: Any, lengths: Any, shared: Any, around: Any
 ) -> Any:
     """How many neighbours a region has; `around` begins with them, `shared` has the lengths of borders with them."""
     count, link = 0, heads[one]
     while link >= 0:
-        other = root(owners, pairs[link >> 1, 1 - (link & 1)])
+        other = find(owners, pairs[link >> 1, 1 - (link & 1)])
         if other != one:
             if shared[other] < 0:
                 around[count], shared[other] = other, 0

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
-from geopsp.core.jit import compiled
-from geopsp.core.legend import IGNORE
-from geopsp.core.parallel import cores, in_order
-from geopsp.polygons.class_raster import Codes
-from geopsp.polygons.ground_metric import Metric, density
-from geopsp.polygons.regions.connected_regions import join, label, root
+from geopsp.core.jit import jit
+from geopsp.core.legend import IGNORE_INDEX
+from geopsp.core.parallel import cpu_count, map_ordered
+from geopsp.polygons.class_raster import ClassRaster
+from geopsp.polygons.ground_metric import GroundMetric, pixel_area
+from geopsp.polygons.regions.connected_regions import find, label_regions, union
 
 CELL = 2048
 """Pixels on a side of what is read at once."""
@@ -41,7 +41,7 @@ MOST = 2**60
 """Units of area beyond which none is told from another."""
 
 
-OTHER = IGNORE + 1
+OTHER = IGNORE_INDEX + 1
 """What no pixel is, so that each has a label."""
 
 
@@ -56,10 +56,10 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scale:
+class IntegerUnits:
     """From the ground to whole units."""
 
-    metric: Metric
+    metric: GroundMetric
 
     area: float
     """Units a m2."""
@@ -68,7 +68,7 @@ class Scale:
     """Units a metre."""
 
     @classmethod
-    def of(cls, metric: Metric) -> Scale:
+    def of(cls, metric: GroundMetric) -> IntegerUnits:
         known = metric.density[np.isfinite(metric.density)]
         pixel = known.mean() if known.any() else 1.0
         return cls(metric, float(UNITS / pixel), float(SIDE / np.sqrt(pixel)))
@@ -134,7 +134,13 @@ class _Part:
 
 
 def graph_of(
-    codes: Codes, scale: Scale, *, cap: int, every: bool, size: int, step: Callable[[], None] = lambda: None
+    codes: ClassRaster,
+    scale: IntegerUnits,
+    *,
+    cap: int,
+    every: bool,
+    size: int,
+    step: Callable[[], None] = lambda: None,
 ) -> Graph:
     """The 4-connected regions of a raster.
 
@@ -184,13 +190,15 @@ def _united(
     return Graph(**whole, pieces=pieces, cells=cells, cap=cap).joined(owners)
 
 
-def recoded(codes: Codes, graph: Graph, *, size: int) -> Generator[tuple[Window, NDArray[np.uint8]], None, None]:
+def apply_codes(
+    codes: ClassRaster, graph: Graph, *, size: int
+) -> Generator[tuple[Window, NDArray[np.uint8]], None, None]:
     """Cell by cell, the raster where each pixel has its region's code."""
     table = graph.codes[graph.pieces]
 
     def read(cell: tuple[Window, int]) -> NDArray[np.uint8]:
         window, start = cell
-        labels, _ = label(_with_rim(codes, window), nothing=OTHER)
+        labels, _ = label_regions(_with_rim(codes, window), nothing=OTHER)
         found: NDArray[np.uint8] = _painted(labels[1 : window.height + 1, 1 : window.width + 1], table[start:])
         return found
 
@@ -201,20 +209,20 @@ def recoded(codes: Codes, graph: Graph, *, size: int) -> Generator[tuple[Window,
 
 def _side_by_side(read: Callable[[T], R], cells: Iterable[T]) -> Generator[R, None, None]:
     """What is read of each cell, in order, a few at a time."""
-    with ThreadPoolExecutor(cores()) as pool:
-        yield from in_order(pool, read, cells, threads=cores())
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        yield from map_ordered(pool, read, cells, in_flight=4 * cpu_count())
 
 
-def _with_rim(codes: Codes, window: Window) -> NDArray[np.uint8]:
+def _with_rim(codes: ClassRaster, window: Window) -> NDArray[np.uint8]:
     """The codes of a cell, with those above and to the left, and with the raster's surroundings at its frame."""
     right, below = window.col_stop == codes.grid.width, window.row_stop == codes.grid.height
     return codes.read(Window(window.col - 1, window.row - 1, window.width + 1 + right, window.height + 1 + below))
 
 
-def _part(codes: Codes, window: Window, scale: Scale, *, cap: int, every: bool) -> _Part:
+def _part(codes: ClassRaster, window: Window, scale: IntegerUnits, *, cap: int, every: bool) -> _Part:
     """What lies in a cell."""
     pixels = _with_rim(codes, window)
-    labels, count = label(pixels, nothing=OTHER)
+    labels, count = label_regions(pixels, nothing=OTHER)
     place = window.col - 1, window.row - 1, codes.grid.width, codes.grid.height
     kinds, areas, firsts = _measure(labels, count, pixels, scale.metric, scale.area, cap, *place)
     large = cap + 1 if every else cap
@@ -229,7 +237,7 @@ def _met(one: NDArray[np.int32], two: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.column_stack([one[new], two[new]])
 
 
-@compiled
+@jit
 def _painted(labels: Any, table: Any) -> Any:
     codes = np.empty(labels.shape, np.uint8)
     for row in range(labels.shape[0]):
@@ -238,16 +246,16 @@ def _painted(labels: Any, table: Any) -> Any:
     return codes
 
 
-@compiled
+@jit
 def _unite(owners: Any, same: Any) -> None:
     """Pieces that are the same have one owner."""
     for pair in range(same.shape[0]):
-        join(owners, same[pair, 0], same[pair, 1])
+        union(owners, same[pair, 0], same[pair, 1])
     for one in range(owners.size):
-        owners[one] = root(owners, one)
+        owners[one] = find(owners, one)
 
 
-@compiled
+@jit
 def _pool(owners: Any, areas: Any, firsts: Any, cap: Any) -> None:
     """Owners have the areas and the first pixels of all that is theirs."""
     for one in range(owners.size):
@@ -257,7 +265,7 @@ def _pool(owners: Any, areas: Any, firsts: Any, cap: Any) -> None:
             firsts[owner] = min(firsts[owner], firsts[one])
 
 
-@compiled
+@jit
 def _measure(
     labels: Any, count: Any, codes: Any, metric: Any, scale: Any, cap: Any, left: Any, top: Any, width: Any, height: Any
 ) -> Any:
@@ -270,12 +278,12 @@ def _measure(
                 kinds[one] = codes[row, col]
                 firsts[one] = (top + row + 1) * (width + 2) + left + col + 1
             if row > 0 and col > 0 and top + row < height and left + col < width and areas[one] < cap:
-                area = density(metric, left + col + 0.5, top + row + 0.5) * scale
+                area = pixel_area(metric, left + col + 0.5, top + row + 0.5) * scale
                 areas[one] = min(cap, areas[one] + int(area + 0.5)) if area < cap else cap
     return kinds, areas, firsts
 
 
-@compiled
+@jit
 def _borders(labels: Any, areas: Any, metric: Any, scale: Any, large: Any, left: Any, top: Any) -> Any:
     """Pairs of labels that share sides, and how long these are, as at the knot before; none of two large ones."""
     # neighbours make a planar graph, which has fewer than three edges a node

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from geopsp.core.grid import Grid
 from geopsp.core.legend import CLASSES_TAG
-from geopsp.raster.cog.overviews import halved
-from geopsp.raster.cog.part_file import PartWriter, level_sizes, writing
+from geopsp.raster.cog.overviews import downsample
+from geopsp.raster.cog.part_file import PartWriter, disk_errors, level_sizes
 from geopsp.raster.cog.part_grid import BLOCK, PartGrid
-from geopsp.raster.cog.part_mosaic import JoinedParts, PartPath
-from geopsp.raster.cog.raster_spec import Product
-from geopsp.raster.geotiff import NODATA, Tag, color_map, crs_tags, place_tags, text_tag
+from geopsp.raster.cog.part_mosaic import PartMosaic, PartPath
+from geopsp.raster.cog.raster_spec import RasterSpec
+from geopsp.raster.geotiff import NODATA, Tag, color_map, crs_tags, georeference_tags, text_tag
 
 METADATA = 42112
 """GDAL's tag for its metadata."""
@@ -49,7 +49,7 @@ LEADER = TRAILER = 4
 
 
 def assemble(
-    product: Product,
+    product: RasterSpec,
     grid: Grid,
     part_grid: PartGrid,
     part_path: PartPath,
@@ -65,8 +65,8 @@ def assemble(
     Raises:
         OutputError: if a part is missing or damaged, or the disk is full.
     """
-    parts = JoinedParts(product, part_grid, part_path)
-    count = 1 + levels_of(part_grid.width, part_grid.height, part_grid.block)
+    parts = PartMosaic(product, part_grid, part_path)
+    count = 1 + num_overviews(part_grid.width, part_grid.height, part_grid.block)
     held = min(part_grid.levels + 1, count)
     rest = out.with_name(out.name + ".coarse")
     try:
@@ -74,50 +74,50 @@ def assemble(
         if held < count:
             coarse = _coarsened(parts, held - 1, rest, pool)
             levels += [(coarse, level) for level in range(count - held)]
-        with writing(out):
+        with disk_errors(out):
             _write(out, levels, _head(product, grid, part_grid, tags))
     finally:
         rest.unlink(missing_ok=True)
 
 
-def levels_of(width: int, height: int, block: int) -> int:
+def num_overviews(width: int, height: int, block: int) -> int:
     """How often pixels are halved until both sides are at most one block."""
     return max(0, (-(-max(width, height) // block) - 1).bit_length())
 
 
-def one_part(width: int, height: int, block: int = BLOCK) -> PartGrid:
+def single_part(width: int, height: int, block: int = BLOCK) -> PartGrid:
     """The grid of a raster that is one part, with all its levels."""
-    side = block << levels_of(width, height, block)
+    side = block << num_overviews(width, height, block)
     return PartGrid(width, height, part_width=side, part_height=side, block=block)
 
 
-def _coarsened(parts: JoinedParts, level: int, path: Path, pool: Executor | None) -> JoinedParts:
+def _coarsened(parts: PartMosaic, level: int, path: Path, pool: Executor | None) -> PartMosaic:
     """All that is coarser than this level of the parts."""
     product, block = parts.product, parts.part_grid.block
     width, height = level_sizes(parts.part_grid.width, parts.part_grid.height, level + 1)[-1]
-    part_grid = one_part(width, height, block)
+    part_grid = single_part(width, height, block)
     with PartWriter(path, width, height, product, block=block, levels=part_grid.levels, pool=pool) as writer:
         for rows in parts.rows(level):
-            writer.append(halved(rows, product))
-    return JoinedParts(product, part_grid, lambda _: path)
+            writer.append(downsample(rows, product))
+    return PartMosaic(product, part_grid, lambda _: path)
 
 
-def _write(out: Path, levels: list[tuple[JoinedParts, int]], make_head: Callable[[bool], bytearray]) -> None:
+def _write(out: Path, levels: list[tuple[PartMosaic, int]], make_head: Callable[[bool], bytearray]) -> None:
     """Head first, then the levels, the coarsest first."""
-    lengths = [parts.lengths(level) for parts, level in levels]
+    lengths = [parts.block_sizes(level) for parts, level in levels]
     data = sum(int(sizes.sum()) + (LEADER + TRAILER) * np.count_nonzero(sizes) for sizes in lengths)
     head = make_head(False)
     if len(head) + data >= CLASSIC:
         head = make_head(True)
-    _tell(head, lengths)
+    _write_offsets(head, lengths)
     with out.open("wb") as file:
         file.write(head)
         for parts, level in reversed(levels):
-            for blob in parts.blobs(level):
+            for blob in parts.blocks(level):
                 file.write(struct.pack("<I", len(blob)) + blob + blob[-TRAILER:])
 
 
-def _tell(head: bytearray, lengths: list[NDArray[np.uint64]]) -> None:
+def _write_offsets(head: bytearray, lengths: list[NDArray[np.uint64]]) -> None:
     """Writes into the head where each block lies and how long it is; a block of nothing has 0 and 0."""
     end = len(head)
     with tifffile.TiffFile(BytesIO(head)) as file:
@@ -133,13 +133,13 @@ def _tell(head: bytearray, lengths: list[NDArray[np.uint64]]) -> None:
                 head[tag.valueoffset : tag.valueoffset + len(content)] = content
 
 
-def _head(product: Product, grid: Grid, part_grid: PartGrid, tags: Mapping[str, str]) -> Callable[[bool], bytearray]:
+def _head(product: RasterSpec, grid: Grid, part_grid: PartGrid, tags: Mapping[str, str]) -> Callable[[bool], bytearray]:
     """All that comes before the blocks, as BigTIFF or not, but where they lie."""
     sizes = level_sizes(
-        part_grid.width, part_grid.height, levels_of(part_grid.width, part_grid.height, part_grid.block)
+        part_grid.width, part_grid.height, num_overviews(part_grid.width, part_grid.height, part_grid.block)
     )
     bands, legend = len(product.bands), product.legend
-    about = [text_tag(METADATA, _metadata(product, tags)), *crs_tags(grid.crs), *place_tags(grid)]
+    about = [text_tag(METADATA, _metadata(product, tags)), *crs_tags(grid.crs), *georeference_tags(grid)]
     nodata = text_tag(NODATA, f"{product.nodata:g}")
     look: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "separate" if bands > 1 else None}
     if legend is not None:
@@ -169,7 +169,7 @@ def _head(product: Product, grid: Grid, part_grid: PartGrid, tags: Mapping[str, 
     return make
 
 
-def _metadata(product: Product, tags: Mapping[str, str]) -> str:
+def _metadata(product: RasterSpec, tags: Mapping[str, str]) -> str:
     """GDAL's XML of tags, names of bands and scales."""
     root = ET.Element("GDALMetadata")
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.errors import GeopspError, OutputError
-from geopsp.raster.cog.overviews import halved, is_nothing
-from geopsp.raster.cog.raster_spec import Product
+from geopsp.raster.cog.overviews import downsample, is_blank
+from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.geotiff import deflate
 
 TAIL = struct.Struct("<QI")
@@ -30,7 +30,7 @@ TAIL = struct.Struct("<QI")
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Trouble of the disk, in the block, becomes an OutputError that names the file."""
     try:
         yield
@@ -46,12 +46,12 @@ def level_sizes(width: int, height: int, levels: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class _PartLayout:
     """What a part file holds."""
 
     width: int
     height: int
-    product: Product
+    product: RasterSpec
     block: int
     levels: int
 
@@ -70,10 +70,10 @@ class _Form:
         return zlib.crc32(table, zlib.crc32(repr(about).encode()))
 
 
-class _Level:
+class _LevelBuffer:
     """Rows of a level, gathered until they fill a row of blocks."""
 
-    def __init__(self, width: int, height: int, product: Product, block: int) -> None:
+    def __init__(self, width: int, height: int, product: RasterSpec, block: int) -> None:
         self._product, self._block = product, block
         self.width, self._left = width, height
         self._rows, self._blank = 0, True
@@ -91,7 +91,7 @@ class _Level:
     def fill(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Takes (bands, n, width) as far as they fit into this row of blocks, and gives back the others."""
         taken = rows[:, : min(self._block, self._left) - self._rows]
-        if not is_nothing(taken, self._product):
+        if not is_blank(taken, self._product):
             self._blank = False
             self._buffer()[:, self._rows : self._rows + taken.shape[1], : self.width] = taken
         self._rows += taken.shape[1]
@@ -106,8 +106,8 @@ class _Level:
 
     def pop(self) -> NDArray[Any]:
         """The rows at half the resolution; those to come begin a new row of blocks."""
-        rows = self._product.nothing(self._rows, self.width) if self._blank else self._buffer()[:, : self._rows]
-        coarse = halved(rows[:, :, : self.width], self._product)
+        rows = self._product.blank(self._rows, self.width) if self._blank else self._buffer()[:, : self._rows]
+        coarse = downsample(rows[:, :, : self.width], self._product)
         if not self._blank:
             self._buffer()[...] = self._product.nodata
         self._left -= self._rows
@@ -130,7 +130,7 @@ class PartWriter:
         path: Path,
         width: int,
         height: int,
-        product: Product,
+        product: RasterSpec,
         *,
         block: int,
         levels: int,
@@ -142,18 +142,18 @@ class PartWriter:
             OutputError: if the file cannot be written; so do the methods.
         """
         self._path, self._pool, self._product = path, pool, product
-        self._form = _Form(width, height, product, block, levels)
-        self._levels = [_Level(*size, product, block) for size in self._form.sizes]
+        self._form = _PartLayout(width, height, product, block, levels)
+        self._levels = [_LevelBuffer(*size, product, block) for size in self._form.sizes]
         self._table = [np.zeros((*shape, 2), np.uint64) for shape in self._form.shapes]
         self._lines = [0] * (levels + 1)
         self._end = 0
         self._partial = path.with_name(f".{path.name}-{uuid4().hex}")  # more than one machine may make it
-        with writing(path):
+        with disk_errors(path):
             self._file = self._partial.open("xb")
 
     def append(self, rows: NDArray[Any]) -> None:
         """Puts (bands, n, width) below what was written so far."""
-        with writing(self._path):
+        with disk_errors(self._path):
             self._take(0, rows)
 
     def _take(self, number: int, rows: NDArray[Any]) -> None:
@@ -167,7 +167,7 @@ class PartWriter:
                 if number + 1 < len(self._levels):
                     self._take(number + 1, coarse)
 
-    def _store(self, number: int, level: _Level) -> None:
+    def _store(self, number: int, level: _LevelBuffer) -> None:
         """Writes a row of blocks."""
         line = self._table[number][:, self._lines[number]].reshape(-1, 2)
         packed = self._pool.map(self._pack, level.blocks()) if self._pool else map(self._pack, level.blocks())
@@ -187,17 +187,17 @@ class PartWriter:
         """The file is there."""
         assert all(level.done for level in self._levels), "fewer rows than the part has"
         table = b"".join(level.tobytes() for level in self._table)
-        with writing(self._path):
+        with disk_errors(self._path):
             self._file.write(table + TAIL.pack(self._end, self._form.check(table)))
             self._file.flush()
             os.fsync(self._file.fileno())  # else a power cut could leave the name without the blocks
             self._file.close()
             self._partial.replace(self._path)
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Nothing is left of it."""
         try:
-            with writing(self._path):
+            with disk_errors(self._path):
                 self._file.close()
         finally:
             self._partial.unlink(missing_ok=True)
@@ -209,25 +209,25 @@ class PartWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self.abandon()
+            self.discard()
             return
         try:
             self.finish()
         except BaseException:
-            self.abandon()
+            self.discard()
             raise
 
 
-def is_whole(path: Path, width: int, height: int, product: Product, *, block: int, levels: int) -> bool:
+def is_complete(path: Path, width: int, height: int, product: RasterSpec, *, block: int, levels: int) -> bool:
     """True if the part is there and is all that it should be; its blocks are not looked into."""
     try:
         with path.open("rb") as file:
-            return _read_table(file, _Form(width, height, product, block, levels)) is not None
+            return _read_table(file, _PartLayout(width, height, product, block, levels)) is not None
     except OSError:
         return False
 
 
-def _read_table(file: BinaryIO, form: _Form) -> list[NDArray[np.uint64]] | None:
+def _read_table(file: BinaryIO, form: _PartLayout) -> list[NDArray[np.uint64]] | None:
     """(bands, rows, cols, 2) of offsets and lengths, a level; None if the file is not of this form."""
     counts = [2 * int(np.prod(shape)) for shape in form.shapes]
     behind = 8 * sum(counts) + TAIL.size
@@ -246,13 +246,13 @@ def _read_table(file: BinaryIO, form: _Form) -> list[NDArray[np.uint64]] | None:
 class PartReader:
     """What a part file holds."""
 
-    def __init__(self, path: Path, width: int, height: int, product: Product, *, block: int, levels: int) -> None:
+    def __init__(self, path: Path, width: int, height: int, product: RasterSpec, *, block: int, levels: int) -> None:
         """As it was written.
 
         Raises:
             OutputError: if it is not there or damaged.
         """
-        self._path, self._form = path, _Form(width, height, product, block, levels)
+        self._path, self._form = path, _PartLayout(width, height, product, block, levels)
         try:
             self._file = path.open("rb")
         except OSError as error:
@@ -268,11 +268,11 @@ class PartReader:
             f"{self._path} is not the part of a map that it was. Delete it; give the same command again."
         )
 
-    def lengths(self, level: int) -> NDArray[np.uint64]:
+    def block_sizes(self, level: int) -> NDArray[np.uint64]:
         """(bands, rows, cols) bytes of each block; 0 where nothing is known."""
         return self._table[level][..., 1]
 
-    def blob(self, level: int, band: int, row: int, col: int) -> bytes:
+    def block_bytes(self, level: int, band: int, row: int, col: int) -> bytes:
         """A deflated block; nothing where nothing is known.
 
         Raises:
@@ -292,13 +292,13 @@ class PartReader:
         product, block = self._form.product, self._form.block
         width, height = self._form.sizes[level]
         height = min(block, height - row * block)
-        if not self.lengths(level)[:, row].any():
-            return product.nothing(height, width)
+        if not self.block_sizes(level)[:, row].any():
+            return product.blank(height, width)
         pixels = np.full((len(product.bands), height, width), product.nodata, product.dtype)
-        for band, line in enumerate(self.lengths(level)[:, row]):
+        for band, line in enumerate(self.block_sizes(level)[:, row]):
             for col in np.flatnonzero(line):
                 left = int(col) * block
-                whole = self._inflated(self.blob(level, band, row, int(col)))
+                whole = self._inflated(self.block_bytes(level, band, row, int(col)))
                 pixels[band, :, left : left + block] = whole[:height, : width - left]
         return pixels
 

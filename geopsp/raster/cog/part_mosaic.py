@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.raster.cog.overviews import is_nothing
+from geopsp.raster.cog.overviews import is_blank
 from geopsp.raster.cog.part_file import PartReader
 from geopsp.raster.cog.part_grid import PartGrid
-from geopsp.raster.cog.raster_spec import Product
+from geopsp.raster.cog.raster_spec import RasterSpec
 
 PartPath = Callable[[int], Path]
 """The file of a part, by its number."""
 
 
-class JoinedParts:
+class PartMosaic:
     """Blocks and rows of the whole map, from the top down; no more than a row of parts is open at a time."""
 
-    def __init__(self, product: Product, part_grid: PartGrid, part_path: PartPath) -> None:
+    def __init__(self, product: RasterSpec, part_grid: PartGrid, part_path: PartPath) -> None:
         """Where the parts of the grid lie."""
         self.product, self.part_grid, self._part_path = product, part_grid, part_path
 
-    def lengths(self, level: int) -> NDArray[np.uint64]:
+    def block_sizes(self, level: int) -> NDArray[np.uint64]:
         """(bands, rows, cols) bytes of each block of a level; 0 where nothing is known.
 
         Raises:
@@ -35,23 +35,23 @@ class JoinedParts:
         lines = []
         for row in range(self.part_grid.shape[0]):
             with ExitStack() as stack:
-                lines.append(np.concatenate([p.lengths(level) for p in self._open(row, stack)], axis=2))
+                lines.append(np.concatenate([p.block_sizes(level) for p in self._open(row, stack)], axis=2))
         return np.concatenate(lines, axis=1)
 
-    def blobs(self, level: int) -> Iterator[bytes]:
+    def blocks(self, level: int) -> Iterator[bytes]:
         """The deflated blocks of a level that are not of nothing, row by row of each band."""
         for band in range(len(self.product.bands)):
             for parts, line in self._lines(level):
                 for part in parts:
-                    for col in np.flatnonzero(part.lengths(level)[band, line]):
-                        yield part.blob(level, band, line, int(col))
+                    for col in np.flatnonzero(part.block_sizes(level)[band, line]):
+                        yield part.block_bytes(level, band, line, int(col))
 
     def rows(self, level: int) -> Iterator[NDArray[Any]]:
         """(bands, n, width) pixels of each row of blocks."""
         for parts, line in self._lines(level):
             pieces = [part.rows(level, line) for part in parts]
-            if all(is_nothing(piece, self.product) for piece in pieces):
-                yield self.product.nothing(pieces[0].shape[1], sum(piece.shape[2] for piece in pieces))
+            if all(is_blank(piece, self.product) for piece in pieces):
+                yield self.product.blank(pieces[0].shape[1], sum(piece.shape[2] for piece in pieces))
             else:
                 yield np.concatenate(pieces, axis=2)
 
@@ -60,7 +60,7 @@ class JoinedParts:
         for row in range(self.part_grid.shape[0]):
             with ExitStack() as stack:
                 parts = self._open(row, stack)
-                for line in range(parts[0].lengths(level).shape[1]):
+                for line in range(parts[0].block_sizes(level).shape[1]):
                     yield parts, line
 
     def _open(self, row: int, stack: ExitStack) -> list[PartReader]:

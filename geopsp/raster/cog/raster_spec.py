@@ -12,7 +12,7 @@ from geopsp.core.legend import Legend
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class RasterSpec:
     """One raster: what it is called, what its pixels are, and how coarser levels are made of finer ones."""
 
     name: str
@@ -28,7 +28,7 @@ class Product:
     nodata: float
     """255, or NaN of floats."""
 
-    reduce: Literal["mode", "mean"]
+    resampling: Literal["mode", "mean"]
     """How one pixel is made of four."""
 
     legend: Legend | None = None
@@ -37,6 +37,6 @@ class Product:
     scale: float = 1.0
     """What a stored value is multiplied by."""
 
-    def nothing(self, height: int, width: int) -> np.ndarray:
+    def blank(self, height: int, width: int) -> np.ndarray:
         """(bands, height, width) pixels of nodata, read-only, that take no memory."""
         return np.broadcast_to(np.array(self.nodata, self.dtype), (len(self.bands), height, width))

@@ -15,18 +15,18 @@ from rasterio.features import sieve as gdal_sieve
 
 from geopsp.core.grid import Window
 from geopsp.errors import OutputError
-from geopsp.raster.cog.overviews import is_nothing
-from geopsp.raster.cog.part_file import PartWriter, writing
+from geopsp.raster.cog.overviews import is_blank
+from geopsp.raster.cog.part_file import PartWriter, disk_errors
 from geopsp.raster.cog.part_grid import PartGrid
-from geopsp.raster.cog.part_mosaic import JoinedParts, PartPath
-from geopsp.raster.cog.raster_spec import Product
+from geopsp.raster.cog.part_mosaic import PartMosaic, PartPath
+from geopsp.raster.cog.raster_spec import RasterSpec
 
 UP = np.uint8(1)
 """What is added to a code, so that 255 becomes 0, which a mask takes for nothing."""
 
 
 def sieve(
-    product: Product,
+    product: RasterSpec,
     part_grid: PartGrid,
     source: PartPath,
     target: PartPath,
@@ -43,10 +43,10 @@ def sieve(
         OutputError: if a part is missing or damaged, or the disk is full.
     """
     folder = target(0).parent
-    with writing(folder), TemporaryDirectory(prefix=".sieve-", dir=folder) as scratch:
+    with disk_errors(folder), TemporaryDirectory(prefix=".sieve-", dir=folder) as scratch:
         codes, row = _room(Path(scratch) / "codes", part_grid), 0
-        for rows in JoinedParts(product, part_grid, source).rows(0):
-            if not is_nothing(rows, product):
+        for rows in PartMosaic(product, part_grid, source).rows(0):
+            if not is_blank(rows, product):
                 codes[row : row + rows.shape[1]] = rows[0] + UP
             row += rows.shape[1]
         if codes.size > size:  # else no region has a neighbour to join
@@ -83,7 +83,7 @@ def _room(path: Path, part_grid: PartGrid) -> NDArray[np.uint8]:
 
 
 def _write_part(
-    product: Product, part_grid: PartGrid, number: int, codes: NDArray[np.uint8], path: Path, pool: Executor | None
+    product: RasterSpec, part_grid: PartGrid, number: int, codes: NDArray[np.uint8], path: Path, pool: Executor | None
 ) -> None:
     """A part of codes that are each one up."""
     window = part_grid.part(number).window

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polygons_common import TRANSFORM, blobs, counted, ragged, swept
 
-from geopsp.polygons.borders.simplify import simplified
+from geopsp.polygons.borders.simplify import simplify_arcs
 
 
 def shaped(codes, *, least, rounds=0, **options):
     """Features of which arcs are simplified and smoothed in cells, and cuts at seams forgotten."""
 
     def shape(arcs, faces):
-        return simplified(arcs, faces, least)
+        return simplify_arcs(arcs, faces, least)
 
     return swept(codes, shape=shape, least=least, smooth=rounds, **options)
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from polygons_common import cell, lines, ragged, shapes_of
 
-from geopsp.polygons.borders.simplify import simplified
-from geopsp.polygons.regions.connected_regions import label
+from geopsp.polygons.borders.simplify import simplify_arcs
+from geopsp.polygons.regions.connected_regions import label_regions
 
 CODES = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 9), st.integers(2, 12)), elements=st.sampled_from([1, 1, 2, 7, 255])
@@ -31,7 +31,7 @@ def follows(some, all_):
 def test_regions_stay_a_coverage(codes, seed, least):
     """Frame, nodata and nodes stay; each region keeps its holes and its area but for the triangles it lost or won."""
     arcs, rings = cell(ragged(codes, seed))
-    fewer = simplified(arcs, rings, least)
+    fewer = simplify_arcs(arcs, rings, least)
     before, after = shapes_of(arcs, rings), shapes_of(fewer, rings)
     assert shapely.coverage_is_valid(before)
     assert shapely.coverage_is_valid(after)
@@ -39,7 +39,7 @@ def test_regions_stay_a_coverage(codes, seed, least):
     assert (shapely.area(after) > 0).all()
     np.testing.assert_array_equal(fewer.left, arcs.left)
     np.testing.assert_array_equal(fewer.right, arcs.right)
-    assert shapely.area(after).sum() == shapely.area(before).sum() == (label(ragged(codes, seed))[0] > 0).sum()
+    assert shapely.area(after).sum() == shapely.area(before).sum() == (label_regions(ragged(codes, seed))[0] > 0).sum()
     gone = shapely.get_num_coordinates(before) - shapely.get_num_coordinates(after)
     assert (np.abs(shapely.area(after) - shapely.area(before)) <= gone * least).all()
     for new, old, left, right in zip(lines(fewer), lines(arcs), arcs.left, arcs.right, strict=True):
@@ -58,7 +58,7 @@ def test_regions_stay_a_coverage(codes, seed, least):
 def test_polygons_are_those_of_the_whole_coverage(codes, seed, least):
     """Arcs joined again are what GEOS makes of all regions at once."""
     arcs, rings = cell(ragged(codes, seed))
-    found = shapes_of(simplified(arcs, rings, least), rings)
+    found = shapes_of(simplify_arcs(arcs, rings, least), rings)
     if found.size:
         wanted = shapely.coverage_simplify(shapes_of(arcs, rings), math.sqrt(least), simplify_boundary=False)
         assert (shapely.normalize(found) == shapely.normalize(wanted)).all()
@@ -69,11 +69,11 @@ def test_steps_go_and_corners_stay():
     rows, cols = np.indices((20, 24))
     arcs, rings = cell(cols > rows + 2)
     stairs = np.flatnonzero((arcs.left > 0) & (arcs.right > 0))[0]
-    assert simplified(arcs, rings, 0.49).xy.shape == arcs.xy.shape
-    assert len(lines(simplified(arcs, rings, 0.51))[stairs]) == 2
+    assert simplify_arcs(arcs, rings, 0.49).xy.shape == arcs.xy.shape
+    assert len(lines(simplify_arcs(arcs, rings, 0.51))[stairs]) == 2
     arcs, rings = cell((cols > 9) & (rows > 7))
     border = np.flatnonzero((arcs.left > 0) & (arcs.right > 0))
-    assert len(lines(simplified(arcs, rings, 40.0))[border[0]]) == 3
+    assert len(lines(simplify_arcs(arcs, rings, 40.0))[border[0]]) == 3
 
 
 def test_an_island_keeps_three_corners():
@@ -81,18 +81,18 @@ def test_an_island_keeps_three_corners():
     rows, cols = np.indices((31, 37))
     arcs, rings = cell(np.hypot(rows - 15, cols - 17) < 9.3)
     island = np.flatnonzero((arcs.left > 0) & (arcs.right > 0))[0]
-    assert 3 < len(lines(simplified(arcs, rings, 3.0))[island]) < 20
-    assert len(lines(simplified(arcs, rings, 1e6))[island]) == 4
+    assert 3 < len(lines(simplify_arcs(arcs, rings, 3.0))[island]) < 20
+    assert len(lines(simplify_arcs(arcs, rings, 1e6))[island]) == 4
 
 
 def test_nothing_to_do_gives_the_same_arcs_back():
     arcs, rings = cell(np.kron([[1, 2], [255, 3]], np.ones((4, 5))))
-    assert simplified(arcs, rings, 9.0) is arcs
+    assert simplify_arcs(arcs, rings, 9.0) is arcs
     rows, cols = np.indices((9, 11))
     arcs, rings = cell(cols > rows)
-    assert simplified(arcs, rings, 0.0) is arcs
+    assert simplify_arcs(arcs, rings, 0.0) is arcs
     nothing, no_rings = cell(np.full((3, 4), 255))
-    assert simplified(nothing, no_rings, 9.0) is nothing
+    assert simplify_arcs(nothing, no_rings, 9.0) is nothing
 
 
 @pytest.mark.parametrize("lost", [(12, 5), (5, 5)])
@@ -106,6 +106,6 @@ def test_arcs_stay_where_a_node_was_lost(lost, monkeypatch):
         found = ours(polygons, *args, **options)
         return shapely.from_wkt([p.wkt.replace(f"{lost[0]} {lost[1]}, ", "", 1) for p in found])
 
-    assert simplified(arcs, rings, 1.0) is not arcs
+    assert simplify_arcs(arcs, rings, 1.0) is not arcs
     monkeypatch.setattr(shapely, "coverage_simplify", without)
-    assert simplified(arcs, rings, 1.0) is arcs
+    assert simplify_arcs(arcs, rings, 1.0) is arcs

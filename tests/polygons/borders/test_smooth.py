@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from polygons_common import cell, lines, ragged, shapes_of
 
-from geopsp.polygons.borders.simplify import simplified
-from geopsp.polygons.borders.smooth import REACH, smoothed
+from geopsp.polygons.borders.simplify import simplify_arcs
+from geopsp.polygons.borders.smooth import REACH, smooth_arcs
 from geopsp.polygons.borders.topology import Arcs
 
 CODES = hnp.arrays(
@@ -31,8 +31,8 @@ def drawn(*paths):
 def test_regions_stay_a_coverage(codes, seed, least, rounds):
     """Frame, nodata and nodes stay; no border moves far; alone and after simplifying."""
     arcs, rings = cell(ragged(codes, seed, height=3))
-    arcs = simplified(arcs, rings, least)
-    round_ = smoothed(arcs, rounds)
+    arcs = simplify_arcs(arcs, rings, least)
+    round_ = smooth_arcs(arcs, rounds)
     before, after = shapes_of(arcs, rings), shapes_of(round_, rings)
     assert shapely.coverage_is_valid(after)
     assert shapely.is_valid(after).all()
@@ -53,10 +53,10 @@ def test_regions_stay_a_coverage(codes, seed, least, rounds):
 def test_the_way_an_arc_runs_does_not_matter(codes, seed, least, rounds):
     """Coordinates are the same to the last bit."""
     arcs, rings = cell(ragged(codes, seed, height=3))
-    arcs = simplified(arcs, rings, least)
-    there = [np.unique(line, axis=0) for line in lines(smoothed(arcs, rounds))]
+    arcs = simplify_arcs(arcs, rings, least)
+    there = [np.unique(line, axis=0) for line in lines(smooth_arcs(arcs, rounds))]
     backwards = np.concatenate([arcs.xy[:0], *(line[::-1] for line in lines(arcs))])
-    back = smoothed(Arcs(backwards, arcs.starts, arcs.right, arcs.left), rounds)
+    back = smooth_arcs(Arcs(backwards, arcs.starts, arcs.right, arcs.left), rounds)
     for one, two in zip(there, lines(back), strict=True):
         np.testing.assert_array_equal(one, np.unique(two, axis=0))
 
@@ -66,7 +66,7 @@ def test_steps_become_a_straight_line():
     rows, cols = np.indices((30, 90))
     for run in (1, 3, 5):
         arcs, _ = cell(cols > run * rows + 4)
-        border = lines(smoothed(arcs, 1))[np.flatnonzero((arcs.left > 0) & (arcs.right > 0))[0]]
+        border = lines(smooth_arcs(arcs, 1))[np.flatnonzero((arcs.left > 0) & (arcs.right > 0))[0]]
         middle = border[(border[:, 1] > 5) & (border[:, 1] < 12)]
         along, down = np.diff(middle, axis=0).T
         np.testing.assert_array_equal(along, run * down)
@@ -76,7 +76,7 @@ def test_a_pixel_becomes_an_octagon():
     codes = np.ones((5, 6))
     codes[2, 3] = 2
     arcs, rings = cell(codes)
-    found = shapely.normalize(shapes_of(smoothed(arcs, 1), rings)[1])
+    found = shapely.normalize(shapes_of(smooth_arcs(arcs, 1), rings)[1])
     ring = [(3.25, 2), (3.75, 2), (4, 2.25), (4, 2.75), (3.75, 3), (3.25, 3), (3, 2.75), (3, 2.25)]
     assert found == shapely.normalize(shapely.Polygon(ring))
 
@@ -86,26 +86,26 @@ def test_long_edges_stay_straight():
     codes = np.ones((50, 80))
     codes[3:43, 5:69] = 2
     arcs, rings = cell(codes)
-    field = shapes_of(smoothed(arcs, 1), rings)[1]
+    field = shapes_of(smooth_arcs(arcs, 1), rings)[1]
     assert field.area == 64 * 40 - 4 * (1.0 * 1.25) / 2
-    assert shapely.box(5, 3, 69, 43).difference(shapes_of(smoothed(arcs, 5), rings)[1]).area < 4
+    assert shapely.box(5, 3, 69, 43).difference(shapes_of(smooth_arcs(arcs, 5), rings)[1]).area < 4
 
 
 def test_nothing_is_cut_where_another_border_is():
     """Neither with a vertex inside the triangle, nor with one on its side."""
     corner = [(0, 8), (0, 0), (8, 0)]
-    assert len(smoothed(drawn(corner), 1).xy) == 4
+    assert len(smooth_arcs(drawn(corner), 1).xy) == 4
     for tip in ((0.25, 0.25), (0.5, 0.5)):
-        found = smoothed(drawn(corner, [tip, (9, 9)]), 1)
+        found = smooth_arcs(drawn(corner, [tip, (9, 9)]), 1)
         np.testing.assert_array_equal(found.xy[:3], corner)
-    assert len(smoothed(drawn(corner, [(0.6, 0.6), (9, 9)]), 1).xy) == 6
+    assert len(smooth_arcs(drawn(corner, [(0.6, 0.6), (9, 9)]), 1).xy) == 6
 
 
 def test_an_arc_that_ends_where_it_began_keeps_its_node():
     """A loop at a node of others is no free ring."""
     loop = [(4, 4), (8, 4), (8, 8), (4, 8), (4, 4)]
-    assert len(smoothed(drawn(loop), 1).xy) == 9
-    found = smoothed(drawn(loop, [(0, 0), (4, 4)]), 1)
+    assert len(smooth_arcs(drawn(loop), 1).xy) == 9
+    found = smooth_arcs(drawn(loop, [(0, 0), (4, 4)]), 1)
     np.testing.assert_array_equal(found.xy[0], (4, 4))
     assert len(lines(found)[0]) == 8
 
@@ -113,6 +113,6 @@ def test_an_arc_that_ends_where_it_began_keeps_its_node():
 @pytest.mark.parametrize("rounds", [0, 3])
 def test_empty_cells_and_no_rounds(rounds):
     arcs, _ = cell(np.full((3, 4), 255))
-    assert len(smoothed(arcs, rounds)) == 0
+    assert len(smooth_arcs(arcs, rounds)) == 0
     arcs, _ = cell([[1, 2], [1, 255]])
-    np.testing.assert_array_equal(smoothed(arcs, 0).xy, arcs.xy)
+    np.testing.assert_array_equal(smooth_arcs(arcs, 0).xy, arcs.xy)

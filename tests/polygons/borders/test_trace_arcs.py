@@ -6,11 +6,11 @@ import scipy.ndimage
 from hypothesis import given, settings
 from polygons_common import rasters
 
-from geopsp.core.legend import IGNORE
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.polygons.borders.rings import faces
 from geopsp.polygons.borders.topology import outlines
 from geopsp.polygons.borders.trace_arcs import select, trace
-from geopsp.polygons.regions.connected_regions import label
+from geopsp.polygons.regions.connected_regions import label_regions
 
 often = settings(max_examples=60, deadline=None)
 
@@ -24,8 +24,8 @@ def sides(labels):
 @often
 @given(codes=rasters())
 def test_regions_are_those_of_scipy_in_reading_order(codes):
-    labels, count = label(codes)
-    assert np.array_equal(labels == 0, codes == IGNORE)
+    labels, count = label_regions(codes)
+    assert np.array_equal(labels == 0, codes == IGNORE_INDEX)
     expected = sum(scipy.ndimage.label(codes == code)[1] for code in (0, 1, 2))
     assert count == expected == labels.max(initial=0)
     firsts = [np.flatnonzero(labels == number)[0] for number in range(1, count + 1)]
@@ -38,7 +38,7 @@ def test_regions_are_those_of_scipy_in_reading_order(codes):
 @often
 @given(codes=rasters())
 def test_arcs_run_once_along_each_side_between_two_regions(codes):
-    labels, _ = label(codes)
+    labels, _ = label_regions(codes)
     arcs = trace(labels).arcs
     padded, walked = np.pad(labels, 1), 0
     for arc in range(len(arcs)):
@@ -58,7 +58,7 @@ def test_arcs_run_once_along_each_side_between_two_regions(codes):
 @often
 @given(codes=rasters())
 def test_rings_run_around_as_many_pixels_as_a_region_has(codes):
-    labels, count = label(codes)
+    labels, count = label_regions(codes)
     net = trace(labels)
     found = outlines(net.arcs, faces(net, np.arange(-1, count, dtype=np.int32), count))
     assert len(found) == count
@@ -74,7 +74,7 @@ def test_rings_run_around_as_many_pixels_as_a_region_has(codes):
 
 
 def test_where_three_meet_is_a_node():
-    labels, _ = label(np.array([[1, 1], [2, 3]], np.uint8))
+    labels, _ = label_regions(np.array([[1, 1], [2, 3]], np.uint8))
     arcs = trace(labels).arcs
     ends = np.concatenate([arcs.xy[arcs.starts[:-1]], arcs.xy[arcs.starts[1:] - 1]]).tolist()
     assert ends.count([1, 1]) == 3
@@ -83,7 +83,7 @@ def test_where_three_meet_is_a_node():
 def test_an_island_has_one_arc_that_ends_where_it_begins():
     codes = np.ones((5, 5), np.uint8)
     codes[2, 2] = 2
-    net = trace(label(codes)[0])
+    net = trace(label_regions(codes)[0])
     island = np.flatnonzero((net.arcs.left == 2) | (net.arcs.right == 2))
     assert island.size == 1
     first, last = net.arcs.starts[island[0]], net.arcs.starts[island[0] + 1] - 1
@@ -93,7 +93,7 @@ def test_an_island_has_one_arc_that_ends_where_it_begins():
 
 def test_of_chosen_regions_all_borders_stay():
     codes = np.array([[1, 1, 2], [1, 3, 2], [4, 4, 4]], np.uint8)
-    net = trace(label(codes)[0])
+    net = trace(label_regions(codes)[0])
     chosen = select(net, np.array([0, 0, 0, 1, 0], np.int32))  # the one of code 3
     assert sorted({*chosen.arcs.left, *chosen.arcs.right}) == [0, 1]
     found = outlines(chosen.arcs, faces(chosen, np.array([-1, 0], np.int32), 1))
@@ -102,6 +102,6 @@ def test_of_chosen_regions_all_borders_stay():
 
 @pytest.mark.parametrize("shape", [(0, 0), (1, 1), (1, 5), (5, 1)])
 def test_nothing_has_no_borders(shape):
-    labels, count = label(np.full(shape, IGNORE, np.uint8))
+    labels, count = label_regions(np.full(shape, IGNORE_INDEX, np.uint8))
     assert count == 0
     assert len(trace(labels).arcs) == 0

@@ -9,10 +9,10 @@ from polygons_common import TRANSFORM, Pixels, blobs, counted, rasters, swept, t
 
 from geopsp.core.grid import Window
 from geopsp.errors import RasterError
-from geopsp.polygons.borders.stitch import Seams
-from geopsp.polygons.borders.trace_cell import Lattice
-from geopsp.polygons.borders.trace_raster import sweep
-from geopsp.polygons.ground_metric import Metric
+from geopsp.polygons.borders.stitch import CellStitcher
+from geopsp.polygons.borders.trace_cell import CellGrid
+from geopsp.polygons.borders.trace_raster import trace_raster
+from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.polygons.zonal_stats import PIXELS
 
 cells = st.integers(1, 7)
@@ -110,7 +110,7 @@ def test_what_is_finished_comes_before_the_raster_is_read_to_its_end():
             return super().read(window)
 
     pixels = Told(blobs(64))
-    first = next(iter(sweep(pixels, Metric.of(pixels.grid), len, cell=8, threads=1)))
+    first = next(iter(trace_raster(pixels, GroundMetric.of(pixels.grid), len, cell=8, threads=1)))
     assert first > 0
     assert max(read) <= 8
 
@@ -125,15 +125,15 @@ def test_what_is_open_does_not_grow_with_the_raster():
         codes[:, :3] = 0  # but what nobody asks for
         pixels, held = Pixels(codes), []
 
-        class Watched(Seams):
-            def absorb(self, pieces):
-                found = super().absorb(pieces)
+        class Watched(CellStitcher):
+            def add_row(self, pieces):
+                found = super().add_row(pieces)
                 held.append((len(self._net.arcs), len(self._regions)))  # noqa: B023
                 return found
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("geopsp.polygons.borders.trace_raster.Seams", Watched)
-            list(sweep(pixels, Metric.of(pixels.grid), len, cell=8, threads=1, wanted=houses))
+            patch.setattr("geopsp.polygons.borders.trace_raster.CellStitcher", Watched)
+            list(trace_raster(pixels, GroundMetric.of(pixels.grid), len, cell=8, threads=1, wanted=houses))
         most[height] = np.max(held, axis=0)
         assert held[-1] == (0, 0)
     assert (most[400] <= most[40] + 20).all()
@@ -148,11 +148,11 @@ def test_a_broken_cell_ends_it():
 
     pixels = Broken(blobs())
     with pytest.raises(RasterError, match="damaged"):
-        list(sweep(pixels, Metric.of(pixels.grid), len, cell=8, threads=2))
+        list(trace_raster(pixels, GroundMetric.of(pixels.grid), len, cell=8, threads=2))
 
 
 def test_a_cell_knows_its_seams():
-    lattice = Lattice(10, 7, 4)
+    lattice = CellGrid(10, 7, 4)
     sizes = [[(window.width, window.height) for window in row] for row in lattice.rows()]
     assert sizes == [[(4, 4), (4, 4), (2, 4)], [(4, 3), (4, 3), (2, 3)]]
     assert lattice.seams(Window(0, 0, 4, 4)) == (False, True, True, False)

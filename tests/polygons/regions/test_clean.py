@@ -11,9 +11,9 @@ from rasterio.crs import CRS
 
 from geopsp.core.grid import Grid
 from geopsp.errors import OutputError, RasterError
-from geopsp.polygons.class_raster import Codes
-from geopsp.polygons.ground_metric import Metric
-from geopsp.polygons.regions.clean import _write, cleaned
+from geopsp.polygons.class_raster import ClassRaster
+from geopsp.polygons.ground_metric import GroundMetric
+from geopsp.polygons.regions.clean import _write, clean_raster
 
 LIMITS = [(3.5, 0.0), (0.0, 9.5), (4.5, 20.5), (20.5, 4.5)]
 
@@ -37,10 +37,10 @@ def raster(make_raster, noisy):
 @pytest.mark.parametrize("cell", [5, 64])
 @pytest.mark.parametrize(("min_area", "fill_holes"), LIMITS)
 def test_holes_are_filled_then_small_regions_merged(raster, noisy, tmp_path, min_area, fill_holes, cell):
-    with Codes.open(raster) as codes:
+    with ClassRaster.open(raster) as codes:
         limits = {"min_area": min_area, "fill_holes": fill_holes}
-        with cleaned(codes, flat(noisy), **limits, folder=tmp_path, cell=cell) as after:
-            found = after.read(after.grid.window)
+        with clean_raster(codes, flat(noisy), **limits, folder=tmp_path, cell=cell) as after:
+            found = after.read(after.grid.full_window)
         assert after.grid == codes.grid
     expected = filled_by_hand(merged_by_hand(filled_by_hand(noisy, fill_holes), min_area), fill_holes)
     assert np.array_equal(found, expected)
@@ -55,11 +55,11 @@ def test_a_hole_that_merging_makes_is_filled(make_raster, tmp_path):
     codes[2, 0], codes[2, 1] = 9, 2
     codes[3, 1] = 2
     limits = {"min_area": 1.5, "fill_holes": 7.0}
-    with Codes.open(make_raster("map.tif", codes[None])) as raster:
-        with cleaned(raster, flat(codes), **limits, folder=tmp_path) as after:
-            assert (after.read(after.grid.window) == 1).all()
-        with cleaned(raster, flat(codes), **(limits | {"min_area": 0}), folder=tmp_path) as after:
-            assert np.array_equal(after.read(after.grid.window), codes)
+    with ClassRaster.open(make_raster("map.tif", codes[None])) as raster:
+        with clean_raster(raster, flat(codes), **limits, folder=tmp_path) as after:
+            assert (after.read(after.grid.full_window) == 1).all()
+        with clean_raster(raster, flat(codes), **(limits | {"min_area": 0}), folder=tmp_path) as after:
+            assert np.array_equal(after.read(after.grid.full_window), codes)
 
 
 def test_areas_are_those_of_the_ground(make_raster, tmp_path):
@@ -68,18 +68,18 @@ def test_areas_are_those_of_the_ground(make_raster, tmp_path):
     codes[1, 1] = codes[5, 3] = 2
     pixel = 111_000.0**2 * 10 * 10
     transform = Affine(10, 0, 15, 0, -10, 70)
-    with Codes.open(make_raster("map.tif", codes[None], crs="EPSG:4326", transform=transform)) as raster:
-        metric = Metric.of(raster.grid)
+    with ClassRaster.open(make_raster("map.tif", codes[None], crs="EPSG:4326", transform=transform)) as raster:
+        metric = GroundMetric.of(raster.grid)
         for limits in ({"min_area": 0.8 * pixel, "fill_holes": 0}, {"min_area": 0, "fill_holes": 0.8 * pixel}):
-            with cleaned(raster, metric, **limits, folder=tmp_path) as after:
-                found = after.read(after.grid.window)
+            with clean_raster(raster, metric, **limits, folder=tmp_path) as after:
+                found = after.read(after.grid.full_window)
             assert found[1, 1] == 1
             assert found[5, 3] == 2
 
 
 def test_with_nothing_to_do_it_is_the_raster_itself(raster, tmp_path):
-    codes = Codes.open(raster)
-    assert cleaned(codes, flat(np.ones((2, 2))), min_area=0, fill_holes=0, folder=tmp_path) is codes
+    codes = ClassRaster.open(raster)
+    assert clean_raster(codes, flat(np.ones((2, 2))), min_area=0, fill_holes=0, folder=tmp_path) is codes
     assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
 
 
@@ -89,8 +89,8 @@ def test_two_rounds_are_told(raster, noisy, tmp_path):
     def tell(done, total, note=""):
         told.append((done, total))
 
-    with Codes.open(raster) as codes:
-        cleaned(codes, flat(noisy), min_area=9, fill_holes=0, folder=tmp_path, cell=16, progress=tell)
+    with ClassRaster.open(raster) as codes:
+        clean_raster(codes, flat(noisy), min_area=9, fill_holes=0, folder=tmp_path, cell=16, progress=tell)
     assert told == [(step, 18) for step in range(1, 19)]
 
 
@@ -98,8 +98,8 @@ def test_a_damaged_raster_is_told(make_raster, tmp_path):
     data = np.random.default_rng(1).integers(0, 9, (1, 200, 300)).astype("uint8")
     path = make_raster("map.tif", data, compress="deflate", tiled=True, blockxsize=64, blockysize=64)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    with Codes.open(path) as codes, pytest.raises(RasterError, match="truncated or damaged"):
-        cleaned(codes, flat(data[0]), min_area=9, fill_holes=0, folder=tmp_path, cell=64)
+    with ClassRaster.open(path) as codes, pytest.raises(RasterError, match="truncated or damaged"):
+        clean_raster(codes, flat(data[0]), min_area=9, fill_holes=0, folder=tmp_path, cell=64)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of file sizes")
@@ -114,7 +114,7 @@ def test_a_full_disk_is_told(tmp_path, size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         with pytest.raises(OutputError, match="Is the disk full"):
-            _write(tmp_path / "cleaned.tif", grid, [(grid.window, codes)], lambda: None)
+            _write(tmp_path / "cleaned.tif", grid, [(grid.full_window, codes)], lambda: None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -123,10 +123,10 @@ def test_a_file_that_holds_something_else_is_told(raster, noisy, tmp_path, monke
     """As a block that was not written reads as nothing."""
     numbers = count()
     monkeypatch.setattr("geopsp.polygons.regions.clean.crc32", lambda _: next(numbers))
-    with Codes.open(raster) as codes, pytest.raises(OutputError, match="not what was written"):
-        cleaned(codes, flat(noisy), min_area=9, fill_holes=0, folder=tmp_path)
+    with ClassRaster.open(raster) as codes, pytest.raises(OutputError, match="not what was written"):
+        clean_raster(codes, flat(noisy), min_area=9, fill_holes=0, folder=tmp_path)
 
 
 def test_a_folder_that_is_none_is_told(raster, noisy, tmp_path):
-    with Codes.open(raster) as codes, pytest.raises(OutputError, match=r"cleaned\.tif cannot be written"):
-        cleaned(codes, flat(noisy), min_area=9, fill_holes=0, folder=tmp_path / "none")
+    with ClassRaster.open(raster) as codes, pytest.raises(OutputError, match=r"cleaned\.tif cannot be written"):
+        clean_raster(codes, flat(noisy), min_area=9, fill_holes=0, folder=tmp_path / "none")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rasterio.features import shapes
 
-from geopsp.polygons.regions.fill_holes import filled
+from geopsp.polygons.regions.fill_holes import fill_small_holes
 
 nested = hnp.arrays(np.uint8, st.tuples(st.integers(5, 14), st.integers(5, 14)), elements=st.sampled_from([1, 1, 1, 2]))
 
@@ -17,7 +17,7 @@ nested = hnp.arrays(np.uint8, st.tuples(st.integers(5, 14), st.integers(5, 14)),
 def fill(codes, least, *, size=64, metric=None):
     codes = np.asarray(codes, np.uint8)
     found = graph(codes, metric=metric, cap=units(least), size=size)
-    return drawn(codes, filled(found, units(least)), size=size)
+    return drawn(codes, fill_small_holes(found, units(least)), size=size)
 
 
 @gently

@@ -6,13 +6,13 @@ from graph_common import cells, drawn, flat, gently, graph, labelled, merged_by_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geopsp.polygons.regions.merge_small import merged
+from geopsp.polygons.regions.merge_small import merge_small_regions
 
 
 def merge(codes, least, *, size=64, metric=None, every=False):
     codes = np.asarray(codes, np.uint8)
     found = graph(codes, metric=metric, cap=units(least), size=size, every=every)
-    return drawn(codes, merged(found, units(least)), size=size)
+    return drawn(codes, merge_small_regions(found, units(least)), size=size)
 
 
 @gently

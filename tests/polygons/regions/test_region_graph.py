@@ -5,7 +5,7 @@ import pytest
 from graph_common import cells, drawn, flat, gently, graph, labelled, rasters, units
 from hypothesis import given
 
-from geopsp.polygons.regions.region_graph import MOST, Scale
+from geopsp.polygons.regions.region_graph import MOST, IntegerUnits
 
 
 def with_surroundings(codes):
@@ -46,7 +46,7 @@ def test_borders_are_as_long_as_the_sides_that_regions_share(codes, size):
         for pair in zip(one.ravel(), two.ravel(), strict=True):
             if pair[0] != pair[1]:
                 key = tuple(sorted(firsts[list(pair)].tolist()))
-                expected[key] = expected.get(key, 0) + round(Scale.of(metric).length * side)
+                expected[key] = expected.get(key, 0) + round(IntegerUnits.of(metric).length * side)
     assert borders(graph(codes, metric=metric, size=size)) == expected
 
 
@@ -106,4 +106,4 @@ def test_all_cells_are_told_of():
 
 @pytest.mark.parametrize(("area", "expected"), [(0, 0), (1.0, units(1)), (1e30, MOST)])
 def test_areas_are_counted_in_whole_units(area, expected):
-    assert Scale.of(flat(np.zeros((2, 2)))).units(area) == expected
+    assert IntegerUnits.of(flat(np.zeros((2, 2)))).units(area) == expected

@@ -16,12 +16,12 @@ from rasterio.transform import from_origin
 from rio_cogeo import cog_validate
 
 from geopsp.core.grid import Grid
-from geopsp.core.legend import CLASSES_TAG, IGNORE, Legend
+from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX, Legend
 from geopsp.errors import OutputError
 from geopsp.inference.outputs import classes, probabilities, share
 from geopsp.raster.cog import assemble as cog
 from geopsp.raster.cog.assemble import assemble
-from geopsp.raster.cog.overviews import halved
+from geopsp.raster.cog.overviews import downsample
 from geopsp.raster.cog.part_file import PartWriter
 from geopsp.raster.cog.part_grid import PartGrid
 
@@ -48,7 +48,7 @@ def pixels_of(product, height, width, seed, *, hole=True):
     rng = np.random.default_rng(seed)
     shape = (len(product.bands), height, width)
     if product.legend is not None:
-        pixels = rng.choice(np.array([0, 3, 7, IGNORE], np.uint8), shape)
+        pixels = rng.choice(np.array([0, 3, 7, IGNORE_INDEX], np.uint8), shape)
     else:
         pixels = (rng.integers(0, 255, shape) / (1 if product.dtype == "uint8" else 255)).astype(product.dtype)
     if hole:
@@ -106,7 +106,7 @@ def test_the_map_is_the_same_bytes_whatever_its_parts(kind, height, width, sides
     assert max(height, width) <= 16 << count
     assert count == 0 or max(height, width) > 16 << (count - 1)
     for level in range(count):
-        pixels = halved(pixels, product)
+        pixels = downsample(pixels, product)
         with rasterio.open(product.path, OVERVIEW_LEVEL=level) as dataset:
             np.testing.assert_array_equal(dataset.read(), pixels)
     assert not list(tmp_path.glob("*.coarse"))
@@ -128,7 +128,7 @@ def test_rio_cogeo_finds_nothing_wrong_with_any_shape(height, width, kind, tmp_p
 @pytest.mark.parametrize("known", [0, 1])
 def test_blocks_of_nothing_are_not_stored(known, tmp_path):
     product = product_of("classes", tmp_path)
-    pixels = np.full((1, 150, 130), IGNORE, np.uint8)
+    pixels = np.full((1, 150, 130), IGNORE_INDEX, np.uint8)
     pixels[:, 70 : 70 + known, 90] = 3
     content = make(tmp_path, pixels, product, plan_of(150, 130))
     with tifffile.TiffFile(product.path) as file:
@@ -206,7 +206,7 @@ def test_probabilities_are_named_and_scaled_to_one_and_are_no_colours(count, tmp
     with rasterio.open(product.path) as dataset:
         np.testing.assert_array_equal(dataset.read(), pixels)
         assert dataset.descriptions == tuple(legend.names)
-        assert dataset.nodata == IGNORE
+        assert dataset.nodata == IGNORE_INDEX
         assert dataset.scales == (1 / 254,) * count
         assert dataset.offsets == (0,) * count
         assert not {ColorInterp.alpha, ColorInterp.red} & set(dataset.colorinterp)
@@ -241,7 +241,7 @@ def test_memory_does_not_grow_with_the_map(tmp_path):
     product, peaks, side = product_of("classes", tmp_path), [], 2048
     with PartWriter(tmp_path / "part", side, side, product, block=128, levels=4) as writer:
         writer.append(np.tile(pixels_of(product, 1, side, 0), (1, 129, 1)))
-        writer.append(product.nothing(side - 129, side))
+        writer.append(product.blank(side - 129, side))
     for length in (side, 5 * side):
         plan = plan_of(length, length, 128, side, side)
         tracemalloc.start()
@@ -261,7 +261,7 @@ def test_memory_does_not_grow_with_the_map(tmp_path):
 )
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_codes_come_back_bit_for_bit_in_slabs_of_any_height(height, width, cuts, tmp_path):
-    codes = np.random.default_rng(height).choice(np.array([0, 3, 7, IGNORE], np.uint8), (1, height, width))
+    codes = np.random.default_rng(height).choice(np.array([0, 3, 7, IGNORE_INDEX], np.uint8), (1, height, width))
     grid = grid_of(height, width)
     with class_raster(tmp_path / "map.tif", grid, LEGEND, overwrite=True) as writer:
         for rows in np.split(codes, sorted(cut for cut in cuts if cut < height), axis=1):
@@ -269,7 +269,7 @@ def test_codes_come_back_bit_for_bit_in_slabs_of_any_height(height, width, cuts,
     with rasterio.open(tmp_path / "map.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(), codes)
         assert Grid(dataset.crs, dataset.transform, dataset.width, dataset.height) == grid
-        np.testing.assert_array_equal(dataset.dataset_mask() > 0, codes[0] != IGNORE)
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0, codes[0] != IGNORE_INDEX)
 
 
 def test_a_class_raster_carries_colours_names_nodata_and_tags(tmp_path):
@@ -277,13 +277,13 @@ def test_a_class_raster_carries_colours_names_nodata_and_tags(tmp_path):
     with class_raster(path, grid_of(61, 83), LEGEND, tags={"MODEL": "landcover"}) as writer:
         writer.append(np.full((1, 61, 83), 3, np.uint8))
     with rasterio.open(path) as dataset:
-        assert dataset.nodata == IGNORE
+        assert dataset.nodata == IGNORE_INDEX
         assert dataset.compression.name == "deflate"
         assert dataset.descriptions == ("class",)
         assert dataset.colorinterp == (ColorInterp.palette,)
         colors = dataset.colormap(1)
         assert [colors[code][:3] for code in (0, 3, 7)] == [info.rgb for info in LEGEND]
-        assert colors[IGNORE][3] == 0
+        assert colors[IGNORE_INDEX][3] == 0
         assert dataset.tags()["MODEL"] == "landcover"
         assert Legend.from_json(json.loads(dataset.tags()[CLASSES_TAG])) == LEGEND
     assert sorted(p.name for p in tmp_path.iterdir()) == FILES

@@ -6,11 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from maps_common import disk_of
 
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import OutputError
 from geopsp.inference.outputs import classes, probabilities, share
-from geopsp.raster.cog.overviews import halved, is_nothing
-from geopsp.raster.cog.part_file import PartReader, PartWriter, is_whole, level_sizes
+from geopsp.raster.cog.overviews import downsample, is_blank
+from geopsp.raster.cog.part_file import PartReader, PartWriter, is_complete, level_sizes
 
 LEGEND = Legend.from_names({0: "background", 3: "boat & car", 7: "water"})
 BLOCK = 16
@@ -29,7 +29,7 @@ def pixels_of(product, height, width, seed):
     rng = np.random.default_rng(seed)
     shape = (len(product.bands), height, width)
     if product.legend is not None:
-        pixels = rng.choice(np.array([0, 3, 7, IGNORE], np.uint8), shape)
+        pixels = rng.choice(np.array([0, 3, 7, IGNORE_INDEX], np.uint8), shape)
     else:
         pixels = (rng.integers(0, 255, shape) / (1 if product.dtype == "uint8" else 255)).astype(product.dtype)
     top, left = rng.integers(0, height + 1), rng.integers(0, width + 1)
@@ -71,7 +71,7 @@ def test_pixels_come_back_in_slabs_of_any_height_and_so_do_their_coarser_levels(
     content = write(tmp_path / "part", pixels, product, levels=levels, cuts=[cut for cut in cuts if cut < height])
     expected = [pixels]
     for _ in range(levels):
-        expected.append(halved(expected[-1], product))
+        expected.append(downsample(expected[-1], product))
     for found, level in zip(read(tmp_path / "part", pixels.shape, product, levels=levels), expected, strict=True):
         np.testing.assert_array_equal(found, level)
     assert write(tmp_path / "part", pixels, product, levels=levels) == content
@@ -88,13 +88,13 @@ def test_threads_give_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("kind", ["classes", "float16"])
 def test_nothing_is_stored_as_nothing_however_it_comes(kind, tmp_path):
     product = product_of(kind, tmp_path)
-    nothing = product.nothing(50, 40)
+    nothing = product.blank(50, 40)
     content = write(tmp_path / "a", nothing, product, levels=1)
     assert write(tmp_path / "b", nothing.copy(), product, levels=1) == content
     with PartReader(tmp_path / "a", 40, 50, product, block=BLOCK, levels=1) as reader:
-        assert not reader.lengths(0).any()
-        assert reader.blob(0, 0, 1, 1) == b""
-        assert is_nothing(reader.rows(1, 0), product)
+        assert not reader.block_sizes(0).any()
+        assert reader.block_bytes(0, 0, 1, 1) == b""
+        assert is_blank(reader.rows(1, 0), product)
     mixed = np.concatenate([nothing[:, :30], np.zeros_like(nothing[:, :20])], axis=1)
     content = write(tmp_path / "a", mixed, product, levels=1)
     with PartWriter(tmp_path / "b", 40, 50, product, block=BLOCK, levels=1) as writer:
@@ -106,7 +106,7 @@ def test_nothing_is_stored_as_nothing_however_it_comes(kind, tmp_path):
 def test_a_part_of_nothing_takes_no_time_and_no_room(tmp_path):
     product = product_of("classes", tmp_path)
     with PartWriter(tmp_path / "part", 100_000, 100_000, product, block=512, levels=4) as writer:
-        writer.append(product.nothing(100_000, 100_000))
+        writer.append(product.blank(100_000, 100_000))
     assert (tmp_path / "part").stat().st_size < 1e6
 
 
@@ -143,19 +143,19 @@ def test_rows_too_few_or_too_many_are_our_own_fault(rows, says, tmp_path):
 def test_a_part_is_whole_only_if_it_is_what_it_should_be(tmp_path):
     product, path = product_of("classes", tmp_path), tmp_path / "part"
     form = {"width": 40, "height": 50, "product": product, "block": BLOCK, "levels": 1}
-    assert not is_whole(path, **form)
+    assert not is_complete(path, **form)
     content = write(path, pixels_of(product, 50, 40, 2), product, levels=1)
-    assert is_whole(path, **form)
+    assert is_complete(path, **form)
     others = ({"width": 50, "height": 40}, {"levels": 2}, {"block": 32}, {"product": product_of("uint8", tmp_path)})
     for other in others:
-        assert not is_whole(path, **(form | other)), other
+        assert not is_complete(path, **(form | other)), other
     for size in (*range(0, len(content), 37), len(content) - 1):
         path.write_bytes(content[:size])
-        assert not is_whole(path, **form)
+        assert not is_complete(path, **form)
     path.write_bytes(content[1:])
-    assert not is_whole(path, **form)
+    assert not is_complete(path, **form)
     path.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
-    assert not is_whole(path, **form)
+    assert not is_complete(path, **form)
     with pytest.raises(OutputError, match=r"not the part of a map that it was.*same command again"):
         PartReader(path, **form)
 

@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.features import sieve as gdal_sieve
 
-from geopsp.core.legend import IGNORE, Legend
+from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import OutputError
 from geopsp.inference.outputs import classes
 from geopsp.raster.cog import sieve as sieve_module
 from geopsp.raster.cog.part_file import PartWriter
 from geopsp.raster.cog.part_grid import PartGrid
-from geopsp.raster.cog.part_mosaic import JoinedParts
+from geopsp.raster.cog.part_mosaic import PartMosaic
 from geopsp.raster.cog.sieve import sieve
 
 LEGEND = Legend.from_names({0: "background", 3: "boat", 254: "water"})
@@ -23,7 +23,7 @@ LEGEND = Legend.from_names({0: "background", 3: "boat", 254: "water"})
 def codes_of(height, width, grain, seed):
     """Patches of classes and of nothing, about `grain` pixels wide, with specks."""
     rng = np.random.default_rng(seed)
-    values = np.array([0, 3, 254, IGNORE], np.uint8)
+    values = np.array([0, 3, 254, IGNORE_INDEX], np.uint8)
     codes = np.kron(rng.choice(values, (height // grain + 1, width // grain + 1)), np.ones((grain, grain), np.uint8))
     codes = codes[:height, :width]
     return np.where(rng.random(codes.shape) < 0.1, rng.choice(values, codes.shape), codes)
@@ -43,7 +43,7 @@ def sieved(folder, codes, size, *, sides=(32, 32)):
             writer.append(codes[None, rows, cols])
     sieve(product, plan, lambda n: folder / f"{n}", lambda n: folder / "to" / f"{n}", size)
     assert sorted(int(path.name) for path in (folder / "to").iterdir()) == list(range(len(plan)))
-    return np.concatenate(list(JoinedParts(product, plan, lambda n: folder / "to" / f"{n}").rows(0)), axis=1)[0]
+    return np.concatenate(list(PartMosaic(product, plan, lambda n: folder / "to" / f"{n}").rows(0)), axis=1)[0]
 
 
 @given(
@@ -57,10 +57,10 @@ def sieved(folder, codes, size, *, sides=(32, 32)):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_is_the_sieve_of_the_whole_whatever_the_parts(height, width, grain, size, sides, seed, tmp_path):
     codes = codes_of(height, width, grain, seed)
-    expected = gdal_sieve(codes, size, mask=codes != IGNORE) if size < codes.size else codes
+    expected = gdal_sieve(codes, size, mask=codes != IGNORE_INDEX) if size < codes.size else codes
     found = sieved(tmp_path, codes, size, sides=sides)
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(found == IGNORE, codes == IGNORE)
+    np.testing.assert_array_equal(found == IGNORE_INDEX, codes == IGNORE_INDEX)
 
 
 def test_a_region_across_parts_is_one_region(tmp_path):
@@ -74,7 +74,7 @@ def test_a_region_across_parts_is_one_region(tmp_path):
 
 
 def test_what_borders_on_nothing_but_the_unknown_stays(tmp_path):
-    codes = np.full((40, 50), IGNORE, np.uint8)
+    codes = np.full((40, 50), IGNORE_INDEX, np.uint8)
     codes[20, 30] = 3
     np.testing.assert_array_equal(sieved(tmp_path, codes, 100), codes)
 
