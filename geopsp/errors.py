@@ -11,7 +11,7 @@
     ├── PackageError        (ValueError)         a saved model with a part missing or changed
     ├── OptionError         (ValueError)         an argument outside its range
     ├── TrainingError       (RuntimeError)       training that cannot start or go on
-    └── OutputError         (OSError)            an output that exists already or cannot be written
+    └── OutputError         (OSError)            an output that already exists or cannot be written
 
 Each message says what was found, what was needed and what to do.
 """
@@ -64,4 +64,4 @@ class TrainingError(GeopspError, RuntimeError):
 
 
 class OutputError(GeopspError, OSError):
-    """An output exists already, or cannot be written."""
+    """An output already exists, or cannot be written."""

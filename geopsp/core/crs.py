@@ -32,7 +32,7 @@ def metre_axes(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float
     unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
     globe = crs.geodetic_crs
     if globe is not None:
-        to_globe, back = transformer(crs.to_wkt(), globe.to_wkt()), transformer(globe.to_wkt(), crs.to_wkt())
+        to_globe, back = get_transformer(crs.to_wkt(), globe.to_wkt()), get_transformer(globe.to_wkt(), crs.to_wkt())
         longitude, latitude = to_globe.transform(*points.T)
         step = DIFFERENCE_STEP / metres_per_degree(crs)
         for column, (east, north) in enumerate(((step / np.cos(np.radians(latitude)), 0.0), (0.0, step))):
@@ -53,7 +53,7 @@ def metres_per_degree(crs: pyproj.CRS) -> float:
 
 
 @lru_cache(maxsize=32)
-def transformer(here: str, there: str) -> pyproj.Transformer:
+def get_transformer(here: str, there: str) -> pyproj.Transformer:
     """From x and y in one CRS to x and y in another.
 
     Raises:
@@ -69,10 +69,10 @@ def transformer(here: str, there: str) -> pyproj.Transformer:
         ) from error
 
 
-def bounds_in(bounds: Bounds, here: str, there: str) -> Bounds | None:
+def transform_bounds(bounds: Bounds, here: str, there: str) -> Bounds | None:
     """Bounds in another CRS, edges densified; all around the globe where they cross its seam; None: no place in it."""
     try:
-        found = transformer(here, there).transform_bounds(*bounds, densify_pts=21)
+        found = get_transformer(here, there).transform_bounds(*bounds, densify_pts=21)
     except ProjError:
         return None
     if not np.isfinite(found).all():

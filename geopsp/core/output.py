@@ -32,7 +32,7 @@ def check_output(path: str | Path, *, overwrite: bool = False, folder: bool = Fa
     try:
         if path.exists() and not overwrite:
             raise OutputError(
-                f"{asked} exists already. Choose another name, or overwrite it (overwrite=True, --overwrite)."
+                f"{asked} already exists. Choose another name, or overwrite it (overwrite=True, --overwrite)."
             )
         _require_ours(path, folder=folder, marker=marker)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from geopsp.core.crs import bounds_in, metre_axes
+from geopsp.core.crs import metre_axes, transform_bounds
 from geopsp.core.grid import Grid, Window
 from geopsp.labels.features import POLYGON, LabelFeatures, LabelRules, joined, read_features
 from geopsp.labels.geometry import reprojected
@@ -207,7 +207,7 @@ def query_box(grid: Grid, crs: pyproj.CRS, *, buffer: float) -> Box | None:
     left, bottom, right, top = grid.bounds()
     if _turns(grid):
         left, right = -180.0, 180.0
-    found = bounds_in((left, bottom, right, top), grid.crs.to_wkt(), crs.to_wkt())
+    found = transform_bounds((left, bottom, right, top), grid.crs.to_wkt(), crs.to_wkt())
     if found is None:
         return None
     left, bottom, right, top = found

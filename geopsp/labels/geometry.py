@@ -9,7 +9,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geopsp.core.crs import bounds_in, metre_axes, transformer
+from geopsp.core.crs import get_transformer, metre_axes, transform_bounds
 from geopsp.errors import LabelError
 
 POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
@@ -95,7 +95,7 @@ def reprojected(shapes: Shapes, here: pyproj.CRS, there: str) -> Shapes:
     if here == target:
         return shapes
     step = LONG if here.is_geographic else LONG * METRES / here.axis_info[0].unit_conversion_factor
-    to_there = transformer(here.to_wkt(), there)
+    to_there = get_transformer(here.to_wkt(), there)
     moved = _moved(shapes, to_there, step)
     beyond = np.zeros(len(shapes), bool)
     for margin in MARGINS:
@@ -133,6 +133,6 @@ def _area_of_use(crs: pyproj.CRS, here: pyproj.CRS, margin: float) -> Any:
     west, east = use.west - margin, use.east + margin + (360 if use.east < use.west else 0)
     spans = [(west, east), (west + 360, east + 360), (west - 360, east - 360)]
     spans = [(max(a, -180.0), min(b, 180.0)) for a, b in spans if min(b, 180.0) > max(a, -180.0)]
-    found = [bounds_in((a, south, b, north), globe.to_wkt(), here.to_wkt()) for a, b in spans]
+    found = [transform_bounds((a, south, b, north), globe.to_wkt(), here.to_wkt()) for a, b in spans]
     boxes = [shapely.box(*bounds) for bounds in found if bounds is not None]
     return shapely.union_all(boxes) if boxes else None

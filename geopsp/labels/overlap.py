@@ -6,7 +6,7 @@ import numpy as np
 import pyproj
 import shapely
 
-from geopsp.core.crs import bounds_in
+from geopsp.core.crs import transform_bounds
 from geopsp.core.grid import Grid
 from geopsp.errors import LabelError
 from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk
@@ -33,7 +33,7 @@ def require_overlap(features: FeaturesInMemory | FeaturesOnDisk, grid: Grid, sou
         found, crs = _box(shapely.total_bounds(shapes)), features.crs
         moved, _ = features.within(grid.crs)
         away = float(np.nanmin(shapely.distance(moved, outline), initial=np.inf))
-    there = bounds_in(found, crs.to_wkt(), grid.crs.to_wkt()) if found else None
+    there = transform_bounds(found, crs.to_wkt(), grid.crs.to_wkt()) if found else None
     if there is not None and away is None:
         away = float(shapely.distance(shapely.box(*there), outline))
     raise LabelError(no_overlap_message(source, grid, there, away) + (likely_cause(found, crs, grid) if found else ""))
@@ -69,7 +69,7 @@ def likely_cause(bounds: Box, crs: pyproj.CRS, grid: Grid) -> str:
     for box, assumed, words in guesses:
         if assumed == "EPSG:4326" and not _on_globe(box):
             continue
-        there = bounds_in(box, assumed, image)
+        there = transform_bounds(box, assumed, image)
         if there is not None and shapely.box(*there).intersects(frame):
             return f" They would fit {words}."
     return ""

@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
-from geopsp.core.crs import bounds_in, transformer
+from geopsp.core.crs import get_transformer, transform_bounds
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.parallel import cpu_count, map_ordered
@@ -99,7 +99,7 @@ class RasterLabels:
             LabelError: if it does not; says how far away it is.
         """
         theirs = self.scene.grid
-        bounds = bounds_in(theirs.bounds(), theirs.crs.to_wkt(), grid.crs.to_wkt())
+        bounds = transform_bounds(theirs.bounds(), theirs.crs.to_wkt(), grid.crs.to_wkt())
         outline = shapely.polygons(grid.corners())
         away = float(shapely.distance(shapely.box(*bounds), outline)) if bounds else None
         if away is None or away > 0:
@@ -127,7 +127,7 @@ def label_pixels(grid: Grid, labels: Grid) -> tuple[NDArray[np.float64], NDArray
     cols, rows = np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
     x, y = t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f
     if grid.crs != labels.crs:
-        x, y = transformer(grid.crs.to_wkt(), labels.crs.to_wkt()).transform(x, y)
+        x, y = get_transformer(grid.crs.to_wkt(), labels.crs.to_wkt()).transform(x, y)
     return np.floor(inverse.a * x + inverse.b * y + inverse.c), np.floor(inverse.d * x + inverse.e * y + inverse.f)
 
 

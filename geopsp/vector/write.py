@@ -115,7 +115,7 @@ def _require_free(out: Path, *, overwrite: bool) -> None:
     there = [path.name for path in _belonging(out) if os.path.lexists(path)]
     if there and not overwrite:
         raise OutputError(
-            f"{out} would replace or remove what exists already beside it ({', '.join(there)}). Choose another name, "
+            f"{out} would replace or remove what already exists beside it ({', '.join(there)}). Choose another name, "
             "or overwrite it (overwrite=True, --overwrite)."
         )
 

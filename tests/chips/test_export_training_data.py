@@ -264,7 +264,7 @@ def test_the_folder_is_what_arcgis_reads(make_raster, labels, tmp_path):
 def test_a_folder_that_exists_is_kept_unless_overwritten(make_raster, labels, tmp_path):
     out = tmp_path / "chips"
     export_training_data(make_raster(), labels, out, "kind", 32)
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         export_training_data(make_raster(), labels, out, "kind", 64)
     assert ChipSet.open(out).tile_size == 32
     assert export_training_data(make_raster(), labels, out, "kind", 64, overwrite=True).tile_size == 64
@@ -357,7 +357,7 @@ def test_the_same_call_again_does_nothing(make_raster, labels, tmp_path, monkeyp
     for append in (False, True):
         assert len(export_training_data(image, labels, out, "kind", 32, append=append)) == 6
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         export_training_data(image, labels.iloc[:2], out, "kind", 32)
 
 

@@ -117,7 +117,7 @@ def test_chips_with_every_option_and_more_appended(small_world, tmp_path):
     assert (tmp_path / "chips.png").read_bytes().startswith(b"\x89PNG")
     first = sorted(path.name for path in (tmp_path / "chips" / "images").iterdir())
     assert any(name.endswith("_r180.tif") for name in first)
-    fails(*usual, says="exists already")
+    fails(*usual, says="already exists")
     left, bottom, right, top = rasterio.open(small_world["scene"]).bounds
     result = run(*usual, "--append", "--extent", f"{left},{bottom},{(left + right) / 2},{top}", "--cell-size", 2)
     assert result.exit_code == 0, result.output
@@ -225,7 +225,7 @@ def test_bad_input_to_chips(small_world, make_raster, make_labels, tmp_path):
     fails("chips", make_raster("far.tif", origin=(701234.0, 5301717.0)), "--labels", labels, "--out", out,
           says="miss the image by 99,")  # fmt: skip
     fails("chips", scene, "--labels", labels, "--out", out, "--size", 8, says="tile_size is 8")
-    fails("chips", scene, "--labels", labels, "--out", small_world["chips"], says="exists already")
+    fails("chips", scene, "--labels", labels, "--out", small_world["chips"], says="already exists")
     fails("chips", scene, "--labels", labels, "--out", labels / "chips", says="cannot be")
     data = small_world["scene"].read_bytes()
     (tmp_path / "cut.tif").write_bytes(data[: len(data) // 2])
@@ -248,7 +248,7 @@ def test_bad_input_to_train(small_world, tmp_path):
     fails(
         "train", chips, "--out", out, "--epochs", 0, "--weights", "none", "--backbone", "resnet18", says="epochs is 0"
     )
-    fails("train", chips, "--out", small_world["scene"], says="exists already")
+    fails("train", chips, "--out", small_world["scene"], says="already exists")
     tiny = ("train", chips, "--out", out, "--weights", "none", "--backbone", TINY)
     fails(*tiny, "--ignore-classes", "c", says="the classes are background, a, b")
     fails(*tiny, "--dice", 0.6, "--lovasz", 0.6, says="0.6")
@@ -442,7 +442,7 @@ def test_evaluate_where_a_class_is_missing(small_world, trained, make_labels, tm
     found = json.loads(scores.read_text(), parse_constant=pytest.fail)
     assert found["per_class"]["a"]["recall"] is None
     assert found["per_class"]["b"]["recall"] > 0.9
-    fails("evaluate", trained, tmp_path / "only_b", "--json", scores, says="exists already")
+    fails("evaluate", trained, tmp_path / "only_b", "--json", scores, says="already exists")
     fails("evaluate", trained, tmp_path / "with_z", says="not known here: z; known are background, a, b")
 
 

@@ -37,9 +37,9 @@ def test_a_block_that_fails_leaves_what_was_there(folder, error, tmp_path):
 def test_nothing_is_overwritten_unasked(tmp_path):
     out = tmp_path / "map.tif"
     out.write_text("old")
-    with pytest.raises(OutputError, match=r"map\.tif exists already.*--overwrite"):
+    with pytest.raises(OutputError, match=r"map\.tif already exists.*--overwrite"):
         check_output(out)
-    with pytest.raises(OutputError, match="exists already"), atomic_output(out):
+    with pytest.raises(OutputError, match="already exists"), atomic_output(out):
         pass
     with atomic_output(out, overwrite=True) as partial:
         partial.write_text("new")
@@ -107,7 +107,7 @@ def test_what_a_link_points_to_is_replaced_and_the_link_stays(folder, there, tmp
     assert not real.is_symlink()
     assert (link / "new" if folder else link).read_text() == "new"
     assert (names(near), names(far)) == (["map.tif", "middle"], ["real.tif"])
-    with pytest.raises(OutputError, match=r"near/map\.tif exists already"):
+    with pytest.raises(OutputError, match=r"near/map\.tif already exists"):
         check_output(link, folder=folder)
 
 

@@ -185,9 +185,9 @@ def test_polygons_that_a_kill_prevented_are_made(model, scene, asked, tmp_path, 
     classify_pixels(scene, model, out, polygons=tmp_path / "map.gpkg")
     assert (tmp_path / "map.gpkg").exists()
     assert out.stat().st_mtime_ns == before
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         classify_pixels(scene, model, out, polygons=tmp_path / "map.gpkg")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         classify_pixels(scene, model, out, padding=3, polygons=tmp_path / "other.gpkg")
 
 
@@ -211,7 +211,7 @@ def test_each_image_by_itself(model, make_raster, said, tmp_path):
     assert said[0] == "1 of 3 images are mapped already, from the same call; they stay."
     assert [path.stat().st_mtime_ns for path in found] == times
     assert (folders["polygons"] / "a.gpkg").exists()
-    with pytest.raises(OutputError, match=r"a\.tif exists already"):
+    with pytest.raises(OutputError, match=r"a\.tif already exists"):
         classify_pixels(paths, model, tmp_path / "maps", per_image=True, padding=3)
 
 
@@ -460,10 +460,10 @@ def test_no_output_harms_another(model, scene, make_raster, asked, tmp_path):
     with pytest.raises(OptionError, match="Two outputs have the same name"):
         classify_pixels(scene, model, tmp_path / "maps", per_image=True, confidence=tmp_path / "maps")
     out.touch()
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         classify_pixels(scene, model, out)
     (tmp_path / "c.tif").touch()
-    with pytest.raises(OutputError, match=r"c\.tif exists already"):
+    with pytest.raises(OutputError, match=r"c\.tif already exists"):
         classify_pixels(scene, model, tmp_path / "new.tif", confidence=tmp_path / "c.tif")
     assert not asked
 
@@ -531,7 +531,7 @@ def test_old_polygons_are_not_taken_for_those_of_the_map(model, scene, said, tmp
     monkeypatch.undo()
     made, old = out.stat().st_mtime_ns, polygons.stat().st_mtime_ns
     assert old < made
-    with pytest.raises(OutputError, match=r"map\.gpkg exists already"):
+    with pytest.raises(OutputError, match=r"map\.gpkg already exists"):
         classify_pixels(scene, model, out, polygons=polygons)
     monkeypatch.setattr(mapping, "run_job", stop)
     classify_pixels(scene, model, out, polygons=polygons, overwrite=True)
@@ -555,7 +555,7 @@ def test_old_polygons_of_one_image_are_traced_anew(model, make_raster, said, tmp
     old = tmp_path / "lines" / "b.gpkg"
     os.utime(old, ns=(1, 1))
     times = [path.stat().st_mtime_ns for path in maps]
-    with pytest.raises(OutputError, match=r"b\.gpkg exists already"):
+    with pytest.raises(OutputError, match=r"b\.gpkg already exists"):
         classify_pixels(paths, model, tmp_path / "maps", **options)
     classify_pixels(paths, model, tmp_path / "maps", overwrite=True, **options)
     assert old.stat().st_mtime_ns > times[1]

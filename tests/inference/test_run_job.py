@@ -223,7 +223,7 @@ def test_an_output_that_exists_stays_and_nothing_is_computed(taken, scene, tmp_p
     out = tmp_path / "out"
     out.mkdir()
     (out / taken).write_text("mine")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         make(scene, out, Watched(after=0))
     assert contents(out) == {taken: b"mine"}
     make(scene, out, overwrite=True)
@@ -244,7 +244,7 @@ def test_another_place_is_not_taken_for_ours(scene, tmp_path):
     assert not other.done
     other.folder.mkdir()
     assert not other.only_folder_left
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         run_job(other, model)
     run_job(other, model, overwrite=True)
     assert (tmp_path / "mine.tif").read_bytes() == (out / "confidence.tif").read_bytes()
@@ -259,7 +259,7 @@ def test_what_is_left_of_another_job_is_never_published(scene, tmp_path):
     staged.write_bytes(b"half of a map")
     (job.folder / "job.json").write_text(json.dumps({"key": "another"}))
     assert not job.only_folder_left
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         make(scene, tmp_path / "out", only=True)
     (job.folder / "job.json").unlink()
     make(scene, tmp_path / "out", only=True)
@@ -312,7 +312,7 @@ def test_a_map_in_a_link_s_place_lies_where_that_points_to(scene, tmp_path):
     (far / "real.tif.aux.xml").write_text("old")
     (out / "map.tif").symlink_to(far / "real.tif")
     make(scene, tmp_path / "plain", only=True)
-    with pytest.raises(OutputError, match=r"out/map\.tif exists already"):
+    with pytest.raises(OutputError, match=r"out/map\.tif already exists"):
         make(scene, out, only=True)
     make(scene, out, only=True, overwrite=True)
     assert (out / "map.tif").is_symlink()

@@ -242,7 +242,7 @@ def test_other_places_are_refused(folder, tmp_path):
 
 def test_an_existing_folder_stays_unless_it_may_be_replaced(model, folder, tmp_path):
     (folder / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         save_model(model, folder)
     assert (folder / "mine.txt").exists()
     save_model(model, folder, overwrite=True)

@@ -565,7 +565,7 @@ def test_a_map_without_a_legend_takes_the_colour_table(tmp_path):
 def test_an_output_is_replaced_only_when_told(tmp_path):
     raster, out = write(tmp_path / "map.tif", np.ones((2, 2), np.uint8)), tmp_path / "map.gpkg"
     out.write_text("precious")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         raster_to_polygons(raster, out)
     assert out.read_text() == "precious"
     assert len(READERS[".gpkg"](raster_to_polygons(raster, out, overwrite=True))) == 1

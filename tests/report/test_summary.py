@@ -46,7 +46,7 @@ def test_scores_as_json(scores, tmp_path):
     content = json.loads((tmp_path / "s.json").read_text())
     assert content["confusion"]["rows_true"] == [[1, 1], [0, 2]]
     assert content["miou"] == pytest.approx((1 / 2 + 2 / 3) / 2)
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         write_scores(scores, tmp_path / "s.json")
 
 
@@ -162,7 +162,7 @@ def test_the_same_as_json(tmp_path):
     }  # fmt: skip
     assert content["exports"] == [REPORT, REPORT]
     assert content["warnings"].count("mind the gap") == 1
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         write_chip_report(chips, tmp_path / "r.json")
 
 

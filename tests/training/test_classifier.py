@@ -140,7 +140,7 @@ def test_errors(data, trained, small_world, tmp_path, make_raster):
     with pytest.raises(OptionError, match="same name"):
         classify_pixels(small_world["scene"], trained, tmp_path / "x.tif", probabilities=tmp_path / "x.tif")
     (tmp_path / "there.tif").touch()
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         classify_pixels(small_world["scene"], trained, tmp_path / "there.tif")
     assert not list(tmp_path.glob("x*"))
 

@@ -260,7 +260,7 @@ def test_what_was_there_stays_unless_it_may_go(ending, tmp_path):
     out, batch = tmp_path / f"a{ending}", batch_of(shapes_of(9))
     written(out, [batch])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         written(out, [batch])
     with pytest.raises(RasterError):
         written(out, failing(RasterError("damaged"), batch), overwrite=True)
@@ -289,7 +289,7 @@ def test_what_would_belong_to_a_file_stays_too(out, lone, tmp_path):
         (tmp_path / name).write_text("precious")
     before, batches = names(tmp_path), [batch_of(shapes_of(9))]
     for attempt in (check_vector_output, lambda path: written(path, batches)):
-        with pytest.raises(OutputError, match=rf"exists already.*{', '.join(lone)}.*--overwrite"):
+        with pytest.raises(OutputError, match=rf"already exists.*{', '.join(lone)}.*--overwrite"):
             attempt(tmp_path / out)
     assert names(tmp_path) == before
     assert {path.read_text() for path in tmp_path.iterdir()} == {"precious"}

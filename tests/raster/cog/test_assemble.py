@@ -307,7 +307,7 @@ def test_missing_rows_are_our_own_fault(tmp_path):
 def test_an_output_that_exists_is_kept_unless_overwritten(tmp_path):
     path = tmp_path / "map.tif"
     path.write_text("old")
-    with pytest.raises(OutputError, match="exists already"), class_raster(path, grid_of(5, 7), LEGEND):
+    with pytest.raises(OutputError, match="already exists"), class_raster(path, grid_of(5, 7), LEGEND):
         pass
     assert path.read_text() == "old"
     with class_raster(path, grid_of(5, 7), LEGEND, overwrite=True) as writer:
