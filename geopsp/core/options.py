@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, TypeVar
 
 from geopsp.errors import OptionError
@@ -45,31 +46,39 @@ class OptionInfo:
     below: float | None = None
     """A bound that is itself not allowed."""
 
-    choices: tuple[str, ...] = ()
+    infinite: bool = False
+    """True allows infinity."""
+
+    choices: tuple[Any, ...] = ()
     flag: str | None = None
-    """The shell's option; None: the name with dashes; "": the shell has none."""
+    """The shell's option, or several as "--tta/--test-time-augmentation"; None: the name with dashes; "": the shell has
+    none."""
 
     shell_help: str = ""
     """Help in the shell where it must differ, e.g. of a flag that turns a default off; "": `help`."""
 
-    def allowed(self, whole: bool) -> str:
-        """The range in words."""
-        kind = "a whole number" if whole else "a number"
-        low, high = (self.minimum if self.above is None else self.above), self.maximum
-        if self.below is not None:
-            high = self.below
-        if low is None and high is None:
-            return kind
-        lower = "" if low is None else f"above {low:g}" if self.above is not None else f"at least {low:g}"
-        upper = "" if high is None else f"below {high:g}" if self.below is not None else f"at most {high:g}"
+    metavar: str | None = None
+    """What stands for the value in the shell's help."""
+
+    @property
+    def range(self) -> str:
+        """The bounds in words; "" if there are none."""
         if self.minimum is not None and self.maximum is not None:
-            return f"{kind} from {self.minimum:g} to {self.maximum:g}"
-        return f"{kind} {' and '.join(part for part in (lower, upper) if part)}"
+            return f"from {self.minimum:g} to {self.maximum:g}"
+        lower = "" if self.minimum is None else f"of at least {self.minimum:g}"
+        upper = "" if self.maximum is None else f"at most {self.maximum:g}"
+        lower = lower if self.above is None else f"above {self.above:g}"
+        upper = upper if self.below is None else f"below {self.below:g}"
+        return " and ".join(bound for bound in (lower, upper) if bound)
+
+    def allowed(self, *, whole: bool) -> str:
+        """What a number may be, in words."""
+        return f"a {'whole ' if whole else ''}number {self.range}".rstrip()
 
     def holds(self, value: float) -> bool:
         """True if a number is in the range."""
         return (
-            math.isfinite(value)
+            (math.isfinite(value) or (self.infinite and value > 0))
             and (self.minimum is None or value >= self.minimum)
             and (self.above is None or value > self.above)
             and (self.maximum is None or value <= self.maximum)
@@ -88,23 +97,33 @@ def info_of(entry: Field[Any]) -> OptionInfo | None:
     return found
 
 
-def option_fields(cls: type[Any]) -> dict[str, Field[Any]]:
-    """The options of a class, by name."""
-    return {entry.name: entry for entry in fields(cls) if info_of(entry) is not None}
+def option_fields(*classes: type[Any]) -> dict[str, Field[Any]]:
+    """The options of classes, by name."""
+    return {entry.name: entry for cls in classes for entry in fields(cls) if info_of(entry) is not None}
 
 
 def check_fields(options: Any) -> None:
-    """Check the types, ranges and choices of all options of a dataclass.
+    """Check the types, ranges and choices of all options of a dataclass; numbers of numpy become Python's.
 
-    Only what the annotation says plainly is checked: bool, int, float and str, with or without None.
+    Only what the annotation says plainly is checked: bool, int, float, str and paths, with or without None.
 
     Raises:
         OptionError: if one is out of range.
     """
     for name, entry in option_fields(type(options)).items():
-        info = info_of(entry)
+        info, value = info_of(entry), getattr(options, name)
         assert info is not None
-        check_value(name, getattr(options, name), str(entry.type), info)
+        check_value(name, value, str(entry.type), info)
+        plain = _plain_number(value)
+        if plain is not value:
+            object.__setattr__(options, name, plain)
+
+
+def _plain_number(value: Any) -> Any:
+    """Python's own number, so that it can be written as JSON."""
+    if isinstance(value, int | float | complex) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def check_value(name: str, value: Any, annotation: str, info: OptionInfo) -> None:
@@ -124,8 +143,10 @@ def check_value(name: str, value: Any, annotation: str, info: OptionInfo) -> Non
         _require_number(name, value, info, whole=True, optional="None" in kinds)
     elif kinds <= {"int", "float", "None"}:
         _require_number(name, value, info, whole=False, optional="None" in kinds)
-    elif kinds <= {"str", "None"} and not (isinstance(value, str) and value):
-        raise OptionError(f"`{name}` is {value!r}, but must be a text.")
+    elif kinds <= {"str", "None"}:
+        require_text(name, value)
+    elif kinds <= {"str", "Path", "None"} or ({"str", "Path"} <= kinds and isinstance(value, str)):
+        require_path(name, value)
 
 
 def _require_number(name: str, value: Any, info: OptionInfo, *, whole: bool, optional: bool) -> None:
@@ -133,7 +154,7 @@ def _require_number(name: str, value: Any, info: OptionInfo, *, whole: bool, opt
     if isinstance(value, bool) or not isinstance(value, kind) or not info.holds(float(value)):
         unit = f" ({info.unit})" if info.unit else ""
         none = ", or None" if optional else ""
-        raise OptionError(f"`{name}` is {value!r}, but must be {info.allowed(whole)}{unit}{none}.")
+        raise OptionError(f"`{name}` is {value!r}, but must be {info.allowed(whole=whole)}{unit}{none}.")
 
 
 def require_bool(name: str, value: Any) -> None:
@@ -146,37 +167,58 @@ def require_bool(name: str, value: Any) -> None:
         raise OptionError(f"`{name}` is {value!r}, but must be True or False.")
 
 
-def require_int(name: str, value: Any, **bounds: float) -> None:
+def require_int(name: str, value: Any, **bounds: Any) -> None:
     """Check a whole number; `bounds` as in `OptionInfo`.
 
     Raises:
         OptionError: if it is not one, or out of range.
     """
-    _require_number(name, value, OptionInfo(help="", **bounds), whole=True, optional=False)  # type: ignore[arg-type]
+    _require_number(name, value, OptionInfo(help="", **bounds), whole=True, optional=False)
 
 
-def require_number(name: str, value: Any, **bounds: float) -> None:
+def require_number(name: str, value: Any, **bounds: Any) -> None:
     """Check a number; `bounds` as in `OptionInfo`.
 
     Raises:
         OptionError: if it is not one, or out of range.
     """
-    _require_number(name, value, OptionInfo(help="", **bounds), whole=False, optional=False)  # type: ignore[arg-type]
+    _require_number(name, value, OptionInfo(help="", **bounds), whole=False, optional=False)
 
 
-def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Check that a text is one of several.
+def require_text(name: str, value: Any) -> None:
+    """Check that something is a text and not empty.
+
+    Raises:
+        OptionError: if it is not.
+    """
+    if not (isinstance(value, str) and value):
+        raise OptionError(f"`{name}` is {value!r}, but must be a text.")
+
+
+def require_path(name: str, value: Any) -> None:
+    """Check that something names a file or folder.
+
+    Raises:
+        OptionError: if it does not.
+    """
+    if not isinstance(value, str | PathLike) or not str(value):
+        raise OptionError(f"`{name}` is {value!r}, but must be the path of a file or folder.")
+
+
+def require_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Check that a value is one of several.
 
     Raises:
         OptionError: if it is not.
     """
     choices = tuple(choices)
-    if value not in choices:
+    kinds = Integral if all(isinstance(choice, int) for choice in choices) else str
+    if isinstance(value, bool) or not isinstance(value, kinds) or value not in choices:
         raise OptionError(f"`{name}` is {value!r}, but must be one of {', '.join(map(repr, choices))}.")
 
 
 def require_known(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Check the names of options; `where` is e.g. "polygon_options" or "prepare_data()".
+    """Check the names of options; `where` is e.g. "`polygon_options`" or "prepare_data()".
 
     Raises:
         OptionError: if one is unknown; the nearest known name is suggested.
@@ -198,23 +240,19 @@ def describes(*classes: type[Any]) -> Callable[[Function], Function]:
     """Fill in the line "{options}" of a function's docstring: its arguments, as the fields of the classes say."""
 
     def decorate(function: Function) -> Function:
-        text = function.__doc__ or ""
+        text, known = function.__doc__ or "", option_fields(*classes)
         indent = next((line[: len(line) - len(line.lstrip())] for line in text.splitlines() if "{options}" in line), "")
-        lines = [
-            f"{name}: {_help_text(info)}"
-            for cls in classes
-            for name, entry in option_fields(cls).items()
-            if (info := info_of(entry)) and name in function.__annotations__
-        ]
+        infos = {name: info_of(known[name]) for name in function.__annotations__ if name in known}
+        lines = [f"{name}: {help_text(info)}" for name, info in infos.items() if info]
         function.__doc__ = text.replace("{options}", f"\n{indent}".join(lines))
         return function
 
     return decorate
 
 
-def _help_text(info: OptionInfo) -> str:
+def help_text(info: OptionInfo) -> str:
     """Help with the unit and the choices that it does not mention."""
     text = info.help
-    if info.choices and not all(f'"{choice}"' in text for choice in info.choices):
+    if info.choices and not all(str(choice) in text for choice in info.choices):
         text += f" One of {', '.join(map(repr, info.choices))}."
     return text + (f" In {info.unit}." if info.unit and info.unit not in text else "")

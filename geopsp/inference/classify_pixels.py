@@ -6,13 +6,15 @@ import logging
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, Unpack, overload
+from typing import Any, Literal, Protocol, overload
 
+import geopandas as gpd
 import torch
 
+from geopsp.core.options import describes, from_names, require_path
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.errors import GeopspError, LabelError, OptionError, RasterError
 from geopsp.inference.dask_client import connect, threads_of
@@ -20,21 +22,19 @@ from geopsp.inference.dask_workers import MAX_IMAGES_IN_FLIGHT
 from geopsp.inference.estimate import check_size, estimate_map, estimate_maps
 from geopsp.inference.input_check import compare_with_training
 from geopsp.inference.job import LazyAreaOfInterest, MapJob, plan_job
-from geopsp.inference.options import MapOptions, MapSettings, check_options, check_polygons, check_types
+from geopsp.inference.options import MapOptions, MapSettings, ProbabilityType
 from geopsp.inference.outputs import OutputPaths, check_names, check_places, image_names
 from geopsp.inference.run_job import Finish, run_job, start_job
 from geopsp.labels.area import AreaOfInterest
-from geopsp.models.device import device_name, pick_device, resolve_precision
+from geopsp.models.device import Precision, device_name, pick_device, resolve_precision
 from geopsp.models.saved_model import TrainedModel, load_model
+from geopsp.polygons.options import PolygonSettingsDict
 from geopsp.polygons.raster_to_polygons import raster_to_polygons
 from geopsp.raster.find_images import Images
 from geopsp.raster.scene import Scene, open_scenes
 from geopsp.vector.write import check_vector_output
 
 logger = logging.getLogger(__name__)
-
-SETTINGS = tuple(field.name for field in fields(MapSettings))
-
 
 AHEAD = 2
 """Parts a thread of a cluster that the next images give to it, so that none waits for the end of an image."""
@@ -49,46 +49,75 @@ class Classifier(Protocol):
 
 @overload
 def classify_pixels(
-    images: Images,
-    model: Classifier | str | Path,
-    out: str | Path,
-    *,
-    per_image: Literal[False] = False,
-    **options: Unpack[MapOptions],
-) -> Path: ...
+    images: Images, model: Classifier | str | Path, out: str | Path, *, per_image: Literal[False] = False,
+    polygons: str | Path | None = None, polygon_options: PolygonSettingsDict | None = None,
+    probabilities: str | Path | None = None, probability_type: ProbabilityType = "uint8",
+    confidence: str | Path | None = None, disagreement: str | Path | None = None,
+    bands: Sequence[str | int] | None = None, extent: Sequence[float] | None = None,
+    aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
+    tile_size: int | None = None, padding: int | None = None, batch_size: int | None = None,
+    test_time_augmentation: bool = False, predict_background: bool = True, sieve: int = 0,
+    precision: Precision = "auto", compiled: bool = False, device: str | None = None, client: Any = None,
+    scheduler: str | None = None, overwrite: bool = False,
+) -> Path: ...  # fmt: skip
 
 
 @overload
 def classify_pixels(
-    images: Images,
-    model: Classifier | str | Path,
-    out: str | Path,
-    *,
-    per_image: Literal[True],
-    **options: Unpack[MapOptions],
-) -> list[Path]: ...
+    images: Images, model: Classifier | str | Path, out: str | Path, *, per_image: Literal[True],
+    polygons: str | Path | None = None, polygon_options: PolygonSettingsDict | None = None,
+    probabilities: str | Path | None = None, probability_type: ProbabilityType = "uint8",
+    confidence: str | Path | None = None, disagreement: str | Path | None = None,
+    bands: Sequence[str | int] | None = None, extent: Sequence[float] | None = None,
+    aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
+    tile_size: int | None = None, padding: int | None = None, batch_size: int | None = None,
+    test_time_augmentation: bool = False, predict_background: bool = True, sieve: int = 0,
+    precision: Precision = "auto", compiled: bool = False, device: str | None = None, client: Any = None,
+    scheduler: str | None = None, overwrite: bool = False,
+) -> list[Path]: ...  # fmt: skip
 
 
+@describes(MapOptions)
 def classify_pixels(
     images: Images,
     model: Classifier | str | Path,
     out: str | Path,
     *,
     per_image: bool = False,
-    **options: Unpack[MapOptions],
+    polygons: str | Path | None = None,
+    polygon_options: PolygonSettingsDict | None = None,
+    probabilities: str | Path | None = None,
+    probability_type: ProbabilityType = "uint8",
+    confidence: str | Path | None = None,
+    disagreement: str | Path | None = None,
+    bands: Sequence[str | int] | None = None,
+    extent: Sequence[float] | None = None,
+    aoi: str | Path | gpd.GeoDataFrame | None = None,
+    cell_size: float | None = None,
+    order: str = "given",
+    tile_size: int | None = None,
+    padding: int | None = None,
+    batch_size: int | None = None,
+    test_time_augmentation: bool = False,
+    predict_background: bool = True,
+    sieve: int = 0,
+    precision: Precision = "auto",
+    compiled: bool = False,
+    device: str | None = None,
+    client: Any = None,
+    scheduler: str | None = None,
+    overwrite: bool = False,
 ) -> Path | list[Path]:
-    """A map of one image, or of many as one mosaic: classes on the grid of the first, nodata where nothing is valid.
+    """Classify one image, or several as one mosaic, and return the path of the map (or of each map).
 
-    A run that was broken off goes on where it was when it is called again.
+    The map has the grid of the first image; it is nodata where no image is valid. An interrupted run resumes when it is
+    called again.
 
     Args:
-        images: A raster, a glob, a folder, a list ...; where they overlap, earlier ones lie on top.
-        model: A classifier, or the folder that one was saved to.
+        images: A raster, a glob, a folder, a list ...; where they overlap, earlier ones are on top.
+        model: A classifier, or the folder of a saved one.
         out: The GeoTIFF (COG) to write.
-        per_image: True maps each image by itself; then `out` and all other outputs are folders, of files named like
-            the images, and the list of maps is returned. Maps that are there from the same call are kept, and so are
-            their polygons; `overwrite` traces these anew.
-        options: See `MapOptions`.
+        {options}
 
     Raises:
         InputNotFoundError, RasterError, GridError, BandError, LabelError: as the input is.
@@ -96,22 +125,20 @@ def classify_pixels(
         OptionError: if an option is out of range, or the model has no background that could be left out.
         OutputError: if an output exists and `overwrite` is False, or cannot be written.
     """
-    check_options(options)
-    check_types({**options, "out": out, "per_image": per_image})
-    check_names(out, options, per_image=per_image)
-    trained, device = _opened(model, options.get("device"))
-    asked: dict[str, Any] = {name: value for name, value in options.items() if name in SETTINGS}
-    settings = MapSettings(**asked)
-    trained.excluded_channels(background=settings.predict_background)
-    check_polygons(options).selected_codes(trained.legend)
+    options = from_names(MapOptions, locals())
+    require_path("out", out)
+    check_names(out, options)
+    trained, device = _opened(model, options.device)
+    trained.excluded_channels(background=options.predict_background)
+    options.polygon_settings.selected_codes(trained.legend)
     targets = OutputPaths.from_options(out, options)
-    aoi = None if (named := options.get("aoi")) is None else LazyAreaOfInterest(named)
-    scenes = _scenes(images, trained, aoi, per_image=per_image, options=options)
-    order = [targets.for_image(name) for name in image_names(scenes)] if per_image else [targets]
+    area = None if aoi is None else LazyAreaOfInterest(aoi)
+    scenes = _scenes(images, trained, area, options)
+    targets_by_scene = [targets.for_image(name) for name in image_names(scenes)] if per_image else [targets]
     folder = Path(model) if isinstance(model, str | Path) else None
-    check_places(order, scenes, aoi=named, model=folder)
-    run = _Run(trained, settings, pick_device(device), device, aoi, options)
-    return run.map_each(scenes, order) if per_image else run.one_map(scenes[0], targets)
+    check_places(targets_by_scene, scenes, aoi=aoi, model=folder)
+    run = _Run(trained, options.settings, pick_device(device), device, area, options)
+    return run.map_each(scenes, targets_by_scene) if per_image else run.one_map(scenes[0], targets)
 
 
 def _opened(model: Classifier | str | Path, device: str | None) -> tuple[TrainedModel, str | None]:
@@ -124,16 +151,20 @@ def _opened(model: Classifier | str | Path, device: str | None) -> tuple[Trained
     return model.model, device or model.device
 
 
-def _scenes(
-    images: Images, model: TrainedModel, aoi: LazyAreaOfInterest | None, *, per_image: bool, options: MapOptions
-) -> list[Scene]:
+def _scenes(images: Images, model: TrainedModel, aoi: LazyAreaOfInterest | None, options: MapOptions) -> list[Scene]:
     """What to map, with the model's bands; images that the area of interest misses are left out."""
-    bands = options.get("bands")
+    bands = options.bands
     if bands is not None and len(bands) != len(model.bands):
-        raise OptionError(f"{len(bands)} bands were given; the model needs {', '.join(model.bands)}, in this order.")
-    asked = {name: value for name, value in options.items() if name in {"cell_size", "extent", "order"}}
-    chosen = model.bands if bands is None else bands
-    scenes = open_scenes(images, bands=chosen, per_image=per_image, **asked)  # type: ignore[arg-type]
+        found = "1 band is" if len(bands) == 1 else f"{len(bands)} bands are"
+        raise OptionError(f"{found} given, but the model needs {', '.join(model.bands)}, in this order.")
+    scenes = open_scenes(
+        images,
+        bands=model.bands if bands is None else bands,
+        per_image=options.per_image,
+        cell_size=options.cell_size,
+        extent=options.extent,
+        order=options.order,
+    )
     for scene in scenes:
         check_size(scene)
     return scenes if aoi is None else _met(scenes, aoi.area())
@@ -171,7 +202,7 @@ class _Run:
 
     @property
     def overwrite(self) -> bool:
-        return self.options.get("overwrite", False)
+        return self.options.overwrite
 
     def one_map(self, scene: Scene, targets: OutputPaths) -> Path:
         """The scene's map is there."""
@@ -259,13 +290,13 @@ class _Run:
     @property
     def _retraced(self) -> bool:
         """True if polygons are made anew though they are there, as other options may be asked of them now."""
-        return self.overwrite and self.options.get("polygons") is not None
+        return self.overwrite and self.options.polygons is not None
 
     def _what_stays(self) -> str:
         """Of images that are mapped, and traced if asked for."""
         if self._retraced:
             return "the maps stay, polygons are made anew"
-        if self.options.get("polygon_options"):
+        if self.options.polygon_options:
             return "they stay, and so do their polygons, as they are: overwrite (--overwrite) makes these anew"
         return "they stay"
 
@@ -282,8 +313,8 @@ class _Run:
             job.check(overwrite=self.overwrite)
 
     def _client(self) -> AbstractContextManager[Any]:
-        scheduler = self.options.get("scheduler")
-        return nullcontext(self.options.get("client")) if scheduler is None else connect(scheduler)
+        options = self.options
+        return nullcontext(options.client) if options.scheduler is None else connect(options.scheduler)
 
     def _make(self, job: MapJob, client: Any, progress: Progress | None) -> None:
         run_job(job, self.model, device=self.device, client=client, overwrite=self.overwrite, progress=progress)
@@ -310,8 +341,10 @@ class _Run:
 
     def _trace(self, targets: OutputPaths) -> None:
         if targets.polygons is not None:
-            asked = self.options.get("polygon_options", {}) | {"confidence": targets.confidence}
-            raster_to_polygons(targets.out, targets.polygons, overwrite=self.overwrite, **asked)
+            options = self.options.polygon_options or {}
+            raster_to_polygons(
+                targets.out, targets.polygons, confidence=targets.confidence, overwrite=self.overwrite, **options
+            )
 
 
 def _fail(error: GeopspError, _: Progress | None) -> None:

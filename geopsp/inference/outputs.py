@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -19,6 +19,7 @@ from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.paths import is_remote
 from geopsp.errors import OptionError
 from geopsp.inference.blend import FULL, BlendedRows
+from geopsp.inference.options import MapOptions, ProbabilityType
 from geopsp.inference.tile_scores import SCORE_ONE
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.open import RASTER_ENDINGS, open_raster
@@ -27,9 +28,6 @@ from geopsp.vector.open import LAYER
 
 STEPS = 254
 """A share is stored as round(254 p), with scale 1/254 and nodata 255."""
-
-
-ProbabilityType = Literal["uint8", "float16"]
 
 
 def classes(path: Path, legend: Legend) -> RasterSpec:
@@ -68,17 +66,10 @@ class OutputPaths:
     probability_type: ProbabilityType = "uint8"
 
     @classmethod
-    def from_options(cls, out: str | Path, options: Mapping[str, Any]) -> OutputPaths:
-        """As asked for.
-
-        Raises:
-            OptionError: if probabilities cannot be stored so.
-        """
-        kind = options.get("probability_type", "uint8")
-        if kind not in ("uint8", "float16"):
-            raise OptionError(f"probability_type is {kind!r}; needed uint8 or float16.")
-        given = {name: Path(place) for name in EXTRA_OUTPUTS if (place := options.get(name)) is not None}
-        return cls(Path(out), **given, probability_type=kind)
+    def from_options(cls, out: str | Path, options: MapOptions) -> OutputPaths:
+        """Return the paths that the options name."""
+        given = {name: Path(path) for name in EXTRA_OUTPUTS if (path := getattr(options, name)) is not None}
+        return cls(Path(out), **given, probability_type=options.probability_type)
 
     @property
     def places(self) -> list[Path]:
@@ -112,15 +103,15 @@ def image_names(scenes: Sequence[Scene]) -> list[str]:
     return [re.sub(r"[^\w.+-]+", "_", name).strip("_") for name in full]
 
 
-def check_names(out: str | Path, options: Mapping[str, Any], *, per_image: bool) -> None:
+def check_names(out: str | Path, options: MapOptions) -> None:
     """Nothing, if the rasters are named as GeoTIFFs are; of images by themselves, if they can be folders.
 
     Raises:
         OptionError: if not.
     """
-    given = {"out": out} | {name: place for name in EXTRA_OUTPUTS if (place := options.get(name)) is not None}
+    given = {"out": out} | {name: path for name in EXTRA_OUTPUTS if (path := getattr(options, name)) is not None}
     for name, place in given.items():
-        if per_image:
+        if options.per_image:
             if Path(place).is_file():
                 raise OptionError(
                     f"{name} is {place}, which is a file; needed a folder, as each image has its own map."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Grid
+from geopsp.core.options import describes, from_names
 from geopsp.core.output import output_lock, partial_path
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.errors import OutputError
@@ -22,12 +23,13 @@ from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric
-from geopsp.polygons.options import Classes, PolygonSettings, check_switch
+from geopsp.polygons.options import PolygonOptions, PolygonSettings
 from geopsp.polygons.polygonizer import Polygonizer
 from geopsp.polygons.regions.clean import clean_raster
 from geopsp.vector.write import DRIVERS, check_vector_output, write_vector
 
 
+@describes(PolygonOptions)
 def raster_to_polygons(
     raster: str | Path,
     out: str | Path,
@@ -37,58 +39,41 @@ def raster_to_polygons(
     smooth: int = 0,
     min_area: float = 0.0,
     fill_holes: float = 0.0,
-    keep: Classes | None = None,
-    drop: Classes | None = None,
+    keep: Sequence[str | int] | None = None,
+    drop: Sequence[str | int] | None = None,
     dissolve: bool = False,
     regularize: bool | float = False,
     confidence: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Every region of a class raster is a polygon of the file `out`.
+    """Write the regions of a class raster as polygons, and return the path of the file.
 
-    Code 255 and what the raster declares as nodata or masks out are no polygon. The columns are `code`, `name` and
-    `color` (as the raster tells them), `area_m2` and `perimeter_m` (on the ellipsoid), `confidence` (mean) and
-    `edge_unsure` (share of the pixels at the outline under 0.5) where a confidence raster is given, `moved_m` of
-    regularized ones, a point inside (`point_x`, `point_y`) and the geometry, in the raster's CRS; in GeoJSON in WGS 84.
-    The area of a simplified or smoothed outline is that of its pixels times the mean ground of the region's own: to
-    about 1e-4 in usual rasters, but off by percents in geographic ones as coarse as a degree.
+    Code 255, nodata and masked pixels become no polygons. The columns are `code`, `name` and `color` (from the raster),
+    `area_m2` and `perimeter_m` (on the ellipsoid), `confidence` (mean) and `edge_unsure` (fraction of the border pixels
+    below 0.5) if a confidence raster is given, `moved_m` if `regularize` is, and a point inside (`point_x`, `point_y`).
+    The geometry is in the raster's CRS; in GeoJSON in WGS 84.
 
-    The raster is read in cells; memory is bounded by the polygons that go on from one row of cells to the next,
-    where nothing is cleaned, dissolved or regularized. First holes are filled, then small regions merged, then classes
-    chosen, outlines simplified, smoothed, measured.
+    The steps are, in this order: fill holes, merge small regions, select classes, simplify, smooth, measure. The raster
+    is read in cells, so that memory does not grow with its height; it does if regions are cleaned, dissolved or
+    regularized.
+
+    Simplifying changes an area by less than `simplify` squared per removed vertex, and may bring a polygon below
+    `min_area` again. The area of a simplified or smoothed polygon is its pixel count times the mean pixel area of the
+    region: exact to about 1e-4, but off by percents in geographic rasters with pixels as large as a degree.
 
     Args:
-        raster: One band of codes 0 to 254.
-        out: A file that ends in .gpkg, .parquet, .fgb, .geojson, .json or .shp.
-        connectivity: 4, or 8: pixels of one code that share only a corner belong to one feature, a multipolygon.
-        simplify: In CRS units: a vertex goes while the triangle of it and its two neighbours is smaller than
-            `simplify` squared (Visvalingam-Whyatt), so a staircase of single pixels goes from 0.71 pixels on. Borders
-            shared by two polygons change for both; nodes where three meet, the frame and the edge of nodata stay. An
-            area changes by less than `simplify` squared for each vertex that its outline loses.
-        smooth: Rounds of corner cutting, 2 or 3 look smooth. What stays when simplifying stays here. Borders are
-            rounded over the sides of cells as anywhere else. No border moves by 4 pixels or more.
-        min_area: In m2: a region smaller than this becomes part of the neighbour with which it shares the longest
-            border, the smallest first, until none is left but those with nodata or the frame all around. Simplifying
-            afterwards may bring a polygon below it again.
-        fill_holes: In m2: what lies in a hole smaller than this, nodata or other classes, becomes part of the polygon
-            around.
-        keep: Names or codes of the classes that are written; None: all.
-        drop: Those that are not.
-        dissolve: True for one feature a class, a multipolygon.
-        regularize: True for right-angled outlines of the classes kept, as buildings have, none of whose corners moved
-            further than two pixels; or a number of metres instead. Others stay as they are. `moved_m` tells how far.
-        confidence: A raster of the same grid, of how sure the map is of each pixel.
-        overwrite: True if `out` may be replaced.
+        raster: One band of class codes, 0 to 254.
+        out: The file to write; it ends in .gpkg, .parquet, .fgb, .geojson, .json or .shp.
+        {options}
 
     Raises:
         OptionError: if an option is out of range, two contradict each other, or the ending of `out` is unknown.
         InputNotFoundError: if there is no such raster.
-        RasterError: if it is not a whole raster of one band of codes.
+        RasterError: if it is not a complete raster with one band of class codes.
         GridError: if it has no CRS, or the confidence raster lies on another grid.
-        OutputError: if `out` exists and `overwrite` is False, cannot be written, or another run writes to it.
+        OutputError: if `out` exists and `overwrite` is False, it cannot be written, or another run writes to it.
     """
-    settings = PolygonSettings(connectivity, simplify, smooth, min_area, fill_holes, keep, drop, dissolve, regularize)
-    check_switch("overwrite", overwrite)
+    settings = from_names(PolygonOptions, locals())
     asked, out = Path(out), check_vector_output(out, overwrite=overwrite)
     with output_lock(out), ClassRaster.open(raster) as codes, progress_bar("Polygons") as progress:
         metric, legend = GroundMetric.of(codes.grid), legend_for(raster)

@@ -18,8 +18,9 @@ from common import SAMPLE
 
 from geopsp.cli.commands import main
 from geopsp.cli.options import SHAPING
+from geopsp.core.options import option_fields
 from geopsp.inference.options import MapOptions, MapSettings
-from geopsp.polygons.options import PolygonOptions
+from geopsp.polygons.options import PolygonSettings
 
 TINY = "tu-test_resnet"
 
@@ -330,7 +331,7 @@ def test_each_option_of_predict_is_passed_on(words, name, value, monkeypatch):
     assert args == (["a.tif", "b.tif"], Path("model"), "map.tif")
     assert options == usual | {name: value}
     assert options != usual
-    assert set(usual) == {*MapOptions.__annotations__, "per_image"} - {"client"}
+    assert set(usual) == set(option_fields(MapOptions)) - {"client"}
     defaults = MapSettings()
     assert all(usual[field.name] == getattr(defaults, field.name) for field in fields(MapSettings))
 
@@ -355,17 +356,17 @@ def test_each_option_of_polygonize_is_passed_on(words, name, value, monkeypatch)
     usual, options = calls
     assert usual == {"confidence": Path("c.tif"), "overwrite": False}
     assert options == usual | {name: value, "overwrite": "--overwrite" in words}
-    assert set(PolygonOptions.__annotations__) == {*SHAPING, "confidence"}
+    assert set(option_fields(PolygonSettings)) == set(SHAPING)
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("--connectivity 0", "connectivity is 0; needed 4"),
-        ("--keep=", "keep is (); needed a list of names"),
-        ("--drop ,", "drop is (); needed a list of names"),
-        ("--smooth -1", "smooth is -1"),
-        ("--simplify nan", "simplify is nan"),
+        ("--connectivity 0", "connectivity` is 0, but must be one of 4, 8"),
+        ("--keep=", "keep` is (), but must be a list of class names"),
+        ("--drop ,", "drop` is (), but must be a list of class names"),
+        ("--smooth -1", "smooth` is -1"),
+        ("--simplify nan", "simplify` is nan"),
     ],
 )
 def test_what_means_nothing_is_no_default(words, says, make_raster, tmp_path):

@@ -440,7 +440,7 @@ def test_a_name_too_long_for_what_lies_beside_it_is_told(tmp_path, length):
 
 def test_an_unknown_class_is_told_before_anything_is_read(tmp_path):
     raster = write(tmp_path / "map.tif", blobs(20))
-    with pytest.raises(OptionError, match="'roof' is no class"):
+    with pytest.raises(OptionError, match="has no class 'roof'"):
         raster_to_polygons(raster, tmp_path / "map.gpkg", keep=["roof"])
     assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
 
