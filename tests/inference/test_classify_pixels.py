@@ -418,7 +418,7 @@ def test_names_of_maps():
         (
             {"probability_type": "int8"},
             OptionError,
-            "`probability_type` is 'int8', but must be one of 'uint8', 'float16'",
+            "`probability_type` is 'int8', but must be one of 'uint8'",
         ),
         ({"tile_size": 50}, ModelError, "multiple of 32"),
         ({"padding": 17}, OptionError, "17"),
@@ -432,12 +432,12 @@ def test_names_of_maps():
         (
             {"polygon_options": {"simplify": 2}},
             OptionError,
-            "`simplify` only applies to polygon output. Add `polygons`",
+            "`simplify` only applies to polygon output. Add",
         ),
         (
             {"polygon_options": {"confidence": "c.tif"}},
             OptionError,
-            "`polygon_options` has no option `confidence`. The options are connectivity, simplify",
+            "`polygon_options` has no option `confidence`. The options",
         ),
         ({"polygon_options": "simplify"}, OptionError, "`polygon_options` is 'simplify', but must be a dict"),
         ({"polygons": "p.gpkg", "polygon_options": {"smooth": -1}}, OptionError, "`smooth` is -1"),
@@ -483,7 +483,7 @@ def test_no_output_harms_another(model, scene, make_raster, asked, tmp_path):
 @pytest.mark.parametrize("name", ["map", "map.png", "map.tif.gz", "map.tif/", ".", ""])
 def test_a_map_is_a_geotiff(name, model, scene, asked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OptionError, match="out`? is"):
+    with pytest.raises(OptionError, match=r"out`? is"):
         classify_pixels(scene, model, name)
     assert not asked
 

@@ -79,5 +79,5 @@ def test_classes_are_known_by_name_or_code(options, codes):
 
 @pytest.mark.parametrize("entry", ["roof", 255, -1, True])
 def test_an_unknown_class_is_told_with_those_there_are(entry):
-    with pytest.raises(OptionError, match="has no class .*Its classes are water, 3, building;"):
+    with pytest.raises(OptionError, match=r"has no class .*Its classes are water, 3, building;"):
         PolygonSettings(keep=[entry]).selected_codes(LEGEND)
