@@ -1,1 +1,1 @@
-"""Values and small tools that every folder uses: grids, legends, bands, paths, output files, progress."""
+"""Values and small tools that all folders use: grids, legends, bands, options, paths, output files, messages."""

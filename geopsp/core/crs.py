@@ -1,4 +1,4 @@
-"""Transforms between coordinate reference systems, and metres per unit."""
+"""Transforms between coordinate reference systems (CRS), and metres per CRS unit."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from pyproj.exceptions import ProjError
 from geopsp.errors import LabelError
 
 Bounds = tuple[float, float, float, float]
+"""(left, bottom, right, top)"""
 
 
 DIFFERENCE_STEP = 10.0
-"""Metres to each side over which a projection's scale is measured."""
+"""Metres to each side of a point over which a projection's scale is measured."""
 
 
 def metre_axes(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
-    """(n, 2, 2) what x and y (rows) grow by, in units of the CRS, a metre to the east and to the north (columns).
+    """Return by how much x and y change, in CRS units, one metre to the east and one metre to the north of each point.
 
-    By the CRS's unit alone where a point, (n, 2), has no place on the globe.
+    Args:
+        points: (n, 2) x and y.
+        crs: Of the points.
+
+    Returns:
+        (n, 2, 2); rows are x and y, columns east and north. Points that cannot be taken to longitude and latitude get
+        the CRS's unit without distortion.
     """
     axes = np.zeros((len(points), 2, 2))
     if crs.is_geographic:
@@ -30,49 +37,53 @@ def metre_axes(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float
         axes[:, 0, 0] = axes[:, 1, 1] / np.cos(np.radians(latitude))
         return axes
     unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-    globe = crs.geodetic_crs
-    if globe is not None:
-        to_globe, back = get_transformer(crs.to_wkt(), globe.to_wkt()), get_transformer(globe.to_wkt(), crs.to_wkt())
-        longitude, latitude = to_globe.transform(*points.T)
+    geodetic = crs.geodetic_crs
+    if geodetic is not None:
+        to_degrees = get_transformer(crs.to_wkt(), geodetic.to_wkt())
+        from_degrees = get_transformer(geodetic.to_wkt(), crs.to_wkt())
+        longitude, latitude = to_degrees.transform(*points.T)
         step = DIFFERENCE_STEP / metres_per_degree(crs)
         for column, (east, north) in enumerate(((step / np.cos(np.radians(latitude)), 0.0), (0.0, step))):
-            ahead = np.array(back.transform(longitude + east, latitude + north))
-            behind = np.array(back.transform(longitude - east, latitude - north))
+            ahead = np.array(from_degrees.transform(longitude + east, latitude + north))
+            behind = np.array(from_degrees.transform(longitude - east, latitude - north))
             axes[:, :, column] = (ahead - behind).T / (2 * DIFFERENCE_STEP)
     with np.errstate(invalid="ignore"):
-        sound = np.isfinite(axes).all(axis=(1, 2)) & (np.abs(np.linalg.det(np.nan_to_num(axes, posinf=0))) > 0)
-    axes[~sound] = np.eye(2) / unit
+        is_valid = np.isfinite(axes).all(axis=(1, 2)) & (np.abs(np.linalg.det(np.nan_to_num(axes, posinf=0))) > 0)
+    axes[~is_valid] = np.eye(2) / unit
     return axes
 
 
 def metres_per_degree(crs: pyproj.CRS) -> float:
-    """Along the equator."""
+    """Return the length of a degree along the equator."""
     ellipsoid = crs.ellipsoid
     radius = ellipsoid.semi_major_metre if ellipsoid else 6378137.0
     return float(np.pi * radius / 180)
 
 
 @lru_cache(maxsize=32)
-def get_transformer(here: str, there: str) -> pyproj.Transformer:
-    """From x and y in one CRS to x and y in another.
+def get_transformer(source: str, target: str) -> pyproj.Transformer:
+    """Return the transformer from x and y in one CRS to x and y in another.
 
     Raises:
-        LabelError: if there is no way, as from one planet to another.
+        LabelError: if there is none, as between two planets.
     """
     try:
-        return pyproj.Transformer.from_crs(here, there, always_xy=True)
+        return pyproj.Transformer.from_crs(source, target, always_xy=True)
     except ProjError as error:
-        names = [pyproj.CRS.from_user_input(crs).name for crs in (here, there)]
+        names = [pyproj.CRS.from_user_input(crs).name for crs in (source, target)]
         raise LabelError(
-            f"There is no way between the CRS of the labels and of the image, {' and '.join(names)} ({error}). "
-            "Needed two of one planet; assign the right ones."
+            f"Cannot transform coordinates between {' and '.join(names)}, the CRS of the labels and of the image: "
+            f"{error}. Check that both are correct and of one planet."
         ) from error
 
 
-def transform_bounds(bounds: Bounds, here: str, there: str) -> Bounds | None:
-    """Bounds in another CRS, edges densified; all around the globe where they cross its seam; None: no place in it."""
+def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds | None:
+    """Return bounds in another CRS, with densified edges; None if they cannot be projected.
+
+    Bounds that cross the antimeridian become all longitudes, -180 to 180.
+    """
     try:
-        found = get_transformer(here, there).transform_bounds(*bounds, densify_pts=21)
+        found = get_transformer(source, target).transform_bounds(*bounds, densify_pts=21)
     except ProjError:
         return None
     if not np.isfinite(found).all():

@@ -1,4 +1,4 @@
-"""Functions that numba compiles, once for all runs where it can write what it compiled."""
+"""Functions compiled by numba, with a disk cache that may fail."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Cache: Any = FunctionCache
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """The function as machine code that leaves other threads alone; a division by zero gives no error.
+    """Compile a function that releases the GIL and divides by zero as numpy does.
 
-    It is kept beside its file or in the user's folder; where neither can be written, or what was kept is damaged, it is
-    compiled anew.
+    The machine code is cached beside the function's file or in the user's folder. Where neither can be written, or the
+    cache is damaged, the function is compiled anew.
     """
     dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
-    with suppress(RuntimeError):  # numba knows no place for it
-        dispatcher._cache = _DiskCache(function)  # noqa: SLF001 (as cache=True does, but for what may go wrong)
+    with suppress(RuntimeError):  # numba finds no folder for the cache
+        dispatcher._cache = _DiskCache(function)  # noqa: SLF001 (as cache=True does, with a cache that may fail)
     return dispatcher
 
 
 class _DiskCache(Cache):
-    """What was compiled, if it can be read; a full disk only means that it is not kept."""
+    """numba's cache of machine code, where a damaged file or a full disk is no error."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # noqa: BLE001 (whatever is wrong with it, it can be compiled anew)
+        except Exception:  # noqa: BLE001 (whatever is wrong, the function can be compiled anew)
             with suppress(OSError):
                 self.flush()
             return None

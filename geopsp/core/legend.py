@@ -1,4 +1,4 @@
-"""Classes: their codes in files, their indices in a network, their names and colours."""
+"""Classes: their codes in files, their channel indices in the network, names and colours."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from geopsp.errors import LabelError
 
 IGNORE_INDEX = 255
-"""Label of a pixel about which nothing is known, and the nodata value of a map."""
+"""Label of unlabelled pixels, and the nodata value of class maps."""
 
 
 BACKGROUND = "background"
+"""Name of the class of all that belongs to no other class."""
 
 
 CLASSES_TAG = "GEOPSP_CLASSES"
-"""The tag of a class raster that holds its legend as JSON."""
+"""GeoTIFF tag that holds the legend of a class raster as JSON."""
 
 
 DEFAULT_COLORS = {
@@ -31,12 +32,12 @@ DEFAULT_COLORS = {
     "building": "#c0392b", "developed": "#b03a2e", "urban": "#b03a2e", "boat": "#f4f4f8", "car": "#d64ad6",
     "snow": "#f7fbff", "ice": "#dcefff", "wetland": "#4fb3a5", "cloud": "#ffffff",
 }  # fmt: skip
-"""Colours that a map reader expects, by class name."""
+"""Conventional colours by class name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassInfo:
-    """One class: `code` is its value in files (0 to 254), `color` is #rrggbb."""
+    """A class: `code` is its value in files (0 to 254), `color` is #rrggbb."""
 
     code: int
     name: str
@@ -48,7 +49,7 @@ class ClassInfo:
 
 
 def distinct_color(position: int) -> str:
-    """A colour far from those of neighbouring positions (golden-angle hues)."""
+    """Return a colour unlike those of neighbouring positions (golden-angle hues)."""
     hue = (0.11 + position * 0.618034) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.25 * (position % 2), 0.9 - 0.2 * (position % 3))
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
@@ -56,18 +57,20 @@ def distinct_color(position: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Legend:
-    """The classes in the order of the network's channels, sorted by code."""
+    """Classes sorted by code, which is the order of the network's channels."""
 
     classes: tuple[ClassInfo, ...]
 
     def __post_init__(self) -> None:
         codes = [c.code for c in self.classes]
         if codes != sorted(set(codes)) or any(not 0 <= code < IGNORE_INDEX for code in codes):
-            raise LabelError(f"Class codes must be distinct, sorted and within 0 to {IGNORE_INDEX - 1}; found {codes}.")
+            raise LabelError(
+                f"The class codes are {codes}, but must be distinct, sorted and within 0 to {IGNORE_INDEX - 1}."
+            )
 
     @classmethod
     def from_names(cls, names: Mapping[int, str], colors: Mapping[int, str] | None = None) -> Legend:
-        """Classes by code, with the colour given, else the conventional one, else a distinct one."""
+        """Make a legend of names by code, with the given colours, else conventional ones, else distinct ones."""
         colors = colors or {}
         return cls(
             tuple(
@@ -95,13 +98,13 @@ class Legend:
         return [c.name for c in self.classes]
 
     def codes_to_indices(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Channel indices of codes; a code outside the legend becomes IGNORE."""
+        """Return the channel indices of class codes; codes outside the legend become IGNORE_INDEX."""
         table = np.full(256, IGNORE_INDEX, np.uint8)
         table[self.codes] = np.arange(len(self), dtype=np.uint8)
         return table[codes]
 
     def indices_to_codes(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Codes of channel indices; IGNORE stays IGNORE."""
+        """Return the class codes of channel indices; IGNORE_INDEX stays."""
         if self.codes == list(range(len(self))):
             return indices.copy()
         table = np.full(256, IGNORE_INDEX, np.uint8)
@@ -109,21 +112,21 @@ class Legend:
         return table[indices]
 
     def code_of(self, name: str) -> int:
-        """The code of a class.
+        """Return the code of a class.
 
         Raises:
-            LabelError: if there is no such class.
+            LabelError: if no class has this name.
         """
         for info in self.classes:
             if info.name == name:
                 return info.code
-        raise LabelError(f"No class is named {name!r}; there are {', '.join(self.names)}.")
+        raise LabelError(f"No class is named {name!r}; the classes are {', '.join(self.names)}.")
 
     def extended_by(self, other: Legend) -> Legend:
-        """These classes and those of the other that are missing by name, which keep their code if it is free.
+        """Return a legend with the classes of both, by name; classes of `other` keep their code if it is free.
 
         Raises:
-            LabelError: if there are more than fit.
+            LabelError: if there are more classes than codes.
         """
         classes = {info.code: info for info in self}
         for info in other:

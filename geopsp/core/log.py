@@ -1,7 +1,7 @@
-"""Messages: standard logging under the name "geopsp", shown as plain text unless the application says otherwise.
+"""Messages: standard logging under the name "geopsp", printed unless the application sets up logging itself.
 
-Modules write `logger = logging.getLogger(__name__)`; what helps to follow the work is info, what may surprise is a
-warning. Results are no messages: the shell prints them to standard output.
+Each module has `logger = logging.getLogger(__name__)`. What helps to follow the work is info; what may surprise the
+user or make results wrong is a warning. Results are not messages: the shell prints them to standard output.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from functools import cache
 from typing import Any
 
 STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
+"""Colour in a terminal by level."""
 
 
 def is_main_process() -> bool:
     """True in the process of rank 0. Only that one prints and writes files.
 
-    Launchers tell each process its rank: torchrun and Lightning by RANK or LOCAL_RANK, Slurm by SLURM_PROCID.
+    Launchers set the rank of each process: torchrun and Lightning in RANK or LOCAL_RANK, Slurm in SLURM_PROCID.
     """
     ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     return next((rank for rank in ranks if rank is not None), "0") == "0"
@@ -26,17 +27,17 @@ def is_main_process() -> bool:
 
 @cache
 def console() -> Any:
-    """The rich console of messages and progress bars: standard error, so that results can be piped."""
+    """Return the console of messages and progress bars: standard error, so that results can be piped."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class MessageHandler(logging.Handler):
-    """Prints messages: in color to a terminal, as plain text in a notebook or a log file."""
+    """Handler that prints messages: coloured in a terminal, as plain text in a notebook or a log file."""
 
     always = False
-    """True prints even where the application has set up logging of its own (the root logger has a handler)."""
+    """True: print even if the application has set up logging, i.e. the root logger has a handler."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not is_main_process() or (logging.getLogger().handlers and not self.always):
@@ -57,7 +58,7 @@ handler = MessageHandler()
 
 
 def set_up_logging() -> None:
-    """Show the messages of the library; called once, when it is imported."""
+    """Print the messages of the library; called once, on import."""
     logger = logging.getLogger("geopsp")
     if handler not in logger.handlers:
         logger.addHandler(handler)

@@ -1,13 +1,13 @@
-"""Outputs that appear whole or not at all: written beside their place, then renamed.
+"""Outputs that appear complete or not at all: written beside their path, then renamed.
 
-Where a link lies in an output's place, what it points to is written or replaced, and the link stays.
+If an output path is a link, the link stays and its target is written or replaced.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,14 +16,22 @@ from filelock import FileLock, Timeout
 from geopsp.errors import GeopspError, OutputError
 
 
-def check_output(path: str | Path, *, overwrite: bool = False, folder: bool = False, marker: str | None = None) -> Path:
-    """The path, its link followed, where something may now be written; the folder that it lies in exists.
+def check_output(
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    folder: bool = False,
+    marker: str | None = None,
+    companions: Sequence[Path] = (),
+) -> Path:
+    """Check that an output can be written, make its parent folder, and return the path with links resolved.
 
     Args:
-        path: Where the output shall appear.
-        overwrite: True if it may replace what is there.
+        path: The output.
+        overwrite: True to allow replacing what exists.
         folder: True if the output is a folder.
-        marker: The file by which a folder is known as one of ours; a folder without it is not replaced unless empty.
+        marker: A file that every output folder of this kind holds; a folder without it is replaced only if empty.
+        companions: Files that are replaced or removed with the output.
 
     Raises:
         OutputError: if it exists and may not be replaced, or cannot be written.
@@ -31,46 +39,50 @@ def check_output(path: str | Path, *, overwrite: bool = False, folder: bool = Fa
     asked, path = path, resolve_link(path)
     try:
         if path.exists() and not overwrite:
+            raise OutputError(f"{asked} already exists. Use `overwrite=True` to replace it, or choose another name.")
+        _require_replaceable(path, folder=folder, marker=marker)
+        existing = [file.name for file in companions if os.path.lexists(file)]
+        if existing and not overwrite:
             raise OutputError(
-                f"{asked} already exists. Choose another name, or overwrite it (overwrite=True, --overwrite)."
+                f"{asked} would replace or remove files that already exist beside it ({', '.join(existing)}). "
+                "Use `overwrite=True` to do so, or choose another name."
             )
-        _require_ours(path, folder=folder, marker=marker)
         path.parent.mkdir(parents=True, exist_ok=True)
     except GeopspError:
         raise
     except OSError as error:
-        raise OutputError(f"{path} cannot be made ({error}). Choose another place or a shorter name.") from error
+        raise OutputError(f"Cannot create {path}: {error}. Choose another folder or a shorter name.") from error
     if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"The folder {path.parent} cannot be written. Choose another place, or change its rights.")
+        raise OutputError(f"The folder {path.parent} is not writable. Choose another one, or change its permissions.")
     return path
 
 
 def resolve_link(path: str | Path) -> Path:
-    """The path; of a link, where the file or folder that it points to lies, or would lie.
+    """Return the path, or the target if it is a link.
 
     Raises:
-        OutputError: if it points to itself, or into a folder that there is not: its disk may not be mounted.
+        OutputError: if it links to itself or into a folder that does not exist, as on a disk that is not mounted.
     """
     path = Path(path)
-    if not os.path.islink(path):  # noqa: PTH114 (False of a name that is too long)
+    if not os.path.islink(path):  # noqa: PTH114 (False for a name that is too long)
         return path
-    place = Path(os.path.realpath(path))
-    if os.path.islink(place) or not os.path.isdir(place.parent):  # noqa: PTH112, PTH114
+    target = Path(os.path.realpath(path))
+    if os.path.islink(target) or not os.path.isdir(target.parent):  # noqa: PTH112, PTH114
         raise OutputError(
-            f"{path} is a link to {path.readlink()}, where nothing can be written: needed a folder {place.parent}. "
-            "Make it, mount its disk, or remove the link."
+            f"{path} is a link to {path.readlink()}, but there is no folder {target.parent}. "
+            "Create it, mount its disk, or remove the link."
         )
-    return place
+    return target
 
 
-def _require_ours(path: Path, *, folder: bool, marker: str | None) -> None:
+def _require_replaceable(path: Path, *, folder: bool, marker: str | None) -> None:
     if not path.exists():
         return
     if path.is_dir() != folder:
         found, needed = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
-        raise OutputError(f"{path} is {found}; needed the name of {needed}. Choose another name.")
+        raise OutputError(f"{path} is {found}, but must be {needed}. Choose another name.")
     if folder and marker is not None and any(path.iterdir()) and not (path / marker).exists():
-        raise OutputError(f"{path} holds other things, not {marker}, so it is not replaced. Choose another name.")
+        raise OutputError(f"{path} contains other files and no {marker}, so it is not replaced. Choose another name.")
 
 
 def _remove(path: Path) -> None:
@@ -81,51 +93,91 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into an `OutputError`."""
+    try:
+        yield
+    except GeopspError:
+        raise
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error}. Is the disk full, or the folder read-only?") from error
+
+
+@contextmanager
 def atomic_output(
     path: str | Path, *, overwrite: bool = False, folder: bool = False, marker: str | None = None
 ) -> Iterator[Path]:
-    """A temporary place of the same ending beside `path`, which takes its name when the block ends without error.
+    """Yield a temporary path beside `path`, with the same ending; rename it when the block ends without an error.
 
     Args:
-        path: Where the file or folder shall appear.
-        overwrite: True if it may replace what is there.
-        folder: True to make the temporary place a folder.
+        path: The output.
+        overwrite: True to allow replacing what exists.
+        folder: True to make the temporary path a folder.
         marker: As for `check_output`.
 
     Raises:
-        OutputError: as `check_output`, if something else than our own output would be lost, or if writing fails.
+        OutputError: as `check_output`, or if writing fails.
     """
     path = check_output(path, overwrite=overwrite, folder=folder, marker=marker)
     partial = partial_path(path)
     try:
-        _remove(partial)
-        if folder:
-            partial.mkdir()
-        yield partial
-        if path.is_dir():
-            _remove(path)
-        partial.replace(path)
-    except GeopspError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error}). Is the disk full, or the place read-only?") from error
+        with _write_errors(path):
+            _remove(partial)
+            if folder:
+                partial.mkdir()
+            yield partial
+            if path.is_dir():
+                _remove(path)
+            partial.replace(path)
     finally:
         _remove(partial)
+
+
+@contextmanager
+def atomic_files(path: str | Path, *, overwrite: bool = False, companions: Sequence[Path] = ()) -> Iterator[Path]:
+    """Yield a path in a temporary folder; at the end move all files of the folder beside `path`, this one last.
+
+    Args:
+        path: The output; the temporary path has its name, with the ending in lower case.
+        overwrite: True to allow replacing what exists.
+        companions: Files that may belong to an older output; they are removed first.
+
+    Raises:
+        OutputError: as `check_output`, or if writing fails.
+    """
+    path = check_output(path, overwrite=overwrite, companions=companions)
+    folder = partial_path(path)
+    try:
+        with _write_errors(path):
+            _remove(folder)
+            folder.mkdir()
+            partial = folder / f"{path.stem}{path.suffix.lower()}"
+            yield partial
+            others = [file for file in folder.iterdir() if file != partial]
+            if others:  # never an old file beside new companions
+                path.unlink(missing_ok=True)
+            for old in companions:
+                old.unlink(missing_ok=True)
+            for file in others:
+                file.replace(path.with_name(file.name))
+            partial.replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def resumable_folder(
     path: str | Path, *, state_file: str, overwrite: bool = False, marker: str | None = None
 ) -> Iterator[Path]:
-    """A temporary folder beside `path`, which takes its name when the block ends without error.
+    """Yield a temporary folder beside `path`; rename it when the block ends without an error.
 
-    After an error it stays, if it holds the file `state_file`, so that the next call resumes; a new one is empty. At no
-    moment is there neither the old folder nor the new one, under this name, the temporary one or .old-NAME.
+    After an error the temporary folder stays if it holds `state_file`, so that the next call resumes. The old folder is
+    renamed to .old-NAME before the new one takes its name, so that a kill never loses both.
 
     Args:
-        path: Where the folder shall appear.
-        state_file: The name of a file that tells how far it is.
-        overwrite: True if it may replace what is there.
+        path: The output folder.
+        state_file: Name of the file that records the progress.
+        overwrite: True to allow replacing what exists.
         marker: As for `check_output`.
 
     Raises:
@@ -134,20 +186,17 @@ def resumable_folder(
     path = check_output(path, overwrite=overwrite, folder=True, marker=marker)
     partial = partial_path(path)
     try:
-        if not (partial / state_file).exists():
-            _remove(partial)
-        partial.mkdir(exist_ok=True)
-        yield partial
-        old = path.with_name(f".old-{path.name}")
-        _remove(old)
-        if path.is_dir():
-            path.replace(old)
-        partial.replace(path)
-        _remove(old)
-    except GeopspError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error}). Is the disk full, or the place read-only?") from error
+        with _write_errors(path):
+            if not (partial / state_file).exists():
+                _remove(partial)
+            partial.mkdir(exist_ok=True)
+            yield partial
+            old = path.with_name(f".old-{path.name}")
+            _remove(old)
+            if path.is_dir():
+                path.replace(old)
+            partial.replace(path)
+            _remove(old)
     finally:
         if not (partial / state_file).exists():
             _remove(partial)
@@ -155,39 +204,36 @@ def resumable_folder(
 
 @contextmanager
 def output_lock(out: Path) -> Iterator[None]:
-    """While this lasts, no other run writes to the same place.
+    """Hold a lock file, so that no other run writes to the same output.
 
     Raises:
-        OutputError: if one does, or if the disk is full.
+        OutputError: if another run holds it, or if the disk is full.
     """
-    place = resolve_link(out)
-    lock = FileLock(place.with_name(f".{place.name}.lock"))
-    try:
-        with lock.acquire(timeout=0):
-            try:
-                yield
-            finally:
-                Path(lock.lock_file).unlink(missing_ok=True)
-    except Timeout as error:
-        raise OutputError(f"Another run writes to {out}. Wait for it, or choose another name.") from error
-    except GeopspError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error}). Is the disk full, or the place read-only?") from error
+    path = resolve_link(out)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with _write_errors(out):
+        try:
+            with lock.acquire(timeout=0):
+                try:
+                    yield
+                finally:
+                    Path(lock.lock_file).unlink(missing_ok=True)
+        except Timeout as error:
+            raise OutputError(f"Another run is writing to {out}. Wait for it, or choose another name.") from error
 
 
 def partial_path(path: Path) -> Path:
-    """Where an output is made before it takes its name: beside what a link points to, so that it can be renamed."""
+    """Return the temporary path of an output; it lies beside a link's target, as renaming works within one disk."""
     path = resolve_link(path)
     return path.with_name(f".partial-{path.name}")
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write a small text file beside its place, then rename it; a kill leaves the old file or the new one.
+    """Write a small text file under a temporary name, then rename it; a kill leaves the old file or the new one.
 
     Raises:
         OSError: if it cannot be written.
     """
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

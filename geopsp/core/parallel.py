@@ -1,4 +1,4 @@
-"""CPU count, prefetching, and work in a pool whose results come in order."""
+"""CPU count, prefetching, and ordered results of a pool."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Result = TypeVar("Result")
 
 
 def cpu_count() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prefetch(items: Iterator[Item]) -> Generator[Item]:
-    """Yield the items; a thread makes the next one while one is in use."""
+    """Yield the items, in order; a thread makes the next one while the caller uses one."""
     end = object()
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(next, items, end)
@@ -30,9 +30,10 @@ def prefetch(items: Iterator[Item]) -> Generator[Item]:
 def map_ordered(
     pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], *, in_flight: int
 ) -> Generator[Result]:
-    """Yield `work(item)` of each item in order; at most `in_flight` results are begun or wait to be taken.
+    """Yield `work(item)` for each item, in order.
 
-    Work that has not begun when the generator is closed is cancelled.
+    At most `in_flight` items are submitted and not yet yielded. When the generator is closed or an item fails, work
+    that has not begun is cancelled.
     """
     futures: deque[Future[Result]] = deque()
     try:

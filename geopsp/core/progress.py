@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal or a notebook, plain lines in a log file."""
+"""Progress of long work: a bar in a terminal or notebook, plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from geopsp.core.log import console, is_main_process
 
 
 class Progress(Protocol):
-    """A callback that is called after each step: steps done, steps in total, and a remark to show."""
+    """Callback after each step, with the steps done, the steps in total, and a remark to show."""
 
     def __call__(self, done: int, total: int, note: str = "", /) -> None: ...
 
 
 @contextmanager
 def progress_bar(title: str, *, gap: float = 0.0) -> Iterator[Progress]:
-    """Yield a progress callback that shows a bar; in a log file, a line at each fifth, at least `gap` seconds apart."""
+    """Yield a callback that draws a bar; in a log file, it prints a line every fifth, at least `gap` seconds apart."""
     if is_main_process() and (console().is_terminal or console().is_jupyter):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar

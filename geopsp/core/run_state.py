@@ -1,4 +1,4 @@
-"""What a run that was interrupted resumes from: a key of its inputs and options, and a small file that names it."""
+"""State of an interrupted run: a key of its inputs and options, and a small file that holds it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from geopsp.core.output import write_text_atomic
 
 
 def key_of(parts: Any) -> str:
-    """SHA-256 of the JSON of `parts`; a run is resumed only under the key that it began with."""
+    """Return the SHA-256 of the JSON of `parts`; a run resumes only under the key that it began with."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read a state file; {} if it is missing, or torn by a kill while it was written."""
+    """Read a state file; return {} if it is missing or damaged."""
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -26,5 +26,9 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def write_state(path: Path, state: Mapping[str, Any], *, indent: int | None = None) -> None:
-    """Write a state file, whole or not at all."""
+    """Write a state file atomically.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
     write_text_atomic(path, json.dumps(state, indent=indent))

@@ -24,7 +24,7 @@ from geopsp.inference.tile_scores import SCORE_ONE
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.open import RASTER_ENDINGS, open_raster
 from geopsp.raster.scene import Scene
-from geopsp.vector.open import LAYER
+from geopsp.vector.open import LAYER_SEPARATOR
 
 STEPS = 254
 """A share is stored as round(254 p), with scale 1/254 and nodata 255."""
@@ -171,7 +171,7 @@ def _model_files(folder: Path | None) -> Iterator[Path]:
 
 def _area_files(aoi: str | Path | gpd.GeoDataFrame | None) -> Iterator[Path]:
     if isinstance(aoi, str | Path):
-        yield Path(str(aoi).partition(LAYER)[0]).resolve()
+        yield Path(str(aoi).partition(LAYER_SEPARATOR)[0]).resolve()
 
 
 def _image_files(scenes: Iterable[Scene]) -> set[Path]:

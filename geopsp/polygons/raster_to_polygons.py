@@ -26,7 +26,8 @@ from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.polygons.options import PolygonOptions, PolygonSettings
 from geopsp.polygons.polygonizer import Polygonizer
 from geopsp.polygons.regions.clean import clean_raster
-from geopsp.vector.write import DRIVERS, check_vector_output, write_vector
+from geopsp.vector.formats import format_of
+from geopsp.vector.write import check_vector_output, write_vector
 
 
 @describes(PolygonOptions)
@@ -78,7 +79,7 @@ def raster_to_polygons(
     with output_lock(out), ClassRaster.open(raster) as codes, progress_bar("Polygons") as progress:
         metric, legend = GroundMetric.of(codes.grid), legend_for(raster)
         sure = None if confidence is None else Confidence.open(confidence, codes.grid)
-        in_degrees = DRIVERS[out.suffix.lower()] == "GeoJSON"
+        in_degrees = format_of(out).is_wgs84
         table = AttributeTable(
             codes.grid, metric, legend, has_confidence=sure is not None, moved=bool(regularize), in_wgs84=in_degrees
         )

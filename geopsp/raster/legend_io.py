@@ -14,6 +14,7 @@ from rasterio.io import MemoryFile
 
 from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX, Legend
 from geopsp.core.output import atomic_output
+from geopsp.core.qml import new_qml, qml_document, xml_document
 from geopsp.errors import RasterError
 from geopsp.raster.open import gdal_env, open_raster
 
@@ -134,9 +135,6 @@ FIELDS = (("Value", INTEGER, 5), ("Class", STRING, 2), ("Red", INTEGER, 6), ("Gr
 """Name, type and use: GFU_MinMax, GFU_Name, GFU_Red, GFU_Green, GFU_Blue."""
 
 
-DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-
-
 def write_class_files(path: str | Path, legend: Legend, *, restyle: bool = True) -> None:
     """Names of categories and an attribute table lie in NAME.tif.aux.xml, QGIS's style in NAME.qml.
 
@@ -173,12 +171,12 @@ def attribute_table(legend: Legend) -> str:
         row = ET.SubElement(table, "Row", index=str(number))
         for value in (info.code, info.name, *info.rgb):
             ET.SubElement(row, "F").text = str(value)
-    return _text(root)
+    return xml_document(root)
 
 
 def style(legend: Legend) -> str:
     """A style of QGIS 3 with a colour and a label for each class."""
-    root = ET.Element("qgis", version="3.22.0", styleCategories="Symbology")
+    root = new_qml()
     pipe = ET.SubElement(root, "pipe")
     look = {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1", "nodataColor": ""}
     renderer = ET.SubElement(pipe, "rasterrenderer", look)
@@ -188,9 +186,4 @@ def style(legend: Legend) -> str:
         entry = {"value": str(info.code), "color": info.color, "alpha": "255", "label": info.name}
         ET.SubElement(palette, "paletteEntry", entry)
     ET.SubElement(root, "blendMode").text = "0"
-    return DOCTYPE + _text(root)
-
-
-def _text(root: ET.Element) -> str:
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode") + "\n"
+    return qml_document(root)

@@ -22,16 +22,16 @@ import shapely
 from geopsp.core.paths import file_fingerprint, file_size
 from geopsp.errors import GeopspError, LabelError
 
-# Only areas count. For good, as a filter that is set for a while is not safe among threads.
+# Polygons need no M values. Permanently, as changing filters for a while is not thread-safe.
 warnings.filterwarnings("ignore", message="Measured .M. geometry types")
 
 
 READ_WHOLE_BYTES = 64 * 2**20
-"""Bytes up to which a file is read whole and kept."""
+"""Size up to which a file is read whole and kept in memory."""
 
 
 READ_WHOLE_UNINDEXED_BYTES = 16 * READ_WHOLE_BYTES
-"""Bytes up to which a file without a spatial index is read whole, as each bounding box would read all of it."""
+"""The same for a file without a spatial index, which each bounding box would read in full."""
 
 
 Box = tuple[float, float, float, float]
@@ -43,7 +43,7 @@ class VectorLayer(Protocol):
 
     @property
     def source(self) -> str:
-        """The words that name it."""
+        """Its name in messages."""
 
     @property
     def crs(self) -> pyproj.CRS | None: ...
@@ -53,32 +53,35 @@ class VectorLayer(Protocol):
 
     @property
     def reads_by_bbox(self) -> bool:
-        """True if it is too large to be read whole."""
+        """True if the layer is too large to be read whole."""
 
     @property
-    def notes(self) -> tuple[str, ...]: ...
+    def notes(self) -> tuple[str, ...]:
+        """Messages about the layer for the user."""
 
     def read(
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
     ) -> gpd.GeoDataFrame:
-        """Features, those that meet the box, `most` of them; the index says their place in the file, ascending."""
+        """Read features, at most `most` of those that intersect the box; the index is their position, ascending."""
 
     def batches(self, column: str) -> Iterator[pd.Series]:
-        """The column's values, some at a time."""
+        """Yield the values of a column in batches."""
 
     def bounds(self) -> Box | None:
-        """Of all features, also those that no query wants; None if it is not known."""
+        """Return the bounds of all features, whatever the query; None if they are unknown."""
 
     def fingerprint(self) -> list[str]:
-        """What tells this input from others."""
+        """Return texts that identify the input."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameLayer:
-    """A GeoDataFrame."""
+    """A layer that is a GeoDataFrame."""
 
     frame: gpd.GeoDataFrame
     where: str | None = None
+    """SQL condition that features must meet."""
+
     source: str = "the GeoDataFrame"
     reads_by_bbox: bool = False
     notes: tuple[str, ...] = ()
@@ -95,8 +98,8 @@ class FrameLayer:
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
     ) -> gpd.GeoDataFrame:
         frame = self.frame.set_index(pd.RangeIndex(len(self.frame)))
-        chosen = filter_sql(frame, self.where, self.source)
-        return (chosen if box is None else chosen.cx[box[0] : box[2], box[1] : box[3]])[:most]
+        features = filter_sql(frame, self.where, self.source)
+        return (features if box is None else features.cx[box[0] : box[2], box[1] : box[3]])[:most]
 
     def batches(self, column: str) -> Iterator[pd.Series]:
         yield self.read()[column]
@@ -120,11 +123,13 @@ class OgrLayer:
     path: str
     name: str
     where: str | None
+    """SQL condition that features must meet."""
+
     info: dict[str, Any]
-    """As `pyogrio.read_info` tells it."""
+    """As returned by `pyogrio.read_info`."""
 
     others: tuple[str, ...] = ()
-    """Layers of the file that might as well have been meant."""
+    """Other layers of the file, if none was named."""
 
     @property
     def source(self) -> str:
@@ -139,7 +144,8 @@ class OgrLayer:
         return tuple(map(str, self.info["fields"]))
 
     @property
-    def indexed(self) -> bool:
+    def has_index(self) -> bool:
+        """True if the layer has a spatial index."""
         return bool(self.info["capabilities"]["fast_spatial_filter"])
 
     @property
@@ -147,16 +153,16 @@ class OgrLayer:
         size = file_size(self.path)
         if size is None:
             return not 0 <= self.info["features"] < READ_WHOLE_BYTES // 256
-        return size > (READ_WHOLE_BYTES if self.indexed else READ_WHOLE_UNINDEXED_BYTES)
+        return size > (READ_WHOLE_BYTES if self.has_index else READ_WHOLE_UNINDEXED_BYTES)
 
     @property
     def notes(self) -> tuple[str, ...]:
         size = file_size(self.path)
-        notes = (f"{self.path} holds other layers too: {', '.join(self.others)}",) if self.others else ()
-        if self.indexed or size is None or size <= READ_WHOLE_BYTES:
+        notes = (f"{self.source} is used; the file has other layers: {', '.join(self.others)}",) if self.others else ()
+        if self.has_index or size is None or size <= READ_WHOLE_BYTES:
             return notes
-        how = "each window reads all of it" if self.reads_by_bbox else "it is read whole"
-        return (*notes, f"{self.path} ({size / 2**20:,.0f} MB) has no spatial index, so {how}; a GeoPackage is quicker")
+        how = "each window reads all of it" if self.reads_by_bbox else "it is read into memory"
+        return (*notes, f"{self.path} ({size / 2**20:,.0f} MB) has no spatial index, so {how}; a GeoPackage is faster")
 
     def read(
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
@@ -165,7 +171,7 @@ class OgrLayer:
             frame = pyogrio.read_dataframe(
                 self.path,
                 layer=self.name,
-                columns=self._read_for(columns),
+                columns=self._columns_to_read(columns),
                 where=self.where,
                 bbox=box,
                 max_features=most,
@@ -175,13 +181,18 @@ class OgrLayer:
         return frame.sort_index(kind="stable")
 
     def batches(self, column: str) -> Iterator[pd.Series]:
-        options = {"layer": self.name, "columns": self._read_for([column]), "where": self.where, "read_geometry": False}
+        options = {
+            "layer": self.name,
+            "columns": self._columns_to_read([column]),
+            "where": self.where,
+            "read_geometry": False,
+        }
         with read_errors(self.source), pyogrio.open_arrow(self.path, **options, use_pyarrow=True) as (_, reader):
             for batch in reader:
                 yield batch.column(batch.schema.get_field_index(column)).to_pandas()
 
-    def _read_for(self, columns: Sequence[str] | None) -> Sequence[str] | None:
-        """None, all of them, where there is a query: GDAL takes a field that is not read for empty."""
+    def _columns_to_read(self, columns: Sequence[str] | None) -> Sequence[str] | None:
+        """Return None (all) if there is a query: for GDAL, a field that is not read is empty."""
         return None if self.where else columns
 
     def bounds(self) -> Box | None:
@@ -194,15 +205,20 @@ class OgrLayer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParquetLayer:
-    """A GeoParquet file; by bounding box where it has a column of boxes."""
+    """A GeoParquet file, which is read by bounding box if it has a column of them."""
 
     path: str
     where: str | None
+    """SQL condition that features must meet."""
+
     meta: dict[str, Any]
-    """What the file says of its geometry column."""
+    """Metadata of the geometry column."""
 
     geometry: str
+    """Name of the geometry column."""
+
     columns: tuple[str, ...]
+    """Names of the other columns."""
 
     @property
     def source(self) -> str:
@@ -210,34 +226,35 @@ class ParquetLayer:
 
     @property
     def crs(self) -> pyproj.CRS | None:
-        found = self.meta.get("crs", "OGC:CRS84")
-        return None if found is None else pyproj.CRS.from_user_input(found)
+        crs = self.meta.get("crs", "OGC:CRS84")
+        return None if crs is None else pyproj.CRS.from_user_input(crs)
 
     @property
     def fields(self) -> tuple[str, ...]:
         return self.columns
 
     @property
-    def indexed(self) -> bool:
+    def has_index(self) -> bool:
+        """True if the file has a column of bounding boxes."""
         return "bbox" in self.meta.get("covering", {})
 
     @property
     def reads_by_bbox(self) -> bool:
-        return self.indexed and Path(self.path).stat().st_size > READ_WHOLE_BYTES
+        return self.has_index and Path(self.path).stat().st_size > READ_WHOLE_BYTES
 
     @property
     def notes(self) -> tuple[str, ...]:
         size = Path(self.path).stat().st_size
-        if self.indexed or size <= READ_WHOLE_BYTES:
+        if self.has_index or size <= READ_WHOLE_BYTES:
             return ()
-        return (f"{self.path} ({size / 2**20:,.0f} MB) has no column of bounding boxes, so it is read whole",)
+        return (f"{self.path} ({size / 2**20:,.0f} MB) has no column of bounding boxes, so it is read into memory",)
 
     def read(
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
     ) -> gpd.GeoDataFrame:
-        wanted = [*(self.columns if columns is None or self.where else columns), self.geometry]
+        columns = self.columns if columns is None or self.where else columns
         with read_errors(self.source):
-            frame = gpd.read_parquet(self.path, columns=wanted, bbox=box)
+            frame = gpd.read_parquet(self.path, columns=[*columns, self.geometry], bbox=box)
         frame = frame.set_geometry(self.geometry).set_index(pd.RangeIndex(len(frame)))
         return filter_sql(frame, self.where, self.source)[:most]
 
@@ -247,22 +264,22 @@ class ParquetLayer:
                 yield filter_sql(batch.to_pandas(), self.where, self.source)[column]
 
     def bounds(self) -> Box | None:
-        found = self.meta.get("bbox")
-        return _box(np.array(found)[[0, 1, len(found) // 2, len(found) // 2 + 1]]) if found else None
+        bbox = self.meta.get("bbox")  # of 4 numbers, or of 6 with z
+        return _box(np.array(bbox)[[0, 1, len(bbox) // 2, len(bbox) // 2 + 1]]) if bbox else None
 
     def fingerprint(self) -> list[str]:
         return file_fingerprint(self.path, "")
 
 
 def filter_sql(frame: pd.DataFrame, where: str | None, source: str) -> Any:
-    """The rows that an SQL WHERE chooses.
+    """Return the rows that meet an SQL condition.
 
     Raises:
-        LabelError: if the query is wrong; names the fields.
+        LabelError: if the query is wrong.
     """
     if where is None:
         return frame
-    table = pd.DataFrame(frame[[name for name in _fields(frame) if _plain(frame[name])]]).reset_index(drop=True)
+    table = pd.DataFrame(frame[[name for name in _fields(frame) if _is_plain(frame[name])]]).reset_index(drop=True)
     with closing(sqlite3.connect(":memory:")) as base:
         try:
             table.to_sql("labels", base, index_label="_row")
@@ -272,29 +289,31 @@ def filter_sql(frame: pd.DataFrame, where: str | None, source: str) -> Any:
     return frame.iloc[rows]
 
 
-def _plain(column: pd.Series) -> bool:
-    """True if SQL knows what the column holds, as against lists or geometries."""
+def _is_plain(column: pd.Series) -> bool:
+    """True if SQL has a type for the column, unlike lists or geometries."""
     inferred = pd.api.types.infer_dtype(column.dropna(), skipna=True)
     return column.dtype not in (object, "geometry") or inferred in {"string", "integer", "floating", "boolean", "empty"}
 
 
 def query_error(where: str, source: str, fields: Sequence[str], error: Exception) -> LabelError:
-    """What to say of a query that fails."""
+    """Return the error for a query that fails."""
     return LabelError(
-        f"The query {where!r} does not fit {source} ({error}). It has the fields {', '.join(fields) or 'none'}; "
-        "write it as SQL, e.g. \"height > 3 AND kind = 'barn'\"."
+        f"The query {where!r} does not work for {source}: {error}. The fields are {', '.join(fields) or 'none'}. "
+        "Write it as an SQL condition, e.g. \"height > 3 AND kind = 'barn'\"."
     )
 
 
 @contextmanager
 def read_errors(source: str) -> Iterator[None]:
-    """Errors of the libraries become ours."""
+    """Turn errors of the libraries into a `LabelError`."""
     try:
         yield
     except GeopspError:
         raise
     except (RuntimeError, ValueError, OSError, KeyError, shapely.errors.ShapelyError) as error:
-        raise LabelError(f"{source} cannot be read as polygons ({error}). Repair or export it again.") from error
+        raise LabelError(
+            f"Cannot read polygons from {source}: {error}. Repair the file, or export it again."
+        ) from error
 
 
 def _fields(frame: pd.DataFrame) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The layer that labels, an area or folds name: found, opened and read."""
+"""Find, open and read the vector layer that a user names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import geopandas as gpd
 import pyarrow.parquet as pq
 import pyogrio
 
-from geopsp.core.paths import remote
+from geopsp.core.paths import is_url_or_vsi
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
 from geopsp.vector.layer import FrameLayer, OgrLayer, ParquetLayer, VectorLayer, query_error, read_errors
 
-LAYER = "|layername="
-"""Between a file and one of its layers, as QGIS writes it."""
+LAYER_SEPARATOR = "|layername="
+"""Stands between a file and one of its layers, as in QGIS."""
 
 
 def open_layer(
@@ -27,38 +27,51 @@ def open_layer(
     field_wanted: str | None = None,
     layer_wanted: str | None = None,
 ) -> VectorLayer:
-    """The layer that the labels name: a GeoDataFrame, a file, or `file|layername=layer`.
+    """Open a GeoDataFrame, a file, or a layer of a file given as `file|layername=layer`.
 
-    Of several layers, the only one with the field wanted is taken, or the one named `layer_wanted`, or the first,
-    of polygons if there is one; the others are noted.
+    If a file has several layers and none is named, this opens `layer_wanted` if there is one, else the only layer with
+    the field `field_wanted`, else the first layer of polygons, else the first one.
+
+    Args:
+        labels: What to open.
+        where: SQL condition that features must meet.
+        field_wanted: A field that the layer must have.
+        layer_wanted: The name of the preferred layer.
 
     Raises:
         InputNotFoundError: if there is no such file or layer.
         LabelError: if it is not a vector file, has no CRS, or the query is wrong.
-        OptionError: if it names nothing, or the query is empty.
+        OptionError: if `labels` is of another type, or the query is empty.
     """
     if not isinstance(labels, str | Path | gpd.GeoDataFrame):
         raise OptionError(
-            f"Labels are given as {type(labels).__name__}; needed a path, a URL or a GeoDataFrame. "
-            "Put several together first, e.g. with geopandas and pandas.concat."
+            f"The labels are of type {type(labels).__name__}, but must be a path, a URL or a GeoDataFrame. "
+            "Combine several first, e.g. with pandas.concat."
         )
     if where is not None and not (isinstance(where, str) and where.strip()):
-        raise OptionError(f"where is {where!r}; needed a condition, e.g. \"kind = 'road'\", or None for all features.")
-    layer = FrameLayer(labels, where) if isinstance(labels, gpd.GeoDataFrame) else None
-    if layer is not None and (layer.frame.active_geometry_name is None or layer.frame.empty):
-        raise LabelError(f"{layer.source} holds no polygons; needed at least one.")
-    opened = layer or _open_file(str(labels), where, field_wanted, layer_wanted)
-    if opened.crs is None:
-        raise LabelError(
-            f"{opened.source} has no CRS (coordinate reference system); needed one. Assign the right one first."
+        raise OptionError(
+            f"`where` is {where!r}, but must be a condition, e.g. \"kind = 'road'\", or None for all features."
         )
-    return opened
+    layer: VectorLayer
+    if isinstance(labels, gpd.GeoDataFrame):
+        layer = FrameLayer(labels, where)
+        if labels.active_geometry_name is None or labels.empty:
+            raise _no_polygons(layer)
+    else:
+        layer = _open_file(str(labels), where, field_wanted, layer_wanted)
+    if layer.crs is None:
+        raise LabelError(f"{layer.source} has no CRS (coordinate reference system). Assign the correct one first.")
+    return layer
+
+
+def _no_polygons(layer: VectorLayer) -> LabelError:
+    return LabelError(f"{layer.source} contains no polygons; at least one is needed.")
 
 
 def read_vector(
     labels: str | Path | gpd.GeoDataFrame, *, field_wanted: str | None = None, layer_wanted: str | None = None
 ) -> tuple[gpd.GeoDataFrame, str]:
-    """All features of a layer and the words that name it.
+    """Read all features of a layer; return them with the name of the layer for messages.
 
     Raises:
         InputNotFoundError, LabelError: as `open_layer`, or if there are no features.
@@ -66,15 +79,15 @@ def read_vector(
     layer = open_layer(labels, field_wanted=field_wanted, layer_wanted=layer_wanted)
     frame = labels if isinstance(labels, gpd.GeoDataFrame) else layer.read()
     if not len(frame):
-        raise LabelError(f"{layer.source} holds no polygons; needed at least one.")
+        raise _no_polygons(layer)
     return frame, layer.source
 
 
 def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wanted: str | None) -> VectorLayer:
-    path, _, name = text.partition(LAYER)
+    path, _, name = text.partition(LAYER_SEPARATOR)
     if path.lower().startswith("file://"):
         path = url2pathname(urlsplit(path).path)
-    if not remote(path) and not Path(path).exists():
+    if not is_url_or_vsi(path) and not Path(path).exists():
         raise InputNotFoundError(f"No such file: {path}. Check the path.")
     if Path(path).suffix.lower() in {".parquet", ".geoparquet"}:
         return _open_parquet(path, where)
@@ -91,29 +104,29 @@ def _open_parquet(path: str, where: str | None) -> ParquetLayer:
         schema = pq.read_schema(path)
         text = (schema.metadata or {}).get(b"geo")
         if text is None:
-            raise ValueError("it is no GeoParquet: it says nothing of a geometry column")
+            raise ValueError("it is not GeoParquet, as it has no geometry column")
         geo = json.loads(text)
     meta, geometry = geo["columns"][geo["primary_column"]], str(geo["primary_column"])
-    boxes = {part[0] for part in meta.get("covering", {}).get("bbox", {}).values()}
-    fields = tuple(name for name in schema.names if name not in {*geo["columns"], *boxes})
+    box_columns = {path[0] for path in meta.get("covering", {}).get("bbox", {}).values()}
+    fields = tuple(name for name in schema.names if name not in {*geo["columns"], *box_columns})
     return ParquetLayer(path, where, meta, geometry, fields)
 
 
 def _choose_layer(
     path: str, layer: str, field_wanted: str | None, layer_wanted: str | None
 ) -> tuple[str, tuple[str, ...]]:
-    """A layer, and the others that might as well have been meant."""
+    """Return the layer to open, and the other layers if none was named."""
     try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # measures go: only the area counts
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of M values, which are not used
             kinds = {str(name): str(kind) for name, kind in pyogrio.list_layers(path) if kind is not None}
     except pyogrio.errors.DataSourceError as error:
-        raise LabelError(f"{path} cannot be read as vector data ({error}); needed e.g. a GeoPackage.") from error
+        raise LabelError(f"Cannot read {path} as a vector file: {error}. Use e.g. a GeoPackage.") from error
     layers = list(kinds)
     if not layers:
-        raise LabelError(f"{path} holds no layer with geometries; needed polygons.")
+        raise LabelError(f"{path} has no layer with geometries. Use a file with polygons.")
     if layer:
         if layer not in layers:
-            raise InputNotFoundError(f"{path} has no layer {layer!r}; it has {', '.join(layers)}.")
+            raise InputNotFoundError(f"{path} has no layer {layer!r}. Its layers are {', '.join(layers)}.")
         return layer, ()
     if layer_wanted in layers:
         return str(layer_wanted), ()
@@ -122,11 +135,11 @@ def _choose_layer(
         if len(having) > 1:
             raise LabelError(
                 f"{path} has the field {field_wanted!r} in several layers: {', '.join(having)}. "
-                f"Name one: {path}{LAYER}{having[0]}"
+                f"Name one of them, e.g. {path}{LAYER_SEPARATOR}{having[0]}"
             )
         return (having or layers)[0], ()
-    chosen = next((name for name in layers if "Polygon" in kinds[name] or "Surface" in kinds[name]), layers[0])
-    return chosen, tuple(name for name in layers if name != chosen)
+    name = next((name for name in layers if "Polygon" in kinds[name] or "Surface" in kinds[name]), layers[0])
+    return name, tuple(other for other in layers if other != name)
 
 
 def _check_query(layer: OgrLayer, where: str) -> None:

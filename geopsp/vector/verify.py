@@ -1,65 +1,74 @@
-"""Whether a vector file that GDAL closed is whole."""
+"""Checks that a vector file is complete after GDAL closed it: GDAL reports no error if the disk is full then.
+
+Each check takes the path and the number of rows written, and returns False if the file is cut off.
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import pyogrio
-
 from geopsp.errors import OutputError
 
-HEAD = 100
-"""Bytes of the head of both files of shapes."""
+IsComplete = Callable[[Path, int], bool]
 
 
-def verify_complete(place: Path, rows: int, *, driver: str) -> None:
-    """A file that GDAL closed holds all rows: GDAL says nothing if the disk is full then.
+SHAPE_HEADER_BYTES = 100
+"""Size of the header of .shp and .shx files."""
+
+
+def verify_complete(path: Path, rows: int, is_complete: IsComplete) -> None:
+    """Check that a closed file holds all rows.
 
     Raises:
         OutputError: if something is missing.
     """
-    checks = {"GPKG": _indexed, "FlatGeobuf": _last_is_there, "GeoJSON": _closed, "ESRI Shapefile": _of_said_length}
     try:
-        whole = checks[driver](place, rows)
+        complete = is_complete(path, rows)
     except (sqlite3.Error, RuntimeError) as error:
-        raise OutputError(f"{place.name} cannot be written ({error}). Is the disk full?") from error
-    if not whole:
-        raise OutputError(f"{place.name} was cut off at its end. Is the disk full?")
+        raise OutputError(f"Cannot write {path.name}: {error}. Is the disk full?") from error
+    if not complete:
+        raise OutputError(f"{path.name} was cut off at its end. Is the disk full?")
 
 
-def _indexed(place: Path, rows: int) -> bool:
-    """The spatial index comes last, and has all rows."""
-    with closing(sqlite3.connect(place)) as base:
+def last_feature_is_readable(path: Path, rows: int) -> bool:
+    """True if the last feature can be read; works for most formats."""
+    import pyogrio
+
+    return not rows or len(pyogrio.read_dataframe(path, skip_features=rows - 1, columns=[])) == 1
+
+
+def spatial_index_is_complete(path: Path, rows: int) -> bool:
+    """True if the spatial index of a GeoPackage, which is written last, has all rows."""
+    with closing(sqlite3.connect(path)) as base:
         ((table, column),) = base.execute("SELECT table_name, column_name FROM gpkg_geometry_columns")
         index = f"rtree_{table}_{column}_rowid".replace('"', '""')
-        found: int = base.execute(f'SELECT count(*) FROM "{index}"').fetchone()[0]  # noqa: S608
-    return found == rows
+        count: int = base.execute(f'SELECT count(*) FROM "{index}"').fetchone()[0]  # noqa: S608
+    return count == rows
 
 
-def _last_is_there(place: Path, rows: int) -> bool:
-    return not rows or len(pyogrio.read_dataframe(place, skip_features=rows - 1, columns=[])) == 1
-
-
-def _closed(place: Path, _: int) -> bool:
-    with place.open("rb") as file:
+def json_is_closed(path: Path, _: int) -> bool:
+    """True if a GeoJSON file ends in a closing brace."""
+    with path.open("rb") as file:
         file.seek(-2, 2)
         return file.read() == b"}\n"
 
 
-def _of_said_length(place: Path, rows: int) -> bool:
-    """Both files of shapes tell their length in words of two bytes, the table that of its head and of a row."""
-    shapes, index = place, place.with_suffix(".shx")
+def shapefile_has_all_bytes(path: Path, rows: int) -> bool:
+    """True if the three main files of a shapefile are as long as their headers say, and no other file is empty."""
+    shapes, index = path, path.with_suffix(".shx")
     for part in (shapes, index):
         with part.open("rb") as file:
-            if int.from_bytes(file.read(28)[24:], "big") * 2 != part.stat().st_size:
+            if int.from_bytes(file.read(28)[24:], "big") * 2 != part.stat().st_size:  # stored in words of two bytes
                 return False
-    sizes = {part: part.stat().st_size for part in place.parent.iterdir()}
-    if not all(sizes.values()) or sizes[index] != HEAD + 8 * rows or (sizes[shapes] > HEAD) != (rows > 0):
+    sizes = {part: part.stat().st_size for part in path.parent.iterdir()}
+    has_shapes = sizes[shapes] > SHAPE_HEADER_BYTES
+    if not all(sizes.values()) or sizes[index] != SHAPE_HEADER_BYTES + 8 * rows or has_shapes != (rows > 0):
         return False
-    with place.with_suffix(".dbf").open("rb") as file:
-        head = file.read(12)
-        count, start, length = (int.from_bytes(head[i:j], "little") for i, j in ((4, 8), (8, 10), (10, 12)))
+    with path.with_suffix(".dbf").open("rb") as file:
+        header = file.read(12)
+        count, start, length = (int.from_bytes(header[i:j], "little") for i, j in ((4, 8), (8, 10), (10, 12)))
         return count == rows and os.fstat(file.fileno()).st_size >= start + count * length

@@ -1,14 +1,11 @@
-"""Batches of polygons as a file of any common format, which appears whole or not at all."""
+"""Write batches of polygons to a file of any common format, which appears complete or not at all."""
 
 from __future__ import annotations
 
 import logging
-import os
-import re
-import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,105 +16,49 @@ import pyogrio
 import pyproj
 
 from geopsp.core.legend import Legend
-from geopsp.core.output import check_output, partial_path, resolve_link
-from geopsp.errors import GeopspError, OptionError, OutputError
+from geopsp.core.output import atomic_files, check_output, resolve_link
+from geopsp.errors import OptionError, OutputError
+from geopsp.vector.formats import GEOPARQUET, VectorFormat, format_of
 from geopsp.vector.geoparquet import write_parquet
 from geopsp.vector.qgis_style import add_style
 from geopsp.vector.verify import verify_complete
 
 logger = logging.getLogger(__name__)
 
-DRIVERS = {
-    ".gpkg": "GPKG", ".parquet": "GeoParquet", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON", ".json": "GeoJSON",
-    ".shp": "ESRI Shapefile",
-}  # fmt: skip
-"""Vector formats by the ending of the file."""
-
-
-OPTIONS = {
-    "GPKG": {"DESCRIPTION": "Polygons of classes, made with geopsp"},
-    "FlatGeobuf": {},
-    "GeoJSON": {"RFC7946": "YES"},
-    "ESRI Shapefile": {"2GB_LIMIT": "YES"},
-}
-
-
-HINTS = dict.fromkeys(OPTIONS, "Is the disk full?") | {
-    "GeoJSON": "Is the disk full, or has a corner no longitude and latitude, as GeoJSON needs? Then write a GeoPackage."
-}
-"""What to look for where GDAL cannot write."""
-
-
 WRITE_ROWS = 2_000
-"""Polygons that are written at a time: other threads stand still meanwhile."""
+"""Polygons that are written at a time; other threads wait meanwhile."""
 
 
-SQLITE = {"OGR_SQLITE_PRAGMA": "page_size=16384,journal_mode=MEMORY"}
-"""GDAL's options for a new GeoPackage: most polygons fit into a page; a file that fails is thrown away, not mended."""
+SQLITE_OPTIONS = {"OGR_SQLITE_PRAGMA": "page_size=16384,journal_mode=MEMORY"}
+"""GDAL's options for a new GeoPackage: most polygons fit into a page; a file that fails is deleted, not repaired."""
 
 
-MAX_GPKG_BYTES = 10**9 - 2**10
-"""Bytes of the largest geometry that SQLite takes, but for the header."""
-
-
-SHAPEFILE = 2**31 - 2**20
-"""Bytes up to which all programs read a file of a shapefile."""
-
-
-SHAPEFILE_NAMES = {"perimeter_m": "perimeter", "edge_unsure": "unsure"}
-"""Names of columns of more than ten characters, as a shapefile has them."""
-
-
-LOGS = ("-wal", "-shm", "-journal")
-"""What SQLite puts beside a file, after its name; left over, it would spoil the next file of that name."""
-
-
-SIDECARS = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
-"""What belongs to a shapefile."""
-
-
-RESERVED = re.compile("layer_styles$|gpkg|sqlite_|rtree_", re.IGNORECASE)
-"""Names of tables that a GeoPackage keeps for itself."""
-
-
-MULTI = b"\x01\x06\x00\x00\x00\x01\x00\x00\x00"
-"""What makes the WKB of a polygon that of a multipolygon, written before it."""
+MULTIPOLYGON_HEADER = b"\x01\x06\x00\x00\x00\x01\x00\x00\x00"
+"""Put before the WKB of a polygon, it makes a multipolygon of it."""
 
 
 def check_vector_output(out: str | Path, *, overwrite: bool = False) -> Path:
-    """The path, where polygons may now be written.
+    """Check that polygons can be written to a file, and return the path with links resolved.
 
     Raises:
-        OptionError: if its ending is unknown, its name is one that a GeoPackage keeps for itself, or it is a link to a
-            shapefile, or to what ends otherwise.
-        OutputError: as `check_output`, or if a file exists that would belong to it and `overwrite` is False.
+        OptionError: if its ending is unknown, its name is reserved, or it is a link to a shapefile or to a file with
+            another ending.
+        OutputError: as `check_output`, or if a file that would belong to it exists and `overwrite` is False.
     """
     asked, out = Path(out), resolve_link(out)
-    if asked != out and (asked.suffix.lower() != out.suffix.lower() or asked.suffix.lower() == ".shp"):
+    vector_format = format_of(asked)
+    is_link = asked != out
+    if is_link and (asked.suffix.lower() != out.suffix.lower() or vector_format.companion_endings):
         raise OptionError(
-            f"{asked} is a link to {out}; needed the place itself where that ends otherwise, or is a shapefile's, of "
-            f"which each part would need a link. Name {out}, or another one."
+            f"{asked} is a link to {out}. A link must have the ending of its target, and cannot stand for a format of "
+            f"several files, such as a shapefile. Use {out}, or another name."
         )
-    if out.suffix.lower() not in DRIVERS:
-        raise OptionError(f"{out} ends in {out.suffix or 'nothing'!r}; needed one of {', '.join(DRIVERS)}.")
-    if DRIVERS[out.suffix.lower()] == "GPKG" and RESERVED.match(out.stem):
+    if vector_format.reserved_names and vector_format.reserved_names.match(out.stem):
         raise OptionError(
-            f"{out} would hold a layer named {out.stem}, and a GeoPackage keeps this name, like all that begin with "
-            "gpkg, sqlite_ or rtree_, for tables of its own. Choose another name."
+            f"{out} would hold a layer named {out.stem}, which a {vector_format.name} reserves for tables of its "
+            "own. Choose another name."
         )
-    found = check_output(out, overwrite=overwrite)
-    _require_free(out, overwrite=overwrite)
-    return found
-
-
-def _require_free(out: Path, *, overwrite: bool) -> None:
-    """What belongs to a file is replaced or removed with it; lying there without it, it may be somebody's."""
-    there = [path.name for path in _belonging(out) if os.path.lexists(path)]
-    if there and not overwrite:
-        raise OutputError(
-            f"{out} would replace or remove what already exists beside it ({', '.join(there)}). Choose another name, "
-            "or overwrite it (overwrite=True, --overwrite)."
-        )
+    return check_output(out, overwrite=overwrite, companions=vector_format.companions(out))
 
 
 def write_vector(
@@ -130,48 +71,55 @@ def write_vector(
     multi: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """The batches are a file of the format that the ending of `out` says, one written after the other.
+    """Write batches of polygons, one after the other, in the format that the ending of `out` says.
 
     Args:
-        batches: With a column `code`, and a column `geometry` of WKB (little-endian, x and y); made as they are
-            written, and none is kept. What is raised there comes out as it is. Rings stay as they run
-            (shells of south-up or mirrored rasters clockwise), but in GeoJSON and shapefiles, which have rules for it.
+        batches: With a column `code`, and a column `geometry` of WKB (little-endian, x and y). They are consumed while
+            writing, and their errors are raised unchanged. Rings keep their direction (shells of south-up or mirrored
+            rasters are clockwise), but for GeoJSON and shapefiles, which have rules for it.
         schema: Of the batches.
         out: The file.
         crs: As pyproj takes it; GeoJSON is always in WGS 84.
-        legend: Of all codes that may occur, for the style in a GeoPackage.
-        multi: True if there may be multipolygons; then all are.
-        overwrite: True if `out` may be replaced.
+        legend: Classes for the style in a GeoPackage.
+        multi: True to write all polygons as multipolygons.
+        overwrite: True to replace `out`.
 
     Raises:
         OptionError: if the ending of `out` is unknown.
-        OutputError: if `out` exists and `overwrite` is False, or cannot be written, or cannot hold so much.
+        OutputError: if `out` exists and `overwrite` is False, cannot be written, or cannot hold that much.
     """
-    plane, kind = pyproj.CRS.from_user_input(crs), "MultiPolygon" if multi else "Polygon"
-    pieces = _pieces(batches, multi=multi)
-    with _staged(Path(out), overwrite=overwrite) as place:
-        if DRIVERS[place.suffix] == "GeoParquet":
-            write_parquet(pieces, schema, place, crs=plane, kind=kind)
+    out = check_vector_output(out, overwrite=overwrite)
+    vector_format = format_of(out)
+    crs, kind = pyproj.CRS.from_user_input(crs), "MultiPolygon" if multi else "Polygon"
+    slices = _slices(batches, multi=multi)
+    with atomic_files(out, overwrite=overwrite, companions=vector_format.companions(out)) as partial:
+        if vector_format.driver == GEOPARQUET:
+            write_parquet(slices, schema, partial, crs=crs, kind=kind)
             return
-        passed = _write_layer(pieces, schema, place, crs=plane, kind=kind)
-        verify_complete(place, passed.rows, driver=DRIVERS[place.suffix])
-        if DRIVERS[place.suffix] == "GPKG":
-            add_style(place, Legend(tuple(info for info in legend if info.code in passed.codes)))
+        written = _write_layer(slices, schema, partial, vector_format, crs=crs, kind=kind)
+        verify_complete(partial, written.rows, vector_format.is_complete)
+        if vector_format.driver == "GPKG":
+            try:
+                add_style(partial, Legend(tuple(info for info in legend if info.code in written.codes)))
+            except sqlite3.Error as error:
+                raise OutputError(f"Cannot write {out}: {error}. Is the disk full?") from error
 
 
 @dataclass(slots=True, eq=False)
 class _WriteCount:
-    """What went by on its way into a file."""
+    """Rows and codes of the batches that GDAL consumed."""
 
     rows: int = 0
     codes: set[int] = field(default_factory=set)
     error: BaseException | None = None
-    """What ended it, of which GDAL would keep nothing but words."""
-    opening: ExitStack = field(default_factory=ExitStack)
-    """Closed when GDAL asks for the first, which it does when its file is open."""
+    """Error of the batches, of which GDAL would keep only the message."""
 
-    def along(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        self.opening.close()
+    while_opening: ExitStack = field(default_factory=ExitStack)
+    """Closed when GDAL asks for the first batch, which it does once its file is open."""
+
+    def watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the batches and count them."""
+        self.while_opening.close()
         try:
             for batch in batches:
                 self.rows += batch.num_rows
@@ -182,135 +130,118 @@ class _WriteCount:
             raise
 
 
-def _pieces(batches: Iterator[pa.RecordBatch], *, multi: bool) -> Iterator[pa.RecordBatch]:
-    """The same rows, few at a time; all of them multipolygons if there may be some."""
+def _slices(batches: Iterator[pa.RecordBatch], *, multi: bool) -> Iterator[pa.RecordBatch]:
+    """Yield the same rows, at most `WRITE_ROWS` at a time; as multipolygons if `multi`."""
     for batch in batches:
         for first in range(0, batch.num_rows, WRITE_ROWS):
-            piece = batch.slice(first, WRITE_ROWS)
-            yield _promoted(piece) if multi else piece
+            rows = batch.slice(first, WRITE_ROWS)
+            yield _to_multipolygons(rows) if multi else rows
 
 
-def _promoted(batch: pa.RecordBatch) -> pa.RecordBatch:
-    place = batch.schema.get_field_index("geometry")
-    shapes = batch.column(place)
-    before, nothing = (pa.scalar(value, shapes.type) for value in (MULTI, b""))
-    promoted = pc.binary_join_element_wise(before, shapes, nothing)
-    chosen = pc.if_else(pc.starts_with(shapes, MULTI[:2]), shapes, promoted)
-    return batch.set_column(place, batch.schema.field(place), chosen)
+def _to_multipolygons(batch: pa.RecordBatch) -> pa.RecordBatch:
+    position = batch.schema.get_field_index("geometry")
+    shapes = batch.column(position)
+    header, separator = (pa.scalar(value, shapes.type) for value in (MULTIPOLYGON_HEADER, b""))
+    promoted = pc.binary_join_element_wise(header, shapes, separator)
+    shapes = pc.if_else(pc.starts_with(shapes, MULTIPOLYGON_HEADER[:2]), shapes, promoted)
+    return batch.set_column(position, batch.schema.field(position), shapes)
 
 
 def _write_layer(
-    pieces: Iterator[pa.RecordBatch], schema: pa.Schema, place: Path, *, crs: pyproj.CRS, kind: str
+    batches: Iterator[pa.RecordBatch],
+    schema: pa.Schema,
+    path: Path,
+    vector_format: VectorFormat,
+    *,
+    crs: pyproj.CRS,
+    kind: str,
 ) -> _WriteCount:
-    """Writes by GDAL, and tells what was written."""
-    driver, passed = DRIVERS[place.suffix], _WriteCount()
-    if driver == "GeoJSON":
-        _require_earth(crs)
-    elif driver == "GPKG":
-        pieces = _within_blobs(pieces)
-    elif driver == "ESRI Shapefile":
-        schema, pieces = _shortened(schema), _within_shapefile(pieces, place)
+    """Write by GDAL, and return what was written."""
+    written = _WriteCount()
+    schema, batches = _fit(schema, batches, path, vector_format, crs)
     try:
-        with passed.opening:
-            if driver == "GPKG":
-                _fast_sqlite(passed.opening)
+        with written.while_opening:
+            if vector_format.driver == "GPKG":
+                _set_sqlite_options(written.while_opening)
             pyogrio.write_arrow(
-                pa.RecordBatchReader.from_batches(schema, passed.along(pieces)),
-                place,
-                layer=place.stem,
-                driver=driver,
+                pa.RecordBatchReader.from_batches(schema, written.watch(batches)),
+                path,
+                layer=path.stem,
+                driver=vector_format.driver,
                 geometry_name="geometry",
                 geometry_type=kind,
                 crs=crs.to_wkt(version="WKT2_2019"),
-                encoding="UTF-8" if driver == "ESRI Shapefile" else None,
-                layer_options=OPTIONS[driver],
+                encoding=vector_format.encoding,
+                layer_options=dict(vector_format.layer_options),
             )
     except (RuntimeError, ValueError) as error:
-        raise passed.error or OutputError(f"{place.name} cannot be written ({error}). {HINTS[driver]}") from error
-    return passed
+        raise written.error or OutputError(f"Cannot write {path.name}: {error}. {vector_format.hint}") from error
+    return written
 
 
-def _fast_sqlite(opening: ExitStack) -> None:
-    """GDAL opens databases of all threads with SQLITE, unless the user set that option, until the stack is closed."""
-    if all(pyogrio.get_gdal_config_option(name) is None for name in SQLITE):
-        opening.callback(pyogrio.set_gdal_config_options, dict.fromkeys(SQLITE))
-        pyogrio.set_gdal_config_options(SQLITE)
+def _set_sqlite_options(while_opening: ExitStack) -> None:
+    """Set GDAL's options, which all threads share, until the stack is closed; not if the user set them."""
+    if all(pyogrio.get_gdal_config_option(name) is None for name in SQLITE_OPTIONS):
+        while_opening.callback(pyogrio.set_gdal_config_options, dict.fromkeys(SQLITE_OPTIONS))
+        pyogrio.set_gdal_config_options(SQLITE_OPTIONS)
 
 
-def _require_earth(crs: pyproj.CRS) -> None:
+def _fit(
+    schema: pa.Schema, batches: Iterator[pa.RecordBatch], path: Path, vector_format: VectorFormat, crs: pyproj.CRS
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Rename columns as the format needs it, and check the format's limits while the batches are consumed.
+
+    Raises:
+        OutputError: if the format cannot hold the CRS.
+    """
+    if vector_format.is_wgs84:
+        _require_wgs84(crs, vector_format)
+    if vector_format.max_geometry_bytes is not None:
+        batches = _check_geometry_bytes(batches, vector_format, vector_format.max_geometry_bytes)
+    if vector_format.max_bytes is not None:
+        batches = _check_bytes(batches, path, vector_format, vector_format.max_bytes)
+    if vector_format.note:
+        logger.info(vector_format.note)
+    names = [vector_format.column_names.get(name, name) for name in schema.names]
+    if names == schema.names:
+        return schema, batches
+    renamed = [f"{new} for {name}" for name, new in zip(schema.names, names, strict=True) if name != new]
+    logger.info(f"Column names are shortened: {', '.join(renamed)}.")
+    schema = pa.schema([column.with_name(name) for column, name in zip(schema, names, strict=True)])
+    return schema, (batch.rename_columns(names) for batch in batches)
+
+
+def _require_wgs84(crs: pyproj.CRS, vector_format: VectorFormat) -> None:
     try:
         pyproj.Transformer.from_crs(crs, "EPSG:4326")
     except pyproj.exceptions.ProjError as error:
         raise OutputError(
-            f"{crs.name} cannot be turned into WGS 84 ({error}), in which GeoJSON always is. Write a GeoPackage."
+            f"Cannot transform {crs.name} to WGS 84, which a {vector_format.name} needs: {error}. Write a GeoPackage."
         ) from error
 
 
-def _within_blobs(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for piece in pieces:
-        longest = pc.max(pc.binary_length(piece.column("geometry"))).as_py()
-        if longest > MAX_GPKG_BYTES:
+def _check_geometry_bytes(
+    batches: Iterator[pa.RecordBatch], vector_format: VectorFormat, most: int
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        longest = pc.max(pc.binary_length(batch.column("geometry"))).as_py()
+        if longest > most:
             raise OutputError(
-                f"A polygon takes {longest / 2**20:,.0f} MB; a GeoPackage holds "
-                f"{MAX_GPKG_BYTES / 2**20:,.0f} MB at most. "
-                "Simplify it (simplify=, --simplify), or write GeoParquet or FlatGeobuf."
+                f"A polygon takes {longest / 2**20:,.0f} MB, but a {vector_format.name} holds at most "
+                f"{most / 2**20:,.0f} MB for one. "
+                "Simplify the polygons with `simplify`, or write GeoParquet or FlatGeobuf."
             )
-        yield piece
+        yield batch
 
 
-def _shortened(schema: pa.Schema) -> pa.Schema:
-    """The schema under the names that a shapefile has; a note says what else it cannot hold."""
-    renamed = [f"{SHAPEFILE_NAMES[name]} for {name}" for name in schema.names if name in SHAPEFILE_NAMES]
-    logger.info(
-        f"Note: a shapefile has short names of columns ({', '.join(renamed) or 'all fit'}), numbers of 15 digits, "
-        "names of classes of up to 254 bytes, and files of up to 2 GB. A GeoPackage has no such limits."
-    )
-    return pa.schema([column.with_name(SHAPEFILE_NAMES.get(column.name, column.name)) for column in schema])
-
-
-def _within_shapefile(pieces: Iterator[pa.RecordBatch], place: Path) -> Iterator[pa.RecordBatch]:
-    for piece in pieces:
-        size = max((part.stat().st_size for part in place.parent.iterdir()), default=0) + piece.nbytes
-        if size > SHAPEFILE:
+def _check_bytes(
+    batches: Iterator[pa.RecordBatch], path: Path, vector_format: VectorFormat, most: int
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        size = max((file.stat().st_size for file in path.parent.iterdir()), default=0) + batch.nbytes
+        if size > most:
             raise OutputError(
-                f"The polygons take more than the {SHAPEFILE / 2**20:,.0f} MB that a file of a shapefile holds. "
+                f"The polygons take more than {most / 2**20:,.0f} MB, the size limit of a {vector_format.name}. "
                 "Write a GeoPackage or GeoParquet."
             )
-        yield piece.rename_columns([SHAPEFILE_NAMES.get(name, name) for name in piece.schema.names])
-
-
-@contextmanager
-def _staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A place in a folder of its own beside `out`; the files of that folder go there when the block ends well."""
-    out = check_vector_output(out, overwrite=overwrite)
-    folder = partial_path(out)
-    place = folder / f"{out.stem}{out.suffix.lower()}"
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        yield place
-        _publish(place, out)
-    except GeopspError:
-        raise
-    except (OSError, sqlite3.Error) as error:
-        raise OutputError(f"{out} cannot be written ({error}). Is the disk full, or the place read-only?") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(place: Path, out: Path) -> None:
-    """What belongs to an older file goes first, the file that makes it one comes last."""
-    parts = [part for part in place.parent.iterdir() if part != place]
-    if parts:
-        out.unlink(missing_ok=True)
-    for old in _belonging(out):
-        old.unlink(missing_ok=True)
-    for part in parts:
-        part.replace(out.with_name(part.name))
-    place.replace(out)
-
-
-def _belonging(out: Path) -> list[Path]:
-    driver = DRIVERS[out.suffix.lower()]
-    logs = [out.with_name(out.name + end) for end in LOGS if driver == "GPKG"]
-    return logs + [out.with_suffix(end) for end in SIDECARS if driver == "ESRI Shapefile"]
+        yield batch

@@ -274,7 +274,7 @@ def test_a_folder_that_exists_is_kept_unless_overwritten(make_raster, labels, tm
 def test_a_folder_of_other_things_is_not_replaced(make_raster, labels, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("")
-    with pytest.raises(OutputError, match="holds other things"):
+    with pytest.raises(OutputError, match="contains other files"):
         export_training_data(make_raster(), labels, tmp_path / "photos", "kind", 32, overwrite=True)
     assert (tmp_path / "photos" / "cat.jpg").exists()
 
@@ -425,7 +425,7 @@ def test_two_exports_into_one_folder_at_a_time(make_raster, labels, tmp_path, mo
     def write(*args):
         if not told:
             told.append(True)
-            with pytest.raises(OutputError, match="Another run writes to"):
+            with pytest.raises(OutputError, match="Another run is writing to"):
                 export_training_data(image, labels, out, "kind", 32)
         return plain(*args)
 
@@ -545,7 +545,7 @@ def test_a_truncated_image_leaves_nothing_behind(make_raster, labels, tmp_path):
 
 def test_a_file_in_place_of_the_folder_above(make_raster, labels, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="Cannot create"):
         export_training_data(make_raster(), labels, tmp_path / "file" / "chips", "kind", 32)
 
 

@@ -277,7 +277,14 @@ def test_bad_input_to_predict(small_world, trained, make_raster, tmp_path):
     scene, out = small_world["scene"], tmp_path / "map.tif"
     fails("predict", tmp_path / "no", scene, "--out", out, says="No such folder")
     fails("predict", small_world["chips"], scene, "--out", out, says="has no model.json")
-    fails("predict", trained, make_raster("one.tif", bands=1), "--out", out, says="has 1 bands without names; needed 2")
+    fails(
+        "predict",
+        trained,
+        make_raster("one.tif", bands=1),
+        "--out",
+        out,
+        says="has 1 band without names, but 2 are needed",
+    )
     fails(
         "predict",
         trained,
@@ -397,7 +404,7 @@ def test_nothing_of_the_user_s_is_lost(small_world, trained, tmp_path):
     fails("predict", trained, scene, *twice, "--overwrite", says="have the same name")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
-    fails("train", small_world["chips"], "--out", tmp_path / "photos", "--overwrite", says="holds other things")
+    fails("train", small_world["chips"], "--out", tmp_path / "photos", "--overwrite", says="contains other files")
     fails("chips", scene, "--labels", small_world["labels"], "--out", scene, "--overwrite", says="is a file; needed")
     assert (tmp_path / "photos" / "cat.jpg").exists()
     with rasterio.open(scene) as dataset:
@@ -411,7 +418,14 @@ def test_unnamed_bands_must_be_said(small_world, trained, tmp_path):
     with rasterio.open(tmp_path / "bare.tif", "w", **profile) as dataset:
         dataset.write(data[[1, 1, 0]])
     out = tmp_path / "map.tif"
-    fails("predict", trained, tmp_path / "bare.tif", "--out", out, says="has 3 bands without names; needed 2: red, nir")
+    fails(
+        "predict",
+        trained,
+        tmp_path / "bare.tif",
+        "--out",
+        out,
+        says="has 3 bands without names, but 2 are needed: red, nir",
+    )
     assert run("predict", trained, tmp_path / "bare.tif", "--out", out, "--bands", "3,1").exit_code == 0
     assert run("predict", trained, small_world["scene"], "--out", tmp_path / "named.tif").exit_code == 0
     with rasterio.open(out) as one, rasterio.open(tmp_path / "named.tif") as other:

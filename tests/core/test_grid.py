@@ -130,5 +130,5 @@ def test_tiles_cover_an_axis_stay_inside_it_and_overlap_by_what_was_asked_at_lea
 
 @pytest.mark.parametrize(("size", "overlap"), [(8, 5), (8, -1), (0, 0), (1, 1)])
 def test_an_overlap_of_more_than_half_a_tile_is_refused(size, overlap):
-    with pytest.raises(OptionError, match=f"found overlap {overlap} with tiles of {size}"):
+    with pytest.raises(OptionError, match=rf"is {overlap} pixels.* half a tile \({size} pixels"):
         tile_starts(100, size=size, overlap=overlap)

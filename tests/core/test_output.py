@@ -37,7 +37,7 @@ def test_a_block_that_fails_leaves_what_was_there(folder, error, tmp_path):
 def test_nothing_is_overwritten_unasked(tmp_path):
     out = tmp_path / "map.tif"
     out.write_text("old")
-    with pytest.raises(OutputError, match=r"map\.tif already exists.*--overwrite"):
+    with pytest.raises(OutputError, match=r"map\.tif already exists.*`overwrite=True`"):
         check_output(out)
     with pytest.raises(OutputError, match="already exists"), atomic_output(out):
         pass
@@ -56,7 +56,7 @@ def test_remains_of_a_killed_run_are_swept(tmp_path):
 
 def test_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="Cannot create"):
         check_output(tmp_path / "file" / "map.tif")
 
 
@@ -73,7 +73,7 @@ def test_only_a_folder_of_ours_is_replaced(tmp_path):
     out.mkdir()
     (out / "cat.jpg").write_text("")
     options = {"overwrite": True, "folder": True, "marker": "chips.json"}
-    with pytest.raises(OutputError, match="holds other things"), atomic_output(out, **options):
+    with pytest.raises(OutputError, match="contains other files"), atomic_output(out, **options):
         pass
     (out / "cat.jpg").rename(out / "chips.json")
     with atomic_output(out, **options) as partial:

@@ -248,7 +248,7 @@ def test_polygons_without_a_place_are_told_of():
         with pytest.raises(LabelError, match="have no place in the CRS of the image"):
             read_labels(frame([shape], crs="EPSG:4326" if shape.area == 1 else "EPSG:32645")).require_overlap(grid)
     mars = Grid(CRS.from_user_input("IAU_2015:49900"), from_origin(9, 48, 0.1, 0.1), 9, 9)
-    with pytest.raises(LabelError, match="There is no way between the CRS"):
+    with pytest.raises(LabelError, match="Cannot transform coordinates between"):
         labels.burn(mars)
 
 
@@ -346,9 +346,9 @@ def test_the_layer_with_the_field_is_taken_or_the_one_named(layered, make_labels
     assert "layer aoi" in AreaOfInterest.read(layered).source
     assert "layer cover" in AreaOfInterest.read(f"{layered}|layername=cover").source
     assert read_labels(f"{layered}|layername=aoi").burn(GRID).codes.sum() == 625
-    with pytest.raises(LabelError, match=r"'note' in several layers: first, aoi\. Name one"):
+    with pytest.raises(LabelError, match=r"'note' in several layers: first, aoi\. Name one of them"):
         read_labels(layered, class_field="note")
-    with pytest.raises(InputNotFoundError, match="has no layer 'sky'; it has first, cover, aoi"):
+    with pytest.raises(InputNotFoundError, match=r"has no layer 'sky'\. Its layers are first, cover, aoi"):
         read_labels(f"{layered}|layername=sky")
     with pytest.raises(LabelError, match=r"layer first\) has no field 'klass'; it has note"):
         read_labels(layered, class_field="klass")
@@ -359,10 +359,10 @@ def test_sources_that_cannot_be_used(tmp_path):
         read_labels(tmp_path / "none.gpkg")
     for name in ("a.gpkg", "a.geojson", "a.parquet", "a.shp"):
         (tmp_path / name).write_bytes(b"no vector data")
-        with pytest.raises(LabelError, match="cannot be read as"):
+        with pytest.raises(LabelError, match=r"Cannot read .*/a\."):
             read_labels(tmp_path / name)
     pd.DataFrame({"kind": ["a"]}).to_parquet(tmp_path / "plain.parquet")
-    with pytest.raises(LabelError, match="cannot be read as polygons"):
+    with pytest.raises(LabelError, match="Cannot read polygons from"):
         read_labels(tmp_path / "plain.parquet")
     (tmp_path / "table.csv").write_text("kind,height\na,1\n")
     with pytest.raises(LabelError, match="no layer with geometries"):

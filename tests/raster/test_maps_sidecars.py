@@ -64,5 +64,14 @@ def test_they_lie_beside_the_raster_and_take_the_place_of_old_ones(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="Cannot create"):
         write_class_files(tmp_path / "file" / "map.tif", LEGEND)
+
+
+@pytest.mark.parametrize("document", [attribute_table, style])
+def test_names_that_xml_cannot_hold_give_xml_all_the_same(document):
+    """Without the characters that it cannot hold."""
+    names = ["a\x01b", "c\x1b[0m\ufffe", "lone \ud800", "tab\tä & <d>"]
+    root = ET.fromstring(document(Legend(tuple(ClassInfo(code, name, "#123456") for code, name in enumerate(names)))))
+    texts = [text for element in root.iter() for text in (element.text, element.get("label")) if text]
+    assert {"ab", "c[0m", "lone ", "tab\tä & <d>"} <= set(texts)

@@ -855,7 +855,7 @@ def test_names_numbers_and_positions(wanted, found, positions):
         ((3,), ("red", "nir"), "no band 3"),
         ((0,), ("red", "nir"), "no band 0"),
         (("band_4",), ("band_1", "band_2", "band_3"), "no band band_4; it has 3"),
-        (("red", "nir"), ("band_1",), "has 1 bands without names; needed 2: red, nir"),
+        (("red", "nir"), ("band_1",), "has 1 band without names, but 2 are needed: red, nir"),
     ],
 )
 def test_a_missing_band_is_named(wanted, found, words):

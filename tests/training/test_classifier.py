@@ -133,7 +133,7 @@ def test_errors(data, trained, small_world, tmp_path, make_raster):
         model.fit(1, -1)
     with pytest.raises(ChipError, match="loaded without data"):
         PSPNetClassifier.from_model(trained).accuracy()
-    with pytest.raises(BandError, match="has 1 bands without names; needed 2"):
+    with pytest.raises(BandError, match="has 1 band without names, but 2 are needed"):
         classify_pixels(make_raster("one.tif", bands=1), trained, tmp_path / "x.tif")
     with pytest.raises(BandError, match="no band red, nir; it has 2: green, blue"):
         classify_pixels(make_raster("gb.tif", bands=2, names=("green", "blue")), trained, tmp_path / "x.tif")

@@ -58,7 +58,7 @@ def test_a_query_reads_what_it_chooses(source):
     layer = open_layer(source, where="kind = 'b' OR height > 5")
     assert sorted(layer.read(["kind"])["kind"]) == ["b", "b", "c"]
     assert sorted(value for batch in layer.batches("kind") for value in batch) == ["b", "b", "c"]
-    with pytest.raises(LabelError, match=r"does not fit .* It has the fields kind, height, n; write it as SQL"):
+    with pytest.raises(LabelError, match=r"does not work for .* The fields are kind, height, n\. Write it as an SQL"):
         open_layer(source, where="nothing = = 3").read()
 
 
@@ -114,10 +114,10 @@ def test_a_stamp_leaves_other_files_out(tmp_path):
 
 def test_what_is_no_layer():
     for given in ([FRAME], FRAME.geometry, None):
-        with pytest.raises(OptionError, match="needed a path, a URL or a GeoDataFrame"):
+        with pytest.raises(OptionError, match="must be a path, a URL or a GeoDataFrame"):
             open_layer(given)
     for where in ("", " ", 3):
-        with pytest.raises(OptionError, match="needed a condition"):
+        with pytest.raises(OptionError, match="must be a condition"):
             open_layer(FRAME, where=where)
 
 
@@ -130,7 +130,7 @@ def test_the_layer_of_polygons_is_taken_and_the_others_are_noted(make_labels):
     make_labels("l.gpkg", [shapely.Point(LEFT, TOP)], layer="points")
     path = make_labels("l.gpkg", SHAPES, layer="fields")
     assert open_layer(path).source.endswith("(layer fields)")
-    assert open_layer(path).notes == (f"{path} holds other layers too: points",)
+    assert open_layer(path).notes == (f"{path} (layer fields) is used; the file has other layers: points",)
     assert open_layer(f"{path}|layername=points").notes == ()
 
 
@@ -142,7 +142,7 @@ def test_what_is_too_large_is_read_by_box_where_it_has_an_index(monkeypatch, tmp
     assert indexed.reads_by_bbox
     assert indexed.notes == ()
     assert not plain.reads_by_bbox
-    assert "has no spatial index, so it is read whole; a GeoPackage is quicker" in plain.notes[0]
+    assert "has no spatial index, so it is read into memory; a GeoPackage is faster" in plain.notes[0]
     monkeypatch.setattr(layer, "READ_WHOLE_UNINDEXED_BYTES", 10)
     assert plain.reads_by_bbox
     assert "each window reads all of it" in plain.notes[0]
@@ -157,5 +157,5 @@ def test_read_vector_tells_where_from(make_labels, tmp_path):
     assert words == f"{path} (layer cover)"
     with pytest.raises(InputNotFoundError, match="No such file"):
         read_vector(tmp_path / "none.gpkg")
-    with pytest.raises(LabelError, match="holds no polygons"):
+    with pytest.raises(LabelError, match="contains no polygons"):
         read_vector(FRAME[:0])

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geopsp.core.legend import ClassInfo, Legend
-from geopsp.vector.qgis_style import add_style, style
+from geopsp.vector.qgis_style import add_style, polygon_style
 
 colors = st.integers(0, 2**24 - 1).map("#{:06x}".format)
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
@@ -48,7 +48,7 @@ def shown(qml):
 @given(legends)
 @settings(deadline=None)
 def test_each_class_has_its_name_and_colour(legend):
-    assert shown(style(legend)) == {info.code: (info.name, info.color) for info in legend}
+    assert shown(polygon_style(legend)) == {info.code: (info.name, info.color) for info in legend}
 
 
 @given(names=st.lists(st.text(), min_size=1, max_size=4))
@@ -57,7 +57,7 @@ def test_each_class_has_its_name_and_colour(legend):
 @example(names=["tab\tline\nreturn\r", "\ud7ff\ue000\ufffd\U00010000\U0010ffff", "lone \ud800"])
 def test_any_name_gives_a_style_that_can_be_read(names):
     """Without what XML cannot hold, and with all else."""
-    found = shown(style(Legend(tuple(ClassInfo(code, name, "#123456") for code, name in enumerate(names)))))
+    found = shown(polygon_style(Legend(tuple(ClassInfo(code, name, "#123456") for code, name in enumerate(names)))))
     for code, name in enumerate(names):
         assert found[code][0] == "".join(sign for sign in name if fits(sign))
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -24,10 +26,11 @@ from maps_common import disk_of
 
 from geopsp.core.legend import Legend
 from geopsp.errors import OptionError, OutputError, RasterError
-from geopsp.vector import geoparquet
+from geopsp.vector import formats, geoparquet
 from geopsp.vector import write as files
+from geopsp.vector.formats import FORMATS, VectorFormat, endings_text
 from geopsp.vector.open import open_layer
-from geopsp.vector.write import DRIVERS, check_vector_output, write_vector
+from geopsp.vector.write import check_vector_output, write_vector
 
 ENDINGS = [".gpkg", ".parquet", ".fgb", ".geojson", ".shp"]
 EXACT = [".gpkg", ".parquet", ".fgb"]
@@ -93,6 +96,11 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def change_format(monkeypatch, driver, **changes):
+    changed = [replace(each, **changes) if each.driver == driver else each for each in FORMATS]
+    monkeypatch.setattr(formats, "FORMATS", changed)
+
+
 def failing(error, batch):
     yield batch
     yield batch
@@ -104,7 +112,7 @@ def failing(error, batch):
 @pytest.mark.parametrize("ending", EXACT)
 def test_what_is_read_is_what_was_written(ending, multi, crs, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "WRITE_ROWS", 9)
-    monkeypatch.setattr(geoparquet, "ROWS", 50)
+    monkeypatch.setattr(geoparquet, "GROUP_ROWS", 50)
     shapes = shapes_of(80, multi=multi)
     batches = [batch_of(shapes[:33], seed=1), batch_of(shapes[33:34], seed=2), batch_of(shapes[34:], seed=3)]
     frame = in_order(read(written(tmp_path / f"a{ending}", batches, crs=crs, multi=multi)))
@@ -136,7 +144,7 @@ def test_the_sizes_of_batches_do_not_matter(counts, piece, rows, tmp_path_factor
     batches = [whole.slice(start, count) for start, count in zip(starts, counts, strict=False)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "WRITE_ROWS", piece)
-        patch.setattr(geoparquet, "ROWS", rows)
+        patch.setattr(geoparquet, "GROUP_ROWS", rows)
         for ending in (".gpkg", ".parquet"):
             frame = read(written(folder / f"a{ending}", batches, multi=True))
             assert frame.area_m2.tolist() == whole.column("area_m2").to_pylist()
@@ -159,7 +167,7 @@ def test_geojson_is_in_wgs_84_with_right_handed_rings(tmp_path):
 
 def test_geojson_is_of_this_earth(tmp_path):
     mars = "+proj=eqc +a=3396190 +b=3376200 +units=m +type=crs"
-    with pytest.raises(OutputError, match="cannot be turned into WGS 84"):
+    with pytest.raises(OutputError, match=r"Cannot transform .* to WGS 84, which a GeoJSON file needs"):
         written(tmp_path / "a.geojson", [batch_of(shapes_of(3))], crs=mars)
     assert len(read(written(tmp_path / "a.gpkg", [batch_of(shapes_of(3))], crs=mars))) == 3
 
@@ -180,16 +188,16 @@ def test_a_shapefile_says_its_limits(crs, tmp_path, capsys):
 
 
 def test_a_shapefile_never_exceeds_its_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SHAPEFILE", 20_000)
+    change_format(monkeypatch, "ESRI Shapefile", max_bytes=20_000)
     monkeypatch.setattr(files, "WRITE_ROWS", 10)
-    with pytest.raises(OutputError, match=r"more than the .* Write a GeoPackage"):
+    with pytest.raises(OutputError, match=r"more than .* size limit of a shapefile\. Write a GeoPackage"):
         written(tmp_path / "a.shp", [batch_of(shapes_of(300))])
     assert names(tmp_path) == []
 
 
 def test_a_polygon_too_large_for_a_geopackage(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_GPKG_BYTES", 150)
-    with pytest.raises(OutputError, match="Simplify it"):
+    change_format(monkeypatch, "GPKG", max_geometry_bytes=150)
+    with pytest.raises(OutputError, match=r"but a GeoPackage holds at most .* Simplify the polygons with `simplify`"):
         written(tmp_path / "a.gpkg", [batch_of(shapes_of(3))])
     assert names(tmp_path) == []
     written(tmp_path / "a.fgb", [batch_of(shapes_of(3))])
@@ -224,7 +232,7 @@ def test_older_readers_know_the_parts_of_a_compound_crs(tmp_path):
 
 
 def test_geoparquet_is_read_by_box(tmp_path, monkeypatch):
-    monkeypatch.setattr(geoparquet, "ROWS", 20)
+    monkeypatch.setattr(geoparquet, "GROUP_ROWS", 20)
     shapes = shapes_of(70)
     out = written(tmp_path / "a.parquet", [batch_of(shapes)])
     assert pq.read_metadata(out).num_row_groups == 4
@@ -233,7 +241,7 @@ def test_geoparquet_is_read_by_box(tmp_path, monkeypatch):
     assert shapes[40] in found.geometry.tolist()
     assert len(found) < 5
     layer = open_layer(out)
-    assert layer.indexed
+    assert layer.has_index
     assert layer.fields == ("code", "name", "area_m2", "perimeter_m")
     assert layer.bounds() == tuple(shapely.total_bounds(shapes))
     assert shapes[40] in layer.read(box=box).geometry.tolist()
@@ -289,7 +297,7 @@ def test_what_would_belong_to_a_file_stays_too(out, lone, tmp_path):
         (tmp_path / name).write_text("precious")
     before, batches = names(tmp_path), [batch_of(shapes_of(9))]
     for attempt in (check_vector_output, lambda path: written(path, batches)):
-        with pytest.raises(OutputError, match=rf"already exists.*{', '.join(lone)}.*--overwrite"):
+        with pytest.raises(OutputError, match=rf"already exist.*{', '.join(lone)}.*`overwrite=True`"):
             attempt(tmp_path / out)
     assert names(tmp_path) == before
     assert {path.read_text() for path in tmp_path.iterdir()} == {"precious"}
@@ -378,14 +386,14 @@ KILLED = """
 import os, signal, sys
 import pyarrow as pa, shapely
 from geopsp.core.legend import Legend
-from geopsp.vector.write import write
+from geopsp.vector.write import write_vector
 schema = pa.schema([("code", pa.int16()), pa.field("geometry", pa.binary())])
 def batches():
     shape = shapely.to_wkb(shapely.box(5e5, 5e6, 5.1e5, 5.1e6))
     for _ in range(20):
         yield pa.record_batch([pa.array([1] * 100, pa.int16()), pa.array([shape] * 100)], schema=schema)
     os.kill(os.getpid(), signal.SIGKILL)
-write(batches(), schema, sys.argv[1], crs="EPSG:32632", legend=Legend(()), overwrite=True)
+write_vector(batches(), schema, sys.argv[1], crs="EPSG:32632", legend=Legend(()), overwrite=True)
 """
 
 
@@ -405,11 +413,11 @@ def test_a_kill_leaves_what_was_there(ending, tmp_path):
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="Cannot create"):
         written(tmp_path / "file" / "a.gpkg", [])
-    with pytest.raises(OptionError, match=r"ends in '\.kml'; needed one of \.gpkg"):
+    with pytest.raises(OptionError, match=r"ends in '\.kml', but must end in \.gpkg"):
         written(tmp_path / "a.kml", [])
-    for ending in DRIVERS:
+    for ending in (ending for vector_format in formats.FORMATS for ending in vector_format.endings):
         assert check_vector_output(tmp_path / f"new{ending.upper()}").parent.is_dir()
 
 
@@ -418,6 +426,50 @@ def test_endings_may_be_capitals(ending, tmp_path):
     out = written(tmp_path / f"a.b{ending.upper()}", [batch_of(shapes_of(9))])
     assert out.exists()
     assert len(read(out)) == 9
+
+
+def test_a_new_format_is_one_entry(tmp_path, monkeypatch):
+    """It is written, checked, found by its ending and listed in messages."""
+    new = VectorFormat(
+        name="MapInfo file", driver="MapInfo File", endings=(".tab",), companion_endings=(".dat", ".map", ".id"),
+        column_names={"perimeter_m": "perimeter"}, reserved_names=re.compile("mine$"),
+    )  # fmt: skip
+    with pytest.raises(OptionError, match="must end in"):
+        check_vector_output(tmp_path / "a.tab")
+    monkeypatch.setattr(formats, "FORMATS", [*FORMATS, new])
+    assert endings_text() == ".gpkg, .parquet, .fgb, .geojson, .shp or .tab"
+    with pytest.raises(OptionError, match="which a MapInfo file reserves"):
+        check_vector_output(tmp_path / "mine.tab")
+    shapes = shapes_of(20)
+    out = written(check_vector_output(tmp_path / "a.tab"), [batch_of(shapes)])
+    frame = read(out)
+    assert names(tmp_path) == ["a.dat", "a.id", "a.map", "a.tab"]
+    assert list(frame.columns) == ["code", "name", "area_m2", "perimeter", "geometry"]
+    assert shapely.hausdorff_distance(frame.geometry.to_numpy(), shapes).max() < 0.01
+    (tmp_path / "a.tab").unlink()
+    with pytest.raises(OutputError, match=r"already exist .*a\.dat, a\.map, a\.id"):
+        check_vector_output(tmp_path / "a.tab")
+
+    def lose_rows(data, path, write=pyogrio.write_arrow, **options):
+        write(pa.table(data.read_all()).slice(0, 3), path, **options)
+
+    monkeypatch.setattr(pyogrio, "write_arrow", lose_rows)
+    with pytest.raises(OutputError, match="was cut off at its end"):
+        written(tmp_path / "b.tab", [batch_of(shapes)])
+
+
+def test_endings_are_distinct_and_each_format_is_found_by_its_own():
+    endings = [ending for vector_format in FORMATS for ending in vector_format.endings]
+    assert len(set(endings)) == len(endings)
+    for vector_format in FORMATS:
+        assert {formats.format_of(f"a{ending.upper()}") for ending in vector_format.endings} == {vector_format}
+
+
+def test_the_table_of_formats_is_light():
+    """The shell reads it for its help."""
+    heavy = {"pyogrio", "pyarrow", "numpy", "geopandas"}
+    code = f"import sys, geopsp.vector.formats; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 OPTION = "OGR_SQLITE_PRAGMA"
@@ -439,7 +491,7 @@ def test_options_for_all_threads_hold_only_while_a_file_is_opened(tmp_path):
     assert page_size(out) == 16384
     with pytest.raises(RasterError):
         written(tmp_path / "b.gpkg", failing(RasterError("damaged"), batch_of(shapes_of(9))))
-    with pytest.raises(OutputError, match="cannot be written"), disk_of(0):
+    with pytest.raises(OutputError, match="Cannot write"), disk_of(0):
         written(tmp_path / "c.gpkg", batches())
     assert [*seen, pyogrio.get_gdal_config_option(OPTION)] == [None] * (len(seen) + 1)
 

@@ -1,0 +1,29 @@
+"""Words for counts and sizes in messages."""
+
+from __future__ import annotations
+
+
+def format_count(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: "1 chip", "1,200 chips".
+
+    Args:
+        count: From 0 on.
+        noun: In the singular.
+        plural: For nouns that do more than add an "s".
+    """
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def format_pixel_size(x: float, y: float, unit: str) -> str:
+    """Return a pixel size with its unit: "2 x 2 m", "0.0001 x 0.0001 degrees (about 11 m)".
+
+    Args:
+        x: Width in units of the CRS.
+        y: Height in units of the CRS.
+        unit: As `Grid.unit` has it, e.g. "metre" or "degree".
+    """
+    if unit == "metre":
+        return f"{x:g} x {y:g} m"
+    if unit == "degree":
+        return f"{x:g} x {y:g} degrees (about {111_320 * y:.3g} m)"
+    return f"{x:g} x {y:g} {unit}"

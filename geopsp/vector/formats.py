@@ -1,0 +1,142 @@
+"""Vector formats that polygons can be written to.
+
+To add a format that pyogrio writes, add an entry to `FORMATS`: writing, the checks of names and finished files, and all
+texts that list the endings read this table. Light: nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from geopsp.errors import OptionError
+from geopsp.vector.verify import (
+    IsComplete,
+    json_is_closed,
+    last_feature_is_readable,
+    shapefile_has_all_bytes,
+    spatial_index_is_complete,
+)
+
+GEOPARQUET = "GeoParquet"
+"""Stands for a driver, as this format is written without GDAL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VectorFormat:
+    """A vector format, and how its files are written and checked."""
+
+    name: str
+    """A noun that "a" stands well before."""
+
+    driver: str
+    """GDAL's name, or `GEOPARQUET`."""
+
+    endings: tuple[str, ...]
+    """In lower case; the first one is usual."""
+
+    layer_options: Mapping[str, str] = field(default_factory=dict)
+    """GDAL's options for a new layer."""
+
+    encoding: str | None = None
+    """Of texts; None: as GDAL chooses."""
+
+    is_wgs84: bool = False
+    """True if coordinates are always longitude and latitude in WGS 84."""
+
+    reserved_names: re.Pattern[str] | None = None
+    """Names of layers that the format keeps for itself; matched at their beginning."""
+
+    column_names: Mapping[str, str] = field(default_factory=dict)
+    """Names of columns in the file where they differ."""
+
+    max_bytes: int | None = None
+    """Size up to which a file can be read by all programs."""
+
+    max_geometry_bytes: int | None = None
+    """Size of the largest geometry."""
+
+    companion_endings: tuple[str, ...] = ()
+    """Endings, in place of the file's own, of other files that belong to it."""
+
+    journal_suffixes: tuple[str, ...] = ()
+    """Suffixes to the file's name of journals, which would damage the next file of that name."""
+
+    note: str = ""
+    """Limits that the user should know of."""
+
+    hint: str = "Is the disk full?"
+    """What to check if writing fails."""
+
+    is_complete: IsComplete = last_feature_is_readable
+    """See `geopsp.vector.verify`."""
+
+    def companions(self, path: Path) -> list[Path]:
+        """Return the paths of all files that may belong to a file of this format."""
+        journals = [path.with_name(path.name + suffix) for suffix in self.journal_suffixes]
+        return journals + [path.with_suffix(ending) for ending in self.companion_endings]
+
+
+FORMATS = [
+    VectorFormat(
+        name="GeoPackage",
+        driver="GPKG",
+        endings=(".gpkg",),
+        layer_options={"DESCRIPTION": "Polygons of classes, made with geopsp"},
+        reserved_names=re.compile("layer_styles$|gpkg|sqlite_|rtree_", re.IGNORECASE),
+        max_geometry_bytes=10**9 - 2**10,  # SQLite's largest value, less the header
+        journal_suffixes=("-wal", "-shm", "-journal"),
+        is_complete=spatial_index_is_complete,
+    ),
+    VectorFormat(name="GeoParquet file", driver=GEOPARQUET, endings=(".parquet",)),
+    VectorFormat(name="FlatGeobuf file", driver="FlatGeobuf", endings=(".fgb",)),
+    VectorFormat(
+        name="GeoJSON file",
+        driver="GeoJSON",
+        endings=(".geojson", ".json"),
+        layer_options={"RFC7946": "YES"},
+        is_wgs84=True,
+        hint="Is the disk full, or is a corner without longitude and latitude, which GeoJSON needs? Then write a "
+        "GeoPackage.",
+        is_complete=json_is_closed,
+    ),
+    VectorFormat(
+        name="shapefile",
+        driver="ESRI Shapefile",
+        endings=(".shp",),
+        layer_options={"2GB_LIMIT": "YES"},
+        encoding="UTF-8",
+        column_names={"perimeter_m": "perimeter", "edge_unsure": "unsure"},
+        max_bytes=2**31 - 2**20,
+        companion_endings=(".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml"),
+        note="A shapefile holds numbers of 15 digits, class names of up to 254 bytes, and files of up to 2 GB. "
+        "A GeoPackage has no such limits.",
+        is_complete=shapefile_has_all_bytes,
+    ),
+]
+"""All formats; add new ones here."""
+
+
+def format_of(path: str | Path) -> VectorFormat:
+    """Return the format of a file by its ending.
+
+    Raises:
+        OptionError: if no format has this ending.
+    """
+    ending = Path(path).suffix.lower()
+    for vector_format in FORMATS:
+        if ending in vector_format.endings:
+            return vector_format
+    raise OptionError(f"{path} ends in {Path(path).suffix or 'nothing'!r}, but must end in {endings_text()}.")
+
+
+def endings_text() -> str:
+    """Return the usual endings, e.g. ".gpkg, .parquet or .shp"."""
+    *others, last = (vector_format.endings[0] for vector_format in FORMATS)
+    return f"{', '.join(others)} or {last}"
+
+
+ENDINGS = endings_text()
+"""For help texts."""
