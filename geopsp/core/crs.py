@@ -9,6 +9,7 @@ import pyproj
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
+from geopsp.core.text import format_error
 from geopsp.errors import LabelError
 
 Bounds = tuple[float, float, float, float]
@@ -73,7 +74,7 @@ def get_transformer(source: str, target: str) -> pyproj.Transformer:
         names = [pyproj.CRS.from_user_input(crs).name for crs in (source, target)]
         raise LabelError(
             f"Cannot transform coordinates between {' and '.join(names)}, the CRS of the labels and of the image: "
-            f"{error}. Check that both are correct and of one planet."
+            f"{format_error(error)}. Check that both are correct and of one planet."
         ) from error
 
 

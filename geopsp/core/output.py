@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, OutputError
 
 
@@ -51,7 +52,9 @@ def check_output(
     except GeopspError:
         raise
     except OSError as error:
-        raise OutputError(f"Cannot create {path}: {error}. Choose another folder or a shorter name.") from error
+        raise OutputError(
+            f"Cannot create {path}: {format_error(error)}. Choose another folder or a shorter name."
+        ) from error
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"The folder {path.parent} is not writable. Choose another one, or change its permissions.")
     return path
@@ -100,7 +103,9 @@ def _write_errors(path: Path) -> Iterator[None]:
     except GeopspError:
         raise
     except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error}. Is the disk full, or the folder read-only?") from error
+        raise OutputError(
+            f"Cannot write {path}: {format_error(error)}. Is the disk full, or the folder read-only?"
+        ) from error
 
 
 @contextmanager

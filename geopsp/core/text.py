@@ -27,3 +27,8 @@ def format_pixel_size(x: float, y: float, unit: str) -> str:
     if unit == "degree":
         return f"{x:g} x {y:g} degrees (about {111_320 * y:.3g} m)"
     return f"{x:g} x {y:g} {unit}"
+
+
+def format_error(error: BaseException) -> str:
+    """Return the message of an error without its full stop, to be put into another message."""
+    return str(error).strip().rstrip(".")

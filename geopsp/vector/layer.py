@@ -20,6 +20,7 @@ import pyproj
 import shapely
 
 from geopsp.core.paths import file_fingerprint, file_size
+from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, LabelError
 
 # Polygons need no M values. Permanently, as changing filters for a while is not thread-safe.
@@ -298,7 +299,7 @@ def _is_plain(column: pd.Series) -> bool:
 def query_error(where: str, source: str, fields: Sequence[str], error: Exception) -> LabelError:
     """Return the error for a query that fails."""
     return LabelError(
-        f"The query {where!r} does not work for {source}: {error}. The fields are {', '.join(fields) or 'none'}. "
+        f"The query {where!r} does not work for {source}: {format_error(error)}. Fields: {', '.join(fields) or 'none'}. "
         "Write it as an SQL condition, e.g. \"height > 3 AND kind = 'barn'\"."
     )
 
@@ -312,7 +313,7 @@ def read_errors(source: str) -> Iterator[None]:
         raise
     except (RuntimeError, ValueError, OSError, KeyError, shapely.errors.ShapelyError) as error:
         raise LabelError(
-            f"Cannot read polygons from {source}: {error}. Repair the file, or export it again."
+            f"Cannot read polygons from {source}: {format_error(error)}. Repair the file, or export it again."
         ) from error
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pyogrio
 
 from geopsp.core.paths import is_url_or_vsi
+from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
 from geopsp.vector.layer import FrameLayer, OgrLayer, ParquetLayer, VectorLayer, query_error, read_errors
 
@@ -120,7 +121,9 @@ def _choose_layer(
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of M values, which are not used
             kinds = {str(name): str(kind) for name, kind in pyogrio.list_layers(path) if kind is not None}
     except pyogrio.errors.DataSourceError as error:
-        raise LabelError(f"Cannot read {path} as a vector file: {error}. Use e.g. a GeoPackage.") from error
+        raise LabelError(
+            f"Cannot read {path} as a vector file: {format_error(error)}. Use e.g. a GeoPackage."
+        ) from error
     layers = list(kinds)
     if not layers:
         raise LabelError(f"{path} has no layer with geometries. Use a file with polygons.")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from geopsp.core.text import format_error
 from geopsp.errors import OutputError
 
 IsComplete = Callable[[Path, int], bool]
@@ -29,7 +30,7 @@ def verify_complete(path: Path, rows: int, is_complete: IsComplete) -> None:
     try:
         complete = is_complete(path, rows)
     except (sqlite3.Error, RuntimeError) as error:
-        raise OutputError(f"Cannot write {path.name}: {error}. Is the disk full?") from error
+        raise OutputError(f"Cannot write {path.name}: {format_error(error)}. Is the disk full?") from error
     if not complete:
         raise OutputError(f"{path.name} was cut off at its end. Is the disk full?")
 

@@ -17,6 +17,7 @@ import pyproj
 
 from geopsp.core.legend import Legend
 from geopsp.core.output import atomic_files, check_output, resolve_link
+from geopsp.core.text import format_error
 from geopsp.errors import OptionError, OutputError
 from geopsp.vector.formats import GEOPARQUET, VectorFormat, format_of
 from geopsp.vector.geoparquet import write_parquet
@@ -102,7 +103,7 @@ def write_vector(
             try:
                 add_style(partial, Legend(tuple(info for info in legend if info.code in written.codes)))
             except sqlite3.Error as error:
-                raise OutputError(f"Cannot write {out}: {error}. Is the disk full?") from error
+                raise OutputError(f"Cannot write {out}: {format_error(error)}. Is the disk full?") from error
 
 
 @dataclass(slots=True, eq=False)
@@ -175,7 +176,9 @@ def _write_layer(
                 layer_options=dict(vector_format.layer_options),
             )
     except (RuntimeError, ValueError) as error:
-        raise written.error or OutputError(f"Cannot write {path.name}: {error}. {vector_format.hint}") from error
+        raise written.error or OutputError(
+            f"Cannot write {path.name}: {format_error(error)}. {vector_format.hint}"
+        ) from error
     return written
 
 
@@ -216,7 +219,7 @@ def _require_wgs84(crs: pyproj.CRS, vector_format: VectorFormat) -> None:
         pyproj.Transformer.from_crs(crs, "EPSG:4326")
     except pyproj.exceptions.ProjError as error:
         raise OutputError(
-            f"Cannot transform {crs.name} to WGS 84, which a {vector_format.name} needs: {error}. Write a GeoPackage."
+            f"Cannot transform {crs.name} to WGS 84, which a {vector_format.name} needs: {format_error(error)}. Write a GeoPackage."
         ) from error
 
 

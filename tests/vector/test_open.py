@@ -58,7 +58,7 @@ def test_a_query_reads_what_it_chooses(source):
     layer = open_layer(source, where="kind = 'b' OR height > 5")
     assert sorted(layer.read(["kind"])["kind"]) == ["b", "b", "c"]
     assert sorted(value for batch in layer.batches("kind") for value in batch) == ["b", "b", "c"]
-    with pytest.raises(LabelError, match=r"does not work for .* The fields are kind, height, n\. Write it as an SQL"):
+    with pytest.raises(LabelError, match=r"does not work for .* Fields: kind, height, n\. Write it as an SQL"):
         open_layer(source, where="nothing = = 3").read()
 
 
