@@ -299,8 +299,8 @@ def _is_plain(column: pd.Series) -> bool:
 def query_error(where: str, source: str, fields: Sequence[str], error: Exception) -> LabelError:
     """Return the error for a query that fails."""
     return LabelError(
-        f"The query {where!r} does not work for {source}: {format_error(error)}. Fields: {', '.join(fields) or 'none'}. "
-        "Write it as an SQL condition, e.g. \"height > 3 AND kind = 'barn'\"."
+        f"The query {where!r} does not work for {source}: {format_error(error)}. "
+        f"Fields: {', '.join(fields) or 'none'}. Write it as an SQL condition, e.g. \"height > 3 AND kind = 'barn'\"."
     )
 
 

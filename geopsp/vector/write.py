@@ -219,7 +219,8 @@ def _require_wgs84(crs: pyproj.CRS, vector_format: VectorFormat) -> None:
         pyproj.Transformer.from_crs(crs, "EPSG:4326")
     except pyproj.exceptions.ProjError as error:
         raise OutputError(
-            f"Cannot transform {crs.name} to WGS 84, which a {vector_format.name} needs: {format_error(error)}. Write a GeoPackage."
+            f"Cannot transform {crs.name} to WGS 84, which a {vector_format.name} needs: {format_error(error)}. "
+            "Write a GeoPackage."
         ) from error
 
 
