@@ -1,4 +1,4 @@
-"""Options: each is a field of a frozen dataclass that holds its default, range, help and unit in one place.
+"""Options: each is a field of a frozen dataclass, with its default, range, unit and help in one place.
 
 The checks, the shell's options, the docstrings of public functions and the reference page are derived from the fields:
 
@@ -30,49 +30,57 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionInfo:
-    """What a field of options means, what it may be, and what the shell calls it."""
+    """Meaning and range of an option, and its name in the shell."""
 
     help: str
-    """One or two sentences; "None: ..." says what a missing value means."""
+    """One or two sentences; "None: ..." explains the value None."""
 
     unit: str = ""
     """"pixels", "metres", "CRS units", "degrees" ..."""
 
     minimum: float | None = None
+    """Smallest value allowed."""
+
     above: float | None = None
-    """A bound that is itself not allowed."""
+    """Lower bound that is itself not allowed."""
 
     maximum: float | None = None
+    """Largest value allowed."""
+
     below: float | None = None
-    """A bound that is itself not allowed."""
+    """Upper bound that is itself not allowed."""
 
     infinite: bool = False
-    """True allows infinity."""
+    """True to allow infinity."""
 
     choices: tuple[Any, ...] = ()
+    """The values allowed, texts or whole numbers; (): any."""
+
     flag: str | None = None
-    """The shell's option, or several as "--tta/--test-time-augmentation"; None: the name with dashes; "": the shell has
-    none."""
+    """Option of the shell, or several, e.g. "--tta --test-time-augmentation"; None: the name with dashes; "": none."""
 
     shell_help: str = ""
-    """Help in the shell where it must differ, e.g. of a flag that turns a default off; "": `help`."""
+    """Help in the shell if it differs, e.g. for a flag that turns a default off; "": `help`."""
 
     metavar: str | None = None
-    """What stands for the value in the shell's help."""
+    """Placeholder of the value in the help of the shell."""
 
     @property
     def range(self) -> str:
         """The bounds in words; "" if there are none."""
         if self.minimum is not None and self.maximum is not None:
-            return f"from {self.minimum:g} to {self.maximum:g}"
-        lower = "" if self.minimum is None else f"of at least {self.minimum:g}"
-        upper = "" if self.maximum is None else f"at most {self.maximum:g}"
-        lower = lower if self.above is None else f"above {self.above:g}"
-        upper = upper if self.below is None else f"below {self.below:g}"
-        return " and ".join(bound for bound in (lower, upper) if bound)
+            return f"from {self.minimum:.10g} to {self.maximum:.10g}"
+        bounds = (
+            ("above", self.above),
+            ("of at least", self.minimum),
+            ("below", self.below),
+            ("at most", self.maximum),
+        )
+        text = " and ".join(f"{words} {bound:.10g}" for words, bound in bounds if bound is not None)
+        return f"of {text}" if text.startswith("at most") else text
 
     def allowed(self, *, whole: bool) -> str:
-        """What a number may be, in words."""
+        """Return the numbers allowed in words, e.g. "a whole number from 1 to 8", "a number above 0 and at most 1"."""
         return f"a {'whole ' if whole else ''}number {self.range}".rstrip()
 
     def holds(self, value: float) -> bool:
@@ -87,74 +95,79 @@ class OptionInfo:
 
 
 def option(default: Any, help: str, **info: Any) -> Any:  # noqa: A002 (click's and argparse's word)
-    """A dataclass field that is an option; `info` as in `OptionInfo`."""
+    """Return a dataclass field that is an option; `info` as in `OptionInfo`."""
     return field(default=default, metadata={"option": OptionInfo(help=help, **info)})
 
 
 def info_of(entry: Field[Any]) -> OptionInfo | None:
-    """What a field says of itself as an option; None if it is none."""
+    """Return the option that a field holds; None if it holds none."""
     found: OptionInfo | None = entry.metadata.get("option")
     return found
 
 
 def option_fields(*classes: type[Any]) -> dict[str, Field[Any]]:
-    """The options of classes, by name."""
+    """Return the options of classes, by name."""
     return {entry.name: entry for cls in classes for entry in fields(cls) if info_of(entry) is not None}
 
 
 def check_fields(options: Any) -> None:
-    """Check the types, ranges and choices of all options of a dataclass; numbers of numpy become Python's.
+    """Check the types, ranges and choices of all options of a dataclass; numpy numbers become Python's.
 
-    Only what the annotation says plainly is checked: bool, int, float, str and paths, with or without None.
+    Checked are fields with `choices`, and those of type bool, int, float, str or path, with or without None.
 
     Raises:
-        OptionError: if one is out of range.
+        OptionError: if one has another type or is out of range.
     """
     for name, entry in option_fields(type(options)).items():
         info, value = info_of(entry), getattr(options, name)
         assert info is not None
-        check_value(name, value, str(entry.type), info)
+        annotation = entry.type.__name__ if isinstance(entry.type, type) else str(entry.type)
+        check_value(name, value, annotation, info)
         plain = _plain_number(value)
         if plain is not value:
             object.__setattr__(options, name, plain)
 
 
 def _plain_number(value: Any) -> Any:
-    """Python's own number, so that it can be written as JSON."""
+    """Return a numpy number as Python's own, which JSON can hold."""
     if isinstance(value, int | float | complex) or not isinstance(value, Real):
         return value
     return int(value) if isinstance(value, Integral) else float(value)
 
 
 def check_value(name: str, value: Any, annotation: str, info: OptionInfo) -> None:
-    """Check one option.
+    """Check one option; `annotation` is its type, e.g. "int | None".
 
     Raises:
-        OptionError: if it is of another type or out of range.
+        OptionError: if it has another type or is out of range.
     """
     kinds = {kind.strip() for kind in annotation.split("|")}
-    if value is None and "None" in kinds:
+    optional = "None" in kinds
+    if value is None and optional:
         return
     if info.choices:
-        require_choice(name, value, info.choices)
+        require_choice(name, value, info.choices, optional=optional)
     elif kinds <= {"bool", "None"}:
         require_bool(name, value)
     elif kinds <= {"int", "None"}:
-        _require_number(name, value, info, whole=True, optional="None" in kinds)
+        _require_number(name, value, info, whole=True, optional=optional)
     elif kinds <= {"int", "float", "None"}:
-        _require_number(name, value, info, whole=False, optional="None" in kinds)
+        _require_number(name, value, info, whole=False, optional=optional)
     elif kinds <= {"str", "None"}:
-        require_text(name, value)
+        require_text(name, value, optional=optional)
     elif kinds <= {"str", "Path", "None"} or ({"str", "Path"} <= kinds and isinstance(value, str)):
-        require_path(name, value)
+        require_path(name, value, optional=optional)
 
 
 def _require_number(name: str, value: Any, info: OptionInfo, *, whole: bool, optional: bool) -> None:
     kind = Integral if whole else Real
     if isinstance(value, bool) or not isinstance(value, kind) or not info.holds(float(value)):
         unit = f" ({info.unit})" if info.unit else ""
-        none = ", or None" if optional else ""
-        raise OptionError(f"`{name}` is {value!r}, but must be {info.allowed(whole=whole)}{unit}{none}.")
+        raise _option_error(name, value, info.allowed(whole=whole) + unit, optional=optional)
+
+
+def _option_error(name: str, value: Any, needed: str, *, optional: bool) -> OptionError:
+    return OptionError(f"`{name}` is {value!r}, but must be {needed}{', or None' if optional else ''}.")
 
 
 def require_bool(name: str, value: Any) -> None:
@@ -164,7 +177,7 @@ def require_bool(name: str, value: Any) -> None:
         OptionError: if it is anything else.
     """
     if not isinstance(value, bool):
-        raise OptionError(f"`{name}` is {value!r}, but must be True or False.")
+        raise _option_error(name, value, "True or False", optional=False)
 
 
 def require_int(name: str, value: Any, **bounds: Any) -> None:
@@ -185,43 +198,45 @@ def require_number(name: str, value: Any, **bounds: Any) -> None:
     _require_number(name, value, OptionInfo(help="", **bounds), whole=False, optional=False)
 
 
-def require_text(name: str, value: Any) -> None:
-    """Check that something is a text and not empty.
+def require_text(name: str, value: Any, *, optional: bool = False) -> None:
+    """Check that a value is a text that is not empty.
 
     Raises:
         OptionError: if it is not.
     """
-    if not (isinstance(value, str) and value):
-        raise OptionError(f"`{name}` is {value!r}, but must be a text.")
+    if not (isinstance(value, str) and value) and not (optional and value is None):
+        raise _option_error(name, value, "a text that is not empty", optional=optional)
 
 
-def require_path(name: str, value: Any) -> None:
-    """Check that something names a file or folder.
-
-    Raises:
-        OptionError: if it does not.
-    """
-    if not isinstance(value, str | PathLike) or not str(value):
-        raise OptionError(f"`{name}` is {value!r}, but must be the path of a file or folder.")
-
-
-def require_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Check that a value is one of several.
+def require_path(name: str, value: Any, *, optional: bool = False) -> None:
+    """Check that a value is the path of a file or folder.
 
     Raises:
         OptionError: if it is not.
     """
+    if (not isinstance(value, str | PathLike) or not str(value)) and not (optional and value is None):
+        raise _option_error(name, value, "the path of a file or folder", optional=optional)
+
+
+def require_choice(name: str, value: Any, choices: Iterable[Any], *, optional: bool = False) -> None:
+    """Check that a value is one of several texts or whole numbers.
+
+    Raises:
+        OptionError: if it is not.
+    """
+    if optional and value is None:
+        return
     choices = tuple(choices)
     kinds = Integral if all(isinstance(choice, int) for choice in choices) else str
     if isinstance(value, bool) or not isinstance(value, kinds) or value not in choices:
-        raise OptionError(f"`{name}` is {value!r}, but must be one of {', '.join(map(repr, choices))}.")
+        raise _option_error(name, value, f"one of {', '.join(map(repr, choices))}", optional=optional)
 
 
 def require_known(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Check the names of options; `where` is e.g. "`polygon_options`" or "prepare_data()".
+    """Check the names of options; `where` says what takes them: "`polygon_options`", "prepare_data()".
 
     Raises:
-        OptionError: if one is unknown; the nearest known name is suggested.
+        OptionError: if one is unknown; suggests the nearest known name.
     """
     known = tuple(known)
     for name in given:
@@ -232,12 +247,12 @@ def require_known(given: Iterable[str], known: Iterable[str], where: str) -> Non
 
 
 def from_names(cls: type[T], names: Mapping[str, Any]) -> T:
-    """The options of a class, picked by name, e.g. from `locals()` of a function that takes them as arguments."""
+    """Make options from those of the names that are options, e.g. from `locals()` of a function with such arguments."""
     return cls(**{name: names[name] for name in option_fields(cls) if name in names})
 
 
 def describes(*classes: type[Any]) -> Callable[[Function], Function]:
-    """Fill in the line "{options}" of a function's docstring: its arguments, as the fields of the classes say."""
+    """Decorate a function: replace the line "{options}" of its docstring by the help of its arguments."""
 
     def decorate(function: Function) -> Function:
         text, known = function.__doc__ or "", option_fields(*classes)
@@ -251,7 +266,7 @@ def describes(*classes: type[Any]) -> Callable[[Function], Function]:
 
 
 def help_text(info: OptionInfo) -> str:
-    """Help with the unit and the choices that it does not mention."""
+    """Return the help, with unit and choices unless it mentions them."""
     text = info.help
     if info.choices and not all(str(choice) in text for choice in info.choices):
         text += f" One of {', '.join(map(repr, info.choices))}."
