@@ -161,7 +161,7 @@ def run(name: str, data: TrainingData, test: ChipSet, weights: Path | None, epoc
     network = NETWORKS[name](data, None if name == "from scratch" else weights)
     history: list[dict[str, float]] = []
     spec = FitOptions(epochs, (RATE, RATE), checkpoint=False, seed=seed)
-    fit(network, data.feed, legend=data.legend, losses=LossSpec(), weight=None, spec=spec, history=history)
+    fit(network, data.loaders, legend=data.legend, losses=LossSpec(), weight=None, options=spec, history=history)
     found = score(network, data, test)
     return {
         "miou": found.mean_iou(),

@@ -114,7 +114,7 @@ def through_fit(network: SegmentationNetwork, data: TrainingData) -> float:
     """Images a second of the second epoch's training."""
     history: list[dict[str, float]] = []
     spec = FitOptions(epochs=2, lr=(1e-4, 1e-4), checkpoint=False)
-    fit(network, data.feed, legend=data.legend, losses=LOSSES, weight=None, spec=spec, history=history)
+    fit(network, data.loaders, legend=data.legend, losses=LOSSES, weight=None, options=spec, history=history)
     return history[-1]["images"] / history[-1]["train_seconds"]
 
 

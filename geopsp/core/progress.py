@@ -17,22 +17,31 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress_bar(title: str, *, gap: float = 0.0) -> Iterator[Progress]:
-    """Yield a callback that draws a bar; in a log file, it prints a line every fifth, at least `gap` seconds apart."""
+def progress_bar(title: str, *, gap: float = 0.0, unit: str = "", clock: bool = True) -> Iterator[Progress]:
+    """Yield a callback that draws a bar; in a log file, it prints a line every fifth, at least `gap` seconds apart.
+
+    Args:
+        title: Shown before the bar.
+        gap: Least seconds between two lines of a log file.
+        unit: What the steps are, e.g. "batches".
+        clock: False shows no time, for remarks that name it themselves.
+    """
     if is_main_process() and (console().is_terminal or console().is_jupyter):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         note = TextColumn("{task.fields[note]}")
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
+        count = [MofNCompleteColumn(), *([TextColumn(unit)] if unit else [])]
+        time_left = [TimeRemainingColumn()] if clock else []
+        columns = (TextColumn(title), BarColumn(), *count, *time_left, note)
         with Bar(*columns, console=console(), transient=True) as bar:
             task = bar.add_task(title, total=None, note="")
             yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
     else:
-        yield _print_fifths(title, gap)
+        yield _print_fifths(title, gap, unit, clock=clock)
 
 
-def _print_fifths(title: str, gap: float) -> Progress:
+def _print_fifths(title: str, gap: float, unit: str, *, clock: bool) -> Progress:
     start = last = time.monotonic()
     printed = 0
 
@@ -42,6 +51,8 @@ def _print_fifths(title: str, gap: float) -> Progress:
         if fifth > printed and now - last >= gap:
             printed, last = fifth, now
             if is_main_process():
-                console().print(f"{title}: {done} of {total}, {now - start:.0f} s{note and ', '}{note}", markup=False)
+                steps = f"{done} of {total} {unit}".rstrip()
+                remarks = [f"{now - start:.0f} s"] if clock else []
+                console().print(f"{title}: {', '.join([steps, *remarks, *filter(None, [note])])}", markup=False)
 
     return report

@@ -1,4 +1,4 @@
-"""What a training run keeps and shows as it goes: a row an epoch, a CSV file, a moving average of the weights."""
+"""Callbacks of a training run: log of epochs, early stopping, moving average of the weights."""
 
 from __future__ import annotations
 
@@ -21,70 +21,80 @@ from geopsp.training.lightning_module import SegmentationTask
 logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 30.0
-"""Seconds between two lines of an epoch in a log."""
+"""Seconds between two lines about an epoch in a log file."""
 
 
 LOSS_EVERY = 10
-"""Batches from one look at the loss to the next: each makes a GPU wait."""
+"""Batches between two readings of the loss: each reading makes a GPU wait."""
 
 
 class EpochLogger(Callback):
-    """Keeps, prints and writes one row an epoch, and shows how far the epoch is."""
+    """A history with one row per epoch, printed and written as a CSV file, and the progress of each epoch."""
 
     def __init__(self, rows: list[dict[str, float]], folder: Path | None) -> None:
-        """`rows`: of earlier runs, to which this one's are added; `folder`: where the CSV file goes."""
-        self.rows, self.before, self.folder = rows, len(rows), folder
-        self.start = self.trained = 0.0
-        self.loss = ""
+        """Add this run's rows to those of earlier runs; None as `folder` writes no CSV file."""
+        self.rows, self.num_earlier, self.folder = rows, len(rows), folder
+        self.epoch_start = self.train_seconds = 0.0
+        self.loss_text = ""
         self.bar: ExitStack = ExitStack()
-        self.tell: Progress | None = None
+        self.progress: Progress | None = None
 
     @property
     def state_key(self) -> str:
         return "Journal"  # the name in checkpoints of version 0.1
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.start, self.trained = time.monotonic(), 0.0
-        self.tell = self.bar.enter_context(
-            progress_bar(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", gap=LOG_SECONDS)
-        )
+        self.epoch_start, self.train_seconds = time.monotonic(), 0.0
+        title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.progress = self.bar.enter_context(progress_bar(title, gap=LOG_SECONDS, unit="batches", clock=False))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        done, total = batch_idx + 1, int(trainer.num_training_batches)
-        self.trained = time.monotonic() - self.start
-        if self.tell:
+        self.train_seconds = time.monotonic() - self.epoch_start
+        if self.progress:
             assert isinstance(pl_module, SegmentationTask)
             if batch_idx % LOSS_EVERY == 0:
-                self.loss = f"loss {float(pl_module.loss):.3f}"
-            best = max((row["valid_miou"] for row in self.rows[self.before :]), default=None)
-            notes = [self.loss] if best is None else [self.loss, f"best mIoU {best:.3f}"]
-            left = self.trained / done * (total - done) + self._epochs_left(trainer) * self._epoch_seconds(done, total)
-            self.tell(done, total, ", ".join([*notes, f"{_words(left)} left"]))
+                self.loss_text = f"loss {float(pl_module.loss):.3f}"
+            done, total = batch_idx + 1, int(trainer.num_training_batches)
+            self.progress(done, total, self._remark(trainer, done, total))
+
+    def _remark(self, trainer: L.Trainer, done: int, total: int) -> str:
+        """Return the loss, the best score so far, and the time left in this epoch and in the run."""
+        best = max((row["valid_miou"] for row in self.rows[self.num_earlier :]), default=None)
+        scores = [self.loss_text] if best is None else [self.loss_text, f"best mIoU {best:.3f}"]
+        epoch_left = self.train_seconds / done * (total - done)
+        total_left = epoch_left + _epochs_left(trainer) * self._epoch_seconds(done, total)
+        return f"{', '.join(scores)}, time left: epoch {_clock(epoch_left)}, total {_clock(total_left)}"
+
+    def _epoch_seconds(self, done: int, total: int) -> float:
+        """Return the seconds of the last epoch of this run; in the first one, an estimate from its batches so far."""
+        rows = self.rows[self.num_earlier :]
+        return rows[-1]["seconds"] if rows else self.train_seconds / done * total
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.bar.close()
-        self.tell = None
+        self.progress = None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask)
-        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        seconds = time.monotonic() - self.start
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        seconds = time.monotonic() - self.epoch_start
         self.rows.append(
             {
                 "epoch": len(self.rows) + 1,
-                **found,
+                **metrics,
                 "lr": trainer.optimizers[0].param_groups[-1]["lr"],
-                "images": pl_module.images * trainer.world_size,
-                "train_seconds": round(self.trained, 3),
+                "images": pl_module.num_images * trainer.world_size,
+                "train_seconds": round(self.train_seconds, 3),
                 "seconds": round(seconds, 3),
             }
         )
+        left = _epochs_left(trainer) * seconds
         logger.info(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  train loss {found['train_loss']:.4f}  "
-            f"valid loss {found['valid_loss']:.4f}  mIoU {found['valid_miou']:.4f}  "
-            f"accuracy {found['accuracy']:.4f}  {seconds:.0f} s, {_words(self._epochs_left(trainer) * seconds)} left"
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  train loss {metrics['train_loss']:.4f}  "
+            f"valid loss {metrics['valid_loss']:.4f}  mIoU {metrics['valid_miou']:.4f}  "
+            f"accuracy {metrics['accuracy']:.4f}  time {_clock(seconds)}, left {_clock(left)}"
         )
         if self.folder and is_main_process():
             write_history(self.rows, self.folder / HISTORY)
@@ -98,18 +108,9 @@ class EpochLogger(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows[:] = state_dict["rows"]
 
-    @staticmethod
-    def _epochs_left(trainer: L.Trainer) -> int:
-        return (trainer.max_epochs or 0) - trainer.current_epoch - 1
-
-    def _epoch_seconds(self, done: int, total: int) -> float:
-        """Of a whole epoch: the last one's, else what this one's pace promises."""
-        own = self.rows[self.before :]
-        return own[-1]["seconds"] if own else self.trained / done * total
-
 
 class ResumableEarlyStopping(EarlyStopping):
-    """Ends a run that gets no better; one that had ended so and is resumed stays ended."""
+    """Early stopping that leaves a run stopped when it is resumed."""
 
     @property
     def state_key(self) -> str:
@@ -120,9 +121,9 @@ class ResumableEarlyStopping(EarlyStopping):
 
 
 class EMAWeights(WeightAveraging):
-    """Validates and keeps an exponential moving average of the weights, which starts quickly.
+    """An exponential moving average of the weights, which is validated and kept.
 
-    The decay of update n is min(decay, (1 + n) / (10 + n)), so that the first steps do not linger.
+    The decay of update n is min(decay, (1 + n) / (10 + n)): the average soon forgets the first steps.
     """
 
     def __init__(self, decay: float) -> None:
@@ -138,8 +139,12 @@ class EMAWeights(WeightAveraging):
         return torch.lerp(average.float(), current.float(), 1 - min(self.decay, (1 + n) / (10 + n))).to(average.dtype)
 
 
-def _words(seconds: float) -> str:
-    """A time as a person would say it."""
+def _epochs_left(trainer: L.Trainer) -> int:
+    return (trainer.max_epochs or 0) - trainer.current_epoch - 1
+
+
+def _clock(seconds: float) -> str:
+    """Return a duration as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""The notebook's way through: train, score, save, map."""
+"""PixelClassifier: train, score, save and load a network."""
 
 from __future__ import annotations
 
@@ -53,10 +53,9 @@ if TYPE_CHECKING:
 
 
 class PixelClassifier:
-    """A network that names each pixel's class, with all that trains, scores, saves and shows it.
+    """A network that predicts the class of each pixel, with methods to train, score, plot and save it.
 
-    The networks themselves are the classes that build on this one, e.g. `PSPNetClassifier`; `PixelClassifier` itself
-    loads any of them (`from_model`).
+    The networks are its subclasses, e.g. `PSPNetClassifier`. `PixelClassifier.from_model` loads any of them.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class PixelClassifier:
         else:
             weights = init_network(network, spec.backbone, Path(pretrained_path), data.chips.bands)
         self.device = options.get("device")
-        self.data: TrainingData | None = self._sized(network, data)
+        self.data: TrainingData | None = self._with_batch_size(network, data)
         settings = {"encoder_weights": weights, "batch_size": self.data.batch_size, "seed": data.seed}
         self.model = TrainedModel(
             spec=spec,
@@ -109,22 +108,22 @@ class PixelClassifier:
             settings={"network": type(self).__name__, **settings},
         )
 
-    def _sized(self, network: SegmentationNetwork, data: TrainingData) -> TrainingData:
-        """The data with batches that fit, where their size was left open."""
-        self._measured = data.batch_size is None
-        if not self._measured:
+    def _with_batch_size(self, network: SegmentationNetwork, data: TrainingData) -> TrainingData:
+        """Return the data with a batch size that fits into memory, if it has none."""
+        self._chose_batch_size = data.batch_size is None
+        if not self._chose_batch_size:
             return data
-        bands, where = len(data.chips.bands), pick_device(self.device)
-        found = training_batch_size(network, bands=bands, size=data.chip_size, chips=len(data.train_rows), device=where)
-        logger.info(f"Batch size: {found}, the largest that fits and leaves an epoch its steps")
-        return replace(data, batch_size=found)
+        bands, device = len(data.chips.bands), pick_device(self.device)
+        size = training_batch_size(network, bands=bands, size=data.chip_size, chips=len(data.train_rows), device=device)
+        logger.info(f"Batch size: {size} (chosen for the free memory and {len(data.train_rows)} training chips)")
+        return replace(data, batch_size=size)
 
     @classmethod
     def from_model(cls, path: str | Path, data: TrainingData | None = None, *, device: str | None = None) -> Self:
-        """The classifier that was saved; with `data` of the same bands and classes it can be trained on.
+        """Load a saved classifier; with `data` of the same bands and classes it can be trained further.
 
         Raises:
-            InputNotFoundError, PackageError: if the folder does not hold a whole model.
+            InputNotFoundError, PackageError: if the folder does not hold a complete model.
             ModelError: if it holds another kind of network.
             BandError, ChipError: if the data have other bands or classes.
         """
@@ -132,13 +131,13 @@ class PixelClassifier:
         self.model, self.data, self.device = load_model(path), data, device
         kind = self.model.settings.get("network", cls.__name__)
         if cls is not PixelClassifier and kind != cls.__name__:
-            raise ModelError(f"{path} holds a {kind}, not a {cls.__name__}. Load it with {kind}.from_model.")
+            raise ModelError(f"{path} is a {kind}, not a {cls.__name__}. Load it with {kind}.from_model.")
         if data is not None:
             chips, size = chips_for(self.model, data.chips), self.model.tile_size
             if data.chip_size != size:
-                logger.info(f"chips are shown at {size} x {size} pixels, as the model was trained.")
+                logger.info(f"Chips are used at {size} x {size} pixels, the size that the model was trained with.")
             data = replace(data, chips=chips, statistics=self.model.statistics, chip_size=size)
-            self.data = self._sized(self.model.network, data)
+            self.data = self._with_batch_size(self.model.network, data)
             self.model.settings["batch_size"] = self.data.batch_size
         return self
 
@@ -148,20 +147,20 @@ class PixelClassifier:
 
     @property
     def available_metrics(self) -> list[str]:
-        """What `fit` can monitor."""
+        """Metrics that `fit` can monitor."""
         return list(MONITORS)
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch."""
+        """One row per epoch of training."""
         return pd.DataFrame(self.model.history)
 
     def lr_find(self, allow_plot: bool = True, *, steps: int = 40) -> float:
-        """A good learning rate, by raising it over `steps` batches; the network stays as it was."""
-        data = self._data()
+        """Return a good learning rate, found by raising it over `steps` batches; the network does not change."""
+        data = self._require_data("lr_find")
         best, tried, losses = find_lr(
             self.model.network,
-            self._feed(data.seed),
+            self._loaders(data.seed),
             legend=data.legend,
             losses=self.model.losses,
             weight=self._class_weight(),
@@ -176,11 +175,11 @@ class PixelClassifier:
         return best
 
     def freeze(self) -> None:
-        """The encoder stays as it is in the next `fit`: its weights and its running statistics."""
+        """Keep the encoder's weights and running statistics in the next `fit`."""
         self.model.network.encoder.requires_grad_(requires_grad=False)
 
     def unfreeze(self) -> None:
-        """All of the network trains in the next `fit`."""
+        """Train all of the network in the next `fit`."""
         self.model.network.requires_grad_(requires_grad=True)
 
     def fit(
@@ -232,60 +231,64 @@ class PixelClassifier:
         place = RunConfig(
             self.device, devices, nodes, Path(folder) if folder else None, resume, tensorboard, tuple(loggers)
         )
+        seed = self._require_data("fit").seed + len(self.model.history)
         spec = FitOptions(epochs, parse_lr(1.0 if lr is None else lr), one_cycle, early_stopping, checkpoint, monitor,
-                       self._data().seed + len(self.model.history), accumulate, clip, ema, compiled)  # fmt: skip
-        self._train(self._settled(spec, place, search=lr is None), place)
+                          seed, accumulate, clip, ema, compiled)  # fmt: skip
+        self._train(self._resolve(spec, place, search_lr=lr is None), place)
 
-    def _settled(self, spec: FitOptions, place: RunConfig, *, search: bool) -> FitOptions:
-        """With the seed of the run that is gone on with, and where none was given its rate, or one looked for."""
-        if place.world > 1 and (search or self._measured):
+    def _resolve(self, options: FitOptions, run: RunConfig, *, search_lr: bool) -> FitOptions:
+        """Return the options with the seed of the run that is resumed, and with a learning rate.
+
+        Raises:
+            OptionError: if a learning rate or a batch size would have to be searched for on several devices.
+        """
+        if run.world > 1 and (search_lr or self._chose_batch_size):
             raise OptionError(
-                "On several devices neither learning rate nor batch size are looked for. Pass lr= and batch_size= "
-                "(--lr, --batch-size)."
+                "Neither a learning rate nor a batch size can be searched for on several devices. Set `lr` and "
+                "`batch_size`."
             )
-        before = read_run(place.folder) if place.resume and place.folder else None
-        if before:
-            found = tuple(before["fit"]["lr"]) if search else spec.lr
-            return replace(spec, seed=before["fit"]["seed"], lr=found)
-        return replace(spec, lr=parse_lr(self.lr_find(allow_plot=False))) if search else spec
+        earlier = read_run(run.folder) if run.resume and run.folder else None
+        if earlier:
+            lr = tuple(earlier["fit"]["lr"]) if search_lr else options.lr
+            return replace(options, seed=earlier["fit"]["seed"], lr=lr)
+        return replace(options, lr=parse_lr(self.lr_find(allow_plot=False))) if search_lr else options
 
-    def _train(self, spec: FitOptions, place: RunConfig) -> None:
+    def _train(self, options: FitOptions, run: RunConfig) -> None:
         self.model.metrics = {}
         frozen = is_frozen(self.model.network.encoder)
         try:
             fit(
                 self.model.network,
-                self._feed(spec.seed),
+                self._loaders(options.seed),
                 legend=self.model.legend,
                 losses=self.model.losses,
                 weight=self._class_weight(),
-                spec=spec,
+                options=options,
                 history=self.model.history,
-                place=place,
+                run=run,
             )
         finally:
-            run = {**spec.to_json(), "devices": place.world, "frozen": frozen}
-            self.model.settings.setdefault("runs", []).append(run)
+            settings = {**options.to_json(), "devices": run.world, "frozen": frozen}
+            self.model.settings.setdefault("runs", []).append(settings)
 
-    def _feed(self, seed: int) -> ChipLoaders:
-        """The chips as this model draws them: those of classes that it ignores are not rare."""
-        feed = replace(self._data().feed, seed=seed)
-        return feed if feed.weights is None else replace(feed, weights=chip_weights(self._counts()))
+    def _loaders(self, seed: int) -> ChipLoaders:
+        """Return the loaders of the data; classes that this model ignores do not raise a chip's sampling weight."""
+        loaders = replace(self._require_data("fit").loaders, seed=seed)
+        return loaders if loaders.weights is None else replace(loaders, weights=chip_weights(self._counts()))
 
     def evaluate(self, chips: str | Path | Sequence[str | Path] | ChipSet | None = None) -> Confusion:
-        """The confusion matrix over the whole of every validation chip, or of every chip of another export.
+        """Return the confusion matrix over all pixels of the validation chips, or of all chips of other folders.
 
         Raises:
             BandError, ChipError: if the chips have other bands or classes.
         """
         if chips is None:
-            return self._score(self._data().valid_dl)
-        found = chips if isinstance(chips, ChipSet) else ChipSet.open(chips)
-        found = chips_for(self.model, found)
-        rows = (found.index["labelled"].to_numpy() > 0).nonzero()[0]
+            return self._score(self._require_data("evaluate without chips").valid_dl)
+        chip_set = chips_for(self.model, chips if isinstance(chips, ChipSet) else ChipSet.open(chips))
+        rows = (chip_set.index["labelled"].to_numpy() > 0).nonzero()[0]
         if not len(rows):
-            raise ChipError(f"None of the {len(found)} chips holds a labelled pixel; there is nothing to score.")
-        dataset = TiledChipDataset(found, rows, self.model.normalization, size=self.model.tile_size)
+            raise ChipError("The chips have no labelled pixels, so there is nothing to score. Choose other chips.")
+        dataset = TiledChipDataset(chip_set, rows, self.model.normalization, size=self.model.tile_size)
         return self._score(loader(dataset, 4))
 
     def _score(self, batches: Any) -> Confusion:
@@ -294,56 +297,64 @@ class PixelClassifier:
         return evaluate(network, batches, legend, ignored=ignored, device=self.device)
 
     def mIOU(self, mean: bool = False) -> dict[str, float] | float:  # noqa: N802 (arcgis.learn's name)
-        """Intersection over union of each class on the validation chips, or their mean; NaN: the class is not there."""
+        """Return the IoU of each class on the validation chips, or their mean; NaN for a class that does not occur."""
         scores = self.evaluate()
         return scores.mean_iou() if mean else dict(zip(self.model.legend.names, scores.iou().tolist(), strict=True))
 
     def accuracy(self) -> float:
-        """Share of the validation chips' labelled pixels that are found right."""
+        """Return the fraction of labelled pixels of the validation chips that are predicted correctly."""
         return self.evaluate().accuracy()
 
     def per_class_metrics(self, ignore_classes: Sequence[str] = ()) -> pd.DataFrame:
-        """Precision, recall, f1, iou and pixels of each class on the validation chips."""
+        """Return precision, recall, f1, iou, boundary_iou and pixels of each class on the validation chips."""
         for name in ignore_classes:
             self.model.legend.code_of(name)
         return self.evaluate().per_class().drop(index=list(ignore_classes))
 
     def plot_losses(self) -> Figure:
-        """A picture of training and validation loss by epoch.
+        """Plot the training and validation loss by epoch.
 
         Raises:
-            TrainingError: if there was no training.
+            TrainingError: if the model was not trained.
         """
         if not self.model.history:
-            raise TrainingError("There is nothing to plot: the model was not trained. Call fit first.")
+            raise TrainingError("There are no losses to plot, because the model was not trained. Call fit first.")
         from geopsp.training.plots import plot_losses
 
         return plot_losses(self.model.history)
 
     def show_results(self, rows: int = 3, *, alpha: float = 0.5) -> Figure:
-        """A picture of validation chips, their labels and what the model finds."""
+        """Plot validation chips with their labels and predictions."""
         from geopsp.training.plots import show_results
 
-        data = self._data()
+        data = self._require_data("show_results")
         return show_results(self.model, data.valid_ds, seed=data.seed, rows=rows, alpha=alpha, device=self.device)
 
     def save(self, name_or_path: str | Path, *, overwrite: bool = False, compute_metrics: bool = True) -> Path:
-        """The folder to which the model was saved, whole; on several devices the first process saves.
+        """Save the model to a folder, and return its path; on several devices only the main process saves.
+
+        Args:
+            name_or_path: The folder.
+            overwrite: True replaces a model in that folder.
+            compute_metrics: True scores a trained model on its validation chips, and saves the scores with it.
 
         Raises:
-            OutputError: if it exists and `overwrite` is False, or cannot be written.
+            OutputError: if the folder exists and `overwrite` is False, or if it cannot be written.
         """
         if not is_main_process():
             return Path(name_or_path)
         check_output(name_or_path, overwrite=overwrite, folder=True, marker=MANIFEST)
         if compute_metrics and self.data is not None and self.model.history:
-            scores = self.evaluate()
-            self.model.metrics = scores.to_json()
+            self.model.metrics = self.evaluate().to_json()
         return save_model(self.model, name_or_path, overwrite=overwrite)
 
-    def _data(self) -> TrainingData:
+    def _require_data(self, action: str) -> TrainingData:
         if self.data is None:
-            raise ChipError("This model was loaded without data; pass data= to from_model (see prepare_data).")
+            kind = self.model.settings.get("network", type(self).__name__)
+            raise ChipError(
+                f"{action} needs training and validation chips, but the model was loaded without data. Use "
+                f"{kind}.from_model(path, data=prepare_data(...)), or evaluate(chips) for scores of other chips."
+            )
         return self.data
 
     def _class_weight(self) -> torch.Tensor | None:
@@ -352,8 +363,8 @@ class PixelClassifier:
         return class_weights(torch.from_numpy(self._counts().sum(axis=0)))
 
     def _counts(self) -> NDArray[np.int64]:
-        """(training chips, classes) labelled pixels; 0 of classes that this model ignores."""
-        data = self._data()
+        """Count the labelled pixels of each class, (training chips, classes); 0 for classes that this model ignores."""
+        data = self._require_data("fit")
         counts = class_pixels(data.chips.index.iloc[data.train_rows], data.legend).copy()
         counts[:, self.model.losses.ignored(data.legend)] = 0
         return counts

@@ -1,4 +1,4 @@
-"""A network's scores over chips."""
+"""Scores of a network on labelled chips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from geopsp.training.metrics import Confusion, boundary_counts, boundary_width, 
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:
-    """The batch, there."""
+    """Copy a batch to a device."""
     return Sample(*(part.to(device, non_blocking=True) for part in batch))
 
 
@@ -33,36 +33,48 @@ def evaluate(
     ignored: Sequence[int] = (),
     device: str | None = None,
 ) -> Confusion:
-    """Scores over every labelled pixel of the loader; those of `ignored` channels count as unlabelled."""
+    """Count all labelled pixels of a loader by class and prediction; afterwards the network is on the CPU.
+
+    Args:
+        network: Moved to the device, and back.
+        loader: Validation tiles.
+        legend: The classes of the network's output channels.
+        ignored: Channels that are never predicted, and whose pixels count as unlabelled.
+        device: As torch names it; None: the first GPU, else the CPU.
+    """
     where = pick_device(device)
     network = network.to(where).eval()
     size = len(legend)
-    tally = torch.zeros(size, size, dtype=torch.int64, device=where)
-    edges = torch.zeros(size, 2, dtype=torch.int64, device=where)
+    confusion = torch.zeros(size, size, dtype=torch.int64, device=where)
+    boundary = torch.zeros(size, 2, dtype=torch.int64, device=where)
     with memory_errors(), torch.inference_mode():
         for batch in loader:
             image, valid, label, _ = to_device(batch, where)
             label = ignore_channels(label, ignored)
             with autocast(where):
-                found = mask_channels(network(image, valid), ignored).max(dim=1).indices
-            tally += count_pairs(label, found, size)
-            edges += boundary_counts(label, found, size, boundary_width(image.shape[-1]))
+                predicted = mask_channels(network(image, valid), ignored).max(dim=1).indices
+            confusion += count_pairs(label, predicted, size)
+            boundary += boundary_counts(label, predicted, size, boundary_width(image.shape[-1]))
     network.cpu()
-    return Confusion(legend, tally.cpu().numpy(), edges.cpu().numpy())
+    return Confusion(legend, confusion.cpu().numpy(), boundary.cpu().numpy())
 
 
 def chips_for(model: TrainedModel, chips: ChipSet) -> ChipSet:
-    """The chips in the classes of a model, if they have its bands.
+    """Return the chips with the classes of a model, numbered as the model numbers them.
 
     Raises:
-        BandError, ChipError: if they have other bands, classes that the model does not know, or are too small.
+        BandError: if the chips have other bands than the model.
+        ChipError: if they have classes that the model does not know, or are smaller than its tiles.
     """
-    ours, theirs = ([band.lower() for band in bands] for bands in (model.bands, chips.bands))
-    if ours != theirs:
+    needed, found = ([band.lower() for band in bands] for bands in (model.bands, chips.bands))
+    if needed != found:
         raise BandError(
-            f"The chips have the bands {', '.join(chips.bands)}; the model needs {', '.join(model.bands)}. "
-            "Export them with those bands (bands=, --bands)."
+            f"The chips have the bands {', '.join(chips.bands)}, but the model needs {', '.join(model.bands)}. "
+            "Export the chips with `bands` set to those of the model."
         )
     if chips.tile_size < model.tile_size:
-        raise ChipError(f"The chips are {chips.tile_size} pixels wide; the model needs {model.tile_size} or more.")
+        raise ChipError(
+            f"The chips are {chips.tile_size} pixels wide, but the model needs at least {model.tile_size}. Export "
+            "larger chips."
+        )
     return chips.with_legend(model.legend)

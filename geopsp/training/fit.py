@@ -1,4 +1,4 @@
-"""Training by Lightning: on GPUs in bfloat16 where there are any, else on the CPU; one device or many."""
+"""Train a network with Lightning: run, resume, restore the best epoch."""
 
 from __future__ import annotations
 
@@ -41,159 +41,171 @@ from geopsp.training.trainer import (
 logger = logging.getLogger(__name__)
 
 PATIENCE = 5
+"""Epochs without a better score after which early stopping ends a run."""
 
 
 RUN, LAST, BEST = "run.json", "last", "best"
-"""In a run's folder: what is trained, and its checkpoints."""
+"""Files in the folder of a run: its options, and its checkpoints."""
 
 
 class ChipDataModule(L.LightningDataModule):
-    """Gives each device its share of the chips."""
+    """Loaders that give each device its own chips."""
 
-    def __init__(self, feed: ChipLoaders, accumulate: int) -> None:
+    def __init__(self, loaders: ChipLoaders, accumulate: int) -> None:
         super().__init__()
-        self.feed, self.accumulate = feed, accumulate
+        self.loaders, self.accumulate = loaders, accumulate
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        return self.feed.train_loader(accumulate=self.accumulate, **self._share())
+        return self.loaders.train_loader(accumulate=self.accumulate, **self._rank())
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return self.feed.val_loader(**self._share())
+        return self.loaders.val_loader(**self._rank())
 
-    def _share(self) -> dict[str, int]:
+    def _rank(self) -> dict[str, int]:
         assert self.trainer is not None
         return {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
 
 
 def fit(
     network: SegmentationNetwork,
-    feed: ChipLoaders,
+    loaders: ChipLoaders,
     *,
     legend: Legend,
     losses: LossSpec,
     weight: Tensor | None,
-    spec: FitOptions,
+    options: FitOptions,
     history: list[dict[str, float]],
-    place: RunConfig = RunConfig(),  # noqa: B008 (frozen)
+    run: RunConfig = RunConfig(),  # noqa: B008 (frozen)
 ) -> None:
-    """The network is trained, in place, and `history` has one row more for each epoch.
+    """Train the network in place, and append one row per epoch to `history`.
+
+    Args:
+        network: On the CPU, before and after.
+        loaders: The chips to train and to validate on.
+        legend: The classes of the network's output channels.
+        losses: The loss function.
+        weight: (classes,) of the loss; None: all classes count the same.
+        options: How to train.
+        history: The rows of earlier runs.
+        run: Devices, folder, loggers.
 
     Raises:
-        OptionError: if a run is to be resumed that was another one.
+        OptionError: if the run to resume had other options or other chips.
         TrainingError: if the loss is no longer finite, or memory runs out.
     """
     with silence_lightning(), ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geopsp-")))
-        folder = place.folder or scratch
-        checkpoint = _open_run(place, _identity(network, feed, losses, spec, place))
-        names = feed.train.names
+        folder = run.folder or scratch
+        checkpoint = _open_run(run, _run_inputs(network, loaders, losses, options, run))
+        names = loaders.train.names
         task = SegmentationTask(
-            network, legend, losses, weight, spec, batch_size=feed.batch_size, name_of=lambda row: names[row]
+            network, legend, losses, weight, options, batch_size=loaders.batch_size, chip_name=lambda row: names[row]
         )
         best = ModelCheckpoint(
-            folder, BEST, monitor=spec.monitor, mode=MONITORS[spec.monitor], save_weights_only=True,
+            folder, BEST, monitor=options.monitor, mode=MONITORS[options.monitor], save_weights_only=True,
             enable_version_counter=False,
         )  # fmt: skip
-        trainer = make_trainer(place, folder, max_epochs=spec.epochs, callbacks=_callbacks(spec, place, history, best))
-        logger.info(f"Training for {spec.epochs} epochs on {describe_devices(trainer, place)}")
+        callbacks = _callbacks(options, run, history, best)
+        trainer = make_trainer(run, folder, max_epochs=options.epochs, callbacks=callbacks)
+        epochs = f"{options.epochs} epoch{'s' * (options.epochs > 1)}"
+        logger.info(f"Training for {epochs} on {describe_devices(trainer, run)}")
         task.train().to(memory_format=torch.channels_last)
-        stack.enter_context(compiled_network(network, wanted=spec.compiled))
+        stack.enter_context(compiled_network(network, wanted=options.compiled))
         try:
             with memory_errors(), interruptible():
-                trainer.fit(
-                    task, datamodule=ChipDataModule(feed, spec.accumulate), ckpt_path=checkpoint, weights_only=True
-                )
-            trainer.strategy.barrier()  # all read the best weights before the first process clears up
-        finally:  # also of a run that broke off, what is best so far is kept
+                data = ChipDataModule(loaders, options.accumulate)
+                trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer.strategy.barrier()  # all read the best weights before the main process removes the folder
+        finally:  # an interrupted run keeps its best weights too
             path = Path(best.best_model_path)
-            if spec.checkpoint and path.is_file():
+            if options.checkpoint and path.is_file():
                 task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
             network.cpu().eval()
 
 
 def _callbacks(
-    spec: FitOptions, place: RunConfig, history: list[dict[str, float]], best: ModelCheckpoint
+    options: FitOptions, run: RunConfig, history: list[dict[str, float]], best: ModelCheckpoint
 ) -> list[Callback]:
-    callbacks: list[Callback] = [EpochLogger(history, place.folder)]
-    if spec.ema:
-        callbacks.append(EMAWeights(spec.ema))
-    if spec.early_stopping:
-        callbacks.append(ResumableEarlyStopping(spec.monitor, mode=MONITORS[spec.monitor], patience=PATIENCE))
-    if spec.checkpoint:
+    callbacks: list[Callback] = [EpochLogger(history, run.folder)]
+    if options.ema:
+        callbacks.append(EMAWeights(options.ema))
+    if options.early_stopping:
+        callbacks.append(ResumableEarlyStopping(options.monitor, mode=MONITORS[options.monitor], patience=PATIENCE))
+    if options.checkpoint:
         callbacks.append(best)
-    if place.folder:
-        callbacks.append(
-            ModelCheckpoint(place.folder, LAST, save_on_train_epoch_end=True, enable_version_counter=False)
-        )
+    if run.folder:
+        callbacks.append(ModelCheckpoint(run.folder, LAST, save_on_train_epoch_end=True, enable_version_counter=False))
     return callbacks
 
 
-def _identity(
-    network: SegmentationNetwork, feed: ChipLoaders, losses: LossSpec, spec: FitOptions, place: RunConfig
+def _run_inputs(
+    network: SegmentationNetwork, loaders: ChipLoaders, losses: LossSpec, options: FitOptions, run: RunConfig
 ) -> dict[str, Any]:
-    """What the run's curve depends on, but for the weights that it starts from, so that only the same is resumed."""
-    names = feed.train.names
+    """Return all that a run depends on but its first weights; a run is resumed only if it is the same."""
+    names = loaders.train.names
+    chips = "\n".join(Path(names[row]).name for row in loaders.train.rows)
     return {
-        "fit": spec.to_json(),
+        "fit": options.to_json(),
         "losses": losses.to_json(),
-        "batch_size": feed.batch_size,
-        "devices": place.world,
-        "chips": hashlib.sha256("\n".join(Path(names[row]).name for row in feed.train.rows).encode()).hexdigest()[:16],
-        "chip_size": feed.train.size,
-        "transform": repr(feed.train.transform),
-        "validation_tiles": len(feed.valid),
-        "balanced_sampling": feed.weights is not None,
+        "batch_size": loaders.batch_size,
+        "devices": run.world,
+        "chips": hashlib.sha256(chips.encode()).hexdigest()[:16],
+        "chip_size": loaders.train.size,
+        "transform": repr(loaders.train.transform),
+        "validation_tiles": len(loaders.valid),
+        "balanced_sampling": loaders.weights is not None,
         "trained": sum(p.numel() for p in network.parameters() if p.requires_grad),
         "parameters": sum(p.numel() for p in network.parameters()),
     }
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """What a run that can be gone on with was told, `FitSpec` under "fit"; None if there is none.
+    """Read what the run in a folder depends on, with its `FitOptions` under "fit"; None if there is none to resume.
 
     Raises:
-        OptionError: if the folder is damaged.
+        OptionError: if its files are damaged.
     """
-    note, last = folder / RUN, folder / f"{LAST}.ckpt"
+    last = folder / f"{LAST}.ckpt"
     if not last.exists():
         return None
     try:
-        told: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-        FitOptions(**{**told["fit"], "lr": tuple(told["fit"]["lr"])})
+        inputs: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        FitOptions(**{**inputs["fit"], "lr": tuple(inputs["fit"]["lr"])})
         torch.load(last, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise OptionError(
-            f"The run in {folder} is damaged ({type(error).__name__}) and cannot be gone on with. Remove the folder, "
-            "or choose another."
+            f"The run in {folder} is damaged ({type(error).__name__}) and cannot be resumed. Remove the folder, or "
+            "choose another one."
         ) from error
-    return told
+    return inputs
 
 
-def _open_run(place: RunConfig, identity: dict[str, Any]) -> Path | None:
-    """The checkpoint to go on from; the folder now tells what is trained in it.
+def _open_run(run: RunConfig, inputs: dict[str, Any]) -> Path | None:
+    """Return the checkpoint to resume from, or write the inputs of a new run into its folder.
 
     Raises:
-        OptionError: if another run is in the folder, or one that was not to be resumed, or it is damaged.
+        OptionError: if the folder holds another run, one that must not be resumed, or a damaged one.
     """
-    if place.folder is None:
+    if run.folder is None:
         return None
-    last = place.folder / f"{LAST}.ckpt"
-    if place.resume and (before := read_run(place.folder)):
-        differ = [name for name in identity if json.loads(json.dumps(identity[name])) != before.get(name)]
-        if differ:
-            found = "; ".join(f"{name} was {before.get(name)}, is {identity[name]}" for name in differ)
+    last = run.folder / f"{LAST}.ckpt"
+    if run.resume and (earlier := read_run(run.folder)):
+        differing = [name for name in inputs if json.loads(json.dumps(inputs[name])) != earlier.get(name)]
+        if differing:
+            changes = "; ".join(f"{name} was {earlier.get(name)}, is {inputs[name]}" for name in differing)
             raise OptionError(
-                f"{place.folder} holds another run ({found}). Resume with the same options, or choose another folder."
+                f"{run.folder} holds another run ({changes}). Resume it with its own options and chips, or choose "
+                "another folder."
             )
-        logger.info(f"Going on from {last}")
+        logger.info(f"Resuming from {last}")
         return last
     if last.exists() and is_main_process():
         raise OptionError(
-            f"{place.folder} holds a run already. Go on with it (resume=True, --resume), or choose another folder."
+            f"{run.folder} already holds a run. Use `resume=True` to continue it, or choose another folder."
         )
     if is_main_process():
-        if place.resume:
-            logger.info(f"There is nothing to resume in {place.folder}; training starts anew.")
-        with atomic_output(place.folder / RUN, overwrite=True) as partial:
-            partial.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+        if run.resume:
+            logger.info(f"There is no run to resume in {run.folder}, so training starts from the beginning.")
+        with atomic_output(run.folder / RUN, overwrite=True) as partial:
+            partial.write_text(json.dumps(inputs, indent=1), encoding="utf-8")
     return None

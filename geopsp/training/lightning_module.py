@@ -1,4 +1,4 @@
-"""One step of training and the scores of a validation, as a Lightning module."""
+"""SegmentationTask: training steps, validation scores and the optimizer, as a Lightning module."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from geopsp.models.losses import LossSpec, ignore_channels
 from geopsp.models.network import SegmentationNetwork, mask_channels
 from geopsp.training.metrics import Confusion, count_pairs
 from geopsp.training.options import FitOptions
-from geopsp.training.step import MicroBatchGradients, batch_of, eval_if_frozen
+from geopsp.training.step import MicroBatchGradients, eval_if_frozen, make_batch
 
 WEIGHT_DECAY = 1e-2
 
 
 WARMUP = 0.25
-"""Share of the steps in which the one-cycle rate rises. Source: Smith, "Super-Convergence" (2018)."""
+"""Fraction of the steps in which the one-cycle rate rises. Source: Smith, "Super-Convergence" (2018)."""
 
 
-SHORTEST = 8
-"""Steps for which one cycle can be laid out."""
+MIN_CYCLE_STEPS = 8
+"""Fewest steps that OneCycleLR can plan."""
 
 
-NAMED = 8
-"""Chips that an error names at most."""
+MAX_NAMED_CHIPS = 8
+"""Most chips that an error names."""
 
 
 class SegmentationTask(L.LightningModule):
-    """Trains a network; a batch that does not fit into memory is taken in parts."""
+    """A network in training; a batch that does not fit into memory is computed in micro batches."""
 
     def __init__(
         self,
@@ -45,135 +45,148 @@ class SegmentationTask(L.LightningModule):
         legend: Legend,
         losses: LossSpec,
         weight: Tensor | None,
-        fit: FitOptions,
+        options: FitOptions,
         *,
         batch_size: int,
-        name_of: Callable[[int], str] = str,
+        chip_name: Callable[[int], str] = str,
     ) -> None:
-        """`weight`: (classes,) of the loss; `batch_size`: chips at a time; `name_of`: what a chip's row is called."""
+        """Take the network to train.
+
+        Args:
+            network: Trained in place.
+            legend: The classes of its output channels.
+            losses: The loss function.
+            weight: (classes,) of the loss; None: all classes count the same.
+            options: How to train.
+            batch_size: Chips per micro batch, at first.
+            chip_name: Gives the name of a chip from its row, for errors.
+        """
         super().__init__()
         self.automatic_optimization = False
-        self.network, self.legend, self.losses, self.fit_spec, self.name_of = network, legend, losses, fit, name_of
-        self.lr = fit.lr[1]
-        self.gradients = MicroBatchGradients(losses, batch_size)
+        self.network, self.legend, self.losses, self.options, self.chip_name = (
+            network, legend, losses, options, chip_name
+        )  # fmt: skip
+        self.lr = options.lr[1]
+        self.compute_gradients = MicroBatchGradients(losses, batch_size)
         self.ignored = losses.ignored(legend)
         self.register_buffer("weight", weight, persistent=False)
         self.weight: Tensor | None
-        self.images = 0
+        self.num_images = 0
         self.loss = torch.zeros(())
 
     def train(self, mode: bool = True) -> SegmentationTask:
-        """A frozen encoder stays as it is: its running statistics too."""
+        """Set the mode; a frozen encoder stays in evaluation mode, which keeps its running statistics."""
         super().train(mode)
         eval_if_frozen(self.network.encoder)
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Dropout and points are drawn by seed and epoch, so that a resumed run draws as an unbroken one."""
-        world, rank = self.trainer.world_size, self.trainer.global_rank
-        torch.manual_seed(self.fit_spec.seed + 7919 * (self.current_epoch * world + rank))
-        self.images = 0
+        """Seed dropout and point sampling by epoch, so that a resumed run draws what an uninterrupted one draws."""
+        world_size, rank = self.trainer.world_size, self.trainer.global_rank
+        torch.manual_seed(self.options.seed + 7919 * (self.current_epoch * world_size + rank))
+        self.num_images = 0
 
     def training_step(self, batch: Sample, step: int) -> None:
         strategy = self.trainer.strategy
-        loss = self.gradients(
+        loss = self.compute_gradients(
             self.network,
-            batch_of(batch, self.legend, self.losses),
+            make_batch(batch, self.legend, self.losses),
             self.weight,
             backward=self.manual_backward,
-            unsynced=getattr(strategy, "block_backward_sync", nullcontext),
-            alone=self.trainer.world_size == 1,
+            no_sync=getattr(strategy, "block_backward_sync", nullcontext),
+            single_device=self.trainer.world_size == 1,
         )
         optimizer = self.optimizers()
-        trained = [p for group in optimizer.param_groups for p in group["params"]]  # type: ignore[union-attr]
-        norm = nn.utils.clip_grad_norm_(trained, self.fit_spec.clip)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]  # type: ignore[union-attr]
+        norm = nn.utils.clip_grad_norm_(parameters, self.options.clip)
         self._require_finite(loss, norm, batch)
         optimizer.step()  # type: ignore[union-attr]
-        for schedule in _listed(self.lr_schedulers()):
-            schedule.step()
-        self.images += len(batch.image)
+        for scheduler in _as_list(self.lr_schedulers()):
+            scheduler.step()
+        self.num_images += len(batch.image)
         self.loss = loss
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.image), sync_dist=True)
 
     def _require_finite(self, loss: Tensor, norm: Tensor, batch: Sample) -> None:
         if torch.isfinite(loss + norm):
             return
-        chips = [self.name_of(row) for row in batch.row.tolist()]
-        more = f" and {len(chips) - NAMED} more" if len(chips) > NAMED else ""
-        where = f"on the chips {', '.join(chips[:NAMED])}{more}"
-        what, value = ("loss", loss) if not torch.isfinite(loss) else ("gradient", norm)
-        if what == "gradient" and self.trainer.world_size > 1:
-            where = "on this device or another, see there"  # gradients are the sum over devices, losses are not
+        names = [self.chip_name(row) for row in batch.row.tolist()]
+        more = f" and {len(names) - MAX_NAMED_CHIPS} more" if len(names) > MAX_NAMED_CHIPS else ""
+        chips = f"the chips {', '.join(names[:MAX_NAMED_CHIPS])}{more}"
+        quantity, value = ("loss", loss) if not torch.isfinite(loss) else ("gradient", norm)
+        if quantity == "gradient" and self.trainer.world_size > 1:
+            chips = "chips of this device or another"  # gradients are summed over devices, losses are not
         raise TrainingError(
-            f"The {what} became {value.item()} at step {self.global_step} with learning rate {self.lr:g}, {where}. "
-            "Lower the rate (lr=, --lr), or look for extreme pixel values in them."
+            f"The {quantity} became {value.item()} at step {self.global_step} with a learning rate of {self.lr:g}, on "
+            f"{chips}. Lower `lr`, or check these chips for extreme pixel values."
         )
 
     def on_validation_epoch_start(self) -> None:
-        """Every device validates the same network, and counts its own share of the chips."""
+        """Average the running statistics over devices: all validate the same network, each on its own chips."""
         if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 if buffer.is_floating_point():
                     buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
         size = len(self.legend)
-        self.tally = torch.zeros(size, size, dtype=torch.int64, device=self.device)
-        self.valid_sum = torch.zeros(2, dtype=torch.float64)  # not on the device: Apple's has no float64
+        self.confusion = torch.zeros(size, size, dtype=torch.int64, device=self.device)
+        self.loss_and_pixels = torch.zeros(2, dtype=torch.float64)  # on the CPU: Apple's GPUs have no float64
 
     def validation_step(self, batch: Sample, step: int) -> None:
         logits = mask_channels(self.network(batch.image, batch.valid), self.ignored)
         labels = ignore_channels(batch.label, self.ignored)
         loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
-        self.valid_sum += torch.stack([loss, (labels != IGNORE_INDEX).sum()]).cpu()
-        self.tally += count_pairs(labels, logits.max(dim=1).indices, len(self.legend))
+        self.loss_and_pixels += torch.stack([loss, (labels != IGNORE_INDEX).sum()]).cpu()
+        self.confusion += count_pairs(labels, logits.max(dim=1).indices, len(self.legend))
 
     def on_validation_epoch_end(self) -> None:
-        share = self.valid_sum.to(self.device, torch.float32)
-        total = self.trainer.strategy.reduce(share, reduce_op="sum")
-        tally = self.trainer.strategy.reduce(self.tally, reduce_op="sum")
-        scores = Confusion(self.legend, tally.cpu().numpy())
-        loss = float(total[0] / total[1].clamp_min(1))
-        found = {"accuracy": scores.accuracy(), "valid_miou": scores.mean_iou(), "dice": scores.mean_dice()}
-        self.log_dict({"valid_loss": loss, **found}, sync_dist=False)
+        strategy = self.trainer.strategy
+        loss, pixels = strategy.reduce(self.loss_and_pixels.to(self.device, torch.float32), reduce_op="sum")
+        scores = Confusion(self.legend, strategy.reduce(self.confusion, reduce_op="sum").cpu().numpy())
+        metrics = {"accuracy": scores.accuracy(), "valid_miou": scores.mean_iou(), "dice": scores.mean_dice()}
+        self.log_dict({"valid_loss": float(loss / pixels.clamp_min(1)), **metrics}, sync_dist=False)
 
     def configure_optimizers(self) -> Any:
-        groups = parameter_groups(self.network, self.fit_spec.lr)
+        groups = parameter_groups(self.network, self.options.lr)
         optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=self.device.type in {"cpu", "cuda"})
-        if not self.fit_spec.one_cycle:
+        if not self.options.one_cycle:
             return optimizer
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in groups],
-            total_steps=max(SHORTEST, int(self.trainer.estimated_stepping_batches)),
+            total_steps=max(MIN_CYCLE_STEPS, int(self.trainer.estimated_stepping_batches)),
             pct_start=WARMUP,
             cycle_momentum=False,
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def parameter_groups(network: SegmentationNetwork, rates: tuple[float, float]) -> list[dict[str, Any]]:
-    """What trains, with rates that rise evenly in their logarithm from the encoder's first stage to its last and on.
+    """Group the trainable parameters by encoder stage, the rest last, each group with its learning rate.
+
+    The rates rise evenly in their logarithm, from `rates[0]` of the first stage to `rates[1]` of the rest.
 
     Source: Howard and Ruder, "Universal Language Model Fine-tuning" (2018), section 3.2 (discriminative rates).
     """
-    stages = _stages(network.encoder)
-    inside = {id(p) for stage in stages for p in stage}
-    stages.append([p for p in network.parameters() if id(p) not in inside])
-    steps = np.geomspace(*rates, len(stages)).tolist()
+    stages = _encoder_stages(network.encoder)
+    in_encoder = {id(p) for stage in stages for p in stage}
+    stages.append([p for p in network.parameters() if id(p) not in in_encoder])
+    stage_rates = np.geomspace(*rates, len(stages)).tolist()
     groups = [
-        {"params": [p for p in stage if p.requires_grad], "lr": rate} for stage, rate in zip(stages, steps, strict=True)
+        {"params": [p for p in stage if p.requires_grad], "lr": rate}
+        for stage, rate in zip(stages, stage_rates, strict=True)
     ]
     groups = [group for group in groups if group["params"]]
     return groups if rates[0] != rates[1] else [{"params": [p for g in groups for p in g["params"]], "lr": rates[1]}]
 
 
-def _stages(encoder: nn.Module) -> list[list[nn.Parameter]]:
-    """An encoder's parameters by child, in order; timm's are wrapped in one child more."""
+def _encoder_stages(encoder: nn.Module) -> list[list[nn.Parameter]]:
+    """Return the parameters of each child in order; timm wraps its encoders in one more module."""
     inner = encoder
     while len(children := [child for child in inner.children() if any(True for _ in child.parameters())]) == 1:
         inner = children[0]
     return [list(child.parameters()) for child in children]
 
 
-def _listed(found: Any) -> Sequence[Any]:
-    """Lightning gives None, one, or a list."""
-    return [] if found is None else found if isinstance(found, list) else [found]
+def _as_list(schedulers: Any) -> Sequence[Any]:
+    """Return a list of what Lightning gives as None, one scheduler, or a list."""
+    return [] if schedulers is None else schedulers if isinstance(schedulers, list) else [schedulers]

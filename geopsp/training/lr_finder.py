@@ -1,6 +1,6 @@
 """The learning-rate range test.
 
-Lightning's own does not work where a module takes its steps itself, as ours does to halve batches that do not fit.
+Lightning's own works with automatic optimization only; ours is manual, to halve batches that do not fit into memory.
 """
 
 from __future__ import annotations
@@ -13,42 +13,46 @@ import torch
 from torch import Tensor, nn
 
 from geopsp.core.legend import Legend
+from geopsp.core.options import require_int
 from geopsp.core.progress import progress_bar
 from geopsp.data.loader import ChipLoaders
-from geopsp.errors import OptionError
 from geopsp.models.device import autocast, device_name, pick_device
 from geopsp.models.losses import LossSpec
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.evaluate import to_device
 from geopsp.training.lightning_module import WEIGHT_DECAY
 from geopsp.training.options import CLIP
-from geopsp.training.step import MicroBatchGradients, batch_of, eval_if_frozen
+from geopsp.training.step import MicroBatchGradients, eval_if_frozen, make_batch
 
 logger = logging.getLogger(__name__)
 
-LOWEST, HIGHEST = 1e-6, 1.0
+MIN_RATE, MAX_RATE = 1e-6, 1.0
+"""Range of the learning rates that are tried."""
 
 
 DEFAULT_RATE = 1e-3
-"""Taken when the test finds no slope."""
+"""The learning rate where the loss never falls."""
 
 
-FEWEST = 8
+MIN_STEPS = 8
+"""Fewest steps of a test."""
 
 
-SMOOTH = 0.9
+SMOOTHING = 0.9
+"""Weight of the earlier losses in their moving average."""
 
 
-SKIP = 10
+NOISY_STEPS = 10
+"""Most steps at the start that do not count, as their average is still noise."""
 
 
-DIVERGED = 4.0
-"""Times the lowest loss at which the test ends."""
+DIVERGENCE = 4.0
+"""Ratio of the loss to the lowest one so far at which the test ends."""
 
 
 def find_lr(
     network: SegmentationNetwork,
-    feed: ChipLoaders,
+    loaders: ChipLoaders,
     *,
     legend: Legend,
     losses: LossSpec,
@@ -56,9 +60,9 @@ def find_lr(
     steps: int,
     device: str | None = None,
 ) -> tuple[float, list[float], list[float]]:
-    """A good learning rate, with the rates tried and the smoothed loss at each; the network stays as it was.
+    """Return a learning rate at which the loss falls fast, the rates tried, and the smoothed loss at each.
 
-    The rate rises from batch to batch; where the loss falls fastest is a good one.
+    The rate rises from batch to batch. Afterwards the network is as it was.
 
     Raises:
         OptionError: if there are too few steps.
@@ -66,49 +70,60 @@ def find_lr(
 
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), section 3.3.
     """
-    if steps < FEWEST:
-        raise OptionError(f"steps is {steps}; needed at least {FEWEST}.")
+    require_int("steps", steps, minimum=MIN_STEPS)
     where = pick_device(device)
-    logger.info(f"Looking for a learning rate in {steps} steps on {device_name(where)}")
-    weight = None if weight is None else weight.to(where)
+    logger.info(f"Searching for a learning rate in {steps} steps on {device_name(where)}")
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    torch.manual_seed(feed.seed)
-    network.to(where).train()
-    eval_if_frozen(network.encoder)
-    trained, gradients = (
-        [p for p in network.parameters() if p.requires_grad],
-        MicroBatchGradients(losses, feed.batch_size),
-    )
-    optimizer = torch.optim.AdamW(trained, lr=LOWEST, weight_decay=WEIGHT_DECAY)
-    rates, smoothed, mean = np.geomspace(LOWEST, HIGHEST, steps).tolist(), list[float](), 0.0
-    batches = chain.from_iterable(repeat(feed.train_loader()))
+    torch.manual_seed(loaders.seed)
+    rates = np.geomspace(MIN_RATE, MAX_RATE, steps).tolist()
     try:
-        with progress_bar("Learning rates") as progress:
-            for n, (rate, sample) in enumerate(zip(rates, batches, strict=False), 1):
-                optimizer.param_groups[0]["lr"] = rate
-                batch = batch_of(to_device(sample, where), legend, losses)
-                with autocast(where):
-                    loss = gradients(network, batch, weight)
-                nn.utils.clip_grad_norm_(trained, CLIP)
-                optimizer.step()
-                mean = SMOOTH * mean + (1 - SMOOTH) * loss.item()
-                smoothed.append(mean / (1 - SMOOTH**n))
-                progress(n, steps)
-                if not smoothed[-1] < DIVERGED * min(smoothed):
-                    break
+        smoothed = _losses_at(rates, network, loaders, legend=legend, losses=losses, weight=weight, device=where)
     finally:
         network.cpu().load_state_dict(before)
         network.zero_grad()
         network.eval()
-    return steepest_lr(rates[: len(smoothed)], smoothed), rates[: len(smoothed)], smoothed
+    tried = rates[: len(smoothed)]
+    return steepest_lr(tried, smoothed), tried, smoothed
+
+
+def _losses_at(
+    rates: list[float],
+    network: SegmentationNetwork,
+    loaders: ChipLoaders,
+    *,
+    legend: Legend,
+    losses: LossSpec,
+    weight: Tensor | None,
+    device: torch.device,
+) -> list[float]:
+    """Train one step at each rate, and return the moving average of the loss; it ends early if the loss diverges."""
+    network.to(device).train()
+    eval_if_frozen(network.encoder)
+    weight = None if weight is None else weight.to(device)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    compute_gradients = MicroBatchGradients(losses, loaders.batch_size)
+    optimizer = torch.optim.AdamW(parameters, lr=MIN_RATE, weight_decay=WEIGHT_DECAY)
+    samples = chain.from_iterable(repeat(loaders.train_loader()))
+    smoothed, mean = list[float](), 0.0
+    with progress_bar("Learning rates") as progress:
+        for n, (rate, sample) in enumerate(zip(rates, samples, strict=False), 1):
+            optimizer.param_groups[0]["lr"] = rate
+            batch = make_batch(to_device(sample, device), legend, losses)
+            with autocast(device):
+                loss = compute_gradients(network, batch, weight)
+            nn.utils.clip_grad_norm_(parameters, CLIP)
+            optimizer.step()
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss.item()
+            smoothed.append(mean / (1 - SMOOTHING**n))
+            progress(n, len(rates))
+            if not smoothed[-1] < DIVERGENCE * min(smoothed):
+                break
+    return smoothed
 
 
 def steepest_lr(rates: list[float], losses: list[float]) -> float:
-    """The rate at which the loss falls fastest, by the logarithm of the rate; 0.001 where it never falls.
-
-    The first losses, of which the mean is still noise, are left out.
-    """
-    first = min(SKIP, len(losses) // 4)
+    """Return the rate at which the loss falls fastest over the logarithm of the rate; 0.001 if it never falls."""
+    first = min(NOISY_STEPS, len(losses) // 4)
     last = int(np.isfinite(losses).argmin()) if not np.isfinite(losses).all() else len(losses)
     if last - first < 3:
         return DEFAULT_RATE

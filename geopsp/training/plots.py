@@ -1,4 +1,4 @@
-"""Pictures: chips, results, losses, maps. matplotlib is used here and in `report` only."""
+"""Figures of chips, results, losses and learning rates."""
 
 from __future__ import annotations
 
@@ -24,12 +24,8 @@ from geopsp.models.saved_model import TrainedModel
 COLORS = ("red", "green", "blue")
 
 
-STRETCH = 2.0
-"""Standard deviations on either side of the mean that are shown."""
-
-
 def rgb_band_indices(bands: Sequence[str], wanted: Sequence[str | int] | None = None) -> tuple[int, ...]:
-    """The bands to show as red, green and blue: those wanted, those so named, or the first three (or the first)."""
+    """Return the bands to show as red, green and blue: the wanted ones, those of these names, or the first three."""
     if wanted is not None:
         return match_bands(wanted, bands, where="The image")
     names = [name.lower() for name in bands]
@@ -38,19 +34,19 @@ def rgb_band_indices(bands: Sequence[str], wanted: Sequence[str | int] | None = 
     return (0, 1, 2) if len(bands) >= len(COLORS) else (0, 0, 0)
 
 
-def to_rgb(data: NDArray[Any], valid: NDArray[np.bool_], positions: Sequence[int]) -> NDArray[np.float32]:
-    """(bands, h, w) -> (h, w, 3) of 0..1, each band stretched over its own spread; invalid pixels white."""
-    bands = data[list(positions)].astype(np.float32)
-    seen = bands[:, valid]
-    if not seen.size:
+def to_rgb(data: NDArray[Any], valid: NDArray[np.bool_], indices: Sequence[int]) -> NDArray[np.float32]:
+    """Stretch three bands of (bands, h, w) between their percentiles 1 and 99; (h, w, 3) in 0..1, invalid white."""
+    bands = data[list(indices)].astype(np.float32)
+    values = bands[:, valid]
+    if not values.size:
         return np.ones((*valid.shape, 3), np.float32)
-    low, high = np.percentile(seen, [1, 99], axis=1)
+    low, high = np.percentile(values, [1, 99], axis=1)
     scaled = (bands - low[:, None, None]) / np.maximum(high - low, 1e-6)[:, None, None]
     return np.where(valid[..., None], scaled.clip(0, 1).transpose(1, 2, 0), 1).astype(np.float32)
 
 
 def colorize(index: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
-    """(h, w) channel indices -> (h, w, 4) colours, transparent where IGNORE."""
+    """Turn (h, w) channel indices into (h, w, 4) colours, transparent where IGNORE_INDEX."""
     table = np.zeros((256, 4), np.uint8)
     table[: len(legend)] = [(*info.rgb, 255) for info in legend]
     return table[index]
@@ -68,27 +64,27 @@ def _add_legend(figure: Figure, legend: Legend) -> None:
     figure.legend(handles=swatches, loc="outside lower center", ncols=min(len(legend), 9), fontsize=8, frameon=False)
 
 
-def _numpy(sample: Sample) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]:
+def _to_numpy(sample: Sample) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]:
     return sample.image.numpy(), sample.valid[0].numpy() > 0, sample.label.numpy().astype(np.uint8)
 
 
 def show_batch(
     dataset: ChipDataset, *, seed: int, rows: int, alpha: float, rgb_bands: Sequence[str | int] | None
 ) -> Figure:
-    """Training chips after augmentation, each beside its labels."""
-    legend, positions = dataset.chips.legend, rgb_band_indices(dataset.chips.bands, rgb_bands)
+    """Draw training chips after augmentation, each beside its labels."""
+    legend, bands = dataset.chips.legend, rgb_band_indices(dataset.chips.bands, rgb_bands)
     count = min(rows * 3, len(dataset))
     figure, axes = plt.subplots(
         -(-count // 3), 6, figsize=(12, 2.2 * -(-count // 3) + 0.6), layout="constrained", squeeze=False
     )
     order = np.random.default_rng(seed).permutation(len(dataset))[:count]
-    for place, item in zip(axes.reshape(-1, 2), order, strict=False):
-        image, valid, label = _numpy(dataset[int(item)])
-        shown = to_rgb(image, valid, positions)
-        _panel(place[0], "image", shown)
-        _panel(place[1], "labels", shown, colorize(label, legend), alpha=alpha)
-    for place in axes.reshape(-1)[2 * count :]:
-        place.set_axis_off()
+    for (left, right), item in zip(axes.reshape(-1, 2), order, strict=False):
+        image, valid, label = _to_numpy(dataset[int(item)])
+        rgb = to_rgb(image, valid, bands)
+        _panel(left, "image", rgb)
+        _panel(right, "labels", rgb, colorize(label, legend), alpha=alpha)
+    for unused in axes.reshape(-1)[2 * count :]:
+        unused.set_axis_off()
     _add_legend(figure, legend)
     return figure
 
@@ -96,35 +92,30 @@ def show_batch(
 def show_results(
     model: TrainedModel, dataset: TiledChipDataset, *, seed: int, rows: int, alpha: float, device: str | None
 ) -> Figure:
-    """Validation chips: image, truth, what the model finds."""
-    positions = rgb_band_indices(model.bands)
+    """Draw validation chips: image, labels and prediction."""
+    bands = rgb_band_indices(model.bands)
     count, where = min(rows, len(dataset)), pick_device(device)
     network = model.network.to(where).eval()
     figure, axes = plt.subplots(count, 3, figsize=(8, 2.7 * count + 0.6), layout="constrained", squeeze=False)
     order = np.random.default_rng(seed).permutation(len(dataset))[:count]
-    for place, item in zip(axes, order, strict=True):
+    for panels, item in zip(axes, order, strict=True):
         sample = dataset[int(item)]
         with torch.inference_mode():
             logits = network(sample.image[None].to(where), sample.valid[None].to(where))
-        found = logits[0].max(dim=0).indices.to(torch.uint8).cpu().numpy()
-        image, valid, label = _numpy(sample)
-        shown = to_rgb(image, valid, positions)
-        _panel(place[0], "image", shown)
-        _panel(place[1], "truth", shown, colorize(label, model.legend), alpha=alpha)
-        _panel(
-            place[2],
-            "found",
-            shown,
-            colorize(np.where(valid, found, IGNORE_INDEX).astype(np.uint8), model.legend),
-            alpha=alpha,
-        )
+        image, valid, label = _to_numpy(sample)
+        predicted = logits[0].max(dim=0).indices.to(torch.uint8).cpu().numpy()
+        predicted = np.where(valid, predicted, IGNORE_INDEX).astype(np.uint8)
+        rgb = to_rgb(image, valid, bands)
+        _panel(panels[0], "image", rgb)
+        _panel(panels[1], "ground truth", rgb, colorize(label, model.legend), alpha=alpha)
+        _panel(panels[2], "prediction", rgb, colorize(predicted, model.legend), alpha=alpha)
     _add_legend(figure, model.legend)
     network.cpu()
     return figure
 
 
 def plot_losses(history: Sequence[dict[str, float]]) -> Figure:
-    """Training and validation loss, and mIoU, by epoch."""
+    """Draw training and validation loss, and mIoU, by epoch."""
     epochs = [row["epoch"] for row in history]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for name in ("train_loss", "valid_loss"):
@@ -137,7 +128,7 @@ def plot_losses(history: Sequence[dict[str, float]]) -> Figure:
 
 
 def plot_rates(best: float, rates: Sequence[float], losses: Sequence[float]) -> Figure:
-    """Loss against learning rate, with the rate suggested."""
+    """Draw the loss over the learning rate, and the suggested rate."""
     figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
     axes.semilogx(rates, losses)
     axes.axvline(best, color="tab:red", linestyle="--", label=f"suggested {best:.2g}")
@@ -147,7 +138,7 @@ def plot_rates(best: float, rates: Sequence[float], losses: Sequence[float]) -> 
 
 
 def save_figure(figure: Figure, out: str | Path) -> Path:
-    """The figure as a file, and closed."""
+    """Write a figure to a file, and close it."""
     with atomic_output(out, overwrite=True) as partial:
         figure.savefig(partial, dpi=110)
     plt.close(figure)

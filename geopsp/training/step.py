@@ -1,4 +1,4 @@
-"""What one step of training minimises."""
+"""The loss of a batch and its gradients, in micro batches if memory is short."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
-    """Chips as the loss takes them; with mixup each is blended with a partner."""
+    """A batch of chips for the loss; with mixup each chip is blended with a partner."""
 
     image: Tensor
     """(n, bands, h, w)"""
@@ -32,19 +32,19 @@ class Batch(NamedTuple):
     """(n, h, w)"""
 
     partners: Tensor | None
-    """(n, h, w) labels of the partners; None without mixup."""
+    """(n, h, w) labels of the partners; None: no mixup."""
 
-    share: float
-    """Of the chips themselves in the blend."""
+    mixup_share: float
+    """Share of the chip itself in the blend, 0 to 1; its partner has the rest."""
 
-    def part(self, span: slice) -> Batch:
-        """Some of its chips."""
-        partners = None if self.partners is None else self.partners[span]
-        return Batch(self.image[span], self.valid[span], self.labels[span], partners, self.share)
+    def take(self, chips: slice) -> Batch:
+        """Return some of the chips, as a micro batch."""
+        partners = None if self.partners is None else self.partners[chips]
+        return Batch(self.image[chips], self.valid[chips], self.labels[chips], partners, self.mixup_share)
 
 
-def batch_of(sample: Sample, legend: Legend, losses: LossSpec) -> Batch:
-    """The chips, without the labels of ignored classes, and blended if the losses ask for it."""
+def make_batch(sample: Sample, legend: Legend, losses: LossSpec) -> Batch:
+    """Remove the labels of ignored classes, and blend the chips if the loss uses mixup."""
     labels = ignore_channels(sample.label, losses.ignored(legend))
     if not losses.mixup:
         return Batch(sample.image, sample.valid, labels, None, 1.0)
@@ -53,19 +53,20 @@ def batch_of(sample: Sample, legend: Legend, losses: LossSpec) -> Batch:
 
 
 def step_loss(network: SegmentationNetwork, batch: Batch, losses: LossSpec, weight: Tensor | None) -> Tensor:
-    """The loss of a network in training mode; `weight`: (classes,)."""
+    """Return the loss of a network in training mode; `weight` is (classes,)."""
     output: TrainingOutput = network(batch.image, batch.valid)
     loss = total_loss(output, batch.labels, batch.valid, losses, weight)
     if batch.partners is None:
         return loss
-    return batch.share * loss + (1 - batch.share) * total_loss(output, batch.partners, batch.valid, losses, weight)
+    partner_loss = total_loss(output, batch.partners, batch.valid, losses, weight)
+    return batch.mixup_share * loss + (1 - batch.mixup_share) * partner_loss
 
 
 class MicroBatchGradients:
-    """Takes the gradients of batches, so many chips at a time as memory holds."""
+    """The gradients of batches; when memory runs out, micro batches are halved and their gradients added up."""
 
     def __init__(self, losses: LossSpec, size: int) -> None:
-        """`size`: chips at a time, at first."""
+        """Begin with micro batches of `size` chips."""
         self.losses, self.size = losses, size
 
     def __call__(
@@ -75,37 +76,38 @@ class MicroBatchGradients:
         weight: Tensor | None,
         *,
         backward: Callable[[Tensor], None] = Tensor.backward,
-        unsynced: Callable[[], AbstractContextManager[None]] = nullcontext,
-        alone: bool = True,
+        no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
+        single_device: bool = True,
     ) -> Tensor:
-        """The loss, with its gradients in the network.
+        """Return the loss of a batch, and leave its gradients in the network.
 
         Args:
             network: In training mode.
-            batch: May be larger than what is taken at a time; parts count by their labelled pixels.
+            batch: Of any size; micro batches count by their labelled pixels.
             weight: (classes,) of the loss.
-            backward: Takes a part's gradients.
-            unsynced: Within it other devices are not told; used for all parts but the last.
-            alone: False where other devices wait for this one's gradients, so that no part can be taken again.
+            backward: Computes the gradients of a loss.
+            no_sync: Context in which gradients are not shared between devices; for all micro batches but the last.
+            single_device: False where other devices wait for these gradients: then nothing can be computed again.
 
         Raises:
             TrainingError: if memory does not hold a single chip.
         """
         while True:
             try:
-                return self._sum(network, batch, weight, backward, unsynced)
+                return self._sum(network, batch, weight, backward, no_sync)
             except torch.OutOfMemoryError as error:
                 size = min(self.size, len(batch.image))
-                if size < 2 or not alone:
+                if size < 2 or not single_device:
                     raise TrainingError(
-                        f"The GPU's memory is too small for {size} chips at a time. Lower batch_size (--batch-size; "
-                        "accumulate keeps the steps as large) or chip_size, or take a smaller backbone."
+                        f"The GPU's memory is too small for {size} chip{'s' * (size > 1)} at a time. Lower "
+                        "`batch_size` (`accumulate` keeps the steps as large) or `chip_size`, or use a smaller "
+                        "backbone."
                     ) from error
             self.size = size // 2
             torch.cuda.empty_cache()
             logger.info(
-                f"Memory ran out: batches of {len(batch.image)} are now taken {self.size} at a time, with the "
-                "gradients added up; the steps stay as large as they were."
+                f"GPU memory ran out. Batches of {len(batch.image)} chips are now computed {self.size} at a time, and "
+                "their gradients added up, so the steps stay as large as before."
             )
 
     def _sum(
@@ -114,28 +116,28 @@ class MicroBatchGradients:
         batch: Batch,
         weight: Tensor | None,
         backward: Callable[[Tensor], None],
-        unsynced: Callable[[], AbstractContextManager[None]],
+        no_sync: Callable[[], AbstractContextManager[None]],
     ) -> Tensor:
         network.zero_grad()
         count, total = len(batch.image), torch.zeros((), device=batch.image.device)
-        spans = [slice(first, first + self.size) for first in range(0, count, self.size)]
-        known = (batch.labels != IGNORE_INDEX).sum().clamp_min(1)
-        for span in spans:
-            part = batch.part(span)
-            with nullcontext() if span is spans[-1] else unsynced():
-                share = (part.labels != IGNORE_INDEX).sum() / known if len(spans) > 1 else 1.0
-                loss = share * step_loss(network, part, self.losses, weight)
+        slices = [slice(first, first + self.size) for first in range(0, count, self.size)]
+        labelled = (batch.labels != IGNORE_INDEX).sum().clamp_min(1)
+        for chips in slices:
+            micro_batch = batch.take(chips)
+            with nullcontext() if chips is slices[-1] else no_sync():
+                fraction = (micro_batch.labels != IGNORE_INDEX).sum() / labelled if len(slices) > 1 else 1.0
+                loss = fraction * step_loss(network, micro_batch, self.losses, weight)
                 backward(loss)
             total += loss.detach()
         return total
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """True if nothing in it trains."""
+    """Return True if no parameter trains."""
     return not any(p.requires_grad for p in module.parameters())
 
 
 def eval_if_frozen(encoder: nn.Module) -> None:
-    """A frozen encoder stays as it is: its running statistics too."""
+    """Put a frozen encoder into evaluation mode, which keeps its running statistics."""
     if is_frozen(encoder):
         encoder.eval()

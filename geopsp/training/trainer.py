@@ -1,4 +1,4 @@
-"""Where training happens: devices, machines, folders, and a Lightning trainer for them."""
+"""Devices, machines, folder and loggers of a training run, and the Lightning trainer for them."""
 
 from __future__ import annotations
 
@@ -62,34 +62,36 @@ class RunConfig:
         return self.devices * self.nodes
 
 
-def make_trainer(place: RunConfig, folder: Path, **options: Any) -> L.Trainer:
-    """A trainer for the place, which writes to the folder.
+def make_trainer(run: RunConfig, folder: Path, **options: Any) -> L.Trainer:
+    """Return a trainer on the devices of the run, which writes to the folder.
 
     Raises:
-        OptionError: if there are not so many GPUs.
+        OptionError: if there are too few GPUs, or if a notebook asks for several devices.
     """
-    where = pick_device(place.device)
-    gpu = where.type == "cuda"
-    if place.world > 1 and interactive():
+    device = pick_device(run.device)
+    gpu = device.type == "cuda"
+    if run.world > 1 and is_interactive():
         raise OptionError(
-            "Training on several devices needs a script or the shell (geopsp train --devices), not a notebook."
+            "Training on several devices needs a script or the shell (geopsp train), but this is a notebook."
         )
-    if place.world > 1 and where.index is not None:
+    if run.world > 1 and device.index is not None:
         raise OptionError(
-            f"device is {place.device!r} and devices is {place.devices}; name the kind alone, e.g. 'cuda'."
+            f"`device` is {run.device!r}, but must be {device.type!r} where `devices` or `nodes` is more than 1."
         )
-    if gpu and place.devices > torch.cuda.device_count():
-        raise OptionError(f"devices is {place.devices}; there are {torch.cuda.device_count()} GPUs.")
+    if gpu and run.devices > torch.cuda.device_count():
+        raise OptionError(
+            f"`devices` is {run.devices}, but must be at most {torch.cuda.device_count()}, the number of GPUs here."
+        )
     return L.Trainer(
-        accelerator="gpu" if gpu else where.type,
-        devices=[where.index or 0] if gpu and place.world == 1 else place.devices,
-        num_nodes=place.nodes,
-        strategy=_strategy(place),
-        sync_batchnorm=gpu and place.world > 1,
+        accelerator="gpu" if gpu else device.type,
+        devices=[device.index or 0] if gpu and run.world == 1 else run.devices,
+        num_nodes=run.nodes,
+        strategy=_strategy(run),
+        sync_batchnorm=gpu and run.world > 1,
         use_distributed_sampler=False,
-        precision="bf16-mixed" if has_bfloat16(where) else "32-true",
+        precision="bf16-mixed" if has_bfloat16(device) else "32-true",
         default_root_dir=folder,
-        logger=_loggers(place),
+        logger=_loggers(run),
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in options["callbacks"]),
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -98,35 +100,36 @@ def make_trainer(place: RunConfig, folder: Path, **options: Any) -> L.Trainer:
     )
 
 
-def _strategy(place: RunConfig) -> DDPStrategy | str:
-    """Gradients are summed over devices; running statistics are shared before each validation."""
-    return "auto" if place.world == 1 else DDPStrategy(broadcast_buffers=False)
+def _strategy(run: RunConfig) -> DDPStrategy | str:
+    """Sum gradients over devices; running statistics are averaged before each validation instead of each step."""
+    return "auto" if run.world == 1 else DDPStrategy(broadcast_buffers=False)
 
 
-def interactive() -> bool:
-    """True in a notebook: there is no script that other processes could start, and a fork cannot use the GPU."""
+def is_interactive() -> bool:
+    """Return True in a notebook: there is no script for other processes to start, and a fork cannot use the GPU."""
     return hasattr(sys, "ps1") or "ipykernel" in sys.modules
 
 
-def _loggers(place: RunConfig) -> list[Logger]:
-    if not place.tensorboard:
-        return list(place.loggers)
+def _loggers(run: RunConfig) -> list[Logger]:
+    if not run.tensorboard:
+        return list(run.loggers)
     try:
-        assert place.folder is not None
-        return [*place.loggers, TensorBoardLogger(place.folder, name="tensorboard", version="")]
+        assert run.folder is not None
+        return [*run.loggers, TensorBoardLogger(run.folder, name="tensorboard", version="")]
     except ModuleNotFoundError as error:
-        raise OptionError("tensorboard=True needs the package tensorboard. Run: pip install tensorboard") from error
+        raise OptionError("`tensorboard=True` needs the package tensorboard. Run: pip install tensorboard") from error
 
 
-def describe_devices(trainer: L.Trainer, place: RunConfig) -> str:
-    """The devices and the precision, in words."""
-    times = f"{place.world} x " if place.world > 1 else ""
-    return f"{times}{device_name(trainer.strategy.root_device)}, {trainer.precision}"
+def describe_devices(trainer: L.Trainer, run: RunConfig) -> str:
+    """Return the devices and the precision in words, e.g. "CPU (1 thread, float32)"."""
+    name, *threads = device_name(trainer.strategy.root_device).split(", ")
+    precision = "bfloat16" if trainer.precision == "bf16-mixed" else "float32"
+    return f"{f'{run.world} x ' if run.world > 1 else ''}{name} ({', '.join([*threads, precision])})"
 
 
 @contextmanager
 def compiled_network(network: SegmentationNetwork, *, wanted: bool) -> Iterator[None]:
-    """The network is compiled while the block runs."""
+    """Compile the network for the duration of the block, if wanted."""
     if wanted:
         network.compile()
     try:
@@ -137,32 +140,32 @@ def compiled_network(network: SegmentationNetwork, *, wanted: bool) -> Iterator[
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Lightning answers Ctrl-C by leaving the program and ignoring further ones; a notebook wants to go on."""
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT) if main else None
+    """Turn Ctrl-C into KeyboardInterrupt: Lightning exits the program and ignores further ones, a notebook goes on."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if in_main_thread else None
     try:
         yield
     except SystemExit as error:
         raise KeyboardInterrupt("Training was stopped.") from error
     finally:
-        if main:
+        if in_main_thread:
             signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
 def silence_lightning() -> Iterator[None]:
-    """Lightning's advice on loggers and workers is not for our users."""
-    logs = [
+    """Hide Lightning's advice on loggers and workers, which is for those who write its scripts."""
+    loggers = [
         logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities")
     ]
-    before = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.ERROR)
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             warnings.filterwarnings("ignore", message=".*(does not have many workers|lr_scheduler.step|`isinstance).*")
             yield
     finally:
-        for log, level in zip(logs, before, strict=True):
-            log.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""Training data as the notebook sees it: chips, their split, and loaders."""
+"""prepare_data: chips, their split into training and validation, and their loaders."""
 
 from __future__ import annotations
 
@@ -39,36 +39,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BATCH = 8
+"""Chips per training step, if `batch_size` is not given or still open."""
 
 
 TILE = 256
+"""Side in pixels of chips that are cut from images, if `chip_size` is not given."""
 
 
 @dataclass(slots=True, eq=False)
 class TrainingData:
-    """Chips, split and ready to train on; made by `prepare_data`."""
+    """Training and validation chips with their loaders, from `prepare_data`."""
 
     chips: ChipSet
     chip_size: int
     batch_size: int | None
-    """Chips a training step; None: as many as fit, found when the network is known."""
+    """Chips per training step; None: chosen for the free memory once the network is known."""
 
     seed: int
     train_rows: NDArray[np.intp]
     valid_rows: NDArray[np.intp]
     audit: Audit
     statistics: BandStats
-    """Of the training chips' valid pixels; what images are normalised with."""
+    """Statistics of the training chips' valid pixels, by which images are normalised."""
 
     transforms: v2.Transform = field(default_factory=default_transforms)
     workers: int | None = None
-    """Processes that read chips; 0: none but this one; None: by device and cores."""
+    """Processes that read chips; 0: this process; None: chosen by device and CPU cores."""
 
     balanced_sampling: bool = False
     """True draws chips with rare classes more often."""
 
     decoder: ChipReader | None = None
-    """Where pixels come from; None: the chips' files."""
+    """Reader of the chips' pixels; None: the chips' files."""
 
     @property
     def legend(self) -> Legend:
@@ -93,7 +95,7 @@ class TrainingData:
 
     @property
     def num_pixels_per_class(self) -> dict[str, int]:
-        """Of the training chips."""
+        """Labelled pixels of each class in the training chips."""
         counts = class_pixels(self.chips.index.iloc[self.train_rows], self.legend).sum(axis=0)
         return dict(zip(self.classes, counts.tolist(), strict=True))
 
@@ -114,8 +116,8 @@ class TrainingData:
         return TiledChipDataset(self.chips, self.valid_rows, normalization, size=self.chip_size, decoder=self.decoder)
 
     @property
-    def feed(self) -> ChipLoaders:
-        """Both parts with how they are drawn; batches of 8 while the batch size is open."""
+    def loaders(self) -> ChipLoaders:
+        """Loaders of the training and validation chips; batches of 8 while `batch_size` is None."""
         weights = None
         if self.balanced_sampling:
             weights = chip_weights(class_pixels(self.chips.index.iloc[self.train_rows], self.legend))
@@ -123,21 +125,24 @@ class TrainingData:
 
     @property
     def train_dl(self) -> DataLoader[Sample]:
-        return self.feed.train_loader()
+        return self.loaders.train_loader()
 
     @property
     def valid_dl(self) -> DataLoader[Sample]:
-        return self.feed.val_loader()
+        return self.loaders.val_loader()
 
     def show_batch(self, rows: int = 3, *, alpha: float = 0.5, rgb_bands: Sequence[str | int] | None = None) -> Figure:
-        """A picture of training chips as the network sees them, with their labels."""
+        """Plot augmented training chips with their labels."""
         from geopsp.training.plots import show_batch
 
         return show_batch(self.train_ds, seed=self.seed, rows=rows, alpha=alpha, rgb_bands=rgb_bands)
 
     def __repr__(self) -> str:
-        batches = f"batches of {self.batch_size or 'as many as fit'}"
-        return f"<{self.chips!r} shown as {self.chip_size} x {self.chip_size}, {batches}: {self.audit}>"
+        batch = "as many as fit into memory" if self.batch_size is None else str(self.batch_size)
+        return f"<{self.chips!r} used at {self.chip_size} x {self.chip_size} px, batch size {batch}: {self.audit}>"
+
+    # names of earlier versions
+    feed = loaders
 
 
 def prepare_data(

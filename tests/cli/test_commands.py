@@ -185,7 +185,7 @@ def test_a_killed_training_goes_on(small_world, tmp_path):
                 process.kill()
     assert not (tmp_path / "killed").exists()
     assert (tmp_path / "killed.run" / "last.ckpt").exists()
-    fails(*command[3:], "--out", tmp_path / "killed", says="holds a run already")
+    fails(*command[3:], "--out", tmp_path / "killed", says="already holds a run")
     command = [part for part in command if part not in {"--lr", "0.001"}]  # the run knows its rate
     done = subprocess.run(
         [*command, "--out", tmp_path / "killed", "--resume"], check=True, capture_output=True, text=True

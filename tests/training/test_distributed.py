@@ -32,9 +32,9 @@ if is_main_process():
 model.fit(2, 1e-3, devices=devices, accumulate=2, folder=out + ".run")
 scores = model.evaluate()
 model.save(out, compute_metrics=False)
-place = "first" if is_main_process() else "second"
+process = "first" if is_main_process() else "second"
 state = {name: float(value.double().sum()) for name, value in model.model.network.state_dict().items()}
-with open(f"{out}.{place}.json", "w") as file:
+with open(f"{out}.{process}.json", "w") as file:
     json.dump({"history": model.model.history, "counts": scores.counts.tolist(), "state": state}, file)
 """
 

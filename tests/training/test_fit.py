@@ -1,4 +1,4 @@
-"""Training that does what it was told, goes on where it was broken off, and says why it stops."""
+"""Training follows its options, resumes where it was interrupted, and says why it stops."""
 
 from __future__ import annotations
 
@@ -115,17 +115,17 @@ def with_more(callbacks):
 def test_only_the_same_run_is_resumed(data, tmp_path, capsys):
     model = tiny(data)
     model.fit(1, 1e-3, folder=tmp_path, resume=True)
-    assert "nothing to resume" in capsys.readouterr().err
-    with pytest.raises(OptionError, match="holds a run already"):
+    assert "no run to resume" in capsys.readouterr().err
+    with pytest.raises(OptionError, match="already holds a run"):
         model.fit(1, 1e-3, folder=tmp_path)
     with pytest.raises(OptionError, match=r"fit was .*0\.001.* is .*0\.002"):
         tiny(data).fit(1, 2e-3, folder=tmp_path, resume=True)
-    with pytest.raises(OptionError, match="Pass lr="):
+    with pytest.raises(OptionError, match="Set `lr` and `batch_size`"):
         tiny(data).fit(1, devices=2)
 
 
 def test_a_notebook_is_sent_to_the_shell_for_several_devices(data, monkeypatch):
-    monkeypatch.setattr("geopsp.training.trainer.interactive", lambda: True)
+    monkeypatch.setattr("geopsp.training.trainer.is_interactive", lambda: True)
     with pytest.raises(OptionError, match="needs a script or the shell"):
         tiny(data).fit(1, 1e-3, devices=2)
 
@@ -195,20 +195,21 @@ def test_ignored_classes_do_not_sway_the_balance(data):
 
 
 def test_progress_shows_this_epochs_loss_the_best_score_and_the_time_left(data, monkeypatch):
-    told = []
+    reported = []
 
     @contextmanager
-    def shown(title, *, gap):
-        yield lambda done, total, note="": told.append((title, done, total, note))
+    def recording_bar(title, *, gap, unit, clock):
+        assert (unit, clock) == ("batches", False)
+        yield lambda done, total, note="": reported.append((title, done, total, note))
 
-    monkeypatch.setattr("geopsp.training.callbacks.progress_bar", shown)
+    monkeypatch.setattr("geopsp.training.callbacks.progress_bar", recording_bar)
     model = tiny(data)
     model.fit(2, 1e-3)
-    assert [(title, done, total) for title, done, total, _ in told] == [
+    assert [(title, done, total) for title, done, total, _ in reported] == [
         (f"epoch {epoch}/2", done, 4) for epoch in (1, 2) for done in (1, 2, 3, 4)
     ]
-    notes = [note for *_, note in told]
-    assert all(re.fullmatch(r"loss \d+\.\d{3}, .*\d+ s left", note) for note in notes)
+    notes = [note for *_, note in reported]
+    assert all(re.fullmatch(r"loss \d\.\d{3}, .*time left: epoch \d:\d\d, total \d:\d\d", note) for note in notes)
     assert all(f"best mIoU {model.history['valid_miou'][0]:.3f}" in note for note in notes[4:])
     assert notes[0].split(",")[0] != notes[4].split(",")[0]
 
@@ -238,7 +239,7 @@ def test_memory_that_runs_out_halves_the_batch_and_keeps_the_step(data, monkeypa
     roomy, tight = tiny(data), tiny(data)
     frozen_norms(roomy), frozen_norms(tight)
     roomy.fit(1, 1e-3, clip=0.5)
-    assert "Memory ran out" not in capsys.readouterr().err
+    assert "memory ran out" not in capsys.readouterr().err
     forward, sizes = SegmentationNetwork.forward, []
 
     def small(self, image, valid=None):
@@ -250,8 +251,8 @@ def test_memory_that_runs_out_halves_the_batch_and_keeps_the_step(data, monkeypa
     monkeypatch.setattr(SegmentationNetwork, "forward", small)
     tight.fit(1, 1e-3, clip=0.5)
     said = capsys.readouterr().err
-    assert "batches of 8 are now taken 4 at a time" in said
-    assert "batches of 8 are now taken 2 at a time" in said
+    assert "Batches of 8 chips are now computed 4 at a time" in said
+    assert "Batches of 8 chips are now computed 2 at a time" in said
     assert sizes[:3] == [8, 4, 2]
     assert tight.history["train_loss"][0] == pytest.approx(roomy.history["train_loss"][0], rel=1e-2)
     assert tight.history["images"].tolist() == roomy.history["images"].tolist()
@@ -263,7 +264,7 @@ def test_memory_too_small_for_one_chip_is_said(data, monkeypatch):
 
     model = tiny(data)
     monkeypatch.setattr(model.model.network.context, "forward", fail)
-    with pytest.raises(TrainingError, match=r"too small for 1 chips at a time\. Lower batch_size"):
+    with pytest.raises(TrainingError, match=r"too small for 1 chip at a time\. Lower `batch_size`"):
         model.fit(1, 1e-3)
 
 
@@ -285,7 +286,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(data):
             return part._replace(data=np.full(part.data.shape, np.inf, np.float32)) if r == row else part
 
     model.data = replace(data, decoder=Wild(data.decoder))
-    with pytest.raises(TrainingError, match=r"The (loss|gradient) became nan at step \d .*Lower the rate") as error:
+    with pytest.raises(TrainingError, match=r"The (loss|gradient) became nan at step \d .*Lower `lr`") as error:
         model.fit(1, 1e-3)
     assert wild in str(error.value)
     assert "4" not in str(error.value).split("and ")[-1].split(" more")[0] or "more" not in str(error.value)

@@ -48,7 +48,7 @@ def test_every_network_trains_saves_and_comes_back(kind, options, large, tmp_pat
 
 def test_another_network_is_not_taken_for_ones_own(large, tmp_path):
     folder = FCNClassifier(large, **SMALL).save(tmp_path / "model")
-    with pytest.raises(ModelError, match=r"holds a FCNClassifier.*FCNClassifier\.from_model"):
+    with pytest.raises(ModelError, match=r"is a FCNClassifier.*FCNClassifier\.from_model"):
         DeepLab.from_model(folder)
 
 
@@ -129,7 +129,7 @@ def test_a_loaded_model_is_trained_on_at_its_own_size(data, large, tmp_path, cap
     model = PSPNetClassifier.from_model(folder, replace(large, chips=large.chips))
     assert model.data.chip_size == 32
     assert model.model.settings["batch_size"] == 4
-    assert "shown at 32 x 32" in capsys.readouterr().err
+    assert "used at 32 x 32" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("names", [["c"], ["a", "b"]])
