@@ -1,12 +1,14 @@
-"""Does it learn? Parts of the network one by one, beside smp's networks, on real imagery, at equal training time.
+"""Accuracy of the parts of the network, one by one, beside smp's networks, on real imagery at equal training time.
 
     python benchmarks/accuracy.py DATA [--seconds S] [--seeds 0,1] [--only NAMES] [--data-sets NAMES] [--work DIR]
+    python benchmarks/accuracy.py --smoke
 
 DATA holds folders `buildings` and `dubai` (see docs/benchmarks.md). Every network has the same encoder, EfficientNet-
-Lite0 with ImageNet weights, the same chips (at half the images' resolution), augmentation, loss, optimiser and
-schedule, by the same training loop, and as many whole epochs as fit into the seconds by its own pace, which is taken
-beforehand from all networks in turn. Scores are of the last weights on scenes that were not trained on. Runs are kept
-in DIR/runs.jsonl, so that a broken benchmark goes on. Prints a table and, last, one line of JSON.
+Lite0 with ImageNet weights, the same chips (at half the images' resolution), augmentation, loss, optimizer and
+schedule, by the same training loop, and as many whole epochs as fit into the seconds at its own pace, which is measured
+beforehand with all networks in turn. Scores are of the last weights on scenes without training chips. Runs are kept in
+DIR/runs.jsonl, so that an interrupted benchmark resumes. Prints a table and, last, one line of JSON. `--smoke` makes up
+its data and takes one network of each kind, from random weights.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import numpy as np
 import rasterio
 import segmentation_models_pytorch as smp
 import torch
-from common import finish, lite0_weights, table
+from common import lite0_weights, option_parser, print_json, table, toy_data
 from rasterio.enums import Resampling
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -46,11 +48,11 @@ from geopsp.training.training_data import TrainingData
 BACKBONE = "tu-tf_efficientnet_lite0"
 BATCH, RATE, ROUNDS = 4, 1e-3, 4
 STRIDE = 16
-Maker = Callable[[TrainingData, Path | None], nn.Module]
+BuildNetwork = Callable[[TrainingData, Path | None], nn.Module]
 
 
-class Peer(nn.Module):
-    """A network of smp that answers as ours do."""
+class SmpNetwork(nn.Module):
+    """A network of smp with the output of ours."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -65,26 +67,30 @@ class Peer(nn.Module):
         return TrainingOutput(logits, None, None, None) if self.training else logits
 
 
-def ours(kind: Callable[..., PixelClassifier], **options: Any) -> Maker:
-    def make(data: TrainingData, weights: Path | None) -> nn.Module:
+def ours(kind: Callable[..., PixelClassifier], **options: Any) -> BuildNetwork:
+    """Return a function that builds a network of geopsp."""
+
+    def build(data: TrainingData, weights: Path | None) -> nn.Module:
         return kind(data, BACKBONE, encoder_weights=weights, **({"output_stride": STRIDE} | options)).model.network
 
-    return make
+    return build
 
 
-def theirs(kind: Callable[..., nn.Module]) -> Maker:
-    def make(data: TrainingData, weights: Path | None) -> nn.Module:
+def theirs(kind: Callable[..., nn.Module]) -> BuildNetwork:
+    """Return a function that builds a network of smp."""
+
+    def build(data: TrainingData, weights: Path | None) -> nn.Module:
         inner = kind(BACKBONE, encoder_weights=None, in_channels=len(data.chips.bands), classes=data.c)
         if weights:
-            # networks that stop early have an encoder with fewer stages
+            # some networks have an encoder with fewer stages
             state, own = load_file(weights), inner.encoder.state_dict()
             inner.encoder.load_state_dict({name: state[name] for name in own})
-        return Peer(inner)
+        return SmpNetwork(inner)
 
-    return make
+    return build
 
 
-PARTS: dict[str, Maker] = {
+PARTS: dict[str, BuildNetwork] = {
     "FCN": ours(FCNClassifier, aux_loss=False),
     "+ aux": ours(FCNClassifier),
     "+ pyramid": ours(PSPNetClassifier, use_unet=False),
@@ -95,7 +101,7 @@ PARTS: dict[str, Maker] = {
     "pyramid + U-Net on 3 stages": ours(PSPNetClassifier, unet_aux_loss=True, encoder_depth=3),
     "from scratch": ours(PSPNetClassifier, unet_aux_loss=True),
 }
-PEERS: dict[str, Maker] = {
+PEERS: dict[str, BuildNetwork] = {
     "smp Unet": theirs(smp.Unet),
     "smp PSPNet": theirs(smp.PSPNet),
     "smp DeepLabV3Plus": theirs(smp.DeepLabV3Plus),
@@ -105,7 +111,7 @@ NETWORKS = PARTS | PEERS
 
 
 def export(data: Path, name: str, size: int, work: Path) -> tuple[list[Path], list[Path]]:
-    """Chip folders to train and to test on."""
+    """Export the chips of a data set; return the folders to train and to test on."""
     if name == "buildings":
         files = {i: (data / f"buildings/area{i}.tif", data / f"buildings/area{i}_buildings.geojson") for i in (1, 4, 5)}
         train, test, stride = (1, 4), (5,), size
@@ -121,7 +127,7 @@ def export(data: Path, name: str, size: int, work: Path) -> tuple[list[Path], li
 
 
 def halved(image: Path, out: Path) -> Path:
-    """The image with pixels twice as wide, each the mean of four."""
+    """Write the image at half its resolution, each pixel the mean of four; return the path."""
     with rasterio.open(image) as source:
         height, width = source.height // 2, source.width // 2
         data = source.read(out_shape=(source.count, height, width), resampling=Resampling.average)
@@ -135,17 +141,17 @@ def halved(image: Path, out: Path) -> Path:
 
 
 def paces(data: TrainingData, names: list[str]) -> dict[str, float]:
-    """Seconds that a step of each network takes: the least of some rounds, in which they take turns."""
+    """Return the seconds of a training step of each network, the least of some rounds in turn."""
     batch = next(iter(data.train_dl))
     networks = {name: NETWORKS[name](data, None).train().to(memory_format=torch.channels_last) for name in names}
-    found = dict.fromkeys(names, float("inf"))
+    seconds = dict.fromkeys(names, float("inf"))
     for _ in range(ROUNDS):
         for name, network in networks.items():
             start = time.perf_counter()
             output = network(batch.image, batch.valid)
             total_loss(output, batch.label, batch.valid, LossSpec(), None).backward()
-            found[name] = min(found[name], time.perf_counter() - start)
-    return found
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return seconds
 
 
 def score(network: nn.Module, data: TrainingData, test: ChipSet) -> Confusion:
@@ -156,12 +162,15 @@ def score(network: nn.Module, data: TrainingData, test: ChipSet) -> Confusion:
 
 
 def run(name: str, data: TrainingData, test: ChipSet, weights: Path | None, epochs: int, seed: int) -> dict[str, Any]:
+    """Train a network, and return its scores."""
     data = replace(data, seed=seed)
     torch.manual_seed(seed)
     network = NETWORKS[name](data, None if name == "from scratch" else weights)
     history: list[dict[str, float]] = []
-    spec = FitOptions(epochs, (RATE, RATE), checkpoint=False, seed=seed)
-    fit(network, data.loaders, legend=data.legend, losses=LossSpec(), weight=None, options=spec, history=history)
+    fit_options = FitOptions(epochs, (RATE, RATE), checkpoint=False, seed=seed)
+    fit(
+        network, data.loaders, legend=data.legend, losses=LossSpec(), weight=None, options=fit_options, history=history
+    )  # fmt: skip
     found = score(network, data, test)
     return {
         "miou": found.mean_iou(),
@@ -175,76 +184,86 @@ def run(name: str, data: TrainingData, test: ChipSet, weights: Path | None, epoc
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser = option_parser(__doc__)
+    parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--seconds", type=float, default=120.0, help="training time of each run")
     parser.add_argument("--seeds", default="0,1")
-    parser.add_argument("--size", type=int, default=128, help="pixels along the side of what the network is shown")
+    parser.add_argument("--size", type=int, default=128, help="side of the chips in pixels")
     parser.add_argument("--only", default=",".join(NETWORKS))
     parser.add_argument("--data-sets", default="buildings,dubai")
-    parser.add_argument("--work", type=Path)
+    parser.add_argument("--work", type=Path, help="folder of chips and results, to resume; default: a temporary one")
     options = parser.parse_args()
+    if options.data is None and not options.smoke:
+        parser.error("DATA is missing: the folder of the real imagery.")
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        weights = lite0_weights(work)
-        journal = work / "runs.jsonl"
-        sets = {}
-        for name in options.data_sets.split(","):
-            train, test = export(options.data, name, options.size, work)
-            data = prepare_data(train, None, 0.1, BATCH, cache=work / "cache")
-            sets[name] = replace(data, valid_rows=data.valid_rows[:2]), ChipSet.open(test)
-        names = options.only.split(",")
-        pace = _paces(work / "paces.json", next(iter(sets.values()))[0], names)
-        for seed, (name, (data, test)), network in product(map(int, options.seeds.split(",")), sets.items(), names):
-            key = {"data": name, "network": network, "seed": seed, "budget": options.seconds, "size": options.size}
-            if any(key.items() <= row.items() for row in _rows(journal)):
-                continue
-            epochs = max(1, round(options.seconds / (pace[network] * len(data.train_dl))))
-            found = run(network, data, test, weights, epochs, seed)
-            with journal.open("a") as file:
-                file.write(json.dumps(key | found | {"pace": pace[network]}) + "\n")
-            print(key, {k: found[k] for k in ("miou", "boundary", "seconds", "steps")}, flush=True)
-        print(f"\nEncoder weights: {'ImageNet (lite0)' if weights else 'none'}")
-        _tell([row for row in _rows(journal) if row["budget"] == options.seconds and row["size"] == options.size])
+        if options.smoke:
+            options.data = toy_data(work / "toy", ("area1", "area4", "area5"), 384)
+            options.seconds, options.seeds, options.size, options.data_sets = 0.01, "0", 32, "buildings"
+            options.only = "FCN,smp Unet"
+        compare(options, work)
+
+
+def compare(options: argparse.Namespace, work: Path) -> None:
+    """Train all networks on all data sets with all seeds, but for the runs that are done; print the results."""
+    weights = None if options.smoke else lite0_weights(work)
+    journal, sets = work / "runs.jsonl", {}
+    for name in options.data_sets.split(","):
+        train, test = export(options.data, name, options.size, work)
+        data = prepare_data(train, None, 0.1, BATCH, cache=work / "cache")
+        sets[name] = replace(data, valid_rows=data.valid_rows[:2]), ChipSet.open(test)
+    names = options.only.split(",")
+    pace = _paces(work / "paces.json", next(iter(sets.values()))[0], names)
+    for seed, (name, (data, test)), network in product(map(int, options.seeds.split(",")), sets.items(), names):
+        key = {"data": name, "network": network, "seed": seed, "budget": options.seconds, "size": options.size}
+        if any(key.items() <= row.items() for row in _rows(journal)):
+            continue
+        epochs = max(1, round(options.seconds / (pace[network] * len(data.train_dl))))
+        found = run(network, data, test, weights, epochs, seed)
+        with journal.open("a") as file:
+            file.write(json.dumps(key | found | {"pace": pace[network]}) + "\n")
+        print(key, {k: found[k] for k in ("miou", "boundary", "seconds", "steps")}, flush=True)
+    print(f"\nEncoder weights: {'ImageNet (lite0)' if weights else 'none'}")
+    report([row for row in _rows(journal) if row["budget"] == options.seconds and row["size"] == options.size])
 
 
 def _paces(path: Path, data: TrainingData, names: list[str]) -> dict[str, float]:
-    """What is in the file, with what was missing there."""
-    found: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-    missing = [name for name in names if name not in found]
+    """Read the paces of networks from a file; measure and add those that are missing."""
+    seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    missing = [name for name in names if name not in seconds]
     if missing:
-        found |= paces(data, missing)
-        path.write_text(json.dumps(found))
-    return found
+        seconds |= paces(data, missing)
+        path.write_text(json.dumps(seconds))
+    return seconds
 
 
 def _rows(journal: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
 
 
-def _tell(rows: list[dict[str, Any]]) -> None:
-    """Mean and spread over seeds, and what each part adds."""
+def report(rows: list[dict[str, Any]]) -> None:
+    """Print mean and spread over seeds, and the best of ours over the best of smp's."""
     result: dict[str, Any] = {}
     header = ["data", "network", "parameters, M", "steps", "seconds", "mIoU", "boundary IoU", "seeds"]
     lines = []
     for data in dict.fromkeys(row["data"] for row in rows):
         for name in NETWORKS:
-            mine = [row for row in rows if (row["data"], row["network"]) == (data, name)]
-            if not mine:
+            runs = [row for row in rows if (row["data"], row["network"]) == (data, name)]
+            if not runs:
                 continue
-            miou, edge = (np.array([row[key] for row in mine]) for key in ("miou", "boundary"))
-            steps, seconds = (round(float(np.mean([row[key] for row in mine]))) for key in ("steps", "seconds"))
-            result |= {f"{data}: {name}: miou": float(miou.mean()), f"{data}: {name}: boundary": float(edge.mean())}
-            words = [f"{values.mean():.3f} ± {values.std():.3f}" for values in (miou, edge)]
-            lines.append([data, name, f"{mine[0]['parameters']:.1f}", steps, seconds, *words, len(mine)])
+            miou, boundary = (np.array([row[key] for row in runs]) for key in ("miou", "boundary"))
+            steps, seconds = (round(float(np.mean([row[key] for row in runs]))) for key in ("steps", "seconds"))
+            result |= {f"{data}: {name}: miou": float(miou.mean()), f"{data}: {name}: boundary": float(boundary.mean())}
+            scores = [f"{values.mean():.3f} ± {values.std():.3f}" for values in (miou, boundary)]
+            lines.append([data, name, f"{runs[0]['parameters']:.1f}", steps, seconds, *scores, len(runs)])
         best, peer = (
             max((result.get(f"{data}: {name}: miou", 0.0) for name in names), default=0.0) for names in (PARTS, PEERS)
         )
         if best and peer:
             result[f"{data}: best of ours / best of smp"] = best / peer
     print(table(header, lines))
-    finish(result)
+    print_json(result)
 
 
 if __name__ == "__main__":

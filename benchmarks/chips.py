@@ -1,26 +1,22 @@
-"""Chips a second against a plain loop, reads of each block, and peak memory at any size.
+"""Speed of cutting chips beside a plain loop, reads of each block, and peak memory at any size.
 
-    python benchmarks/chips.py [--rounds 3] [--large]
+    python benchmarks/chips.py [--rounds 3] [--large] [--smoke]
 
-The plain loop is what a careful user of rasterio writes: one thread, windows read, shapes found by a spatial index and
-burned, two deflated GeoTIFFs a chip. Both cut the same 256 chips of 256 x 256 from a scene of 4096 x 4096 x 3 bytes
-(deflate, blocks of 512) with 3,600 parcels. Each run is a process of its own, which does the job twice: the first time
-is not counted (imports, first looks at files). Runs alternate, the median counts. `--large` adds what takes minutes to
-make: a sparse raster of 100,000 x 100,000 pixels, and two million polygons.
+The plain loop is what a careful user of rasterio writes: one thread, windows read, polygons found by a spatial index
+and rasterized, two deflated GeoTIFFs per chip. Both cut the same 256 chips of 256 x 256 from a scene of 4096 x 4096 x 3
+bytes (deflate, blocks of 512) with 3,600 parcels. Each run is a process of its own, which does the job twice: the first
+time does not count (imports, file caches). Runs alternate, the median counts. `--large` adds what takes minutes to
+make: a sparse raster of 100,000 x 100,000 pixels, and two million polygons. Prints a table and, last, one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import geopandas as gpd
@@ -28,7 +24,7 @@ import numpy as np
 import pyogrio
 import rasterio
 import shapely
-from common import finish, table
+from common import measure, medians, option_parser, peak_mb, print_json, table
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from rasterio.windows import Window
@@ -36,12 +32,21 @@ from rasterio.windows import Window
 SIDE, TILE, BLOCK, CELL = 4096, 256, 512, 0.5
 ORIGIN = (500_000.0, 4_600_000.0)
 CRS = "EPSG:32630"
-HUGE, WIDE = 100_000, 1000
-"""Side of the sparse raster, and of the lattice on which two polygons lie at each place: two million."""
+HUGE, SQUARES = 100_000, 1000
+"""Side of the sparse raster in pixels; squares along that side, two in each cell: two million polygons."""
+
+
+SMOKE_SIDE, SMOKE_TILE = 512, 128
 
 
 def make_scene(path: Path, side: int, *, filled: int | None = None) -> None:
-    """Smooth ground with noise, in the upper left `filled` pixels; the rest is never written."""
+    """Write a scene of smooth noise in the upper left `filled` pixels; the rest is sparse.
+
+    Args:
+        path: Of the GeoTIFF.
+        side: In pixels, a multiple of 512.
+        filled: The same of what is written; None: all.
+    """
     rng = np.random.default_rng(0)
     coarse = rng.random((3, 17, 17)) * 200
     base = np.kron(coarse[:, :16, :16], np.ones((1, BLOCK // 16, BLOCK // 16)))
@@ -58,7 +63,7 @@ def make_scene(path: Path, side: int, *, filled: int | None = None) -> None:
 
 
 def make_parcels(path: Path, side: int, count: int) -> None:
-    """Voronoi cells with six classes."""
+    """Write Voronoi cells of six classes over the whole scene."""
     rng = np.random.default_rng(0)
     frame = shapely.box(0, 0, side * CELL, side * CELL)
     cells = shapely.voronoi_polygons(shapely.multipoints(rng.random((count, 2)) * side * CELL), extend_to=frame)
@@ -69,7 +74,7 @@ def make_parcels(path: Path, side: int, count: int) -> None:
 
 
 def make_squares(path: Path, side: int, per_side: int) -> None:
-    """Two squares in each cell of a grid over the whole raster, written in parts."""
+    """Write two squares in each cell of a grid over the whole scene, an eighth at a time."""
     step = side * CELL / per_side
     for part, rows in enumerate(np.array_split(np.arange(per_side), 8)):
         y, x = (v.ravel() * step for v in np.meshgrid(rows, np.arange(per_side), indexing="ij"))
@@ -80,24 +85,24 @@ def make_squares(path: Path, side: int, per_side: int) -> None:
         pyogrio.write_dataframe(frame, path, append=part > 0)
 
 
-def plain_loop(image: Path, labels: Path, out: Path) -> int:
-    """Chips cut with rasterio alone."""
+def plain_loop(image: Path, labels: Path, out: Path, tile: int) -> int:
+    """Cut chips with rasterio alone; return how many."""
     frame = gpd.read_file(labels)
     tree = frame.sindex
     for name in ("images", "labels"):
         (out / name).mkdir(parents=True)
     done = 0
     with rasterio.open(image) as source:
-        for row in range(0, source.height, TILE):
-            for col in range(0, source.width, TILE):
-                window = Window(col, row, TILE, TILE)
+        for row in range(0, source.height, tile):
+            for col in range(0, source.width, tile):
+                window = Window(col, row, tile, tile)
                 pixels, transform = source.read(window=window), source.window_transform(window)
                 hits = frame.iloc[tree.query(shapely.box(*rasterio.windows.bounds(window, source.transform)))]
                 pairs = list(zip(hits.geometry, hits["class"], strict=True))
-                codes = np.zeros((TILE, TILE), "uint8")
+                codes = np.zeros((tile, tile), "uint8")
                 if pairs:
-                    codes = rasterize(pairs, (TILE, TILE), transform=transform, dtype="uint8")
-                profile = {"driver": "GTiff", "width": TILE, "height": TILE, "dtype": "uint8", "crs": source.crs}
+                    codes = rasterize(pairs, (tile, tile), transform=transform, dtype="uint8")
+                profile = {"driver": "GTiff", "width": tile, "height": tile, "dtype": "uint8", "crs": source.crs}
                 profile |= {"transform": transform, "compress": "deflate"}
                 for name, data in (("images", pixels), ("labels", codes[None])):
                     with rasterio.open(out / name / f"{done:06d}.tif", "w", count=len(data), **profile) as chip:
@@ -106,21 +111,21 @@ def plain_loop(image: Path, labels: Path, out: Path) -> int:
     return done
 
 
-def ours(image: Path, labels: Path, out: Path, stride: int, workers: int | None = None) -> dict[str, Any]:
-    """Chips cut by geopsp, and how often each block of the image is read."""
+def ours(image: Path, labels: Path, out: Path, tile: int, *, half: bool, workers: int | None) -> dict[str, Any]:
+    """Cut chips with geopsp; count the reads of each block of the image where chips overlap by half."""
     from geopsp import Scene, export_training_data
 
     windows: list[Any] = []
-    plain = Scene.read
+    read = Scene.read
 
-    def noted(scene: Any, window: Any = None) -> Any:
+    def recording_read(scene: Any, window: Any = None) -> Any:
         windows.append(window)
-        return plain(scene, window)
+        return read(scene, window)
 
-    if stride < TILE:
-        Scene.read = noted  # type: ignore[method-assign]
-    chips = export_training_data(image, labels, out, "class", TILE, stride, workers=workers)
-    Scene.read = plain  # type: ignore[method-assign]
+    if half:
+        Scene.read = recording_read  # type: ignore[method-assign]
+    chips = export_training_data(image, labels, out, "class", tile, tile // 2 if half else tile, workers=workers)
+    Scene.read = read  # type: ignore[method-assign]
     reads = Counter(
         (row, col)
         for window in windows
@@ -130,81 +135,70 @@ def ours(image: Path, labels: Path, out: Path, stride: int, workers: int | None 
     return {"chips": len(chips), "reads": max(reads.values(), default=0)}
 
 
-def one_run(name: str, image: Path, labels: Path, folder: Path) -> dict[str, Any]:
-    """What a process of its own measures."""
-    for number in range(1 if "huge" in image.name else 2):
-        out = folder / str(number)  # a new one: what is deleted burdens the disk for a while
+def one_run(name: str, image: str, labels: str, folder: str, tile: str) -> dict[str, Any]:
+    """Return the chips, the seconds and the peak memory of one way to cut them."""
+    out = Path(tempfile.mkdtemp(dir=folder))
+    for number in range(1 if "huge" in Path(image).name else 2):
         start = time.perf_counter()
+        paths = Path(image), Path(labels), out / str(number)  # a new folder: deleting the old one keeps the disk busy
         if name == "plain loop":
-            found: dict[str, Any] = {"chips": plain_loop(image, labels, out)}
+            found: dict[str, Any] = {"chips": plain_loop(*paths, int(tile)), "reads": 0}
         else:
-            stride, workers = TILE // 2 if "half" in name else TILE, 1 if "one thread" in name else None
-            found = ours(image, labels, out, stride, workers)
+            found = ours(*paths, int(tile), half="half" in name, workers=1 if "one thread" in name else None)
         seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {**found, "seconds": seconds, "peak_mb": peak}
+    return {**found, "seconds": seconds, "peak_mb": peak_mb()}
 
 
-def measure(name: str, image: Path, labels: Path, folder: Path) -> dict[str, Any]:
-    out = tempfile.mkdtemp(dir=folder)
-    command = [sys.executable, __file__, "--run", name, str(image), str(labels), out]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-def large(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Peak memory at sizes that would not fit, next to the small scene."""
+def large(folder: Path, labels: Path) -> dict[str, dict[str, Any]]:
+    """Measure a raster and polygons that would not fit into memory."""
     huge, many = folder / "huge.tif", folder / "many.gpkg"
     make_scene(huge, HUGE, filled=SIDE)
-    make_squares(many, HUGE, WIDE)
-    few = folder / "parcels.gpkg"
-    return [
-        ("sparse 100,000 x 100,000, 3,600 parcels", measure("ours", huge, few, folder)),
-        ("sparse 100,000 x 100,000, two million polygons", measure("ours", huge, many, folder)),
-    ]
+    make_squares(many, HUGE, SQUARES)
+    return {
+        f"sparse 100,000 x 100,000, {name}": measure(__file__, one_run, "ours", huge, path, folder, str(TILE))
+        for name, path in (("3,600 parcels", labels), ("two million polygons", many))
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = option_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", action="store_true")
-    parser.add_argument("--run", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        name, *paths = options.run
-        print(json.dumps(one_run(name, *map(Path, paths))))
+        print(json.dumps(one_run(*options.run)))
         return
+    side, tile, parcels = (SMOKE_SIDE, SMOKE_TILE, 60) if options.smoke else (SIDE, TILE, 3600)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         image, labels = folder / "scene.tif", folder / "parcels.gpkg"
-        make_scene(image, SIDE)
-        make_parcels(labels, SIDE, 3600)
+        make_scene(image, side)
+        make_parcels(labels, side, parcels)
         names = ["plain loop", "ours", "ours, one thread", "ours, half a tile's stride"]
-        runs = {name: [] for name in names}
-        for _ in range(options.rounds):
-            for name in names:
-                runs[name].append(measure(name, image, labels, folder))
-        middle = {name: {key: median(run[key] for run in found) for key in found[0]} for name, found in runs.items()}
-        rest = large(folder) if options.large else []
-    report(middle, rest)
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for _ in range(1 if options.smoke else options.rounds):
+            for name, found in runs.items():
+                arguments = (name, image, labels, folder, str(tile))
+                found.append(measure(__file__, one_run, *arguments, smoke=options.smoke))
+        ways = {name: medians(found) for name, found in runs.items()}
+        report(ways, large(folder, labels) if options.large else {})
 
 
-def report(middle: dict[str, dict[str, Any]], rest: list[tuple[str, dict[str, Any]]]) -> None:
-    rows = []
-    for name, run in [*middle.items(), *rest]:
-        rows.append([name, round(run["chips"]), run["seconds"], run["chips"] / run["seconds"], round(run["peak_mb"])])
+def report(ways: dict[str, dict[str, Any]], large_ways: dict[str, dict[str, Any]]) -> None:
+    rows = [
+        [name, round(way["chips"]), way["seconds"], way["chips"] / way["seconds"], round(way["peak_mb"])]
+        for name, way in (ways | large_ways).items()
+    ]
     print(table(["way", "chips", "s", "chips/s", "peak MB"], rows))
-    plain, fast = middle["plain loop"], middle["ours"]
+    plain, fast = ways["plain loop"], ways["ours"]
     result = {
         "over_plain_loop": plain["seconds"] / fast["seconds"],
-        "one_thread_over_plain_loop": plain["seconds"] / middle["ours, one thread"]["seconds"],
-        "reads_of_a_block": middle["ours, half a tile's stride"]["reads"],
+        "one_thread_over_plain_loop": plain["seconds"] / ways["ours, one thread"]["seconds"],
+        "reads_of_a_block": ways["ours, half a tile's stride"]["reads"],
         "peak_mb": round(fast["peak_mb"]),
     }
-    finish(result | {f"peak_mb, {name}": round(run["peak_mb"]) for name, run in rest})
+    print_json(result | {f"peak_mb, {name}": round(way["peak_mb"]) for name, way in large_ways.items()})
 
 
 if __name__ == "__main__":

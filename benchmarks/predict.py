@@ -1,15 +1,16 @@
-"""How much slower a map is made than its network alone would be, and how other packages fare.
+"""Speed of classifying a scene beside the network alone, and beside other packages.
 
-    python benchmarks/predict.py [--rounds 3] [--peers] [--peers-folder FOLDER] [--large] [--speedups]
+    python benchmarks/predict.py [--rounds 3] [--peers] [--peers-folder FOLDER] [--large] [--speedups] [--smoke]
 
 From a file of bytes (three bands, deflate, blocks of 512) to a COG of six classes, in tiles of 512 that overlap by 64,
 beside the bare network over as many tiles of one tensor: a PSPNet on ResNet-18 with random weights on 2048 x 2048, and
 a network of one convolution, so that all the rest is what costs, on 4096 x 4096. The bare network runs in batches of
-four on all threads, contiguous and channels_last; of the PSPNet the quicker counts, of the one convolution contiguous.
-Each run is a process of its own; a first pass in it is not counted, with the PSPNet over 1024 x 1024 only. Runs
+four on all threads, contiguous and channels_last; of the PSPNet the faster counts, of the one convolution contiguous.
+Each run is a process of its own; a first pass in it does not count, with the PSPNet over 1024 x 1024 only. Runs
 alternate, the median counts. `--peers` adds those of peers.py to the same rounds, `--large` a sparse raster of
-100,000 x 100,000 pixels with the light network, `--speedups` what each way to run the PSPNet quicker saves, and how
-many pixels of the map it leaves as they are: there it is trained for a few seconds, to have an opinion.
+100,000 x 100,000 pixels with the light network, `--speedups` what each way to run the PSPNet faster saves, and how
+many pixels of the map it leaves unchanged: there the network is trained for a few seconds, so that its classes are not
+random. Prints tables and, last, one line of JSON.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import finish, medians, own_process, peak_mb, table
+from common import measure, medians, option_parser, peak_mb, print_json, table
 
 TILE, OVERLAP, BATCH, CLASSES, HUGE = 512, 64, 4, 6, 100_000
 MEAN, STD = 120.0, 60.0
 SIDES = {"light": 4096, "resnet18": 2048}
-WARM = {"light": 4096, "resnet18": 1024}
+"""Side of the scene of each network in pixels."""
+
+WARM_UP_SIDES = {"light": 4096, "resnet18": 1024}
 """Side of the scene of the first pass."""
+
+SMOKE_SIDES = {"light": 512, "resnet18": 512}
 
 LAYOUTS = {"contiguous": "contiguous_format", "channels_last": "channels_last"}
 VARIANTS = {
@@ -42,19 +47,19 @@ VARIANTS = {
     "bf16": ("pyramid", "channels_last", "bf16"),
     "compile, bf16": ("pyramid", "channels_last", "compile", "bf16"),
 }
-SHOWN, LESSONS = 8, 20
+NUM_TILES, TRAINING_STEPS = 8, 20
 """Tiles that a variant is timed on, and steps of the training before."""
 
 
-def tiles(side: int) -> int:
-    """How many cover a square scene."""
+def count_tiles(side: int) -> int:
+    """Return the number of tiles that cover a square scene."""
     from geopsp.core.grid import tile_starts
 
     return len(tile_starts(side, size=TILE, overlap=OVERLAP)) ** 2
 
 
-def trained(name: str) -> Any:
-    """A model with random weights."""
+def random_model(name: str) -> Any:
+    """Return a model with random weights."""
     import torch
 
     from geopsp.core.bands import BandStats
@@ -77,7 +82,7 @@ def trained(name: str) -> Any:
 
 
 def map_scene(model: Any, scene: Path, out: Path) -> float:
-    """Seconds from a file to a COG."""
+    """Return the seconds from the scene's file to a COG."""
     from geopsp.inference.job import plan_job
     from geopsp.inference.options import MapSettings
     from geopsp.inference.outputs import classes
@@ -85,63 +90,64 @@ def map_scene(model: Any, scene: Path, out: Path) -> float:
     from geopsp.raster.scene import Scene
 
     start = time.perf_counter()
-    wanted = [classes(out, model.legend)]
-    run_job(plan_job(Scene.open(scene), model, wanted, MapSettings(padding=OVERLAP)), model)
+    outputs = [classes(out, model.legend)]
+    run_job(plan_job(Scene.open(scene), model, outputs, MapSettings(padding=OVERLAP)), model)
     return time.perf_counter() - start
 
 
-def ours(name: str, folder: str, scene: str = "") -> dict[str, float]:
-    """The map, after a first pass unless the scene is another one than the network's own."""
-    work, model = Path(tempfile.mkdtemp(dir=folder)), trained(name)
-    if not scene:
-        map_scene(model, Path(folder) / f"{WARM[name]}.tif", work / "warm.tif")
-    seconds = map_scene(model, Path(folder) / (scene or f"{SIDES[name]}.tif"), work / "map.tif")
+def ours(name: str, scene: str, warm_up: str = "") -> dict[str, float]:
+    """Return seconds and memory of a map, after a first pass over another scene."""
+    model = random_model(name)
+    with tempfile.TemporaryDirectory(dir=Path(scene).parent) as folder:
+        if warm_up:
+            map_scene(model, Path(warm_up), Path(folder) / "warm_up.tif")
+        seconds = map_scene(model, Path(scene), Path(folder) / "map.tif")
     return {"seconds": seconds, "peak_mb": peak_mb()}
 
 
-def bare(name: str, layout: str) -> dict[str, float]:
-    """The network alone, over as many tiles."""
+def bare(name: str, layout: str, side: str) -> dict[str, float]:
+    """Return seconds and memory of the network alone, over as many tiles as cover a scene."""
     import torch
 
-    import geopsp.inference.run_job  # noqa: F401 (what it takes in memory is not the map's)
+    import geopsp.inference.run_job  # noqa: F401 (its memory is not the map's)
 
-    memory = getattr(torch, LAYOUTS[layout])
-    network = trained(name).network.to(memory_format=memory)
-    image = torch.randn(BATCH, 3, TILE, TILE).to(memory_format=memory)
+    memory_format, count = getattr(torch, LAYOUTS[layout]), count_tiles(int(side))
+    network = random_model(name).network.to(memory_format=memory_format)
+    image = torch.randn(min(BATCH, count), 3, TILE, TILE).to(memory_format=memory_format)
     with torch.inference_mode():
-        for _ in range(16 if name == "light" else 1):
+        for _ in range(min(16 if name == "light" else 1, count - 1)):
             network(image)
         start = time.perf_counter()
-        for first in range(0, (count := tiles(SIDES[name])), BATCH):
+        for first in range(0, count, BATCH):
             network(image[: count - first])
     return {"seconds": time.perf_counter() - start, "peak_mb": peak_mb()}
 
 
-def patches(scene: str) -> Any:
-    """(n, 3, s, s) normalised tiles, and what there is to see in each pixel: the brightest band, and if much so."""
+def labelled_tiles(scene: str) -> Any:
+    """Return (n, 3, s, s) normalised tiles, and classes by the brightest band and by how bright it is."""
     import rasterio
     import torch
 
     with rasterio.open(scene) as file:
-        pixels = torch.from_numpy(file.read(window=((0, TILE), (0, SHOWN // 2 * TILE)))).float()
+        pixels = torch.from_numpy(file.read(window=((0, TILE), (0, NUM_TILES // 2 * TILE)))).float()
     image = torch.stack([*pixels.split(TILE, dim=2), *pixels.flip(0).split(TILE, dim=2)])
-    ground = torch.nn.functional.avg_pool2d(image, 32).repeat_interleave(32, 2).repeat_interleave(32, 3)
-    top = ground.max(dim=1)
-    return (image - MEAN) / STD, top.indices + 3 * (top.values > 160)
+    smooth = torch.nn.functional.avg_pool2d(image, 32).repeat_interleave(32, 2).repeat_interleave(32, 3)
+    brightest = smooth.max(dim=1)
+    return (image - MEAN) / STD, brightest.indices + 3 * (brightest.values > 160)
 
 
-def teach(scene: str, weights: str) -> dict[str, float]:
-    """Weights of a network that was trained for a moment."""
+def train_briefly(scene: str, weights: str) -> dict[str, float]:
+    """Write the weights of a network after a few steps of training."""
     import torch
 
-    image, label = patches(scene)
-    network = trained("resnet18").network.train()
+    image, label = labelled_tiles(scene)
+    network = random_model("resnet18").network.train()
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     rng = np.random.default_rng(0)
-    for _ in range(LESSONS):
+    for _ in range(TRAINING_STEPS):
         row, col = rng.integers(0, TILE - 128, 2)
-        cut = (..., slice(row, row + 128), slice(col, col + 128))
-        loss = torch.nn.functional.cross_entropy(network(image[cut]).logits, label[cut])
+        crop = (..., slice(row, row + 128), slice(col, col + 128))
+        loss = torch.nn.functional.cross_entropy(network(image[crop]).logits, label[crop])
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -150,155 +156,169 @@ def teach(scene: str, weights: str) -> dict[str, float]:
 
 
 def variant(name: str, scene: str, weights: str, out: str) -> dict[str, float]:
-    """Seconds that the trained network takes for SHOWN tiles, run so; the likeliest classes are saved."""
+    """Return the seconds of a variant of the trained network for NUM_TILES tiles; write the most probable classes."""
     import torch
-    from ppm import joined
+    from ppm import concatenated
 
-    ways = VARIANTS[name]
-    image, label = patches(scene)
-    network = trained("resnet18").network
+    changes = VARIANTS[name]
+    image, label = labelled_tiles(scene)
+    network = random_model("resnet18").network
     network.load_state_dict(torch.load(weights, weights_only=True))
-    if "pyramid" not in ways:
-        network.context.forward = partial(joined, network.context)
-    if "channels_last" in ways:
+    if "pyramid" not in changes:
+        network.context.forward = partial(concatenated, network.context)
+    if "channels_last" in changes:
         network, image = network.to(memory_format=torch.channels_last), image.to(memory_format=torch.channels_last)
-    run = torch.compile(network) if "compile" in ways else network
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled="bf16" in ways):
+    run = torch.compile(network) if "compile" in changes else network
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled="bf16" in changes):
         run(image[:BATCH])
         start = time.perf_counter()
         logits = torch.cat([run(batch).float() for batch in image.split(BATCH)])
         seconds = time.perf_counter() - start
     index = logits.max(dim=1).indices
     np.save(out, index.numpy().astype(np.uint8))
-    return {"seconds": seconds, "right": (index == label).float().mean().item()}
+    return {"seconds": seconds, "correct": (index == label).float().mean().item()}
 
 
-RUNS = {"ours": ours, "bare": bare, "teach": teach, "variant": variant}
+RUNS = {"ours": ours, "bare": bare, "train_briefly": train_briefly, "variant": variant}
 
 
-def measure(*arguments: str | Path) -> dict[str, float]:
-    """What a process of its own measures."""
-    return own_process(sys.executable, __file__, "--run", *arguments)
+def one_run(name: str, *arguments: str) -> dict[str, float]:
+    return RUNS[name](*arguments)
 
 
-def speedups(folder: Path, rounds: int) -> dict[str, Any]:
-    """A table of the ways to run the PSPNet, and the numbers for the last line."""
+def speedups(folder: Path, scene: Path, rounds: int) -> dict[str, Any]:
+    """Print a table of the ways to run the PSPNet; return the numbers for the last line."""
+    import torch
+
     from geopsp.models.device import resolve_precision
 
-    scene, weights = folder / f"{SIDES['light']}.tif", folder / "weights.pt"
-    measure("teach", scene, weights)
+    weights = folder / "weights.pt"
+    measure(__file__, one_run, "train_briefly", scene, weights)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for _ in range(rounds):
         for name, found in runs.items():
-            found.append(measure("variant", name, scene, weights, folder / f"{name}.npy"))
-    middle = {name: medians(found) for name, found in runs.items()}
+            found.append(measure(__file__, one_run, "variant", name, scene, weights, folder / f"{name}.npy"))
+    variants = {name: medians(found) for name, found in runs.items()}
     plain = np.load(folder / "plain.npy")
     same = {name: float((np.load(folder / f"{name}.npy") == plain).mean()) for name in VARIANTS}
-    gain = {name: middle["plain"]["seconds"] / run["seconds"] for name, run in middle.items()}
+    gain = {name: variants["plain"]["seconds"] / run["seconds"] for name, run in variants.items()}
     rows = [
-        [name, run["seconds"] / SHOWN, gain[name], f"{same[name]:.5%}", run["right"]] for name, run in middle.items()
+        [name, run["seconds"] / NUM_TILES, gain[name], f"{same[name]:.5%}", run["correct"]]
+        for name, run in variants.items()
     ]
-    print(table(["PSPNet, ResNet-18", "s a tile", "times faster", "pixels as plain", "pixels right"], rows))
-    import torch
-
+    print(table(["PSPNet, ResNet-18", "s per tile", "times faster", "pixels unchanged", "pixels correct"], rows))
     if resolve_precision("auto", torch.device("cpu")) == "fp32":
-        print("This processor has no bfloat16: it is emulated here, and not used unless asked for.")
+        print("This processor has no bfloat16: it is emulated here, and only used if asked for.")
     changed = {f"changed pixels a million, {name}": (1 - share) * 1e6 for name, share in same.items()}
     return {f"times faster, {name}": value for name, value in gain.items()} | changed
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--peers-folder", type=Path, help="where their environment is, or shall be")
-    parser.add_argument("--peers-python", help="what makes it, from 3.12 on; the default is this one")
+    parser.add_argument("--peers-folder", type=Path, help="the environment of the peers; made if there is none")
+    parser.add_argument("--peers-python", help="the Python to make it with, 3.12 or later; default: this one")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--speedups", action="store_true")
     parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        name, *rest = options.run
-        print(json.dumps(RUNS[name](*rest)))
+        print(json.dumps(one_run(*options.run)))
         return
     from chips import make_scene
 
+    sides, warm_up_sides = (SMOKE_SIDES, {}) if options.smoke else (SIDES, WARM_UP_SIDES)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for side in {*SIDES.values(), *WARM.values()}:
-            make_scene(folder / f"{side}.tif", side)
-        middle = alternate(folder, options)
-        result = report(middle)
+        scenes = {side: folder / f"{side}.tif" for side in {*sides.values(), *warm_up_sides.values()}}
+        for side, path in scenes.items():
+            make_scene(path, side)
+        light = scenes[sides["light"]]
+        networks = {name: (side, scenes[side], scenes.get(warm_up_sides.get(name, 0))) for name, side in sides.items()}
+        ways = alternate(networks, options)
+        result = report(ways, sides)
         if options.peers:
-            result |= beside_peers(middle)
+            result |= beside_peers(ways)
         if options.large:
-            result |= large(folder, middle)
+            result |= large(folder, ways)
         if options.speedups:
-            result |= speedups(folder, options.rounds)
-    finish(result)
+            result |= speedups(folder, light, options.rounds)
+    print_json(result)
 
 
-def alternate(folder: Path, options: argparse.Namespace) -> dict[tuple[str, str], dict[str, float]]:
-    """Medians by network and way."""
+def alternate(
+    networks: dict[str, tuple[int, Path, Path | None]], options: argparse.Namespace
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Run all ways in turn; return their medians by network and way.
+
+    Args:
+        networks: By name: side of the scene in pixels, scene, scene of the first pass.
+        options: Of the command line.
+    """
     import peers
 
+    run = partial(measure, __file__, one_run, smoke=options.smoke)
     ways: dict[tuple[str, str], Any] = {}
-    for name in SIDES:
-        ways[name, "ours"] = partial(measure, "ours", name, folder)
-        ways |= {(name, layout): partial(measure, "bare", name, layout) for layout in LAYOUTS}
+    for name, (side, scene, warm_up) in networks.items():
+        ways[name, "ours"] = partial(run, "ours", name, scene, *([warm_up] if warm_up else []))
+        ways |= {(name, layout): partial(run, "bare", name, layout, str(side)) for layout in LAYOUTS}
     if options.peers:
         python = peers.environment(options.peers_folder, options.peers_python)
-        scene = folder / f"{SIDES['light']}.tif"
-        ways |= {("light", name): partial(peers.measure, name, python, scene, folder) for name in peers.PEERS}
+        scene = networks["light"][1]
+        ways |= {("light", name): partial(peers.measure, name, python, scene, scene.parent) for name in peers.PEERS}
     runs: dict[tuple[str, str], list[dict[str, float]]] = {way: [] for way in ways}
-    for number in range(options.rounds):
-        for way, run in ways.items():
-            runs[way].append(run())
-        print(f"Round {number + 1} of {options.rounds} done", file=sys.stderr, flush=True)
+    rounds = 1 if options.smoke else options.rounds
+    for number in range(rounds):
+        for way, run_way in ways.items():
+            runs[way].append(run_way())
+        print(f"Round {number + 1} of {rounds} done", file=sys.stderr, flush=True)
     return {way: medians(found) for way, found in runs.items()}
 
 
-def report(middle: dict[tuple[str, str], dict[str, float]]) -> dict[str, Any]:
+def report(ways: dict[tuple[str, str], dict[str, float]], sides: dict[str, int]) -> dict[str, Any]:
+    """Print a table; return the numbers for the last line."""
     rows = []
-    for (name, way), run in middle.items():
+    for (name, way), run in ways.items():
         words = f"bare, {way}" if way in LAYOUTS else way
-        rows.append([name, words, run["seconds"], SIDES[name] ** 2 / 1e6 / run["seconds"], round(run["peak_mb"])])
+        rows.append([name, words, run["seconds"], sides[name] ** 2 / 1e6 / run["seconds"], round(run["peak_mb"])])
     print(f"{os.cpu_count()} cores")
     print(table(["network", "way", "s", "Mpx/s", "peak MB"], rows), flush=True)
-    best = min(LAYOUTS, key=lambda layout: middle["resnet18", layout]["seconds"])
-    seconds = {way: run["seconds"] for way, run in middle.items()}
+    best = min(LAYOUTS, key=lambda layout: ways["resnet18", layout]["seconds"])
+    seconds = {way: run["seconds"] for way, run in ways.items()}
     return {
         "over_bare_network": seconds["resnet18", best] / seconds["resnet18", "ours"],
         "bare_network": best,
         "light_over_bare": seconds["light", "contiguous"] / seconds["light", "ours"],
         "light_over_bare, channels_last": seconds["light", "channels_last"] / seconds["light", "ours"],
-        "peak_mb": round(middle["light", "ours"]["peak_mb"]),
+        "peak_mb": round(ways["light", "ours"]["peak_mb"]),
     }
 
 
-def beside_peers(middle: dict[tuple[str, str], dict[str, float]]) -> dict[str, Any]:
-    others = {way: run for (_, way), run in middle.items() if way not in ("ours", *LAYOUTS)}
-    best = min(others, key=lambda name: others[name]["seconds"])
-    mine, least = middle["light", "ours"], min(run["peak_mb"] for run in others.values())
+def beside_peers(ways: dict[tuple[str, str], dict[str, float]]) -> dict[str, Any]:
+    """Return the numbers of the fastest peer for the last line."""
+    peers = {way: run for (_, way), run in ways.items() if way not in ("ours", *LAYOUTS)}
+    best = min(peers, key=lambda name: peers[name]["seconds"])
+    ours_light, least_mb = ways["light", "ours"], min(run["peak_mb"] for run in peers.values())
     return {
         "best_peer": best,
-        "over_best_peer": others[best]["seconds"] / mine["seconds"],
-        "memory_of_least_peer": mine["peak_mb"] / least,
+        "over_best_peer": peers[best]["seconds"] / ours_light["seconds"],
+        "memory_of_least_peer": ours_light["peak_mb"] / least_mb,
     }
 
 
-def large(folder: Path, middle: dict[tuple[str, str], dict[str, float]]) -> dict[str, Any]:
-    """Once, and no first pass."""
+def large(folder: Path, ways: dict[tuple[str, str], dict[str, float]]) -> dict[str, Any]:
+    """Measure a sparse raster, once, without a first pass."""
     from chips import make_scene
 
     make_scene(folder / "huge.tif", HUGE, filled=4096)
-    run = measure("ours", "light", folder, "huge.tif")
-    own = middle["light", "contiguous"]["peak_mb"]
-    rows = [["the network alone", "", round(own), ""]]
-    for words, its in (("4096 x 4096", middle["light", "ours"]), ("100,000 x 100,000, sparse", run)):
-        rows.append([words, its["seconds"], round(its["peak_mb"]), round(its["peak_mb"] - own)])
+    huge = measure(__file__, one_run, "ours", "light", folder / "huge.tif")
+    network_mb = ways["light", "contiguous"]["peak_mb"]
+    rows = [["the network alone", "", round(network_mb), ""]]
+    for words, run in (("4096 x 4096", ways["light", "ours"]), ("100,000 x 100,000, sparse", huge)):
+        rows.append([words, run["seconds"], round(run["peak_mb"]), round(run["peak_mb"] - network_mb)])
     print(table(["light network", "s", "peak MB", "above the network's own"], rows), flush=True)
-    return {"large_seconds": run["seconds"], "large_mb_above_model": round(run["peak_mb"] - own)}
+    return {"large_seconds": huge["seconds"], "large_mb_above_model": round(huge["peak_mb"] - network_mb)}
 
 
 if __name__ == "__main__":

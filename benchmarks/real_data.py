@@ -1,26 +1,27 @@
-"""The whole job on real imagery, through the command line, beside a plain smp U-Net.
+"""The whole workflow on real imagery, through the command line, beside a plain smp U-Net.
 
     python benchmarks/real_data.py DATA [--minutes M] [--only buildings,dubai,landsat] [--work DIR]
+    python benchmarks/real_data.py --smoke
 
 DATA holds folders `buildings`, `dubai` and `landsat_nc` (see docs/benchmarks.md). The U-Net is trained for as many
-seconds as geopsp's training took, on the same chips, with the same split, normalisation, augmentation and optimiser.
-Both start from the same encoder weights. Prints a table and, last, one line of JSON.
+seconds as geopsp's training took, on the same chips, with the same split, normalisation, augmentation and optimizer.
+Both start from the same encoder weights. Prints a table and, last, one line of JSON. `--smoke` makes up its data, and
+starts from random weights.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import segmentation_models_pytorch as smp
 import torch
-from common import finish, lite0_weights, shell, table
+from common import lite0_weights, option_parser, print_json, run_geopsp, table, toy_data
 from safetensors.torch import load_file
 
 from geopsp import prepare_data
@@ -42,7 +43,7 @@ HEADER = ["data", "network", "training s", "mIoU", "accuracy", "IoU by class", "
 
 @dataclass(frozen=True)
 class Job:
-    """Images with their labels, each exported to its own folder, to train and to test on."""
+    """A data set: images with labels, to train and to test on; each gets its own chip folder."""
 
     name: str
     train: tuple[tuple[Path, Path], ...]
@@ -50,13 +51,15 @@ class Job:
     """Empty: scored on the validation blocks."""
 
     size: int
-    epochs_a_minute: float
+    """Side of the chips in pixels."""
+
+    epochs_per_minute: float
     options: tuple[str, ...] = ()
-    """For the training chips."""
+    """Options of `geopsp chips` for the training chips."""
 
 
 def jobs(data: Path) -> list[Job]:
-    """Buildings and Dubai are split by scene, Landsat by blocks of ground. Of Dubai every ninth chip is trained on."""
+    """Return the data sets. Buildings and Dubai are split by scene, Landsat by blocks; Dubai uses every ninth chip."""
     area = {i: (data / f"buildings/area{i}.tif", data / f"buildings/area{i}_buildings.geojson") for i in (1, 4, 5)}
     scene = {i: (data / f"dubai/scene{i}.tif", data / f"dubai/scene{i}_labels.tif") for i in (1, 3, 4, 6, 7, 8)}
     landsat = (data / "landsat_nc/lsat7_2000.tif", data / "landsat_nc/landclass96.tif")
@@ -68,38 +71,39 @@ def jobs(data: Path) -> list[Job]:
 
 
 def export(pairs: tuple[tuple[Path, Path], ...], size: int, folder: Path, options: tuple[str, ...] = ()) -> list[Path]:
-    out = []
-    for image, labels in pairs:
-        out.append(folder / image.stem)
-        if not out[-1].exists():
-            shell("chips", image, "--labels", labels, "--out", out[-1], "--size", size, *options)
-    return out
+    """Export each image that has no chip folder yet; return the folders."""
+    folders = [folder / image.stem for image, _ in pairs]
+    for (image, labels), out in zip(pairs, folders, strict=True):
+        if not out.exists():
+            run_geopsp("chips", image, "--labels", labels, "--out", out, "--size", str(size), *options)
+    return folders
 
 
 def ours(job: Job, train: list[Path], folder: Path, minutes: float, weights: Path | None) -> tuple[Path, float]:
-    """The model folder, and the seconds that its epochs took."""
-    epochs = max(1, round(job.epochs_a_minute * minutes))
+    """Train; return the model's folder, and the seconds of its epochs."""
+    epochs = max(1, round(job.epochs_per_minute * minutes))
     options = {"--backbone": BACKBONE, "--epochs": epochs, "--lr": RATE, "--batch-size": BATCH, "--output-stride": 16}
     options |= {"--weights": weights or "none", "--monitor": "valid_miou"}
-    flat = (str(part) for pair in options.items() for part in pair)
-    shell("train", *train, "--out", folder / "model", "--overwrite", *flat)
+    arguments = (str(part) for pair in options.items() for part in pair)
+    run_geopsp("train", *train, "--out", folder / "model", "--overwrite", *arguments)
     history = json.loads((folder / "model" / "model.json").read_text())["history"]
     return folder / "model", sum(row["seconds"] for row in history)
 
 
 def smp_unet(data: TrainingData, seconds: float, weights: Path | None) -> torch.nn.Module:
-    """A U-Net of smp, trained for so many seconds by the same recipe."""
+    """Train a U-Net of smp for so many seconds by the same recipe."""
     torch.manual_seed(0)
     network = smp.Unet(BACKBONE, encoder_weights=None, in_channels=len(data.chips.bands), classes=data.c)
     if weights:
         network.encoder.load_state_dict(load_file(weights))
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=WEIGHT_DECAY)
-    start, share, batches = time.perf_counter(), 0.0, data.train_dl
+    start, progress, batches = time.perf_counter(), 0.0, data.train_dl
     network.train()
     for epoch in count():
         batches.sampler.set_epoch(epoch)
         for batch in batches:
-            rate = share / WARMUP if share < WARMUP else (1 + np.cos(np.pi * (share - WARMUP) / (1 - WARMUP))) / 2
+            falling = (1 + np.cos(np.pi * (progress - WARMUP) / (1 - WARMUP))) / 2
+            rate = progress / WARMUP if progress < WARMUP else falling
             for group in optimizer.param_groups:
                 group["lr"] = RATE * max(rate, 0.04)
             loss = cross_entropy(network(batch.image), batch.label)
@@ -107,14 +111,14 @@ def smp_unet(data: TrainingData, seconds: float, weights: Path | None) -> torch.
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
             optimizer.step()
-            share = (time.perf_counter() - start) / seconds
-            if share >= 1:
+            progress = (time.perf_counter() - start) / seconds
+            if progress >= 1:
                 return network.eval()
     raise AssertionError
 
 
 class ImageOnly(torch.nn.Module):
-    """Takes what `evaluate` gives, and shows the network the image alone."""
+    """A network that ignores the valid mask."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
@@ -134,6 +138,7 @@ def score(network: torch.nn.Module, data: TrainingData, test: list[Path]) -> Con
 
 
 def run(job: Job, work: Path, minutes: float, weights: Path | None) -> list[list[object]]:
+    """Export, train, score and map one data set; return a row for geopsp and one for the U-Net."""
     folder = work / job.name
     train = export(job.train, job.size, folder / "train", job.options)
     test = export(job.test, job.size, folder / "test")
@@ -141,44 +146,50 @@ def run(job: Job, work: Path, minutes: float, weights: Path | None) -> list[list
     model, seconds = ours(job, train, folder, minutes, weights)
     found = json.loads((model / "model.json").read_text())["metrics"]
     if test:
-        shell("evaluate", model, *test, "--json", folder / "scores.json", "--overwrite")
+        run_geopsp("evaluate", model, *test, "--json", folder / "scores.json", "--overwrite")
         found = json.loads((folder / "scores.json").read_text())
     image = (job.test or job.train)[0][0]
     outputs = ("--out", folder / "map.tif", "--polygons", folder / "map.gpkg", "--overwrite")
-    _, mapping = shell("predict", model, image, *outputs)
+    _, map_seconds = run_geopsp("predict", model, image, *outputs)
     data = prepare_data(train, batch_size=BATCH)
     peer = score(smp_unet(data, seconds, weights), data, test)
-    iou = [found["per_class"][name]["iou"] for name in data.classes]
-    ours_said, peer_said = _classes(data.classes, iou), _classes(data.classes, peer.iou())
+    ours_iou = _by_class(data.classes, [found["per_class"][name]["iou"] for name in data.classes])
+    peer_iou = _by_class(data.classes, peer.iou().tolist())
     return [
-        [job.name, "geopsp PSPNet", round(seconds), found["miou"], found["accuracy"], ours_said, round(mapping)],
-        [job.name, "smp U-Net", round(seconds), peer.mean_iou(), peer.accuracy(), peer_said, ""],
+        [job.name, "geopsp PSPNet", round(seconds), found["miou"], found["accuracy"], ours_iou, round(map_seconds)],
+        [job.name, "smp U-Net", round(seconds), peer.mean_iou(), peer.accuracy(), peer_iou, ""],
     ]
 
 
-def _classes(names: list[str], values: object) -> str:
-    return ", ".join(f"{name} {value:.2f}" for name, value in zip(names, values, strict=True))  # type: ignore[call-overload]
+def _by_class(names: list[str], values: list[float]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in zip(names, values, strict=True))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--minutes", type=float, default=3.0, help="training time aimed at for each job on 2 cores")
+    parser = option_parser(__doc__)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--minutes", type=float, default=3.0, help="training time of each data set on 2 cores, roughly")
     parser.add_argument("--only", default="buildings,dubai,landsat")
-    parser.add_argument("--work", type=Path)
+    parser.add_argument("--work", type=Path, help="folder for chips and models; default: a temporary one")
     options = parser.parse_args()
+    if options.data is None and not options.smoke:
+        parser.error("DATA is missing: the folder of the real imagery.")
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        weights = lite0_weights(work)
+        chosen = options.only.split(",")
+        if options.smoke:
+            options.data = toy_data(work / "toy", ("area1", "area4", "area5"))
+            options.minutes, chosen = 0.1, ["buildings"]
+        weights = None if options.smoke else lite0_weights(work)
         rows = []
         for job in jobs(options.data):
-            if job.name in options.only.split(","):
-                rows += run(job, work, options.minutes, weights)
+            if job.name in chosen:
+                rows += run(replace(job, size=32) if options.smoke else job, work, options.minutes, weights)
                 print(table(HEADER, rows[-2:]), flush=True)
-        print(f"\nEncoder weights: {'ImageNet (lite0)' if weights else 'none'}; 3-band jobs only")
+        print(f"\nEncoder weights: {'ImageNet (lite0)' if weights else 'none'}; 3-band data only")
         print(table(HEADER, rows))
-        finish({f"{row[0]}_{'ours' if 'geopsp' in str(row[1]) else 'smp'}_miou": row[3] for row in rows})
+        print_json({f"{row[0]}_{'ours' if 'geopsp' in str(row[1]) else 'smp'}_miou": row[3] for row in rows})
 
 
 if __name__ == "__main__":

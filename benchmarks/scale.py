@@ -1,30 +1,30 @@
-"""Many machines: two workers against one, and a simulation of up to 10,000 on a mosaic of 1,000,000 x 1,000,000 pixels.
+"""Maps on a cluster: two workers beside one, and a simulation of up to 10,000 on 1,000,000 x 1,000,000 pixels.
 
-    python benchmarks/scale.py [--rounds 3] [--storage 2000] [--link 1000]
+    python benchmarks/scale.py [--rounds 3] [--storage 2000] [--link 1000] [--smoke]
 
 First, measured: a made-up scene of 1024 x 1024 x 3 bytes in 2 x 2 parts, a PSPNet on ResNet-18 with random weights,
 tiles of 256. The same parts are made by two Dask workers of one thread, by one of two threads, and by one of one;
-rounds alternate, the median counts, workers are warm. All have to make the same bytes. Meaningful on two quiet cores.
+rounds alternate, the median counts, workers are warm. All have to make the same bytes. Meaningful on two idle cores.
 
-Then, simulated by events. Measured here and put in: seconds a tile on one thread (reading, network, blending,
-deflating, writing and all), how much that varies from part to part, the surplus of a worker's first part (imports,
-model), the scheduler's seconds a task, the bytes a pixel read and written, and the bytes a second at which a client
-puts parts together. Assumed:
+Then, simulated by events. Measured here and used there: seconds per tile on one thread (reading, network, blending,
+compression, writing and all), how much that varies from part to part, the extra time of a worker's first part (imports,
+model), the scheduler's seconds per task, the bytes per pixel read and written, and the bytes per second at which a
+client assembles parts. Assumed:
 
 - every worker is one thread of this machine, and none dies; parts are of 8192 x 8192 and are begun in order;
-- a part is computed from all tiles that touch it: one at a seam is computed for each part that it touches;
+- a part is computed from all tiles that touch it: a tile on a seam is computed once for each part that it touches;
 - the scheduler serves one task after another; a worker asks for the next part when one is done;
-- all share one storage of `--storage` MB/s in equal shares, none with more than `--link` MB/s; reading and writing go
-  on while a worker computes, so a part takes the longer of both;
-- the client puts the parts together when the last one is there, no faster than the storage gives and takes.
+- all share one storage of `--storage` MB/s in equal shares, none with more than `--link` MB/s; a worker reads and
+  writes while it computes, so a part takes the longer of both;
+- the client assembles the parts when the last one is there, no faster than the storage allows.
 
 Efficiency is the time of one worker without any of this, and without seams, over the time of all workers together.
-What is lost is put down to what a worker waits for; the largest loss is the limit.
+Losses are attributed to what a worker waits for; the largest loss is the limit. Prints tables and, last, one line of
+JSON. `--smoke` measures one worker of one thread, and simulates ten on a smaller mosaic.
 """
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import random
 import tempfile
@@ -39,22 +39,26 @@ from typing import Any
 
 import numpy as np
 from chips import make_scene
-from common import finish, table
+from common import option_parser, print_json, table
 from distributed import Client, LocalCluster
 
-SIDE, TILE, PART, BLOCK = 1024, 256, 512, 256
-MOSAIC = 1_000_000
+SIDE, SMOKE_SIDE, TILE, PART, BLOCK = 1024, 512, 256, 512, 256
+MOSAIC, SMOKE_MOSAIC = 1_000_000, 40_000
 WORKERS = (1, 10, 100, 1000, 3000, 10_000)
+SMOKE_WORKERS = (1, 10)
 TASKS = 2000
-"""Of nothing, to time the scheduler."""
+"""Tasks without work, to time the scheduler."""
+
+CLUSTERS = {"two workers of one thread": (2, 1), "one worker of two threads": (1, 2), "one of one": (1, 1)}
+"""Workers, and threads of each."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What the simulation is fed with."""
+    """Inputs of the simulation."""
 
     tile: float
-    """Seconds on one thread."""
+    """Seconds per tile on one thread."""
 
     spread: float
     """Standard deviation of a part's time over its mean."""
@@ -63,46 +67,48 @@ class Costs:
     """Seconds before a worker's first part."""
 
     task: float
-    """Seconds of the scheduler."""
+    """Seconds of the scheduler per task."""
 
     read: float
-    """Bytes of the images for each pixel."""
+    """Bytes of the images per pixel."""
 
     written: float
-    """Bytes of a part file for each pixel."""
+    """Bytes of a part file per pixel."""
 
     assembly: float
-    """Bytes a second."""
+    """Bytes per second at which parts are assembled."""
 
     storage: float
-    """Bytes a second, of all."""
+    """Bytes per second of the storage."""
 
     link: float
-    """Bytes a second, of one machine."""
+    """Bytes per second of one machine's network."""
 
 
 @dataclass
 class Storage:
-    """Serves all transfers at once, in equal shares.
+    """A storage that serves all transfers at once, in equal shares.
 
-    `flow` is what a transfer that began at 0 would have had by now; one is done when it has risen by its bytes.
+    `flow` is the bytes that a transfer begun at time 0 would have moved by now; a transfer is done when `flow` has
+    risen by its own bytes.
     """
 
     total: float
     each: float
     clock: float = 0.0
     flow: float = 0.0
-    ends: list[tuple[float, int, int]] = field(default_factory=list)
+    transfers: list[tuple[float, int, int]] = field(default_factory=list)
+    """Heap of (flow at the end, part, worker)."""
 
     @property
     def rate(self) -> float:
-        """Bytes a second for each."""
-        return min(self.each, self.total / max(len(self.ends), 1))
+        """Bytes per second of each transfer."""
+        return min(self.each, self.total / max(len(self.transfers), 1))
 
     @property
-    def next(self) -> float:
-        """When the first is done, if no other begins."""
-        return self.clock + (self.ends[0][0] - self.flow) / self.rate if self.ends else float("inf")
+    def next_end(self) -> float:
+        """Time at which the first transfer is done, if no other begins."""
+        return self.clock + (self.transfers[0][0] - self.flow) / self.rate if self.transfers else float("inf")
 
     def advance(self, now: float) -> None:
         self.flow += (now - self.clock) * self.rate
@@ -110,106 +116,129 @@ class Storage:
 
     def begin(self, now: float, size: float, worker: int, part: int) -> None:
         self.advance(now)
-        heapq.heappush(self.ends, (self.flow + size, part, worker))
+        heapq.heappush(self.transfers, (self.flow + size, part, worker))
 
     def finish(self, now: float) -> tuple[int, int]:
-        """The worker and the part whose transfer is done now."""
+        """Return the worker and the part of the transfer that ends now."""
         self.advance(now)
-        _, part, worker = heapq.heappop(self.ends)
+        _, part, worker = heapq.heappop(self.transfers)
         return worker, part
 
 
-def simulate(workers: int, parts: list[tuple[int, int]], costs: Costs, tiles: int, seed: int = 0) -> dict[str, Any]:
-    """Hours and losses.
+@dataclass
+class Simulation:
+    """Workers that ask a scheduler for parts, compute them, and move their bytes, event by event."""
+
+    workers: int
+    parts: list[tuple[int, int]]
+    """(tiles, pixels) of each."""
+
+    costs: Costs
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.rng, self.storage = random.Random(self.seed), Storage(self.costs.storage, self.costs.link)
+        self.scheduler_free = self.scheduler_busy = 0.0
+        self.waited = {"scheduler": 0.0, "storage": 0.0, "start-up": 0.0}
+        self.events: list[tuple[float, int, str, int, int]] = [(0.0, n, "ask", n, -1) for n in range(self.workers)]
+        self.computed: dict[int, float] = {}
+        self.moved: dict[int, float] = {}
+        self.last_end = [0.0] * self.workers
+        self.next_part = 0
+
+    def run(self) -> None:
+        """Handle all events, until every part is done."""
+        while self.events or self.storage.transfers:
+            now = self.storage.next_end
+            if now <= (self.events[0][0] if self.events else float("inf")):
+                worker, part = self.storage.finish(now)
+                self.moved[part] = now
+                self._end_part(worker, part)
+                continue
+            now, _, kind, worker, part = heapq.heappop(self.events)
+            if kind == "ask" and self.next_part < len(self.parts):
+                self._give_part(now, worker)
+            elif kind == "begin":
+                self._begin_part(now, worker, part)
+            elif kind == "computed":
+                self.computed[part] = now
+                self._end_part(worker, part)
+
+    def _give_part(self, now: float, worker: int) -> None:
+        self.scheduler_free = max(self.scheduler_free, now) + self.costs.task
+        self.scheduler_busy += self.costs.task
+        self.waited["scheduler"] += self.scheduler_free - now
+        start = 0.0 if self.last_end[worker] else self.costs.start
+        self.waited["start-up"] += start
+        heapq.heappush(self.events, (self.scheduler_free + start, worker, "begin", worker, self.next_part))
+        self.next_part += 1
+
+    def _begin_part(self, now: float, worker: int, part: int) -> None:
+        tiles, pixels = self.parts[part]
+        self.storage.begin(now, self.costs.read * tiles * TILE**2 + self.costs.written * pixels, worker, part)
+        seconds = max(0.1, self.rng.gauss(1, self.costs.spread)) * tiles * self.costs.tile
+        heapq.heappush(self.events, (now + seconds, worker, "computed", worker, part))
+
+    def _end_part(self, worker: int, part: int) -> None:
+        """End a part if it is computed and its bytes have moved."""
+        if part in self.computed and part in self.moved:
+            end = max(self.computed[part], self.moved.pop(part))
+            self.waited["storage"] += end - self.computed.pop(part)
+            self.last_end[worker] = end
+            heapq.heappush(self.events, (end, worker, "ask", worker, -1))
+
+
+def simulate(workers: int, parts: list[tuple[int, int]], costs: Costs, tiles: int) -> dict[str, Any]:
+    """Return hours, efficiency and losses.
 
     Args:
         workers: How many.
-        parts: (tiles, pixels) of each.
+        parts: (tiles, pixels) of each part.
         costs: As measured.
-        tiles: Of the whole map, each once.
-        seed: Of how times vary.
+        tiles: Tiles of the whole map, each counted once.
     """
-    rng, storage = random.Random(seed), Storage(costs.storage, costs.link)
-    free = served = 0.0
-    waited = {"scheduler": 0.0, "storage": 0.0, "start-up": 0.0}
-    events: list[tuple[float, int, str, int, int]] = [(0.0, n, "ask", n, -1) for n in range(workers)]
-    computed: dict[int, float] = {}
-    moved: dict[int, float] = {}
-    last = [0.0] * workers
-    given = 0
-
-    def over(worker: int, part: int) -> None:
-        """A part is done when it is computed and its bytes have moved."""
-        if part in computed and part in moved:
-            done = max(computed[part], moved.pop(part))
-            waited["storage"] += done - computed.pop(part)
-            last[worker] = done
-            heapq.heappush(events, (done, worker, "ask", worker, -1))
-
-    while events or storage.ends:
-        if storage.next <= (events[0][0] if events else float("inf")):
-            now = storage.next
-            worker, part = storage.finish(now)
-            moved[part] = now
-            over(worker, part)
-            continue
-        now, _, kind, worker, part = heapq.heappop(events)
-        if kind == "ask" and given < len(parts):
-            free = max(free, now) + costs.task
-            served += costs.task
-            waited["scheduler"] += free - now
-            late = 0.0 if last[worker] else costs.start
-            waited["start-up"] += late
-            heapq.heappush(events, (free + late, worker, "begin", worker, given))
-            given += 1
-        elif kind == "begin":
-            count, pixels = parts[part]
-            storage.begin(now, pixels * (costs.read * count * TILE**2 / pixels + costs.written), worker, part)
-            seconds = max(0.1, rng.gauss(1, costs.spread)) * count * costs.tile
-            heapq.heappush(events, (now + seconds, worker, "computed", worker, part))
-        elif kind == "computed":
-            computed[part] = now
-            over(worker, part)
-    made, size = max(last), sum(pixels for _, pixels in parts) * costs.written
-    together = size / min(costs.assembly, costs.storage / 2, costs.link / 2)
-    ideal, whole = tiles * costs.tile, made + together
-    losses = {name: seconds / ideal for name, seconds in waited.items()} | {
+    simulation = Simulation(workers, parts, costs)
+    simulation.run()
+    parts_time = max(simulation.last_end)
+    size = sum(pixels for _, pixels in parts) * costs.written
+    assembly_time = size / min(costs.assembly, costs.storage / 2, costs.link / 2)
+    ideal, total = tiles * costs.tile, parts_time + assembly_time
+    losses = {name: seconds / ideal for name, seconds in simulation.waited.items()} | {
         "seams": sum(count for count, _ in parts) / tiles - 1,
-        "last parts": sum(made - end for end in last) / ideal,
-        "assembly": together * workers / ideal,
+        "last parts": sum(parts_time - end for end in simulation.last_end) / ideal,
+        "assembly": assembly_time * workers / ideal,
     }
     return {
-        "hours": whole / 3600,
-        "parts": made / 3600,
-        "assembly": together / 3600,
-        "efficiency": ideal / (workers * whole),
-        "scheduler": served / made,
+        "hours": total / 3600,
+        "assembly": assembly_time / 3600,
+        "efficiency": ideal / (workers * total),
+        "scheduler": simulation.scheduler_busy / parts_time,
         "losses": losses,
         "limit": max(losses, key=lambda name: losses[name]),
     }
 
 
-def mosaic() -> tuple[list[tuple[int, int]], int]:
-    """(tiles, pixels) of each part of the mosaic, and all tiles, each once."""
+def mosaic(side: int) -> tuple[list[tuple[int, int]], int]:
+    """Return (tiles, pixels) of each part of the mosaic, and the number of all tiles, each counted once."""
     from geopsp.inference.tile_plan import TilePlan
     from geopsp.raster.cog.part_grid import PartGrid
 
-    plan, grid = TilePlan(MOSAIC, MOSAIC, TILE, TILE // 4), PartGrid(MOSAIC, MOSAIC)
+    plan, grid = TilePlan(side, side, TILE, TILE // 4), PartGrid(side, side)
     rows, cols = grid.shape
-    down = [grid.part(number) for number in range(rows)]
-    across = [grid.part(number * rows) for number in range(cols)]
-    one = plan.count(down[0].window)
-    tall, wide = ([plan.count(part.window) for part in parts] for parts in (down, across))
+    first_column = [grid.part(number) for number in range(rows)]
+    first_row = [grid.part(number * rows) for number in range(cols)]
+    one = plan.count(first_column[0].window)
+    down, across = ([plan.count(part.window) for part in parts] for parts in (first_column, first_row))
     sizes = [
         (high * broad // one, below.window.height * beside.window.width)
-        for broad, beside in zip(wide, across, strict=True)
-        for high, below in zip(tall, down, strict=True)
+        for broad, beside in zip(across, first_row, strict=True)
+        for high, below in zip(down, first_column, strict=True)
     ]
     return sizes, len(plan)
 
 
 def new_job(scene: Path, out: Path) -> Any:
-    """A job that has begun, with its model in its folder."""
+    """Return a map job that has begun, with its model in its folder."""
     import torch
 
     from geopsp import Scene
@@ -236,41 +265,48 @@ def new_job(scene: Path, out: Path) -> Any:
     return job
 
 
-def remade(job: Any, client: Client) -> float:
-    """Seconds in which the workers make all parts."""
-    from geopsp.maps.cluster import make_parts
+def seconds_on_cluster(job: Any, client: Client) -> float:
+    """Return the seconds in which the workers of a cluster make all parts anew."""
+    from geopsp.inference.dask_workers import parts_on_cluster
 
-    for path in job.part_path(job.products[0], 0).parent.iterdir():
+    for path in part_files(job):
         path.unlink()
     start = time.perf_counter()
-    make_parts(job, range(len(job.parts)), client)
+    with parts_on_cluster(job, range(len(job.parts)), client) as collect:
+        collect(None)
     return time.perf_counter() - start
 
 
-def contents(job: Any) -> list[bytes]:
-    return [path.read_bytes() for path in sorted(job.part_path(job.products[0], 0).parent.iterdir())]
+def part_files(job: Any) -> list[Path]:
+    folder = job.part_path(job.products[0], 0).parent
+    return sorted(path for path in folder.iterdir() if path.name[0] != ".")
 
 
-def clusters(job: Any, rounds: int) -> tuple[dict[str, float], float, float]:
-    """Seconds of each arrangement, the first part's surplus, and the scheduler's seconds a task."""
-    shapes = {"two workers of one thread": (2, 1), "one worker of two threads": (1, 2), "one of one": (1, 1)}
-    runs: dict[str, list[float]] = {name: [] for name in shapes}
+def part_bytes(job: Any) -> list[bytes]:
+    return [path.read_bytes() for path in part_files(job)]
+
+
+def measure_clusters(
+    job: Any, rounds: int, clusters: dict[str, tuple[int, int]]
+) -> tuple[dict[str, float], float, float]:
+    """Return the seconds on each cluster, the extra seconds of the first part, and the scheduler's seconds per task."""
+    runs: dict[str, list[float]] = {name: [] for name in clusters}
     with ExitStack() as stack:
-        clients = {name: started(stack, *shape) for name, shape in shapes.items()}
-        first = {name: remade(job, client) for name, client in clients.items()}
-        known = contents(job)
+        clients = {name: start_cluster(stack, *shape) for name, shape in clusters.items()}
+        first = {name: seconds_on_cluster(job, client) for name, client in clients.items()}
+        expected = part_bytes(job)
         for _ in range(rounds):
             for name, client in clients.items():
-                runs[name].append(remade(job, client))
-                if contents(job) != known:
-                    raise SystemExit(f"{name}: other bytes than before. This is a mistake of ours.")
-        task = median(seconds_a_task(clients["two workers of one thread"]) for _ in range(3))
+                runs[name].append(seconds_on_cluster(job, client))
+                if part_bytes(job) != expected:
+                    raise SystemExit(f"{name}: other bytes than before. This is a bug in geopsp.")
+        task = median(seconds_per_task(next(iter(clients.values()))) for _ in range(3))
     seconds = {name: median(found) for name, found in runs.items()}
     return seconds, max(0.0, first["one of one"] - seconds["one of one"]), task
 
 
-def started(stack: ExitStack, workers: int, threads: int) -> Client:
-    """A client of a cluster of this machine."""
+def start_cluster(stack: ExitStack, workers: int, threads: int) -> Client:
+    """Return a client of a new cluster on this machine."""
     cluster = LocalCluster(
         n_workers=workers,
         threads_per_worker=threads,
@@ -281,36 +317,36 @@ def started(stack: ExitStack, workers: int, threads: int) -> Client:
     return stack.enter_context(Client(stack.enter_context(cluster), set_as_default=False))
 
 
-def seconds_a_task(client: Client) -> float:
+def seconds_per_task(client: Client) -> float:
     start = time.perf_counter()
     futures = client.map(int, range(TASKS), pure=False)
     client.gather(futures)
     return (time.perf_counter() - start) / TASKS
 
 
-def alone(job: Any) -> tuple[float, float]:
-    """Seconds a tile in this process on one thread, and how much they vary from part to part."""
+def seconds_per_tile(job: Any) -> tuple[float, float]:
+    """Return the seconds per tile in this process on one thread, and how much they vary from part to part."""
     from geopsp.inference.predict_parts import predict_part
 
-    found = []
+    seconds = []
     for number in [0, *range(len(job.parts))]:  # the first one warms up
         for path in job.part_path(job.products[0], 0).parent.glob(f"{number:06d}.*"):
             path.unlink()
         start = time.perf_counter()
         tiles = predict_part(job, number, device="cpu")
-        found.append((time.perf_counter() - start) / tiles)
-    return mean(found[1:]), pstdev(found[1:]) / mean(found[1:])
+        seconds.append((time.perf_counter() - start) / tiles)
+    return mean(seconds[1:]), pstdev(seconds[1:]) / mean(seconds[1:])
 
 
-def assembly_rate(job: Any, folder: Path) -> float:
-    """Bytes a second at which parts of noise, 50 MB together, become one raster."""
+def assembly_rate(job: Any, folder: Path, side: int) -> float:
+    """Return the bytes per second at which two parts of noise become one raster."""
     from geopsp.core.grid import Window
     from geopsp.raster.cog.assemble import assemble
     from geopsp.raster.cog.part_file import PartWriter
     from geopsp.raster.cog.part_grid import PartGrid
 
-    product, side = job.products[0], 8192
-    parts = PartGrid(2 * side, side)
+    product = job.products[0]
+    parts = PartGrid(2 * side, side, side, side)
     noise = np.random.default_rng(0).integers(0, 6, (1, 512, side), np.uint8)
     with ThreadPoolExecutor(2) as pool:
         for number in range(len(parts)):
@@ -325,71 +361,70 @@ def assembly_rate(job: Any, folder: Path) -> float:
     return sum((folder / str(number)).stat().st_size for number in range(len(parts))) / (time.perf_counter() - start)
 
 
-def measure(folder: Path, rounds: int, *, storage: float, link: float) -> tuple[dict[str, float], Costs]:
-    """Seconds of each arrangement of workers, and what the simulation needs."""
-    image = folder / "scene.tif"
-    make_scene(image, SIDE)
+def measure(folder: Path, *, rounds: int, storage: float, link: float, smoke: bool) -> tuple[dict[str, float], Costs]:
+    """Return the seconds on each cluster, and the inputs of the simulation."""
+    image, side = folder / "scene.tif", SMOKE_SIDE if smoke else SIDE
+    make_scene(image, side)
     job = new_job(image, folder / "map.tif")
-    tile, spread = alone(job)
-    seconds, start, task = clusters(job, rounds)
-    written = sum(map(len, contents(job))) / SIDE**2
-    rate = assembly_rate(job, folder)
-    return seconds, Costs(tile, spread, start, task, image.stat().st_size / SIDE**2, written, rate, storage, link)
+    tile, spread = seconds_per_tile(job)
+    clusters = {"one of one": CLUSTERS["one of one"]} if smoke else CLUSTERS
+    seconds, start, task = measure_clusters(job, rounds, clusters)
+    written = sum(map(len, part_bytes(job))) / side**2
+    rate = assembly_rate(job, folder, 1024 if smoke else 8192)
+    return seconds, Costs(tile, spread, start, task, image.stat().st_size / side**2, written, rate, storage, link)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--storage", type=float, default=2000, help="MB/s of the storage that all share")
     parser.add_argument("--link", type=float, default=1000, help="MB/s of one machine's network")
     options = parser.parse_args()
+    rounds = 1 if options.smoke else options.rounds
+    storage, link = options.storage * 1e6, options.link * 1e6
     with tempfile.TemporaryDirectory() as folder:
-        seconds, costs = measure(
-            Path(folder), options.rounds, storage=options.storage * 1e6, link=options.link * 1e6
-        )  # fmt: skip
-    report(seconds, costs)
+        seconds, costs = measure(Path(folder), rounds=rounds, storage=storage, link=link, smoke=options.smoke)
+    print_measured(seconds, costs, SMOKE_SIDE if options.smoke else SIDE)
+    side, workers = (SMOKE_MOSAIC, SMOKE_WORKERS) if options.smoke else (MOSAIC, WORKERS)
+    runs = print_simulated(costs, side, workers)
+    result: dict[str, Any] = {"same_bytes": True}
+    if not options.smoke:
+        two, one, single = seconds.values()
+        result |= {"two_workers_over_one_of_two_threads": one / two, "two_workers_over_one_of_one": single / two}
+    for name in ("hours", "efficiency", "limit"):
+        result |= {f"{name}_{count}": run[name] for count, run in runs.items()}
+    print_json(result | {"task_ms": costs.task * 1e3, "assembly_mb_s": costs.assembly / 1e6})
 
 
-def report(seconds: dict[str, float], costs: Costs) -> None:
-    pixels = SIDE**2 / 1e6
-    print(table(["workers", "s", "Mpx/s"], [[name, took, pixels / took] for name, took in seconds.items()]))
+def print_measured(seconds: dict[str, float], costs: Costs, side: int) -> None:
+    pixels = side**2 / 1e6
+    print(table(["workers", "s", "Mpx/s"], [[name, found, pixels / found] for name, found in seconds.items()]))
     rows = [
-        ["s a tile", costs.tile],
+        ["s per tile", costs.tile],
         ["spread of a part", costs.spread],
         ["s before the first part", costs.start],
-        ["ms of the scheduler a task", costs.task * 1e3],
-        ["bytes read a pixel", costs.read],
-        ["bytes written a pixel", costs.written],
-        ["MB/s put together", costs.assembly / 1e6],
+        ["ms of the scheduler per task", costs.task * 1e3],
+        ["bytes read per pixel", costs.read],
+        ["bytes written per pixel", costs.written],
+        ["MB/s assembled", costs.assembly / 1e6],
     ]
     print(f"\n{table(['measured', ''], rows)}\n")
-    parts, tiles = mosaic()
-    runs = {workers: simulate(workers, parts, costs, tiles) for workers in WORKERS}
+
+
+def print_simulated(costs: Costs, side: int, workers: tuple[int, ...]) -> dict[int, dict[str, Any]]:
+    """Print a table of the simulation; return it by number of workers."""
+    parts, tiles = mosaic(side)
+    runs = {count: simulate(count, parts, costs, tiles) for count in workers}
     losses = list(runs[1]["losses"])
     header = ["workers", "hours", "of which assembly", "efficiency", "scheduler busy", *losses, "limit"]
-    print(f"{MOSAIC:,} x {MOSAIC:,} pixels, {len(parts):,} parts; losses as shares of the work itself")
-    print(
-        table(
-            header,
-            [
-                [f"{workers:,}", run["hours"], run["assembly"], run["efficiency"], run["scheduler"],
-                 *run["losses"].values(), run["limit"]]
-                for workers, run in runs.items()
-            ],
-        )
-    )  # fmt: skip
-    two, one, single = seconds.values()
-    finish(
-        {
-            "two_workers_over_one_of_two_threads": one / two,
-            "two_workers_over_one_of_one": single / two,
-            "same_bytes": True,
-        }
-        | {f"hours_{workers}": run["hours"] for workers, run in runs.items()}
-        | {f"efficiency_{workers}": run["efficiency"] for workers, run in runs.items()}
-        | {f"limit_{workers}": run["limit"] for workers, run in runs.items()}
-        | {"task_ms": costs.task * 1e3, "assembly_mb_s": costs.assembly / 1e6}
-    )
+    rows = [
+        [f"{count:,}", run["hours"], run["assembly"], run["efficiency"], run["scheduler"], *run["losses"].values(),
+         run["limit"]]
+        for count, run in runs.items()
+    ]  # fmt: skip
+    print(f"{side:,} x {side:,} pixels, {len(parts):,} parts; losses as fractions of the work itself")
+    print(table(header, rows))
+    return runs
 
 
 if __name__ == "__main__":

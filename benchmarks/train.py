@@ -1,11 +1,12 @@
-"""How much of the machine does training get? Images a second of `fit` beside those of the network alone.
+"""Speed of `fit` beside the network alone: how much of the machine training gets.
 
     python benchmarks/train.py [--size 256] [--backbone resnet18] [--batch 8] [--steps 12] [--rounds 3] [--workers N]
+        [--smoke]
 
-The network alone: forward, loss and backward on batches already in memory. `fit`: whole steps through the real way of
-chips, optimiser included, validation and a first epoch left out; once reading the chips' files, once a decoded cache.
-They take turns: in each round `fit` is divided by the mean of the network alone before and after it, and the median of
-the rounds counts. Chips are cut from the sample data. Prints a table and, last, one line of JSON.
+The network alone: forward, loss and backward on batches in memory. `fit`: whole steps with loading, augmentation and
+optimizer, without validation and without the first epoch; once from the chips' files, once from a decoded cache. They
+alternate: in each round the speed of `fit` is divided by the mean of the network's before and after it, and the median
+of the rounds counts. Chips are cut from the sample data. Prints a table and, last, one line of JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from common import finish, table
+from common import option_parser, print_json, table
 
 from geopsp import PSPNetClassifier, export_training_data, prepare_data
 from geopsp.cli.demo import SCENES, find_sample_data
@@ -35,7 +36,7 @@ WARM_UP = 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch", type=int, default=8)
@@ -43,6 +44,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=None)
     options = parser.parse_args()
+    if options.smoke:
+        options.size, options.batch, options.steps, options.rounds, options.workers = 64, 2, 2, 1, 0
+        options.backbone = "tu-test_resnet"
     with tempfile.TemporaryDirectory() as scratch:
         settings = make_data(options, Path(scratch))
         network = PSPNetClassifier(
@@ -50,25 +54,26 @@ def main() -> None:
         ).model.network
         rates, ratios = measure(network, settings, options.rounds)
         loading = {name: loading_seconds(data) for name, data in settings.items()}
-    rows = [["network alone", median(rates["alone"]), 1.0, 0.0]]
+    rows = [["network alone", median(rates["network"]), 1.0, 0.0]]
     rows += [[name, median(rates[name]), median(ratios[name]), 1e3 * loading[name]] for name in settings]
     print(table(["training", "images/s", "of the network alone", "loading a chip, ms"], rows))
     best = max(settings, key=lambda name: median(ratios[name]))
-    finish(
+    print_json(
         {f"{name}: efficiency": median(ratios[name]) for name in settings}
         | {"setting": best, "threads": torch.get_num_threads(), "loader_efficiency": median(ratios[best])}
     )
 
 
 def make_data(options: argparse.Namespace, folder: Path) -> dict[str, TrainingData]:
-    """The same chips from files and from a cache, as many as the steps need; with next to no validation."""
+    """Return as many chips as the steps need, from files and from a cache, and one to validate on."""
     sample = find_sample_data(None)
     export_training_data(
-        [sample / name for name in SCENES],
+        [sample / name for name in (SCENES[:1] if options.smoke else SCENES)],
         f"{sample / 'labels.gpkg'}|layername=landcover",
         folder / "chips",
         "landcover",
         options.size,
+        6 * options.size if options.smoke else None,
         background="ignore",
         aoi=f"{sample / 'labels.gpkg'}|layername=aoi",
     )
@@ -83,25 +88,25 @@ def make_data(options: argparse.Namespace, folder: Path) -> dict[str, TrainingDa
 def measure(
     network: SegmentationNetwork, settings: dict[str, TrainingData], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Images a second, and their ratio to the network alone, of each round."""
+    """Return images per second, and their ratio to the network alone, of each round."""
     batches = list(settings["fit, cache"].train_dl)
-    rates: dict[str, list[float]] = {"alone": []} | {name: [] for name in settings}
+    rates: dict[str, list[float]] = {"network": []} | {name: [] for name in settings}
     ratios: dict[str, list[float]] = {name: [] for name in settings}
-    alone(network, batches[:WARM_UP])
+    network_speed(network, batches[:WARM_UP])
     for _ in range(rounds):
-        before = alone(network, batches)
-        rates["alone"].append(before)
+        before = network_speed(network, batches)
+        rates["network"].append(before)
         for name, data in settings.items():
-            found, after = through_fit(network, data), alone(network, batches)
-            rates[name].append(found)
-            rates["alone"].append(after)
-            ratios[name].append(found / ((before + after) / 2))
+            speed, after = fit_speed(network, data), network_speed(network, batches)
+            rates[name].append(speed)
+            rates["network"].append(after)
+            ratios[name].append(speed / ((before + after) / 2))
             before = after
     return rates, ratios
 
 
-def alone(network: SegmentationNetwork, batches: list[Sample]) -> float:
-    """Images a second of forward, loss and backward."""
+def network_speed(network: SegmentationNetwork, batches: list[Sample]) -> float:
+    """Return images per second of forward, loss and backward."""
     network.train().to(memory_format=torch.channels_last)
     start = time.perf_counter()
     for batch in batches:
@@ -110,16 +115,16 @@ def alone(network: SegmentationNetwork, batches: list[Sample]) -> float:
     return sum(len(batch.image) for batch in batches) / (time.perf_counter() - start)
 
 
-def through_fit(network: SegmentationNetwork, data: TrainingData) -> float:
-    """Images a second of the second epoch's training."""
+def fit_speed(network: SegmentationNetwork, data: TrainingData) -> float:
+    """Return images per second of the second epoch of `fit`."""
     history: list[dict[str, float]] = []
-    spec = FitOptions(epochs=2, lr=(1e-4, 1e-4), checkpoint=False)
-    fit(network, data.loaders, legend=data.legend, losses=LOSSES, weight=None, options=spec, history=history)
+    fit_options = FitOptions(epochs=2, lr=(1e-4, 1e-4), checkpoint=False)
+    fit(network, data.loaders, legend=data.legend, losses=LOSSES, weight=None, options=fit_options, history=history)
     return history[-1]["images"] / history[-1]["train_seconds"]
 
 
 def loading_seconds(data: TrainingData) -> float:
-    """A chip, read and changed in this process; an epoch, after one that warms up."""
+    """Return the seconds to read and augment a chip in this process, over an epoch after one to warm up."""
     batches = replace(data, workers=0).train_dl
     count = sum(len(batch.image) for batch in batches)
     start = time.perf_counter()

@@ -141,11 +141,11 @@ def test_both_score_a_network_alike(scenes, folder):
 
 def test_a_chip_from_a_scene_is_named_in_errors(scenes, monkeypatch):
     row = int(scenes.train_rows[3])
-    cut = SceneChipReader.read
+    read = SceneChipReader.read
 
-    def wild(self, number, *place):
-        part = cut(self, number, *place)
-        return part._replace(data=np.full(part.data.shape, np.inf, np.float32)) if number == row else part
+    def wild(self, number, *window):
+        pixels = read(self, number, *window)
+        return pixels._replace(data=np.full(pixels.data.shape, np.inf, np.float32)) if number == row else pixels
 
     data = replace(scenes, valid_rows=scenes.valid_rows[:4], train_rows=scenes.train_rows[:8])
     model = PSPNetClassifier(data, "tu-test_resnet", encoder_weights=None)
