@@ -11,7 +11,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Grid
-from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk, features_by_piece
+from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk, polygons_by_block
 from geopsp.labels.features import LabelRules, layer_crs, read_all_features, read_features, require_polygons
 from geopsp.labels.overlap import require_overlap
 from geopsp.labels.rasterize import rasterize_polygons
@@ -21,14 +21,14 @@ from geopsp.vector.open import open_layer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AreaOfInterest:
-    """An area of interest: outside of it, nothing is labelled."""
+    """Polygons outside of which nothing is labelled or classified."""
 
     features: FeaturesInMemory | FeaturesOnDisk
     layer: VectorLayer
 
     @classmethod
     def read(cls, aoi: str | Path | gpd.GeoDataFrame) -> AreaOfInterest:
-        """The polygons of a layer; of a file with several, the one named `aoi`, else the first.
+        """Read the polygons of a layer. Of a file with several layers, the one named "aoi" is read, else the first.
 
         Raises:
             InputNotFoundError, LabelError: as `open_layer`, or if there are no polygons.
@@ -36,33 +36,30 @@ class AreaOfInterest:
         layer = open_layer(aoi, layer_wanted="aoi")
         if layer.reads_by_bbox:
             return cls(FeaturesOnDisk(layer, LabelRules()), layer)
-        found, missing = read_features(read_all_features(layer, []), LabelRules(), layer.source)
-        require_polygons(found, missing, layer.source, buffer=1)
-        return cls(FeaturesInMemory(found, layer_crs(layer)), layer)
+        features, missing = read_features(read_all_features(layer, []), LabelRules(), layer.source)
+        require_polygons(features, missing, layer.source, buffer=1)
+        return cls(FeaturesInMemory(features, layer_crs(layer)), layer)
 
     @property
     def source(self) -> str:
         return self.layer.source
 
     def inside(self, grid: Grid) -> NDArray[np.bool_]:
-        """(rows, cols); True where a pixel's centre lies in the area."""
+        """Return a mask of the grid, (rows, cols): True where a pixel's centre lies in the area."""
         mask = np.zeros((grid.height, grid.width), bool)
-        for window, found in features_by_piece(self.features, grid):
-            part = grid.crop(window)
-            if shapely.covers(found.shapes, shapely.polygons(part.corners())).any():
+        for window, features in polygons_by_block(self.features, grid):
+            block = grid.crop(window)
+            if shapely.covers(features.shapes, shapely.polygons(block.corners())).any():
                 mask[window.slices(grid.full_window)] = True
                 continue
-            burned = rasterize_polygons(found.shapes, found.codes, part, fill=0, all_touched=False)
+            burned = rasterize_polygons(features.shapes, features.codes, block, fill=0, all_touched=False)
             mask[window.slices(grid.full_window)] = burned.codes > 0
         return mask
 
-    def covers(self, grid: Grid) -> bool:
-        """True if the centres of all pixels lie in the area."""
-        return bool(self.inside(grid).all())
-
     def require_overlap(self, grid: Grid) -> None:
-        """As `overlap.require_overlap`."""
+        """Check that the area overlaps the grid; see `overlap.require_overlap`."""
         require_overlap(self.features, grid, self.source)
 
     def fingerprint(self) -> list[str]:
+        """Return what identifies the layer."""
         return self.layer.fingerprint()

@@ -1,4 +1,4 @@
-"""From the values of a field, or of a raster, to classes: renamed, merged, dropped, numbered."""
+"""From the values of a field, or of a raster, to classes: rename, merge, drop and number them."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ Background = Literal["class", "ignore"]
 
 
 Value = int | float | str
-"""A class as found: a whole number as int, text without blanks around it."""
+"""A class as found: a whole number as int, a text without blanks around it."""
 
 
 MAX_CLASSES = 254
 
 
 OTHERS = "*"
-"""The key of a mapping that stands for all values not named."""
+"""The key of a mapping that stands for all values that it does not name."""
 
 
-SHOWN = 20
-"""Values that an error lists."""
+MAX_LISTED = 20
+"""Values that a message lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassTarget:
-    """What a value becomes."""
+    """The class that a value is mapped to."""
 
     name: str | None
-    """None: its pixels are unlabelled."""
+    """None: the value's pixels are unlabelled."""
 
     code: int | None = None
-    """None: numbered."""
+    """None: the next free code."""
 
     color: str | None = None
 
 
 def mapping_identity(mapping: Mapping[Any, ClassTarget]) -> list[str]:
-    """The entries as text, part of what identifies an export, spelled as in version 0.1, whose exports resume."""
+    """Return the entries as texts, which are part of an export's key, spelled as in version 0.1 to keep its keys."""
     return [
         f"({value!r}, Target(name={target.name!r}, code={target.code!r}, color={target.color!r}))"
         for value, target in mapping.items()
@@ -58,25 +58,25 @@ def mapping_identity(mapping: Mapping[Any, ClassTarget]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassTable:
-    """The classes, and what each value found becomes."""
+    """The classes, and the class code of each value."""
 
     legend: Legend
     codes: Mapping[Value, int]
-    """IGNORE for a value that is mapped to nothing."""
+    """IGNORE_INDEX for values that the mapping makes unlabelled."""
 
     notes: tuple[str, ...] = ()
-    """What of the mapping is not there, in words."""
+    """Values of the mapping that were not found, in words."""
 
     def codes_of(self, values: pd.Series) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """(n,) codes, and (n,) True where the value is a class or is mapped to nothing; else it has none."""
-        place, found = pd.factorize(values)
-        numbers = [self.codes.get(value, -1) if value is not None else -1 for value in map(normalize_value, found)]
-        table = np.array([*numbers, -1])[place]  # factorize gives -1 to missing values
-        return np.where(table < 0, IGNORE_INDEX, table).astype(np.uint8), table >= 0
+        """Return (n,) codes, and (n,) True where a value is in the table; the code of others is IGNORE_INDEX."""
+        positions, distinct = pd.factorize(values)
+        numbers = [self.codes.get(value, -1) if value is not None else -1 for value in map(normalize_value, distinct)]
+        codes = np.array([*numbers, -1])[positions]  # factorize gives -1 to missing values
+        return np.where(codes < 0, IGNORE_INDEX, codes).astype(np.uint8), codes >= 0
 
 
 def normalize_value(value: Any) -> Value | None:
-    """A value as the table knows it: whole numbers as int, text stripped; None where there is none."""
+    """Return a value as class tables hold it: whole numbers as int, texts stripped; None for a missing value."""
     if value is None or value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, bool | int | np.bool_ | np.integer):
@@ -89,12 +89,12 @@ def normalize_value(value: Any) -> Value | None:
 
 
 def value_name(value: Value) -> str:
-    """The value as a name: 2 for 2.0."""
+    """Return a value as text, "2" for 2.0."""
     return value if isinstance(value, str) else f"{value:.15g}"
 
 
 def read_mapping(mapping: Mapping[Any, Any] | str | Path | None) -> dict[Value, ClassTarget] | None:
-    """A mapping from values found to classes, from a dict or a YAML file; None if there is none.
+    """Read a mapping from values to classes from a dict or a YAML file; None if there is none.
 
     Raises:
         InputNotFoundError: if there is no such file.
@@ -102,50 +102,52 @@ def read_mapping(mapping: Mapping[Any, Any] | str | Path | None) -> dict[Value, 
     """
     if mapping is None:
         return None
-    where = "class_mapping"
+    source = "`class_mapping`"
     if isinstance(mapping, str | Path):
-        where = f"class_mapping {mapping}"
+        source = f"The class mapping {mapping}"
         mapping = _read_yaml(Path(mapping))
     if not isinstance(mapping, Mapping) or not mapping:
-        raise OptionError(f"{where} holds {mapping!r}; needed values and their classes, e.g. {{'pond': 'water'}}.")
+        raise OptionError(f"{source} is {mapping!r}, but must map values to classes, e.g. {{'pond': 'water'}}.")
     entries = {}
     for key, target in mapping.items():
         value = normalize_value(key)
         if value is None:
-            raise OptionError(f"{where} has the key {key!r}; needed a value of the class field, or '*'.")
-        entries[value] = _target(target, f"{where}, {key!r}")
+            raise OptionError(f"{source} has the key {key!r}, but keys must be values of the class field, or '*'.")
+        entries[value] = _parse_target(target, f"{source} maps {key!r} to")
     return entries
 
 
 def _read_yaml(path: Path) -> Any:
     if not path.exists():
-        raise InputNotFoundError(f"No such file: {path}. Check the path of class_mapping.")
+        raise InputNotFoundError(f"No such file: {path}. Check the path of `class_mapping`.")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise OptionError(f"{path} cannot be read as YAML ({error}). Write lines such as  pond: water") from error
+        raise OptionError(f"Cannot read {path} as YAML: {error}. Write lines such as  pond: water") from error
 
 
-def _target(target: Any, where: str) -> ClassTarget:
+def _parse_target(target: Any, maps: str) -> ClassTarget:
+    """Parse one entry; `maps` begins the messages, e.g. "`class_mapping` maps 'pond' to"."""
     if target is None:
         return ClassTarget(None)
     if not isinstance(target, Mapping):
         name = normalize_value(target)
         if name is None or isinstance(target, list | tuple | set):
-            raise OptionError(f"{where} has the class {target!r}; needed a name, nothing, or name, code and color.")
-        return ClassTarget(_background_or(value_name(name)))
+            raise OptionError(f"{maps} {target!r}, but a class is a name, null, or a dict of name, code and color.")
+        return ClassTarget(_canonical_name(value_name(name)))
     unknown, name = set(target) - {"name", "code", "color"}, normalize_value(target.get("name"))
     if unknown or name is None:
-        raise OptionError(f"{where} is {dict(target)!r}; needed a name, and perhaps code and color, nothing else.")
+        raise OptionError(f"{maps} {dict(target)!r}, but a class has a name and, at most, a code and a color.")
     code, color = target.get("code"), target.get("color")
     if code is not None and not (isinstance(code, int) and not isinstance(code, bool) and 0 <= code < IGNORE_INDEX):
-        raise OptionError(f"{where} has the code {code!r}; needed a whole number from 0 to {IGNORE_INDEX - 1}.")
+        raise OptionError(f"{maps} the code {code!r}, but codes are whole numbers from 0 to {IGNORE_INDEX - 1}.")
     if color is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", str(color)):
-        raise OptionError(f"{where} has the colour {color!r}; needed red, green and blue as #rrggbb.")
-    return ClassTarget(_background_or(value_name(name)), code, color.lower() if color else None)
+        raise OptionError(f"{maps} the color {color!r}, but colors are written as #rrggbb.")
+    return ClassTarget(_canonical_name(value_name(name)), code, color.lower() if color else None)
 
 
-def _background_or(name: str) -> str:
+def _canonical_name(name: str) -> str:
+    """Return "background" for "Background" and the like; other names stay."""
     return BACKGROUND if name.lower() == BACKGROUND else name
 
 
@@ -157,30 +159,33 @@ def class_table(
     mapping: Mapping[Value, ClassTarget] | None = None,
     known: Legend | None = None,
 ) -> ClassTable:
-    """Numbers within 0 to 254 that are not mapped stay codes; all else is numbered by name from 1; background is 0.
+    """Make the class table of values.
+
+    Whole numbers from 0 to 254 that are not mapped keep their value as code, if all values left are such numbers. Other
+    classes are numbered from 1, in the order of their names. Background is 0.
 
     Args:
         found: The values.
         source: The words that name where they were found.
-        background: "class": there is a class 0, "background", in any case.
-        mapping: What becomes of values.
-        known: Names and colours of values that stay codes.
+        background: "class": there is always a class 0, "background".
+        mapping: The classes that values are mapped to.
+        known: Names and colours of values that keep their code.
 
     Raises:
-        LabelError: if no key of the mapping is found, nothing is left, or classes do not fit together.
+        LabelError: if no key of the mapping is found, no class is left, or two classes claim one code.
     """
     values = _sorted(found)
     targets, notes = _targets(values, mapping or {}, source)
     kept = [value for value in values if value not in targets]
-    fixed = _fixed_codes(targets.values(), source, background)
+    fixed = _fixed_codes(targets.values(), background)
     names = _names_of(kept, known)
     if _are_codes(kept):
         fixed = _keep_codes(names, fixed, source)
     fixed = _keep_renamed_codes(targets, fixed)
-    wanted = dict.fromkeys([*names.values(), *sorted({t.name for t in targets.values() if t.name is not None})])
-    if not wanted:
-        raise LabelError(f"class_mapping leaves no class of {source}: all values become unlabelled. Name one.")
-    codes = _numbered(wanted, fixed, source)
+    classes = dict.fromkeys([*names.values(), *sorted({t.name for t in targets.values() if t.name is not None})])
+    if not classes:
+        raise LabelError(f"{source} is left without a class: `class_mapping` makes all values unlabelled. Map one.")
+    codes = _assign_codes(classes, fixed, source)
     colors = {codes[info.name]: info.color for info in known or () if info.name in codes}
     colors |= {codes[t.name]: t.color for t in targets.values() if t.name is not None and t.color}
     legend = {code: name for name, code in codes.items()} | ({0: BACKGROUND} if background == "class" else {})
@@ -199,37 +204,38 @@ def _sorted(found: Iterable[Value]) -> list[Value]:
 def _targets(
     values: list[Value], mapping: Mapping[Value, ClassTarget], source: str
 ) -> tuple[dict[Value, ClassTarget], tuple[str, ...]]:
-    """What becomes of each value that the mapping names, and a note of names that are not there."""
-    by_number = {_number(key): target for key, target in mapping.items() if key != OTHERS}
-    targets = {v: t for v in values if (t := mapping.get(v) or by_number.get(_number(v)))}
-    used = {_number(value) for value in values}
-    unused = [value_name(key) for key in mapping if key != OTHERS and _number(key) not in used]
+    """Return the target of each value that is mapped, and a note of keys that are not among the values."""
+    by_number = {_as_number(key): target for key, target in mapping.items() if key != OTHERS}
+    targets = {v: t for v in values if (t := mapping.get(v) or by_number.get(_as_number(v)))}
+    used = {_as_number(value) for value in values}
+    unused = [value_name(key) for key in mapping if key != OTHERS and _as_number(key) not in used]
     if unused and not targets and OTHERS not in mapping:
         raise LabelError(
-            f"{source} holds {_some(values)}, and nothing that class_mapping names: {', '.join(unused)}. "
-            "Correct the names, or leave class_mapping out."
+            f"{source} has the values {_listed(values)}, but `class_mapping` maps other values only: "
+            f"{', '.join(unused)}. Correct its keys, or leave it out."
         )
-    notes = (f"{source} does not hold {_some(unused)}, which class_mapping names",) if unused else ()
+    notes = (f"{source} does not contain {_listed(unused)}, but class_mapping does",) if unused else ()
     if OTHERS in mapping:
         targets |= {value: mapping[OTHERS] for value in values if value not in targets}
     return targets, notes
 
 
-def _some(values: Sequence[Value]) -> str:
-    return ", ".join(map(value_name, values[:SHOWN])) + (f" and {len(values) - SHOWN} more" * (len(values) > SHOWN))
+def _listed(values: Sequence[Value]) -> str:
+    more = f" and {len(values) - MAX_LISTED} more" if len(values) > MAX_LISTED else ""
+    return ", ".join(map(value_name, values[:MAX_LISTED])) + more
 
 
-def _number(value: Value) -> Value:
-    """A number for text that reads as one, so that '1' and 1 are the same key."""
+def _as_number(value: Value) -> Value:
+    """Return a number for a text that reads as one, so that '1' and 1 are the same key."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value):
         return normalize_value(float(value)) or 0
     return value
 
 
 def _names_of(kept: list[Value], known: Legend | None) -> dict[Value, str]:
-    """The name of each value that is not mapped."""
+    """Return the class name of each value that is not mapped."""
     if not _are_codes(kept):
-        return {value: _background_or(value_name(value)) for value in kept}
+        return {value: _canonical_name(value_name(value)) for value in kept}
     own = {info.code: info.name for info in known or ()}
     return {v: own.get(int(v)) or (f"class {v}" if v else BACKGROUND) for v in kept}
 
@@ -238,8 +244,12 @@ def _are_codes(values: list[Value]) -> bool:
     return all(isinstance(value, int) and 0 <= value < IGNORE_INDEX for value in values)
 
 
-def _fixed_codes(targets: Iterable[ClassTarget], source: str, background: Background) -> dict[str, int]:
-    """Codes by name that the mapping fixes; one name has one code and one code one name."""
+def _fixed_codes(targets: Iterable[ClassTarget], background: Background) -> dict[str, int]:
+    """Return the codes that the mapping fixes, by class name.
+
+    Raises:
+        LabelError: if a class has two codes, or two classes have one.
+    """
     fixed = {BACKGROUND: 0} if background == "class" else {}
     owners = {code: name for name, code in fixed.items()}
     for target in targets:
@@ -247,46 +257,57 @@ def _fixed_codes(targets: Iterable[ClassTarget], source: str, background: Backgr
             continue
         if fixed.setdefault(target.name, target.code) != target.code:
             raise LabelError(
-                f"class_mapping gives {target.name!r} of {source} the codes {fixed[target.name]} and {target.code}; "
-                "needed one."
+                f"`class_mapping` gives {target.name!r} the codes {fixed[target.name]} and {target.code}, but a class "
+                "has one code."
             )
         if owners.setdefault(target.code, target.name) != target.name:
             raise LabelError(
-                f"class_mapping gives the code {target.code} to {owners[target.code]!r} and {target.name!r}; "
+                f"`class_mapping` gives the code {target.code} to {owners[target.code]!r} and to {target.name!r}, but "
                 "each class needs its own."
             )
     return fixed
 
 
 def _keep_codes(names: Mapping[Value, str], fixed: dict[str, int], source: str) -> dict[str, int]:
-    """With the codes of values that stay what they are."""
+    """Add the codes of values that are not mapped.
+
+    Raises:
+        LabelError: if the mapping gives such a code to another class.
+    """
     owners = {code: name for name, code in fixed.items()}
     for value, name in names.items():
         code = fixed.get(name, int(value))
         if owners.get(code, name) != name:
             raise LabelError(
-                f"The code {code} is {name!r} in {source}, but {owners[code]!r} by class_mapping. Map {value} too."
+                f"{source} uses the code {code} for {name!r}, but `class_mapping` gives it to {owners[code]!r}. "
+                f"Map {value} too."
             )
         fixed, owners = {**fixed, name: code}, {**owners, code: name}
     return fixed
 
 
 def _keep_renamed_codes(targets: Mapping[Value, ClassTarget], fixed: dict[str, int]) -> dict[str, int]:
-    """With the codes of values that are merely renamed, where these are free."""
+    """Add the codes of values that are renamed and not merged, where these codes are free."""
     names = [target.name for target in targets.values()]
     for value, target in targets.items():
-        alone = target.name is not None and names.count(target.name) == 1
-        if alone and _are_codes([value]) and target.name not in fixed and value not in fixed.values():
+        renamed = target.name is not None and names.count(target.name) == 1
+        if renamed and _are_codes([value]) and target.name not in fixed and value not in fixed.values():
             fixed = {**fixed, str(target.name): int(value)}
     return fixed
 
 
-def _numbered(wanted: Iterable[str], fixed: Mapping[str, int], source: str) -> dict[str, int]:
-    """A code for each name: the fixed one, else the next that is free from 1 on."""
+def _assign_codes(names: Iterable[str], fixed: Mapping[str, int], source: str) -> dict[str, int]:
+    """Return the code of each class: the fixed one, else the next free one from 1.
+
+    Raises:
+        LabelError: if there are more classes than codes.
+    """
     fixed = {BACKGROUND: 0, **fixed} if 0 not in fixed.values() else fixed
     taken = set(fixed.values())
     free = (code for code in count(1) if code not in taken)
-    codes = {name: fixed[name] if name in fixed else next(free) for name in wanted}
+    codes = {name: fixed[name] if name in fixed else next(free) for name in names}
     if max(codes.values()) >= IGNORE_INDEX:
-        raise LabelError(f"{source} holds {len(codes)} classes; at most {MAX_CLASSES} fit. Is it the right field?")
+        raise LabelError(
+            f"{source} has {len(codes)} classes, but at most {MAX_CLASSES} are possible. Is it the right field?"
+        )
     return codes

@@ -1,4 +1,4 @@
-"""Features of a layer with their classes, in burning order, found near a grid: from memory or from a file."""
+"""Labelled features: geometry, class code and drawing order."""
 
 from __future__ import annotations
 
@@ -23,41 +23,52 @@ POLYGON, NOT_POLYGON, WITHOUT_CLASS = 0, 1, 2
 """Kinds of features; only polygons are burned."""
 
 
+KINDS_FOUND = {
+    "repaired": "repaired",
+    "null": "without geometry",
+    "empty": "empty",
+    "not_polygons": "points or lines",
+    "without_class": "without a class",
+    "dropped": "unlabelled by the class mapping",
+}
+"""The words of messages for the keys of counts."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelRules:
-    """How features become polygons with a code each."""
+    """How features of a layer become polygons with a class code and a drawing order."""
 
     class_field: str | None = None
-    """None: all are class 1."""
+    """None: all features have code 1."""
 
     table: ClassTable | None = None
     ranks: NDArray[np.intp] = field(default_factory=lambda: np.zeros(256, np.intp))
-    """(256,) of each code; the higher lies on top."""
+    """(256,) rank of each code; higher ranks lie on top."""
 
     priority_field: str | None = None
     buffer: float = 0.0
-    """Metres around lines and points."""
+    """Metres by which lines and points are widened."""
 
     @property
     def columns(self) -> list[str]:
-        """The fields that are read."""
+        """The fields to read."""
         return [name for name in dict.fromkeys((self.class_field, self.priority_field)) if name is not None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelFeatures:
-    """What has a place, from the bottom to the top."""
+    """Features with a geometry, the lowest first."""
 
     shapes: NDArray[np.object_]
     codes: NDArray[np.uint8]
-    """(n,) class codes; IGNORE for what is mapped to nothing."""
+    """(n,) class codes; IGNORE_INDEX where the class mapping makes a value unlabelled."""
 
     kinds: NDArray[np.uint8]
     """(n,) POLYGON, NOT_POLYGON or WITHOUT_CLASS."""
 
     repaired: NDArray[np.bool_]
     keys: NDArray[np.float64]
-    """(n, 4) by which they are ordered: rank of the class, priority field, size (smaller on top), place in the file."""
+    """(n, 4) sort keys: rank of the class, priority field, minus the area (smaller on top), position in the file."""
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -68,21 +79,22 @@ class LabelFeatures:
         )
 
     def polygons(self) -> LabelFeatures:
-        """Those that are burned."""
+        """Return the features that are burned."""
         return self if not self.kinds.any() else self.take(self.kinds == POLYGON)
 
     def in_order(self) -> LabelFeatures:
+        """Return the features sorted by `keys`."""
         return self.take(np.lexsort(self.keys.T[::-1]))
 
 
-def joined(parts: Sequence[LabelFeatures]) -> LabelFeatures:
-    """One part after the other."""
+def concatenate(parts: Sequence[LabelFeatures]) -> LabelFeatures:
+    """Concatenate features, in the order given."""
     names = ("shapes", "codes", "kinds", "repaired", "keys")
     return LabelFeatures(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def read_features(frame: gpd.GeoDataFrame, rules: LabelRules, source: str) -> tuple[LabelFeatures, dict[str, int]]:
-    """Features in burning order, and how many are null or empty; these have no place."""
+    """Return the features of a table in drawing order, and how many rows were left out: null and empty geometries."""
     shapes = frame.geometry.to_numpy()
     null = shapely.is_missing(shapes)
     empty = shapely.is_empty(shapes) & ~null
@@ -92,76 +104,93 @@ def read_features(frame: gpd.GeoDataFrame, rules: LabelRules, source: str) -> tu
     )
     codes, known = _codes(frame, rules)
     kinds = np.where(areal, np.where(known, POLYGON, WITHOUT_CLASS), NOT_POLYGON).astype(np.uint8)
-    keys = [rules.ranks[codes], _heights(frame, rules, source), -shapely.area(shapes), frame.index.to_numpy(float)]
+    keys = [
+        rules.ranks[codes],
+        _priority_values(frame, rules, source),
+        -shapely.area(shapes),
+        frame.index.to_numpy(float),
+    ]
     features = LabelFeatures(shapes, codes, kinds, repaired, np.column_stack(keys)).in_order()
     return features, {"null": int(null.sum()), "empty": int(empty.sum())}
 
 
 def _codes(frame: gpd.GeoDataFrame, rules: LabelRules) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return (n,) class codes, and (n,) True where a feature has a class."""
     if rules.class_field is None or rules.table is None:
         return np.ones(len(frame), np.uint8), np.ones(len(frame), bool)
     return rules.table.codes_of(frame[rules.class_field])
 
 
-def _heights(frame: gpd.GeoDataFrame, rules: LabelRules, source: str) -> NDArray[np.float64]:
-    """The priority field; what has none lies below."""
+def _priority_values(frame: gpd.GeoDataFrame, rules: LabelRules, source: str) -> NDArray[np.float64]:
+    """Return the values of the priority field; -inf where there is none, so that such features lie below."""
     if rules.priority_field is None:
         return np.zeros(len(frame))
     try:
-        found = pd.to_numeric(frame[rules.priority_field]).to_numpy(dtype=float, na_value=np.nan)
+        values = pd.to_numeric(frame[rules.priority_field]).to_numpy(dtype=float, na_value=np.nan)
     except (TypeError, ValueError) as error:
-        raise LabelError(f"The field {rules.priority_field!r} of {source} holds no numbers ({error}).") from error
-    return np.asarray(np.where(np.isnan(found), -np.inf, found))
+        raise LabelError(
+            f"The field {rules.priority_field!r} of {source} does not contain numbers ({error}). "
+            "Choose a numeric field as `priority_field`."
+        ) from error
+    return np.asarray(np.where(np.isnan(values), -np.inf, values))
 
 
-def count_features(own: LabelFeatures) -> dict[str, Any]:
-    """How many features there are of each kind."""
-    polygon = own.kinds == POLYGON
-    dropped = polygon & (own.codes == IGNORE_INDEX)
-    codes, numbers = np.unique(own.codes[polygon & ~dropped], return_counts=True)
+def count_features(features: LabelFeatures) -> dict[str, Any]:
+    """Count features: polygons by class code, repaired, not polygons, without a class, dropped by the mapping."""
+    polygon = features.kinds == POLYGON
+    dropped = polygon & (features.codes == IGNORE_INDEX)
+    codes, numbers = np.unique(features.codes[polygon & ~dropped], return_counts=True)
     return {
         "polygons": dict(zip(codes.tolist(), numbers.tolist(), strict=True)),
-        "repaired": int((own.repaired & (own.kinds != NOT_POLYGON)).sum()),
-        "not_polygons": int((own.kinds == NOT_POLYGON).sum()),
-        "without_class": int((own.kinds == WITHOUT_CLASS).sum()),
+        "repaired": int((features.repaired & (features.kinds != NOT_POLYGON)).sum()),
+        "not_polygons": int((features.kinds == NOT_POLYGON).sum()),
+        "without_class": int((features.kinds == WITHOUT_CLASS).sum()),
         "dropped": int(dropped.sum()),
     }
 
 
 def layer_crs(layer: VectorLayer) -> Any:
-    """The CRS, which each opened layer has."""
+    """Return the CRS of a layer that `open_layer` opened."""
     assert layer.crs is not None, "open_layer refuses layers without a CRS"
     return layer.crs
 
 
 def read_all_features(layer: VectorLayer, columns: Sequence[str]) -> gpd.GeoDataFrame:
-    """Read all features of a layer, with these columns.
+    """Read all features of a layer, with some of its fields.
 
     Raises:
-        LabelError: if it has none.
+        LabelError: if there are none.
     """
     frame = layer.read(columns)
     if not isinstance(frame, gpd.GeoDataFrame) or not len(frame):
-        raise LabelError(f"{layer.source} holds no polygons, or none that the query chooses; needed at least one.")
+        raise LabelError(f"{layer.source} contains no features, or none that `where` selects. Choose other ones.")
     return frame
 
 
-def require_polygons(found: LabelFeatures, missing: Mapping[str, int], source: str, buffer: float) -> dict[str, int]:
-    """What was found.
+def require_polygons(features: LabelFeatures, missing: Mapping[str, int], source: str, buffer: float) -> dict[str, int]:
+    """Count the features of each kind, and check that there is a polygon.
+
+    Args:
+        features: All features that have a geometry.
+        missing: Numbers of rows without one, as `read_features` returns them.
+        source: The name of the layer, for the message.
+        buffer: Metres by which lines and points were widened.
 
     Raises:
         LabelError: if there is no polygon.
     """
     counts = {
-        "polygons": int((found.kinds != NOT_POLYGON).sum()),
-        "repaired": int(found.repaired.sum()),
+        "polygons": int((features.kinds != NOT_POLYGON).sum()),
+        "repaired": int(features.repaired.sum()),
         **missing,
-        "not_polygons": int((found.kinds == NOT_POLYGON).sum()),
-        "without_class": int((found.kinds == WITHOUT_CLASS).sum()),
-        "dropped": int(((found.kinds == POLYGON) & (found.codes == IGNORE_INDEX)).sum()),
+        "not_polygons": int((features.kinds == NOT_POLYGON).sum()),
+        "without_class": int((features.kinds == WITHOUT_CLASS).sum()),
+        "dropped": int(((features.kinds == POLYGON) & (features.codes == IGNORE_INDEX)).sum()),
     }
     if not counts["polygons"]:
-        words = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "nothing"
-        hint = " Lines and points become polygons with buffer, in metres." if not buffer else ""
-        raise LabelError(f"{source} holds no polygons ({words}); needed at least one.{hint}")
+        found = ", ".join(f"{words}: {counts[key]:,}" for key, words in KINDS_FOUND.items() if counts[key])
+        advice = "Choose a layer with polygons."
+        if counts["not_polygons"] and not buffer:
+            advice = "Pass `buffer` to widen points and lines to polygons, in metres."
+        raise LabelError(f"{source} contains no polygons ({found or 'nothing'}). {advice}")
     return counts

@@ -1,4 +1,4 @@
-"""Features as they are found made into valid polygons: repaired, flattened, lines and points buffered."""
+"""Geometries of labels: repaired, flattened, buffered and reprojected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import shapely
 from numpy.typing import NDArray
 
 from geopsp.core.crs import get_transformer, metre_axes, transform_bounds
-from geopsp.errors import LabelError
 
 POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
@@ -21,26 +20,33 @@ Shapes = NDArray[np.object_]
 Mask = NDArray[np.bool_]
 
 
-LONG = 0.01
-"""Degrees beyond which an edge is divided before it is reprojected; at 45 degrees it bends by two centimetres."""
+MAX_EDGE_DEGREES = 0.01
+"""Edges longer than this are divided before they are reprojected; at 45 degrees such an edge bends by 2 cm."""
 
 
-METRES = 111_000.0
-"""Metres a degree, roughly."""
+METRES_PER_DEGREE = 111_000.0
+"""Roughly."""
 
 
-MOST = 20_000
-"""Parts, roughly, into which an outline is divided at most."""
+MAX_SEGMENTS = 20_000
+"""Roughly the largest number of parts that an outline is divided into."""
 
 
-MARGINS = (15.0, 3.0, 0.0)
-"""Degrees around a CRS's area of use within which shapes are kept; fewer where they have no place in it then."""
+AREA_OF_USE_MARGINS = (15.0, 3.0, 0.0)
+"""Degrees around a CRS's area of use within which shapes are kept; the first with which a shape can be projected."""
 
 
 def valid_polygons(shapes: Shapes, *, crs: pyproj.CRS, buffer: float = 0.0) -> tuple[Shapes, Mask, Mask]:
-    """(n,) polygons in two dimensions, (n,) True where one was repaired, (n,) True where one has area.
+    """Repair and flatten shapes, and buffer lines and points.
 
-    What has no area stays as it is. Lines and points are buffered by metres; polygons never are.
+    Args:
+        shapes: (n,) shapes, none of them missing.
+        crs: Of the shapes.
+        buffer: Metres by which lines and points are widened; polygons never are.
+
+    Returns:
+        (n,) shapes in two dimensions, (n,) True for repaired polygons, (n,) True for shapes with an area. Shapes
+        without an area stay unchanged.
     """
     shapes = shapely.force_2d(shapes) if shapely.has_z(shapes).any() else shapes.copy()
     thin = ~np.isin(shapely.get_type_id(shapes), POLYGONS)
@@ -61,71 +67,64 @@ def _areal_part(shape: Any) -> Any:
 
 
 def buffered(shapes: Shapes, metres: float, crs: pyproj.CRS) -> Shapes:
-    """Polygons around lines and points, as far on the ground as asked for at the middle of each."""
+    """Return polygons around lines and points; the metres are true on the ground at the middle of each shape."""
     left, bottom, right, top = shapely.bounds(shapes).T
     axes = metre_axes(np.column_stack([(left + right) / 2, (bottom + top) / 2]), crs)
-    return _turned(shapely.buffer(_turned(shapes, np.linalg.inv(axes).astype(float)), metres), axes)
+    return _multiplied(shapely.buffer(_multiplied(shapes, np.linalg.inv(axes).astype(float)), metres), axes)
 
 
-def _turned(shapes: Shapes, axes: NDArray[np.float64]) -> Shapes:
-    """Each shape's vertices times its own matrix."""
+def _multiplied(shapes: Shapes, axes: NDArray[np.float64]) -> Shapes:
+    """Multiply the vertices of each shape by its own matrix, (n, 2, 2)."""
     points, owner = shapely.get_coordinates(shapes, return_index=True)
     m, (x, y) = axes[owner], points.T
     moved = np.column_stack([m[:, 0, 0] * x + m[:, 0, 1] * y, m[:, 1, 0] * x + m[:, 1, 1] * y])
     return np.asarray(shapely.set_coordinates(shapes.copy(), moved), object)
 
 
-def check_buffer(buffer: float) -> None:
-    """Nothing, if lines and points can be buffered so.
+def reproject_shapes(shapes: Shapes, source: pyproj.CRS, target_wkt: str) -> Shapes:
+    """Reproject shapes, with vertices added to long edges, which bend; None for shapes that cannot be projected.
 
-    Raises:
-        LabelError: if it is not a number of metres from 0 on.
+    A shape that reaches far beyond the target CRS's area of use, where projections fold, is clipped to this area and a
+    margin. The result depends on the shape alone, so that it is the same for all windows.
     """
-    if not (isinstance(buffer, int | float | np.number) and np.isfinite(buffer) and buffer >= 0):
-        raise LabelError(f"buffer is {buffer!r}; needed a number of metres from 0 on.")
-
-
-def reprojected(shapes: Shapes, here: pyproj.CRS, there: str) -> Shapes:
-    """The shapes in another CRS, long edges bent as they are there; None for those that have no place in it.
-
-    Of a shape that reaches far beyond the CRS's area of use, where projections fold, what lies in and around it is
-    left. That depends on nothing but the shape, so that all windows see the same.
-    """
-    target = pyproj.CRS.from_wkt(there)
-    if here == target:
+    target = pyproj.CRS.from_wkt(target_wkt)
+    if source == target:
         return shapes
-    step = LONG if here.is_geographic else LONG * METRES / here.axis_info[0].unit_conversion_factor
-    to_there = get_transformer(here.to_wkt(), there)
-    moved = _moved(shapes, to_there, step)
+    step = MAX_EDGE_DEGREES
+    if not source.is_geographic:
+        step = MAX_EDGE_DEGREES * METRES_PER_DEGREE / source.axis_info[0].unit_conversion_factor
+    to_target = get_transformer(source.to_wkt(), target_wkt)
+    projected = _project(shapes, to_target, step)
     beyond = np.zeros(len(shapes), bool)
-    for margin in MARGINS:
-        area = _area_of_use(target, here, margin)
+    for margin in AREA_OF_USE_MARGINS:
+        area = _area_of_use(target, source, margin)
         if area is None:
             continue
-        if margin == MARGINS[0]:
+        if margin == AREA_OF_USE_MARGINS[0]:
             beyond = ~shapely.covers(area, shapely.envelope(shapes))
-        again = np.flatnonzero(beyond)
-        parts = shapely.intersection(shapes[again], area)
+        rows = np.flatnonzero(beyond)
+        parts = shapely.intersection(shapes[rows], area)
         kept = shapely.area(parts) > 0
-        moved[again[kept]] = _moved(parts[kept], to_there, step)
-        beyond &= shapely.is_missing(moved)
-    return moved
+        projected[rows[kept]] = _project(parts[kept], to_target, step)
+        beyond &= shapely.is_missing(projected)
+    return projected
 
 
-def _moved(shapes: Shapes, to_there: pyproj.Transformer, step: float) -> Shapes:
+def _project(shapes: Shapes, to_target: pyproj.Transformer, step: float) -> Shapes:
+    """Transform shapes, None where that fails; `step` is the longest edge, in CRS units."""
     bounds = shapely.bounds(shapes)
     with np.errstate(invalid="ignore"):
         large = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1]) > step
     shapes = shapes.copy()
-    shapes[large] = shapely.segmentize(shapes[large], np.maximum(step, shapely.length(shapes[large]) / MOST))
-    moved = shapely.transform(shapes, lambda xy: np.column_stack(to_there.transform(*xy.T)))
-    moved[~np.isfinite(shapely.bounds(moved)).all(axis=1)] = None
-    return np.asarray(moved, object)
+    shapes[large] = shapely.segmentize(shapes[large], np.maximum(step, shapely.length(shapes[large]) / MAX_SEGMENTS))
+    projected = shapely.transform(shapes, lambda xy: np.column_stack(to_target.transform(*xy.T)))
+    projected[~np.isfinite(shapely.bounds(projected)).all(axis=1)] = None
+    return np.asarray(projected, object)
 
 
 def _area_of_use(crs: pyproj.CRS, here: pyproj.CRS, margin: float) -> Any:
-    """Where a CRS is used and degrees around it, as boxes in another CRS; None: it is not known."""
-    named = crs.to_authority()  # well-known text of the first version does not tell the area
+    """Return the area of use of a CRS, widened by degrees, as boxes in another CRS; None if it is not known."""
+    named = crs.to_authority()  # a CRS read from WKT 1 has no area of use
     use, globe = pyproj.CRS.from_authority(*named).area_of_use if named else crs.area_of_use, here.geodetic_crs
     if use is None or globe is None:
         return None

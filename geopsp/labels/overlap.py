@@ -1,4 +1,4 @@
-"""Where labels lie when they miss the image, how far away, and what may be the reason."""
+"""Whether labels overlap an image; if not, where they lie, how far away, and what may be the reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pyproj
 import shapely
 
-from geopsp.core.crs import transform_bounds
+from geopsp.core.crs import format_length, transform_bounds
 from geopsp.core.grid import Grid
 from geopsp.errors import LabelError
 from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk
@@ -14,65 +14,84 @@ from geopsp.vector.layer import Box
 
 
 def require_overlap(features: FeaturesInMemory | FeaturesOnDisk, grid: Grid, source: str) -> None:
-    """Nothing, if a polygon touches the grid; of a large file, if a feature's box does.
+    """Check that a polygon meets the grid; of a large file, that the box of a feature does.
 
     Raises:
-        LabelError: if none does; says where they lie instead, and a likely reason.
+        LabelError: if none does; the message says where they lie instead, and a likely reason.
     """
     outline = shapely.polygons(grid.corners())
+    distance = None
     if isinstance(features, FeaturesOnDisk):
         if features.touches(grid):
             return
-        found = features.layer.bounds()
-        crs = features.crs
-        away = None
+        bounds = features.layer.bounds()
     else:
         if shapely.intersects(features.query(grid).polygons().shapes, outline).any():
             return
-        shapes = features.features.polygons().shapes
-        found, crs = _box(shapely.total_bounds(shapes)), features.crs
-        moved, _ = features.within(grid.crs)
-        away = float(np.nanmin(shapely.distance(moved, outline), initial=np.inf))
-    there = transform_bounds(found, crs.to_wkt(), grid.crs.to_wkt()) if found else None
-    if there is not None and away is None:
-        away = float(shapely.distance(shapely.box(*there), outline))
-    raise LabelError(no_overlap_message(source, grid, there, away) + (likely_cause(found, crs, grid) if found else ""))
+        bounds = _box(shapely.total_bounds(features.features.polygons().shapes))
+        shapes, _ = features.in_crs(grid.crs)
+        distance = float(np.nanmin(shapely.distance(shapes, outline), initial=np.inf))
+    projected = transform_bounds(bounds, features.crs.to_wkt(), grid.crs.to_wkt()) if bounds else None
+    if projected is not None and distance is None:
+        distance = float(shapely.distance(shapely.box(*projected), outline))
+    message = f"The labels of {source} do not overlap the image."
+    if bounds is not None:
+        message = no_overlap_message(source, grid, projected, distance)
+    raise LabelError(f"{message} {likely_cause(bounds, features.crs, grid)}")
 
 
-def no_overlap_message(source: str, grid: Grid, bounds: Box | None, away: float | None) -> str:
-    """What is wrong where labels lie `away` from the grid; without bounds, where they have no place in its CRS."""
-    if bounds is None or (away is not None and not np.isfinite(away)):
-        where = f"The labels of {source} have no place in the CRS of the image, {grid!r}. "
-    else:
-        unit = grid.crs.linear_units if grid.crs.is_projected else "degrees"
-        left, bottom, right, top = bounds
-        far = f" by {away:,.6g} {unit}" if away else ""
-        where = (
-            f"The labels of {source} miss the image{far}: in the image's CRS they lie at "
-            f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}, the image is {grid!r}. "
-        )
-    return where + "Check that both have the right CRS and show the same place."
+def no_overlap_message(source: str, grid: Grid, bounds: Box | None, distance: float | None) -> str:
+    """Say where labels lie that do not overlap the image.
 
-
-def likely_cause(bounds: Box, crs: pyproj.CRS, grid: Grid) -> str:
-    """A likely reason: with another CRS, or x and y swapped, the labels would lie on the image."""
-    left, bottom, right, top = bounds
-    swapped = (bottom, left, top, right)
-    image = grid.crs.to_wkt()
-    guesses = (
-        (swapped, crs.to_wkt(), "with x and y swapped (latitude and longitude?)"),
-        (bounds, "EPSG:4326", f"if their CRS were EPSG:4326 instead of {crs.name}"),
-        (swapped, "EPSG:4326", "if their CRS were EPSG:4326, with x and y swapped"),
-        (bounds, image, f"if their CRS were that of the image instead of {crs.name}"),
+    Args:
+        source: The name of the labels.
+        grid: The image.
+        bounds: Of the labels, in the CRS of the grid; None if they cannot be projected into it.
+        distance: From the image, in CRS units; None if it is not known.
+    """
+    crs = _crs_name(pyproj.CRS.from_wkt(grid.crs.to_wkt()))
+    if bounds is None or (distance is not None and not np.isfinite(distance)):
+        return f"The labels of {source} cannot be projected into the CRS of the image, {crs}."
+    away = f": they are {format_length(distance, grid.unit)} away" if distance else ""
+    return (
+        f"The labels of {source} do not overlap the image{away}. "
+        f"Labels: {_extent(bounds)}; image: {_extent(grid.bounds())} ({crs})."
     )
-    frame = shapely.polygons(grid.corners())
-    for box, assumed, words in guesses:
-        if assumed == "EPSG:4326" and not _on_globe(box):
-            continue
-        there = transform_bounds(box, assumed, image)
-        if there is not None and shapely.box(*there).intersects(frame):
-            return f" They would fit {words}."
-    return ""
+
+
+def likely_cause(bounds: Box | None, crs: pyproj.CRS, grid: Grid) -> str:
+    """Say what to check: whether labels would overlap the image with another CRS, or with x and y swapped.
+
+    `bounds` are those of the labels, in their CRS; None if they are not known.
+    """
+    image = grid.crs.to_wkt()
+    given, wanted = _crs_name(crs), _crs_name(pyproj.CRS.from_wkt(image))
+    outline = shapely.polygons(grid.corners())
+    if bounds is not None:
+        left, bottom, right, top = bounds
+        swapped = (bottom, left, top, right)
+        for box, assumed, words in (
+            (swapped, crs.to_wkt(), "They would fit with x and y (latitude and longitude?) swapped: swap them."),
+            (bounds, "EPSG:4326", f"Their CRS is {given}, but they would fit as EPSG:4326: assign that CRS."),
+            (swapped, "EPSG:4326", f"Their CRS is {given}, but they would fit as EPSG:4326 with x and y swapped."),
+            (bounds, image, f"Their CRS is {given}, but they would fit as {wanted}: assign that CRS."),
+        ):
+            if assumed == "EPSG:4326" and not _on_globe(box):
+                continue
+            projected = transform_bounds(box, assumed, image)
+            if projected is not None and shapely.box(*projected).intersects(outline):
+                return words
+    return "Check that both have the right CRS and show the same place."
+
+
+def _crs_name(crs: pyproj.CRS) -> str:
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else crs.name
+
+
+def _extent(box: Box) -> str:
+    left, bottom, right, top = box
+    return f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}"
 
 
 def _on_globe(box: Box) -> bool:

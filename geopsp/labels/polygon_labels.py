@@ -1,4 +1,4 @@
-"""Polygons or a label raster, burned to class codes on any grid."""
+"""Labels from polygons, burned to class codes on any grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.labels.class_mapping import Background, ClassTarget, Value, mapping_identity
-from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk, features_by_piece
+from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk, polygons_by_block
 from geopsp.labels.features import count_features
 from geopsp.labels.overlap import require_overlap
 from geopsp.labels.rasterize import RasterizedLabels, rasterize_polygons
@@ -20,7 +20,7 @@ from geopsp.vector.layer import VectorLayer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolygonLabels:
-    """Polygons with a class each."""
+    """Polygons, each of one class."""
 
     legend: Legend
     features: FeaturesInMemory | FeaturesOnDisk
@@ -28,10 +28,10 @@ class PolygonLabels:
     all_touched: bool
     layer: VectorLayer
     counts: dict[str, int]
-    """What reading found: polygons, repaired, null, empty, not_polygons, without_class; nothing of large files."""
+    """Features of each kind, as `require_polygons` returns them; {} for large files, which are not read whole."""
 
     priority: str
-    """Which polygon lies on top, in words."""
+    """The order in which overlapping polygons are drawn, in words."""
 
     mapping: Mapping[Value, ClassTarget] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -41,35 +41,37 @@ class PolygonLabels:
         return self.layer.source
 
     def burn(self, grid: Grid) -> RasterizedLabels:
-        """Codes where a pixel's centre lies in a polygon (with `all_touched`, where the polygon touches the pixel).
+        """Burn the polygons that contain a pixel's centre or, with `all_touched`, that touch the pixel.
 
-        Windows of one lattice agree bit for bit where they overlap.
+        Overlapping windows of one grid get the same codes.
         """
         fill = 0 if self.background == "class" else IGNORE_INDEX
         size = (grid.height, grid.width)
         burned = RasterizedLabels(np.full(size, fill, np.uint8), np.zeros(size, bool))
-        for window, found in features_by_piece(self.features, grid):
-            place = window.slices(grid.full_window)
-            part = rasterize_polygons(
-                found.shapes, found.codes, grid.crop(window), fill=fill, all_touched=self.all_touched
+        for window, features in polygons_by_block(self.features, grid):
+            block = rasterize_polygons(
+                features.shapes, features.codes, grid.crop(window), fill=fill, all_touched=self.all_touched
             )
-            burned.codes[place], burned.conflict[place] = part.codes, part.conflict
+            rows_cols = window.slices(grid.full_window)
+            burned.codes[rows_cols], burned.conflict[rows_cols] = block.codes, block.conflict
         return burned
 
     def count(self, grid: Grid, window: Window) -> dict[str, Any]:
-        """Polygons by code, and what else was found, of which the window is the owner among windows of the grid."""
+        """Count the features that a window owns: windows that partition the grid count each once."""
         return count_features(self.features.owned_by(grid, window))
 
     def report(self) -> dict[str, Any]:
+        """Return what chips.json says of the labels: their source, counts, drawing order and notes."""
         notes = [*self.layer.notes, *self.notes]
         if isinstance(self.features, FeaturesInMemory) and (lost := self.features.num_unprojectable):
-            notes.append(f"{lost} polygons of {self.source} have no place in the CRS of the image and are left out")
+            polygons = "1 polygon" if lost == 1 else f"{lost:,} polygons"
+            notes.append(f"{polygons} of {self.source} cannot be projected into the CRS of the image: left out")
         return {"source": self.source, **self.counts, "priority": self.priority, "notes": notes}
 
     def require_overlap(self, grid: Grid) -> None:
-        """As `overlap.require_overlap`."""
+        """Check that the polygons overlap the grid; see `overlap.require_overlap`."""
         require_overlap(self.features, grid, self.source)
 
     def fingerprint(self) -> list[str]:
-        """What tells the file and the mapping from others."""
+        """Return what identifies the layer and the class mapping."""
         return [*self.layer.fingerprint(), *mapping_identity(self.mapping)]

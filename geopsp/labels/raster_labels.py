@@ -1,4 +1,4 @@
-"""A raster of class codes as labels: sampled by nearest neighbour, never interpolated."""
+"""Labels from a raster of class codes, sampled by nearest neighbour."""
 
 from __future__ import annotations
 
@@ -37,13 +37,17 @@ from geopsp.raster.info import read_info
 from geopsp.raster.legend_io import read_legend
 from geopsp.raster.scene import Scene
 
+MAX_DISTINCT_VALUES = 2**16
+"""A raster with more values is no label raster."""
+
+
 BLOCK = 2048
-"""Pixels on each side of what is read at once."""
+"""Side, in pixels, of what is read at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RasterLabels:
-    """A raster of class codes."""
+    """A raster of class codes, on a grid of its own."""
 
     scene: Scene
     table: ClassTable
@@ -56,7 +60,7 @@ class RasterLabels:
         return self.table.legend
 
     def burn(self, grid: Grid) -> RasterizedLabels:
-        """Codes of the label pixels under the grid's centres; IGNORE where there are none."""
+        """Return the codes of the label pixels that contain the grid's pixel centres; IGNORE_INDEX outside."""
         codes = np.full((grid.height, grid.width), IGNORE_INDEX, np.uint8)
         window = self.scene.grid.window_of(grid)
         if window is not None:
@@ -66,53 +70,56 @@ class RasterLabels:
         return RasterizedLabels(codes, np.zeros(codes.shape, bool))
 
     def count(self, grid: Grid, window: Window) -> dict[str, Any]:
-        """Nothing: there are no polygons."""
+        """Return {}, as there are no polygons; see `PolygonLabels.count`."""
         return {}
 
     def _sample(self, grid: Grid, window: Window, codes: NDArray[np.uint8]) -> None:
-        """Fills a window of `codes` with the label pixels in which its centres lie; a part at a time."""
-        col, row = label_pixels(grid.crop(window), self.scene.grid)
-        own = self.scene.grid
-        inside = (col >= 0) & (col < own.width) & (row >= 0) & (row < own.height)
+        """Fill a window of `codes`, which has the size of the grid; in halves, if it takes many label pixels."""
+        label_grid = self.scene.grid
+        col, row = label_pixels(grid.crop(window), label_grid)
+        inside = (col >= 0) & (col < label_grid.width) & (row >= 0) & (row < label_grid.height)
         if not inside.any():
             return
         cols, rows = col[inside].astype(np.intp), row[inside].astype(np.intp)
         left, top = int(cols.min()), int(rows.min())
-        part = Window(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1)
-        if part.width * part.height > BLOCK**2 and max(window.width, window.height) > 1:
+        label_window = Window(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1)
+        if label_window.width * label_window.height > BLOCK**2 and max(window.width, window.height) > 1:
             for half in _halves(window):
                 self._sample(grid, half, codes)
             return
-        codes[window.slices(grid.full_window)][inside] = self._codes(part)[rows - top, cols - left]
+        codes[window.slices(grid.full_window)][inside] = self._codes(label_window)[rows - top, cols - left]
 
     def _codes(self, window: Window) -> NDArray[np.uint8]:
-        patch = self.scene.read(window)
-        return np.where(patch.valid, map_values(patch.data[0], self.table.codes), IGNORE_INDEX).astype(np.uint8)
+        """Read the class codes of a window of the label raster."""
+        pixels = self.scene.read(window)
+        return np.where(pixels.valid, map_values(pixels.data[0], self.table.codes), IGNORE_INDEX).astype(np.uint8)
 
     def report(self) -> dict[str, Any]:
+        """Return what chips.json says of the labels: their source and notes."""
         return {"source": self.source, "notes": list(self.notes)}
 
     def require_overlap(self, grid: Grid) -> None:
-        """Nothing, if the label raster's box meets the grid's.
+        """Check that the bounds of the label raster meet the grid.
 
         Raises:
-            LabelError: if it does not; says how far away it is.
+            LabelError: if they do not; the message says where the labels lie instead.
         """
-        theirs = self.scene.grid
-        bounds = transform_bounds(theirs.bounds(), theirs.crs.to_wkt(), grid.crs.to_wkt())
+        label_grid = self.scene.grid
+        bounds = transform_bounds(label_grid.bounds(), label_grid.crs.to_wkt(), grid.crs.to_wkt())
         outline = shapely.polygons(grid.corners())
-        away = float(shapely.distance(shapely.box(*bounds), outline)) if bounds else None
-        if away is None or away > 0:
-            raise LabelError(no_overlap_message(self.source, grid, bounds, away))
+        distance = float(shapely.distance(shapely.box(*bounds), outline)) if bounds else None
+        if distance is None or distance > 0:
+            message = no_overlap_message(self.source, grid, bounds, distance)
+            raise LabelError(f"{message} Check that both have the right CRS and show the same place.")
 
     def fingerprint(self) -> list[str]:
-        """What tells the file and the mapping from others."""
+        """Return what identifies the files, their classes and the class mapping."""
         parts = [*self.scene.fingerprint(), *file_fingerprint(self.source, ""), repr(self.legend.to_json())]
         return [*parts, *mapping_identity(self.mapping)]
 
 
 def _halves(window: Window) -> list[Window]:
-    """The longer side cut in two."""
+    """Cut a window into two along its longer side."""
     col, row, width, height = window.col, window.row, window.width, window.height
     if width >= height:
         half = width // 2
@@ -122,7 +129,10 @@ def _halves(window: Window) -> list[Window]:
 
 
 def label_pixels(grid: Grid, labels: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(rows, cols) column and row of the label pixel in which each centre lies; infinite where none can."""
+    """Return (rows, cols) column and (rows, cols) row of the label pixel that contains each pixel centre of a grid.
+
+    Both are infinite where a centre cannot be projected into the CRS of the labels.
+    """
     t, inverse = grid.transform, ~labels.transform
     cols, rows = np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
     x, y = t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f
@@ -132,82 +142,88 @@ def label_pixels(grid: Grid, labels: Grid) -> tuple[NDArray[np.float64], NDArray
 
 
 def map_values(data: NDArray[Any], codes: Mapping[Value, int]) -> NDArray[np.uint8]:
-    """The code of each value; IGNORE for values that have none."""
+    """Return the code of each value; IGNORE_INDEX for values without one."""
     values = sorted(value for value in codes if not isinstance(value, str))
     keys, table = np.array(values, float), np.array([codes[value] for value in values], np.uint8)
     if data.dtype == np.uint8:
         lookup = np.full(256, IGNORE_INDEX, np.uint8)
         lookup[keys.astype(int)] = table
         return np.asarray(lookup[data])
-    place = np.minimum(np.searchsorted(keys, data), len(keys) - 1)
-    return np.where(keys[place] == data, table[place], IGNORE_INDEX).astype(np.uint8)
+    position = np.minimum(np.searchsorted(keys, data), len(keys) - 1)
+    return np.where(keys[position] == data, table[position], IGNORE_INDEX).astype(np.uint8)
 
 
 def read_label_raster(
     path: str | Path, background: Background, mapping: Mapping[Value, ClassTarget] | None = None
 ) -> RasterLabels:
-    """A raster of codes: its classes are the values found, named by its own class table where it has one.
+    """Open a raster of class codes. Its classes are the values found, named by its own class table if it has one.
 
     Raises:
-        LabelError: if it does not hold one band of whole numbers, or numbers that are no codes and are not mapped.
+        LabelError: if it has several bands, or values that are neither class codes nor mapped.
     """
-    source = read_info(path)
-    if len(source.indexes) != 1:
+    source = str(path)
+    info = read_info(path)
+    if len(info.indexes) != 1:
         raise LabelError(
-            f"{path} has {len(source.indexes)} bands of {source.dtype}; a label raster has one band of whole numbers."
+            f"{source} has {len(info.indexes)} bands of {info.dtype}, but a label raster has one band of whole numbers."
         )
     scene = Scene.open(path, resampling=Resampling.nearest)
-    named = {key for key in mapping or {} if isinstance(key, int)}
-    seen = _values(scene, str(path))
-    found = seen - ({IGNORE_INDEX, *([0] if background == "ignore" else [])} - named)
-    _require_codes(found, str(path), mapping or {})
+    mapped = {key for key in mapping or {} if isinstance(key, int)}
+    values = _distinct_values(scene, source)
+    labelled = values - ({IGNORE_INDEX, *([0] if background == "ignore" else [])} - mapped)
+    _require_codes(labelled, source, mapping or {})
     known = read_legend(path)
-    table = class_table(found, str(path), background="ignore", mapping=mapping, known=known)
-    strange = sorted(found - {info.code for info in known} - named) if known else []
-    notes = [*table.notes, *([f"{path} holds {strange}, which its own class table does not name"] if strange else [])]
-    if IGNORE_INDEX in seen - found:
-        notes.append(
-            f"{path} holds {IGNORE_INDEX}, which is not its nodata value; these pixels are taken for unlabelled"
-        )
-    return RasterLabels(scene, table, str(path), tuple(notes), mapping or {})
+    table = class_table(labelled, source, background="ignore", mapping=mapping, known=known)
+    notes = list(table.notes)
+    unnamed = sorted(labelled - {info.code for info in known} - mapped) if known else []
+    if unnamed:
+        notes.append(f"{source} contains {', '.join(map(str, unnamed))}, which its own class table does not name")
+    if IGNORE_INDEX in values - labelled:
+        notes.append(f"{source} contains {IGNORE_INDEX}, which is not its nodata value: these pixels are unlabelled")
+    return RasterLabels(scene, table, source, tuple(notes), mapping or {})
 
 
-def _values(scene: Scene, source: str) -> set[int]:
-    """All values of a raster, block by block."""
+def _distinct_values(scene: Scene, source: str) -> set[int]:
+    """Return all values of a raster, read block by block.
+
+    Raises:
+        LabelError: if they are no whole numbers, or too many.
+    """
     found: set[int] = set()
 
     def values_of(block: Window) -> NDArray[Any]:
-        patch = scene.read(block)
-        data = patch.data[0][patch.valid]
-        return np.asarray(pd.unique(data))
+        pixels = scene.read(block)
+        return np.asarray(pd.unique(pixels.data[0][pixels.valid]))
 
     blocks = (block for block in scene.grid.blocks(BLOCK) if not scene.known_empty(block))
     with ThreadPoolExecutor(cpu_count()) as pool, closing(map_ordered(pool, values_of, blocks, in_flight=16)) as parts:
         for values in parts:
             _require_whole_numbers(values, source)
             found |= {int(value) for value in values.tolist()}
-            if len(found) > 2**16:
+            if len(found) > MAX_DISTINCT_VALUES:
                 raise LabelError(
-                    f"{source} has more than {2**16} distinct values, but must hold class codes. Is it the right file?"
+                    f"{source} has more than {MAX_DISTINCT_VALUES:,} different values, but must contain class codes. "
+                    "Is it the right file?"
                 )
     return found
 
 
 def _require_whole_numbers(values: NDArray[Any], source: str) -> None:
     if values.dtype.kind == "f" and not (values == np.floor(values)).all():
-        examples = values[values != np.floor(values)][:3].tolist()
+        examples = ", ".join(map(str, values[values != np.floor(values)][:3].tolist()))
         raise LabelError(
-            f"{source} has 1 bands of {values.dtype} with values such as {examples}; needed one band of whole numbers."
+            f"{source} has values such as {examples} ({values.dtype}), but a label raster contains whole numbers."
         )
 
 
-def _require_codes(found: set[int], source: str, mapping: Mapping[Value, ClassTarget]) -> None:
-    if not found:
-        raise LabelError(f"{source} holds the values []; needed codes from 0 to {IGNORE_INDEX - 1}.")
+def _require_codes(values: set[int], source: str, mapping: Mapping[Value, ClassTarget]) -> None:
+    if not values:
+        raise LabelError(f"{source} has no labelled pixel, but must contain codes from 0 to {IGNORE_INDEX - 1}.")
     mapped = {normalize_value(float(key)) if isinstance(key, str) and key.isdigit() else key for key in mapping}
-    loose = sorted(value for value in found if not 0 <= value < IGNORE_INDEX and value not in mapped)
-    if loose and OTHERS not in mapping:
+    wrong = sorted(value for value in values if not 0 <= value < IGNORE_INDEX and value not in mapped)
+    if wrong and OTHERS not in mapping:
+        listed = ", ".join(map(str, wrong[:9])) + ", ..." * (len(wrong) > 9)
         raise LabelError(
-            f"{source} holds the values {loose[:9]}; needed codes from 0 to {IGNORE_INDEX - 1}. "
-            "Name what they mean in class_mapping."
+            f"{source} contains {listed}, but class codes are whole numbers from 0 to {IGNORE_INDEX - 1}. "
+            "Map other values to classes with `class_mapping`."
         )

@@ -203,7 +203,7 @@ def test_a_bow_tie_covers_both_its_wings():
     ids=["null", "points", "empty", "empty collection", "nothing"],
 )
 def test_no_polygons(shapes):
-    with pytest.raises(LabelError, match=r"(holds|contains) no polygons.*needed"):
+    with pytest.raises(LabelError, match=r"contains no (polygons|features)|no polygons"):
         read_labels(frame(shapes))
 
 
@@ -222,7 +222,7 @@ def test_a_polygon_around_the_world_covers_every_image(epsg):
     assert read_labels(world).burn(grid).codes.all()
     area = AreaOfInterest.read(world)
     area.require_overlap(grid)
-    assert area.covers(grid)
+    assert area.inside(grid).all()
 
 
 def test_long_edges_bend_as_they_do_in_the_image_s_crs():
@@ -242,10 +242,10 @@ def test_polygons_without_a_place_are_told_of():
     labels = read_labels(frame([shapely.box(-75.5, -1, -74.5, 1), shapely.box(100, 0, 101, 1)], crs="EPSG:4326"))
     labels.require_overlap(grid)
     assert labels.report()["notes"] == [
-        "1 polygons of the GeoDataFrame have no place in the CRS of the image and are left out"
+        "1 polygon of the GeoDataFrame cannot be projected into the CRS of the image: left out"
     ]
     for shape in (shapely.box(100, 0, 101, 1), square(LEFT, TOP, 9)):
-        with pytest.raises(LabelError, match="have no place in the CRS of the image"):
+        with pytest.raises(LabelError, match="cannot be projected into the CRS of the image"):
             read_labels(frame([shape], crs="EPSG:4326" if shape.area == 1 else "EPSG:32645")).require_overlap(grid)
     mars = Grid(CRS.from_user_input("IAU_2015:49900"), from_origin(9, 48, 0.1, 0.1), 9, 9)
     with pytest.raises(LabelError, match="Cannot transform coordinates between"):
@@ -308,14 +308,14 @@ def test_polygons_without_a_class_are_counted_and_not_burned():
 
 def test_class_fields_that_cannot_be_used():
     shapes = frame([square(LEFT, TOP, 9)] * 2, kind=["a", "b"], empty=[None, " "], height=[1, 2])
-    with pytest.raises(LabelError, match="has no field 'klass'; it has kind, empty, height"):
+    with pytest.raises(LabelError, match=r"has no field 'klass'\. Fields: kind, empty, height"):
         read_labels(shapes, class_field="klass")
     with pytest.raises(LabelError, match=r"'empty' .* is empty"):
         read_labels(shapes, class_field="empty")
     many = frame([square(LEFT, TOP, 9)] * 255, kind=[f"k{i}" for i in range(255)])
-    with pytest.raises(LabelError, match="holds 255 classes; at most 254 fit"):
+    with pytest.raises(LabelError, match="has 255 classes, but at most 254 are possible"):
         read_labels(many, class_field="kind")
-    with pytest.raises(OptionError, match="background is 'none'"):
+    with pytest.raises(OptionError, match="`background` is 'none'"):
         read_labels(shapes, background="none")
 
 
@@ -350,7 +350,7 @@ def test_the_layer_with_the_field_is_taken_or_the_one_named(layered, make_labels
         read_labels(layered, class_field="note")
     with pytest.raises(InputNotFoundError, match=r"has no layer 'sky'\. Its layers are first, cover, aoi"):
         read_labels(f"{layered}|layername=sky")
-    with pytest.raises(LabelError, match=r"layer first\) has no field 'klass'; it has note"):
+    with pytest.raises(LabelError, match=r"layer first\) has no field 'klass'\. Fields: note"):
         read_labels(layered, class_field="klass")
 
 
@@ -375,12 +375,13 @@ def test_sources_that_cannot_be_used(tmp_path):
 
 def test_labels_that_miss_the_image_say_how_far():
     labels = read_labels(frame([square(LEFT - 500, TOP, 100), square(LEFT - 900, TOP, 100)]))
-    with pytest.raises(LabelError, match=r"miss the image by 400 metre: .* x 600334 to 600834, y 5301617 to 5301717"):
+    where = r"Labels: x 600334 to 600834, y 5301617 to 5301717; image: x 601234 to 601400, .* \(EPSG:32632\)"
+    with pytest.raises(LabelError, match=rf"do not overlap the image: they are 400 m away\. {where}"):
         labels.require_overlap(GRID)
     read_labels(frame([square(LEFT - 100, TOP, 101)])).require_overlap(GRID)
     degrees = Grid(CRS.from_epsg(4326), from_origin(10, 48, 0.001, 0.001), 100, 100)
     far = frame([shapely.box(12.1, 47.95, 12.2, 47.99)], crs="EPSG:4326")
-    with pytest.raises(LabelError, match="miss the image by 2 degrees"):
+    with pytest.raises(LabelError, match=r"do not overlap the image: they are 2 degrees \(about 220 km\) away"):
         read_labels(far).require_overlap(degrees)
 
 
@@ -454,11 +455,11 @@ def test_a_map_of_ours_brings_its_names(tmp_path):
 def test_code_rasters_that_cannot_be_used(make_raster):
     with pytest.raises(LabelError, match="has 3 bands of uint8"):
         read_labels(make_raster("rgb.tif"))
-    with pytest.raises(LabelError, match=r"1 bands of float32 with values such as \[1.5\]"):
+    with pytest.raises(LabelError, match=r"values such as 1\.5 \(float32\)"):
         read_labels(make_raster("float.tif", np.full((1, 4, 4), 1.5, np.float32)))
-    with pytest.raises(LabelError, match=r"holds the values \[300\].*Name what they mean in class_mapping"):
+    with pytest.raises(LabelError, match=r"contains 300, but class codes .*Map other values to classes"):
         read_labels(make_raster("big.tif", np.full((1, 4, 4), 300, np.uint16)))
-    with pytest.raises(LabelError, match="miss the image by 834 metre"):
+    with pytest.raises(LabelError, match="they are 834 m away"):
         read_labels(code_raster(make_raster, origin=(LEFT + 1000, TOP))[1]).require_overlap(GRID)
     with pytest.raises(InputNotFoundError):
         read_labels("none.tif")
@@ -478,11 +479,8 @@ def test_hard_vectors_read_or_say_why_not(path):
         assert (labels.burn(Grid(crs, from_origin(left, top, side, side), 41, 41)).codes > 0).any()
     except GeopspError as error:
         words = str(error)
-    assert (
-        not words
-        or (path.name in words and any(way in words for way in ("needed", "Assign", "Use ")))
-        or ("Repair" in words)
-    )
+    advice = ("Choose", "Pass", "Assign", "Repair", "Check", "Use", "needed")
+    assert not words or (path.name in words and any(word in words for word in advice))
 
 
 def test_options_for_polygons_do_not_pass_for_rasters(make_raster):
@@ -527,9 +525,7 @@ def test_the_way_of_reading_does_not_matter(crs, ending, large, tmp_path):
         np.testing.assert_array_equal(ours.conflict, theirs.conflict)
         assert disk.count(GRID, window) == memory.count(GRID, window)
     disk.require_overlap(GRID)
-    with pytest.raises(
-        LabelError, match=r"miss the image by 1[01][0-9],[0-9]+.* metre: in the image's CRS they lie at"
-    ):
+    with pytest.raises(LabelError, match=r"do not overlap the image: they are 1[12][0-9] km away\. Labels: x"):
         disk.require_overlap(GRID.crop(Window(60_000, 0, 50, 50)))
 
 
@@ -586,7 +582,7 @@ def test_a_query_chooses_polygons(make_labels):
     path = make_labels("l.gpkg", [square(LEFT, TOP, 20), square(LEFT + 40, TOP, 20)], {"height": [3, 8]})
     for source in (path, gpd.read_file(path)):
         assert read_labels(source, where="height > 5").burn(GRID).codes.nonzero()[1].min() == 20
-        with pytest.raises(LabelError, match="none that the query chooses"):
+        with pytest.raises(LabelError, match="none that `where` selects"):
             read_labels(source, where="height > 9")
         with pytest.raises(LabelError, match="Fields: height"):
             read_labels(source, where="heigth > 9")
@@ -598,7 +594,7 @@ def test_what_is_mapped_to_nothing_is_unlabelled():
     expected = rasterized(shapes, [1, IGNORE_INDEX, 1])
     np.testing.assert_array_equal(burned.codes, expected)
     assert not burned.conflict.any()
-    with pytest.raises(OptionError, match="Pass class_field"):
+    with pytest.raises(OptionError, match="Pass `class_field`"):
         read_labels(polygons, class_mapping={"a": "b"})
 
 
@@ -610,7 +606,7 @@ def test_larger_values_of_a_field_lie_on_top():
     assert labels.priority == "larger level on top; else smaller polygons lie on top of larger ones"
     labels = read_labels(polygons, class_field="kind", priority=["c"], priority_field="level")
     assert set(np.unique(labels.burn(GRID).codes)) == {0, 1, 3}
-    with pytest.raises(LabelError, match="holds no numbers"):
+    with pytest.raises(LabelError, match="does not contain numbers"):
         read_labels(polygons, class_field="kind", priority_field="kind")
     with pytest.raises(LabelError, match="has no field 'depth'"):
         read_labels(polygons, class_field="kind", priority_field="depth")
@@ -648,21 +644,21 @@ def test_a_crs_in_feet_is_buffered_in_metres():
 
 def test_options_of_another_type():
     polygons = frame([square(LEFT, TOP, 9)], kind=["a"], many=[[1, 2]])
-    with pytest.raises(LabelError, match="buffer is '3'"):
+    with pytest.raises(OptionError, match="`buffer` is '3'"):
         read_labels(polygons, buffer="3")
-    with pytest.raises(OptionError, match="needed the name of one attribute"):
+    with pytest.raises(OptionError, match="must be the name of one field"):
         read_labels(polygons, class_field=["kind"])
-    with pytest.raises(LabelError, match=r"'many' .* holds lists"):
+    with pytest.raises(LabelError, match=r"'many' .* contains lists"):
         read_labels(polygons, class_field="many")
     noted = read_labels(polygons, class_field="kind", class_mapping={"a": "x", "z": "y"}).report()["notes"]
     assert len(noted) == 1
-    assert "does not hold z" in noted[0]
+    assert "does not contain z" in noted[0]
 
 
 def test_polygons_are_not_widened():
-    with pytest.raises(LabelError, match="Lines and points become polygons with buffer"):
+    with pytest.raises(LabelError, match=r"\(points or lines: 1\)\. Pass `buffer` to widen points and lines"):
         read_labels(frame([shapely.Point(LEFT, TOP)]))
-    with pytest.raises(LabelError, match="buffer is -1"):
+    with pytest.raises(OptionError, match="`buffer` is -1"):
         read_labels(frame([shapely.Point(LEFT, TOP)]), buffer=-1)
     assert read_labels(frame([square(LEFT + 20, TOP - 20, 20)]), buffer=30).burn(GRID).codes.sum() == 100
 
@@ -681,9 +677,9 @@ def test_a_miss_says_what_may_be_wrong():
     here = gpd.GeoSeries([square_], crs="EPSG:32632").to_crs("EPSG:4326").iloc[0]
     turned = shapely.transform(here, lambda xy: xy[:, ::-1])
     for shape, crs, words in (
-        (turned, "EPSG:4326", "They would fit with x and y swapped"),
-        (here, "EPSG:3857", "if their CRS were EPSG:4326 instead of WGS 84 / Pseudo-Mercator"),
-        (square_, "EPSG:3035", "if their CRS were that of the image"),
+        (turned, "EPSG:4326", r"They would fit with x and y \(latitude and longitude\?\) swapped"),
+        (here, "EPSG:3857", "Their CRS is EPSG:3857, but they would fit as EPSG:4326: assign that CRS"),
+        (square_, "EPSG:3035", "Their CRS is EPSG:3035, but they would fit as EPSG:32632: assign that CRS"),
     ):
         with pytest.raises(LabelError, match=words):
             read_labels(frame([shape], crs=crs)).require_overlap(GRID)
@@ -696,8 +692,8 @@ def test_a_miss_says_what_may_be_wrong():
 def test_an_area_covers_what_lies_wholly_in_it(by_box, make_labels, monkeypatch):
     monkeypatch.setattr(layers, "READ_WHOLE_BYTES", 0 if by_box else 2**20)
     area = AreaOfInterest.read(make_labels("a.gpkg", [square(LEFT, TOP, 40), square(LEFT + 40, TOP, 40)]))
-    assert area.covers(GRID.crop(Window(0, 0, 40, 20)))
-    assert not area.covers(GRID.crop(Window(0, 0, 41, 20)))
+    assert area.inside(GRID.crop(Window(0, 0, 40, 20))).all()
+    assert not area.inside(GRID.crop(Window(0, 0, 41, 20))).all()
     assert area.inside(GRID).sum() == 800
     assert pickle.loads(pickle.dumps(area)).fingerprint() == area.fingerprint()
 
@@ -751,7 +747,7 @@ def test_a_code_raster_is_stamped_by_what_it_is_made_of(make_raster, tmp_path):
 
 def test_what_a_code_raster_drops_is_noted_and_empty_blocks_are_not_read(make_raster, monkeypatch):
     codes = np.array([[[0, 1], [2, 255]]], np.uint8)
-    assert "holds 255, which is not its nodata value" in read_labels(make_raster("a.tif", codes)).notes[0]
+    assert "contains 255, which is not its nodata value" in read_labels(make_raster("a.tif", codes)).notes[0]
     assert read_labels(make_raster("b.tif", codes, nodata=255)).notes == ()
     data = np.zeros((1, 256, 256), np.uint8)
     data[0, :9, :9] = 3

@@ -101,7 +101,7 @@ def test_a_polygon_of_many_vertices_costs_a_window_what_it_shows():
     middle = np.array([601234.3 - 30_000, 5301717.7])
     coast = shapely.Polygon(np.column_stack([np.cos(angles) * radius, np.sin(angles) * radius]) + middle)
     shapes, one = np.array([coast]), np.array([1], np.uint8)
-    assert len(burn.outline(shapes, GRID, nudge=(0, 0)).polygons[0]["coordinates"][0]) < 400
+    assert len(burn.pixel_rings(shapes, GRID, offset=(0, 0)).polygons[0]["coordinates"][0]) < 400
     expected = rasterize(shapes, (90, 120), transform=GRID.transform)
     np.testing.assert_array_equal(rasterize_polygons(shapes, one, GRID, fill=0, all_touched=False).codes, expected)
 
