@@ -91,7 +91,7 @@ def _crs_name(crs: pyproj.CRS) -> str:
 
 def _extent(box: Box) -> str:
     left, bottom, right, top = box
-    return f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}"
+    return f"x {left:.7g} to {right:.7g}, y {bottom:.7g} to {top:.7g}"
 
 
 def _on_globe(box: Box) -> bool:

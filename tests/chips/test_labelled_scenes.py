@@ -49,7 +49,7 @@ def test_under_another_legend_codes_follow_names(make_raster, labels):
 
 def test_labels_must_meet_one_of_the_images(make_raster, labels):
     far = make_raster("far.tif", origin=(LEFT + 5000, TOP))
-    with pytest.raises(LabelError, match="miss the image by"):
+    with pytest.raises(LabelError, match="do not overlap the image"):
         LabelledScenes.open(far, labels, class_field="kind")
     ground = LabelledScenes.open([far, make_raster()], labels, class_field="kind")
     assert ground.scene(str(far)) is ground.scenes[0]

@@ -220,11 +220,11 @@ def test_bad_input_to_chips(small_world, make_raster, make_labels, tmp_path):
         "sort",
         "--out",
         out,
-        says="has no field 'sort'; it has kind",
+        says="has no field 'sort'. Fields: kind",
     )
     fails("chips", make_raster("bare.tif", crs=None), "--labels", labels, "--out", out, says="has no CRS")
     fails("chips", make_raster("far.tif", origin=(701234.0, 5301717.0)), "--labels", labels, "--out", out,
-          says="miss the image by 99,")  # fmt: skip
+          says="do not overlap the image: they are 99 km away")  # fmt: skip
     fails("chips", scene, "--labels", labels, "--out", out, "--size", 8, says="tile_size is 8")
     fails("chips", scene, "--labels", labels, "--out", small_world["chips"], says="already exists")
     fails("chips", scene, "--labels", labels, "--out", labels / "chips", says="cannot be")

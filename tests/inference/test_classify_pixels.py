@@ -368,7 +368,7 @@ def test_images_that_the_area_misses_are_left_out(model, make_raster, make_label
     codes = read(found[0])[0]
     assert (codes[:30] != 255).all()
     assert (codes[31:] == 255).all()
-    with pytest.raises(LabelError, match="miss the image"):
+    with pytest.raises(LabelError, match="do not overlap the image"):
         classify_pixels(far, model, tmp_path / "map.tif", aoi=aoi)
 
 
