@@ -25,15 +25,15 @@ def class_raster(
         OutputError: if it exists and `overwrite` is False, or cannot be written.
     """
     path = Path(path)
-    product, part_grid = classes(path, legend), single_part(grid.width, grid.height)
+    spec, part_grid = classes(path, legend), single_part(grid.width, grid.height)
     with atomic_output(path, overwrite=overwrite) as partial:
         part = partial.with_name(partial.name + ".part")
         try:
             with PartWriter(
-                part, grid.width, grid.height, product, block=part_grid.block, levels=part_grid.levels
+                part, grid.width, grid.height, spec, block=part_grid.block, levels=part_grid.levels
             ) as writer:
                 yield writer
-            assemble(product, grid, part_grid, lambda _: part, partial, tags=tags or {})
+            assemble(spec, grid, part_grid, lambda _: part, partial, tags=tags or {})
             write_class_files(path, legend)
         finally:
             part.unlink(missing_ok=True)

@@ -21,7 +21,8 @@ from geopsp.labels.polygon_labels import PolygonLabels
 from geopsp.labels.raster_labels import RasterLabels
 from geopsp.labels.read_labels import read_labels
 from geopsp.raster.find_images import Images
-from geopsp.raster.scene import Scene, open_scenes
+from geopsp.raster.open_scenes import open_scenes
+from geopsp.raster.scene import Scene
 
 
 @dataclass(frozen=True, slots=True, eq=False)

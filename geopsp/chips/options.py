@@ -15,7 +15,7 @@ import numpy as np
 from geopsp.errors import OptionError
 from geopsp.labels.class_mapping import Background
 from geopsp.labels.read_labels import read_labels
-from geopsp.raster.scene import open_scenes
+from geopsp.raster.open_scenes import open_scenes
 
 AreaRule = Literal["mask", "inside"]
 

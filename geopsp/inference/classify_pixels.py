@@ -31,7 +31,8 @@ from geopsp.models.saved_model import TrainedModel, load_model
 from geopsp.polygons.options import PolygonSettingsDict
 from geopsp.polygons.raster_to_polygons import raster_to_polygons
 from geopsp.raster.find_images import Images
-from geopsp.raster.scene import Scene, open_scenes
+from geopsp.raster.open_scenes import open_scenes
+from geopsp.raster.scene import Scene
 from geopsp.vector.write import check_vector_output
 
 logger = logging.getLogger(__name__)

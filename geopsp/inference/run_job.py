@@ -172,7 +172,7 @@ def _publish(job: MapJob, *, restyle: bool) -> None:
 def _write_sidecars(product: RasterSpec, name: Path, *, restyle: bool) -> None:
     """Names and colours lie beside the name, or if it has none, nothing of what was there before."""
     if product.legend is not None:
-        write_class_files(name, product.legend, restyle=restyle)
+        write_class_files(name, product.legend, overwrite_style=restyle)
     elif (old := name.with_name(name.name + ".aux.xml")).exists():  # a read-only disk refuses to remove even nothing
         old.unlink()
 

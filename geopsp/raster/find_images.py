@@ -1,20 +1,28 @@
-"""The images that a user names: files, globs, folders, URLs, one file a band, STAC Items; and their order."""
+"""Find images: what a user names becomes a list of `SourceImage`, in order.
+
+Each kind of source has a finder: a function that takes one item of what the user names and returns its images, or None
+if the item is of another kind. A new kind of source is one module with such a function, and one entry in FINDERS.
+
+Items that no finder knows are raster files, or folders and globs of them. Whatever GDAL opens by its name, such as a
+URL or a subdataset, needs no finder of its own.
+"""
 
 from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from geopsp.core.paths import is_local
-from geopsp.errors import InputNotFoundError, OptionError, RasterError
-from geopsp.raster.band_files import SourceImage, group_band_files, named_bands
+from geopsp.errors import InputNotFoundError, OptionError
+from geopsp.raster import band_files, stac
+from geopsp.raster.band_files import group_band_files
 from geopsp.raster.open import RASTER_ENDINGS, open_raster
-from geopsp.raster.stac import ENDINGS, read_items
+from geopsp.raster.source_image import SourceImage
 
 Images = (
     str
@@ -23,93 +31,97 @@ Images = (
     | Mapping[str, str | Path]
     | Sequence["str | Path | SourceImage | Mapping[str, str | Path]"]
 )
-"""A path, a glob, a folder, a URL, a STAC Item or ItemCollection file, files by the names of their bands; or more."""
+"""A path, glob, folder or URL; a STAC Item or ItemCollection file; a mapping of band names to files; or several."""
+
+Finder = Callable[[Any], "list[SourceImage] | None"]
 
 
-DATE = re.compile(r"(?<!\d)(\d{8})(?:T(\d{6}))?(?!\d)")
+def find_given(item: Any) -> list[SourceImage] | None:
+    """Return a SourceImage as it is."""
+    return [item] if isinstance(item, SourceImage) else None
+
+
+def find_gdal_name(item: Any) -> list[SourceImage] | None:
+    """Return the image of a name that is no local path: a URL, a /vsi path or a subdataset."""
+    return [SourceImage(item, (item,))] if isinstance(item, str) and not is_local(item) else None
+
+
+FINDERS: tuple[Finder, ...] = (find_given, band_files.find, stac.find, find_gdal_name)
+"""Asked in this order; the first that does not return None decides."""
+
+DATE_IN_NAME = re.compile(r"(?<!\d)(\d{8})(?:T(\d{6}))?(?!\d)")
 
 
 def find_images(images: Images, *, order: str = "given") -> list[SourceImage]:
-    """The images, the one first that shall lie on top.
+    """Find the images, the topmost first.
 
-    Files of one band each, named alike but for the band (`..._B02.tif`, `..._B03.tif`), make one image.
+    Files with one band each whose names differ only in the band (`..._B02.tif`, `..._B03.tif`) make one image.
 
     Args:
-        images: What the user named.
-        order: "given"; "newest" or "oldest" by STAC's datetime, else the date in the file's name, else a tag; or a
-            property of STAC Items or a tag of files: ascending, with "-" before it descending.
+        images: What the user named, see `Images`.
+        order: "given"; "newest" or "oldest", by the STAC datetime, else the date in the file name, else a tag; or the
+            name of a STAC property or of a tag, ascending, or descending with "-" before it.
 
     Raises:
-        InputNotFoundError: if one of them names no file.
+        InputNotFoundError: if an item names no file.
         RasterError: if a STAC file has no imagery.
-        OptionError: if an image is none of these, or does not tell what the order asks.
+        OptionError: if an item is of no known kind, or an image lacks what the order needs.
     """
-    given: Any = images  # of whatever type
-    alone = isinstance(given, str | Path | SourceImage | Mapping) or not isinstance(given, Iterable)
-    items = [given] if alone else list(given)
-    wrong = [item for item in items if not isinstance(item, str | Path | SourceImage | Mapping)]
-    if wrong:
-        raise OptionError(
-            f"An image is given as {wrong[0]!r}; needed a path, a glob, a folder, a URL, a STAC file, or files by "
-            "the names of their bands."
-        )
+    given: Any = images
+    single = isinstance(given, str | Path | SourceImage | Mapping) or not isinstance(given, Iterable)
+    items = [given] if single else list(given)
     if not items:
-        raise InputNotFoundError("No image was given; needed at least one raster file.")
-    return _ordered(list(_expand(items)), order)
+        raise InputNotFoundError("No image is given. Name at least one raster file.")
+    answers = [(item, _ask_finders(item)) for item in items]
+    unknown = [item for item, found in answers if found is None and not isinstance(item, str | Path)]
+    if unknown:
+        raise OptionError(
+            f"An image is given as {unknown[0]!r}, but must be a path, a glob, a folder, a URL, a STAC file or a "
+            "mapping of band names to files."
+        )
+    return _sort_images(list(_expand(answers)), order)
 
 
-def _expand(items: Sequence[str | Path | SourceImage | Mapping[str, str | Path]]) -> Iterator[SourceImage]:
-    """The images of each item; files named one after another are looked at together, as a shell expands globs so."""
+def _ask_finders(item: Any) -> list[SourceImage] | None:
+    return next((found for finder in FINDERS if (found := finder(item)) is not None), None)
+
+
+def _expand(answers: Iterable[tuple[Any, list[SourceImage] | None]]) -> Iterator[SourceImage]:
+    """Yield the images of each item; consecutive files are grouped together, as a shell expands globs to such."""
     files: list[Path] = []
-    for item in items:
-        if isinstance(item, str | Path) and _is_raster_file(item):
+    for item, found in answers:
+        if found is None and Path(item).is_file():
             files.append(Path(item))
             continue
         yield from group_band_files(files)
         files = []
-        yield from _images(item)
+        yield from _expand_pattern(item) if found is None else found
     yield from group_band_files(files)
 
 
-def _is_raster_file(item: str | Path) -> bool:
-    return is_local(item) and Path(item).is_file() and Path(item).suffix.lower() not in ENDINGS
+def _expand_pattern(pattern: str | Path) -> list[SourceImage]:
+    """Return the images in a folder or of a glob: first the raster files, then what finders know."""
+    answers = [(path, _ask_finders(path)) for path in _list_files(pattern)]
+    rasters = [path for path, found in answers if found is None]
+    return [*group_band_files(rasters), *(image for _, found in answers for image in found or ())]
 
 
-def _images(item: str | Path | SourceImage | Mapping[str, str | Path]) -> list[SourceImage]:
-    if isinstance(item, SourceImage):
-        return [item]
-    if isinstance(item, Mapping):
-        if not item:
-            raise InputNotFoundError("A mapping of bands to files is empty; needed at least one band.")
-        return [named_bands(item)]
-    if not is_local(item):
-        return [_remote_image(str(item))]
-    found = _files(item)
-    lists = [path for path in found if path.suffix.lower() in ENDINGS]
-    rasters = [path for path in found if path not in lists]
-    return [*group_band_files(rasters), *(image for path in lists for image in read_items(path))]
-
-
-def _remote_image(name: str) -> SourceImage:
-    if Path(name.partition("?")[0]).suffix.lower() in ENDINGS:
-        raise RasterError(f"{name} is a STAC file far away; needed one on disk. Fetch it, then name the file.")
-    return SourceImage(name, (name,))
-
-
-def _files(item: str | Path) -> list[Path]:
-    path = Path(item)
+def _list_files(pattern: str | Path) -> list[Path]:
+    path = Path(pattern)
     if path.is_dir():
         products = [path] if _is_product(path) else sorted(p for p in path.iterdir() if _is_product(p))
         inside = [p for product in products for p in sorted(product.glob("GRANULE/*/IMG_DATA/**/*"))]
-        found = [p for p in (*sorted(path.iterdir()), *inside) if _is_raster_name(p.name) and p.is_file()]
+        files = [p for p in (*sorted(path.iterdir()), *inside) if _is_raster_name(p.name) and p.is_file()]
+        problem = f"the folder has no file that ends in {', '.join(sorted(RASTER_ENDINGS))}"
     elif path.exists():
-        found = [path]
+        return [path]
     else:
-        matching = map(Path, glob.glob(str(item), recursive=True))  # noqa: PTH207 (patterns may be absolute)
-        found = sorted(path for path in matching if path.is_file())
-    if not found:
-        raise InputNotFoundError(f"No raster found at {item}: no such file, and nothing matches it. Check the path.")
-    return found
+        matches = map(Path, glob.glob(str(pattern), recursive=True))  # noqa: PTH207 (patterns may be absolute)
+        files = sorted(path for path in matches if path.is_file())
+        problem = "no such file or folder, and as a pattern it matches no file"
+    if not files:
+        raise InputNotFoundError(f"No raster found at {pattern}: {problem}. Check the path.")
+    return files
 
 
 def _is_raster_name(name: str) -> bool:
@@ -117,49 +129,48 @@ def _is_raster_name(name: str) -> bool:
 
 
 def _is_product(path: Path) -> bool:
-    """True for a Sentinel-2 product as it comes: the bands lie folders below."""
+    """Return True for the folder of a Sentinel-2 product, whose bands lie several folders below."""
     return path.suffix.upper() == ".SAFE" and path.is_dir()
 
 
-def _ordered(images: list[SourceImage], order: str) -> list[SourceImage]:
+def _sort_images(images: list[SourceImage], order: str) -> list[SourceImage]:
     if order == "given":
         return images
     if order in {"newest", "oldest"}:
-        times = [_when(image) for image in images]
-        images = [replace(image, when=when) for image, when in zip(images, times, strict=True)]
-        return _sorted(images, times, descending=order == "newest")
-    told = [_told(image, order.removeprefix("-")) for image in images]
+        times = [_acquisition_time(image) for image in images]
+        images = [replace(image, acquired=time) for image, time in zip(images, times, strict=True)]
+        return _sorted_by(images, times, descending=order == "newest")
+    values = [_property(image, order.removeprefix("-")) for image in images]
     keys: list[Any]
     try:
-        keys = [float(value) for value in told]
+        keys = [float(value) for value in values]
     except (TypeError, ValueError):
-        keys = [str(value) for value in told]
-    return _sorted(images, keys, descending=order.startswith("-"))
+        keys = [str(value) for value in values]
+    return _sorted_by(images, keys, descending=order.startswith("-"))
 
 
-def _sorted(images: Sequence[SourceImage], keys: Sequence[Any], *, descending: bool) -> list[SourceImage]:
-    """By key; images with one key stay in the order given."""
-    return [images[rank] for rank in sorted(range(len(images)), key=keys.__getitem__, reverse=descending)]
+def _sorted_by(images: Sequence[SourceImage], keys: Sequence[Any], *, descending: bool) -> list[SourceImage]:
+    """Sort by key; images with equal keys keep the given order."""
+    return [images[i] for i in sorted(range(len(images)), key=keys.__getitem__, reverse=descending)]
 
 
-def _when(image: SourceImage) -> datetime:
-    """When an image was taken, in UTC: as STAC says, else the file's name, else a tag; tags often tell of an export."""
-    found = image.when or _date_in_name(image.name)
+def _acquisition_time(image: SourceImage) -> datetime:
+    """Return the acquisition time in UTC: from STAC, else the file name, else a tag, which may date an export."""
+    found = image.acquired or _date_in_name(image.name)
     if found is None:
         with open_raster(image.files[0]) as dataset:
             text = dataset.tags(ns="IMAGERY").get("ACQUISITIONDATETIME") or dataset.tags().get("ACQUISITIONDATETIME")
-            found = _date(text) or _date(dataset.tags().get("TIFFTAG_DATETIME"))
+            found = _parse_time(text) or _parse_time(dataset.tags().get("TIFFTAG_DATETIME"))
     if found is None:
         raise OptionError(
-            f"{image.name} does not tell when it was taken: neither a STAC datetime, a date in its name (20240131) nor "
-            "a tag (ACQUISITIONDATETIME, TIFFTAG_DATETIME). Give the images in the order wanted, and "
-            "order='given'."
+            f"{image.name} has no acquisition time: no STAC datetime, no date in its name such as 20240131, and no tag "
+            "ACQUISITIONDATETIME or TIFFTAG_DATETIME. Give the images in the order you want, and `order='given'`."
         )
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _date(text: str | None) -> datetime | None:
-    """The time a tag tells, as TIFF (2024:01:31 12:00:00) or ISO 8601 writes it."""
+def _parse_time(text: str | None) -> datetime | None:
+    """Parse the time in a tag, as TIFF (2024:01:31 12:00:00) or ISO 8601 writes it."""
     try:
         return datetime.fromisoformat(re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", (text or "").strip()))
     except ValueError:
@@ -167,8 +178,8 @@ def _date(text: str | None) -> datetime | None:
 
 
 def _date_in_name(name: str) -> datetime | None:
-    """The first eight digits in a file's name that make a date of 1950 or later."""
-    for day, time in DATE.findall(Path(name).name):
+    """Return the first eight digits of a file name that make a date from 1950 to 2099."""
+    for day, time in DATE_IN_NAME.findall(Path(name).name):
         try:
             found = datetime.strptime(day + (time or "000000"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
         except ValueError:
@@ -178,13 +189,13 @@ def _date_in_name(name: str) -> datetime | None:
     return None
 
 
-def _told(image: SourceImage, name: str) -> Any:
-    """The property or tag of that name."""
+def _property(image: SourceImage, name: str) -> Any:
+    """Return the property or tag with this name."""
     if name in image.properties:
         return image.properties[name]
     with open_raster(image.files[0]) as dataset:
         tags = dataset.tags() | dataset.tags(1) if dataset.count else dataset.tags()
     if name not in tags:
-        known = ", ".join(sorted({*image.properties, *tags})) or "nothing"
-        raise OptionError(f"{image.name} has no property or tag {name!r} to order by; it tells {known}.")
+        known = ", ".join(sorted({*image.properties, *tags})) or "none"
+        raise OptionError(f"{image.name} has no property or tag {name!r} to order by. Those it has: {known}.")
     return tags[name]

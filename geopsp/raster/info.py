@@ -1,10 +1,10 @@
-"""What the header of a raster file says, and where the file lies on a lattice of pixels."""
+"""RasterInfo: what the header of a raster says; the fingerprint of its files."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,46 +23,52 @@ NAMED_BANDS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.b
 
 @dataclass(frozen=True, slots=True)
 class RasterInfo:
-    """One raster file: what its header says."""
+    """Header of a raster file and, once aligned, its place on a scene's grid."""
 
     path: str
     grid: Grid
+    """The file's own grid; once aligned, its pixels on the scene's grid."""
+
     bands: tuple[str, ...]
-    """Names, of all bands but alpha."""
+    """Names of all bands but alpha."""
 
     indexes: tuple[int, ...]
-    """The bands' numbers in the file, from 1."""
+    """Numbers of these bands in the file, from 1."""
 
     dtype: str
     nodata: float | None
     """Of the first band."""
 
     block: tuple[int, int] = (256, 256)
-    """(rows, cols) that the file keeps together."""
+    """(rows, cols) of the file's blocks."""
 
     sparse_bands: tuple[int, ...] = ()
-    """Numbers of bands of which a block that the file does not hold means that no pixel there is valid."""
+    """Numbers of the bands whose missing blocks mean nodata."""
 
     resampling: Resampling | None = None
-    """How the file is brought onto the scene's lattice, where it lies on another one."""
+    """How the file is warped onto the scene's grid; None: its pixels are the grid's."""
 
     nodatas: tuple[float | None, ...] = ()
-    """Of each band of the file, in the order of their numbers."""
+    """Nodata values of all bands of the file, in the order of their numbers."""
 
     alpha: int | None = None
-    """Number of the band that is taken for alpha by its place alone: the last of four of bytes."""
+    """Number of the band that counts as alpha only because it is the last of four uint8 bands."""
+
+    files: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """All local files that GDAL reads for it, e.g. the sources of a VRT, as `dataset.files`; () of a URL."""
 
     @property
     def warped(self) -> bool:
+        """True if the file is warped onto the scene's grid."""
         return self.resampling is not None
 
     @property
     def telling(self) -> tuple[int, ...]:
-        """`sparse_bands`, as earlier versions called it."""
+        """The name of `sparse_bands` in earlier versions."""
         return self.sparse_bands
 
     def identity(self) -> str:
-        """All fields as text, part of what identifies a map. It is spelled as in version 0.1, whose maps resume."""
+        """Return all fields as text for the key of a map, spelled as in version 0.1, so that its maps resume."""
         return (
             f"Source(path={self.path!r}, grid={self.grid!r}, bands={self.bands!r}, indexes={self.indexes!r}, "
             f"dtype={self.dtype!r}, nodata={self.nodata!r}, block={self.block!r}, telling={self.sparse_bands!r}, "
@@ -71,61 +77,73 @@ class RasterInfo:
 
 
 def read_info(path: str | Path, *, needs_crs: bool = True, all_bands: bool = False) -> RasterInfo:
-    """What a raster's header says.
+    """Read the header of a raster.
 
     Args:
-        path: A raster file.
-        needs_crs: False takes a raster that lies nowhere.
-        all_bands: True takes a band that is marked as alpha for one like the others.
+        path: A raster file, URL or subdataset.
+        needs_crs: False accepts a raster without CRS or georeference.
+        all_bands: True reads a band that is marked as alpha as data.
 
     Raises:
-        InputNotFoundError: if there is no such file.
+        InputNotFoundError: if the file does not exist.
         RasterError: if it is not a raster of real numbers with at least one band.
-        GridError: if it has no CRS or no georeference and `needs_crs`.
+        GridError: if it has no CRS or no georeference and `needs_crs` is True.
     """
     with gdal_env(path), open_raster(path) as dataset:
         _require_bands(path, dataset)
         alpha = None if all_bands else alpha_band(dataset)
         keep = [i for i in dataset.indexes if i != alpha] or list(dataset.indexes)
-        kinds = sorted({dataset.dtypes[i - 1] for i in keep})
-        if len(kinds) > 1 or kinds[0].startswith("complex"):
+        dtypes = sorted({dataset.dtypes[i - 1] for i in keep})
+        if len(dtypes) > 1 or dtypes[0].startswith("complex"):
             raise RasterError(
-                f"{path} holds {' and '.join(kinds)} pixels; needed integers or floats, of one type. Convert it first."
+                f"{path} has {' and '.join(dtypes)} pixels, but all bands must have one integer or float type. "
+                "Convert it first."
             )
         if needs_crs:
             _require_georeference(path, dataset)
         if dataset.transform.is_degenerate:
-            raise GridError(f"{path} has a degenerate transform {tuple(dataset.transform)[:6]}; pixels have no area.")
-        grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
-        names, nodatas = _band_names(dataset, keep), _nodatas(dataset)
-        block, telling = dataset.block_shapes[keep[0] - 1], find_sparse_bands(dataset, keep)
-        guessed = alpha if dataset.count == 4 and dataset.dtypes[3] == "uint8" and not dataset.descriptions[3] else None
-        nodata = nodatas[keep[0] - 1]
-        return RasterInfo(str(path), grid, names, tuple(keep), kinds[0], nodata, block, telling, None, nodatas, guessed)
+            raise GridError(f"The pixels of {path} have no area (transform {tuple(dataset.transform)[:6]}).")
+        nodatas = _nodatas(dataset)
+        unnamed = dataset.count == 4 and dataset.dtypes[3] == "uint8" and not dataset.descriptions[3]
+        return RasterInfo(
+            str(path),
+            grid=Grid(dataset.crs, dataset.transform, dataset.width, dataset.height),
+            bands=_band_names(dataset, keep),
+            indexes=tuple(keep),
+            dtype=dtypes[0],
+            nodata=nodatas[keep[0] - 1],
+            block=dataset.block_shapes[keep[0] - 1],
+            sparse_bands=find_sparse_bands(dataset, keep),
+            nodatas=nodatas,
+            alpha=alpha if unnamed else None,
+            files=() if is_remote(path) else tuple(dataset.files),
+        )
 
 
 def _nodatas(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:
-    """The bands' nodata values; None where a pixel of whole numbers cannot have it."""
+    """Return the nodata value of each band; None where an integer pixel cannot hold it."""
     pairs = zip(dataset.dtypes, dataset.nodatavals, strict=True)
     return tuple(
-        None if value is not None and np.dtype(kind).kind in "iu" and not in_dtype_range(value, kind) else value
-        for kind, value in pairs
+        None if value is not None and np.dtype(dtype).kind in "iu" and not in_dtype_range(value, dtype) else value
+        for dtype, value in pairs
     )
 
 
 def _require_bands(path: str | Path, dataset: rasterio.DatasetReader) -> None:
     if dataset.count:
         return
-    parts = dataset.subdatasets
-    held = f" It holds {len(parts)} subdatasets; name one of them: {', '.join(parts[:9])}." if parts else ""
-    raise RasterError(f"{path} holds no band of its own.{held}")
+    names = dataset.subdatasets
+    advice = f" Name one of its {len(names)} subdatasets: {', '.join(names[:9])}." if names else ""
+    raise RasterError(f"{path} has no bands.{advice}")
 
 
 def _require_georeference(path: str | Path, dataset: rasterio.DatasetReader) -> None:
     points = len(dataset.gcps[0])
     if dataset.transform.is_identity and (points or dataset.rpcs):
         found = f"{points} ground control points" if points else "RPCs (rational polynomial coefficients)"
-        raise GridError(f"{path} is placed by {found} only; needed a CRS and a transform. Warp it, e.g. with gdalwarp.")
+        raise GridError(
+            f"{path} is georeferenced only by {found}, but needs a CRS and a transform. Warp it, e.g. with gdalwarp."
+        )
     if not dataset.crs:
         raise GridError(f"{path} has no CRS (coordinate reference system). Assign one, e.g. gdal_edit.py -a_srs.")
     if dataset.transform.is_identity:
@@ -133,41 +151,50 @@ def _require_georeference(path: str | Path, dataset: rasterio.DatasetReader) -> 
 
 
 def _band_names(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> tuple[str, ...]:
-    """Descriptions, else colours; a name that several bands bear tells nothing, and gives way to the number."""
+    """Return descriptions, else colours, as names; "band_3" for a band without a name of its own."""
     texts = {
         i: (dataset.descriptions[i - 1] or NAMED_BANDS.get(dataset.colorinterp[i - 1]) or "").strip() for i in indexes
     }
-    borne = Counter(text.lower() for text in texts.values())
-    return tuple(text if text and borne[text.lower()] == 1 else f"band_{i}" for i, text in texts.items())
+    counts = Counter(text.lower() for text in texts.values())
+    return tuple(text if text and counts[text.lower()] == 1 else f"band_{i}" for i, text in texts.items())
 
 
-def raster_fingerprint(path: str) -> list[str]:
-    """What tells the files that a raster is read from from others: path, bytes and time of change; a URL as it is.
+def raster_fingerprint(path: str, files: Sequence[str] = ()) -> list[str]:
+    """Return path, size and modification time of all local files that a raster is read from; a URL as it is.
 
-    Of a file in an archive on this machine, the archive's; of a subdataset, its file's.
+    For a file inside a local archive these are the archive's, for a subdataset those of the file that holds it.
+
+    Args:
+        path: A raster file, URL or subdataset.
+        files: Its `RasterInfo.files`; without them the raster is opened to find out.
     """
     if is_remote(path):
         return [path]
-    seen = [(part, part.stat()) for part in _parts(path)]
-    lines = [f"{part} {about.st_size} {about.st_mtime_ns}" for part, about in seen]
+    stats = [(file, file.stat()) for file in _local_files(path, files)]
+    lines = [f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats]
     return lines if is_local(path) else [path, *lines]
 
 
-def _parts(path: str) -> list[Path]:
-    """The files on this machine that a raster is read from, those of VRTs within VRTs too."""
+def _local_files(path: str, files: Sequence[str]) -> list[Path]:
+    """Return the local files that a raster is read from, also those of nested VRTs."""
     names: dict[str, None] = {path: None}
-    todo = [path]
+    todo = [(path, files)]
     while todo:
-        with open_raster(todo.pop()) as dataset:
-            files = dict.fromkeys(name for name in dataset.files if not name.lower().endswith((".aux.xml", ".ovr")))
-        todo += [name for name in files if name not in names and _leads_on(name)]
-        names |= files
-    places = (Path(name) if is_local(name) else local_file(name) for name in names)
-    return list(dict.fromkeys(part for part in places if part and part.exists()))
+        name, parts = todo.pop()
+        parts = [part for part in parts or _dataset_files(name) if not part.lower().endswith((".aux.xml", ".ovr"))]
+        todo += [(part, ()) for part in dict.fromkeys(parts) if part not in names and _refers_to_files(part)]
+        names |= dict.fromkeys(parts)
+    paths = (Path(name) if is_local(name) else local_file(name) for name in names)
+    return list(dict.fromkeys(file for file in paths if file and file.exists()))
 
 
-def _leads_on(name: str) -> bool:
-    """True of a VRT and of a subdataset, which tell the files that they are read from."""
+def _dataset_files(name: str) -> list[str]:
+    with open_raster(name) as dataset:
+        return list(dataset.files)
+
+
+def _refers_to_files(name: str) -> bool:
+    """Return True for a VRT and for a subdataset, which must be opened to list the files that they are read from."""
     if is_remote(name):
         return False
     return name.lower().endswith(".vrt") or (not is_local(name) and local_file(name) is None)

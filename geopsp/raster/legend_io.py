@@ -1,4 +1,8 @@
-"""The classes that a raster file tells of: our own tag, else names and colours as GDAL, QGIS and ArcGIS keep them."""
+"""Read and write the classes of a class raster.
+
+Read: our own tag, else the attribute table, category names and colour table that GDAL, QGIS and ArcGIS write.
+Written: the `.aux.xml` of GDAL and the `.qml` style of QGIS beside the raster.
+"""
 
 from __future__ import annotations
 
@@ -19,46 +23,47 @@ from geopsp.errors import RasterError
 from geopsp.raster.open import gdal_env, open_raster
 
 NAME, VALUES, COLORS = "2", {"3", "5"}, ("6", "7", "8")
-"""Usages of an attribute table's columns, by GDAL's numbers: the name; the value or its lower end; red, green, blue."""
+"""GDAL's numbers for the usage of a column: GFU_Name; GFU_Min or GFU_MinMax; GFU_Red, GFU_Green, GFU_Blue."""
 
 
-NAME_WORDS = ("class_name", "classname", "class_names", "category", "label", "name", "class", "type", "description")
+NAME_COLUMNS = ("class_name", "classname", "class_names", "category", "label", "name", "class", "type", "description")
+"""Names of columns that may hold class names, the most likely first."""
 
 
 def read_legend(path: str | Path) -> Legend | None:
-    """The classes that a class raster says it holds; None if it says nothing.
+    """Read the classes of a class raster; None if it has no class table.
 
-    By our own tag; else by category names or an attribute table, in the file or the `.aux.xml` beside it, and by the
-    colour table.
+    From our own tag; else from the attribute table or category names, in the file or its `.aux.xml`, and the colour
+    table.
 
     Raises:
-        InputNotFoundError, RasterError: if there is no such raster, or our tag is damaged.
+        InputNotFoundError, RasterError: if the raster does not exist, or our tag is damaged.
     """
     with gdal_env(path), open_raster(path) as dataset:
         text = dataset.tags().get(CLASSES_TAG)
         if text:
-            return _own(text, path)
+            return _parse_tag(text, path)
         if dataset.count != 1:
             return None
-        palette = _palette(dataset)
-        names, colors = _table(dataset)
+        palette = _read_color_table(dataset)
+        names, colors = _read_attribute_table(dataset)
     if not names:
         names = {code: f"class {code}" for code in palette}
     return Legend.from_names(names, palette | colors) if names else None
 
 
-def _own(text: str, path: str | Path) -> Legend:
+def _parse_tag(text: str, path: str | Path) -> Legend:
     try:
         return Legend.from_json(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RasterError(
-            f"{path} has a tag {CLASSES_TAG} that is no class table ({error}); needed a list of codes, names and "
-            "colours as JSON. Take the tag out of the file, or classify again."
+            f"Cannot read the tag {CLASSES_TAG} of {path}: {error}. It must be a JSON list of codes, names and "
+            "colours. Remove the tag from the file, or classify again."
         ) from error
 
 
-def _palette(dataset: rasterio.DatasetReader) -> dict[int, str]:
-    """Colours by code; black and transparent ones fill a table up and tell nothing."""
+def _read_color_table(dataset: rasterio.DatasetReader) -> dict[int, str]:
+    """Return colours by code, without black and transparent ones, which only pad the table."""
     try:
         entries = dataset.colormap(1)
     except ValueError:
@@ -70,10 +75,10 @@ def _palette(dataset: rasterio.DatasetReader) -> dict[int, str]:
     }
 
 
-def _table(dataset: rasterio.DatasetReader) -> tuple[dict[int, str], dict[int, str]]:
-    """Names and colours by code, of category names, and of the attribute table, which goes before."""
+def _read_attribute_table(dataset: rasterio.DatasetReader) -> tuple[dict[int, str], dict[int, str]]:
+    """Return names and colours by code; the attribute table takes precedence over category names."""
     try:
-        with MemoryFile(ext=".vrt") as file:  # GDAL tells them in XML only, for any format
+        with MemoryFile(ext=".vrt") as file:  # only as XML does GDAL give both for any format
             rasterio.shutil.copy(dataset, file.name, driver="VRT")
             band = ET.fromstring(file.read()).find("VRTRasterBand")  # noqa: S314 (GDAL wrote it)
     except (RasterioError, ET.ParseError):
@@ -83,7 +88,7 @@ def _table(dataset: rasterio.DatasetReader) -> tuple[dict[int, str], dict[int, s
     texts = [(entry.text or "").strip() for entry in band.iterfind("CategoryNames/Category")]
     names, colors = {code: text for code, text in enumerate(texts[:IGNORE_INDEX]) if text}, {}
     attributes = band.find("GDALRasterAttributeTable")
-    for code, name, color in _rows(attributes) if attributes is not None else ():
+    for code, name, color in _parse_rows(attributes) if attributes is not None else ():
         if name:
             names[code] = name
         if color:
@@ -91,31 +96,31 @@ def _table(dataset: rasterio.DatasetReader) -> tuple[dict[int, str], dict[int, s
     return names, {code: color for code, color in colors.items() if code in names}
 
 
-def _rows(table: ET.Element) -> Iterator[tuple[int, str, str]]:
-    """Code, name and colour of each row that stands for one code; empty where there is none."""
+def _parse_rows(table: ET.Element) -> Iterator[tuple[int, str, str]]:
+    """Yield code, name and colour of each row with a single integer code; "" where there is no name or colour."""
     fields = [(f.findtext("Name", "").strip().lower(), f.findtext("Usage", "0")) for f in table.iterfind("FieldDefn")]
-    value = _column(fields, VALUES, ("value", "code", "class_value", "classvalue", "id"))
-    name = _column(fields, {NAME}, NAME_WORDS)
-    rgb = [_column(fields, {usage}, (word,)) for usage, word in zip(COLORS, ("red", "green", "blue"), strict=True)]
+    value = _find_column(fields, VALUES, ("value", "code", "class_value", "classvalue", "id"))
+    name = _find_column(fields, {NAME}, NAME_COLUMNS)
+    rgb = [_find_column(fields, {usage}, (word,)) for usage, word in zip(COLORS, ("red", "green", "blue"), strict=True)]
     rows = [[cell.text or "" for cell in row.iterfind("F")] for row in table.iterfind("Row")]
     cells = [[row[column] for column in rgb if column is not None] for row in rows]
-    unit = all(_number(cell) <= 1 for row in cells for cell in row)  # some write colours as shares of one
+    fractions = all(_number(cell) <= 1 for row in cells for cell in row)  # some tools write colours from 0 to 1
     for number, (row, color) in enumerate(zip(rows, cells, strict=True)):
         code = _number(row[value]) if value is not None else number
         if code == int(code) and 0 <= code < IGNORE_INDEX:
-            levels = [round(_number(cell) * (255 if unit else 1)) for cell in color]
+            levels = [round(_number(cell) * (255 if fractions else 1)) for cell in color]
             yield int(code), row[name].strip() if name is not None else "", _hex(*levels) if len(levels) == 3 else ""
 
 
-def _column(fields: Sequence[tuple[str, str]], usages: set[str], words: Sequence[str]) -> int | None:
-    """The column that is meant so, else the one that is called so."""
-    by_word: Mapping[str, int] = {name: column for column, (name, _) in reversed(list(enumerate(fields)))}
-    meant = [column for column, (_, usage) in enumerate(fields) if usage in usages]
-    return next(iter([*meant, *(by_word[word] for word in words if word in by_word)]), None)
+def _find_column(fields: Sequence[tuple[str, str]], usages: set[str], names: Sequence[str]) -> int | None:
+    """Return the first column with one of the usages, else the one with the first of the names."""
+    by_name: Mapping[str, int] = {name: column for column, (name, _) in reversed(list(enumerate(fields)))}
+    by_usage = [column for column, (_, usage) in enumerate(fields) if usage in usages]
+    return next(iter([*by_usage, *(by_name[name] for name in names if name in by_name)]), None)
 
 
 def _number(text: str) -> float:
-    """The number; -1 for what is none."""
+    """Parse a finite number; -1 if it is none."""
     try:
         number = float(text)
     except ValueError:
@@ -128,17 +133,20 @@ def _hex(red: int, green: int, blue: int) -> str:
 
 
 INTEGER, STRING = 0, 2
-"""GDAL's types of fields: GFT_Integer, GFT_String."""
+"""GDAL's field types: GFT_Integer, GFT_String."""
 
 
 FIELDS = (("Value", INTEGER, 5), ("Class", STRING, 2), ("Red", INTEGER, 6), ("Green", INTEGER, 7), ("Blue", INTEGER, 8))
-"""Name, type and use: GFU_MinMax, GFU_Name, GFU_Red, GFU_Green, GFU_Blue."""
+"""Name, type and usage of each column: GFU_MinMax, GFU_Name, GFU_Red, GFU_Green, GFU_Blue."""
 
 
-def write_class_files(path: str | Path, legend: Legend, *, restyle: bool = True) -> None:
-    """Names of categories and an attribute table lie in NAME.tif.aux.xml, QGIS's style in NAME.qml.
+def write_class_files(path: str | Path, legend: Legend, *, overwrite_style: bool = True) -> None:
+    """Write the attribute table and category names to NAME.tif.aux.xml, and QGIS's style to NAME.qml.
 
-    `restyle`: False leaves a style that is there as it is: somebody made it.
+    Args:
+        path: The class raster.
+        legend: Its classes.
+        overwrite_style: False keeps a style that exists, as a user may have made it.
 
     Raises:
         OutputError: if they cannot be written.
@@ -148,14 +156,14 @@ def write_class_files(path: str | Path, legend: Legend, *, restyle: bool = True)
         (path.with_name(path.name + ".aux.xml"), attribute_table(legend)),
         (path.with_suffix(".qml"), style(legend)),
     ):
-        if place.suffix == ".qml" and place.exists() and not restyle:
+        if place.suffix == ".qml" and place.exists() and not overwrite_style:
             continue
         with atomic_output(place, overwrite=True) as partial:
             partial.write_text(text, encoding="utf-8")
 
 
 def attribute_table(legend: Legend) -> str:
-    """GDAL's XML of the names of categories, one a code from 0, and of the attribute table, one row a class."""
+    """Return GDAL's XML of the category names, one per code from 0, and of the attribute table, one row per class."""
     root = ET.Element("PAMDataset")
     band = ET.SubElement(root, "PAMRasterBand", band="1")
     categories = ET.SubElement(band, "CategoryNames")
@@ -175,7 +183,7 @@ def attribute_table(legend: Legend) -> str:
 
 
 def style(legend: Legend) -> str:
-    """A style of QGIS 3 with a colour and a label for each class."""
+    """Return a QGIS 3 style with a colour and a label for each class."""
     root = new_qml()
     pipe = ET.SubElement(root, "pipe")
     look = {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1", "nodataColor": ""}

@@ -1,10 +1,9 @@
-"""Which files of the images are read, and where each lies on the scene's lattice."""
+"""Choose the bands and the target grid of one or many images, and place their files on it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,309 +12,323 @@ from rasterio.enums import Resampling
 
 from geopsp.core.bands import match_bands
 from geopsp.core.grid import Grid, Window
+from geopsp.core.options import OptionInfo, check_value
 from geopsp.errors import BandError, GridError, OptionError
-from geopsp.raster.band_files import SourceImage
 from geopsp.raster.info import RasterInfo, read_info
+from geopsp.raster.source_image import SourceImage
 from geopsp.raster.valid_mask import zero_is_nodata
 from geopsp.raster.warp import align_to_grid, north_up
 
 EMPTY_WINDOW = Window(0, 0, 0, 0)
 
+CELL_SIZE = OptionInfo(help="", above=0, unit="CRS units")
+
 
 @dataclass(frozen=True, slots=True)
 class BandSource:
-    """A file and what is read of it."""
+    """A file and the bands that are read from it."""
 
-    source: RasterInfo
+    info: RasterInfo
 
     indexes: tuple[int, ...]
     """Numbers of the bands in the file, from 1."""
 
     positions: tuple[int, ...]
-    """Where they belong among the scene's bands, from 0."""
+    """Their positions among the scene's bands, from 0."""
 
     window: Window = EMPTY_WINDOW
     """The file's pixels on the scene's grid."""
 
     @property
     def nodatas(self) -> tuple[float | None, ...]:
-        """The nodata values of the bands that are read."""
-        return tuple(self.source.nodatas[index - 1] for index in self.indexes)
+        """Nodata values of the bands that are read."""
+        return tuple(self.info.nodatas[index - 1] for index in self.indexes)
 
     @property
     def zero_is_nodata(self) -> bool:
-        """As `validity.zero_counts`: the image's other files have a say in what a 0 means."""
-        return zero_is_nodata(self.source.dtype, self.nodatas)
+        """True if a pixel that is 0 in all bands of the image is nodata."""
+        return zero_is_nodata(self.info.dtype, self.nodatas)
 
     @property
     def sparse_bands(self) -> tuple[int, ...]:
-        """As the source's, of the bands that are read."""
-        return self.indexes if set(self.indexes) <= set(self.source.sparse_bands) else self.source.sparse_bands
+        """Numbers of the bands to look at: missing blocks in all of them mean nodata."""
+        return self.indexes if set(self.indexes) <= set(self.info.sparse_bands) else self.info.sparse_bands
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLayer:
-    """One image: its files, of which all must be valid for a pixel to be."""
+    """One image of a scene; its pixels are valid where all of its files are."""
 
     name: str
-    found: tuple[str, ...]
-    """Names of all the image's bands, read or not."""
+
+    all_bands: tuple[str, ...]
+    """Names of all bands of the image."""
 
     bands: tuple[str, ...]
-    """Names of those read."""
+    """Names of the bands that are read."""
 
-    picks: tuple[BandSource, ...]
-    """The file with the smallest pixels first: the others are brought onto its grid."""
+    band_sources: tuple[BandSource, ...]
+    """The files that are read, the one with the smallest pixels first: the others are aligned to its grid."""
 
     @property
     def sources(self) -> tuple[RasterInfo, ...]:
-        return tuple(pick.source for pick in self.picks)
+        """Headers of the files that are read."""
+        return tuple(b.info for b in self.band_sources)
 
     @property
     def window(self) -> Window:
         """The image's pixels on the scene's grid: those of its finest file."""
-        return self.picks[0].window
+        return self.band_sources[0].window
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type that holds the pixels of every file."""
+        """The data type that holds the pixels of every file."""
         return np.result_type(*(np.dtype(source.dtype) for source in self.sources))
 
 
 def layers_identity(layers: Sequence[ImageLayer]) -> str:
-    """All fields of the layers as text, as `RasterInfo.identity`."""
+    """Return all fields of the layers as text, for the key of a map; see `RasterInfo.identity`."""
     return _tuple_text(
-        f"Layer(name={layer.name!r}, found={layer.found!r}, bands={layer.bands!r}, picks={_picks_text(layer)})"
+        f"Layer(name={layer.name!r}, found={layer.all_bands!r}, bands={layer.bands!r}, picks={_sources_text(layer)})"
         for layer in layers
     )
 
 
-def _picks_text(layer: ImageLayer) -> str:
+def _sources_text(layer: ImageLayer) -> str:
     return _tuple_text(
-        f"Pick(source={pick.source.identity()}, indexes={pick.indexes!r}, positions={pick.positions!r}, "
-        f"place={pick.window!r})"
-        for pick in layer.picks
+        f"Pick(source={b.info.identity()}, indexes={b.indexes!r}, positions={b.positions!r}, place={b.window!r})"
+        for b in layer.band_sources
     )
 
 
-def _tuple_text(parts: Iterable[str]) -> str:
-    texts = list(parts)
+def _tuple_text(items: Iterable[str]) -> str:
+    texts = list(items)
     return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
 
 
 def select_bands(image: SourceImage, bands: Sequence[str | int] | None) -> ImageLayer:
-    """The files of an image that hold the bands; those that hold none are not opened.
+    """Choose the files of an image that hold the bands; files that are not needed are not opened.
+
+    Args:
+        image: The image.
+        bands: Names, or numbers from 1; None means all bands.
 
     Raises:
-        InputNotFoundError, RasterError, GridError: as the files are.
-        BandError: if a band is missing, or a file has not the bands it was said to have.
+        InputNotFoundError, RasterError, GridError: if a file is missing or cannot be used.
+        BandError: if a band is missing, or a file has other bands than the image says.
     """
     if bands is not None and not bands:
-        raise BandError("No band was asked for (bands is empty); needed names, or numbers from 1, or None for all.")
-    told = image.bands or ((),) * len(image.files)
+        raise BandError("`bands` is empty. Give names or numbers from 1, or None for all bands.")
+    given = image.bands or ((),) * len(image.files)
     nodatas = image.nodata or (None,) * len(image.files)
-    parts = list(zip(image.files, told, nodatas, strict=True))
-    heads = {file: _header(file, nodata, bands) for file, names, nodata in parts if not names}
-    named = [names or heads[file].bands for file, names, _ in parts]
-    owners = [(number, i) for number, names in enumerate(named) for i in range(len(names))]
-    found = tuple(name for names in named for name in names)
-    wanted = tuple(bands) if bands is not None else found
-    chosen = match_bands(wanted, found, where=image.name)
-    picks = []
-    for number, ((file, _, nodata), names) in enumerate(zip(parts, named, strict=True)):
-        its = [(at, owners[i][1]) for at, i in enumerate(chosen) if owners[i][0] == number]
-        if its:
-            source = heads.get(file) or _as_told(_header(file, nodata, names), names)
-            picks.append(BandSource(source, tuple(source.indexes[i] for _, i in its), tuple(at for at, _ in its)))
-    names = tuple(w if isinstance(w, str) else found[i] for w, i in zip(wanted, chosen, strict=True))
-    picks.sort(key=lambda pick: max(pick.source.grid.cell_size))
-    return ImageLayer(image.name, found, names, tuple(picks))
+    files = list(zip(image.files, given, nodatas, strict=True))
+    headers = {file: _read_header(file, nodata, bands) for file, names, nodata in files if not names}
+    names_by_file = [names or headers[file].bands for file, names, _ in files]
+    owners = [(number, i) for number, names in enumerate(names_by_file) for i in range(len(names))]
+    all_bands = tuple(name for names in names_by_file for name in names)
+    wanted = tuple(bands) if bands is not None else all_bands
+    chosen = match_bands(wanted, all_bands, where=image.name)
+    band_sources = []
+    for number, ((file, _, nodata), names) in enumerate(zip(files, names_by_file, strict=True)):
+        here = [(position, owners[i][1]) for position, i in enumerate(chosen) if owners[i][0] == number]
+        if here:
+            info = headers.get(file) or _require_bands(_read_header(file, nodata, names), names)
+            indexes = tuple(info.indexes[i] for _, i in here)
+            band_sources.append(BandSource(info, indexes, tuple(position for position, _ in here)))
+    names = tuple(w if isinstance(w, str) else all_bands[i] for w, i in zip(wanted, chosen, strict=True))
+    band_sources.sort(key=lambda b: max(b.info.grid.cell_size))
+    return ImageLayer(image.name, all_bands, names, tuple(band_sources))
 
 
-def _header(file: str, told: float | None, wanted: Sequence[str | int] | None) -> RasterInfo:
-    """What the header says, with the nodata told where it says none; what looks like alpha is a band if wanted."""
-    source = read_info(file)
-    if (
-        source.alpha
-        and wanted
-        and (len(wanted) > len(source.bands) or {source.alpha, f"band_{source.alpha}"} & {*wanted})
-    ):
-        source = read_info(file, all_bands=True)
-    if told is None or (source.dtype[0] in "iu" and not in_dtype_range(told, source.dtype)):
-        return source
-    nodatas = tuple(told if value is None else value for value in source.nodatas)
-    return replace(source, nodatas=nodatas, nodata=nodatas[source.indexes[0] - 1])
+def _read_header(file: str, nodata: float | None, wanted: Sequence[str | int] | None) -> RasterInfo:
+    """Read the header; add the image's nodata value where the file has none, and the alpha band if it is wanted."""
+    info = read_info(file)
+    if info.alpha and wanted and (len(wanted) > len(info.bands) or {info.alpha, f"band_{info.alpha}"} & {*wanted}):
+        info = read_info(file, all_bands=True)
+    if nodata is None or (info.dtype[0] in "iu" and not in_dtype_range(nodata, info.dtype)):
+        return info
+    nodatas = tuple(nodata if value is None else value for value in info.nodatas)
+    return replace(info, nodatas=nodatas, nodata=nodatas[info.indexes[0] - 1])
 
 
-def _as_told(source: RasterInfo, names: Sequence[str]) -> RasterInfo:
-    if len(source.bands) != len(names):
+def _require_bands(info: RasterInfo, names: Sequence[str]) -> RasterInfo:
+    if len(info.bands) != len(names):
+        found = "1 band" if len(info.bands) == 1 else f"{len(info.bands)} bands"
         raise BandError(
-            f"{source.path} has {len(source.bands)} bands; needed {len(names)}, for {', '.join(names)}. "
-            "Name a file that holds just these."
+            f"{info.path} has {found}, but must have {len(names)}: {', '.join(names)}. Name a file with only these."
         )
-    return source
+    return info
 
 
 def target_grid(layers: Sequence[ImageLayer], *, onto: Grid | None, cell_size: float | None) -> tuple[Grid, str]:
-    """The lattice that the layers are brought on, and what it is in words.
+    """Choose the grid that the layers are aligned to; return it with a description.
+
+    Only its origin, pixel size and CRS matter, not its size.
 
     Raises:
-        OptionError: if the cell size is no positive number, or not one of the first image's unit.
+        OptionError: if the cell size is no positive number, or does not fit the unit of the first image.
     """
-    first = layers[0].picks[0].source
+    first = layers[0].sources[0]
     if onto:
-        return onto, "the grid asked for"
+        return onto, "the given grid"
     if cell_size is not None:
         _require_cell_size(cell_size, first)
-        return north_up(first.grid, cell_size), f"a north-up grid of pixels {cell_size:g} wide ({first.grid.unit})"
-    turned = first.grid.transform.b or first.grid.transform.d
-    if turned and any(first.grid.window_of(s.grid) is None for layer in layers for s in layer.sources):
+        return north_up(first.grid, cell_size), f"a north-up grid of {cell_size:g} {first.grid.unit} pixels"
+    rotated = first.grid.transform.b or first.grid.transform.d
+    if rotated and any(first.grid.window_of(s.grid) is None for layer in layers for s in layer.sources):
         return north_up(first.grid), f"a north-up grid of the same pixel size, as {first.path} is rotated"
     return first.grid, f"the grid of {first.path}"
 
 
-def _require_cell_size(cell_size: Any, source: RasterInfo) -> None:
-    size = float(cell_size) if isinstance(cell_size, Real) else np.nan
-    if not 0 < size < np.inf:
-        raise OptionError(f"cell_size is {cell_size!r}; needed the width of a pixel in CRS units, above 0.")
-    unit = source.grid.unit
-    left, bottom, right, top = source.grid.bounds()
-    if size > max(right - left, top - bottom) * (1 + 1e-9):
-        found = "wider than the image"
-    elif max(right - left, top - bottom) > size * 2**31:
-        found = "more than 2**31 times smaller than the image"
+def _require_cell_size(cell_size: Any, info: RasterInfo) -> None:
+    check_value("cell_size", cell_size, "float", CELL_SIZE)
+    unit = info.grid.unit
+    left, bottom, right, top = info.grid.bounds()
+    longest = max(right - left, top - bottom)
+    if cell_size > longest * (1 + 1e-9):
+        problem = "is wider than"
+    elif longest > cell_size * 2**31:
+        problem = "is more than 2**31 times smaller than"
     else:
         return
     raise OptionError(
-        f"cell_size is {size:g}, which counts in the unit of the CRS, {unit}: {found}, {source.path}, "
-        f"{right - left:g} by {top - bottom:g}. Give it in that unit, or warp the image to a CRS of the unit wanted."
+        f"`cell_size` is {cell_size:g} (unit of the CRS: {unit}). That {problem} the image {info.path}, "
+        f"{right - left:g} x {top - bottom:g}. Give it in that unit, or warp the image to a CRS of another unit."
     )
 
 
-def require_one_type(kinds: Sequence[tuple[str, np.dtype[Any]]]) -> None:
-    """Nothing happens if all images, told as names and types, have the type of the first.
+def require_one_type(dtypes: Sequence[tuple[str, np.dtype[Any]]]) -> None:
+    """Check that all images, given as names and data types, have the data type of the first.
 
     Raises:
-        BandError: if they do not.
+        BandError: if they have not.
     """
-    first, dtype = kinds[0]
-    for name, its in kinds:
-        if its != dtype:
+    first, first_dtype = dtypes[0]
+    for name, dtype in dtypes:
+        if dtype != first_dtype:
             raise BandError(
-                f"{name} holds {its} pixels, {first} {dtype}; needed one type, so that values mean the same. "
-                "Convert one of them."
+                f"{name} has {dtype} pixels, but {first} has {first_dtype}. All images must have one data type, so "
+                "that their values are comparable. Convert one of them."
             )
 
 
-def align_layer(layer: ImageLayer, lattice: Grid, resampling: Resampling, *, thin: bool) -> ImageLayer:
-    """The layer with its files on the lattice, warped where they lie on another one; as `place`."""
-    picks = (replace(pick, source=align_to_grid(pick.source, lattice, resampling, thin=thin)) for pick in layer.picks)
-    return replace(layer, picks=tuple(part for pick in picks for part in _by_nodata(pick)))
+def align_layer(layer: ImageLayer, grid: Grid, resampling: Resampling, *, average_if_finer: bool) -> ImageLayer:
+    """Return the layer with its files aligned to a grid; see `align_to_grid`."""
+    aligned = (
+        replace(b, info=align_to_grid(b.info, grid, resampling, average_if_finer=average_if_finer))
+        for b in layer.band_sources
+    )
+    return replace(layer, band_sources=tuple(part for b in aligned for part in _split_by_nodata(b)))
 
 
-def _by_nodata(pick: BandSource) -> list[BandSource]:
-    """What is read of a warped file, once for each nodata value: a warp knows one only."""
-    if not pick.source.warped:
-        return [pick]
-    parts: dict[str, list[int]] = {}
-    for at, value in enumerate(pick.nodatas):
-        parts.setdefault(str(value), []).append(at)
+def _split_by_nodata(band_source: BandSource) -> list[BandSource]:
+    """Split the bands of a warped file by nodata value, as a warp can use only one."""
+    if not band_source.info.warped:
+        return [band_source]
+    groups: dict[str, list[int]] = {}
+    for i, value in enumerate(band_source.nodatas):
+        groups.setdefault(str(value), []).append(i)
     return [
         replace(
-            pick,
-            source=replace(pick.source, nodata=pick.nodatas[ats[0]]),
-            indexes=tuple(pick.indexes[at] for at in ats),
-            positions=tuple(pick.positions[at] for at in ats),
+            band_source,
+            info=replace(band_source.info, nodata=band_source.nodatas[group[0]]),
+            indexes=tuple(band_source.indexes[i] for i in group),
+            positions=tuple(band_source.positions[i] for i in group),
         )
-        for ats in parts.values()
+        for group in groups.values()
     ]
 
 
 def place_layers(
-    layers: Sequence[ImageLayer], lattice: Grid, extent: Sequence[float] | None
+    layers: Sequence[ImageLayer], grid: Grid, extent: Sequence[float] | None
 ) -> tuple[Grid, tuple[ImageLayer, ...]]:
-    """The lattice stretched over all layers, or cut to the extent, and the layers with their places on it.
+    """Extend the grid over all aligned layers, or crop it to an extent; return it and the layers placed on it.
 
     Raises:
-        GridError: if no image lies in the extent.
+        GridError: if no image overlaps the extent.
         OptionError: if the extent is no box.
     """
-    places = [[_window(lattice, pick.source) for pick in layer.picks] for layer in layers]
     layers = [
-        replace(layer, picks=tuple(replace(pick, window=p) for pick, p in zip(layer.picks, its, strict=True)))
-        for layer, its in zip(layers, places, strict=True)
+        replace(layer, band_sources=tuple(replace(b, window=_window_on(grid, b.info)) for b in layer.band_sources))
+        for layer in layers
     ]
-    whole = union_window(layer.window for layer in layers)
+    window = union_window(layer.window for layer in layers)
     if extent is not None:
-        asked = window_in(lattice, extent)
-        parts = [part for layer in layers if not (part := asked.intersect(layer.window)).is_empty]
-        if not parts:
+        asked = window_in(grid, extent)
+        overlaps = [both for layer in layers if not (both := asked.intersect(layer.window)).is_empty]
+        if not overlaps:
             raise GridError(
-                f"No image lies in the extent {', '.join(f'{x:.10g}' for x in extent)} (left, bottom, right, top); "
-                f"they lie on {lattice.crop(whole)!r}. Give the extent in that CRS."
+                f"No image lies in the extent {', '.join(f'{x:.10g}' for x in extent)} (left, bottom, right, top). "
+                f"The images cover {grid.crop(window)}. Give the extent in that CRS."
             )
-        whole = union_window(parts)
-    moved = (
-        replace(layer, picks=tuple(replace(p, window=p.window.shift(-whole.col, -whole.row)) for p in layer.picks))
+        window = union_window(overlaps)
+    shift = (-window.col, -window.row)
+    placed = (
+        replace(layer, band_sources=tuple(replace(b, window=b.window.shift(*shift)) for b in layer.band_sources))
         for layer in layers
     )
-    return lattice.crop(whole), tuple(moved)
+    return grid.crop(window), tuple(placed)
 
 
-def _window(lattice: Grid, source: RasterInfo) -> Window:
-    window = lattice.window_of(source.grid)
+def _window_on(grid: Grid, info: RasterInfo) -> Window:
+    window = grid.window_of(info.grid)
     assert window is not None
     return window
 
 
 def window_in(grid: Grid, extent: Sequence[float]) -> Window:
-    """The pixels that an extent (left, bottom, right, top) touches.
+    """Return the pixels that an extent (left, bottom, right, top) touches.
 
     Raises:
-        OptionError: if it is no box.
+        OptionError: if the extent is no box.
     """
     try:
         box = np.array(extent, float)
     except (TypeError, ValueError):
         box = np.empty(0)
     if box.shape != (4,) or not np.isfinite(box).all() or not (box[:2] < box[2:]).all():
-        raise OptionError(f"The extent is {extent!r}; needed left, bottom, right, top, in CRS units.")
+        raise OptionError(
+            f"`extent` is {extent!r}, but must be left, bottom, right, top in CRS units, with left < right and "
+            "bottom < top."
+        )
     left, bottom, right, top = box.tolist()
     return grid.enclosing_window(np.array([(left, bottom), (right, bottom), (right, top), (left, top)]))
 
 
 def union_window(windows: Iterable[Window]) -> Window:
-    """The smallest window that holds all of them."""
-    parts = list(windows)
-    col, row = min(w.col for w in parts), min(w.row for w in parts)
-    return Window(col, row, max(w.col_stop for w in parts) - col, max(w.row_stop for w in parts) - row)
+    """Return the smallest window that contains all of them."""
+    windows = list(windows)
+    col, row = min(w.col for w in windows), min(w.row for w in windows)
+    return Window(col, row, max(w.col_stop for w in windows) - col, max(w.row_stop for w in windows) - row)
 
 
-def notes_on(
+def mosaic_notes(
     images: Sequence[SourceImage], layers: Sequence[ImageLayer], grid: Grid, *, order: str, target: str
 ) -> tuple[str, ...]:
-    """What was done to bring images onto one grid, in words."""
+    """Describe how the images were brought onto one grid."""
     notes = [note for image in images for note in image.notes]
     if len(images) > 1:
-        rule = {"given": "the order given", "newest": "newest first", "oldest": "oldest first"}.get(order, order)
-        notes.append(f"{len(images)} images lie on one another: {rule}; {images[0].name} is on top")
-    sources = list(dict.fromkeys(source for layer in layers for source in layer.sources))
-    alike = [source for source in sources if source.alpha]
-    if alike:
-        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        rule = {"given": "order as given", "newest": "newest first", "oldest": "oldest first"}
         notes.append(
-            f"band {alike[0].alpha} of {alike[0].path}{more} is taken for alpha, which tells where pixels are valid; "
-            f"if it is a band such as infrared, ask for it by its number (bands 1, 2, 3, {alike[0].alpha})"
+            f"mosaic of {len(images)} images; where they overlap, {images[0].name} is on top "
+            f"({rule.get(order, f'ordered by {order}')})"
+        )
+    sources = list(dict.fromkeys(source for layer in layers for source in layer.sources))
+    with_alpha = [source for source in sources if source.alpha]
+    if with_alpha:
+        alpha, path = with_alpha[0].alpha, with_alpha[0].path
+        more = f" and {len(with_alpha) - 1} more" if len(with_alpha) > 1 else ""
+        notes.append(
+            f"band {alpha} of {path}{more} counts as an alpha band, which marks the valid pixels; if it is a band such "
+            f"as near infrared, select it by its number (bands 1, 2, 3, {alpha})"
         )
     warped = {s.path: s.resampling.name for s in sources if s.resampling is not None}
     notes += [f"{path} is warped ({how}) onto {target}" for path, how in warped.items()]
-    return (
-        *notes,
-        *note_left_out([layer.name for layer in layers if layer.window.intersect(grid.full_window).is_empty]),
-    )
+    outside = [layer.name for layer in layers if layer.window.intersect(grid.full_window).is_empty]
+    return (*notes, *note_left_out(outside))
 
 
 def note_left_out(names: Sequence[str]) -> list[str]:
-    """A note on images that the extent leaves out, if there are any."""
+    """Return a note on images outside the extent; [] if there are none."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [f"outside the extent, and left out: {', '.join(names[:3])}{more}"] if names else []
+    return [f"outside the extent and not used: {', '.join(names[:3])}{more}"] if names else []

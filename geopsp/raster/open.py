@@ -1,4 +1,4 @@
-"""Raster files opened to read: on disk, behind a URL, or inside a container such as NetCDF."""
+"""Open rasters to read: local files, URLs, and subdatasets of containers such as NetCDF."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from rasterio.windows import Window
 from geopsp.core.paths import gdal_path, is_local, is_remote
 from geopsp.errors import GeopspError, InputNotFoundError, RasterError
 
-# `describe` says so in errors. For good, as a filter that is set for a while is not safe among threads.
+# `read_info` raises an error instead. Set for good, because temporary filters are not thread-safe.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"}
+"""Endings of the files that are taken from a folder; a file named by itself may have any."""
 
 
 REMOTE_OPTIONS = {
@@ -39,35 +40,35 @@ REMOTE_OPTIONS = {
     "GDAL_HTTP_MULTIPLEX": "YES",
     "VSI_CACHE": "TRUE",
 }
-"""GDAL's options for files far away: no listing of folders, ranges in few requests, patience with a busy server."""
+"""GDAL's options for remote files: no folder listings, few range requests, retries when a server is busy."""
 
 
 MAX_OPEN = 64
-"""So many files a thread keeps open at most: systems commonly allow 1024 to all of them together."""
+"""Most files that a thread keeps open; systems commonly allow 1024 per process."""
 
 
 TOO_MANY = (
-    "this process has as many files open as the system allows. Allow more (ulimit -n 4096), or use fewer workers."
+    "This process has as many files open as the system allows. Raise the limit (ulimit -n 4096) or use fewer workers."
 )
 
 
 def gdal_env(name: str | Path) -> AbstractContextManager[object]:
-    """The surroundings in which a file is opened and read; what the user set for GDAL is left as it is."""
+    """Return the rasterio environment to open and read a file in; options that the user set for GDAL stay."""
     if not is_remote(name):
         return nullcontext()
-    theirs = set(getenv() if hasenv() else ()) | set(os.environ)
-    surroundings: AbstractContextManager[object] = rasterio.Env(
-        **{option: value for option, value in REMOTE_OPTIONS.items() if option not in theirs}
+    set_by_user = set(getenv() if hasenv() else ()) | set(os.environ)
+    env: AbstractContextManager[object] = rasterio.Env(
+        **{option: value for option, value in REMOTE_OPTIONS.items() if option not in set_by_user}
     )
-    return surroundings
+    return env
 
 
 def open_raster(name: str | Path) -> rasterio.DatasetReader:
-    """The dataset, opened to read.
+    """Open a raster to read.
 
     Raises:
-        InputNotFoundError: if there is no such file.
-        RasterError: if it is not a raster, or cannot be fetched.
+        InputNotFoundError: if the file does not exist.
+        RasterError: if it is not a raster, or cannot be downloaded.
     """
     if is_local(name) and not Path(name).exists():
         raise InputNotFoundError(f"No such file: {name}. Check the path.")
@@ -75,76 +76,81 @@ def open_raster(name: str | Path) -> rasterio.DatasetReader:
         with gdal_env(name):
             return rasterio.open(gdal_path(name))
     except RasterioIOError as error:
-        raise _unreadable(name, error) from error
+        raise _open_error(name, error) from error
 
 
 class OpenDatasets:
-    """Files that one thread holds open for one owner; over all owners, the one used longest ago is closed first."""
+    """Datasets that one thread holds open for one owner.
+
+    If a thread has more than MAX_OPEN open, over all owners, the least recently used one is closed.
+    """
 
     def __init__(self) -> None:
         self._open: dict[Hashable, Any] = {}
 
-    def get(self, key: Hashable, opened: Callable[[], Any]) -> Any:
-        """The dataset known by the key, else one newly opened."""
-        order = _RECENT.order
-        mine = (id(self), key)
+    def get(self, key: Hashable, open_dataset: Callable[[], Any]) -> Any:
+        """Return the dataset with this key, opened if need be."""
+        recent = _RECENT.datasets
+        entry = (id(self), key)
         if key in self._open:
-            order.move_to_end(mine)
+            recent.move_to_end(entry)
             return self._open[key]
-        while len(order) >= MAX_OPEN:
-            (_, oldest), owner = order.popitem(last=False)
-            holder = owner()
-            if holder is not None:
-                holder.close(oldest)
-        self._open[key] = opened()
-        order[mine] = weakref.ref(self)
+        while len(recent) >= MAX_OPEN:
+            (_, oldest_key), reference = recent.popitem(last=False)
+            owner = reference()
+            if owner is not None:
+                owner.close(oldest_key)
+        self._open[key] = open_dataset()
+        recent[entry] = weakref.ref(self)
         return self._open[key]
 
     def close(self, key: Hashable) -> None:
-        """The dataset known by the key is closed."""
+        """Close the dataset with this key."""
         self._open.pop(key).close()
 
 
-class _Used(threading.local):
-    """Which handles this thread has open, the one used last at the end; their owners may be gone."""
+class _Recent(threading.local):
+    """The datasets that this thread has open, the most recently used last; their owners may be gone."""
 
     def __init__(self) -> None:
-        self.order: OrderedDict[tuple[int, Hashable], weakref.ref[OpenDatasets]] = OrderedDict()
+        self.datasets: OrderedDict[tuple[int, Hashable], weakref.ref[OpenDatasets]] = OrderedDict()
 
 
-_RECENT = _Used()
+_RECENT = _Recent()
 
 
-def _is_full(name: str | Path, error: RasterioError) -> bool:
-    """True if no more files can be opened; GDAL does not always say so."""
+def _too_many_open(name: str | Path, error: RasterioError) -> bool:
+    """Return True if this process can open no more files; GDAL does not always report that."""
     try:
         if is_local(name):
             Path(name).open("rb").close()
-    except OSError as why:
-        return why.errno in {errno.EMFILE, errno.ENFILE}
+    except OSError as reason:
+        return reason.errno in {errno.EMFILE, errno.ENFILE}
     return os.strerror(errno.EMFILE) in str(error)
 
 
-def _unreadable(name: str | Path, error: RasterioError) -> GeopspError:
-    if _is_full(name, error):
-        return RasterError(f"{name} cannot be opened: {TOO_MANY}")
+def _open_error(name: str | Path, error: RasterioError) -> GeopspError:
+    if _too_many_open(name, error):
+        return RasterError(f"Cannot open {name}. {TOO_MANY}")
+    reason = str(error).removesuffix(".")
     if not is_remote(name):
-        return RasterError(f"{name} cannot be read as a raster ({error}); needed e.g. a GeoTIFF.")
-    if re.search(r"response code: 404|does not exist", str(error)):
-        return InputNotFoundError(f"There is no file at {name} ({error}). Check the address, and who may read it.")
+        return RasterError(f"Cannot read {name} as a raster: {reason}. Use a format of GDAL, such as GeoTIFF.")
+    if re.search(r"response code: 404|does not exist", reason):
+        return InputNotFoundError(f"No such file: {name} ({reason}). Check the address and the access rights.")
     return RasterError(
-        f"{name} cannot be fetched ({error}). Check the address and the connection, or fetch the file first."
+        f"Cannot download {name}: {reason}. Check the address and the connection, or download the file first."
     )
 
 
 def read_error(name: str | Path, area: Window, error: RasterioError) -> RasterError:
-    """The error of a file that opened but gives no pixels in the area."""
-    why = "the file is truncated or damaged. Fetch or export it again."
-    if _is_full(name, error):
-        why = TOO_MANY
+    """Return the error for a file that opened, but whose pixels in the area cannot be read."""
+    advice = "The file is truncated or damaged. Download or export it again."
+    if _too_many_open(name, error):
+        advice = TOO_MANY
     elif is_remote(name):
-        why = "the connection broke or the server refused. Try again, or fetch the file first."
+        advice = "The connection broke or the server refused. Try again, or download the file first."
+    reason = str(error).removesuffix(".")
     return RasterError(
-        f"{name} cannot be read at columns {area.col_off} to {area.col_off + area.width}, rows {area.row_off} to "
-        f"{area.row_off + area.height} ({error}): {why}"
+        f"Cannot read {name} at columns {area.col_off} to {area.col_off + area.width}, rows {area.row_off} to "
+        f"{area.row_off + area.height}: {reason}. {advice}"
     )

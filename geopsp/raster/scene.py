@@ -1,11 +1,11 @@
-"""Rasters seen as one grid: windowed reads of pixels and of where they are valid."""
+"""Scene: windowed reads of pixels and valid mask from one image or a mosaic of many."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,58 +15,58 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Grid, Window
-from geopsp.errors import BandError, GridError, OptionError
+from geopsp.errors import GridError
 from geopsp.raster.find_images import Images, find_images
 from geopsp.raster.info import RasterInfo, raster_fingerprint
 from geopsp.raster.mosaic import (
     BandSource,
     ImageLayer,
     align_layer,
-    note_left_out,
-    notes_on,
+    mosaic_notes,
     place_layers,
     require_one_type,
     select_bands,
     target_grid,
 )
 from geopsp.raster.open import OpenDatasets, gdal_env, read_error
+from geopsp.raster.source_image import SourceImage
 from geopsp.raster.valid_mask import block_is_missing, valid_mask_but_zero
-from geopsp.raster.warp import WARP_CELL, open_source, reproject_extent, resample_to_grid, warp_cells
+from geopsp.raster.warp import WARP_CELL, open_source, resample_to_grid, warp_cells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RasterArray:
-    """Pixels and where they lie."""
+    """Pixels with their valid mask and grid."""
 
     data: NDArray[Any]
-    """Pixel values, (bands, rows, cols); 0 where no raster reaches."""
+    """Pixel values, (bands, rows, cols); 0 outside of all files."""
 
     valid: NDArray[np.bool_]
-    """(rows, cols); True where the sensor saw ground."""
+    """Valid mask, (rows, cols); True where there is data."""
 
     grid: Grid
 
 
 @dataclass(slots=True, eq=False)
 class Scene:
-    """One image or many, seen as one grid: the first one's lattice, stretched over all of them.
+    """One image, or a mosaic of many, on one grid: that of the first image, extended over all of them.
 
-    Later images fill where earlier ones are invalid. Safe to read from several threads and to send to other
-    processes: each opens files of its own.
+    Later images fill pixels where earlier ones are invalid. A scene may be read from several threads and sent to
+    other processes: each opens its own files.
     """
 
     layers: tuple[ImageLayer, ...]
-    """The images, the one on top first."""
+    """The images, the topmost first."""
 
     grid: Grid
     bands: tuple[str, ...]
-    """Names of the bands read."""
+    """Names of the bands that are read."""
 
     name: str
-    """What messages and the index of chips call it."""
+    """Name in messages and in the index of chips."""
 
     notes: tuple[str, ...] = ()
-    """What was done to bring the rasters onto one grid, in words."""
+    """How the images were brought onto one grid."""
 
     resampling: Resampling = Resampling.bilinear
     _handles: threading.local = field(default_factory=threading.local, repr=False)
@@ -83,186 +83,227 @@ class Scene:
         extent: Sequence[float] | None = None,
         order: str = "given",
     ) -> Scene:
-        """The scene that the images make.
+        """Find images and open them as one scene.
 
         Args:
-            images: What `find_images` takes; the first image found gives the grid and lies on top.
+            images: See `find_images`; the first image found is on top and sets the grid.
             bands: Names, or numbers from 1; None means all bands of the first image.
-            resampling: How files on another lattice are brought onto the scene's.
-            onto: A grid whose lattice the scene takes; None means the first image's.
-            cell_size: Width of a pixel in CRS units; None means the first image's. Pixels then lie north-up, and
-                are averaged from files at most half as coarse.
-            extent: (left, bottom, right, top) in CRS units, snapped outward to whole pixels; None means all.
-            order: Which image is first: as `find_images`.
+            resampling: How files on another grid are warped.
+            onto: A grid to align to; its size does not matter. None means the first image's.
+            cell_size: Pixel size in CRS units; None means the first image's. Otherwise the grid is north-up, and files
+                with pixels at most half as wide are averaged.
+            extent: (left, bottom, right, top) in CRS units, extended to whole pixels; None means all.
+            order: Which image comes first, see `find_images`.
 
         Raises:
-            InputNotFoundError, RasterError, GridError, BandError, OptionError: as the input is.
+            InputNotFoundError, RasterError, GridError, BandError, OptionError: if an image or option cannot be used.
         """
-        found = find_images(images, order=order)
-        first = select_bands(found[0], bands)
-        layers = [first, *(select_bands(image, first.bands) for image in found[1:])]
-        lattice, target = target_grid(layers, onto=onto, cell_size=cell_size)
+        return cls.from_images(
+            find_images(images, order=order),
+            bands=bands,
+            resampling=resampling,
+            onto=onto,
+            cell_size=cell_size,
+            extent=extent,
+            order=order,
+        )
+
+    @classmethod
+    def from_images(
+        cls,
+        images: Sequence[SourceImage],
+        *,
+        bands: Sequence[str | int] | None = None,
+        resampling: Resampling = Resampling.bilinear,
+        onto: Grid | None = None,
+        cell_size: float | None = None,
+        extent: Sequence[float] | None = None,
+        order: str = "given",
+    ) -> Scene:
+        """Open images that `find_images` returned as one scene.
+
+        Args:
+            images: The images, the topmost first.
+            bands: As in `open`, like the following options.
+            resampling: As in `open`.
+            onto: As in `open`.
+            cell_size: As in `open`.
+            extent: As in `open`.
+            order: How the images were ordered; used in the notes only.
+
+        Raises:
+            InputNotFoundError, RasterError, GridError, BandError, OptionError: if an image or option cannot be used.
+        """
+        first = select_bands(images[0], bands)
+        layers = [first, *(select_bands(image, first.bands) for image in images[1:])]
+        aligned_to, target = target_grid(layers, onto=onto, cell_size=cell_size)
         require_one_type([(layer.name, layer.dtype) for layer in layers])
-        layers = [align_layer(layer, lattice, resampling, thin=cell_size is not None) for layer in layers]
-        grid, settled = place_layers(layers, lattice, extent)
-        notes = notes_on(found, settled, grid, order=order, target=target)
-        name = found[0].name + (f" and {len(found) - 1} more" if len(found) > 1 else "")
-        return cls(settled, grid, first.bands, name, notes, resampling)
+        average = cell_size is not None
+        layers = [align_layer(layer, aligned_to, resampling, average_if_finer=average) for layer in layers]
+        grid, placed = place_layers(layers, aligned_to, extent)
+        notes = mosaic_notes(images, placed, grid, order=order, target=target)
+        name = images[0].name + (f" and {len(images) - 1} more" if len(images) > 1 else "")
+        return cls(placed, grid, first.bands, name, notes, resampling)
 
     @property
     def sources(self) -> tuple[RasterInfo, ...]:
-        """The files that are read."""
+        """Headers of the files that are read."""
         return tuple(source for layer in self.layers for source in layer.sources)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type that holds the pixels of every source."""
+        """The data type that holds the pixels of every file."""
         return np.result_type(*(layer.dtype for layer in self.layers))
 
     @property
     def cell_size(self) -> tuple[float, float]:
+        """Pixel width and height in CRS units."""
         return self.grid.cell_size
 
     @property
     def block_shape(self) -> tuple[int, int]:
-        """(rows, cols) that the first file keeps together, or that are read together as it is warped."""
+        """(rows, cols) of the blocks of the first file, or of the cells in which it is warped."""
         first = self.sources[0]
         return (WARP_CELL, WARP_CELL) if first.warped else first.block
 
     def read(self, window: Window | None = None) -> RasterArray:
-        """The pixels of a window, which may overhang the scene; None means all.
+        """Read the pixels of a window, which may extend beyond the scene; None means the whole scene.
 
         Raises:
-            RasterError: if a file's pixels cannot be read.
+            RasterError: if the pixels of a file cannot be read.
         """
         window = window or self.grid.full_window
-        if len(self.layers) == 1 and self._part(self.layers[0], window) == window:
+        if len(self.layers) == 1 and self._covered(self.layers[0], window) == window:
             return RasterArray(*self._read_layer(self.layers[0], window), self.grid.crop(window))
         data = np.zeros((len(self.bands), window.height, window.width), self.dtype)
         valid = np.zeros((window.height, window.width), bool)
         for number, layer in enumerate(self.layers):
             if valid.all():
                 break
-            part = self._part(layer, window)
-            if part.is_empty:
+            covered = self._covered(layer, window)
+            if covered.is_empty:
                 continue
-            pixels, seen = self._read_layer(layer, part)
-            inside = part.slices(window)
-            fresh = ~valid[inside] & (seen | (number == 0))
-            np.copyto(data[:, *inside], pixels, where=fresh)
-            valid[inside] |= seen
+            layer_data, layer_valid = self._read_layer(layer, covered)
+            inside = covered.slices(window)
+            fill = ~valid[inside] & (layer_valid | (number == 0))
+            np.copyto(data[:, *inside], layer_data, where=fill)
+            valid[inside] |= layer_valid
         return RasterArray(data, valid, self.grid.crop(window))
 
     def read_onto(self, grid: Grid) -> RasterArray:
-        """The pixels on another grid of the same CRS, e.g. a rotated one: bilinear over valid pixels only.
+        """Read the pixels on another grid of the same CRS, e.g. a rotated one.
 
-        A pixel is valid where the one is that its centre lies in. Integers are rounded. A scene opened to resample by
-        nearest is so here.
+        They are interpolated bilinearly from valid pixels only, and integers are rounded; a scene that was opened with
+        nearest resampling uses nearest here. A pixel is valid where the scene's pixel under its centre is.
 
         Raises:
             GridError: if the grid has another CRS.
-            RasterError: if a file's pixels cannot be read.
+            RasterError: if the pixels of a file cannot be read.
         """
         window = self.grid.window_of(grid)
         if window is not None:
-            patch = self.read(window)
-            return RasterArray(patch.data, patch.valid, grid)
+            raster = self.read(window)
+            return RasterArray(raster.data, raster.valid, grid)
         if grid.crs != self.grid.crs:
-            raise GridError(f"Asked for pixels on {grid!r}; {self.name} lies on {self.grid!r}. Warp the grid first.")
+            raise GridError(
+                f"Cannot read {self.name} ({self.grid}) onto a grid in another CRS ({grid}). Warp the grid first."
+            )
         around = self.grid.enclosing_window(grid.corners())
         around = Window(around.col - 1, around.row - 1, around.width + 2, around.height + 2)
-        patch = self.read(around)
-        data, valid = resample_to_grid(
-            patch.data, patch.valid, patch.grid, grid, nearest=self.resampling == Resampling.nearest
-        )
+        raster = self.read(around)
+        nearest = self.resampling == Resampling.nearest
+        data, valid = resample_to_grid(raster.data, raster.valid, raster.grid, grid, nearest=nearest)
         return RasterArray(data, valid, grid)
 
     def known_empty(self, window: Window) -> bool:
-        """True if it is known, without reading a pixel, that none in the window is valid.
+        """Return True if the window is known to have no valid pixel, without reading any.
 
-        It is where no file reaches, and where a TIFF with a nodata value or alpha holds no block.
+        That is so outside of all files, and where a TIFF with a nodata value or alpha stores no block.
         """
-        return all(self._layer_empty(layer, self._part(layer, window)) for layer in self.layers)
+        return all(self._layer_empty(layer, self._covered(layer, window)) for layer in self.layers)
 
     def fingerprint(self) -> list[str]:
-        """What tells the files from others: path, bytes and time of change; of URLs the address alone."""
-        return [line for source in dict.fromkeys(s.path for s in self.sources) for line in raster_fingerprint(source)]
+        """Return path, size and modification time of all files that are read; a URL as it is."""
+        sources = {source.path: source for source in self.sources}
+        return [line for source in sources.values() for line in raster_fingerprint(source.path, source.files)]
 
-    def _part(self, layer: ImageLayer, window: Window) -> Window:
-        """The part of a window that lies in the scene and that the layer can fill."""
+    def _covered(self, layer: ImageLayer, window: Window) -> Window:
+        """Return the part of a window that lies in the scene and in the layer."""
         return window.intersect(self.grid.full_window).intersect(layer.window)
 
-    def _layer_empty(self, layer: ImageLayer, part: Window) -> bool:
-        """True if a file says so, but where a 0 is all that it says: then all of the image's files have to."""
-        if part.is_empty or any(part.intersect(pick.window).is_empty for pick in layer.picks):
+    def _layer_empty(self, layer: ImageLayer, window: Window) -> bool:
+        """Return True if one file is known to be empty there; all of them where only 0 is nodata."""
+        if window.is_empty or any(window.intersect(b.window).is_empty for b in layer.band_sources):
             return True
-        bare = [self._pick_empty(pick, part.intersect(pick.window)) for pick in layer.picks]
-        return all(bare) or any(its and not pick.zero_is_nodata for pick, its in zip(layer.picks, bare, strict=True))
+        empty = [self._source_empty(b, window.intersect(b.window)) for b in layer.band_sources]
+        return all(empty) or any(e and not b.zero_is_nodata for b, e in zip(layer.band_sources, empty, strict=True))
 
-    def _pick_empty(self, pick: BandSource, part: Window) -> bool:
-        source = pick.source
-        if source.warped or not source.sparse_bands:
+    def _source_empty(self, band_source: BandSource, window: Window) -> bool:
+        info = band_source.info
+        if info.warped or not info.sparse_bands:
             return False
-        with gdal_env(source.path):
-            return block_is_missing(self._dataset(pick), pick.sparse_bands, source.block, _area(part, pick.window))
+        with gdal_env(info.path):
+            area = _file_area(window, band_source.window)
+            return block_is_missing(self._dataset(band_source), band_source.sparse_bands, info.block, area)
 
-    def _read_layer(self, layer: ImageLayer, part: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(bands, rows, cols) pixels and (rows, cols) validity: of one file, or of several that hold bands each."""
-        if len(layer.picks) == 1:
-            data, valid = self._read_pick(layer.picks[0], part)
+    def _read_layer(self, layer: ImageLayer, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read (bands, rows, cols) pixels and (rows, cols) valid mask from all files of an image."""
+        if len(layer.band_sources) == 1:
+            data, valid = self._read_source(layer.band_sources[0], window)
         else:
-            data = np.zeros((len(self.bands), part.height, part.width), self.dtype)
-            valid = np.ones((part.height, part.width), bool)
-            for pick in layer.picks:
-                its = np.zeros_like(valid)
-                inside = part.intersect(pick.window)
+            data = np.zeros((len(self.bands), window.height, window.width), self.dtype)
+            valid = np.ones((window.height, window.width), bool)
+            for band_source in layer.band_sources:
+                file_valid = np.zeros_like(valid)
+                inside = window.intersect(band_source.window)
                 if not inside.is_empty:
-                    rows, cols = inside.slices(part)
-                    data[list(pick.positions), rows, cols], its[rows, cols] = self._read_pick(pick, inside)
-                valid &= its
-        if any(pick.zero_is_nodata for pick in layer.picks):
+                    rows, cols = inside.slices(window)
+                    pixels, file_valid[rows, cols] = self._read_source(band_source, inside)
+                    data[list(band_source.positions), rows, cols] = pixels
+                valid &= file_valid
+        if any(band_source.zero_is_nodata for band_source in layer.band_sources):
             valid &= data.any(axis=0)
         return data, valid
 
-    def _read_pick(self, pick: BandSource, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(bands, rows, cols) pixels of a window that lies within the file, and (rows, cols) validity as `seen`.
+    def _read_source(self, band_source: BandSource, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window inside a file: (bands, rows, cols) pixels, and valid mask as `valid_mask_but_zero`.
 
-        Of a warped file as `cells` has them: GDAL's warp gives a pixel a value that depends on what is read with it.
+        A warped file is read in whole cells, see WARP_CELL.
         """
-        if not pick.source.warped:
-            return self._read_file(pick, window)
-        data = np.empty((len(pick.indexes), window.height, window.width), pick.source.dtype)
+        if not band_source.info.warped:
+            return self._read_file(band_source, window)
+        data = np.empty((len(band_source.indexes), window.height, window.width), band_source.info.dtype)
         valid = np.empty((window.height, window.width), bool)
-        for cell in warp_cells(window, pick.window):
-            pixels, its = self._read_file(pick, cell)
+        for cell in warp_cells(window, band_source.window):
+            cell_data, cell_valid = self._read_file(band_source, cell)
             part = cell.intersect(window)
             rows, cols = part.slices(cell)
             inside = part.slices(window)
-            data[:, *inside], valid[inside] = pixels[:, rows, cols], its[rows, cols]
+            data[:, *inside], valid[inside] = cell_data[:, rows, cols], cell_valid[rows, cols]
         return data, valid
 
-    def _read_file(self, pick: BandSource, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """As `_read_pick`, in one read."""
-        area = _area(window, pick.window)
+    def _read_file(self, band_source: BandSource, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window inside a file in one go."""
+        info, indexes = band_source.info, band_source.indexes
+        area = _file_area(window, band_source.window)
         try:
-            with gdal_env(pick.source.path):
-                dataset = self._dataset(pick)
-                data = dataset.read(pick.indexes, window=area)
-                nodatas = [dataset.nodatavals[i - 1] for i in pick.indexes] if pick.source.warped else pick.nodatas
-                return data, valid_mask_but_zero(
-                    dataset, data, pick.indexes, area, nodatas=nodatas, shown=pick.source.indexes
-                )
+            with gdal_env(info.path):
+                dataset = self._dataset(band_source)
+                data = dataset.read(indexes, window=area)
+                nodatas = [dataset.nodatavals[i - 1] for i in indexes] if info.warped else band_source.nodatas
+                valid = valid_mask_but_zero(dataset, data, indexes, area, nodatas=nodatas, not_alpha=info.indexes)
+                return data, valid
         except RasterioError as error:
-            raise read_error(pick.source.path, area, error) from error
+            raise read_error(info.path, area, error) from error
 
-    def _dataset(self, pick: BandSource) -> Any:
-        """This thread's own handle of a file."""
+    def _dataset(self, band_source: BandSource) -> Any:
+        """Return this thread's own dataset of a file."""
         local = self._handles
         if getattr(local, "process", None) != os.getpid():
             local.process, local.open = os.getpid(), OpenDatasets()
-        source = pick.source
-        key = (source.path, source.resampling, str(source.nodata), pick.window)
-        return local.open.get(key, lambda: open_source(source))
+        info = band_source.info
+        key = (info.path, info.resampling, str(info.nodata), band_source.window)
+        return local.open.get(key, lambda: open_source(info))
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("layers", "grid", "bands", "name", "notes", "resampling")
@@ -279,76 +320,6 @@ class Scene:
     block = block_shape
 
 
-def _area(window: Window, place: Window) -> RioWindow:
-    """The window as the file at `place` counts its pixels."""
-    return RioWindow(window.col - place.col, window.row - place.row, window.width, window.height)
-
-
-def open_scenes(
-    images: Images,
-    *,
-    bands: Sequence[str | int] | None = None,
-    per_image: bool = True,
-    cell_size: float | None = None,
-    extent: Sequence[float] | None = None,
-    order: str = "given",
-) -> list[Scene]:
-    """One scene an image, all with the bands and the type of the first, each on its own grid.
-
-    Args:
-        images: What `find_images` takes.
-        bands: As in `Scene.open`.
-        per_image: False makes one mosaic of all.
-        cell_size: As in `Scene.open`.
-        extent: (left, bottom, right, top) in the CRS of the first image; those that miss it are left out.
-        order: As in `Scene.open`.
-
-    Raises:
-        InputNotFoundError, RasterError, GridError, BandError, OptionError: as the input is.
-    """
-    if not per_image:
-        return [Scene.open(images, bands=bands, cell_size=cell_size, extent=extent, order=order)]
-    found = find_images(images, order=order)
-    first = Scene.open(found[0], bands=bands, cell_size=cell_size)
-    scenes = [first, *(Scene.open(image, bands=first.bands, cell_size=cell_size) for image in found[1:])]
-    require_one_type([(scene.name, scene.dtype) for scene in scenes])
-    for scene in scenes[1:]:
-        _require_alike(scene, first, by_name=bands is not None, sized=cell_size is not None)
-    if extent is not None:
-        scenes = _within(scenes, extent)
-    seen: dict[str, int] = {}
-    for scene in scenes:
-        seen[scene.name] = seen.get(scene.name, 0) + 1
-        scene.name += f" ({seen[scene.name]})" if seen[scene.name] > 1 else ""
-    return scenes
-
-
-def _require_alike(scene: Scene, first: Scene, *, by_name: bool, sized: bool) -> None:
-    if sized and scene.grid.unit != first.grid.unit:
-        raise OptionError(
-            f"cell_size is one number, but {scene.name} counts in {scene.grid.unit} and {first.name} in "
-            f"{first.grid.unit}; needed images of one unit. Warp them to one CRS, or make a mosaic of them."
-        )
-    ours, theirs = len(scene.layers[0].found), len(first.layers[0].found)
-    if ours != theirs and not by_name:
-        raise BandError(
-            f"{scene.name} has {ours} bands, {first.name} has {theirs}. Name the bands to use (bands=, --bands)."
-        )
-
-
-def _within(scenes: Sequence[Scene], extent: Sequence[float]) -> list[Scene]:
-    """The scenes cut to the extent, in the CRS of the first; those that miss it are left out."""
-    kept: list[Scene] = []
-    missed: dict[str, GridError] = {}
-    for scene in scenes:
-        try:
-            box = extent if scene is scenes[0] else reproject_extent(extent, scenes[0].grid.crs, scene.grid)
-            grid, layers = place_layers(scene.layers, scene.grid, box)
-        except GridError as error:
-            missed.setdefault(scene.name, error)
-        else:
-            kept.append(replace(scene, layers=layers, grid=grid, _handles=threading.local()))
-    if not kept:
-        raise next(iter(missed.values()))
-    kept[0].notes = (*kept[0].notes, *note_left_out(list(missed)))
-    return kept
+def _file_area(window: Window, file_window: Window) -> RioWindow:
+    """Return a window of the scene in the pixels of a file that lies at `file_window`."""
+    return RioWindow(window.col - file_window.col, window.row - file_window.row, window.width, window.height)

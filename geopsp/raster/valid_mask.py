@@ -1,4 +1,4 @@
-"""Which pixels of a raster show ground: by nodata, NaN, mask band and alpha, also through a warp."""
+"""Valid pixels of a raster, from nodata values, NaN, mask band and alpha band; also through a warp."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rasterio.windows import Window as RioWindow
 
 
 def valid_mask(dataset: Any, data: NDArray[Any], indexes: Sequence[int], area: RioWindow) -> NDArray[np.bool_]:
-    """True where no band is NaN or nodata, and the mask band and alpha say seen.
+    """Return the (rows, cols) valid mask: no band is NaN or nodata, and neither mask band nor alpha is 0.
 
-    A nodata value of 0 in whole numbers counts only where all bands are 0: in one band alone it is a dark pixel.
+    A nodata value of 0 in integer data counts only where all bands are 0; in one band alone it is a dark pixel.
     """
     nodatas = [dataset.nodatavals[i - 1] for i in indexes]
     valid = valid_mask_but_zero(dataset, data, indexes, area, nodatas=nodatas)
@@ -28,21 +28,23 @@ def valid_mask_but_zero(
     area: RioWindow,
     *,
     nodatas: Sequence[float | None],
-    shown: Sequence[int] = (),
+    not_alpha: Sequence[int] = (),
 ) -> NDArray[np.bool_]:
-    """As `validity`, but for a nodata value of 0 in whole numbers, which other files of an image have a say in.
+    """Return the valid mask as `valid_mask`, but without the rule for a nodata value of 0 in integer data.
+
+    That rule needs the other files of the image, too: see `zero_is_nodata`.
 
     Args:
         dataset: An open raster.
-        data: (bands, rows, cols) its pixels in the area.
-        indexes: The bands' numbers, from 1.
-        area: Where they were read.
-        nodatas: The bands' nodata values.
-        shown: Numbers of bands that are no alpha even if marked so.
+        data: Its pixels in the area, (bands, rows, cols).
+        indexes: Band numbers of `data`, from 1.
+        area: The window that `data` was read from.
+        nodatas: Nodata values of the bands.
+        not_alpha: Band numbers to read as data although the file marks them as alpha.
     """
     valid = np.ones(data.shape[1:], bool)
     alpha = alpha_band(dataset)
-    if alpha is not None and alpha not in shown:
+    if alpha is not None and alpha not in not_alpha:
         valid &= dataset.read(alpha, window=area) > 0
     elif _has_mask(dataset):
         valid &= dataset.read_masks(indexes[0], window=area) > 0
@@ -55,7 +57,7 @@ def valid_mask_but_zero(
 
 
 def zero_is_nodata(dtype: np.dtype[Any] | str, nodatas: Sequence[float | None]) -> bool:
-    """True if 0 in all bands means that nothing was seen: whole numbers, with 0 as a band's nodata value."""
+    """Return True if a pixel that is 0 in all bands is nodata: integers, with 0 as a band's nodata value."""
     return np.dtype(dtype).kind in "iu" and 0 in nodatas
 
 
@@ -64,33 +66,36 @@ def _has_mask(dataset: Any) -> bool:
     return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
 
-def warped_validity(dataset: Any, dtype: str, nodata: float | None, shown: Sequence[int] = ()) -> dict[str, Any]:
-    """How a warp carries validity along: by alpha if the file has it or a mask, else by nodata; NaN in floats.
+def warp_options(dataset: Any, dtype: str, nodata: float | None, not_alpha: Sequence[int] = ()) -> dict[str, Any]:
+    """Return the options of WarpedVRT that keep the valid mask: alpha if the file has it or a mask, else nodata or NaN.
 
     Args:
         dataset: An open raster.
-        dtype: Of its pixels.
-        nodata: The value that the bands to be read share.
-        shown: As in `seen`.
+        dtype: Its data type.
+        nodata: The nodata value that the bands to be read share.
+        not_alpha: As in `valid_mask_but_zero`.
     """
     alpha = alpha_band(dataset)
-    if alpha is not None and alpha not in shown:
-        return {} if nodata is None else _warped_nodata(dtype, nodata)
-    if ColorInterp.alpha in dataset.colorinterp:  # not meant so: no alpha is read (-1), and nothing is where all is 0
-        return {"src_alpha": -1} | _warped_nodata(dtype, nodata or 0)
+    if alpha is not None and alpha not in not_alpha:
+        return {} if nodata is None else _nodata_options(dtype, nodata)
+    if ColorInterp.alpha in dataset.colorinterp:  # a data band: read no alpha (-1); pixels of 0 in all bands are nodata
+        return {"src_alpha": -1} | _nodata_options(dtype, nodata or 0)
     if _has_mask(dataset) or (nodata is None and not dtype.startswith("float")):
         return {"add_alpha": True, "src_nodata": None}
-    return _warped_nodata(dtype, np.nan if nodata is None else nodata)
+    return _nodata_options(dtype, np.nan if nodata is None else nodata)
 
 
-def _warped_nodata(dtype: str, nodata: float) -> dict[str, Any]:
-    """Left out band by band: unless told, GDAL mixes a nodata value in where not all bands have it."""
+def _nodata_options(dtype: str, nodata: float) -> dict[str, Any]:
+    """Exclude nodata per band; by default GDAL mixes it into pixels where only some bands are nodata."""
     unified = "YES" if zero_is_nodata(dtype, [nodata]) else "NO"
     return {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": unified}
 
 
 def alpha_band(dataset: Any) -> int | None:
-    """The number of the alpha band, from 1; GDAL marks the fourth of four byte bands so, even a described one."""
+    """Return the number of the alpha band, from 1; None if there is none.
+
+    GDAL marks the last of four uint8 bands as alpha, too; if it has another description, it is none.
+    """
     for index, kind, text in zip(dataset.indexes, dataset.colorinterp, dataset.descriptions, strict=True):
         if kind == ColorInterp.alpha and (not text or "alpha" in text.lower()):
             return int(index)
@@ -98,7 +103,7 @@ def alpha_band(dataset: Any) -> int | None:
 
 
 def find_sparse_bands(dataset: Any, indexes: Sequence[int]) -> tuple[int, ...]:
-    """The bands of a TIFF of which a block that the file does not hold shows nodata, or alpha 0; () if none does."""
+    """Return the band numbers of a TIFF whose missing blocks mean nodata or alpha 0; () if there are none."""
     alpha = alpha_band(dataset)
     if dataset.driver != "GTiff":
         return ()
@@ -108,7 +113,7 @@ def find_sparse_bands(dataset: Any, indexes: Sequence[int]) -> tuple[int, ...]:
 
 
 def block_is_missing(dataset: Any, bands: Sequence[int], block: tuple[int, int], area: RioWindow) -> bool:
-    """True if a TIFF has no block of (rows, cols) `block` in the area, in any of the bands."""
+    """Return True if a TIFF stores no block of these bands in the area; `block` is the (rows, cols) of a block."""
     rows = range(area.row_off // block[0], -(-(area.row_off + area.height) // block[0]))
     cols = range(area.col_off // block[1], -(-(area.col_off + area.width) // block[1]))
     return all(

@@ -329,11 +329,11 @@ def test_a_link_in_a_folder_that_cannot_be_written_costs_nothing_but_its_colours
         folder.mkdir()
     (out / "map.tif").symlink_to(far / "real.tif")
 
-    def class_files(path, legend, *, restyle):
+    def class_files(path, legend, *, overwrite_style):
         dressed.append(path)
         if path.parent == out:
             raise OutputError("The folder cannot be written.")
-        sidecars.write_class_files(path, legend, restyle=restyle)
+        sidecars.write_class_files(path, legend, overwrite_style=overwrite_style)
 
     monkeypatch.setattr(making, "write_class_files", class_files)
     job = make(scene, out, only=True)

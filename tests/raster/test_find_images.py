@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import strategies as st
 from rasterio.enums import Resampling
 
 from geopsp.errors import BandError, InputNotFoundError, OptionError, RasterError
-from geopsp.raster.band_files import BandFileName, SourceImage
+from geopsp.raster import find_images as finding
+from geopsp.raster.band_files import BandFileName
 from geopsp.raster.find_images import find_images
 from geopsp.raster.scene import Scene
+from geopsp.raster.source_image import SourceImage
 
 
 def names(images, **options):
@@ -48,15 +51,54 @@ def test_a_name_with_glob_characters_is_a_name_first(make_raster):
 
 @pytest.mark.parametrize("images", [[], {}, "nowhere.tif", "no*.tif", ["nowhere.tif"]])
 def test_no_such_file_says_so(images):
-    with pytest.raises(InputNotFoundError, match=r"No image was given|no such file, and nothing matches|is empty"):
+    with pytest.raises(InputNotFoundError, match=r"No image is given|no such file or folder, and|is empty"):
         find_images(images)
 
 
 @pytest.mark.parametrize(
     "name", ["https://there.org/a.tif?sig=x%2F", "s3://bucket/a.tif", "/vsizip/a.zip/a.tif", 'NETCDF:"a.nc":ndvi']
 )
-def test_what_only_gdal_can_find_passes_as_it_is(name):
+def test_names_that_only_gdal_knows_are_kept(name):
     assert find_images([name]) == [SourceImage(name, (name,))]
+
+
+# Another kind of source
+
+
+def find_numbered(item):
+    """Find the images of "numbers:2", a made-up source, in the current folder."""
+    kind, _, count = str(item).partition(":")
+    if kind != "numbers":
+        return None
+    return [SourceImage(f"number {i}", (f"{i}.tif",), bands=(("r", "g", "b"),)) for i in range(int(count))]
+
+
+def test_a_new_kind_of_source_is_one_finder(make_raster, tmp_path, monkeypatch):
+    paths = [make_raster(f"{i}.tif", size=(4, 5), seed=i) for i in range(2)]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputNotFoundError):
+        find_images("numbers:2")
+    monkeypatch.setattr(finding, "FINDERS", (find_numbered, *finding.FINDERS))
+    assert names("numbers:2") == ["number 0", "number 1"]
+    assert names([paths[0], "numbers:1", paths[1]]) == [str(paths[0]), "number 0", str(paths[1])]
+    scene = Scene.open("numbers:2")
+    assert (scene.name, scene.bands) == ("number 0 and 1 more", ("r", "g", "b"))
+    with rasterio.open(paths[0]) as dataset:
+        np.testing.assert_array_equal(scene.read().data, dataset.read())
+
+
+def test_finders_are_asked_about_files_of_folders_and_objects_of_any_type(make_raster, tmp_path, monkeypatch):
+    make_raster("in/a.tif", size=(4, 5))
+    make_raster("in/b.tif", size=(4, 5))
+
+    def find_b(item):
+        if item == 7 or Path(item).name == "b.tif":
+            return [SourceImage("b", (str(tmp_path / "in" / "b.tif"),))]
+        return None
+
+    monkeypatch.setattr(finding, "FINDERS", (*finding.FINDERS, find_b))
+    assert names(tmp_path / "in") == [str(tmp_path / "in" / "a.tif"), "b"]
+    assert names([7, tmp_path / "in" / "a.tif"]) == ["b", str(tmp_path / "in" / "a.tif")]
 
 
 # One file a band
@@ -80,7 +122,7 @@ def test_files_that_differ_in_a_band_s_token_are_one_image(files, stem, bands, m
     assert image.bands == tuple((band,) for band in bands)
     assert [band in file for band, file in zip(bands, image.files, strict=True)] == [True, True]
     assert find_images(str(tmp_path / "in" / "*.tif")) == find_images(sorted((tmp_path / "in").iterdir())) == [image]
-    assert "2 files are taken together" in image.notes[0]
+    assert "2 files make the image" in image.notes[0]
 
 
 def test_masks_and_coarser_copies_of_a_band_are_left_out_and_named(make_raster, tmp_path):
@@ -110,7 +152,7 @@ def test_several_dates_make_an_image_each(make_raster, tmp_path):
 @given(st.from_regex(r"\A[a-z]{1,8}_[0-9]{8}\Z"), st.sampled_from(["B02", "B8A", "SR_B4", "B10", "nir", "VV"]))
 def test_a_token_is_found_wherever_it_stands(stem, token):
     for name in (f"{stem}_{token}", f"{token}_{stem}", f"{stem}_{token}_10m"):
-        part = BandFileName.of(__import__("pathlib").Path(f"in/{name}.tif"))
+        part = BandFileName.from_path(Path(f"in/{name}.tif"))
         assert part.band == token.removeprefix("SR_")
         assert part.stem[1].strip("_") == stem
 
@@ -119,7 +161,7 @@ def test_a_mapping_names_the_bands(make_raster):
     files = {"nir": make_raster("x.tif", bands=1), "red": make_raster("y.tif", bands=1, seed=1)}
     assert find_images(files)[0].bands == (("nir",), ("red",))
     assert Scene.open(files).bands == ("nir", "red")
-    with pytest.raises(BandError, match=r"z\.tif has 3 bands; needed 1, for blue"):
+    with pytest.raises(BandError, match=r"z\.tif has 3 bands, but must have 1: blue"):
         Scene.open(files | {"blue": make_raster("z.tif")})
 
 
@@ -139,7 +181,7 @@ def test_order_by_date_of_tag_and_of_name(make_raster):
     images = [middle, old, new]
     found = find_images(images, order="newest")
     assert [image.name for image in found] == [new, middle, old]
-    assert found[2].when == datetime(2020, 2, 2, 10, 11, 12, tzinfo=UTC)
+    assert found[2].acquired == datetime(2020, 2, 2, 10, 11, 12, tzinfo=UTC)
     assert names(images, order="oldest") == [old, middle, new]
     assert names(images, order="CLOUD") == [middle, new, old]
     assert names(images, order="-CLOUD") == [old, middle, new]
@@ -149,7 +191,7 @@ def test_order_by_date_of_tag_and_of_name(make_raster):
 
 def test_an_image_that_does_not_tell_is_named(make_raster):
     path = make_raster("a_12345678.tif", size=(4, 5))
-    with pytest.raises(OptionError, match=r"a_12345678\.tif does not tell when"):
+    with pytest.raises(OptionError, match=r"a_12345678\.tif has no acquisition time"):
         find_images(path, order="newest")
     with pytest.raises(OptionError, match=r"a_12345678\.tif has no property or tag 'clouds' .*AREA_OR_POINT"):
         find_images(path, order="-clouds")
@@ -200,8 +242,8 @@ def test_an_item_s_bands_make_an_image_relative_to_the_file(sentinel, tmp_path):
     (image,) = find_images(path)
     assert (image.name, image.bands) == ("s2", (("red",), ("nir",), ("B05",)))
     assert image.files == tuple(str(tmp_path / "px" / f"{name}.tif") for name in ("B04", "B08", "B05"))
-    assert image.when == datetime(2023, 5, 12, 10, 20, 31, tzinfo=UTC)
-    assert "left out: meta, red-jp2, scl, thumbnail, visual" in image.notes[0]
+    assert image.acquired == datetime(2023, 5, 12, 10, 20, 31, tzinfo=UTC)
+    assert "not used: meta, red-jp2, scl, thumbnail, visual" in image.notes[0]
     scene = Scene.open(path, bands=["nir", "B05"])
     with rasterio.open(image.files[1]) as dataset:
         np.testing.assert_array_equal(scene.read().data[0], dataset.read(1))
@@ -213,7 +255,7 @@ def test_the_picture_is_read_where_there_is_nothing_else(sentinel, tmp_path):
     (image,) = find_images(write(tmp_path / "s2.json", item("s2", only)))
     assert image.bands == (("r", "g", "b"),)
     del only["visual"]
-    with pytest.raises(RasterError, match=r"s2 in .* has no asset with imagery; it has thumbnail, meta"):
+    with pytest.raises(RasterError, match=r"s2 in .* has no asset with imagery\. Its assets: thumbnail, meta"):
         find_images(write(tmp_path / "s2.json", item("s2", only)))
 
 
@@ -252,12 +294,12 @@ def test_a_collection_of_items_is_ordered_by_date_and_property(make_raster, tmp_
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"type": "Catalog", "id": "c"}, "is a STAC Catalog, which lists no pixels; needed a STAC Item"),
+        ({"type": "Catalog", "id": "c"}, "is a STAC Catalog, which lists no pixels. It must be a STAC Item"),
         ({"type": "Collection", "id": "c"}, "is a STAC Collection"),
         ({"type": "Feature", "properties": {}, "geometry": None}, "is no STAC file"),
         ({"type": "FeatureCollection", "features": []}, "lists no Item"),
-        ({"a": 1}, "holds None; needed"),
-        ([1], "holds list; needed"),
+        ({"a": 1}, "has the type None. It must"),
+        ([1], "has the type list. It must"),
     ],
 )
 def test_what_is_no_item_says_what_is_needed(content, words, tmp_path):
@@ -266,7 +308,7 @@ def test_what_is_no_item_says_what_is_needed(content, words, tmp_path):
 
 
 def test_a_list_far_away_and_a_broken_one(tmp_path):
-    with pytest.raises(RasterError, match="Fetch it"):
+    with pytest.raises(RasterError, match="Download it"):
         find_images("https://there.org/items.json")
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(RasterError, match="is no STAC file"):
@@ -311,7 +353,7 @@ def test_sentinel_products_are_searched_inside(make_raster, tmp_path):
 
 @pytest.mark.parametrize("images", [None, 3, [3], [None], ["a.tif", 2.5]])
 def test_what_is_no_image_is_refused(images):
-    with pytest.raises(OptionError, match=r"An image is given as .* needed a path"):
+    with pytest.raises(OptionError, match=r"An image is given as .*, but must be a path"):
         find_images(images)
 
 

@@ -95,5 +95,5 @@ def test_a_damaged_tag_is_said_to_be(text, make_raster):
     path = make_raster("a.tif", np.ones((1, 2, 2), np.uint8))
     with rasterio.open(path, "r+") as dataset:
         dataset.update_tags(GEOPSP_CLASSES=text)
-    with pytest.raises(RasterError, match=r"a\.tif has a tag GEOPSP_CLASSES that is no class table"):
+    with pytest.raises(RasterError, match=r"Cannot read the tag GEOPSP_CLASSES of .*a\.tif: "):
         read_legend(path)

@@ -29,12 +29,12 @@ def test_rows_come_as_they_are_and_each_is_read_once_with_its_row_of_blocks(heig
         reads.extend(range(first, stop))
         return source[first:stop], np.stack([source[first:stop]] * 2)
 
-    reel, first = RowBuffer(read, block=block), 0
+    buffer, first = RowBuffer(read, block=block), 0
     for step in steps:
         first += step
         if first + size > 400 - block:
             break
-        plain, stacked = reel.read(first, first + size)
+        plain, stacked = buffer.read(first, first + size)
         np.testing.assert_array_equal(plain, source[first : first + size])
         np.testing.assert_array_equal(stacked, np.stack([plain] * 2))
     assert len(reads) == len(set(reads))
@@ -43,8 +43,8 @@ def test_rows_come_as_they_are_and_each_is_read_once_with_its_row_of_blocks(heig
 def test_what_was_handed_out_does_not_change():
     """Chips are views of the rows, and are written while the next rows are read."""
     source = np.random.default_rng(0).random((300, 4))
-    reel = RowBuffer(lambda first, stop: (source[first:stop].copy(),), block=7)
-    views = [(row, *reel.read(row, row + 16)) for row in range(0, 250, 9)]
+    buffer = RowBuffer(lambda first, stop: (source[first:stop].copy(),), block=7)
+    views = [(row, *buffer.read(row, row + 16)) for row in range(0, 250, 9)]
     for row, view in views:
         np.testing.assert_array_equal(view, source[row : row + 16])
 
@@ -76,7 +76,7 @@ def test_pieces_partition_a_window_and_cut_no_block(col, row, width, height, blo
 
 
 def test_reading_in_parallel_is_reading(make_raster, monkeypatch):
-    monkeypatch.setattr(row_buffer, "PIECE", 16)
+    monkeypatch.setattr(row_buffer, "READ_SIZE", 16)
     data = np.random.default_rng(0).integers(0, 99, (2, 83, 140)).astype("int16")
     scene = Scene.open(make_raster("a.tif", data, nodata=0, tiled=True, blockxsize=16, blockysize=16))
     window = Window(5, -3, 150, 60)

@@ -25,10 +25,12 @@ from geopsp.core.bands import match_bands
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import Legend
 from geopsp.errors import BandError, GeopspError, GridError, InputNotFoundError, OptionError, RasterError
+from geopsp.raster.find_images import find_images
 from geopsp.raster.info import raster_fingerprint, read_info
 from geopsp.raster.legend_io import read_legend
 from geopsp.raster.open import open_raster
-from geopsp.raster.scene import Scene, open_scenes
+from geopsp.raster.open_scenes import open_scenes
+from geopsp.raster.scene import Scene
 from geopsp.raster.warp import WARP_CELL, warp_cells
 
 HARD = SHARED / "hard" / "rasters"
@@ -49,7 +51,7 @@ def holed(dtype, value):
 
 @pytest.mark.parametrize("images", [[], "nowhere.tif", "no*.tif", ["nowhere.tif"]])
 def test_no_such_file_says_so(images):
-    with pytest.raises(InputNotFoundError, match=r"No image was given|no such file, and nothing matches"):
+    with pytest.raises(InputNotFoundError, match=r"No image is given|no such file or folder, and as a pattern"):
         Scene.open(images)
 
 
@@ -58,7 +60,17 @@ def test_an_empty_folder_holds_no_raster(tmp_path):
         Scene.open(tmp_path)
 
 
-# Validity
+def test_images_that_were_found_open_as_the_same_scene(make_raster):
+    images = [make_raster("a.tif", nodata=0), make_raster("b.tif", origin=(ORIGIN[0] + 61, ORIGIN[1] + 7))]
+    options = {"bands": [2, 1], "cell_size": 3.0, "extent": (ORIGIN[0], ORIGIN[1] - 90, ORIGIN[0] + 200, ORIGIN[1])}
+    ours = Scene.from_images(find_images(images), **options)
+    theirs = Scene.open(images, **options)
+    assert (ours.layers, ours.grid, ours.bands, ours.name) == (theirs.layers, theirs.grid, theirs.bands, theirs.name)
+    assert ours.notes == theirs.notes
+    np.testing.assert_array_equal(ours.read().data, theirs.read().data)
+
+
+# Valid mask
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32"])
@@ -195,12 +207,12 @@ def test_later_rasters_fill_where_earlier_ones_are_invalid(make_raster):
     np.testing.assert_array_equal(patch.valid, expected.any(axis=0))
     window = Window(45, 5, 20, 40)
     np.testing.assert_array_equal(scene.read(window).data, expected[:, 5:45, 45:65])
-    assert scene.notes == (f"2 images lie on one another: the order given; {images[0]} is on top",)
+    assert scene.notes == (f"mosaic of 2 images; where they overlap, {images[0]} is on top (order as given)",)
 
 
 def test_a_mosaic_has_one_type_and_one_image_the_type_that_holds_its_files(make_raster):
     images = [make_raster("a.tif", levels("uint8")), make_raster("b.tif", levels("int16", seed=1), origin=(0, 0))]
-    with pytest.raises(BandError, match=r"b\.tif holds int16 pixels, .*a\.tif uint8; needed one type"):
+    with pytest.raises(BandError, match=r"b\.tif has int16 pixels, but .*a\.tif has uint8\. All images"):
         Scene.open(images)
     files = {"a": make_raster("a.tif", levels("uint8", bands=1)), "b": make_raster("b.tif", levels("int16", bands=1))}
     assert Scene.open(files).dtype == np.int16
@@ -225,7 +237,7 @@ def warped(path, grid, **options):
     ],
     ids=["utm zone", "degrees", "half a pixel", "resolution", "south-up", "rotated"],
 )
-def test_a_raster_on_another_lattice_is_warped_and_that_is_said(crs, transform, resampling, make_raster):
+def test_a_raster_on_another_grid_is_warped_and_that_is_noted(crs, transform, resampling, make_raster):
     first = make_raster("first.tif", np.zeros((3, 61, 83), np.uint8), nodata=0)
     other = make_raster("other.tif", levels(), nodata=0, crs=crs, transform=transform)
     scene = Scene.open([first, other], resampling=resampling)
@@ -295,9 +307,9 @@ def test_a_warped_file_is_read_in_whole_cells_of_its_own(noisy, monkeypatch):
     monkeypatch.setattr(Scene, "_read_file", lambda self, *what: areas.append(what) or read(self, *what))
     noisy[0]["cut"].read(Window(33, 44, 300, 100))
     assert areas
-    for pick, area in areas:
-        if pick.source.warped:
-            assert [area] == [cell for cell in warp_cells(pick.place, pick.place) if cell == area]
+    for band_source, area in areas:
+        if band_source.info.warped:
+            assert area in list(warp_cells(band_source.window, band_source.window))
 
 
 @given(
@@ -360,11 +372,11 @@ def test_a_warp_carries_validity_along(how, dtype, make_raster, tmp_path):
         np.testing.assert_allclose(patch.data[:, patch.valid], 100)
 
 
-def test_a_grid_that_is_asked_for_becomes_the_lattice(make_raster):
+def test_a_scene_is_aligned_to_a_given_grid(make_raster):
     onto = Grid(CRS.from_epsg(32632), from_origin(ORIGIN[0] + 1, ORIGIN[1] - 1, 4, 4), 5, 5)
     scene = Scene.open(make_raster(), onto=onto)
     assert scene.grid.window_of(onto) is not None
-    assert "the grid asked for" in scene.notes[0]
+    assert "the given grid" in scene.notes[0]
 
 
 def test_worlds_apart_cannot_be_warped(make_raster):
@@ -373,7 +385,7 @@ def test_worlds_apart_cannot_be_warped(make_raster):
         'PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]'
     )
     images = [make_raster("earth.tif"), make_raster("mars.tif", crs=mars, origin=(10, 10), cell=0.1)]
-    with pytest.raises(GridError, match=r"mars\.tif.*cannot be warped onto"):
+    with pytest.raises(GridError, match=r"Cannot warp .*mars\.tif \(.*\) onto the grid"):
         Scene.open(images)
 
 
@@ -430,7 +442,7 @@ def bundle(make_raster, *, hole=None):
 
 
 @pytest.mark.parametrize("resampling", [Resampling.nearest, Resampling.bilinear])
-def test_the_finest_file_gives_the_lattice_and_the_others_are_resampled_onto_it(resampling, make_raster):
+def test_the_finest_file_gives_the_grid_and_the_others_are_resampled_onto_it(resampling, make_raster):
     files = bundle(make_raster, hole=(slice(5, 8), slice(9, 12)))
     files = {name: files[name] for name in ("swir", "nir", "red")}
     scene = Scene.open(files, bands=["swir", "red"], resampling=resampling)
@@ -505,7 +517,7 @@ def test_a_coarser_cell_averages_and_keeps_the_corner(make_raster):
     assert scene.grid.transform == from_origin(*ORIGIN, 8, 8)
     expected = data.reshape(3, 15, 4, 20, 4).mean(axis=(2, 4))
     np.testing.assert_allclose(scene.read().data, expected, rtol=1e-5)
-    assert "is warped (average) onto a north-up grid of pixels 8 wide (metre)" in scene.notes[0]
+    assert "is warped (average) onto a north-up grid of 8 metre pixels" in scene.notes[0]
     near = Scene.open(make_raster("a.tif", data), cell_size=8, resampling=Resampling.nearest)
     assert np.isin(near.read().data, data).all()
 
@@ -523,7 +535,7 @@ def test_how_a_cell_size_is_reached(cell_size, how, make_raster):
 
 @pytest.mark.parametrize("cell_size", [0, -1, float("nan"), float("inf")])
 def test_a_cell_size_is_a_positive_number(cell_size, make_raster):
-    with pytest.raises(OptionError, match="cell_size is"):
+    with pytest.raises(OptionError, match=r"`cell_size` is .*, but must be a number above 0"):
         Scene.open(make_raster(), cell_size=cell_size)
 
 
@@ -549,7 +561,7 @@ def test_an_extent_is_snapped_outward_and_cropped_to_the_images(box, make_raster
     cols = (max(int(np.floor(x / 2 + 1e-3)), 0), min(int(np.ceil((x + width) / 2 - 1e-3)), 83))
     rows = (max(int(np.floor(y / 2 + 1e-3)), 0), min(int(np.ceil((y + height) / 2 - 1e-3)), 61))
     if cols[0] >= cols[1] or rows[0] >= rows[1]:
-        with pytest.raises(GridError, match=r"No image lies in the extent .* they lie on <83 x 61 pixels"):
+        with pytest.raises(GridError, match=r"No image lies in the extent .* The images cover 83 x 61 pixels"):
             Scene.open(path, extent=extent)
         return
     scene = Scene.open(path, extent=extent)
@@ -562,7 +574,7 @@ def test_an_extent_is_snapped_outward_and_cropped_to_the_images(box, make_raster
 
 @pytest.mark.parametrize("extent", [(1, 2, 3), (3, 1, 2, 5), (0, 5, 1, 5), (0, 0, float("nan"), 1)])
 def test_an_extent_is_a_box(extent, make_raster):
-    with pytest.raises(OptionError, match="needed left, bottom, right, top"):
+    with pytest.raises(OptionError, match="must be left, bottom, right, top"):
         Scene.open(make_raster(), extent=extent)
 
 
@@ -692,10 +704,10 @@ def test_a_scene_an_image_with_the_first_s_bands_and_names_of_their_own(make_ras
 
 def test_scenes_of_another_kind_are_refused(make_raster):
     one, two = make_raster("one.tif"), make_raster("two.tif", dtype="uint16")
-    with pytest.raises(BandError, match=r"two\.tif holds uint16 pixels, .*one\.tif uint8; needed one type"):
+    with pytest.raises(BandError, match=r"two\.tif has uint16 pixels, but .*one\.tif has uint8\. All images must"):
         open_scenes([one, two])
     more = make_raster("more.tif", names=("red", "green", "blue", "nir"), bands=4)
-    with pytest.raises(BandError, match=r"more\.tif has 4 bands, .*one\.tif has 3\. Name the bands"):
+    with pytest.raises(BandError, match=r"more\.tif and .*one\.tif differ in their number of bands \(4 and 3\)"):
         open_scenes([one, more])
     assert len(open_scenes([one, more], bands=["red"])) == 2
 
@@ -727,6 +739,16 @@ def test_a_stamp_changes_with_the_file_and_with_what_a_vrt_points_at(make_raster
     make_raster("a.tif", size=(61, 83), bands=1)
     assert scene.fingerprint() != before[0]
     assert virtual.fingerprint() != before[1]
+
+
+def test_a_file_is_opened_once_before_its_first_pixel(make_raster, monkeypatch):
+    path, opened = make_raster("a.tif"), []
+    monkeypatch.setattr(
+        rasterio, "open", lambda name, *args, open=rasterio.open: opened.append(name) or open(name, *args)
+    )
+    scene = Scene.open(path)
+    assert scene.fingerprint() == raster_fingerprint(str(path))
+    assert opened == [str(path)] * 2  # once more by the line above, which knows no header
 
 
 def virtual(path, source):
@@ -796,7 +818,7 @@ def test_blocks_are_those_of_the_first_file_or_the_cells_it_is_read_in(make_rast
 def test_subdatasets_are_named_and_can_be_asked_for(tmp_path):
     if not (HARD / "two-subs.h5").exists():
         pytest.skip("the hard rasters are not beside the checkout")
-    with pytest.raises(RasterError, match=r"two-subs\.h5 holds no band of its own.*name one of them: HDF5:.*//data, "):
+    with pytest.raises(RasterError, match=r"two-subs\.h5 has no bands\. Name one of its .*: HDF5:.*//data, "):
         Scene.open(HARD / "two-subs.h5")
     assert read_info(f"HDF5:{HARD / 'two-subs.h5'}://data", needs_crs=False).bands == ("band_1",)
 
@@ -919,34 +941,34 @@ def test_a_crs_without_a_georeference(tmp_path):
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_ground_control_points_only(tmp_path):
     points = [GroundControlPoint(r, c, 11 + c, 48 - r) for r, c in ((0, 0), (0, 5), (4, 0), (4, 5))]
-    with pytest.raises(GridError, match="placed by 4 ground control points only"):
+    with pytest.raises(GridError, match="georeferenced only by 4 ground control points"):
         Scene.open(bare(tmp_path / "a.tif", gcps=points, crs="EPSG:4326"))
 
 
 def test_complex_and_mixed_pixels(make_raster, tmp_path):
     path = make_raster("a.tif", np.ones((1, 4, 4), "complex64"))
-    with pytest.raises(RasterError, match=r"holds complex64 pixels; needed"):
+    with pytest.raises(RasterError, match=r"has complex64 pixels, but all bands must"):
         Scene.open(path)
     bands = "".join(f'<VRTRasterBand dataType="{t}" band="{b}"/>' for b, t in ((1, "Byte"), (2, "Float32")))
     (tmp_path / "mixed.vrt").write_text(
         f'<VRTDataset rasterXSize="4" rasterYSize="4"><SRS>EPSG:32632</SRS>'
         f"<GeoTransform>601234,2,0,5301717,0,-2</GeoTransform>{bands}</VRTDataset>"
     )
-    with pytest.raises(RasterError, match=r"holds float32 and uint8 pixels; needed .* of one type"):
+    with pytest.raises(RasterError, match=r"has float32 and uint8 pixels, but all bands must have one"):
         Scene.open(tmp_path / "mixed.vrt")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a raster at all"])
 def test_what_is_not_a_raster(content, tmp_path):
     (tmp_path / "a.tif").write_bytes(content)
-    with pytest.raises(RasterError, match=r"a\.tif cannot be read as a raster"):
+    with pytest.raises(RasterError, match=r"Cannot read .*a\.tif as a raster"):
         Scene.open(tmp_path / "a.tif")
 
 
 def test_a_truncated_raster_says_where(make_raster):
     path = make_raster("a.tif", levels(size=(400, 300)), tiled=True, blockxsize=16, blockysize=16)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
-    with pytest.raises(RasterError, match=r"a\.tif cannot be read.*truncated or damaged|cannot be read as a raster"):
+    with pytest.raises(RasterError, match=r"Cannot read .*a\.tif at .*truncated or damaged|Cannot read .* as a raster"):
         Scene.open(path).read()
 
 
@@ -1060,7 +1082,7 @@ def test_a_fourth_band_of_bytes_is_said_to_be_alpha_and_read_if_asked_for(make_r
     path = make_raster("a.tif", data)
     scene = Scene.open(path)
     assert "band 4 of" in scene.notes[0]
-    assert "is taken for alpha" in scene.notes[0]
+    assert "counts as an alpha band" in scene.notes[0]
     assert not scene.read().valid[:10].any()
     for bands in ([1, 2, 3, 4], ["band_4", "red"]):
         asked = Scene.open(path, bands=bands)
@@ -1098,32 +1120,32 @@ def test_few_files_stay_open_over_many_scenes(make_raster):
 
 def test_a_cell_size_of_another_unit_is_refused(make_raster):
     degrees = make_raster("d.tif", crs="EPSG:4326", origin=(15.0, 47.9), cell=1e-4)
-    with pytest.raises(OptionError, match=r"cell_size is 2, .* degree: wider than the image, .*d\.tif"):
+    with pytest.raises(OptionError, match=r"`cell_size` is 2 \(.* degree\)\. That is wider than the image .*d\.tif"):
         Scene.open(degrees, cell_size=2)
     metres = make_raster("m.tif")
-    with pytest.raises(OptionError, match=r"cell_size is 1e-08, .* metre: more than 2\*\*31 times smaller"):
+    with pytest.raises(OptionError, match=r"`cell_size` is 1e-08 .* metre\)\. That is more than 2\*\*31 times smaller"):
         Scene.open(metres, cell_size=1e-8)
-    with pytest.raises(OptionError, match=r"d\.tif counts in degree and .*m\.tif in metre; needed images of one unit"):
+    with pytest.raises(OptionError, match=r"d\.tif has the unit degree and .*m\.tif the unit metre"):
         open_scenes([metres, make_raster("d.tif", crs="EPSG:4326", origin=(15.0, 47.9), cell=0.2)], cell_size=4)
-    with pytest.raises(OptionError, match="cell_size is '5'"):
+    with pytest.raises(OptionError, match="`cell_size` is '5'"):
         Scene.open(metres, cell_size="5")
 
 
 @pytest.mark.parametrize("extent", ["abcd", 5, ("1", "x", "2", "3")])
 def test_an_extent_is_of_numbers(extent, make_raster):
-    with pytest.raises(OptionError, match="needed left, bottom, right, top"):
+    with pytest.raises(OptionError, match="must be left, bottom, right, top"):
         Scene.open(make_raster(), extent=extent)
 
 
 def test_no_band_is_refused(make_raster):
-    with pytest.raises(BandError, match="No band was asked for"):
+    with pytest.raises(BandError, match="`bands` is empty"):
         Scene.open(make_raster(), bands=[])
 
 
 def test_images_outside_the_extent_are_noted(make_raster):
     images = [make_raster("one.tif"), make_raster("two.tif", origin=(ORIGIN[0] + 500, ORIGIN[1]))]
     box = read_info(images[0]).grid.bounds()
-    note = f"outside the extent, and left out: {images[1]}"
+    note = f"outside the extent and not used: {images[1]}"
     assert Scene.open(images, extent=box).notes[-1] == note
     assert open_scenes(images, extent=box)[0].notes == (note,)
 

@@ -1,6 +1,7 @@
-"""The parts that a large raster is made and stored in.
+"""The parts in which a large raster is made and stored.
 
-A part is made by itself, so that parts need nothing of each other. They are numbered down each column of parts.
+Parts are independent of each other, so that they can be made in any order, or on several machines. They are numbered
+down each column of parts.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ from dataclasses import dataclass
 from geopsp.core.grid import Window
 
 BLOCK = 512
-"""Side of the blocks that a map is stored in."""
+"""Side of the blocks (tiles) of a written GeoTIFF, in pixels."""
 
 
 SIDE = 8192
-"""Side of a part, where a map is larger."""
+"""Default side of a part, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the map that is made, and stored, at a time."""
+    """A part and its window on the raster."""
 
     number: int
     window: Window
@@ -27,7 +28,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartGrid:
-    """Parts that cover width x height pixels, numbered down each column of them."""
+    """Parts that partition a raster of `width` x `height` pixels, numbered down each column of parts."""
 
     width: int
     height: int
@@ -40,7 +41,7 @@ class PartGrid:
 
     @property
     def levels(self) -> int:
-        """How often a part can be halved so that its blocks still are the map's: overviews that it holds."""
+        """Number of overview levels that a part can store: as long as its edges fall on block edges of the level."""
         count = 0
         while (self.part_width >> count) % (2 * self.block) == (self.part_height >> count) % (2 * self.block) == 0:
             count += 1
@@ -52,17 +53,17 @@ class PartGrid:
         return -(-self.height // self.part_height), -(-self.width // self.part_width)
 
     def __len__(self) -> int:
-        """How many parts there are."""
+        """Return the number of parts."""
         return self.shape[0] * self.shape[1]
 
     def part(self, number: int) -> Part:
-        """The part of that number."""
+        """Return the part with this number."""
         col, row = divmod(number, self.shape[0])
         corner = Window(col * self.part_width, row * self.part_height, self.part_width, self.part_height)
         return Part(number, corner.intersect(Window(0, 0, self.width, self.height)))
 
     def runs(self, numbers: list[int]) -> list[list[Part]]:
-        """The parts of these ascending numbers, those together that follow each other down the map."""
+        """Group parts, given by ascending numbers, into runs of vertical neighbours."""
         runs: list[list[Part]] = []
         for number in numbers:
             if runs and runs[-1][-1].number == number - 1 and number % self.shape[0]:

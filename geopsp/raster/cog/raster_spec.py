@@ -1,4 +1,4 @@
-"""What an output raster looks like: bands, type, nodata, classes."""
+"""What an output raster looks like: bands, data type, nodata, classes."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from geopsp.core.legend import Legend
 
 @dataclass(frozen=True, slots=True)
 class RasterSpec:
-    """One raster: what it is called, what its pixels are, and how coarser levels are made of finer ones."""
+    """Name, path, pixel type and overview resampling of one output raster."""
 
     name: str
     """"classes", "confidence", "probabilities" or "disagreement"."""
 
     path: Path
     bands: tuple[str, ...]
-    """A name for each band."""
+    """Band names."""
 
     dtype: str
     """"uint8" or "float16"."""
 
     nodata: float
-    """255, or NaN of floats."""
+    """255, or NaN for floats."""
 
     resampling: Literal["mode", "mean"]
-    """How one pixel is made of four."""
+    """How overviews are made from 2 x 2 pixels."""
 
     legend: Legend | None = None
-    """Of a class raster."""
+    """Classes of a class raster."""
 
     scale: float = 1.0
-    """What a stored value is multiplied by."""
+    """Physical value = stored value x `scale`."""
 
     def blank(self, height: int, width: int) -> np.ndarray:
-        """(bands, height, width) pixels of nodata, read-only, that take no memory."""
+        """Return (bands, height, width) pixels of nodata: a read-only broadcast array that takes no memory."""
         return np.broadcast_to(np.array(self.nodata, self.dtype), (len(self.bands), height, width))

@@ -38,22 +38,22 @@ def grid_of(height, width, transform=None, crs="EPSG:32632"):
     )
 
 
-def product_of(kind, folder):
+def spec_of(kind, folder):
     if kind == "classes":
         return classes(folder / "map.tif", LEGEND)
     return share(kind, folder / "map.tif") if kind == "confidence" else probabilities(folder / "map.tif", LEGEND, kind)
 
 
-def pixels_of(product, height, width, seed, *, hole=True):
+def pixels_of(spec, height, width, seed, *, hole=True):
     rng = np.random.default_rng(seed)
-    shape = (len(product.bands), height, width)
-    if product.legend is not None:
+    shape = (len(spec.bands), height, width)
+    if spec.legend is not None:
         pixels = rng.choice(np.array([0, 3, 7, IGNORE_INDEX], np.uint8), shape)
     else:
-        pixels = (rng.integers(0, 255, shape) / (1 if product.dtype == "uint8" else 255)).astype(product.dtype)
+        pixels = (rng.integers(0, 255, shape) / (1 if spec.dtype == "uint8" else 255)).astype(spec.dtype)
     if hole:
         top, left = rng.integers(0, height + 1), rng.integers(0, width + 1)
-        pixels[:, top : top + rng.integers(0, height + 1), left : left + rng.integers(0, width + 1)] = product.nodata
+        pixels[:, top : top + rng.integers(0, height + 1), left : left + rng.integers(0, width + 1)] = spec.nodata
     return pixels
 
 
@@ -61,20 +61,20 @@ def plan_of(height, width, block=16, part_width=16, part_height=16):
     return PartGrid(width, height, part_width=part_width, part_height=part_height, block=block)
 
 
-def make(folder, pixels, product, plan, *, grid=None, tags=None, gone=()):
+def make(folder, pixels, spec, plan, *, grid=None, tags=None, gone=()):
     """The bytes of the map, made of the parts of the plan."""
     for number in range(len(plan)):
         window = plan.part(number).window
         rows, cols = window.slices(grid_of(plan.height, plan.width).window)
         path = folder / f"{number}.part"
         form = {"block": plan.block, "levels": plan.levels}
-        with PartWriter(path, window.width, window.height, product, **form) as writer:
+        with PartWriter(path, window.width, window.height, spec, **form) as writer:
             writer.append(pixels[:, rows, cols])
     for number in gone:
         (folder / f"{number}.part").unlink()
     grid = grid or grid_of(plan.height, plan.width)
-    assemble(product, grid, plan, lambda n: folder / f"{n}.part", product.path, tags=tags or {})
-    return product.path.read_bytes()
+    assemble(spec, grid, plan, lambda n: folder / f"{n}.part", spec.path, tags=tags or {})
+    return spec.path.read_bytes()
 
 
 def is_valid(path, *, warned=False):
@@ -95,19 +95,19 @@ SIDES = st.sampled_from([32, 64, 128])
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_map_is_the_same_bytes_whatever_its_parts(kind, height, width, sides, seed, tmp_path):
-    product = product_of(kind, tmp_path)
-    pixels = pixels_of(product, height, width, seed)
-    content = make(tmp_path, pixels, product, plan_of(height, width, part_width=sides[0], part_height=sides[1]))
-    assert make(tmp_path, pixels, product, plan_of(height, width, part_width=256, part_height=256)) == content
-    assert is_valid(product.path)
-    with rasterio.open(product.path) as dataset:
+    spec = spec_of(kind, tmp_path)
+    pixels = pixels_of(spec, height, width, seed)
+    content = make(tmp_path, pixels, spec, plan_of(height, width, part_width=sides[0], part_height=sides[1]))
+    assert make(tmp_path, pixels, spec, plan_of(height, width, part_width=256, part_height=256)) == content
+    assert is_valid(spec.path)
+    with rasterio.open(spec.path) as dataset:
         np.testing.assert_array_equal(dataset.read(), pixels)
         count = len(dataset.overviews(1))
     assert max(height, width) <= 16 << count
     assert count == 0 or max(height, width) > 16 << (count - 1)
     for level in range(count):
-        pixels = downsample(pixels, product)
-        with rasterio.open(product.path, OVERVIEW_LEVEL=level) as dataset:
+        pixels = downsample(pixels, spec)
+        with rasterio.open(spec.path, OVERVIEW_LEVEL=level) as dataset:
             np.testing.assert_array_equal(dataset.read(), pixels)
     assert not list(tmp_path.glob("*.coarse"))
 
@@ -115,38 +115,38 @@ def test_the_map_is_the_same_bytes_whatever_its_parts(kind, height, width, sides
 @pytest.mark.parametrize(("height", "width"), [(1, 3000), (1100, 700), (1025, 1030), (3, 2), (512, 512)])
 @pytest.mark.parametrize("kind", ["classes", "float16"])
 def test_rio_cogeo_finds_nothing_wrong_with_any_shape(height, width, kind, tmp_path):
-    product = product_of(kind, tmp_path)
-    pixels = pixels_of(product, height, width, 4)
-    make(tmp_path, pixels, product, plan_of(height, width, 512, 1024, 1024))
-    assert is_valid(product.path)
-    with rasterio.open(product.path) as dataset:
-        assert dataset.block_shapes == [(512, 512)] * len(product.bands)
+    spec = spec_of(kind, tmp_path)
+    pixels = pixels_of(spec, height, width, 4)
+    make(tmp_path, pixels, spec, plan_of(height, width, 512, 1024, 1024))
+    assert is_valid(spec.path)
+    with rasterio.open(spec.path) as dataset:
+        assert dataset.block_shapes == [(512, 512)] * len(spec.bands)
         assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         np.testing.assert_array_equal(dataset.read(), pixels)
 
 
 @pytest.mark.parametrize("known", [0, 1])
 def test_blocks_of_nothing_are_not_stored(known, tmp_path):
-    product = product_of("classes", tmp_path)
+    spec = spec_of("classes", tmp_path)
     pixels = np.full((1, 150, 130), IGNORE_INDEX, np.uint8)
     pixels[:, 70 : 70 + known, 90] = 3
-    content = make(tmp_path, pixels, product, plan_of(150, 130))
-    with tifffile.TiffFile(product.path) as file:
+    content = make(tmp_path, pixels, spec, plan_of(150, 130))
+    with tifffile.TiffFile(spec.path) as file:
         for page in file.pages:
             assert sum(size > 0 for size in page.databytecounts) == known
             assert all(
                 (place > 0) == (size > 0) for place, size in zip(page.dataoffsets, page.databytecounts, strict=True)
             )
     assert len(content) < 11_000
-    assert is_valid(product.path)
-    with rasterio.open(product.path) as dataset:
+    assert is_valid(spec.path)
+    with rasterio.open(spec.path) as dataset:
         np.testing.assert_array_equal(dataset.read(), pixels)
 
 
 def test_each_block_says_how_long_it_is_and_they_lie_from_coarse_to_fine_in_rows(tmp_path):
-    product = product_of("uint8", tmp_path)
-    content = make(tmp_path, pixels_of(product, 100, 150, 0), product, plan_of(100, 150, part_width=32, part_height=64))
-    with tifffile.TiffFile(product.path) as file:
+    spec = spec_of("uint8", tmp_path)
+    content = make(tmp_path, pixels_of(spec, 100, 150, 0), spec, plan_of(100, 150, part_width=32, part_height=64))
+    with tifffile.TiffFile(spec.path) as file:
         end = None
         for page in reversed(file.pages):
             for place, size in zip(page.dataoffsets, page.databytecounts, strict=True):
@@ -160,27 +160,27 @@ def test_each_block_says_how_long_it_is_and_they_lie_from_coarse_to_fine_in_rows
 
 
 def test_a_map_too_large_for_a_tiff_is_a_bigtiff_of_the_same_pixels(tmp_path, monkeypatch):
-    product = product_of("classes", tmp_path)
-    pixels = pixels_of(product, 100, 150, 0)
-    length = len(make(tmp_path, pixels, product, plan_of(100, 150)))
+    spec = spec_of("classes", tmp_path)
+    pixels = pixels_of(spec, 100, 150, 0)
+    length = len(make(tmp_path, pixels, spec, plan_of(100, 150)))
     for limit, big in ((length + 1, False), (length, True)):
         monkeypatch.setattr(cog, "CLASSIC", limit)
-        make(tmp_path, pixels, product, plan_of(100, 150))
-        with tifffile.TiffFile(product.path) as file:
+        make(tmp_path, pixels, spec, plan_of(100, 150))
+        with tifffile.TiffFile(spec.path) as file:
             assert file.is_bigtiff == big
-        assert is_valid(product.path)
-        with rasterio.open(product.path) as dataset:
+        assert is_valid(spec.path)
+        with rasterio.open(spec.path) as dataset:
             np.testing.assert_array_equal(dataset.read(), pixels)
 
 
 @pytest.mark.parametrize("transform", [None, Affine(2, 1, 600000, 1, -2, 5300000), Affine(2, 0, 7, 0, 2, 9)])
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326", "ESRI:54030", "+proj=laea +lat_0=52 +lon_0=11.5", None])
 def test_the_map_lies_where_its_grid_does(transform, crs, tmp_path):
-    product = product_of("confidence", tmp_path)
+    spec = spec_of("confidence", tmp_path)
     grid = grid_of(20, 30, transform, crs)
-    make(tmp_path, pixels_of(product, 20, 30, 0), product, plan_of(20, 30), grid=grid)
-    assert is_valid(product.path)
-    with rasterio.open(product.path) as dataset:
+    make(tmp_path, pixels_of(spec, 20, 30, 0), spec, plan_of(20, 30), grid=grid)
+    assert is_valid(spec.path)
+    with rasterio.open(spec.path) as dataset:
         assert dataset.transform == grid.transform
         assert dataset.crs == grid.crs
 
@@ -191,19 +191,19 @@ TEXTS = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc", 
 @given(tags=st.dictionaries(st.from_regex(r"[A-Z][A-Z_]{3,9}", fullmatch=True), TEXTS.filter(bool), max_size=3))
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_tags_come_back(tags, tmp_path):
-    product = product_of("confidence", tmp_path)
-    make(tmp_path, pixels_of(product, 5, 7, 0), product, plan_of(5, 7), tags=tags)
-    with rasterio.open(product.path) as dataset:
+    spec = spec_of("confidence", tmp_path)
+    make(tmp_path, pixels_of(spec, 5, 7, 0), spec, plan_of(5, 7), tags=tags)
+    with rasterio.open(spec.path) as dataset:
         assert {name: dataset.tags()[name] for name in tags} == tags
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_probabilities_are_named_and_scaled_to_one_and_are_no_colours(count, tmp_path):
     legend = Legend.from_names({i: f"c & {i}" for i in range(count)})
-    product = probabilities(tmp_path / "map.tif", legend)
-    pixels = pixels_of(product, 20, 30, 0)
-    make(tmp_path, pixels, product, plan_of(20, 30))
-    with rasterio.open(product.path) as dataset:
+    spec = probabilities(tmp_path / "map.tif", legend)
+    pixels = pixels_of(spec, 20, 30, 0)
+    make(tmp_path, pixels, spec, plan_of(20, 30))
+    with rasterio.open(spec.path) as dataset:
         np.testing.assert_array_equal(dataset.read(), pixels)
         assert dataset.descriptions == tuple(legend.names)
         assert dataset.nodata == IGNORE_INDEX
@@ -213,45 +213,45 @@ def test_probabilities_are_named_and_scaled_to_one_and_are_no_colours(count, tmp
 
 
 def test_floats_have_nan_for_nodata_and_no_scale(tmp_path):
-    product = product_of("float16", tmp_path)
-    make(tmp_path, pixels_of(product, 20, 30, 0), product, plan_of(20, 30))
-    with rasterio.open(product.path) as dataset:
+    spec = spec_of("float16", tmp_path)
+    make(tmp_path, pixels_of(spec, 20, 30, 0), spec, plan_of(20, 30))
+    with rasterio.open(spec.path) as dataset:
         assert np.isnan(dataset.nodata)
         assert dataset.scales == (1,) * 3
 
 
 def test_a_part_that_is_missing_is_an_error(tmp_path):
-    product = product_of("classes", tmp_path)
-    with pytest.raises(OutputError, match=r"3\.part cannot be read.*same command again"):
-        make(tmp_path, pixels_of(product, 100, 150, 0), product, plan_of(100, 150), gone=[3])
+    spec = spec_of("classes", tmp_path)
+    with pytest.raises(OutputError, match=r"Cannot read \S*3\.part: .*same command again"):
+        make(tmp_path, pixels_of(spec, 100, 150, 0), spec, plan_of(100, 150), gone=[3])
     assert not list(tmp_path.glob("map*"))
 
 
 @pytest.mark.parametrize("size", [0, 15_000, 20_000])
 def test_a_full_disk_is_an_error(size, tmp_path):
-    product = product_of("confidence", tmp_path)
-    pixels = pixels_of(product, 140, 150, 0, hole=False)
-    assert len(make(tmp_path, pixels, product, plan_of(140, 150))) > 20_000
+    spec = spec_of("confidence", tmp_path)
+    pixels = pixels_of(spec, 140, 150, 0, hole=False)
+    assert len(make(tmp_path, pixels, spec, plan_of(140, 150))) > 20_000
     with disk_of(size), pytest.raises(OutputError, match="Is the disk full"):
-        assemble(product, grid_of(140, 150), plan_of(140, 150), lambda n: tmp_path / f"{n}.part", product.path, tags={})
+        assemble(spec, grid_of(140, 150), plan_of(140, 150), lambda n: tmp_path / f"{n}.part", spec.path, tags={})
     assert not list(tmp_path.glob("*.coarse"))
 
 
 def test_memory_does_not_grow_with_the_map(tmp_path):
-    product, peaks, side = product_of("classes", tmp_path), [], 2048
-    with PartWriter(tmp_path / "part", side, side, product, block=128, levels=4) as writer:
-        writer.append(np.tile(pixels_of(product, 1, side, 0), (1, 129, 1)))
-        writer.append(product.blank(side - 129, side))
+    spec, peaks, side = spec_of("classes", tmp_path), [], 2048
+    with PartWriter(tmp_path / "part", side, side, spec, block=128, levels=4) as writer:
+        writer.append(np.tile(pixels_of(spec, 1, side, 0), (1, 129, 1)))
+        writer.append(spec.blank(side - 129, side))
     for length in (side, 5 * side):
         plan = plan_of(length, length, 128, side, side)
         tracemalloc.start()
         try:
-            assemble(product, grid_of(length, length), plan, lambda _: tmp_path / "part", product.path, tags={})
+            assemble(spec, grid_of(length, length), plan, lambda _: tmp_path / "part", spec.path, tags={})
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
     assert peaks[1] < peaks[0] + 2.5e6, peaks  # of 105 million pixels
-    assert is_valid(product.path)
+    assert is_valid(spec.path)
 
 
 @given(

@@ -62,18 +62,18 @@ def test_shares_become_the_mean_of_what_is_known_half_up(rows):
 
 @given(arrays(np.float16, SHAPES, elements=st.sampled_from([0, 0.25, 0.5, 1, np.nan])))
 def test_floats_become_the_mean_of_what_is_known(rows):
-    product = probabilities(Path("p.tif"), Legend.from_names({0: "a"}), "float16")
-    np.testing.assert_array_equal(downsample(rows, product), by_hand(rows, float_mean, np.float32).astype(np.float16))
+    spec = probabilities(Path("p.tif"), Legend.from_names({0: "a"}), "float16")
+    np.testing.assert_array_equal(downsample(rows, spec), by_hand(rows, float_mean, np.float32).astype(np.float16))
 
 
-@pytest.mark.parametrize("product", [CLASSES, SHARE, FLOATS])
-def test_nothing_stays_nothing_and_takes_no_memory(product):
-    rows = product.blank(100_001, 100_003)
-    assert is_blank(rows, product)
-    assert is_blank(rows[:, 5:99, 7:], product)
-    coarse = downsample(rows, product)
-    assert coarse.shape == (len(product.bands), 50_001, 50_002)
-    assert is_blank(coarse, product)
+@pytest.mark.parametrize("spec", [CLASSES, SHARE, FLOATS])
+def test_nothing_stays_nothing_and_takes_no_memory(spec):
+    rows = spec.blank(100_001, 100_003)
+    assert is_blank(rows, spec)
+    assert is_blank(rows[:, 5:99, 7:], spec)
+    coarse = downsample(rows, spec)
+    assert coarse.shape == (len(spec.bands), 50_001, 50_002)
+    assert is_blank(coarse, spec)
 
 
 def test_other_rows_that_take_no_memory_are_something():

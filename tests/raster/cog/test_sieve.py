@@ -31,7 +31,7 @@ def codes_of(height, width, grain, seed):
 
 def sieved(folder, codes, size, *, sides=(32, 32)):
     height, width = codes.shape
-    product = classes(folder / "map.tif", LEGEND)
+    spec = classes(folder / "map.tif", LEGEND)
     plan = PartGrid(width, height, part_width=sides[0], part_height=sides[1], block=16)
     shutil.rmtree(folder / "to", ignore_errors=True)
     (folder / "to").mkdir()
@@ -39,11 +39,11 @@ def sieved(folder, codes, size, *, sides=(32, 32)):
         window = plan.part(number).window
         rows, cols = slice(window.row, window.row_stop), slice(window.col, window.col_stop)
         form = {"block": plan.block, "levels": plan.levels}
-        with PartWriter(folder / f"{number}", window.width, window.height, product, **form) as writer:
+        with PartWriter(folder / f"{number}", window.width, window.height, spec, **form) as writer:
             writer.append(codes[None, rows, cols])
-    sieve(product, plan, lambda n: folder / f"{n}", lambda n: folder / "to" / f"{n}", size)
+    sieve(spec, plan, lambda n: folder / f"{n}", lambda n: folder / "to" / f"{n}", size)
     assert sorted(int(path.name) for path in (folder / "to").iterdir()) == list(range(len(plan)))
-    return np.concatenate(list(PartMosaic(product, plan, lambda n: folder / "to" / f"{n}").rows(0)), axis=1)[0]
+    return np.concatenate(list(PartMosaic(spec, plan, lambda n: folder / "to" / f"{n}").rows(0)), axis=1)[0]
 
 
 @given(
@@ -80,23 +80,23 @@ def test_what_borders_on_nothing_but_the_unknown_stays(tmp_path):
 
 
 def test_a_part_that_is_missing_is_an_error_and_nothing_is_left(tmp_path):
-    product, plan = classes(tmp_path / "map.tif", LEGEND), PartGrid(20, 20, 16, 16, 16)
+    spec, plan = classes(tmp_path / "map.tif", LEGEND), PartGrid(20, 20, 16, 16, 16)
     with pytest.raises(OutputError, match="same command again"):
-        sieve(product, plan, lambda n: tmp_path / f"no {n}", lambda n: tmp_path / f"{n}", 5)
+        sieve(spec, plan, lambda n: tmp_path / f"no {n}", lambda n: tmp_path / f"{n}", 5)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("size", [4000, 20_000])
 def test_a_full_disk_is_an_error_and_nothing_is_left(size, tmp_path):
     codes = codes_of(200, 300, 1, 0)
-    product, plan = classes(tmp_path / "map.tif", LEGEND), PartGrid(300, 200, 512, 512, 16)
-    with PartWriter(tmp_path / "part", 300, 200, product, block=16, levels=plan.levels) as writer:
+    spec, plan = classes(tmp_path / "map.tif", LEGEND), PartGrid(300, 200, 512, 512, 16)
+    with PartWriter(tmp_path / "part", 300, 200, spec, block=16, levels=plan.levels) as writer:
         writer.append(codes[None])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         with pytest.raises(OutputError, match="Is the disk full"):
-            sieve(product, plan, lambda _: tmp_path / "part", lambda _: tmp_path / "new", 5)
+            sieve(spec, plan, lambda _: tmp_path / "part", lambda _: tmp_path / "new", 5)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
@@ -104,6 +104,6 @@ def test_a_full_disk_is_an_error_and_nothing_is_left(size, tmp_path):
 
 def test_the_disk_has_room_for_the_result_before_it_is_mapped(tmp_path):
     """Where it had none, writing to the map would end the program."""
-    out = sieve_module._room(tmp_path / "room", PartGrid(3000, 2000))
+    out = sieve_module._allocate(tmp_path / "room", PartGrid(3000, 2000))
     assert out.shape == (2000, 3000)
     assert (tmp_path / "room").stat().st_blocks * 512 >= out.size
