@@ -742,10 +742,8 @@ def test_a_stamp_changes_with_the_file_and_with_what_a_vrt_points_at(make_raster
 
 
 def test_a_file_is_opened_once_before_its_first_pixel(make_raster, monkeypatch):
-    path, opened = make_raster("a.tif"), []
-    monkeypatch.setattr(
-        rasterio, "open", lambda name, *args, open=rasterio.open: opened.append(name) or open(name, *args)
-    )
+    path, opened, rasterio_open = make_raster("a.tif"), [], rasterio.open
+    monkeypatch.setattr(rasterio, "open", lambda name: opened.append(name) or rasterio_open(name))
     scene = Scene.open(path)
     assert scene.fingerprint() == raster_fingerprint(str(path))
     assert opened == [str(path)] * 2  # once more by the line above, which knows no header
