@@ -158,10 +158,6 @@ class Grid:
             f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}>"
         )
 
-    def __str__(self) -> str:
-        """Return the description in `repr` without brackets, for messages."""
-        return repr(self)[1:-1]
-
     # names of earlier versions
     window = full_window
     pixels_at = to_pixel_coordinates

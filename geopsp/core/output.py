@@ -96,8 +96,8 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into an `OutputError`."""
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the file system in the block into an `OutputError` that names the output."""
     try:
         yield
     except GeopspError:
@@ -126,7 +126,7 @@ def atomic_output(
     path = check_output(path, overwrite=overwrite, folder=folder, marker=marker)
     partial = partial_path(path)
     try:
-        with _write_errors(path):
+        with write_errors(path):
             _remove(partial)
             if folder:
                 partial.mkdir()
@@ -153,7 +153,7 @@ def atomic_files(path: str | Path, *, overwrite: bool = False, companions: Seque
     path = check_output(path, overwrite=overwrite, companions=companions)
     folder = partial_path(path)
     try:
-        with _write_errors(path):
+        with write_errors(path):
             _remove(folder)
             folder.mkdir()
             partial = folder / f"{path.stem}{path.suffix.lower()}"
@@ -191,7 +191,7 @@ def resumable_folder(
     path = check_output(path, overwrite=overwrite, folder=True, marker=marker)
     partial = partial_path(path)
     try:
-        with _write_errors(path):
+        with write_errors(path):
             if not (partial / state_file).exists():
                 _remove(partial)
             partial.mkdir(exist_ok=True)
@@ -216,7 +216,7 @@ def output_lock(out: Path) -> Iterator[None]:
     """
     path = resolve_link(out)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with _write_errors(out):
+    with write_errors(out):
         try:
             with lock.acquire(timeout=0):
                 try:

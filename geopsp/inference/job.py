@@ -28,7 +28,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from geopsp.core.legend import Legend
-from geopsp.core.output import check_output, partial_path
+from geopsp.core.output import check_output, partial_path, write_errors
 from geopsp.errors import RasterError
 from geopsp.inference.options import MapSettings
 from geopsp.inference.part_size import part_height, part_width, split_for_threads
@@ -36,7 +36,7 @@ from geopsp.inference.tile_plan import TilePlan
 from geopsp.labels.area import AreaOfInterest
 from geopsp.models.build import check_tile_size
 from geopsp.models.saved_model import TrainedModel
-from geopsp.raster.cog.part_file import disk_errors, is_complete
+from geopsp.raster.cog.part_file import is_complete
 from geopsp.raster.cog.part_grid import BLOCK, PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.mosaic import layers_identity
@@ -204,7 +204,7 @@ class MapJob:
         Raises:
             OutputError: if one exists and `overwrite` is False, or cannot be written.
         """
-        with disk_errors(self.out):
+        with write_errors(self.out):
             overwrite = overwrite or self.publishing or self.only_folder_left
         for product in self.products:
             check_output(product.path, overwrite=overwrite)

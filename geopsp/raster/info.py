@@ -14,6 +14,7 @@ from rasterio.enums import ColorInterp, Resampling
 
 from geopsp.core.grid import Grid
 from geopsp.core.paths import is_local, is_remote, local_file
+from geopsp.core.text import format_count
 from geopsp.errors import GridError, RasterError
 from geopsp.raster.open import gdal_env, open_raster
 from geopsp.raster.valid_mask import alpha_band, find_sparse_bands
@@ -133,14 +134,14 @@ def _require_bands(path: str | Path, dataset: rasterio.DatasetReader) -> None:
     if dataset.count:
         return
     names = dataset.subdatasets
-    advice = f" Name one of its {len(names)} subdatasets: {', '.join(names[:9])}." if names else ""
+    advice = f" Name one of its subdatasets: {', '.join(names[:9])}." if names else ""
     raise RasterError(f"{path} has no bands.{advice}")
 
 
 def _require_georeference(path: str | Path, dataset: rasterio.DatasetReader) -> None:
     points = len(dataset.gcps[0])
     if dataset.transform.is_identity and (points or dataset.rpcs):
-        found = f"{points} ground control points" if points else "RPCs (rational polynomial coefficients)"
+        found = format_count(points, "ground control point") if points else "RPCs (rational polynomial coefficients)"
         raise GridError(
             f"{path} is georeferenced only by {found}, but needs a CRS and a transform. Warp it, e.g. with gdalwarp."
         )

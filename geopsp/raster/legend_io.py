@@ -19,6 +19,7 @@ from rasterio.io import MemoryFile
 from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX, Legend
 from geopsp.core.output import atomic_output
 from geopsp.core.qml import new_qml, qml_document, xml_document
+from geopsp.core.text import format_error
 from geopsp.errors import RasterError
 from geopsp.raster.open import gdal_env, open_raster
 
@@ -57,8 +58,8 @@ def _parse_tag(text: str, path: str | Path) -> Legend:
         return Legend.from_json(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RasterError(
-            f"Cannot read the tag {CLASSES_TAG} of {path}: {error}. It must be a JSON list of codes, names and "
-            "colours. Remove the tag from the file, or classify again."
+            f"Cannot read the tag {CLASSES_TAG} of {path}: {format_error(error)}. It must be a JSON list of codes, "
+            "names and colours. Remove the tag from the file, or classify again."
         ) from error
 
 
@@ -152,13 +153,13 @@ def write_class_files(path: str | Path, legend: Legend, *, overwrite_style: bool
         OutputError: if they cannot be written.
     """
     path = Path(path)
-    for place, text in (
+    for target, text in (
         (path.with_name(path.name + ".aux.xml"), attribute_table(legend)),
         (path.with_suffix(".qml"), style(legend)),
     ):
-        if place.suffix == ".qml" and place.exists() and not overwrite_style:
+        if target.suffix == ".qml" and target.exists() and not overwrite_style:
             continue
-        with atomic_output(place, overwrite=True) as partial:
+        with atomic_output(target, overwrite=True) as partial:
             partial.write_text(text, encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from rasterio.enums import Resampling
 from geopsp.core.bands import match_bands
 from geopsp.core.grid import Grid, Window
 from geopsp.core.options import OptionInfo, check_value
+from geopsp.core.text import format_count
 from geopsp.errors import BandError, GridError, OptionError
 from geopsp.raster.info import RasterInfo, read_info
 from geopsp.raster.source_image import SourceImage
@@ -153,9 +154,9 @@ def _read_header(file: str, nodata: float | None, wanted: Sequence[str | int] | 
 
 def _require_bands(info: RasterInfo, names: Sequence[str]) -> RasterInfo:
     if len(info.bands) != len(names):
-        found = "1 band" if len(info.bands) == 1 else f"{len(info.bands)} bands"
         raise BandError(
-            f"{info.path} has {found}, but must have {len(names)}: {', '.join(names)}. Name a file with only these."
+            f"{info.path} has {format_count(len(info.bands), 'band')}, but must have {len(names)}: {', '.join(names)}. "
+            "Name a file with only these."
         )
     return info
 

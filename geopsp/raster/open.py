@@ -20,6 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.windows import Window
 
 from geopsp.core.paths import gdal_path, is_local, is_remote
+from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, InputNotFoundError, RasterError
 
 # `read_info` raises an error instead. Set for good, because temporary filters are not thread-safe.
@@ -132,7 +133,7 @@ def _too_many_open(name: str | Path, error: RasterioError) -> bool:
 def _open_error(name: str | Path, error: RasterioError) -> GeopspError:
     if _too_many_open(name, error):
         return RasterError(f"Cannot open {name}. {TOO_MANY}")
-    reason = str(error).removesuffix(".")
+    reason = format_error(error)
     if not is_remote(name):
         return RasterError(f"Cannot read {name} as a raster: {reason}. Use a format of GDAL, such as GeoTIFF.")
     if re.search(r"response code: 404|does not exist", reason):
@@ -149,7 +150,7 @@ def read_error(name: str | Path, area: Window, error: RasterioError) -> RasterEr
         advice = TOO_MANY
     elif is_remote(name):
         advice = "The connection broke or the server refused. Try again, or download the file first."
-    reason = str(error).removesuffix(".")
+    reason = format_error(error)
     return RasterError(
         f"Cannot read {name} at columns {area.col_off} to {area.col_off + area.width}, rows {area.row_off} to "
         f"{area.row_off + area.height}: {reason}. {advice}"

@@ -17,6 +17,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import calculate_default_transform, transform_bounds
 
 from geopsp.core.grid import Grid, Window
+from geopsp.core.text import format_error
 from geopsp.errors import GridError
 from geopsp.raster.info import RasterInfo
 from geopsp.raster.open import open_raster
@@ -138,7 +139,7 @@ def _reproject_grid(source: RasterInfo, grid: Grid) -> Grid:
         )
     except (RasterioError, CRSError, CPLE_BaseError) as error:
         raise GridError(
-            f"Cannot warp {source.path} ({source.grid}) onto the grid ({grid}): {error}. "
+            f"Cannot warp {source.path} ({source.grid}) onto the grid ({grid}): {format_error(error)}. "
             "Check that both have the right CRS."
         ) from error
     return Grid(grid.crs, transform, width, height)
@@ -169,5 +170,5 @@ def reproject_extent(extent: Sequence[float], crs: CRS, grid: Grid) -> tuple[flo
         if np.isfinite(box).all():
             return float(box[0]), float(box[1]), float(box[2]), float(box[3])
     except (RasterioError, CRSError, CPLE_BaseError) as error:
-        reason = str(error)
+        reason = format_error(error)
     raise GridError(f"Cannot transform the extent to the CRS of the image ({grid}): {reason}.")

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from geopsp.core.grid import Grid
 from geopsp.core.legend import CLASSES_TAG
+from geopsp.core.output import write_errors
 from geopsp.raster.cog.overviews import downsample
-from geopsp.raster.cog.part_file import PartWriter, disk_errors, level_sizes
+from geopsp.raster.cog.part_file import PartWriter, level_sizes
 from geopsp.raster.cog.part_grid import BLOCK, PartGrid
 from geopsp.raster.cog.part_mosaic import PartMosaic, PartPath
 from geopsp.raster.cog.raster_spec import RasterSpec
@@ -83,7 +84,7 @@ def assemble(
         if stored < count:
             coarse = _coarse_overviews(parts, stored - 1, coarse_path, pool)
             levels += [(coarse, level) for level in range(count - stored)]
-        with disk_errors(out):
+        with write_errors(out):
             _write(out, levels, _header_maker(spec, grid, part_grid, tags))
     finally:
         coarse_path.unlink(missing_ok=True)

@@ -17,7 +17,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,24 +26,15 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.errors import GeopspError, OutputError
+from geopsp.core.output import write_errors
+from geopsp.core.text import format_error
+from geopsp.errors import OutputError
 from geopsp.raster.cog.overviews import downsample, is_blank
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.geotiff import deflate
 
 TAIL = struct.Struct("<QI")
 """End of the blocks, in bytes from the start of the file, and checksum of the table."""
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError in the block into an OutputError that names the file."""
-    try:
-        yield
-    except GeopspError:
-        raise
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error}. Is the disk full or the folder read-only?") from error
 
 
 def level_sizes(width: int, height: int, levels: int) -> list[tuple[int, int]]:
@@ -164,12 +154,12 @@ class PartWriter:
         self._block_rows = [0] * (levels + 1)
         self._end = 0
         self._partial = path.with_name(f".{path.name}-{uuid4().hex}")  # two machines may make the same part
-        with disk_errors(path):
+        with write_errors(path):
             self._file = self._partial.open("xb")
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add (bands, n, width) rows at the bottom."""
-        with disk_errors(self._path):
+        with write_errors(self._path):
             self._add(0, rows)
 
     def _add(self, number: int, rows: NDArray[Any]) -> None:
@@ -205,7 +195,7 @@ class PartWriter:
         """Write the table and rename the file to its final name."""
         assert all(level.done for level in self._levels), "fewer rows than the part has"
         table = b"".join(level.tobytes() for level in self._table)
-        with disk_errors(self._path):
+        with write_errors(self._path):
             self._file.write(table + TAIL.pack(self._end, self._layout.checksum(table)))
             self._file.flush()
             os.fsync(self._file.fileno())  # else a power cut could leave the name without the blocks
@@ -215,7 +205,7 @@ class PartWriter:
     def discard(self) -> None:
         """Delete the temporary file."""
         try:
-            with disk_errors(self._path):
+            with write_errors(self._path):
                 self._file.close()
         finally:
             self._partial.unlink(missing_ok=True)
@@ -274,7 +264,7 @@ class PartReader:
         try:
             self._file = path.open("rb")
         except OSError as error:
-            raise OutputError(f"Cannot read {path}: {error}. Run the same command again.") from error
+            raise OutputError(f"Cannot read {path}: {format_error(error)}. Run the same command again.") from error
         table = _read_table(self._file, self._layout)
         if table is None:
             self._file.close()

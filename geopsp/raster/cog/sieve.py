@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from rasterio.features import sieve as gdal_sieve
 
 from geopsp.core.grid import Window
+from geopsp.core.output import write_errors
 from geopsp.errors import OutputError
 from geopsp.raster.cog.overviews import is_blank
-from geopsp.raster.cog.part_file import PartWriter, disk_errors
+from geopsp.raster.cog.part_file import PartWriter
 from geopsp.raster.cog.part_grid import PartGrid
 from geopsp.raster.cog.part_mosaic import PartMosaic, PartPath
 from geopsp.raster.cog.raster_spec import RasterSpec
@@ -43,7 +44,7 @@ def sieve(
         OutputError: if a part is missing or damaged, or the disk is full.
     """
     folder = target(0).parent
-    with disk_errors(folder), TemporaryDirectory(prefix=".sieve-", dir=folder) as scratch:
+    with write_errors(folder), TemporaryDirectory(prefix=".sieve-", dir=folder) as scratch:
         codes, row = _allocate(Path(scratch) / "codes", part_grid), 0
         for rows in PartMosaic(spec, part_grid, source).rows(0):
             if not is_blank(rows, spec):
