@@ -16,10 +16,6 @@ Bounds = tuple[float, float, float, float]
 """(left, bottom, right, top)"""
 
 
-METRES_PER_DEGREE = 111_195.0
-"""Along the equator, roughly."""
-
-
 DIFFERENCE_STEP = 10.0
 """Metres to each side of a point over which a projection's scale is measured."""
 
@@ -95,13 +91,3 @@ def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds | None:
         return None
     left, bottom, right, top = found
     return (left, bottom, right, top) if left <= right else (-180.0, bottom, 180.0, top)
-
-
-def format_length(length: float, unit: str) -> str:
-    """Format a length in CRS units, as `Grid.unit` names them; degrees with metres along the equator beside them."""
-    if unit == "metre":
-        return f"{length / 1000:,.0f} km" if length >= 9_999.5 else f"{length:.4g} m"
-    if unit == "degree":
-        metres = float(f"{length * METRES_PER_DEGREE:.2g}")
-        return f"{length:.3g} degrees (about {format_length(metres, 'metre')})"
-    return f"{length:,.4g} {unit.replace('foot', 'feet')}"

@@ -29,6 +29,21 @@ def format_pixel_size(x: float, y: float, unit: str) -> str:
     return f"{x:g} x {y:g} {unit}"
 
 
+def format_length(length: float, unit: str) -> str:
+    """Return a length with its unit: "400 m", "12 km", "0.0001 degrees (about 11 m)".
+
+    Args:
+        length: In units of the CRS.
+        unit: As `Grid.unit` has it, e.g. "metre" or "degree".
+    """
+    if unit == "metre":
+        return f"{length / 1000:,.0f} km" if length >= 9_999.5 else f"{length:.4g} m"
+    if unit == "degree":
+        metres = float(f"{length * 111_320:.2g}")
+        return f"{length:.3g} degrees (about {format_length(metres, 'metre')})"
+    return f"{length:,.4g} {unit.replace('foot', 'feet')}"
+
+
 def format_error(error: BaseException) -> str:
     """Return the message of an error without its full stop, to be put into another message."""
     return str(error).strip().rstrip(".")

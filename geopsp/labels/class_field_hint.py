@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import geopandas as gpd
 import pandas as pd
 
+from geopsp.core.text import format_count
 from geopsp.labels.class_mapping import MAX_CLASSES, Value, normalize_value, value_name
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,11 @@ def warn_of_class_fields(source: str, fields: Sequence[str], frame: gpd.GeoDataF
     """
     if frame is None:
         found = [name for name in fields if _has_class_word(name)]
-        polygons = "polygons"
+        polygons = "features"
     else:
         values = {name: _class_values(frame[name], likely=_has_class_word(name)) for name in fields if name in frame}
         found = [_describe(name, values[name]) for name in values if values[name]]
-        polygons = f"{len(frame):,} polygons"
+        polygons = format_count(len(frame), "feature")
     if found:
         chosen = found[0].partition(" (")[0]
         logger.warning(

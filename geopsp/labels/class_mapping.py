@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
+from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
 
 Background = Literal["class", "ignore"]
@@ -123,7 +124,9 @@ def _read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise OptionError(f"Cannot read {path} as YAML: {error}. Write lines such as  pond: water") from error
+        raise OptionError(
+            f"Cannot read {path} as YAML: {format_error(error)}. Write lines such as  pond: water"
+        ) from error
 
 
 def _parse_target(target: Any, maps: str) -> ClassTarget:

@@ -6,8 +6,9 @@ import numpy as np
 import pyproj
 import shapely
 
-from geopsp.core.crs import format_length, transform_bounds
+from geopsp.core.crs import transform_bounds
 from geopsp.core.grid import Grid
+from geopsp.core.text import format_length
 from geopsp.errors import LabelError
 from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk
 from geopsp.vector.layer import Box

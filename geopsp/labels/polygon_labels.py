@@ -10,6 +10,7 @@ import numpy as np
 
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.text import format_count
 from geopsp.labels.class_mapping import Background, ClassTarget, Value, mapping_identity
 from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk, polygons_by_block
 from geopsp.labels.features import count_features
@@ -64,8 +65,10 @@ class PolygonLabels:
         """Return what chips.json says of the labels: their source, counts, drawing order and notes."""
         notes = [*self.layer.notes, *self.notes]
         if isinstance(self.features, FeaturesInMemory) and (lost := self.features.num_unprojectable):
-            polygons = "1 polygon" if lost == 1 else f"{lost:,} polygons"
-            notes.append(f"{polygons} of {self.source} cannot be projected into the CRS of the image: left out")
+            notes.append(
+                f"{format_count(lost, 'polygon')} of {self.source} cannot be projected into the CRS of the image: "
+                "left out"
+            )
         return {"source": self.source, **self.counts, "priority": self.priority, "notes": notes}
 
     def require_overlap(self, grid: Grid) -> None:

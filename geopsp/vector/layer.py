@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,13 @@ READ_WHOLE_UNINDEXED_BYTES = 16 * READ_WHOLE_BYTES
 
 Box = tuple[float, float, float, float]
 """(left, bottom, right, top)"""
+
+
+SQL_WORDS = {
+    "and", "as", "between", "case", "cast", "collate", "else", "end", "escape", "exists", "false", "glob", "ilike",
+    "in", "integer", "is", "like", "not", "null", "or", "real", "text", "then", "true", "when",
+}  # fmt: skip
+"""Words of a condition that are no fields."""
 
 
 class VectorLayer(Protocol):
@@ -297,7 +305,14 @@ def _is_plain(column: pd.Series) -> bool:
 
 
 def query_error(where: str, source: str, fields: Sequence[str], error: Exception) -> LabelError:
-    """Return the error for a query that fails."""
+    """Return the error for a query that fails; it names a field that does not exist."""
+    names = re.findall(r'"([^"]+)"|\b([A-Za-z_]\w*)\b(?!\s*\()', re.sub(r"'[^']*'", "", where))
+    known = {*(name.lower() for name in fields), *SQL_WORDS}
+    for name in (quoted or plain for quoted, plain in names):
+        if name.lower() not in known:
+            return LabelError(
+                f"Invalid `where`: {source} has no field {name!r}. Fields: {', '.join(fields) or 'none'}."
+            )
     return LabelError(
         f"The query {where!r} does not work for {source}: {format_error(error)}. "
         f"Fields: {', '.join(fields) or 'none'}. Write it as an SQL condition, e.g. \"height > 3 AND kind = 'barn'\"."

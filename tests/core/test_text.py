@@ -5,7 +5,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from geopsp.core.grid import Grid
-from geopsp.core.text import format_count, format_error, format_pixel_size
+from geopsp.core.text import format_count, format_error, format_length, format_pixel_size
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,18 @@ def test_a_grid_in_a_message():
 
 def test_reasons_have_no_full_stop():
     assert format_error(ValueError("no such file. ")) == "no such file"
+
+
+@pytest.mark.parametrize(
+    ("length", "unit", "text"),
+    [
+        (0.149291, "metre", "0.1493 m"),
+        (9_999.4, "metre", "9999 m"),
+        (6_777_000.0, "metre", "6,777 km"),
+        (8.98315e-05, "degree", "8.98e-05 degrees (about 10 m)"),
+        (60.8797, "degree", "60.9 degrees (about 6,800 km)"),
+        (400.0, "US survey foot", "400 US survey feet"),
+    ],
+)
+def test_lengths_have_a_unit_and_degrees_metres_beside_them(length, unit, text):
+    assert format_length(length, unit) == text

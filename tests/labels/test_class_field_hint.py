@@ -22,7 +22,7 @@ def test_a_forgotten_class_field_is_named_with_its_values(caplog, make_labels):
     kinds = ["water", "forest", "dryout", "village", "water"]
     path = make_labels("l.gpkg", list(frame(kind=kinds).geometry), {"id": range(5), "kind": kinds, "ha": [0.5] * 5})
     expected = (
-        f"No `class_field` is given, so all 5 polygons of {path} (layer l) become one class, 'object'. "
+        f"No `class_field` is given, so all 5 features of {path} (layer l) become one class, 'object'. "
         "These fields look like classes: kind (4 values: dryout, forest, village, water). "
         "Pass e.g. `class_field='kind'`."
     )
@@ -65,5 +65,5 @@ def test_of_a_large_file_the_names_of_fields_decide(caplog, make_labels, monkeyp
     read_labels(make_labels("l.gpkg", shapes, {"landuse": ["a", "b"], "height": [1, 1]}))
     read_labels(make_labels("m.gpkg", shapes, {"height": [1, 2]}))
     (told,) = warnings_of(caplog)
-    assert "so all polygons of" in told
+    assert "so all features of" in told
     assert "These fields look like classes: landuse. Pass e.g. `class_field='landuse'`" in told

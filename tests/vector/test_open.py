@@ -59,7 +59,10 @@ def test_a_query_reads_what_it_chooses(source):
     assert sorted(layer.read(["kind"])["kind"]) == ["b", "b", "c"]
     assert sorted(value for batch in layer.batches("kind") for value in batch) == ["b", "b", "c"]
     with pytest.raises(LabelError, match=r"does not work for .* Fields: kind, height, n\. Write it as an SQL"):
-        open_layer(source, where="nothing = = 3").read()
+        open_layer(source, where="n = = 3").read()
+    for query in ("nothing = 3", "height > 2 AND nothing = 'it''s'"):
+        with pytest.raises(LabelError, match=r"no field 'nothing'\. Fields: kind, height, n\."):
+            open_layer(source, where=query).read()
 
 
 def test_a_column_comes_whole(source):
