@@ -1,1 +1,1 @@
-"""Text, JSON, HTML and pictures of what was made."""
+"""Reports on chips, rasters, models and scores: text, JSON, HTML and figures."""

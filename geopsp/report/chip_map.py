@@ -1,4 +1,4 @@
-"""A picture of chips where they lie, over small views of the images that they were cut from."""
+"""Map of chips, drawn over overviews of their images."""
 
 from __future__ import annotations
 
@@ -22,39 +22,42 @@ from rasterio.crs import CRS
 from geopsp.chips.chip_set import ChipSet, class_pixels
 from geopsp.core.grid import Grid
 from geopsp.core.legend import BACKGROUND
+from geopsp.core.options import require_choice
+from geopsp.core.text import format_count
 from geopsp.data.split import Split
-from geopsp.errors import ChipError, GeopspError, OptionError
+from geopsp.errors import ChipError, GeopspError
 from geopsp.raster.find_images import Images
 from geopsp.raster.scene import Scene
 from geopsp.training.plots import rgb_band_indices, to_rgb
 
-VIEW = 900
-"""Pixels along the longer side of a panel's views of images."""
+PANEL_PIXELS = 900
+"""Pixels along the longer side of the images in a panel."""
 
 
-PANELS = 9
+MAX_PANELS = 9
+"""Sources that are drawn if each has a panel of its own."""
 
 
-SPARSE = 0.05
-"""Share of the ground around all chips below which the images get a panel each: together they would be specks."""
+MIN_COVERAGE = 0.05
+"""Fraction of the common bounding box below which each source has a panel of its own, as in one it would be tiny."""
 
 
-OUTLINED = 2500
-"""Chips up to which each is outlined; more are only filled."""
+MAX_OUTLINES = 2500
+"""Chips in a panel up to which they have outlines; more are only filled."""
 
 
-USES = {"training": "#3d9bff", "validation": "#ff8c1a", "left out": "#9e9e9e", "no label": "#ffffff"}
+SPLIT_COLORS = {"training": "#3d9bff", "validation": "#ff8c1a", "left out": "#9e9e9e", "no label": "#ffffff"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ChipColors:
-    """How chips are coloured."""
+    """Colours of the chips, and their legend."""
 
     colors: NDArray[np.float64]
     """(chips, 4)"""
 
     swatches: Mapping[str, str]
-    """Colour by what it means."""
+    """Colour by entry of the legend."""
 
 
 def chip_map(
@@ -64,14 +67,15 @@ def chip_map(
     color: Literal["class", "labelled"] = "class",
     images: Mapping[str, Images] | None = None,
 ) -> Figure:
-    """Outlines of chips in CRS coordinates over their images; turned copies, and what was left out, are absent.
+    """Draw the outlines of chips in CRS coordinates over their images; without rotated copies.
 
     Args:
         chips: The chips to show.
-        split: Colours tell training from validation chips and those left out; None: they tell what `color` says.
-        color: "class": the most frequent class, background only where there is no other; "labelled": the share.
-        images: Where the image of each source is; None: where it was when the chips were cut. Images that are gone
-            are left out, and the title says so.
+        split: Colour training and validation chips and those left out; None: colour by `color`.
+        color: "class": the most frequent class, background only if there is no other; "labelled": the labelled
+            fraction.
+        images: Image of each source; None: where it was when the chips were cut. The title lists images that are not
+            found.
 
     Raises:
         ChipError: if no chip has a georeference.
@@ -79,91 +83,91 @@ def chip_map(
     """
     shapes = chips.index.geometry.to_numpy()
     upright = (chips.index["angle"] == 0).to_numpy()
-    there = np.flatnonzero(~(shapely.is_missing(shapes) | shapely.is_empty(shapes)) & upright)
-    if not len(there):
-        raise ChipError(f"None of {len(chips)} chips has a georeference, so nothing tells where they lie.")
-    paint = _paint(chips, split, color)
-    groups = _groups(chips, shapes, there)
-    wide = min(len(groups), 3)
-    high = -(-len(groups) // wide)
+    drawable = np.flatnonzero(~(shapely.is_missing(shapes) | shapely.is_empty(shapes)) & upright)
+    if not len(drawable):
+        raise ChipError(f"No chip of {len(chips):,} has a georeference, so they cannot be mapped.")
+    chip_colors = _chip_colors(chips, split, color)
+    groups = _panel_rows(chips, shapes, drawable)
+    columns = min(len(groups), 3)
+    rows = -(-len(groups) // columns)
     left, bottom, right, top = shapely.total_bounds(shapes[groups[0]])
-    flat = float(np.clip((top - bottom) / (right - left), 0.3, 1.4))
-    size = (9.0, 8.0 * flat + 1.2) if wide == 1 else (4.6 * wide, 4.4 * high + 0.8)
-    figure, axes = plt.subplots(high, wide, figsize=size, layout="constrained", squeeze=False)
-    gone: list[str] = []
-    for place, rows in zip(axes.flat, groups, strict=False):
-        gone += _panel(place, chips, shapes, rows, paint, images or {})
-    for place in axes.flat[len(groups) :]:
-        place.set_axis_off()
-    absent = int(upright.sum()) - sum(map(len, groups))
-    figure.suptitle(_title(chips, absent, int((~upright).sum()), gone), fontsize=10)
-    handles = [Swatch(facecolor=shade, edgecolor="#666666", label=name) for name, shade in paint.swatches.items()]
+    aspect = float(np.clip((top - bottom) / (right - left), 0.3, 1.4))
+    size = (9.0, 8.0 * aspect + 1.2) if columns == 1 else (4.6 * columns, 4.4 * rows + 0.8)
+    figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    missing: list[str] = []
+    for axes, group in zip(panels.flat, groups, strict=False):
+        missing += _draw_panel(axes, chips, shapes, group, chip_colors, images or {})
+    for axes in panels.flat[len(groups) :]:
+        axes.set_axis_off()
+    not_drawn = int(upright.sum()) - sum(map(len, groups))
+    figure.suptitle(_title(chips, not_drawn, int((~upright).sum()), missing), fontsize=10)
+    handles = [Swatch(facecolor=shade, edgecolor="#666666", label=name) for name, shade in chip_colors.swatches.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), fontsize=8, frameon=False)
     return figure
 
 
-def _title(chips: ChipSet, absent: int, turned: int, gone: Sequence[str]) -> str:
-    copies = f" and {turned:,} turned copies, which are not shown" if turned else ""
-    lines = [f"{len(chips) - turned:,} chips of {chips.tile_size} x {chips.tile_size} pixels{copies}"]
-    lines += [f"{absent:,} of them are not shown"] if absent else []
-    if gone:
-        more = f" and {len(gone) - 2} more" if len(gone) > 2 else ""
-        lines.append(f"not found and left out: {', '.join(Path(name).name for name in gone[:2])}{more}")
+def _title(chips: ChipSet, not_drawn: int, rotated: int, missing: Sequence[str]) -> str:
+    copies = f" (and {format_count(rotated, 'rotated copy', 'rotated copies')}, not shown)" if rotated else ""
+    count = format_count(len(chips) - rotated, "chip")
+    lines = [f"{count} of {chips.tile_size} x {chips.tile_size} pixels{copies}"]
+    lines += [f"{format_count(not_drawn, 'chip')} not shown"] if not_drawn else []
+    if missing:
+        more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
+        lines.append(f"images not found: {', '.join(Path(name).name for name in missing[:2])}{more}")
     return "\n".join(lines)
 
 
-def _groups(chips: ChipSet, shapes: NDArray[np.object_], there: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-    """Rows of each panel: one for all, or one a source if these lie far apart."""
-    sources = chips.index["source"].to_numpy()[there]
-    by_source = [there[sources == source] for source in dict.fromkeys(sources)]
+def _panel_rows(chips: ChipSet, shapes: NDArray[np.object_], drawable: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Return the rows of the index in each panel: one panel for all, or one per source if these lie far apart."""
+    sources = chips.index["source"].to_numpy()[drawable]
+    by_source = [drawable[sources == source] for source in dict.fromkeys(sources)]
     boxes = np.array([shapely.total_bounds(shapes[rows]) for rows in by_source])
     covered = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum()
-    around = np.prod(boxes[:, 2:].max(axis=0) - boxes[:, :2].min(axis=0))
-    return by_source[:PANELS] if len(by_source) > 1 and covered < SPARSE * around else [there]
+    total = np.prod(boxes[:, 2:].max(axis=0) - boxes[:, :2].min(axis=0))
+    return by_source[:MAX_PANELS] if len(by_source) > 1 and covered < MIN_COVERAGE * total else [drawable]
 
 
-def _paint(chips: ChipSet, split: Split | None, color: str) -> _ChipColors:
+def _chip_colors(chips: ChipSet, split: Split | None, color: str) -> _ChipColors:
     if split is not None:
-        use = np.full(len(chips), "no label", object)
-        use[split.train], use[split.valid], use[split.dropped] = "training", "validation", "left out"
-        named = {name: shade for name, shade in USES.items() if (use == name).any()}
-        return _ChipColors(np.array([to_rgba(named[name]) for name in use]), named)
+        role = np.full(len(chips), "no label", object)
+        role[split.train], role[split.valid], role[split.dropped] = "training", "validation", "left out"
+        swatches = {name: shade for name, shade in SPLIT_COLORS.items() if (role == name).any()}
+        return _ChipColors(np.array([to_rgba(swatches[name]) for name in role]), swatches)
+    require_choice("color", color, ("class", "labelled"))
     if color == "labelled":
-        shades = plt.get_cmap("viridis")
-        steps = (0.0, 0.25, 0.5, 0.75, 1.0)
-        swatches = {f"{step:.0%} labelled": _hex(shades(step)) for step in steps}
-        return _ChipColors(np.array(shades(chips.index["labelled"].to_numpy(float))), swatches)
-    if color != "class":
-        raise OptionError(f"color is {color!r}; needed 'class' or 'labelled'.")
+        colormap = plt.get_cmap("viridis")
+        swatches = {f"{step:.0%} labelled": _hex(colormap(step)) for step in (0.0, 0.25, 0.5, 0.75, 1.0)}
+        return _ChipColors(np.array(colormap(chips.index["labelled"].to_numpy(float))), swatches)
     pixels = class_pixels(chips.index, chips.legend)
     weight = pixels * np.array([1 if info.name == BACKGROUND else 10**6 for info in chips.legend])
-    most = np.where(pixels.any(axis=1), weight.argmax(axis=1), -1)
-    table = np.array([to_rgba(info.color) for info in chips.legend] + [to_rgba(USES["no label"])])
-    swatches = {info.name: info.color for place, info in enumerate(chips.legend) if (most == place).any()}
-    return _ChipColors(table[most], swatches | ({"no label": USES["no label"]} if (most < 0).any() else {}))
+    main_class = np.where(pixels.any(axis=1), weight.argmax(axis=1), -1)
+    table = np.array([to_rgba(info.color) for info in chips.legend] + [to_rgba(SPLIT_COLORS["no label"])])
+    swatches = {info.name: info.color for channel, info in enumerate(chips.legend) if (main_class == channel).any()}
+    unlabelled = {"no label": SPLIT_COLORS["no label"]} if (main_class < 0).any() else {}
+    return _ChipColors(table[main_class], swatches | unlabelled)
 
 
 def _hex(rgba: Sequence[float]) -> str:
-    return "#" + bytes(round(255 * part) for part in rgba[:3]).hex()
+    return "#" + bytes(round(255 * level) for level in rgba[:3]).hex()
 
 
-def _panel(
-    axes: Axes, chips: ChipSet, shapes: NDArray[np.object_], rows: NDArray[np.intp], paint: _ChipColors,
+def _draw_panel(
+    axes: Axes, chips: ChipSet, shapes: NDArray[np.object_], rows: NDArray[np.intp], chip_colors: _ChipColors,
     images: Mapping[str, Images],
 ) -> list[str]:  # fmt: skip
-    """The images and chips drawn; the names of images that are not found."""
+    """Draw images and chips; return the sources whose images are not found."""
     left, bottom, right, top = shapely.total_bounds(shapes[rows])
     margin = 0.03 * max(right - left, top - bottom)
-    lattice = _lattice(chips.index.crs, (left - margin, bottom - margin, right + margin, top + margin))
+    grid = _coarse_grid(chips.index.crs, (left - margin, bottom - margin, right + margin, top + margin))
     sources = list(map(str, dict.fromkeys(chips.index["source"].to_numpy()[rows])))
     files = {source: list(chips.files.get(source) or [source]) for source in sources}
-    gone = [
-        source for source in sources if not _draw_image(axes, images.get(source, files[source]), lattice, chips.bands)
+    missing = [
+        source for source in sources if not _draw_image(axes, images.get(source, files[source]), grid, chips.bands)
     ]
-    outlined = len(rows) <= OUTLINED
-    colors = paint.colors[rows].copy()
-    colors[:, 3] = 0.35 if outlined else 0.5
-    edges = paint.colors[rows] if outlined else "none"
+    has_outlines = len(rows) <= MAX_OUTLINES
+    colors = chip_colors.colors[rows].copy()
+    colors[:, 3] = 0.35 if has_outlines else 0.5
+    edges = chip_colors.colors[rows] if has_outlines else "none"
     rings = [shapely.get_coordinates(shape) for shape in shapes[rows]]
     width = float(np.clip(18 / np.sqrt(len(rows)), 0.4, 1.6))
     axes.add_collection(PolyCollection(rings, facecolors=colors, edgecolors=edges, linewidths=width))
@@ -172,38 +176,38 @@ def _panel(
     axes.ticklabel_format(useOffset=False, style="plain")
     axes.locator_params(nbins=5)
     axes.tick_params(labelsize=7)
-    return gone
+    return missing
 
 
-def _lattice(crs: Any, bounds: tuple[float, float, float, float]) -> Grid:
-    """A coarse grid over the bounds."""
+def _coarse_grid(crs: Any, bounds: tuple[float, float, float, float]) -> Grid:
+    """Return a grid over the bounds, of `PANEL_PIXELS` along the longer side."""
     left, bottom, right, top = bounds
-    cell = max(right - left, top - bottom) / VIEW
+    cell = max(right - left, top - bottom) / PANEL_PIXELS
     width, height = int(np.ceil((right - left) / cell)), int(np.ceil((top - bottom) / cell))
     return Grid(CRS.from_user_input(crs), Affine(cell, 0, left, 0, -cell, top), width, height)
 
 
-def _draw_image(axes: Axes, image: Images, lattice: Grid, bands: Sequence[str]) -> bool:
-    """False if there is no such image any more, or it cannot be brought here."""
+def _draw_image(axes: Axes, image: Images, grid: Grid, bands: Sequence[str]) -> bool:
+    """Draw an image warped to the grid; return False if it does not exist or cannot be warped."""
     try:
-        scene = Scene.open(image, onto=lattice)
+        scene = Scene.open(image, onto=grid)
         if len(scene.bands) == 1 < len(bands) and isinstance(image, list):
-            scene = Scene.open(_one_file_a_band(image, bands), onto=lattice)
-        window = scene.grid.window_of(lattice)
+            scene = Scene.open(_band_files(image, bands), onto=grid)
+        window = scene.grid.window_of(grid)
         assert window is not None
-        patch = scene.read(window)
+        pixels = scene.read(window)
     except GeopspError:
         return False
-    left, bottom, right, top = lattice.bounds()
-    shown = to_rgb(patch.data, patch.valid, rgb_band_indices(scene.bands))
-    shown = np.dstack([shown, patch.valid])  # what no pixel covers lets other images through
-    axes.imshow(shown, extent=(left, right, bottom, top), interpolation="nearest")
+    left, bottom, right, top = grid.bounds()
+    rgb = to_rgb(pixels.data, pixels.valid, rgb_band_indices(scene.bands))
+    rgba = np.dstack([rgb, pixels.valid])  # transparent where invalid, as other images may lie there
+    axes.imshow(rgba, extent=(left, right, bottom, top), interpolation="nearest")
     return True
 
 
-def _one_file_a_band(files: Sequence[str], bands: Sequence[str]) -> Images:
-    """The bands to show of images of which each is as many files as there are bands."""
+def _band_files(files: Sequence[str], bands: Sequence[str]) -> Images:
+    """Return the files of the bands to draw, for images stored as one file per band."""
     if len(files) % len(bands):
         return list(files)
-    shown = dict.fromkeys(rgb_band_indices(bands))
-    return [{bands[at]: files[first + at] for at in shown} for first in range(0, len(files), len(bands))]
+    drawn = dict.fromkeys(rgb_band_indices(bands))
+    return [{bands[band]: files[first + band] for band in drawn} for first in range(0, len(files), len(bands))]

@@ -1,4 +1,4 @@
-"""The HTML report of a demo or a run, and its pictures."""
+"""HTML report of a run, and PNG previews of rasters."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_report(
     texts: Mapping[str, str],
     overwrite: bool = False,
 ) -> Path:
-    """One HTML page with scores, the confusion matrix, pictures (by caption) and texts (by heading)."""
+    """Write an HTML page with scores and confusion matrix, pictures (by caption) and texts (by heading)."""
     legend = "".join(
         f'<span style="margin-right:1rem"><span class="swatch" style="background:{info.color}"></span>'
         f"{escape(info.name)}</span>"
@@ -59,7 +59,7 @@ def write_report(
         f"<p>{legend}</p><div class='pictures'>{figures}</div>",
         f"<h2>Scores</h2><p>mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}</p>",
         scores.per_class().to_html(float_format="{:.4f}".format, border=0),
-        "<h2>Confusion (rows: truth, columns: found; pixels)</h2>",
+        "<h2>Confusion matrix (rows: ground truth, columns: prediction; pixels)</h2>",
         scores.table().to_html(border=0),
         *(f"<h2>{escape(heading)}</h2><pre>{escape(text)}</pre>" for heading, text in texts.items()),
     ]
@@ -70,22 +70,22 @@ def write_report(
 
 
 def preview(path: str | Path, out: str | Path, *, pixels: int = 1200) -> Path:
-    """A PNG of a raster, thinned to `pixels` along its longer side: classes in their colours, images stretched."""
+    """Write a PNG of a raster, at most `pixels` along its longer side; classes in their colours, images stretched."""
     scene, legend = Scene.open(path), read_legend(path)
     step = max(1, -(-max(scene.grid.width, scene.grid.height) // pixels))
-    patch = _thinned(scene, step)
+    data, valid = _read_every(scene, step)
     if legend:
-        index = legend.codes_to_indices(np.where(patch[1], patch[0][0], IGNORE_INDEX).astype(np.uint8))
+        index = legend.codes_to_indices(np.where(valid, data[0], IGNORE_INDEX).astype(np.uint8))
         image: NDArray[Any] = colorize(index, legend)
     else:
-        image = to_rgb(*patch, rgb_band_indices(scene.bands))
+        image = to_rgb(data, valid, rgb_band_indices(scene.bands))
     with atomic_output(out, overwrite=True) as partial:
         plt.imsave(partial, image)
     return Path(out)
 
 
-def _thinned(scene: Scene, step: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Every `step`-th pixel, read in slabs."""
+def _read_every(scene: Scene, step: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read every `step`-th pixel, a few rows at a time; return data, (bands, rows, cols), and valid mask."""
     slabs = [
         scene.read(Window(0, row, scene.grid.width, min(step * 256, scene.grid.height - row)))
         for row in range(0, scene.grid.height, step * 256)

@@ -1,4 +1,4 @@
-"""What was found, in words, JSON and HTML."""
+"""Descriptions of rasters, chips, models and scores, as text and JSON."""
 
 from __future__ import annotations
 
@@ -11,44 +11,63 @@ from geopsp.chips.chip_set import MANIFEST as CHIPS_MANIFEST
 from geopsp.chips.chip_set import ChipSet, class_pixels
 from geopsp.chips.class_balance import class_warnings, is_imbalance
 from geopsp.core.bands import has_band_names
+from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
-from geopsp.errors import InputNotFoundError
-from geopsp.raster.info import read_info as describe_header
+from geopsp.core.text import format_count, format_pixel_size
+from geopsp.errors import InputNotFoundError, PackageError, RasterError
+from geopsp.raster.info import read_info
 from geopsp.raster.legend_io import read_legend
 from geopsp.training.metrics import Confusion
 
+LABEL_COUNTS = {
+    "repaired": "repaired", "null": "without geometry", "empty": "empty", "not_polygons": "not polygons",
+    "without_class": "without a class", "dropped": "dropped",
+}  # fmt: skip
+"""Words for the counts of labels in a report."""
+
+
+SKIP_REASONS = {
+    "invalid": "with too few valid pixels", "unlabelled": "with too few labelled pixels",
+    "empty": "without any class", "outside": "not completely inside the area of interest",
+}  # fmt: skip
+"""Words for the reasons to skip a chip."""
+
 
 def describe_path(path: Path) -> str:
-    """A raster, a chip folder or a model, in words a person can use.
+    """Describe a raster, a chip folder or a model.
 
     Raises:
         InputNotFoundError: if there is no such file or folder.
-        GeopspError: if it is none of them.
+        RasterError: if it is a file, but no raster.
+        PackageError: if it is a folder, but has neither chips nor a model.
     """
     if not path.exists():
         raise InputNotFoundError(f"No such file or folder: {path}. Check the path.")
     if not path.is_dir():
-        return describe_raster(path)
+        try:
+            return describe_raster(path)
+        except RasterError as error:
+            raise RasterError(
+                f"{error} geopsp info describes rasters, chip folders and models; for a vector file use ogrinfo."
+            ) from error
     if (path / CHIPS_MANIFEST).exists() or (path / "images").is_dir():
         return describe_chips(ChipSet.open(path))
     return describe_model(path)
 
 
 def describe_raster(path: Path) -> str:
-    """Size, bands, CRS, extent and classes of a raster."""
-    source, legend = describe_header(path, needs_crs=False), read_legend(path)
-    grid = source.grid
-    crs = grid.crs.to_string() if grid.crs else "none: it cannot be used before it has one"
-    unit = ("degrees" if grid.crs.is_geographic else grid.crs.linear_units) if grid.crs else "units"
-    x, y = grid.cell_size
+    """Describe size, bands, CRS, extent and classes of a raster."""
+    info, legend = read_info(path, needs_crs=False), read_legend(path)
+    grid = info.grid
     left, bottom, right, top = grid.bounds()
+    size, bands = format_pixel_size(*grid.cell_size, grid.unit), format_count(len(info.indexes), "band")
     lines = [
-        f"{path}: a raster of {grid.width:,} x {grid.height:,} pixels, {len(source.indexes)} bands of {source.dtype}",
-        f"  bands      {', '.join(source.bands)}" + ("" if has_band_names(source.bands) else " (unnamed)"),
-        f"  CRS        {crs}",
-        f"  pixel      {x:g} x {y:g} {unit}" + (", rotated" if grid.transform.b or grid.transform.d else ""),
+        f"{path}: raster of {grid.width:,} x {grid.height:,} pixels, {bands} of {info.dtype}",
+        f"  bands      {', '.join(info.bands)}" + ("" if has_band_names(info.bands) else " (unnamed)"),
+        f"  CRS        {grid.crs.to_string() if grid.crs else 'none (assign one before use)'}",
+        f"  pixel      {size}" + (", rotated" if grid.transform.b or grid.transform.d else ""),
         f"  extent     x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}",
-        f"  nodata     {'none declared' if source.nodata is None else f'{source.nodata:g}'}",
+        f"  nodata     {'none declared' if info.nodata is None else f'{info.nodata:g}'}",
     ]
     if legend:
         lines.append("  classes    " + ", ".join(f"{info.code} {info.name}" for info in legend))
@@ -56,29 +75,29 @@ def describe_raster(path: Path) -> str:
 
 
 def describe_chips(chips: ChipSet) -> str:
-    """Number, size, bands and classes of chips, what was found when they were cut, and what to beware of."""
-    x, y = chips.cell_size
-    place = ", ".join(map(str, chips.folders)) or "Cut when asked for, in no folder"
+    """Describe number, size, bands and classes of chips, with the notes and warnings of their export."""
+    where = ", ".join(map(str, chips.folders)) or "Read from images, not exported"
     rows = _class_rows(chips)
-    drawn = any(row["polygons"] for row in rows)
-    heads = "  classes    code  name             pixels   share   chips" + ("   polygons" if drawn else "")
+    has_polygons = any(row["polygons"] for row in rows)
+    header = "  classes    code  name             pixels   share   chips" + ("   polygons" if has_polygons else "")
     lines = [
-        f"{place}: {len(chips)} chips of {chips.tile_size} x {chips.tile_size} pixels",
+        f"{where}: {format_count(len(chips), 'chip')} of {chips.tile_size} x {chips.tile_size} pixels",
         f"  bands      {', '.join(chips.bands)} ({chips.dtype})",
-        f"  pixel      {x:g} x {y:g} {chips.units}",
+        f"  pixel      {format_pixel_size(*chips.cell_size, chips.units)}",
         f"  labelled   {chips.index['labelled'].mean():.1%} of all pixels; valid {chips.index['valid'].mean():.1%}",
-        heads,
+        header,
     ]
     for row in rows:
         line = f"{row['code']:4d}  {row['name']:<12} {row['pixels']:10,d} {row['share']:7.2%} {row['chips']:7d}"
-        lines.append(f"             {line}" + (f" {row['polygons']:10,d}" if drawn else ""))
+        lines.append(f"             {line}" + (f" {row['polygons']:10,d}" if has_polygons else ""))
+    has_background = BACKGROUND in chips.legend.names
     for report in chips.reports:
-        lines += [f"  {line}" for line in _report_lines(report)]
+        lines += [f"  {line}" for line in _report_lines(report, has_background=has_background)]
     return "\n".join([*lines, *(f"  warning    {text}" for text in _warnings(chips))])
 
 
 def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = False) -> Path:
-    """All that `describe_chips` tells, as JSON."""
+    """Write the content of `describe_chips` as JSON."""
     content = {
         "folders": list(map(str, chips.folders)),
         "chips": len(chips),
@@ -90,7 +109,7 @@ def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = Fal
         "labelled": float(chips.index["labelled"].mean()),
         "valid": float(chips.index["valid"].mean()),
         "classes": _class_rows(chips),
-        "exports": [{**report, "warnings": _lasting(report)} for report in chips.reports],
+        "exports": [{**report, "warnings": _lasting_warnings(report)} for report in chips.reports],
         "warnings": _warnings(chips),
     }
     with atomic_output(path, overwrite=overwrite) as partial:
@@ -99,73 +118,83 @@ def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = Fal
 
 
 def _class_rows(chips: ChipSet) -> list[dict[str, Any]]:
-    """Pixels, their share, chips and polygons of each class."""
+    """Return the number of pixels, their fraction, the chips and the polygons of each class."""
     counts = class_pixels(chips.index, chips.legend)
     total = max(int(counts.sum()), 1)
     return [
         {
             "code": info.code,
             "name": info.name,
-            "pixels": int(own.sum()),
-            "share": int(own.sum()) / total,
-            "chips": int((own > 0).sum()),
+            "pixels": int(pixels.sum()),
+            "share": int(pixels.sum()) / total,
+            "chips": int((pixels > 0).sum()),
             "polygons": sum(report.get("polygons", {}).get(info.name, 0) for report in chips.reports),
         }
-        for info, own in zip(chips.legend, counts.T, strict=True)
+        for info, pixels in zip(chips.legend, counts.T, strict=True)
     ]
 
 
 def _warnings(chips: ChipSet) -> list[str]:
-    """Those of the exports, and what is out of balance in all of them together."""
+    """Return the warnings of the exports, and those on class balance for all chips together."""
     counts = class_pixels(chips.index, chips.legend)
-    told = [text for report in chips.reports for text in _lasting(report)]
-    return list(dict.fromkeys([*told, *class_warnings(chips.legend, counts.sum(axis=0), (counts > 0).sum(axis=0))]))
+    texts = [text for report in chips.reports for text in _lasting_warnings(report)]
+    return list(dict.fromkeys([*texts, *class_warnings(chips.legend, counts.sum(axis=0), (counts > 0).sum(axis=0))]))
 
 
-def _lasting(report: Mapping[str, Any]) -> list[str]:
-    """Warnings of an export that other chips beside its own do not change."""
+def _lasting_warnings(report: Mapping[str, Any]) -> list[str]:
+    """Return the warnings of an export but those on class balance, which other chips may change."""
     return [text for text in report.get("warnings", []) if not is_imbalance(text)]
 
 
-def _report_lines(report: Mapping[str, Any]) -> list[str]:
+def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[str]:
+    """Describe the labels of an export, overlaps, chips left out, and notes."""
     labels = report["labels"]
     polygons = labels.get("polygons") or sum(report.get("polygons", {}).values())
-    found = [f"{count:,} {words}" for count, words in (
-        (polygons, "polygons"), *((labels.get(key), words) for key, words in (
-            ("repaired", "repaired"), ("null", "without geometry"), ("empty", "empty"),
-            ("not_polygons", "not polygons"), ("without_class", "without a class"), ("dropped", "dropped")))
-    ) if count]  # fmt: skip
-    lines = [f"labels     {labels['source']}" + (f": {', '.join(found)}" if found else "")]
+    counts = [format_count(polygons, "polygon")] if polygons else []
+    counts += [f"{labels[key]:,} {words}" for key, words in LABEL_COUNTS.items() if labels.get(key)]
+    lines = [f"labels     {labels['source']}" + (f": {', '.join(counts)}" if counts else "")]
     if report["conflict_pixels"]:
         rule = f"; {labels['priority']}" if labels.get("priority") else ""
-        lines.append(f"overlaps   {report['conflict_pixels']:,} pixels lie in several classes{rule}")
-    reasons = {
-        "invalid": "with too few valid pixels", "unlabelled": "with too little labelled", "empty": "without any class",
-        "outside": "not wholly inside the area",
-    }  # fmt: skip
+        count = report["conflict_pixels"]
+        lines.append(
+            f"overlaps   {format_count(count, 'pixel lies', 'pixels lie')} in polygons of several classes{rule}"
+        )
     left_out = [
-        f"{count:,} chips {reasons.get(reason, reason)}" for reason, count in report["skipped"].items() if count
+        f"{format_count(count, 'chip')} {SKIP_REASONS.get(reason, reason)}"
+        for reason, count in report["skipped"].items()
+        if count
     ]
     lines += [f"left out   {', '.join(left_out)}"] if left_out else []
     if report["empty"]:
-        lines.append(f"empty      {report['empty']:,} chips hold no class but background")
+        content = "only background" if has_background else "no labels"
+        lines.append(f"empty      {format_count(report['empty'], 'chip contains', 'chips contain')} {content}")
     return [*lines, *(f"note       {note}" for note in report.get("notes", []))]
 
 
 def describe_model(path: Path) -> str:
-    """Architecture, bands, classes and scores of a saved model."""
-    from geopsp.models.saved_model import load_model
+    """Describe architecture, bands, classes and scores of a saved model.
 
+    Raises:
+        PackageError: if the folder holds no model.
+    """
+    from geopsp.models.saved_model import MANIFEST, load_model
+
+    if not (path / MANIFEST).exists():
+        images = sum(file.suffix.lower() in {".tif", ".tiff"} for file in path.iterdir())
+        found = f" It contains {format_count(images, 'GeoTIFF')}: train on the folder with `labels`." if images else ""
+        raise PackageError(f"{path} is neither a chip folder ({CHIPS_MANIFEST}) nor a model ({MANIFEST}).{found}")
     model = load_model(path)
     stats = model.statistics
     bands = [f"{n} ({m:.4g} ± {s:.3g})" for n, m, s in zip(model.bands, stats.mean, stats.std, strict=True)]
+    size = format_pixel_size(*model.cell_size, model.units)
+    weights = model.settings.get("encoder_weights") or "none (from scratch)"
     lines = [
         f"{path}: {model.settings.get('network', 'PSPNetClassifier')}",
         f"  network    {model.composition}",
-        f"  tile       {model.tile_size} pixels of {model.cell_size[0]:g} {model.units}",
+        f"  tile       {model.tile_size} x {model.tile_size} pixels of {size}",
         f"  bands      {', '.join(bands)}, {model.dtype}",
         "  classes    " + ", ".join(f"{info.code} {info.name}" for info in model.legend),
-        f"  trained    {len(model.history)} epochs, encoder from {model.settings.get('encoder_weights') or 'scratch'}",
+        f"  trained    {format_count(len(model.history), 'epoch')}, encoder weights: {weights}",
     ]
     if model.metrics.get("miou") is not None:
         lines.append(f"  validation mIoU {model.metrics['miou']:.4f}, accuracy {model.metrics['accuracy']:.4f}")
@@ -173,12 +202,12 @@ def describe_model(path: Path) -> str:
 
 
 def describe_scores(scores: Confusion) -> str:
-    """Mean and per-class scores as a table."""
+    """Return mean and per-class scores as a table."""
     table = scores.per_class().to_string(float_format=lambda value: f"{value:.4f}")
     return f"mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}\n{table}"
 
 
 def write_scores(scores: Confusion, path: Path, *, overwrite: bool = False) -> None:
-    """The scores and the confusion matrix, as JSON."""
+    """Write scores and confusion matrix as JSON."""
     with atomic_output(path, overwrite=overwrite) as partial:
         partial.write_text(json.dumps(scores.to_json(), indent=1), encoding="utf-8")

@@ -464,7 +464,7 @@ def test_evaluate_where_a_class_is_missing(small_world, trained, make_labels, tm
 def test_bad_input_to_the_others(small_world, tmp_path):
     fails("polygonize", tmp_path / "no.tif", "--out", tmp_path / "a.gpkg", says="No such file")
     fails("info", tmp_path / "no", says="No such file or folder")
-    fails("info", tmp_path, says="has no model.json")
+    fails("info", tmp_path, says="is neither a chip folder (chips.json) nor a model (model.json)")
     fails("evaluate", tmp_path, small_world["chips"], says="has no model.json")
     fails("demo", "--data", tmp_path, "--out", tmp_path / "demo", says="No sample data")
 

@@ -1,8 +1,18 @@
 import errno
+from pathlib import Path
 
 import pytest
 
-from geopsp.core.output import atomic_output, check_output, output_lock, partial_path, resolve_link, resumable_folder
+from geopsp.core.output import (
+    atomic_files,
+    atomic_output,
+    check_output,
+    output_lock,
+    partial_path,
+    resolve_link,
+    resumable_folder,
+    write_text_atomic,
+)
 from geopsp.errors import OutputError, RasterError
 
 
@@ -147,3 +157,57 @@ def test_a_name_that_is_too_long_is_told(tmp_path):
     (tmp_path / "link.tif").symlink_to("y" * 250 + "/" + "z" * 255)
     with pytest.raises(OutputError, match="is a link to"):
         check_output(tmp_path / "link.tif")
+
+
+def test_files_of_a_group_appear_together(tmp_path):
+    old = [tmp_path / name for name in ("a.dbf", "a.qix")]
+    for path in (*old, tmp_path / "a.SHP"):
+        path.write_text("old")
+    with pytest.raises(OutputError, match=r"already exists"), atomic_files(tmp_path / "a.SHP", companions=old):
+        pass
+    with atomic_files(tmp_path / "a.SHP", companions=old, overwrite=True) as partial:
+        assert partial.name == "a.shp"
+        for ending in (".shp", ".dbf", ".shx"):
+            partial.with_suffix(ending).write_text("new")
+        assert {path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {"old"}
+    assert names(tmp_path) == ["a.SHP", "a.dbf", "a.shx"]
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"new"}
+
+
+def test_a_group_that_fails_leaves_what_was_there(tmp_path):
+    companion = tmp_path / "a.dbf"
+    companion.write_text("precious")
+    with pytest.raises(OutputError, match=r"already exist beside it \(a\.dbf\)"):
+        check_output(tmp_path / "a.shp", companions=[companion, tmp_path / "a.shx"])
+    for error, expected in ((RuntimeError("stop"), RuntimeError), (OSError(28, "No space left"), OutputError)):
+        group = atomic_files(tmp_path / "a.shp", companions=[companion], overwrite=True)
+        with pytest.raises(expected), group as partial:  # noqa: PT012
+            partial.write_text("new")
+            raise error
+    assert names(tmp_path) == ["a.dbf"]
+    assert companion.read_text() == "precious"
+
+
+def test_a_group_s_first_file_is_removed_first_and_comes_last(tmp_path, monkeypatch):
+    """A kill in between leaves no old file beside new companions."""
+    out, seen = tmp_path / "a.shp", []
+    for name in ("a.shp", "a.dbf"):
+        (tmp_path / name).write_text("old")
+
+    def replace(self, target, move=Path.replace):
+        seen.append((target.name, out.exists()))
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with atomic_files(out, companions=[tmp_path / "a.dbf"], overwrite=True) as partial:
+        partial.write_text("new")
+        partial.with_suffix(".dbf").write_text("new")
+    assert seen == [("a.dbf", False), ("a.shp", False)]
+
+
+def test_a_small_text_is_replaced_whole(tmp_path):
+    path = tmp_path / "job.json"
+    write_text_atomic(path, "ä")
+    write_text_atomic(path, "ö")
+    assert path.read_text(encoding="utf-8") == "ö"
+    assert names(tmp_path) == ["job.json"]

@@ -18,7 +18,7 @@ from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
 from geopsp.data.split import split_chips
 from geopsp.errors import ChipError, OptionError
-from geopsp.report.chip_map import OUTLINED, USES, chip_map
+from geopsp.report.chip_map import MAX_OUTLINES, SPLIT_COLORS, chip_map
 
 mpl.use("agg")
 
@@ -81,11 +81,11 @@ def test_colours_tell_the_class_or_the_share():
     chips = chips_on("a.tif", boxes(4, 1), pixels)
     faces, *_, words = shown(chip_map(chips))
     names = ["water", "background", "road"]
-    assert faces == [*(LEGEND.classes[LEGEND.names.index(name)].color for name in names), USES["no label"]]
+    assert faces == [*(LEGEND.classes[LEGEND.names.index(name)].color for name in names), SPLIT_COLORS["no label"]]
     assert words == ["background", "water", "road", "no label"]
     faces, *_, words = shown(chip_map(chips, color="labelled"))
     assert faces == [to_hex(mpl.colormaps["viridis"](share)) for share in (0.51, 0.5, 0.12, 0.0)]
-    with pytest.raises(OptionError, match="color is 'shape'"):
+    with pytest.raises(OptionError, match="`color` is 'shape', but must be one of 'class', 'labelled'"):
         chip_map(chips, color="shape")
 
 
@@ -93,11 +93,11 @@ def test_colours_tell_the_split():
     chips = chips_on("a.tif", boxes(12, 9), [[5, 0, 0]] * 107 + [[0, 0, 0]])
     split = split_chips(chips, share=0.2, seed=0)
     faces, *_, words = shown(chip_map(chips, split=split))
-    assert {faces[row] for row in split.train} == {USES["training"]}
-    assert {faces[row] for row in split.valid} == {USES["validation"]}
-    assert {faces[row] for row in split.dropped} == {USES["left out"]}
-    assert faces[107] == USES["no label"]
-    assert words == list(USES)
+    assert {faces[row] for row in split.train} == {SPLIT_COLORS["training"]}
+    assert {faces[row] for row in split.valid} == {SPLIT_COLORS["validation"]}
+    assert {faces[row] for row in split.dropped} == {SPLIT_COLORS["left out"]}
+    assert faces[107] == SPLIT_COLORS["no label"]
+    assert words == list(SPLIT_COLORS)
 
 
 def test_sources_that_are_gone_are_said(make_raster):
@@ -105,10 +105,10 @@ def test_sources_that_are_gone_are_said(make_raster):
     chips = chips_on([str(path)] * 4 + ["/gone/b.tif"] * 2, boxes(6, 1))
     figure = chip_map(chips)
     assert len(shown(figure)[2]) == 1
-    assert "left out: b.tif" in figure.get_suptitle()
+    assert "images not found: b.tif" in figure.get_suptitle()
     figure = chip_map(chips, images={"/gone/b.tif": path})
     assert len(shown(figure)[2]) == 2
-    assert "left out" not in figure.get_suptitle()
+    assert "not found" not in figure.get_suptitle()
 
 
 def test_a_source_of_several_files_is_shown_whole(make_raster):
@@ -119,7 +119,7 @@ def test_a_source_of_several_files_is_shown_whole(make_raster):
     (image,) = shown(figure)[2]
     (alone,) = shown(chip_map(replace(chips, files={"w.tif and 1 more": files[:1]})))[2]
     assert image.get_array()[..., 3].sum() == pytest.approx(2 * alone.get_array()[..., 3].sum(), rel=0.02)
-    assert "left out" not in figure.get_suptitle()
+    assert "not found" not in figure.get_suptitle()
 
 
 def test_of_one_file_a_band_three_are_shown(make_raster):
@@ -160,13 +160,13 @@ def test_sources_far_apart_get_a_panel_each():
 
 
 def test_many_chips_have_no_outline_and_chips_without_ground_are_absent():
-    few, many = (chip_map(chips_on("a", boxes(n, 51))).axes[0].collections[0] for n in (5, OUTLINED // 50))
+    few, many = (chip_map(chips_on("a", boxes(n, 51))).axes[0].collections[0] for n in (5, MAX_OUTLINES // 50))
     assert len(few.get_edgecolor()) == 255
     assert len(many.get_edgecolor()) == 0
     shapes = boxes(3, 1)
     shapes[1] = None
     figure = chip_map(chips_on("a", shapes))
     assert len(shown(figure)[0]) == 2
-    assert "1 of them are not shown" in figure.get_suptitle()
-    with pytest.raises(ChipError, match="None of 1 chips has a georeference"):
+    assert "1 chip not shown" in figure.get_suptitle()
+    with pytest.raises(ChipError, match="No chip of 1 has a georeference"):
         chip_map(chips_on("a", np.array([None])))

@@ -22,8 +22,8 @@ from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.progress import progress_bar
-from geopsp.errors import OutputError
-from geopsp.raster.info import read_info as describe_header
+from geopsp.errors import InputNotFoundError, OutputError, PackageError, RasterError
+from geopsp.raster.info import read_info
 from geopsp.report.html_report import preview, write_report
 from geopsp.report.summary import describe_chips, describe_path, describe_scores, write_chip_report, write_scores
 from geopsp.training.metrics import Confusion
@@ -63,7 +63,7 @@ def test_report_is_well_formed_and_escaped(scores, tmp_path):
 
 
 def test_preview_shows_classes_in_their_colours(tmp_path, make_raster):
-    grid = describe_header(make_raster(size=(40, 60))).grid
+    grid = read_info(make_raster(size=(40, 60))).grid
     codes = np.full((40, 60), 1, np.uint8)
     codes[:, 30:], codes[0] = 4, IGNORE_INDEX
     with class_raster(tmp_path / "map.tif", Grid(grid.crs, grid.transform, 60, 40), LEGEND) as writer:
@@ -97,7 +97,7 @@ def test_figures_are_written(tmp_path):
 
 
 def test_a_raster_without_crs_is_still_described(make_raster):
-    assert "none: it cannot be used" in describe_path(make_raster("bare.tif", crs=None))
+    assert "none (assign one before use)" in describe_path(make_raster("bare.tif", crs=None))
 
 
 def test_progress_in_a_log_is_five_lines(capsys):
@@ -146,12 +146,41 @@ def test_what_was_found_at_the_export_in_words():
     assert "1 water 10 2.00% 1 3" in lines
     assert "4 road 300 60.00% 1 2,000" in lines
     assert "labels l.gpkg (layer x): 2,003 polygons, 2 repaired, 1 without geometry" in lines
-    assert "overlaps 1,234 pixels lie in several classes; small on top" in lines
+    assert "overlaps 1,234 pixels lie in polygons of several classes; small on top" in lines
     assert "left out 4 chips with too few valid pixels, 12 chips without any class" in lines
-    assert "empty 1 chips hold no class but background" in lines
+    assert "empty 1 chip contains only background" in lines
     assert "note a.tif is warped" in lines
     assert "warning mind the gap" in lines
     assert sum(line.startswith("warning") for line in lines) == 4
+
+
+def test_chips_without_labels_are_not_called_background():
+    """As where background is ignored."""
+    chips = chips_of([[0, 10, 0]], {**REPORT, "empty": 82})
+    chips = replace(chips, legend=Legend.from_names({1: "water", 4: "road"}))
+    assert "empty      82 chips contain no labels" in describe_chips(chips)
+
+
+def test_what_is_neither_raster_nor_chips_nor_model_says_what_to_do(tmp_path, make_raster, make_labels):
+    with pytest.raises(InputNotFoundError, match="No such file or folder"):
+        describe_path(tmp_path / "none")
+    labels = make_labels("l.gpkg", [shapely.box(0, 0, 1, 1)])
+    with pytest.raises(RasterError, match=r"l\.gpkg .* for a vector file use ogrinfo"):
+        describe_path(labels)
+    folder = make_raster("scenes/a.tif").parent
+    words = r"scenes is neither a chip folder \(chips\.json\) nor a model \(model\.json\)"
+    with pytest.raises(PackageError, match=words + r"\. It contains 1 GeoTIFF: train on the folder with `labels`"):
+        describe_path(folder)
+    (folder / "a.tif").unlink()
+    with pytest.raises(PackageError, match=words + r"\.$"):
+        describe_path(folder)
+
+
+def test_a_raster_in_degrees_tells_metres_too(make_raster):
+    path = make_raster("d.tif", bands=1, crs="EPSG:4326", origin=(11.0, 48.0), cell=0.0001)
+    text = describe_path(path)
+    assert "61 pixels, 1 band of uint8" in text
+    assert "0.0001 x 0.0001 degrees (about 11.1 m)" in text
 
 
 def test_the_same_as_json(tmp_path):
@@ -182,7 +211,7 @@ def test_balance_is_that_of_all_chips_not_of_each_export(tmp_path):
 
 def test_chips_in_no_folder_are_described_as_such():
     chips = replace(chips_of([[90, 10, 0]]), folders=())
-    assert describe_chips(chips).startswith("Cut when asked for, in no folder: 1 chips")
+    assert describe_chips(chips).startswith("Read from images, not exported: 1 chip of")
 
 
 @pytest.mark.parametrize(
