@@ -5,7 +5,7 @@
 
 Two rasters of six classes (smoothed noise cut into bands, deflate, blocks of 512): `noisy`, about 51,000 polygons per
 megapixel, and `smooth`, about 3,500. To shapely: `rasterio.features.shapes` and `shapely.geometry.shape` of each, in a
-list, beside `trace_polygons`, from the file to the geometries. To GeoPackage: `raster_to_polygons`, from file to file,
+list, beside `trace_raster`, from the file to the geometries. To GeoPackage: `raster_to_polygons`, from file to file,
 beside pyogrio's `write_dataframe` of the finished table. Each run is a process of its own, which does a small raster
 first, so that nothing is compiled or loaded while the clock runs. Runs alternate, the median counts.
 
@@ -88,12 +88,19 @@ def write_raster(path: Path, pattern: Pattern, side: int) -> Path:
 
 
 def to_shapely(raster: str, warm: str) -> dict[str, float]:
-    """Return seconds and memory of `trace_polygons`: an array of polygons."""
-    from geopsp.polygons.raster_to_polygons import trace_polygons
+    """Return seconds and memory of `trace_raster`: an array of polygons."""
+    from geopsp.polygons.borders.trace_raster import trace_raster
+    from geopsp.polygons.class_raster import ClassRaster
+    from geopsp.polygons.ground_metric import GroundMetric
 
-    trace_polygons(warm)
+    def trace(path: str) -> np.ndarray:
+        with ClassRaster.open(path) as codes:
+            transform, metric = codes.grid.transform, GroundMetric.from_grid(codes.grid)
+            return np.concatenate(list(trace_raster(codes, metric, lambda features: features.to_shapely(transform))))
+
+    trace(warm)
     start = time.perf_counter()
-    polygons, _ = trace_polygons(raster)
+    polygons = trace(raster)
     return {"seconds": time.perf_counter() - start, "polygons": len(polygons), "peak_mb": peak_mb()}
 
 

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 
 from geopsp.core.grid import Grid, Window
 from geopsp.polygons.ground_metric import GroundMetric
-from geopsp.polygons.regions.region_graph import UNITS, IntegerUnits, apply_codes, graph_of
+from geopsp.polygons.regions.region_graph import UNITS_PER_PIXEL, IntegerUnits, apply_codes, build_region_graph
 
 gently = settings(max_examples=40, deadline=None)
 rasters = hnp.arrays(
@@ -35,29 +35,38 @@ class Array:
         ]
 
 
-def flat(codes, *, across=1.0, along=1.0, density=1.0):
-    """Pixels of 1 m by 1 m."""
-    height, width = np.shape(codes)
-    knots = np.ones((height + 1, width + 1))
-    cols, rows = np.arange(width + 1.0), np.arange(height + 1.0)
-    each = {"across": knots * across**2, "both": knots * 0, "along": knots * along**2, "density": knots * density}
-    return GroundMetric(step=1, cols=cols, rows=rows, **each, balance=np.ones((height, width)))
+def flat(codes, *, width=1.0, height=1.0, area=1.0):
+    """A metric of pixels of these metres and m2."""
+    num_rows, num_cols = np.shape(codes)
+    knots = np.ones((num_rows + 1, num_cols + 1))
+    form = {"e": knots * width**2, "f": knots * 0, "g": knots * height**2}
+    return GroundMetric(
+        step=1,
+        cols=np.arange(num_cols + 1.0),
+        rows=np.arange(num_rows + 1.0),
+        **form,
+        pixel_area=knots * area,
+        area_correction=np.ones((num_rows, num_cols)),
+    )
 
 
-def graph(codes, *, metric=None, cap=2**60, every=True, size=64, **options):
-    return graph_of(Array(codes), IntegerUnits.of(metric or flat(codes)), cap=cap, every=every, size=size, **options)
+def graph(codes, *, metric=None, max_area=2**60, all_borders=True, size=64, **options):
+    units_of = IntegerUnits.from_metric(metric or flat(codes))
+    return build_region_graph(
+        Array(codes), units_of, max_area=max_area, all_borders=all_borders, cell_size=size, **options
+    )
 
 
 def drawn(codes, found, *, size=64):
     """The raster of the regions' codes."""
     result = np.zeros_like(codes)
-    for window, cell in apply_codes(Array(codes), found, size=size):
+    for window, cell in apply_codes(Array(codes), found, cell_size=size):
         result[window.slices(Window(0, 0, 0, 0))] = cell
     return result
 
 
 def units(square_metres):
-    return round(square_metres * UNITS)
+    return round(square_metres * UNITS_PER_PIXEL)
 
 
 def labelled(codes, nothing=255):

@@ -14,10 +14,11 @@ from rasterio.features import shapes
 
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX
-from geopsp.polygons.borders.rings import faces
-from geopsp.polygons.borders.topology import outlines
-from geopsp.polygons.borders.trace_arcs import trace
+from geopsp.polygons.borders.rings import build_rings
+from geopsp.polygons.borders.topology import build_polygons
+from geopsp.polygons.borders.trace_arcs import trace_arcs
 from geopsp.polygons.borders.trace_raster import trace_raster
+from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.features import concatenate
 from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.polygons.regions.connected_regions import label_regions
@@ -32,7 +33,7 @@ def rasters(classes=(0, 1, 2, IGNORE_INDEX), side=14):
 
 
 class Pixels:
-    """A raster in memory, read as `Codes` is."""
+    """A raster in memory, read as `ClassRaster` is."""
 
     def __init__(self, codes, transform=TRANSFORM):
         self.codes = codes
@@ -49,8 +50,22 @@ def swept(codes, **options):
     """All features of the codes."""
     pixels = Pixels(codes)
     return concatenate(
-        list(trace_raster(pixels, GroundMetric.of(pixels.grid), lambda found: found, **{"threads": 1} | options))
+        list(trace_raster(pixels, GroundMetric.from_grid(pixels.grid), lambda found: found, **{"threads": 1} | options))
     )
+
+
+def trace_polygons(path, *, connectivity=4):
+    """The polygons of a class raster in its CRS, as shapely has them, and their codes; without a file."""
+    with ClassRaster.open(path) as raster:
+        transform = raster.grid.transform
+        batches = trace_raster(
+            raster,
+            GroundMetric.from_grid(raster.grid),
+            lambda features: (features.to_shapely(transform), features.codes),
+            connectivity=connectivity,
+        )
+        geometries, codes = zip(*batches, strict=True)
+    return np.concatenate(geometries), np.concatenate(codes)
 
 
 def traced(codes, *, connectivity=4, transform=TRANSFORM):
@@ -68,13 +83,13 @@ def counted(polygons, codes):
 def cell(codes):
     """The arcs of a raster of codes and the rings of all its regions."""
     labels, count = label_regions(np.asarray(codes, np.uint8))
-    net = trace(labels)
-    return net.arcs, faces(net, np.arange(-1, count, dtype=np.int32), count)
+    graph = trace_arcs(labels)
+    return graph.arcs, build_rings(graph, np.arange(-1, count, dtype=np.int32), count)
 
 
 def shapes_of(arcs, rings):
     """Polygons in columns and rows."""
-    return outlines(arcs, rings).shapes(Affine.identity())
+    return build_polygons(arcs, rings).to_shapely(Affine.identity())
 
 
 def lines(arcs):

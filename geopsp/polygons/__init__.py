@@ -1,1 +1,1 @@
-"""Class rasters as polygons."""
+"""Turn class rasters into polygons."""

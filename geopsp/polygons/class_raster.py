@@ -1,4 +1,4 @@
-"""Class rasters as whole-pixel windows of codes, 255 where there is nothing."""
+"""Read a class raster as windows of uint8 codes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from geopsp.raster.open import gdal_env, open_raster, read_error
 
 
 class _Handle:
-    """A file that a thread has open. It is not closed while it is read, which would end the program."""
+    """The open file of one thread. Its lock keeps the file from being closed during a read, which would crash."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self._dataset: Any = None
 
-    def opened(self, path: str | Path) -> Any:
+    def open(self, path: str | Path) -> Any:
         if self._dataset is None:
             self._dataset = open_raster(path)
         return self._dataset
@@ -41,46 +41,49 @@ class _Handle:
 
 @dataclass(slots=True, eq=False)
 class ClassRaster:
-    """A raster of class codes. Safe to read from several threads: each opens the file for itself."""
+    """A raster of class codes. Several threads may read it; each has the file open on its own."""
 
     path: str | Path
     grid: Grid
 
     dtype: np.dtype[Any]
-    """Of the file's pixels."""
+    """Data type of the file."""
 
     nodata: int | None
-    """The value that means nothing, besides 255; None where pixels cannot have it."""
+    """Nodata value besides 255; None if there is none, or if no pixel can have it."""
 
-    masked: bool
-    """True if the file has a mask."""
+    has_mask: bool
+    """True if the file has a mask band."""
 
-    _mine: threading.local = field(default_factory=threading.local, init=False, repr=False)
-    _open: list[_Handle] = field(default_factory=list, init=False, repr=False)
+    _local: threading.local = field(default_factory=threading.local, init=False, repr=False)
+    _handles: list[_Handle] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """The raster, of which only the header was read.
+        """Open a raster and read its header.
 
         Raises:
             InputNotFoundError: if there is no such file.
-            RasterError: if it is not a raster of one band of whole numbers.
+            RasterError: if it has several bands, or other data than integers.
             GridError: if it has no CRS or no georeference.
         """
-        source = read_info(path, all_bands=True)
+        info = read_info(path, all_bands=True)
         with gdal_env(path), open_raster(path) as dataset:
             if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
-                found = f"{dataset.count} band(s) of {dataset.dtypes[0]}"
-                raise RasterError(f"{path} has {found}; needed one band of class codes (uint8). Export the class band.")
+                bands = "1 band" if dataset.count == 1 else f"{dataset.count} bands"
+                raise RasterError(
+                    f"{path} has {bands} of {dataset.dtypes[0]}, but must have one band of class codes (uint8). Export "
+                    "the band of the classes."
+                )
             flags = dataset.mask_flag_enums[0]
-        masked = MaskFlags.per_dataset in flags and MaskFlags.all_valid not in flags
-        return cls(path, source.grid, np.dtype(source.dtype), _whole(source.nodata), masked)
+        has_mask = MaskFlags.per_dataset in flags and MaskFlags.all_valid not in flags
+        return cls(path, info.grid, np.dtype(info.dtype), _as_int(info.nodata), has_mask)
 
     def read(self, window: Window) -> NDArray[np.uint8]:
-        """(rows, cols) codes of a window; 255 for nodata, for masked pixels and beyond the raster.
+        """Return (rows, cols) codes of a window; 255 for nodata, masked pixels and pixels outside of the raster.
 
         Raises:
-            RasterError: if the file is damaged there, or holds other values than codes.
+            RasterError: if the file is damaged in this window, or contains values that are not codes.
         """
         inside = window.intersect(self.grid.full_window)
         if inside == window:
@@ -92,47 +95,45 @@ class ClassRaster:
 
     def _read(self, window: Window) -> NDArray[np.uint8]:
         area = RioWindow(window.col, window.row, window.width, window.height)
-        handle = self._handle()
+        handle = self._thread_handle()
         try:
             with handle.lock, gdal_env(self.path):
-                dataset = handle.opened(self.path)
+                dataset = handle.open(self.path)
                 data: NDArray[Any] = dataset.read(1, window=area)
-                seen = dataset.read_masks(1, window=area) > 0 if self.masked else None
+                valid = dataset.read_masks(1, window=area) > 0 if self.has_mask else None
         except RasterioError as error:
             raise read_error(self.path, area, error) from error
         if self.dtype == np.uint8:
             if self.nodata not in {None, IGNORE_INDEX}:
                 data[data == self.nodata] = IGNORE_INDEX
-            if seen is not None:
-                data[~seen] = IGNORE_INDEX
+            if valid is not None:
+                data[~valid] = IGNORE_INDEX
             return data
-        return self._narrowed(data, seen)
+        return self._to_uint8(data, valid)
 
-    def _narrowed(self, data: NDArray[Any], seen: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-        """The codes of pixels of another type than theirs."""
-        valid = np.ones(data.shape, bool) if seen is None else seen
+    def _to_uint8(self, data: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+        valid = np.ones(data.shape, bool) if valid is None else valid
         if self.nodata is not None:
             valid &= data != self.nodata
         if (((data < 0) | (data > IGNORE_INDEX)) & valid).any():
-            found = f"values from {data[valid].min()} to {data[valid].max()}"
             raise RasterError(
-                f"{self.path} holds {found}; class codes are 0 to {IGNORE_INDEX - 1}. Reclassify it first."
+                f"{self.path} contains values from {data[valid].min()} to {data[valid].max()}, but class codes are 0 "
+                f"to {IGNORE_INDEX - 1}. Reclassify it first."
             )
         codes = np.full(data.shape, IGNORE_INDEX, np.uint8)
         np.copyto(codes, data, where=valid, casting="unsafe")
         return codes
 
-    def _handle(self) -> _Handle:
-        """This thread's own."""
-        if not hasattr(self._mine, "handle"):
-            self._mine.handle = _Handle()
-            self._open.append(self._mine.handle)
-        handle: _Handle = self._mine.handle
+    def _thread_handle(self) -> _Handle:
+        if not hasattr(self._local, "handle"):
+            self._local.handle = _Handle()
+            self._handles.append(self._local.handle)
+        handle: _Handle = self._local.handle
         return handle
 
     def close(self) -> None:
-        """No thread holds the file open, once those that read have done so; reading on opens it anew."""
-        for handle in self._open:
+        """Close the files of all threads, each after the read in progress; a later read opens its file again."""
+        for handle in self._handles:
             handle.close()
 
     def __enter__(self) -> Self:
@@ -142,6 +143,6 @@ class ClassRaster:
         self.close()
 
 
-def _whole(nodata: float | None) -> int | None:
-    """The value if it is a whole number."""
+def _as_int(nodata: float | None) -> int | None:
+    """Return the value if it is a whole number, else None."""
     return int(nodata) if nodata is not None and float(nodata).is_integer() else None

@@ -1,4 +1,4 @@
-"""How sure a map is of each of its pixels, as a raster tells."""
+"""Read the confidence of a class map from a raster."""
 
 from __future__ import annotations
 
@@ -13,56 +13,57 @@ from geopsp.errors import GridError, RasterError
 from geopsp.raster.open import open_raster
 from geopsp.raster.scene import Scene
 
-ROUNDED = 1e-6
-"""So far beyond 0 and 1 a share may lie, as rounding may bring it there."""
+ROUNDING_ERROR = 1e-6
+"""Values this far below 0 or above 1 are accepted and clipped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Confidence:
-    """A raster of shares from 0 to 1. Safe to read from several threads and to send to other processes."""
+    """A raster of values from 0 to 1. Several threads may read it; it can be sent to other processes."""
 
     scene: Scene
 
     scale: float
-    """What stored values are multiplied by."""
+    """Factor for stored values."""
 
     offset: float
-    """What is then added."""
+    """Added to scaled values."""
 
     @classmethod
     def open(cls, path: str | Path, grid: Grid) -> Confidence:
-        """The confidence of a map that lies on `grid`.
+        """Open the confidence raster of a map on `grid`.
 
         Raises:
             InputNotFoundError: if there is no such raster.
-            RasterError: if it is not a raster of one band.
-            GridError: if it lies on another grid.
+            RasterError: if it has several bands.
+            GridError: if it is on another grid.
         """
         scene = Scene.open(path)
         if len(scene.bands) != 1:
             raise RasterError(
-                f"{path} has {len(scene.bands)} bands; needed one, of shares from 0 to 1. Export that one."
+                f"{path} has {len(scene.bands)} bands, but must have one, with values from 0 to 1. Export that band."
             )
         if scene.grid.window_of(grid) != scene.grid.full_window:
+            ours, theirs = (repr(grid).strip("<>") for grid in (scene.grid, grid))
             raise GridError(
-                f"{path} lies on {scene.grid!r}, the map on {grid!r}; needed the same pixels. Warp it onto the map."
+                f"{path} is on another grid ({ours}) than the map ({theirs}). Warp it to the grid of the map."
             )
-        place = scene.sources[0].indexes[0] - 1
+        band = scene.sources[0].indexes[0] - 1
         with open_raster(path) as dataset:
-            return cls(scene, float(dataset.scales[place]), float(dataset.offsets[place]))
+            return cls(scene, float(dataset.scales[band]), float(dataset.offsets[band]))
 
     def read(self, window: Window) -> NDArray[np.float32]:
-        """(h, w) shares of a window, which may overhang; NaN where nothing is known.
+        """Return (h, w) values of a window, which may extend beyond the raster; NaN where the confidence is unknown.
 
         Raises:
-            RasterError: if pixels cannot be read, or are no shares.
+            RasterError: if pixels cannot be read, or are not from 0 to 1.
         """
-        patch = self.scene.read(window)
-        values = np.where(patch.valid, patch.data[0] * self.scale + self.offset, np.nan)
-        known = values[patch.valid]
-        if known.size and not (known.min() >= -ROUNDED and known.max() <= 1 + ROUNDED):
+        pixels = self.scene.read(window)
+        values = np.where(pixels.valid, pixels.data[0] * self.scale + self.offset, np.nan)
+        known = values[pixels.valid]
+        if known.size and not (known.min() >= -ROUNDING_ERROR and known.max() <= 1 + ROUNDING_ERROR):
             raise RasterError(
-                f"{self.scene.name} holds values from {known.min():g} to {known.max():g}; needed shares from 0 to 1. "
-                "Set the band's scale, e.g. gdal_edit.py -scale 0.01 for percent."
+                f"{self.scene.name} contains values from {known.min():g} to {known.max():g}, but confidence must be "
+                "from 0 to 1. Set the band's scale, e.g. gdal_edit.py -scale 0.01 for percent."
             )
         return values.clip(0, 1).astype(np.float32)

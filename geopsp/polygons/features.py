@@ -1,4 +1,4 @@
-"""Features taken, put together, dissolved."""
+"""Features: take some, concatenate, dissolve."""
 
 from __future__ import annotations
 
@@ -12,92 +12,95 @@ from numpy.typing import NDArray
 
 from geopsp.polygons.borders.topology import Polygons, RaggedPolygons
 
+Starts = NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """Finished regions, each of one polygon, or of several that touch at corners."""
+    """Finished regions; each has one polygon, or several that touch at corners or are dissolved."""
 
     outlines: RaggedPolygons
 
-    parts: NDArray[np.int64]
-    """(features + 1,) where each begins among the polygons, and the end."""
+    parts: Starts
+    """(features + 1,) start of each feature in the polygons, and the end."""
 
     codes: NDArray[np.uint8]
     """(features,)"""
 
     sums: NDArray[np.float64]
-    """(features, SUMS) what `sums` counts of the pixels."""
+    """(features, NUM_SUMS) zonal sums."""
 
     def __len__(self) -> int:
         return self.codes.size
 
-    def shapes(self, transform: Affine) -> Polygons:
-        """(features,) in CRS units; multipolygons where one has several parts."""
-        polygons = self.outlines.shapes(transform)
+    def to_shapely(self, transform: Affine) -> Polygons:
+        """Return (features,) geometries in CRS units; features of several polygons are multipolygons."""
+        polygons = self.outlines.to_shapely(transform)
         counts = np.diff(self.parts)
-        found = polygons[self.parts[:-1]]
-        if (several := counts > 1).any():
-            which = np.repeat(np.cumsum(several) - 1, counts)[np.repeat(several, counts)]
-            found[several] = shapely.multipolygons(polygons[np.repeat(several, counts)], indices=which)
-        return found
+        geometries = polygons[self.parts[:-1]]
+        if (multiple := counts > 1).any():
+            feature = np.repeat(np.cumsum(multiple) - 1, counts)[np.repeat(multiple, counts)]
+            geometries[multiple] = shapely.multipolygons(polygons[np.repeat(multiple, counts)], indices=feature)
+        return geometries
 
 
-Starts = NDArray[np.int64]
-
-
-def take(features: Features, order: NDArray[np.intp]) -> Features:
-    """These features, in this order."""
-    lines = features.outlines
-    polygons, parts = _members(features.parts, order)
-    rings, starts = _members(lines.polygons, polygons)
-    vertices, ring_starts = _members(lines.rings, rings)
+def take(features: Features, indices: NDArray[np.intp]) -> Features:
+    """Return the features at these indices, in this order."""
+    outlines = features.outlines
+    polygons, parts = _members(features.parts, indices)
+    rings, polygon_starts = _members(outlines.polygons, polygons)
+    vertices, ring_starts = _members(outlines.rings, rings)
     return Features(
-        RaggedPolygons(lines.xy[vertices], ring_starts, starts),
+        RaggedPolygons(outlines.xy[vertices], ring_starts, polygon_starts),
         parts,
-        features.codes[order],
-        features.sums[order],
+        features.codes[indices],
+        features.sums[indices],
     )
 
 
 def concatenate(batches: Sequence[Features]) -> Features:
-    """All features, one batch after the other; at least one batch."""
-    lines = [batch.outlines for batch in batches]
+    """Concatenate one or more batches."""
+    outlines = [batch.outlines for batch in batches]
     return Features(
         RaggedPolygons(
-            np.concatenate([line.xy for line in lines]),
-            _chained([line.rings for line in lines]),
-            _chained([line.polygons for line in lines]),
+            np.concatenate([batch.xy for batch in outlines]),
+            _concatenate_starts([batch.rings for batch in outlines]),
+            _concatenate_starts([batch.polygons for batch in outlines]),
         ),
-        _chained([batch.parts for batch in batches]),
+        _concatenate_starts([batch.parts for batch in batches]),
         np.concatenate([batch.codes for batch in batches]),
         np.concatenate([batch.sums for batch in batches]),
     )
 
 
 def dissolve(features: Features) -> tuple[Features, Starts]:
-    """One feature a code, in the order of codes, of all polygons that have it; and where each begins in this order."""
+    """Make one feature per code, in the order of codes.
+
+    Returns:
+        The features, and where each begins in the input sorted by code.
+    """
     order = np.argsort(features.codes, kind="stable")
-    found = take(features, order)
-    starts = np.flatnonzero(np.diff(found.codes, prepend=-1)) if order.size else np.empty(0, np.intp)
+    ordered = take(features, order)
+    starts = np.flatnonzero(np.diff(ordered.codes, prepend=-1)) if order.size else np.empty(0, np.intp)
     if not starts.size:
-        return found, starts
+        return ordered, starts
     dissolved = Features(
-        found.outlines,
-        np.append(found.parts[starts], found.parts[-1]),
-        found.codes[starts],
-        np.add.reduceat(found.sums, starts),
+        ordered.outlines,
+        np.append(ordered.parts[starts], ordered.parts[-1]),
+        ordered.codes[starts],
+        np.add.reduceat(ordered.sums, starts),
     )
     return dissolved, starts
 
 
 def _members(starts: Starts, groups: NDArray[np.intp]) -> tuple[NDArray[np.intp], Starts]:
-    """The members of these groups, one group after the other, and where each now begins."""
+    """Return the indices of the members of some groups, one group after the other, and the new starts."""
     counts = starts[groups + 1] - starts[groups]
     ends = np.concatenate([[0], np.cumsum(counts)])
     return np.repeat(starts[groups] - ends[:-1], counts) + np.arange(ends[-1]), ends
 
 
-def _chained(starts: Sequence[Starts]) -> Starts:
-    """Starts in several arrays as starts in all of them together."""
-    ends = np.cumsum([0, *(part[-1] for part in starts)])
-    return np.concatenate([[0], *(part[1:] + end for part, end in zip(starts, ends, strict=False))])
+def _concatenate_starts(batches: Sequence[Starts]) -> Starts:
+    """Shift the starts of each batch by the sizes of those before it."""
+    ends = np.cumsum([0, *(starts[-1] for starts in batches)])
+    return np.concatenate([[0], *(starts[1:] + end for starts, end in zip(batches, ends, strict=False))])

@@ -1,4 +1,4 @@
-"""How large pixels are on the ground: areas and lengths on the ellipsoid of a grid's CRS."""
+"""Pixel areas and lengths on the ellipsoid of a grid's CRS."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from geopsp.errors import GridError
 Floats = NDArray[np.float64]
 
 
-Measure = Callable[[Floats, Floats], Floats]
+FormFunction = Callable[[Floats, Floats], Floats]
+"""Returns (3, ...) E, F and G in m2 at columns and rows, which are broadcast."""
 
 
-KNOTS = (16, 64, 256)
-"""Knots a side: as many as are exact enough, else the last."""
+MAX_KNOTS = (16, 64, 256)
+"""Numbers of knots per side, tried in this order until the metric is accurate enough."""
 
 
-EXACT = 2e-6
-"""The largest share by which squared lengths amid knots may differ from what the knots say of them."""
+MAX_ERROR = 2e-6
+"""Largest relative error of squared lengths at the centres between knots; above it more knots are used."""
 
 
-REACH = 10.0
-"""Metres to each side of a point over which the ground there is measured."""
+DIFFERENCE_STEP = 10.0
+"""Metres to each side of a point, for central differences."""
 
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(3)
@@ -38,156 +39,161 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(3)
 
 
 class GroundMetric(NamedTuple):
-    """How large pixels are in metres: known at knots, which are every `step`-th corner of pixels and the frame's.
+    """Sizes of pixels on the ellipsoid, at knots: every `step`-th pixel corner, and the corners of the raster's end.
 
-    NaN beyond the domain of the CRS. numba's functions take it as it is.
+    `e`, `f` and `g` are the coefficients of the first fundamental form: a step of (x, y) pixels is
+    sqrt(e x^2 + 2 f x y + g y^2) metres long. Values are NaN outside of the domain of the CRS. It is a NamedTuple
+    because numba takes these as arguments.
     """
 
     step: int
-    """Pixels; a power of two, 1 in small rasters."""
+    """In pixels; a power of two, 1 in small rasters."""
 
     cols: Floats
-    """(m,) where the knots lie; the last may be nearer than `step` to the one before."""
+    """(m,) columns of the knots; the last interval may be shorter than `step`."""
 
     rows: Floats
-    """(n,)"""
+    """(n,) rows of the knots."""
 
-    across: Floats
-    """(n, m) m2: a step of (x, y) pixels is sqrt(across x^2 + 2 both x y + along y^2) metres long."""
+    e: Floats
+    """(n, m) in m2: squared length of a step of one column."""
 
-    both: Floats
-    """(n, m)"""
+    f: Floats
+    """(n, m) in m2: product of the steps of one column and one row."""
 
-    along: Floats
-    """(n, m)"""
+    g: Floats
+    """(n, m) in m2: squared length of a step of one row."""
 
-    density: Floats
-    """(n, m) m2 a pixel."""
+    pixel_area: Floats
+    """(n, m) in m2."""
 
-    balance: Floats
-    """(n - 1, m - 1) what densities between knots are multiplied by, that the area of such a cell be exact."""
+    area_correction: Floats
+    """(n - 1, m - 1) factor for pixel areas interpolated between knots; it makes the area of such a cell exact."""
 
     @classmethod
-    def of(cls, grid: Grid) -> GroundMetric:
-        """The metric of a grid's pixels.
+    def from_grid(cls, grid: Grid) -> GroundMetric:
+        """Compute the metric of a grid's pixels.
 
         Raises:
             GridError: if the CRS is neither geographic nor projected.
         """
-        measure = _measure(grid)
-        for most in KNOTS:
+        form = _fundamental_form(grid)
+        for most in MAX_KNOTS:
             step = 2 ** max(0, math.ceil(math.log2(max(grid.width, grid.height) / most)))
             cols, rows = _knots(grid.width, step), _knots(grid.height, step)
-            tensor = measure(cols, rows[:, None])
-            middle = measure(_inside(cols, 0), _inside(rows, 0)[:, None])
-            if step == 1 or not (np.abs(_between(tensor) - middle) > EXACT * (middle[0] + middle[2])).any():
+            at_knots = form(cols, rows[:, None])
+            between = form(_points_between(cols, 0), _points_between(rows, 0)[:, None])
+            if step == 1 or not (np.abs(_cell_means(at_knots) - between) > MAX_ERROR * (between[0] + between[2])).any():
                 break
-        density, mean = _density(tensor), _means(cols, rows, measure)
-        between = _between(density)
-        across, both, along = tensor
-        balance = np.divide(mean, between, out=np.ones_like(mean), where=between != 0)
-        return cls(step, cols, rows, across, both, along, density, balance)
+        area, mean = _area(at_knots), _mean_areas(cols, rows, form)
+        interpolated = _cell_means(area)
+        correction = np.divide(mean, interpolated, out=np.ones_like(mean), where=interpolated != 0)
+        e, f, g = at_knots
+        return cls(step, cols, rows, e, f, g, area, correction)
 
 
-def _measure(grid: Grid) -> Measure:
-    """What tells (3, ...) E, F and G at points of the grid, in pixels, by differences between points of the globe.
+def _fundamental_form(grid: Grid) -> FormFunction:
+    """Return a function that gives E, F and G at points of the grid.
 
-    Differences in space know neither poles nor an antimeridian.
+    It takes differences between points in space, where neither poles nor the antimeridian matter.
     """
     plane = pyproj.CRS.from_user_input(grid.crs)
     geod, globe = plane.get_geod(), plane.geodetic_crs
-    if globe is not None and globe.is_derived:  # one with poles elsewhere
+    if globe is not None and globe.is_derived:  # a CRS with rotated poles
         globe = globe.source_crs
     if geod is None or globe is None or plane.is_geocentric:
-        raise GridError(f"{plane.name} is a CRS without an ellipsoid; needed a geographic or projected one. Assign it.")
-    angles = pyproj.Transformer.from_crs(plane, globe, always_xy=True)  # to others a search takes 20 ms
-    angle = globe.axis_info[0].unit_conversion_factor
-    unit = grid.crs.units_factor[1]
-    pole = math.pi / 2 / unit if plane.is_geographic else math.inf
-    metres = unit * (geod.a if plane.is_geographic else 1)
-    reach = [REACH / metres / size for size in grid.cell_size]
-    place = partial(_place, grid=grid, angles=angles, angle=angle, geod=geod, pole=pole)
-
-    def measure(cols: Floats, rows: Floats) -> Floats:
-        (left, right), (up, down) = (
-            (np.maximum(at - away, 0), np.minimum(at + away, size))
-            for at, away, size in zip((cols, rows), reach, (grid.width, grid.height), strict=True)
+        raise GridError(
+            f"{plane.name} is a CRS without an ellipsoid, but areas and lengths need a geographic or projected CRS. "
+            "Assign the right CRS to the raster."
         )
-        across = (place(right, rows) - place(left, rows)) / (right - left)
-        along = (place(cols, down) - place(cols, up)) / (down - up)
-        return np.stack([(across * across).sum(0), (across * along).sum(0), (along * along).sum(0)])
+    to_globe = pyproj.Transformer.from_crs(plane, globe, always_xy=True)  # finding one to another CRS takes 20 ms
+    radians = globe.axis_info[0].unit_conversion_factor
+    unit = grid.crs.units_factor[1]
+    max_y = math.pi / 2 / unit if plane.is_geographic else math.inf
+    metres = unit * (geod.a if plane.is_geographic else 1)
+    steps = [DIFFERENCE_STEP / metres / size for size in grid.cell_size]
+    locate = partial(_to_space, grid=grid, to_globe=to_globe, radians=radians, geod=geod, max_y=max_y)
 
-    return measure
+    def form(cols: Floats, rows: Floats) -> Floats:
+        (left, right), (top, bottom) = (
+            (np.maximum(at - step, 0), np.minimum(at + step, size))
+            for at, step, size in zip((cols, rows), steps, (grid.width, grid.height), strict=True)
+        )
+        per_col = (locate(right, rows) - locate(left, rows)) / (right - left)
+        per_row = (locate(cols, bottom) - locate(cols, top)) / (bottom - top)
+        return np.stack([(per_col * per_col).sum(0), (per_col * per_row).sum(0), (per_row * per_row).sum(0)])
+
+    return form
 
 
-def _place(
+def _to_space(
     cols: Floats,
     rows: Floats,
     *,
     grid: Grid,
-    angles: pyproj.Transformer,
-    angle: float,
+    to_globe: pyproj.Transformer,
+    radians: float,
     geod: pyproj.Geod,
-    pole: float,
+    max_y: float,
 ) -> Floats:
-    """(3, ...) points of the globe, in metres from its middle; NaN where the CRS has none.
+    """Return (3, ...) geocentric coordinates in metres; NaN outside of the domain of the CRS.
 
-    `angles` gives longitude and latitude, in units of `angle` radians. Rows beyond a pole, which some world maps have,
-    lie on it.
+    `to_globe` gives longitude and latitude in units of `radians`. Rows beyond a pole, which some world maps have, are
+    moved to the pole (`max_y`).
     """
     t = grid.transform
-    x, y = np.broadcast_arrays(t.c + cols * t.a + rows * t.b, np.clip(t.f + cols * t.d + rows * t.e, -pole, pole))
-    found: Any = angles.transform(x, y)
-    lon, lat = (np.where(np.isfinite(side), side * angle, np.nan) for side in found)
+    x, y = np.broadcast_arrays(t.c + cols * t.a + rows * t.b, np.clip(t.f + cols * t.d + rows * t.e, -max_y, max_y))
+    angles: Any = to_globe.transform(x, y)
+    lon, lat = (np.where(np.isfinite(angle), angle * radians, np.nan) for angle in angles)
     normal = geod.a / np.sqrt(1 - geod.es * np.sin(lat) ** 2)
-    axis = normal * np.cos(lat)
-    return np.stack([axis * np.cos(lon), axis * np.sin(lon), normal * (1 - geod.es) * np.sin(lat)])
+    to_axis = normal * np.cos(lat)
+    return np.stack([to_axis * np.cos(lon), to_axis * np.sin(lon), normal * (1 - geod.es) * np.sin(lat)])
 
 
 def _knots(size: int, step: int) -> Floats:
-    """Every `step`-th corner from 0 on, and the last."""
+    """Return every `step`-th corner from 0 on, and the last."""
     return np.append(np.arange(0, size, step), size).astype(np.float64)
 
 
-def _density(tensor: Floats) -> Floats:
-    """m2 a pixel, of E, F and G."""
-    across, both, along = tensor
-    found: Floats = np.sqrt(np.maximum(across * along - both**2, 0))
-    return found
+def _area(form: Floats) -> Floats:
+    """Return m2 per pixel of (3, ...) E, F and G."""
+    e, f, g = form
+    area: Floats = np.sqrt(np.maximum(e * g - f**2, 0))
+    return area
 
 
-def _between(values: Floats) -> Floats:
-    """The mean of a cell's four knots, which is that of all its pixels, as these are blended of them."""
+def _cell_means(values: Floats) -> Floats:
+    """Return the mean of the four knots of each cell; it is the mean of all its pixels, interpolated linearly."""
     rows = values[..., 1:, :] + values[..., :-1, :]
-    blended: Floats = (rows[..., 1:] + rows[..., :-1]) / 4
-    return blended
+    means: Floats = (rows[..., 1:] + rows[..., :-1]) / 4
+    return means
 
 
-def _means(cols: Floats, rows: Floats, measure: Measure) -> Floats:
-    """(n - 1, m - 1) mean m2 a pixel of the cells between knots."""
+def _mean_areas(cols: Floats, rows: Floats, form: FormFunction) -> Floats:
+    """Return (n - 1, m - 1) mean m2 per pixel of the cells between knots."""
     mean = np.zeros((rows.size - 1, cols.size - 1))
-    for along, weight in zip(NODES, WEIGHTS, strict=True):
-        for across, other in zip(NODES, WEIGHTS, strict=True):
-            points = _inside(cols, across), _inside(rows, along)[:, None]
-            mean += weight * other / 4 * _density(measure(*points))
+    for down, row_weight in zip(NODES, WEIGHTS, strict=True):
+        for right, col_weight in zip(NODES, WEIGHTS, strict=True):
+            points = _points_between(cols, right), _points_between(rows, down)[:, None]
+            mean += row_weight * col_weight / 4 * _area(form(*points))
     return mean
 
 
-def _inside(knots: Floats, node: float) -> Floats:
-    """The points that lie at `node` between each two knots, of -1 to 1."""
+def _points_between(knots: Floats, node: float) -> Floats:
+    """Return the point at `node`, from -1 to 1, of each interval between two knots."""
     return (knots[1:] + knots[:-1] + node * np.diff(knots)) / 2
 
 
 @jit
-def _cell(knots, step, at):  # type: ignore[no-untyped-def]
-    """Which knots a point lies between, and how far from the first, of 0 to 1."""
-    cell = max(0, min(int(at * (1.0 / step)), knots.size - 2))
-    return cell, (at - knots[cell]) / (knots[cell + 1] - knots[cell])
+def _interval(knots, step, at):  # type: ignore[no-untyped-def]
+    """Return the interval between knots that contains a point, and the point's position in it, from 0 to 1."""
+    interval = max(0, min(int(at * (1.0 / step)), knots.size - 2))
+    return interval, (at - knots[interval]) / (knots[interval + 1] - knots[interval])
 
 
 @jit
-def _blend(values, i, down, j, right):  # type: ignore[no-untyped-def]
-    """Of a cell's four knots, the nearer the more."""
+def _interpolate(values, i, down, j, right):  # type: ignore[no-untyped-def]
+    """Interpolate bilinearly between the four knots of a cell."""
     upper = values[i, j] + right * (values[i, j + 1] - values[i, j])
     lower = values[i + 1, j] + right * (values[i + 1, j + 1] - values[i + 1, j])
     return upper + down * (lower - upper)
@@ -195,54 +201,59 @@ def _blend(values, i, down, j, right):  # type: ignore[no-untyped-def]
 
 @jit
 def pixel_area(metric, x, y):  # type: ignore[no-untyped-def]
-    """m2 a pixel at a point; of pixel (col, row), at (col + 0.5, row + 0.5)."""
-    j, right = _cell(metric.cols, metric.step, x)
-    i, down = _cell(metric.rows, metric.step, y)
-    return metric.balance[i, j] * _blend(metric.density, i, down, j, right)
+    """Return m2 per pixel at a point; of pixel (col, row), at (col + 0.5, row + 0.5)."""
+    j, right = _interval(metric.cols, metric.step, x)
+    i, down = _interval(metric.rows, metric.step, y)
+    return metric.area_correction[i, j] * _interpolate(metric.pixel_area, i, down, j, right)
 
 
 @jit
-def cumulative_area(metric, left, row, before):  # type: ignore[no-untyped-def]
-    """before[i] is the m2 of i pixels of a row, from column `left` on; NaN behind the first that is unknown."""
-    start, total, size = 0, 0.0, before.size - 1
+def cumulative_area(metric, left, row, areas):  # type: ignore[no-untyped-def]
+    """Write to areas[i] the m2 of the first i pixels of a row from column `left` on; NaN after an unknown pixel."""
+    start, total, size = 0, 0.0, areas.size - 1
     while start <= size:
         end = min(size + 1, ((left + start) // metric.step + 1) * metric.step - left)
-        # density is linear between knots, so that a run has that of its middle
+        # Pixel areas are linear between knots, so the mean of a run is the value at its middle.
         first = pixel_area(metric, left + start, row + 0.5)
         slope = pixel_area(metric, left + start + 0.5, row + 0.5) - first
         for col in range(start, end):
-            before[col] = total + (col - start) * (first + slope * (col - start))
+            areas[col] = total + (col - start) * (first + slope * (col - start))
         total += (end - start) * (first + slope * (end - start))
         start = end
 
 
 def lengths(xy: Floats, starts: NDArray[np.int64], metric: GroundMetric) -> Floats:
-    """(lines,) metres on the ground of lines, each of which begins at a start in (vertices, 2) columns and rows."""
-    found = np.zeros(starts.size - 1)
-    tensor = metric.across, metric.both, metric.along
-    _lengths(xy, starts, metric.step, metric.cols, metric.rows, *tensor, found)
-    return found
+    """Return (lines,) lengths in metres.
+
+    Args:
+        xy: (vertices, 2) columns and rows of all lines.
+        starts: (lines + 1,) start of each line in `xy`, and the end.
+        metric: Pixel sizes.
+    """
+    result = np.zeros(starts.size - 1)
+    _lengths(xy, starts, metric.step, metric.cols, metric.rows, metric.e, metric.f, metric.g, result)
+    return result
 
 
 @jit
-def _lengths(xy, starts, step, cols, rows, across, both, along, found):  # type: ignore[no-untyped-def]
-    """Adds up segments, long ones in parts, each by the metric at its middle."""
-    for arc in range(starts.size - 1):
+def _lengths(xy, starts, step, cols, rows, e, f, g, result):  # type: ignore[no-untyped-def]
+    """Sum up segments; long ones are split, and the metric is taken at the middle of each part."""
+    for line in range(starts.size - 1):
         total = 0.0
-        for at in range(starts[arc], starts[arc + 1] - 1):
+        for at in range(starts[line], starts[line + 1] - 1):
             x0, y0 = float(xy[at, 0]), float(xy[at, 1])
             x, y = xy[at + 1, 0] - x0, xy[at + 1, 1] - y0
             parts = math.ceil(max(abs(x), abs(y)) * (1.0 / step))
             x, y = x / parts, y / parts
             for part in range(parts):
-                j, right = _cell(cols, step, x0 + (part + 0.5) * x)
-                i, down = _cell(rows, step, y0 + (part + 0.5) * y)
+                j, right = _interval(cols, step, x0 + (part + 0.5) * x)
+                i, down = _interval(rows, step, y0 + (part + 0.5) * y)
                 squared = 0.0
                 if x != 0:
-                    squared += x * x * _blend(across, i, down, j, right)
+                    squared += x * x * _interpolate(e, i, down, j, right)
                 if y != 0:
-                    squared += y * y * _blend(along, i, down, j, right)
+                    squared += y * y * _interpolate(g, i, down, j, right)
                 if x * y != 0:
-                    squared += 2 * x * y * _blend(both, i, down, j, right)
+                    squared += 2 * x * y * _interpolate(f, i, down, j, right)
                 total += math.sqrt(squared)
-        found[arc] = total
+        result[line] = total

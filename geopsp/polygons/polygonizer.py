@@ -1,4 +1,4 @@
-"""Finished features as rows of a table."""
+"""Turn traced features into rows of the attribute table, dissolved and regularized if asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geopsp.core.progress import Progress
 from geopsp.polygons.attributes import AttributeTable
 from geopsp.polygons.borders.regularize import regularize_outlines
 from geopsp.polygons.borders.simplify import simplify_arcs
-from geopsp.polygons.borders.trace_raster import CELL, trace_raster
+from geopsp.polygons.borders.trace_raster import TRACE_CELL, trace_raster
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.features import Features, concatenate, dissolve, take
@@ -22,15 +22,15 @@ from geopsp.polygons.ground_metric import lengths
 from geopsp.polygons.options import PolygonSettings
 
 GENERALIZED_CELL = 2048
-"""Pixels on a side of a cell where arcs are simplified or smoothed: seams, where both cost more, are few."""
+"""Width and height of a cell, in pixels, if arcs are simplified or smoothed. Large, as both cost more at seams."""
 
 
 BATCH_FEATURES = 50_000
-"""Features of a batch, where all are there at once."""
+"""Features per batch, if all features are needed before the first batch."""
 
 
-PIXELS = 2.0
-"""How far regularized corners may move."""
+MAX_MOVE = 2.0
+"""Default limit, in pixels, of the distance by which regularized corners move."""
 
 
 Floats = NDArray[np.float64]
@@ -38,66 +38,67 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Polygonizer:
-    """One run: what is asked for, and of which raster."""
+    """The options of a run, and the attribute table of its raster."""
 
     settings: PolygonSettings
     table: AttributeTable
 
     def batches(
-        self, codes: ClassRaster, confidence: Confidence | None, progress: Progress | None
+        self, raster: ClassRaster, confidence: Confidence | None, progress: Progress | None
     ) -> Generator[pa.RecordBatch]:
-        """The rows of all polygons, as they are finished; all at the end where each needs to know of the others."""
-        asked = self.settings
+        """Yield the rows of all polygons: as they are finished, or at the end if dissolved or regularized."""
+        settings = self.settings
+        generalized = settings.simplify or settings.smooth
         trace = partial(
             trace_raster,
-            codes,
+            raster,
             self.table.metric,
-            connectivity=asked.connectivity,
-            wanted=asked.selected_codes(self.table.legend),
-            shape=partial(simplify_arcs, least=self._least()) if asked.simplify else None,
-            least=self._least(),
-            smooth=asked.smooth,
+            connectivity=settings.connectivity,
+            selected=settings.selected_codes(self.table.legend),
+            simplify=partial(simplify_arcs, min_triangle=self._min_triangle()) if settings.simplify else None,
+            min_triangle=self._min_triangle(),
+            smooth=settings.smooth,
             confidence=confidence,
-            cell=GENERALIZED_CELL if asked.simplify or asked.smooth else CELL,
+            cell_size=GENERALIZED_CELL if generalized else TRACE_CELL,
             progress=progress,
         )
-        if not asked.needs_all_features:
-            yield from trace(finish=self.table.batch)
+        if not settings.needs_all_features:
+            yield from trace(finish=self.table.to_batch)
             return
-        features, moved = self._together(concatenate(list(trace(finish=_as_it_is))))
-        size = 1 if asked.dissolve else BATCH_FEATURES  # each may be large
+        features, moved = self._combine(concatenate(list(trace(finish=_unchanged))))
+        size = 1 if settings.dissolve else BATCH_FEATURES  # dissolved features may be large
         for first in range(0, len(features), size):
-            some = np.arange(first, min(first + size, len(features)))
-            yield self.table.batch(take(features, some), moved=None if moved is None else moved[some])
+            indices = np.arange(first, min(first + size, len(features)))
+            yield self.table.to_batch(take(features, indices), moved=None if moved is None else moved[indices])
 
-    def _least(self) -> float:
-        """The area of the triangles that are simplified, in square pixels: the same in every direction."""
+    def _min_triangle(self) -> float:
+        """Return the area below which triangles are simplified, in square pixels, which suits every direction."""
         return self.settings.simplify**2 / abs(self.table.grid.transform.determinant)
 
-    def _together(self, features: Features) -> tuple[Features, Floats | None]:
-        """Features regularized, then dissolved; and by how many metres the corners of each moved at most."""
+    def _combine(self, features: Features) -> tuple[Features, Floats | None]:
+        """Regularize, then dissolve; also return the largest distance in metres that corners of each feature moved."""
         moved = None
         if self.settings.regularize and len(features):
-            features, moved = self._regular(features)
+            features, moved = self._regularize(features)
         if self.settings.dissolve:
             features, starts = dissolve(features)
             moved = None if moved is None or not starts.size else np.maximum.reduceat(moved, starts)
         return features, moved
 
-    def _regular(self, features: Features) -> tuple[Features, Floats]:
-        lines = features.outlines
-        sizes = self._pixels(lines.xy[lines.rings[lines.polygons[:-1]]])
-        asked = self.settings.regularize
-        tolerance = PIXELS * float(np.median(sizes.max(axis=1))) if asked is True else float(asked)
-        lines, moved = regularize_outlines(lines, tolerance=tolerance, pixel=sizes)
-        return replace(features, outlines=lines), np.maximum.reduceat(moved, features.parts[:-1])
+    def _regularize(self, features: Features) -> tuple[Features, Floats]:
+        outlines = features.outlines
+        pixels = self._pixel_sizes(outlines.xy[outlines.rings[outlines.polygons[:-1]]])
+        option = self.settings.regularize
+        tolerance = MAX_MOVE * float(np.median(pixels.max(axis=1))) if option is True else float(option)
+        outlines, moved = regularize_outlines(outlines, tolerance=tolerance, pixel=pixels)
+        return replace(features, outlines=outlines), np.maximum.reduceat(moved, features.parts[:-1])
 
-    def _pixels(self, places: Floats) -> Floats:
-        """(places, 2) width and height, in metres, of the pixels at columns and rows."""
-        steps = np.array([[0, 0], [1, 0], [0, 0], [0, 1]])
-        xy = (places[:, None] + steps).reshape(-1, 2)
-        return lengths(xy, np.arange(0, len(xy) + 1, 2), self.table.metric).reshape(-1, 2)
+    def _pixel_sizes(self, xy: Floats) -> Floats:
+        """Return (n, 2) widths and heights, in metres, of the pixels at (n, 2) columns and rows."""
+        corners = np.array([[0, 0], [1, 0], [0, 0], [0, 1]])
+        lines = (xy[:, None] + corners).reshape(-1, 2)
+        return lengths(lines, np.arange(0, len(lines) + 1, 2), self.table.metric).reshape(-1, 2)
 
 
-def _as_it_is(features: Features) -> Features:
+def _unchanged(features: Features) -> Features:
     return features

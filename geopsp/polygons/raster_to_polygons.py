@@ -1,27 +1,19 @@
-"""Class rasters as files of polygons: no gaps, no overlaps, also when merged, simplified or smoothed."""
+"""Write a class raster as a file of polygons without gaps or overlaps."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from geopsp.core.grid import Grid
 from geopsp.core.options import describes, from_names
 from geopsp.core.output import output_lock, partial_path
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.errors import OutputError
 from geopsp.polygons.attributes import AttributeTable, legend_for
-from geopsp.polygons.borders.topology import Polygons
-from geopsp.polygons.borders.trace_raster import trace_raster
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
-from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.polygons.options import PolygonOptions, PolygonSettings
 from geopsp.polygons.polygonizer import Polygonizer
@@ -76,70 +68,63 @@ def raster_to_polygons(
     """
     settings = from_names(PolygonOptions, locals())
     asked, out = Path(out), check_vector_output(out, overwrite=overwrite)
-    with output_lock(out), ClassRaster.open(raster) as codes, progress_bar("Polygons") as progress:
-        metric, legend = GroundMetric.of(codes.grid), legend_for(raster)
-        sure = None if confidence is None else Confidence.open(confidence, codes.grid)
-        in_degrees = format_of(out).is_wgs84
+    with output_lock(out), ClassRaster.open(raster) as class_raster, progress_bar("Polygons") as progress:
+        grid = class_raster.grid
+        metric, legend = GroundMetric.from_grid(grid), legend_for(raster)
+        confidence_raster = None if confidence is None else Confidence.open(confidence, grid)
         table = AttributeTable(
-            codes.grid, metric, legend, has_confidence=sure is not None, moved=bool(regularize), in_wgs84=in_degrees
+            grid,
+            metric,
+            legend,
+            has_confidence=confidence_raster is not None,
+            has_moved=bool(regularize),
+            in_wgs84=format_of(out).is_wgs84,
         )
-        settings.selected_codes(legend)  # a class that there is not is told before anything is done
-        with _cleaned(codes, metric, settings, out, progress) as clean:
-            crs = codes.grid.crs.to_wkt(version="WKT2_2019")
-            with closing(Polygonizer(settings, table).batches(clean, sure, progress)) as batches:  # threads end with it
+        settings.selected_codes(legend)  # an unknown class is an error before anything is read
+        with _cleaned(class_raster, metric, settings, out, progress) as cleaned:
+            polygonizer = Polygonizer(settings, table)
+            with closing(polygonizer.batches(cleaned, confidence_raster, progress)) as batches:  # ends its threads
                 write_vector(
-                    batches, table.schema, out, crs=crs, legend=legend, multi=settings.may_be_multi, overwrite=overwrite
+                    batches,
+                    table.schema,
+                    out,
+                    crs=grid.crs.to_wkt(version="WKT2_2019"),
+                    legend=legend,
+                    multi=settings.may_be_multi,
+                    overwrite=overwrite,
                 )
     return asked
 
 
-def trace_polygons(
-    raster: str | Path, *, connectivity: int = 4, threads: int | None = None
-) -> tuple[Polygons, NDArray[np.uint8]]:
-    """The polygons of a class raster in its CRS, as shapely has them, and their codes.
-
-    Raises:
-        InputNotFoundError, RasterError, GridError: as `raster_to_polygons`.
-    """
-    with ClassRaster.open(raster) as codes:
-        shapes = partial(_with_codes, grid=codes.grid)
-        found = list(
-            trace_raster(codes, GroundMetric.of(codes.grid), shapes, connectivity=connectivity, threads=threads)
-        )
-    return np.concatenate([shapes for shapes, _ in found]), np.concatenate([codes for _, codes in found])
-
-
-def _with_codes(features: Features, grid: Grid) -> tuple[Polygons, NDArray[np.uint8]]:
-    return features.shapes(grid.transform), features.codes
-
-
 @contextmanager
 def _cleaned(
-    codes: ClassRaster, metric: GroundMetric, settings: PolygonSettings, out: Path, progress: Progress
+    raster: ClassRaster, metric: GroundMetric, settings: PolygonSettings, out: Path, progress: Progress
 ) -> Iterator[ClassRaster]:
-    """The raster of which polygons are made; if anything is cleaned, another one that lies beside `out` meanwhile."""
-    least, hole = settings.min_area, settings.fill_holes
-    if not (least or hole):
-        yield codes
+    """Yield the raster to trace; if holes are filled or regions merged, a temporary one beside `out`."""
+    min_area, fill_holes = settings.min_area, settings.fill_holes
+    if not (min_area or fill_holes):
+        yield raster
         return
     with (
-        _scratch(out) as folder,
-        clean_raster(codes, metric, min_area=least, fill_holes=hole, folder=folder, progress=progress) as clean,
+        _temporary_folder(out) as folder,
+        clean_raster(
+            raster, metric, min_area=min_area, fill_holes=fill_holes, folder=folder, progress=progress
+        ) as cleaned,
     ):
-        yield clean
+        yield cleaned
 
 
 @contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that goes with the block; what a killed run left there goes first."""
+def _temporary_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out` and delete it at the end; one left by an interrupted run is deleted first."""
     folder = out.with_name(f"{partial_path(out).name}.cleaned")
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir()
     except OSError as error:
         raise OutputError(
-            f"The temporary folder {folder} cannot be made ({error}). Remove what lies there, choose a shorter name or "
-            "another place, or make room on the disk."
+            f"Cannot make the temporary folder {folder}: {error}. Delete what is there, choose a shorter name or "
+            "another folder for the output, or free disk space."
         ) from error
     try:
         yield folder

@@ -1,4 +1,4 @@
-"""Polygons as the bytes that files hold, and a point inside each, without an object for any of them."""
+"""Encode polygons as well-known binary, without a geometry object for each."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from geopsp.core.jit import jit
 from geopsp.errors import OutputError
 from geopsp.polygons.features import Features
 
-LITTLE, POLYGON, MULTIPOLYGON = 1, 3, 6
-"""Order of bytes; types of geometries."""
+LITTLE_ENDIAN, POLYGON, MULTIPOLYGON = 1, 3, 6
+"""WKB's codes of the byte order and of geometry types."""
 
 
-MOST = 2**31 - 1
-"""Bytes that an Arrow array of binary holds."""
+MAX_BYTES = 2**31 - 1
+"""Capacity of an Arrow array of type binary."""
 
 
 Floats = NDArray[np.float64]
 
 
-def wkb(features: Features, transform: Affine) -> Any:
-    """(features,) pyarrow array of well-known binary, in CRS units; multipolygons where one has several parts.
+def encode_wkb(features: Features, transform: Affine) -> Any:
+    """Return a (features,) pyarrow array of WKB in CRS units; features of several polygons are multipolygons.
 
     Raises:
         OutputError: if they are too large for one array.
@@ -37,55 +37,55 @@ def wkb(features: Features, transform: Affine) -> Any:
     before = np.concatenate([[0], np.cumsum(polygons)])
     sizes = np.diff(before[parts]) + 9 * (np.diff(parts) > 1)
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    if starts[-1] > MOST:
+    if starts[-1] > MAX_BYTES:
+        polygons_are = "1 polygon is" if len(features) == 1 else f"{len(features)} polygons are"
         raise OutputError(
-            f"{len(features)} polygons take {starts[-1]:,} bytes; at most {MOST:,} can be written at once. "
-            "Simplify them, or dissolve fewer."
+            f"{polygons_are} {starts[-1]:,} bytes long, but at most {MAX_BYTES:,} bytes can be written at once. "
+            "Simplify the polygons, or write them without `dissolve`."
         )
     content = np.empty(starts[-1], np.uint8)
-    _encode(outlines.xy, outlines.rings, outlines.polygons, parts, tuple(map(float, transform[:6])), content)
+    _write_features(outlines.xy, outlines.rings, outlines.polygons, parts, tuple(map(float, transform[:6])), content)
     buffers = [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(content)]
     return pa.Array.from_buffers(pa.binary(), len(features), buffers)
 
 
 @jit
-def _encode(xy, rings, polygons, parts, transform, content):  # type: ignore[no-untyped-def]
-    """Writes one feature after the other."""
+def _write_features(xy, rings, polygons, parts, transform, content):  # type: ignore[no-untyped-def]
     at = 0
     for feature in range(parts.size - 1):
         first, last = parts[feature], parts[feature + 1]
         if last - first > 1:
-            at = _head(content, at, MULTIPOLYGON, last - first)
+            at = _write_header(content, at, MULTIPOLYGON, last - first)
         for polygon in range(first, last):
-            at = _head(content, at, POLYGON, polygons[polygon + 1] - polygons[polygon])
+            at = _write_header(content, at, POLYGON, polygons[polygon + 1] - polygons[polygon])
             for ring in range(polygons[polygon], polygons[polygon + 1]):
                 low, high = rings[ring], rings[ring + 1]
-                at = _number(content, at, high - low)
+                at = _write_uint32(content, at, high - low)
                 end = at + 16 * (high - low)
-                _place(xy, low, transform, content[at:end].view(np.float64))
+                _write_vertices(xy, low, transform, content[at:end].view(np.float64))
                 at = end
 
 
 @jit
-def _place(xy, first, transform, found):  # type: ignore[no-untyped-def]
-    """Fills in x and y of each vertex, with the very sums of `planar.placed`."""
+def _write_vertices(xy, first, transform, coordinates):  # type: ignore[no-untyped-def]
+    """Write x and y of each vertex; rounded exactly as by `to_crs`."""
     a, b, c, d, e, f = transform
-    for place in range(found.size // 2):
-        column, row = xy[first + place, 0], xy[first + place, 1]
-        found[2 * place] = c + column * a + row * b
-        found[2 * place + 1] = f + column * d + row * e
+    for vertex in range(coordinates.size // 2):
+        col, row = xy[first + vertex, 0], xy[first + vertex, 1]
+        coordinates[2 * vertex] = c + col * a + row * b
+        coordinates[2 * vertex + 1] = f + col * d + row * e
 
 
 @jit
-def _head(content, at, kind, count):  # type: ignore[no-untyped-def]
-    """Where it goes on behind a geometry's type and the count of its parts."""
-    content[at] = LITTLE
-    return _number(content, _number(content, at + 1, kind), count)
+def _write_header(content, at, kind, count):  # type: ignore[no-untyped-def]
+    """Write the byte order, a geometry type and the number of its parts; return the position behind them."""
+    content[at] = LITTLE_ENDIAN
+    return _write_uint32(content, _write_uint32(content, at + 1, kind), count)
 
 
 @jit
-def _number(content, at, number):  # type: ignore[no-untyped-def]
-    """Where it goes on behind four bytes."""
-    for place in range(4):
-        content[at + place] = (number >> (8 * place)) & 255
+def _write_uint32(content, at, number):  # type: ignore[no-untyped-def]
+    """Return the position behind the four bytes."""
+    for byte in range(4):
+        content[at + byte] = (number >> (8 * byte)) & 255
     return at + 4

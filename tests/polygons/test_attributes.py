@@ -13,14 +13,14 @@ from rasterio.crs import CRS
 from geopsp.core.grid import Grid
 from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX, Legend, distinct_color
 from geopsp.errors import InputNotFoundError, RasterError
-from geopsp.polygons.attributes import AttributeTable, legend_for, pixels
+from geopsp.polygons.attributes import AttributeTable, areas_in_pixels, legend_for
 from geopsp.polygons.borders.topology import RaggedPolygons
 from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.raster.legend_io import write_class_files
 
 GRID = Grid(CRS.from_epsg(32632), Affine(10, 0, 601_234, 0, -10, 5_301_717), 83, 61)
-METRIC = GroundMetric.of(GRID)
+METRIC = GroundMetric.from_grid(GRID)
 LEGEND = Legend.from_names({0: "water", 3: "Grünland", 7: "road"}, {3: "#010203"})
 
 SQUARE = [(0, 0), (0, 4), (4, 4), (4, 0), (0, 0)]
@@ -45,30 +45,28 @@ def none():
 
 def test_areas_in_pixels_are_those_of_shapely():
     features = features_of()
-    assert pixels(features.outlines, features.parts).tolist() == [15, 3 + 16]
-    assert (
-        pixels(features.outlines, features.parts).tolist() == shapely.area(features.shapes(Affine.identity())).tolist()
-    )
+    assert areas_in_pixels(features).tolist() == [15, 3 + 16]
+    assert areas_in_pixels(features).tolist() == shapely.area(features.to_shapely(Affine.identity())).tolist()
 
 
 def test_a_row_holds_class_size_point_and_shape():
     features = features_of()
-    found = AttributeTable(GRID, METRIC, LEGEND).batch(features).to_pydict()
+    found = AttributeTable(GRID, METRIC, LEGEND).to_batch(features).to_pydict()
     assert list(found) == [*WORDS, "point_x", "point_y", "geometry"]
     assert found["code"] == [3, 7]
     assert found["name"] == ["Grünland", "road"]
     assert found["color"] == ["#010203", LEGEND.classes[2].color]
     assert found["area_m2"] == [3000, 19 * 200]  # the mean pixel of the second has 200 m2
-    around = shapely.length(features.shapes(Affine.identity())) * 10 / 0.9997  # UTM, 100 km from the meridian
+    around = shapely.length(features.to_shapely(Affine.identity())) * 10 / 0.9997  # UTM, 100 km from the meridian
     assert found["perimeter_m"] == pytest.approx(around, rel=1e-4)
-    shapes = features.shapes(GRID.transform)
+    shapes = features.to_shapely(GRID.transform)
     assert shapely.equals_exact(shapely.from_wkb(found["geometry"]), shapes).all()
     assert shapely.contains_xy(shapes, found["point_x"], found["point_y"]).all()
 
 
 def test_confidence_is_told_where_it_is_known():
     table = AttributeTable(GRID, METRIC, LEGEND, has_confidence=True)
-    found = table.batch(features_of()).to_pydict()
+    found = table.to_batch(features_of()).to_pydict()
     assert list(found) == [*WORDS, "confidence", "edge_unsure", "point_x", "point_y", "geometry"]
     assert found["confidence"] == [0.75, None]
     assert found["edge_unsure"] == [0.25, None]
@@ -76,7 +74,9 @@ def test_confidence_is_told_where_it_is_known():
 
 def test_moved_corners_are_told():
     found = (
-        AttributeTable(GRID, METRIC, LEGEND, moved=True).batch(features_of(), moved=np.array([0.5, np.nan])).to_pydict()
+        AttributeTable(GRID, METRIC, LEGEND, has_moved=True)
+        .to_batch(features_of(), moved=np.array([0.5, np.nan]))
+        .to_pydict()
     )
     assert list(found) == [*WORDS, "moved_m", "point_x", "point_y", "geometry"]
     assert found["moved_m"] == [0.5, None]
@@ -84,14 +84,15 @@ def test_moved_corners_are_told():
 
 def test_what_is_unknown_is_null_and_no_number():
     features = features_of(sums=((15, np.nan, 0, 0, 0, 0), (4, 800, 0, 0, 0, 0)))
-    batch = AttributeTable(GRID, METRIC, LEGEND).batch(features)
+    batch = AttributeTable(GRID, METRIC, LEGEND).to_batch(features)
     assert batch["area_m2"].to_pylist() == [None, 3800]
 
 
 def test_points_in_degrees_are_those_that_proj_gives():
     features = features_of()
     plain, turned = (
-        AttributeTable(GRID, METRIC, LEGEND, in_wgs84=degrees).batch(features).to_pydict() for degrees in (False, True)
+        AttributeTable(GRID, METRIC, LEGEND, in_wgs84=degrees).to_batch(features).to_pydict()
+        for degrees in (False, True)
     )
     x, y = rasterio.warp.transform(GRID.crs, "EPSG:4326", plain["point_x"], plain["point_y"])
     assert np.allclose([turned["point_x"], turned["point_y"]], [x, y], rtol=0, atol=1e-9)
@@ -102,7 +103,7 @@ def test_points_without_a_place_in_degrees_are_null():
     """The corner of a picture of the Earth from space."""
     crs = CRS.from_string("+proj=geos +h=35785831 +lon_0=-75 +ellps=GRS80")
     grid = Grid(crs, Affine(1e4, 0, -5.6e6, 0, -1e4, 5.6e6), 99, 99)
-    batch = AttributeTable(grid, GroundMetric.of(grid), LEGEND, in_wgs84=True).batch(features_of())
+    batch = AttributeTable(grid, GroundMetric.from_grid(grid), LEGEND, in_wgs84=True).to_batch(features_of())
     assert batch["perimeter_m"].null_count == 2
     assert batch["point_x"].to_pylist() == batch["point_y"].to_pylist() == [None, None]
 
@@ -115,7 +116,7 @@ def test_points_in_degrees_are_those_of_the_earth(left, x):
     outlines = RaggedPolygons(squares, np.array([0, 5, 10]), np.array([0, 1, 2]))
     features = Features(outlines, np.arange(3), np.array([3, 7], np.uint8), np.full((2, 6), 16.0))
     turned, plain = (
-        AttributeTable(grid, GroundMetric.of(grid), LEGEND, in_wgs84=degrees).batch(features).to_pydict()
+        AttributeTable(grid, GroundMetric.from_grid(grid), LEGEND, in_wgs84=degrees).to_batch(features).to_pydict()
         for degrees in (True, False)
     )
     assert plain["point_x"] == [left + 5, left + 25]
@@ -123,10 +124,12 @@ def test_points_in_degrees_are_those_of_the_earth(left, x):
     assert turned["point_y"] == plain["point_y"] == [38, 38]
 
 
-@pytest.mark.parametrize("options", [{}, {"sure": True}, {"moved": True}, {"sure": True, "moved": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"has_confidence": True}, {"has_moved": True}, {"has_confidence": True, "has_moved": True}]
+)
 def test_no_rows_have_the_same_columns(options):
     table = AttributeTable(GRID, METRIC, LEGEND, **options)
-    batch = table.batch(none(), moved=np.empty(0))
+    batch = table.to_batch(none(), moved=np.empty(0))
     assert (batch.num_rows, batch.schema) == (0, table.schema)
 
 

@@ -80,7 +80,7 @@ def test_masked_pixels_are_unknown(make):
     ],
 )
 def test_other_numbers_than_shares_are_told(make, values, found):
-    with pytest.raises(RasterError, match=rf"shares\.tif holds values {found}; needed shares from 0 to 1"):
+    with pytest.raises(RasterError, match=rf"shares\.tif contains values {found}, but confidence must be from 0 to 1"):
         whole(make(values))
 
 
@@ -94,7 +94,7 @@ def test_another_grid_is_told_with_both(make_raster):
         replace(grid, crs=rasterio.CRS.from_epsg(32633)),
     ]
     for other in others:
-        with pytest.raises(GridError, match=r"9 x 7 pixels of 2 x 2.*, the map on <9 x \d"):
+        with pytest.raises(GridError, match=r"on another grid \(9 x 7 pixels of 2 x 2.*\) than the map \(9 x \d"):
             Confidence.open(path, other)
 
 

@@ -18,7 +18,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from polygons_common import blobs
+from polygons_common import blobs, trace_polygons
 from rasterio.features import rasterize, shapes
 
 from geopsp.core.legend import CLASSES_TAG, Legend
@@ -26,7 +26,7 @@ from geopsp.core.output import output_lock
 from geopsp.errors import GridError, InputNotFoundError, OptionError, OutputError, RasterError
 from geopsp.polygons import polygonizer as maker
 from geopsp.polygons import raster_to_polygons as making
-from geopsp.polygons.raster_to_polygons import raster_to_polygons, trace_polygons
+from geopsp.polygons.raster_to_polygons import raster_to_polygons
 from geopsp.polygons.regions.clean import clean_raster
 
 UTM = "EPSG:32633"
@@ -424,7 +424,7 @@ def test_a_temporary_folder_is_made_only_to_clean_and_told_if_it_cannot_be(tmp_p
     raster, out = write(tmp_path / "map.tif", blobs(30)), tmp_path / "map.gpkg"
     (tmp_path / ".partial-map.gpkg.cleaned").write_text("a file lies there")
     for options in ({"min_area": 500}, {"fill_holes": 500}):
-        with pytest.raises(OutputError, match=r"\.cleaned cannot be made .*Remove what lies there"):
+        with pytest.raises(OutputError, match=r"Cannot make the temporary folder .*\.cleaned: .*Delete what is there"):
             raster_to_polygons(raster, out, **options)
     raster_to_polygons(raster, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-map.gpkg.cleaned", "map.gpkg", "map.tif"]
@@ -616,7 +616,7 @@ def test_a_truncated_raster_is_told(tmp_path, compress):
 @pytest.mark.parametrize(
     ("codes", "found"),
     [
-        (np.ones((2, 2, 3), np.uint8), r"3 band\(s\)"),
+        (np.ones((2, 2, 3), np.uint8), r"3 bands"),
         (np.ones((2, 2), np.float32), "float32"),
         (np.ones((2, 2), np.complex64), "complex64"),
         (np.array([[1, 256]], np.int16), "from 1 to 256"),

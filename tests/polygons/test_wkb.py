@@ -18,8 +18,7 @@ from geopsp.polygons import wkb as module
 from geopsp.polygons.attributes import representative_points
 from geopsp.polygons.borders.topology import RaggedPolygons
 from geopsp.polygons.features import Features
-from geopsp.polygons.wkb import wkb
-from geopsp.polygons.zonal_stats import SUMS
+from geopsp.polygons.zonal_stats import NUM_SUMS
 
 TRANSFORMS = [
     Affine(10, 0, 500_000.3, 0, -10, 4_800_000),
@@ -41,7 +40,7 @@ def features_of(groups):
     if polygons:
         _, xy, (rings, starts) = shapely.to_ragged_array(np.array(polygons, object))
         outlines = RaggedPolygons(xy, rings.astype(np.int64), starts.astype(np.int64))
-    return Features(outlines, parts, np.zeros(count, np.uint8), np.ones((count, SUMS)))
+    return Features(outlines, parts, np.zeros(count, np.uint8), np.ones((count, NUM_SUMS)))
 
 
 def regions(codes):
@@ -56,9 +55,9 @@ def test_bytes_are_those_of_shapely(codes, transform, data):
     cuts = sorted(data.draw(st.sets(st.integers(1, len(polygons)), max_size=3)) | {0, len(polygons)})
     groups = [polygons[i:j] for i, j in pairwise(cuts)]
     features = features_of(groups)
-    found = wkb(features, transform)
+    found = encode_wkb(features, transform)
     found.validate(full=True)
-    assert found.to_pylist() == list(shapely.to_wkb(features.shapes(transform), byte_order=1))
+    assert found.to_pylist() == list(shapely.to_wkb(features.to_shapely(transform), byte_order=1))
 
 
 @gently
@@ -84,12 +83,12 @@ def test_of_several_parts_the_widest_has_the_point():
 
 
 def test_nothing_has_no_bytes_and_no_points():
-    assert wkb(features_of([]), TRANSFORMS[0]).to_pylist() == []
+    assert encode_wkb(features_of([]), TRANSFORMS[0]).to_pylist() == []
     assert representative_points(features_of([])).shape == (0, 2)
 
 
 def test_too_many_bytes_are_told(monkeypatch):
-    monkeypatch.setattr(module, "MOST", 93)
-    assert len(wkb(features_of([[shapely.box(0, 0, 1, 1)]]), Affine.identity())) == 1
-    with pytest.raises(OutputError, match="2 polygons take 186 bytes; at most 93"):
-        wkb(features_of([[shapely.box(0, 0, 1, 1)]] * 2), Affine.identity())
+    monkeypatch.setattr(module, "MAX_BYTES", 93)
+    assert len(encode_wkb(features_of([[shapely.box(0, 0, 1, 1)]]), Affine.identity())) == 1
+    with pytest.raises(OutputError, match="2 polygons are 186 bytes long, but at most 93"):
+        encode_wkb(features_of([[shapely.box(0, 0, 1, 1)]] * 2), Affine.identity())

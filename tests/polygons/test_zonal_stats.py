@@ -12,18 +12,18 @@ from scipy import ndimage
 from geopsp.core.grid import Grid, Window
 from geopsp.polygons.ground_metric import GroundMetric, pixel_area
 from geopsp.polygons.zonal_stats import (
+    AREA,
     CONFIDENCE_SUM,
-    EDGE,
-    GROUND,
     NUM_CONFIDENT,
+    NUM_EDGE,
+    NUM_PIXELS,
+    NUM_SUMS,
     NUM_UNSURE,
-    PIXELS,
-    SUMS,
     zonal_sums,
 )
 
 GRID = Grid(CRS.from_epsg(4326), Affine(0.5, 0, 15, 0, -0.5, 60), 40, 30)
-METRIC = GroundMetric.of(GRID)
+METRIC = GroundMetric.from_grid(GRID)
 
 rasters = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2, 255]), fill=None
@@ -65,18 +65,18 @@ def test_sums_are_what_numpy_counts(codes, data):
     shares = data.draw(hnp.arrays(np.float32, codes.shape, elements=levels))
     labels, count = labelled(codes)
     found = counted(codes, shares)
-    assert found.shape == (count, SUMS)
+    assert found.shape == (count, NUM_SUMS)
     rows, cols = np.indices(codes.shape)
     areas = np.vectorize(lambda col, row: pixel_area(METRIC, col + 0.5, row + 0.5))(cols, rows)
     seen = ~np.isnan(shares)
     for label in range(1, count + 1):
         its = labels == label
         edge = its & seen & edges(codes)
-        assert found[label - 1, PIXELS] == its.sum()
-        assert found[label - 1, GROUND] == pytest.approx(areas[its].sum(), rel=1e-12)
+        assert found[label - 1, NUM_PIXELS] == its.sum()
+        assert found[label - 1, AREA] == pytest.approx(areas[its].sum(), rel=1e-12)
         assert found[label - 1, CONFIDENCE_SUM] == np.nansum(shares[its])
         assert found[label - 1, NUM_CONFIDENT] == (its & seen).sum()
-        assert found[label - 1, EDGE] == edge.sum()
+        assert found[label - 1, NUM_EDGE] == edge.sum()
         assert found[label - 1, NUM_UNSURE] == (shares[edge] < 0.5).sum()
 
 
@@ -97,21 +97,21 @@ def test_sums_of_windows_add_up(codes, data):
 
 def test_without_confidence_only_pixels_and_ground_are_counted():
     found = counted(np.array([[1, 1, 2], [255, 1, 2]], np.uint8))
-    assert found[:, PIXELS].tolist() == [3, 2]
-    assert (found[:, GROUND] > 0).all()
+    assert found[:, NUM_PIXELS].tolist() == [3, 2]
+    assert (found[:, AREA] > 0).all()
     assert not found[:, CONFIDENCE_SUM:].any()
 
 
 def test_a_raster_of_nothing_has_no_sums():
-    assert counted(np.full((3, 4), 255, np.uint8), np.ones((3, 4), np.float32)).shape == (0, SUMS)
+    assert counted(np.full((3, 4), 255, np.uint8), np.ones((3, 4), np.float32)).shape == (0, NUM_SUMS)
 
 
 def test_one_unknown_pixel_does_not_hide_those_behind_it():
     """A disc of the Earth from space: the corners show none of it."""
     crs = CRS.from_string("+proj=geos +h=35785831 +lon_0=-75 +ellps=GRS80")
-    metric = GroundMetric.of(Grid(crs, Affine(1e6, 0, -6e6, 0, -1e6, 6e6), 12, 12))
+    metric = GroundMetric.from_grid(Grid(crs, Affine(1e6, 0, -6e6, 0, -1e6, 6e6), 12, 12))
     codes = np.repeat(np.arange(12, dtype=np.uint8)[None], 12, axis=0)
     codes[:3] = codes[-3:] = 255
-    areas = counted(codes, metric=metric)[:, GROUND]
+    areas = counted(codes, metric=metric)[:, AREA]
     assert np.isnan(areas[[0, 11]]).all()
     assert areas[5] == pytest.approx(areas[6], rel=1e-9)

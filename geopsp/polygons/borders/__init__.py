@@ -1,1 +1,1 @@
-"""Borders of regions: traced, stitched, simplified, smoothed."""
+"""Borders of regions: trace, stitch, simplify, smooth, regularize."""

@@ -1,4 +1,4 @@
-"""Rings of darts, sorted by the region that they go around."""
+"""Join arcs to rings, sorted by region."""
 
 from __future__ import annotations
 
@@ -12,76 +12,80 @@ from geopsp.polygons.borders.topology import RegionRings
 from geopsp.polygons.borders.trace_arcs import ArcGraph
 
 
-def faces(net: ArcGraph, regions: NDArray[np.int32], count: int) -> RegionRings:
-    """The rings of regions, each region's shell first, holes in the order in which they were traced.
+def build_rings(graph: ArcGraph, regions: NDArray[np.int32], count: int) -> RegionRings:
+    """Return the rings of regions: each region's shell first, then its holes in the order in which they were traced.
 
     Args:
-        net: All arcs of these regions, each of which goes on.
-        regions: (labels,) for each label in the arcs, of which 0 is nothing, the number of the region that it is part
-            of, 0 to count - 1; -1: of none that is asked for.
-        count: Regions.
+        graph: All arcs of these regions; the next dart of each must be known.
+        regions: (labels,) for each label in the arcs, of which 0 is nodata, the region that it belongs to, 0 to
+            count - 1, or -1 if its rings are not needed.
+        count: Number of regions.
     """
-    arcs = net.arcs
-    darts, rings, starts = _faces(
-        arcs.xy, arcs.starts, arcs.left, arcs.right, net.following, net.instead, regions, count
+    arcs = graph.arcs
+    darts, rings, starts = _build(
+        arcs.xy, arcs.starts, arcs.left, arcs.right, graph.next_dart, graph.next_dart_same_region, regions, count
     )
     return RegionRings(darts, rings, starts)
 
 
 @jit
-def _faces(xy: Any, starts: Any, left: Any, right: Any, following: Any, instead: Any, regions: Any, count: Any) -> Any:
-    owner = np.empty(following.size, np.int32)
-    wanted = 0
+def _build(
+    xy: Any, starts: Any, left: Any, right: Any, next_dart: Any, next_same: Any, regions: Any, count: Any
+) -> Any:
+    region_of = np.empty(next_dart.size, np.int32)
+    size = 0
     for arc in range(left.size):
-        owner[2 * arc], owner[2 * arc + 1] = regions[left[arc]], regions[right[arc]]
-        wanted += (owner[2 * arc] >= 0) + (owner[2 * arc + 1] >= 0)
-    found = np.empty(wanted, np.int32)  # darts, ring after ring
-    ends, ring_owner, shell, rings = (
-        np.empty(wanted, np.int64),
-        np.empty(wanted, np.int32),
-        np.empty(wanted, np.bool_),
-        0,
-    )
-    held = np.zeros(count + 1, np.int64)
-    at = 0
-    done = np.zeros(following.size, np.bool_)
-    for first in range(following.size):
-        if owner[first] < 0 or done[first]:
+        region_of[2 * arc], region_of[2 * arc + 1] = regions[left[arc]], regions[right[arc]]
+        size += (region_of[2 * arc] >= 0) + (region_of[2 * arc + 1] >= 0)
+    traced, used = np.empty(size, np.int32), 0  # darts, ring after ring
+    ends, ring_region, is_shell = np.empty(size, np.int64), np.empty(size, np.int32), np.empty(size, np.bool_)
+    rings = 0
+    region_starts = np.zeros(count + 1, np.int64)
+    done = np.zeros(next_dart.size, np.bool_)
+    for first in range(next_dart.size):
+        if region_of[first] < 0 or done[first]:
             continue
         dart, area = first, 0.0
         while not done[dart]:
             done[dart] = True
-            found[at] = dart
-            at += 1
+            traced[used] = dart
+            used += 1
             area += _area(xy, starts, dart)
-            other = instead[dart]
-            dart = other if other >= 0 and owner[other] == owner[dart] else following[dart]
-        ends[rings], ring_owner[rings], shell[rings] = at, owner[first], area < 0
-        held[owner[first] + 1] += 1
+            other = next_same[dart]
+            dart = other if other >= 0 and region_of[other] == region_of[dart] else next_dart[dart]
+        ends[rings], ring_region[rings], is_shell[rings] = used, region_of[first], area < 0
+        region_starts[region_of[first] + 1] += 1
         rings += 1
-    held = np.cumsum(held)
-    place = held[:-1].copy()
-    order = np.empty(rings, np.int64)
-    for shells in (True, False):
-        for ring in range(rings):
-            if shell[ring] == shells:
-                order[place[ring_owner[ring]]] = ring
-                place[ring_owner[ring]] += 1
-    darts, ring_starts, at = np.empty(wanted, np.int64), np.zeros(rings + 1, np.int64), 0
+    region_starts = np.cumsum(region_starts)
+    order = _sort_rings(ring_region[:rings], is_shell[:rings], region_starts)
+    darts, ring_starts, used = np.empty(size, np.int64), np.zeros(rings + 1, np.int64), 0
     for number in range(rings):
         ring = order[number]
-        for step in range(0 if ring == 0 else ends[ring - 1], ends[ring]):
-            darts[at] = found[step]
-            at += 1
-        ring_starts[number + 1] = at
-    return darts, ring_starts, held
+        for at in range(0 if ring == 0 else ends[ring - 1], ends[ring]):
+            darts[used] = traced[at]
+            used += 1
+        ring_starts[number + 1] = used
+    return darts, ring_starts, region_starts
+
+
+@jit
+def _sort_rings(ring_region: Any, is_shell: Any, region_starts: Any) -> Any:
+    """Return the rings sorted by region, shells first."""
+    position = region_starts[:-1].copy()
+    order = np.empty(ring_region.size, np.int64)
+    for shells in (True, False):
+        for ring in range(ring_region.size):
+            if is_shell[ring] == shells:
+                order[position[ring_region[ring]]] = ring
+                position[ring_region[ring]] += 1
+    return order
 
 
 @jit
 def _area(xy: Any, starts: Any, dart: Any) -> Any:
-    """Twice the area between the dart and the origin; the sum over a ring is negative for a shell."""
+    """Return twice the signed area between a dart and the origin; the sum over a ring is negative for a shell."""
     low, high = starts[dart >> 1], starts[(dart >> 1) + 1]
-    found = 0.0
+    area = 0.0
     for at in range(low, high - 1):
-        found += float(xy[at, 0]) * xy[at + 1, 1] - float(xy[at + 1, 0]) * xy[at, 1]
-    return -found if dart & 1 else found
+        area += float(xy[at, 0]) * xy[at + 1, 1] - float(xy[at + 1, 0]) * xy[at, 1]
+    return -area if dart & 1 else area

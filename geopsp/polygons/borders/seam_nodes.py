@@ -1,4 +1,4 @@
-"""The corners on seams, at which borders of several cells meet."""
+"""Link arcs of several cells at the corners where they meet a seam."""
 
 from __future__ import annotations
 
@@ -15,82 +15,95 @@ from geopsp.polygons.borders.trace_cell import CellGrid
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeamNodes:
-    """Corners on seams, and the darts that leave them."""
+    """Pixel corners on seams where arcs end, and the darts that leave them."""
 
     fixed: NDArray[np.float64]
-    """(corners, 2) those where more than two borders meet, or nothing lies beside them."""
+    """(n, 2) corners where more than two borders meet, or that touch nodata, or that are not linked yet."""
 
     through: NDArray[np.int64]
-    """(corners,) one dart of each other, where the border of two regions was cut."""
+    """(n,) one dart of each other corner, where a border of two regions was cut."""
 
-    cuts: NDArray[np.int64]
-    """(cuts,) those of them where it bends."""
+    bends: NDArray[np.int64]
+    """(n,) those of them where the border bends."""
 
     darts: NDArray[np.int64]
-    """(darts,) all."""
+    """(darts,) all darts that leave corners on seams."""
 
-    unknown: NDArray[np.int64]
-    """(darts,) those of which the corner is not looked at yet, as it lies below these rows."""
+    unlinked: NDArray[np.int64]
+    """(darts,) those whose corner is not linked yet, as it lies below the rows of cells."""
 
 
-def link_across_seams(net: ArcGraph, lattice: CellGrid, row: int, stop: int) -> SeamNodes:
-    """What follows at the seams' corners in these rows is known: the first border to the left."""
-    arcs = net.arcs
-    keys, darts = _leaving(arcs.xy, arcs.starts, net.ways, lattice.width, lattice.height, lattice.side, row)
+def link_across_seams(graph: ArcGraph, grid: CellGrid, row: int, row_stop: int) -> SeamNodes:
+    """Fill in the next darts at corners on seams between two rows: the leftmost dart."""
+    arcs = graph.arcs
+    keys, darts = _darts_at_seams(arcs.xy, arcs.starts, graph.directions, grid.width, grid.height, grid.cell_size, row)
     order = np.argsort(keys)
     keys, darts = keys[order], darts[order]
-    below = stop * (lattice.width + 1)
-    places = _link(
-        arcs.xy, arcs.starts, arcs.left, arcs.right, net.following, net.instead, net.kept, keys, darts, below
+    corner_stop = row_stop * (grid.width + 1)
+    positions = _link(
+        arcs.xy, arcs.starts, arcs.left, arcs.right, graph.next_dart, graph.next_dart_same_region, graph.is_vertex,
+        keys, darts, corner_stop,
+    )  # fmt: skip
+    fixed = np.unique(keys[~np.isin(keys >> 2, keys[positions] >> 2)] >> 2)
+    rows, cols = np.divmod(fixed, grid.width + 1)
+    through = darts[positions]
+    bends = through[graph.is_vertex[through >> 1, through & 1]]
+    return SeamNodes(
+        np.column_stack([cols, rows]).astype(np.float64), through, bends, darts, darts[keys >> 2 >= corner_stop]
     )
-    corners = np.unique(keys[~np.isin(keys >> 2, keys[places] >> 2)] >> 2)
-    row_of, col_of = np.divmod(corners, lattice.width + 1)
-    fixed, through = np.column_stack([col_of, row_of]).astype(np.float64), darts[places]
-    cuts = through[net.kept[through >> 1, through & 1]]
-    return SeamNodes(fixed, through, cuts, darts, darts[keys >> 2 >= below])
 
 
 @jit
-def _leaving(xy: Any, starts: Any, ways: Any, width: Any, height: Any, side: Any, row: Any) -> Any:
-    """The darts that leave a corner on a seam, each with four times the corner's number plus its direction."""
+def _darts_at_seams(xy: Any, starts: Any, directions: Any, width: Any, height: Any, cell_size: Any, row: Any) -> Any:
+    """Return the darts that leave a corner on a seam, with keys of four times the corner's number plus direction."""
     count = 2 * (starts.size - 1)
     keys, darts, used = np.empty(count, np.int64), np.empty(count, np.int64), 0
     for dart in range(count):
         at = starts[dart >> 1] if not dart & 1 else starts[(dart >> 1) + 1] - 1
         x, y = int(xy[at, 0]), int(xy[at, 1])
-        if y < row or not ((x % side == 0 and 0 < x < width) or (y % side == 0 and 0 < y < height)):
+        if y < row or not ((x % cell_size == 0 and 0 < x < width) or (y % cell_size == 0 and 0 < y < height)):
             continue
-        way = ways[dart >> 1, 0] if not dart & 1 else ways[dart >> 1, 1] ^ 2
-        keys[used], darts[used] = (y * (width + 1) + x) * 4 + way, dart
+        direction = directions[dart >> 1, 0] if not dart & 1 else directions[dart >> 1, 1] ^ 2
+        keys[used], darts[used] = (y * (width + 1) + x) * 4 + direction, dart
         used += 1
     return keys[:used], darts[:used]
 
 
 @jit
 def _link(
-    xy: Any, starts: Any, left: Any, right: Any, following: Any, instead: Any, kept: Any, keys: Any, darts: Any,
-    stop: Any,
-) -> Any:  # fmt: skip
-    """Joins the darts of each corner before `stop`, which lie together.
+    xy: Any,
+    starts: Any,
+    left: Any,
+    right: Any,
+    next_dart: Any,
+    next_same: Any,
+    is_vertex: Any,
+    keys: Any,
+    darts: Any,
+    corner_stop: Any,
+) -> Any:
+    """Link the darts of each corner before `corner_stop`; the darts are sorted by corner.
 
-    Gives the place of one dart at each where the border of two regions just goes on.
-    Two borders that meet there in a straight line are one, and the corner none of a polygon's.
+    Two borders that meet in a straight line are one, so their corner becomes no vertex of a polygon.
+
+    Returns:
+        The position in `darts` of one dart for each corner where the border of two regions continues.
     """
     leaving, through, used = np.empty(4, np.int64), np.empty(keys.size, np.int64), 0
     low = 0
-    while low < keys.size and keys[low] >> 2 < stop:
-        for way in range(4):
-            leaving[way] = -1
+    while low < keys.size and keys[low] >> 2 < corner_stop:
+        for direction in range(4):
+            leaving[direction] = -1
         high = low
         while high < keys.size and keys[high] >> 2 == keys[low] >> 2:
             leaving[keys[high] & 3] = darts[high]
             high += 1
-        _join(leaving, following, instead)
+        _connect(leaving, next_dart, next_same)
         if high - low == 2:
             arc = darts[low] >> 1
             if _is_straight(xy, starts, darts[low], darts[low + 1]):
-                for step in range(low, high):
-                    kept[darts[step] >> 1, darts[step] & 1] = False
+                for at in range(low, high):
+                    is_vertex[darts[at] >> 1, darts[at] & 1] = False
             if left[arc] > 0 and right[arc] > 0:
                 through[used] = low
                 used += 1
@@ -99,22 +112,22 @@ def _link(
 
 
 @jit
-def _join(leaving: Any, following: Any, instead: Any) -> None:
-    """Each dart that arrives at a corner goes on with the first to the left of those that leave it."""
+def _connect(leaving: Any, next_dart: Any, next_same: Any) -> None:
+    """Set the next dart of each dart that arrives at a corner: the leftmost of those that leave it."""
     full = leaving.min() >= 0
-    for way in range(4):
-        if leaving[way] < 0:
+    for direction in range(4):
+        if leaving[direction] < 0:
             continue
-        arriving, onward = leaving[way] ^ 1, way ^ 2
+        arriving, onward = leaving[direction] ^ 1, direction ^ 2
         to_left, straight, to_right = leaving[(onward + 3) & 3], leaving[onward], leaving[(onward + 1) & 3]
-        following[arriving] = to_left if to_left >= 0 else straight if straight >= 0 else to_right
+        next_dart[arriving] = to_left if to_left >= 0 else straight if straight >= 0 else to_right
         if full:
-            instead[arriving] = to_right
+            next_same[arriving] = to_right
 
 
 @jit
 def _is_straight(xy: Any, starts: Any, one: Any, two: Any) -> Any:
-    """True if two darts that leave a corner do so in opposite directions."""
+    """Return True if two darts leave a corner in opposite directions."""
     at, step = (starts[one >> 1], 1) if not one & 1 else (starts[(one >> 1) + 1] - 1, -1)
     x, y = xy[at + step, 0] - xy[at, 0], xy[at + step, 1] - xy[at, 1]
     at, step = (starts[two >> 1], 1) if not two & 1 else (starts[(two >> 1) + 1] - 1, -1)

@@ -1,4 +1,4 @@
-"""Corners that borders have at seams only because they were simplified on both sides by themselves."""
+"""Drop vertices that borders have on seams only because each cell was simplified on its own."""
 
 from __future__ import annotations
 
@@ -12,198 +12,220 @@ from geopsp.core.jit import jit
 from geopsp.polygons.borders.topology import Arcs
 from geopsp.polygons.borders.trace_arcs import ArcGraph
 
-ROUNDS = 8
-"""How often all cuts are looked at; few are left for a second time."""
+MAX_PASSES = 8
+"""Limit of passes over all candidates; few are left for a second one."""
 
 
 BIN = 16
-"""Pixels on a side of the squares in which vertices are looked up."""
+"""Width and height in pixels of the bins in which vertices are looked up."""
 
 
 def drop_seam_vertices(
-    net: ArcGraph, darts: NDArray[np.int64], others: NDArray[np.float64], *, least: float, reach: float, inner: bool
+    graph: ArcGraph,
+    darts: NDArray[np.int64],
+    vertices: NDArray[np.float64],
+    *,
+    min_triangle: float,
+    max_distance: float,
+    between_seams: bool,
 ) -> tuple[ArcGraph, NDArray[np.float64]]:
-    """Cuts whose triangle with their neighbours is smaller than `least` are no vertices any more.
+    """Drop vertices on seams whose triangle with their neighbours is smaller than `min_triangle`.
 
-    The smallest go first, and only where no other vertex lies in the triangle, so that no borders come to cross or
-    touch. Their neighbours are vertices of the same border, `reach` pixels away at most.
+    The smallest triangle goes first, and only if no other vertex lies in it, so that no borders come to cross or touch.
+    The neighbours are vertices of the same border, at most `max_distance` away.
 
     Args:
-        net: Arcs that go on at the cuts; what is `kept` of them changes.
-        darts: (cuts,) one that leaves each; two borders end there, and no region of nothing lies beside them.
-        others: (vertices, 2) of all borders up to `reach` from the cuts, but the cuts themselves.
-        least: In square pixels.
-        reach: In pixels.
-        inner: True if so do vertices of arcs from cut to cut, which could not go before.
+        graph: Arcs that are linked across seams; `is_vertex` is changed in place.
+        darts: (n,) one dart that leaves each vertex to check. Two borders end there, and nodata touches neither.
+        vertices: (n, 2) vertices of all borders up to `max_distance` from the seams, except those to check.
+        min_triangle: In square pixels.
+        max_distance: In pixels.
+        between_seams: True to drop also vertices of arcs from seam to seam, which simplifying had to keep.
 
     Returns:
-        The arcs, and (n, 2) the vertices that were asked for and are left.
+        The arcs, and the (n, 2) checked vertices that are left.
     """
-    arcs = net.arcs
-    asked = np.column_stack([darts, np.zeros_like(darts)])
-    if inner:
-        asked = np.concatenate([asked, _between(net, darts)])
-    places = arcs.xy[_at(arcs.starts, asked[:, 0], asked[:, 1])]
-    points = np.concatenate([others[~np.isin(others @ (1, 1j), places @ (1, 1j))], places])
-    owner = np.arange(len(points)) - (len(points) - len(places))  # under 0: nobody's that may go
+    arcs = graph.arcs
+    candidates = np.column_stack([darts, np.zeros_like(darts)])  # dart and step
+    if between_seams:
+        candidates = np.concatenate([candidates, _inner_vertices(graph, darts)])
+    xy = arcs.xy[_vertex_indices(arcs.starts, candidates[:, 0], candidates[:, 1])]
+    points = np.concatenate([vertices[~np.isin(vertices @ (1, 1j), xy @ (1, 1j))], xy])
+    candidate_of = np.arange(len(points)) - (len(points) - len(xy))  # negative for points that stay
     bins = np.floor(points / BIN).astype(np.int64) + 1
     width = int(bins[:, 0].max(initial=0)) + 2
     keys = bins[:, 1] * width + bins[:, 0]
     order = np.argsort(keys)
-    lookup = keys[order], points[order], owner[order], width
-    alive, gone = np.ones(len(asked), np.bool_), np.zeros(len(arcs.xy), np.bool_)
-    lines = arcs.xy, arcs.starts, net.following, net.kept, gone
-    for _ in range(ROUNDS):
-        sizes = _triangles(*lines, asked, alive, reach)
-        small = np.flatnonzero(sizes < least)
-        queue = small[np.argsort(sizes[small], kind="stable")]
-        if not _drop(*lines, net.instead, asked, alive, queue, least, reach, *lookup):
+    lookup = keys[order], points[order], candidate_of[order], width
+    is_left, dropped = np.ones(len(candidates), np.bool_), np.zeros(len(arcs.xy), np.bool_)
+    lines = arcs.xy, arcs.starts, graph.next_dart, graph.is_vertex, dropped
+    for _ in range(MAX_PASSES):
+        areas = _triangle_areas(*lines, candidates, is_left, max_distance)
+        small = np.flatnonzero(areas < min_triangle)
+        queue = small[np.argsort(areas[small], kind="stable")]
+        if not _drop(
+            *lines, graph.next_dart_same_region, candidates, is_left, queue, min_triangle, max_distance, *lookup
+        ):
             break
-    counts = np.add.reduceat(~gone, arcs.starts[:-1], dtype=np.int64) if len(arcs) else np.empty(0, np.int64)
+    counts = np.add.reduceat(~dropped, arcs.starts[:-1], dtype=np.int64) if len(arcs) else np.empty(0, np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)])
-    return replace(net, arcs=Arcs(arcs.xy[~gone], starts, arcs.left, arcs.right)), places[alive]
+    return replace(graph, arcs=Arcs(arcs.xy[~dropped], starts, arcs.left, arcs.right)), xy[is_left]
 
 
-def _between(net: ArcGraph, darts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(vertices, 2) dart and step of all that lie on arcs from cut to cut."""
-    met = np.zeros((len(net.arcs), 2), np.bool_)
-    for leaving in (darts, net.following[darts ^ 1]):
-        met[leaving >> 1, leaving & 1] = True
-    chosen = np.flatnonzero(met.all(axis=1))
-    counts = np.diff(net.arcs.starts)[chosen] - 2
+def _inner_vertices(graph: ArcGraph, darts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (n, 2) dart and step of all inner vertices of arcs that run from a vertex of `darts` to another."""
+    at_seam = np.zeros((len(graph.arcs), 2), np.bool_)
+    for leaving in (darts, graph.next_dart[darts ^ 1]):
+        at_seam[leaving >> 1, leaving & 1] = True
+    chosen = np.flatnonzero(at_seam.all(axis=1))
+    counts = np.diff(graph.arcs.starts)[chosen] - 2
     steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + 1
     return np.column_stack([np.repeat(2 * chosen, counts), steps])
 
 
 @jit
 def _size(starts: Any, dart: Any) -> Any:
+    """Return how many vertices a dart has."""
     return starts[(dart >> 1) + 1] - starts[dart >> 1]
 
 
-def _at(starts: Any, darts: NDArray[np.int64], steps: NDArray[np.int64]) -> Any:
-    """Where vertices of darts stand."""
+def _vertex_indices(starts: Any, darts: NDArray[np.int64], steps: NDArray[np.int64]) -> Any:
+    """Return the indices of vertices, each counted along its dart."""
     return np.where(darts & 1, starts[(darts >> 1) + 1] - 1 - steps, starts[darts >> 1] + steps)
 
 
 @jit
-def _place(starts: Any, dart: Any, step: Any) -> Any:
-    """Where a vertex stands, counted as its dart runs."""
+def _vertex_index(starts: Any, dart: Any, step: Any) -> Any:
+    """Return the index of a vertex that is counted along its dart."""
     return starts[(dart >> 1) + 1] - 1 - step if dart & 1 else starts[dart >> 1] + step
 
 
 @jit
 def _vertex(xy: Any, starts: Any, dart: Any, step: Any) -> Any:
-    at = _place(starts, dart, step)
+    at = _vertex_index(starts, dart, step)
     return xy[at, 0], xy[at, 1]
 
 
 @jit
-def _next(starts: Any, following: Any, kept: Any, gone: Any, dart: Any, step: Any) -> Any:
-    """The next vertex of the border as dart and step; dart -1 if it is not known how it goes on."""
+def _next_vertex(starts: Any, next_dart: Any, is_vertex: Any, dropped: Any, dart: Any, step: Any) -> Any:
+    """Return the next vertex of the border as dart and step; dart -1 if the next dart is not yet known."""
     while True:
         step += 1
         last = _size(starts, dart) - 1
         if step < last:
-            if not gone[_place(starts, dart, step)]:
+            if not dropped[_vertex_index(starts, dart, step)]:
                 return dart, step
             continue
-        if step == last and kept[dart >> 1, 1 - (dart & 1)]:
+        if step == last and is_vertex[dart >> 1, 1 - (dart & 1)]:
             return dart, step
-        dart, step = following[dart], 0
+        dart, step = next_dart[dart], 0
         if dart < 0:
             return dart, step
 
 
 @jit
-def _triangle(xy: Any, starts: Any, following: Any, kept: Any, gone: Any, dart: Any, step: Any, reach: Any) -> Any:
-    """The area of a vertex's triangle, and its neighbours; infinite if one is too far, or not known."""
+def _triangle(
+    xy: Any, starts: Any, next_dart: Any, is_vertex: Any, dropped: Any, dart: Any, step: Any, max_distance: Any
+) -> Any:
+    """Return the area of a vertex's triangle, its corners, and its neighbours as dart and step.
+
+    The area is infinite if a neighbour is too far away, or not yet known.
+    """
     x, y = _vertex(xy, starts, dart, step)
-    one, one_step = _next(starts, following, kept, gone, dart, step)
-    two, two_step = _next(starts, following, kept, gone, dart ^ 1, _size(starts, dart) - 1 - step)
+    one, one_step = _next_vertex(starts, next_dart, is_vertex, dropped, dart, step)
+    two, two_step = _next_vertex(starts, next_dart, is_vertex, dropped, dart ^ 1, _size(starts, dart) - 1 - step)
     if one < 0 or two < 0:
         return np.inf, x, y, x, y, x, y, one, one_step, two, two_step
     a, b = _vertex(xy, starts, one, one_step)
     c, d = _vertex(xy, starts, two, two_step)
     area = abs((a - x) * (d - y) - (c - x) * (b - y)) / 2
-    if max(abs(a - x), abs(b - y), abs(c - x), abs(d - y)) > reach:
+    if max(abs(a - x), abs(b - y), abs(c - x), abs(d - y)) > max_distance:
         area = np.inf
     return area, x, y, a, b, c, d, one, one_step, two, two_step
 
 
 @jit
-def _triangles(xy: Any, starts: Any, following: Any, kept: Any, gone: Any, asked: Any, alive: Any, reach: Any) -> Any:
-    found = np.full(alive.size, np.inf)
-    for place in range(alive.size):
-        if alive[place]:
-            dart, step = asked[place, 0], asked[place, 1]
-            found[place] = _triangle(xy, starts, following, kept, gone, dart, step, reach)[0]
-    return found
+def _triangle_areas(
+    xy: Any,
+    starts: Any,
+    next_dart: Any,
+    is_vertex: Any,
+    dropped: Any,
+    candidates: Any,
+    is_left: Any,
+    max_distance: Any,
+) -> Any:
+    areas = np.full(is_left.size, np.inf)
+    for candidate in range(is_left.size):
+        if is_left[candidate]:
+            dart, step = candidates[candidate, 0], candidates[candidate, 1]
+            areas[candidate] = _triangle(xy, starts, next_dart, is_vertex, dropped, dart, step, max_distance)[0]
+    return areas
 
 
 @jit
 def _drop(
-    xy: Any, starts: Any, following: Any, kept: Any, gone: Any, instead: Any, asked: Any, alive: Any, queue: Any,
-    least: Any, reach: Any, keys: Any, points: Any, owner: Any, width: Any,
+    xy: Any, starts: Any, next_dart: Any, is_vertex: Any, dropped: Any, next_same: Any, candidates: Any, is_left: Any,
+    queue: Any, min_triangle: Any, max_distance: Any, keys: Any, points: Any, candidate_of: Any, width: Any,
 ) -> Any:  # fmt: skip
-    """Drops what can be dropped; True if anything was."""
+    """Drop the candidates of the queue that can be dropped; return True if any was."""
     changed = False
-    for place in queue:
-        dart, step = asked[place, 0], asked[place, 1]
+    for candidate in queue:
+        dart, step = candidates[candidate, 0], candidates[candidate, 1]
         area, x, y, a, b, c, d, one, one_step, two, two_step = _triangle(
-            xy, starts, following, kept, gone, dart, step, reach
+            xy, starts, next_dart, is_vertex, dropped, dart, step, max_distance
         )
-        if area >= least or (a == c and b == d):
+        if area >= min_triangle or (a == c and b == d):
             continue
-        if _closes(xy, starts, following, kept, gone, instead, one, one_step, c, d):
+        if _is_last_triangle(xy, starts, next_dart, is_vertex, dropped, next_same, one, one_step, c, d):
             continue
-        if _closes(xy, starts, following, kept, gone, instead, two, two_step, a, b):
+        if _is_last_triangle(xy, starts, next_dart, is_vertex, dropped, next_same, two, two_step, a, b):
             continue
-        if not _empty(x, y, a, b, c, d, place, keys, points, owner, alive, width):
+        if not _is_empty(x, y, a, b, c, d, candidate, keys, points, candidate_of, is_left, width):
             continue
         if step == 0:
-            back = following[dart ^ 1]
-            kept[dart >> 1, dart & 1] = kept[back >> 1, back & 1] = False
+            back = next_dart[dart ^ 1]
+            is_vertex[dart >> 1, dart & 1] = is_vertex[back >> 1, back & 1] = False
         else:
-            gone[_place(starts, dart, step)] = True
-        alive[place] = False
+            dropped[_vertex_index(starts, dart, step)] = True
+        is_left[candidate] = False
         changed = True
     return changed
 
 
 @jit
-def _closes(
-    xy: Any, starts: Any, following: Any, kept: Any, gone: Any, instead: Any, dart: Any, step: Any, x: Any, y: Any
+def _is_last_triangle(
+    xy: Any,
+    starts: Any,
+    next_dart: Any,
+    is_vertex: Any,
+    dropped: Any,
+    next_same: Any,
+    dart: Any,
+    step: Any,
+    x: Any,
+    y: Any,
 ) -> Any:
-    """True if the vertex after this one is there, so that the ring is a triangle; or may be, below the last cells."""
-    ways = (np.int64(dart), np.int64(-1))
+    """Return True if the vertex after this one is at (x, y), so the ring is a triangle; or if that is not yet known."""
+    branches = (np.int64(dart), np.int64(-1))
     if step == _size(starts, dart) - 1:
-        ways, step = (np.int64(following[dart]), np.int64(instead[dart])), 0
-        if ways[0] < 0:
+        branches, step = (np.int64(next_dart[dart]), np.int64(next_same[dart])), 0
+        if branches[0] < 0:
             return True
-    for way in ways:
-        if way >= 0:
-            after, at = _next(starts, following, kept, gone, way, step)
+    for branch in branches:
+        if branch >= 0:
+            after, at = _next_vertex(starts, next_dart, is_vertex, dropped, branch, step)
             if after < 0 or _vertex(xy, starts, after, at) == (x, y):
                 return True
     return False
 
 
 @jit
-def _empty(
-    x: Any,
-    y: Any,
-    a: Any,
-    b: Any,
-    c: Any,
-    d: Any,
-    place: Any,
-    keys: Any,
-    points: Any,
-    owner: Any,
-    alive: Any,
-    width: Any,
-) -> Any:
-    """True if no vertex but its own lies in the triangle or on it."""
+def _is_empty(
+    x: Any, y: Any, a: Any, b: Any, c: Any, d: Any, candidate: Any, keys: Any, points: Any, candidate_of: Any,
+    is_left: Any, width: Any,
+) -> Any:  # fmt: skip
+    """Return True if no vertex except its corners lies in the triangle (x, y), (a, b), (c, d) or on its sides."""
     left, right = int(np.floor(min(x, a, c) / BIN)) + 1, int(np.floor(max(x, a, c) / BIN)) + 1
     upper, lower = int(np.floor(min(y, b, d) / BIN)) + 1, int(np.floor(max(y, b, d) / BIN)) + 1
     for row in range(upper, lower + 1):
@@ -211,7 +233,7 @@ def _empty(
         for at in range(first, keys.size):
             if keys[at] > row * width + right:
                 break
-            if owner[at] == place or (owner[at] >= 0 and not alive[owner[at]]):
+            if candidate_of[at] == candidate or (candidate_of[at] >= 0 and not is_left[candidate_of[at]]):
                 continue
             u, v = points[at, 0], points[at, 1]
             if not (min(x, a, c) <= u <= max(x, a, c) and min(y, b, d) <= v <= max(y, b, d)):

@@ -1,4 +1,4 @@
-"""Borders that go on over seams as one arc, smoothed where they had to wait."""
+"""Join arcs across seams, and finish their smoothing where it had to wait."""
 
 from __future__ import annotations
 
@@ -18,106 +18,114 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Chains:
-    """Arcs made of several."""
+class JoinedArcs:
+    """Arcs joined across seams."""
 
-    net: ArcGraph
+    graph: ArcGraph
 
-    rough: SmoothingState
-    """The same arcs, as far as they are smoothed."""
+    state: SmoothingState
+    """How far the same arcs are smoothed."""
 
 
 def smooth_across_seams(
-    net: ArcGraph, met: SeamNodes, others: Floats, *, rounds: int, hold: float
+    graph: ArcGraph, nodes: SeamNodes, vertices: Floats, *, rounds: int, hold: float
 ) -> tuple[ArcGraph, Floats]:
-    """Borders go on over seams as if there were none, smoothed like everywhere else.
+    """Join arcs across seams and smooth them as if there were no seams.
 
     Args:
-        net: Arcs smoothed in cells, of which those that end at seams waited.
-        met: The corners on seams.
-        others: (vertices, 2) of all borders near seams, but those where one just goes on.
-        rounds: Of smoothing.
-        hold: Pixels from a seam's corner up to which vertices waited.
+        graph: Arcs smoothed in cells, except near ends on seams.
+        nodes: The corners on seams.
+        vertices: (n, 2) vertices of all borders near seams, except those in `nodes.through`.
+        rounds: Rounds of smoothing.
+        hold: Distance from such an end, in pixels, within which vertices were not smoothed.
 
     Returns:
-        The arcs, and (vertices, 2) of all borders near seams as they are now.
+        The arcs, and the (n, 2) vertices of all borders near seams.
     """
-    chains = join_arcs(net, met, rounds=rounds, hold=hold)
-    arcs, rough = chains.net.arcs, chains.rough
-    inner = (arcs.left > 0) & (arcs.right > 0)
+    joined = join_arcs(graph, nodes, rounds=rounds, hold=hold)
+    arcs, state = joined.graph.arcs, joined.state
     if not len(arcs):
-        return chains.net, others
-    chosen = np.flatnonzero(inner & (np.minimum.reduceat(rough.done, arcs.starts[:-1]) < rounds))
-    vertices = _ragged(arcs.starts[chosen], np.diff(arcs.starts)[chosen])
-    some = Arcs(arcs.xy[vertices], _starts(np.diff(arcs.starts)[chosen]), arcs.left[chosen], arcs.right[chosen])
-    others = others[~np.isin(others @ (1, 1j), some.xy @ (1, 1j))]
-    found = resume_smoothing(
-        SmoothingState(some, rough.loops[chosen], rough.done[vertices], rough.waits[chosen]), rounds, others, hold=hold
-    )
-    return _replaced(chains.net, chosen, found), np.concatenate([others, found.xy])
+        return joined.graph, vertices
+    inner = (arcs.left > 0) & (arcs.right > 0)
+    chosen = np.flatnonzero(inner & (np.minimum.reduceat(state.rounds_done, arcs.starts[:-1]) < rounds))
+    sizes = np.diff(arcs.starts)[chosen]
+    indices = _ranges(arcs.starts[chosen], sizes)
+    unfinished = Arcs(arcs.xy[indices], _starts(sizes), arcs.left[chosen], arcs.right[chosen])
+    vertices = vertices[~np.isin(vertices @ (1, 1j), unfinished.xy @ (1, 1j))]
+    state = SmoothingState(unfinished, state.is_closed[chosen], state.rounds_done[indices], state.open_ends[chosen])
+    smoothed = resume_smoothing(state, rounds, vertices, hold=hold)
+    return _replace_arcs(joined.graph, chosen, smoothed), np.concatenate([vertices, smoothed.xy])
 
 
-def join_arcs(net: ArcGraph, met: SeamNodes, *, rounds: int, hold: float) -> Chains:
-    """Arcs that go on where only one other does are one with it, without the corners that are not kept."""
-    arcs = net.arcs
-    waited, waits = np.zeros((len(arcs), 2), np.bool_), np.zeros((len(arcs), 2), np.bool_)
-    waited[met.darts >> 1, met.darts & 1] = True
-    waits[met.unknown >> 1, met.unknown & 1] = True
-    link = np.full(2 * len(arcs), -1, np.int64)
-    partners = net.following[met.through ^ 1]
-    link[met.through ^ 1], link[partners ^ 1] = partners, met.through
-    done = _done(arcs.xy, arcs.starts, waited, rounds, hold)
-    xy, starts, done, first, last, loops = _chain(arcs.xy, arcs.starts, net.kept, link, done)
-    place = np.full(2 * len(arcs) + 1, -1, np.int32)
-    place[first], place[last ^ 1] = 2 * np.arange(first.size), 2 * np.arange(first.size) + 1
-    follow, other = (
-        np.column_stack([place[after[last]], place[after[first ^ 1]]]) for after in (net.following, net.instead)
+def join_arcs(graph: ArcGraph, nodes: SeamNodes, *, rounds: int, hold: float) -> JoinedArcs:
+    """Join arcs where only one other continues; drop corners there that are no vertices."""
+    arcs = graph.arcs
+    at_seam, unlinked = np.zeros((len(arcs), 2), np.bool_), np.zeros((len(arcs), 2), np.bool_)
+    at_seam[nodes.darts >> 1, nodes.darts & 1] = True
+    unlinked[nodes.unlinked >> 1, nodes.unlinked & 1] = True
+    continuation = np.full(2 * len(arcs), -1, np.int64)
+    partners = graph.next_dart[nodes.through ^ 1]
+    continuation[nodes.through ^ 1], continuation[partners ^ 1] = partners, nodes.through
+    rounds_done = _rounds_done(arcs.xy, arcs.starts, at_seam, rounds, hold)
+    xy, starts, rounds_done, first, last, closed = _join(
+        arcs.xy, arcs.starts, graph.is_vertex, continuation, rounds_done
     )
-    follow[loops] = np.column_stack([2 * np.flatnonzero(loops), 2 * np.flatnonzero(loops) + 1])
+    new_dart = np.full(2 * len(arcs) + 1, -1, np.int32)  # of -1, in the last place, it is -1
+    new_dart[first], new_dart[last ^ 1] = 2 * np.arange(first.size), 2 * np.arange(first.size) + 1
+    next_dart, next_same = (
+        np.column_stack([new_dart[after[last]], new_dart[after[first ^ 1]]])
+        for after in (graph.next_dart, graph.next_dart_same_region)
+    )
+    next_dart[closed] = np.column_stack([2 * np.flatnonzero(closed), 2 * np.flatnonzero(closed) + 1])
     backwards = (first & 1).astype(np.bool_)
-    sides = arcs.left[first >> 1], arcs.right[first >> 1]
-    made = Arcs(xy, starts, np.where(backwards, sides[1], sides[0]), np.where(backwards, sides[0], sides[1]))
-    ways = np.column_stack([_way(net.ways, first), _way(net.ways, last ^ 1) ^ 2])
-    kept = np.column_stack([net.kept[first >> 1, first & 1], net.kept[last >> 1, 1 - (last & 1)]]) | loops[:, None]
-    still = np.column_stack([waits[first >> 1, first & 1], waits[last >> 1, 1 - (last & 1)]])
-    whole = ArcGraph(made, ways, follow.reshape(-1), other.reshape(-1), kept)
-    return Chains(whole, SmoothingState(made, loops, done, still))
+    left, right = arcs.left[first >> 1], arcs.right[first >> 1]
+    joined = Arcs(xy, starts, np.where(backwards, right, left), np.where(backwards, left, right))
+    directions = np.column_stack(
+        [_first_directions(graph.directions, first), _first_directions(graph.directions, last ^ 1) ^ 2]
+    )
+    is_vertex, open_ends = (
+        np.column_stack([ends[first >> 1, first & 1], ends[last >> 1, 1 - (last & 1)]])
+        for ends in (graph.is_vertex, unlinked)
+    )
+    is_vertex |= closed[:, None]
+    joined_graph = ArcGraph(joined, directions, next_dart.reshape(-1), next_same.reshape(-1), is_vertex)
+    return JoinedArcs(joined_graph, SmoothingState(joined, closed, rounds_done, open_ends))
 
 
-def _way(ways: NDArray[np.int8], darts: NDArray[np.int64]) -> NDArray[np.int8]:
-    """(darts,) the direction in which each begins."""
-    found: NDArray[np.int8] = np.where(darts & 1, ways[darts >> 1, 1] ^ 2, ways[darts >> 1, 0])
-    return found
+def _first_directions(directions: NDArray[np.int8], darts: NDArray[np.int64]) -> NDArray[np.int8]:
+    """Return (darts,) direction of the first pixel side of each dart."""
+    first: NDArray[np.int8] = np.where(darts & 1, directions[darts >> 1, 1] ^ 2, directions[darts >> 1, 0])
+    return first
 
 
-def _replaced(net: ArcGraph, chosen: NDArray[np.int64], found: Arcs) -> ArcGraph:
-    """The same arcs, the chosen ones with other vertices."""
-    arcs = net.arcs
+def _replace_arcs(graph: ArcGraph, chosen: NDArray[np.int64], new: Arcs) -> ArcGraph:
+    """Replace the vertices of chosen arcs."""
+    arcs = graph.arcs
     begins, sizes = arcs.starts[:-1].copy(), np.diff(arcs.starts)
-    begins[chosen], sizes[chosen] = len(arcs.xy) + found.starts[:-1], np.diff(found.starts)
-    xy = np.concatenate([arcs.xy, found.xy])[_ragged(begins, sizes)]
-    whole = Arcs(xy, _starts(sizes), arcs.left, arcs.right)
-    return ArcGraph(whole, net.ways, net.following, net.instead, net.kept)
+    begins[chosen], sizes[chosen] = len(arcs.xy) + new.starts[:-1], np.diff(new.starts)
+    xy = np.concatenate([arcs.xy, new.xy])[_ranges(begins, sizes)]
+    arcs = Arcs(xy, _starts(sizes), arcs.left, arcs.right)
+    return ArcGraph(arcs, graph.directions, graph.next_dart, graph.next_dart_same_region, graph.is_vertex)
 
 
 def _starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def _ragged(begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """So many numbers from each beginning on."""
+def _ranges(begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the concatenated ranges from each `begin` on, of these sizes."""
     result: NDArray[np.int64] = np.arange(sizes.sum()) + np.repeat(begins - _starts(sizes)[:-1], sizes)
     return result
 
 
 @jit
-def _done(xy: Any, starts: Any, waited: Any, rounds: Any, hold: Any) -> Any:
-    """(vertices,) rounds each has had: all, but near ends that waited the fewer the nearer."""
+def _rounds_done(xy: Any, starts: Any, at_seam: Any, rounds: Any, hold: Any) -> Any:
+    """Return (vertices,) rounds of smoothing of each: all, but fewer the nearer a vertex is to an end on a seam."""
     done = np.full(len(xy), rounds, np.int8)
-    for arc in range(len(waited)):
+    for arc in range(len(at_seam)):
         for end in range(2):
             last = starts[arc + 1] - 1 if end else starts[arc]
-            if not waited[arc, end]:
+            if not at_seam[arc, end]:
                 continue
             for step in range(min(2 * rounds, starts[arc + 1] - starts[arc])):
                 at = last - step if end else last + step
@@ -127,47 +135,44 @@ def _done(xy: Any, starts: Any, waited: Any, rounds: Any, hold: Any) -> Any:
 
 
 @jit
-def _chain(xy: Any, starts: Any, kept: Any, link: Any, done: Any) -> Any:
-    """Vertices of the chains, where each begins, the rounds they had, first and last darts, and which go round."""
+def _join(xy: Any, starts: Any, is_vertex: Any, continuation: Any, rounds_done: Any) -> Any:
+    """Return vertices of the joined arcs, their starts, rounds done, first and last darts, and which are closed."""
     count = starts.size - 1
-    new, new_starts, rounds = (
-        np.empty((len(xy) + count, 2)),
-        np.zeros(count + 1, np.int64),
-        np.empty(len(xy) + count, np.int8),
-    )
-    first, last, loops = np.empty(count, np.int64), np.empty(count, np.int64), np.zeros(count, np.bool_)
-    seen = np.zeros(count, np.bool_)
+    new, new_rounds = np.empty((len(xy) + count, 2)), np.empty(len(xy) + count, np.int8)
+    new_starts = np.zeros(count + 1, np.int64)
+    first, last, is_closed = np.empty(count, np.int64), np.empty(count, np.int64), np.zeros(count, np.bool_)
+    joined = np.zeros(count, np.bool_)
     used, made = 0, 0
     for closed in (False, True):
         for arc in range(count):
-            if seen[arc] or not (closed or link[2 * arc] < 0 or link[2 * arc + 1] < 0):
+            if joined[arc] or not (closed or continuation[2 * arc] < 0 or continuation[2 * arc + 1] < 0):
                 continue
-            dart = 2 * arc if closed or link[2 * arc + 1] < 0 else 2 * arc + 1
-            first[made], loops[made] = dart, closed
+            dart = 2 * arc if closed or continuation[2 * arc + 1] < 0 else 2 * arc + 1
+            first[made], is_closed[made] = dart, closed
             begin = True
             while True:
                 number, backwards = dart >> 1, dart & 1
-                seen[number] = True
+                joined[number] = True
                 low, high = starts[number], starts[number + 1]
-                keep = kept[number, backwards] or (begin and not closed)
+                keep = is_vertex[number, backwards] or (begin and not closed)
                 for step in range(0 if keep else 1, high - low - 1):
                     at = high - 1 - step if backwards else low + step
-                    new[used], rounds[used] = xy[at], done[at]
+                    new[used], new_rounds[used] = xy[at], rounds_done[at]
                     used += 1
                 begin = False
-                if link[dart] < 0 or link[dart] == first[made]:
+                if continuation[dart] < 0 or continuation[dart] == first[made]:
                     break
-                dart = link[dart]
+                dart = continuation[dart]
             last[made] = dart
             end = low if backwards else high - 1
             if closed:
-                new[used], rounds[used] = new[new_starts[made]], rounds[new_starts[made]]
+                new[used], new_rounds[used] = new[new_starts[made]], new_rounds[new_starts[made]]
             else:
-                new[used], rounds[used] = xy[end], done[end]
+                new[used], new_rounds[used] = xy[end], rounds_done[end]
             used += 1
             made += 1
             new_starts[made] = used
     return (
-        new[:used].copy(), new_starts[: made + 1].copy(), rounds[:used].copy(), first[:made].copy(),
-        last[:made].copy(), loops[:made].copy(),
+        new[:used].copy(), new_starts[: made + 1].copy(), new_rounds[:used].copy(), first[:made].copy(),
+        last[:made].copy(), is_closed[:made].copy(),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rounded borders of two regions, with no gap and no overlap."""
+"""Smooth the shared borders of regions, without gaps or overlaps."""
 
 from __future__ import annotations
 
@@ -11,120 +11,122 @@ from numpy.typing import NDArray
 from geopsp.core.jit import jit
 from geopsp.polygons.borders.topology import Arcs
 
-REACH = 2.0
-"""Pixels along columns or rows: the first round takes less than this off the end of an edge, the second less than half
-of it, and so on; edges stay straight where they are longer."""
+MAX_REACH = 2.0
+"""The first round cuts less than this many pixels (along columns or rows) off the end of an edge, the second less than
+half of it, and so on. Longer edges stay straight in the middle."""
 
 
-FAR = 8.0
-"""The same in units of `REACH` where the next edge is so short that the border hardly moves: the steps of a slant."""
+SLOPE_FACTOR = 8.0
+"""Factor of `MAX_REACH` for edges whose next edge is so short that the border hardly moves: the steps of a slope."""
 
 
 BIN = 8.0
-"""Pixels on a side of the squares in which vertices near seams are looked up; in cells these are pixels."""
+"""Width and height in pixels of the bins in which vertices near seams are looked up; inside cells bins are pixels."""
 
 
-WAITS, NOW, AHEAD = 0, 1, 2
-"""What a vertex does in a round: it had fewer before it, all, or this one too."""
+WAITING, CURRENT, AHEAD = 0, 1, 2
+"""State of a vertex in a round: it lacks rounds before this one; it has had all of them; it has had this one too."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SmoothingState:
-    """Arcs that are being smoothed."""
+    """Arcs that are partly smoothed."""
 
     arcs: Arcs
 
-    loops: NDArray[np.bool_]
-    """(arcs,) True where one goes round to where no other ends: its first vertex is like all others."""
+    is_closed: NDArray[np.bool_]
+    """(arcs,) True if an arc ends where it begins and no other arc ends there: its first vertex is like all others."""
 
-    done: NDArray[np.int8]
-    """(vertices,) how many rounds each has had."""
+    rounds_done: NDArray[np.int8]
+    """(vertices,) number of rounds that each has had."""
 
-    waits: NDArray[np.bool_]
-    """(arcs, 2) True at ends where it is not known yet how the border goes on."""
+    open_ends: NDArray[np.bool_]
+    """(arcs, 2) True for ends where the next arc is not yet known."""
 
 
-def smooth_arcs(arcs: Arcs, rounds: int, *, waits: NDArray[np.bool_] | None = None, hold: float = np.inf) -> Arcs:
-    """The same arcs with their corners cut, over and over, until they look like curves.
+def smooth_arcs(arcs: Arcs, rounds: int, *, open_ends: NDArray[np.bool_] | None = None, hold: float = np.inf) -> Arcs:
+    """Smooth arcs by cutting their corners.
 
-    Each round takes a quarter off both ends of an edge, so it rounds corners, but half where the border turns left at
-    one end and right at the other, so that steps become a straight line; and less where that is not below the reach.
-    Nodes stay, and so do arcs with nothing on a side: the frame and the edge of nodata. A corner is not cut where any
-    other vertex is in the way, so no two arcs cross or touch that did not, and all regions stay, with the same
-    neighbours. No point of a border ends up 2 * `REACH` or more from where it was.
+    Each round cuts a quarter off both ends of an edge, which rounds corners. If the border turns left at one end of an
+    edge and right at the other, it cuts half, so that steps become a straight line. It cuts less where this exceeds
+    `MAX_REACH`. Nodes stay, and so do arcs that touch nodata or the frame. A corner is not cut if another vertex is in
+    the way, so no arcs cross or touch that did not before; all regions stay, with the same neighbours. No border moves
+    by 2 * `MAX_REACH` or more.
 
     Args:
         arcs: All arcs of a cell.
-        rounds: Two or three look smooth.
-        waits: (arcs, 2) True at ends where borders go on: what depends on how, waits for `smoothed_on`.
-        hold: Pixels from such an end up to which vertices wait.
+        rounds: 2 or 3 look smooth.
+        open_ends: (arcs, 2) True for ends where the border continues in another cell. Vertices that depend on how it
+            continues are left for `resume_smoothing`.
+        hold: Distance from such an end, in pixels, up to which vertices are left.
 
     Source: Chaikin, An algorithm for high-speed curve generation, 1974.
     """
-    waits = np.zeros((len(arcs), 2), np.bool_) if waits is None else waits
+    open_ends = np.zeros((len(arcs), 2), np.bool_) if open_ends is None else open_ends
     inner = (arcs.left > 0) & (arcs.right > 0)
     arcs = replace(arcs, xy=arcs.xy.astype(np.float64))
-    rough = SmoothingState(arcs, inner & _loops(arcs), np.zeros(len(arcs.xy), np.int8), waits)
-    return _rounded(rough, inner, rounds, hold, 1.0) if inner.any() else arcs
+    state = SmoothingState(arcs, inner & _closed(arcs), np.zeros(len(arcs.xy), np.int8), open_ends)
+    return _run_rounds(state, inner, rounds, hold, 1.0) if inner.any() else arcs
 
 
-def resume_smoothing(rough: SmoothingState, rounds: int, others: NDArray[np.float64], *, hold: float) -> Arcs:
-    """Arcs as `smoothed` leaves them where it knows how all go on, but at ends that still wait.
+def resume_smoothing(state: SmoothingState, rounds: int, vertices: NDArray[np.float64], *, hold: float) -> Arcs:
+    """Finish the smoothing of arcs, except near ends that are still open.
 
     Args:
-        rough: Arcs that parts of which had to wait.
-        rounds: As before.
-        others: (vertices, 2) of all other borders up to `FAR` times 2 * `REACH` from what waited.
-        hold: As before.
+        state: Arcs, parts of which were left.
+        rounds: As in `smooth_arcs`.
+        vertices: (n, 2) vertices of all other borders within 2 * `MAX_REACH` * `SLOPE_FACTOR` of what was left.
+        hold: As in `smooth_arcs`.
     """
-    arcs, count = rough.arcs, len(rough.arcs)
-    nobody, added = np.append(arcs.left, np.int32(0)), int(len(others) > 0)
-    every = Arcs(
-        np.concatenate([arcs.xy, others]),
-        np.append(arcs.starts, [len(arcs.xy) + len(others)] * added),
-        nobody[: count + added],
-        nobody[: count + added],
+    arcs, count = state.arcs, len(state.arcs)
+    added = int(len(vertices) > 0)  # the vertices are added as an arc that is not smoothed
+    no_regions = np.append(arcs.left, np.int32(0))[: count + added]
+    with_others = Arcs(
+        np.concatenate([arcs.xy, vertices]),
+        np.append(arcs.starts, [len(arcs.xy) + len(vertices)] * added),
+        no_regions,
+        no_regions,
     )
-    rough = SmoothingState(
-        every,
-        np.append(rough.loops, [False] * added),
-        np.append(rough.done, np.full(len(others), rounds, np.int8)),
-        np.concatenate([rough.waits, np.zeros((added, 2), np.bool_)]),
+    state = SmoothingState(
+        with_others,
+        np.append(state.is_closed, [False] * added),
+        np.append(state.rounds_done, np.full(len(vertices), rounds, np.int8)),
+        np.concatenate([state.open_ends, np.zeros((added, 2), np.bool_)]),
     )
-    found = _rounded(rough, np.arange(count + added) < count, rounds, hold, BIN)
-    starts = found.starts[: count + 1]
-    return Arcs(found.xy[: starts[-1]], starts, arcs.left, arcs.right)
+    smoothed = _run_rounds(state, np.arange(count + added) < count, rounds, hold, BIN)
+    starts = smoothed.starts[: count + 1]
+    return Arcs(smoothed.xy[: starts[-1]], starts, arcs.left, arcs.right)
 
 
-def _rounded(rough: SmoothingState, inner: NDArray[np.bool_], rounds: int, hold: float, size: float) -> Arcs:
-    """The inner arcs after all rounds, in each of which only those vertices are cut that have had all before."""
-    arcs, loops, waits = rough.arcs, rough.loops, rough.waits
-    xy, starts, done = arcs.xy, arcs.starts, rough.done
+def _run_rounds(state: SmoothingState, inner: NDArray[np.bool_], rounds: int, hold: float, bin_size: float) -> Arcs:
+    """Smooth the inner arcs; each round cuts only vertices that have had all rounds before."""
+    arcs, is_closed, open_ends = state.arcs, state.is_closed, state.open_ends
+    xy, starts, rounds_done = arcs.xy, arcs.starts, state.rounds_done
     for number in range(rounds):
-        reach = REACH / 2**number
-        due = _due(xy, starts, loops, done, waits, number, hold)
-        turns = _turns(xy, starts, inner, loops)
-        cut = (turns != 0) & (due == NOW)
+        reach = MAX_REACH / 2**number
+        due = _due(xy, starts, is_closed, rounds_done, open_ends, number, hold)
+        turns = _turns(xy, starts, inner, is_closed)
+        cut = (turns != 0) & (due == CURRENT)
         if cut.any():
-            legs = _legs(xy, starts, loops, turns, due, cut, reach)
-            low, high = _box(xy, xy[cut], reach * FAR)
-            _keep_blocked(xy, cut, legs, *_bins(xy, low, high, size), low, size)
-            xy, starts, done = _cut(xy, starts, loops, due, cut, legs, done, number)
+            cuts = _cut_points(xy, starts, is_closed, turns, due, cut, reach)
+            low, high = _bounds(xy, xy[cut], reach * SLOPE_FACTOR)
+            _keep_blocked(xy, cut, cuts, *_bin_vertices(xy, low, high, bin_size), low, bin_size)
+            xy, starts, rounds_done = _cut_corners(xy, starts, is_closed, due, cut, cuts, rounds_done, number)
         else:
-            done = done + (due == NOW)
+            rounds_done = rounds_done + (due == CURRENT)
     return replace(arcs, xy=xy, starts=starts)
 
 
-def _box(xy: NDArray[np.float64], chosen: NDArray[np.float64], around: float) -> tuple[Any, Any]:
-    """The least and most columns and rows that triangles of the chosen vertices can lie in."""
+def _bounds(xy: NDArray[np.float64], chosen: NDArray[np.float64], reach: float) -> tuple[Any, Any]:
+    """Return the lowest and highest columns and rows that the triangles of chosen vertices can reach."""
     return (
-        np.floor(np.maximum(chosen.min(axis=0) - around, xy.min(axis=0))),
-        np.minimum(chosen.max(axis=0) + around, xy.max(axis=0)),
+        np.floor(np.maximum(chosen.min(axis=0) - reach, xy.min(axis=0))),
+        np.minimum(chosen.max(axis=0) + reach, xy.max(axis=0)),
     )
 
 
-def _loops(arcs: Arcs) -> NDArray[np.bool_]:
-    """(arcs,) True where an arc goes round to where no other ends: its first vertex is like all others."""
+def _closed(arcs: Arcs) -> NDArray[np.bool_]:
+    """Return (arcs,) True if an arc ends where it begins and no other arc ends there."""
     first, last = arcs.xy[arcs.starts[:-1]], arcs.xy[arcs.starts[1:] - 1]
     _, ends, counts = np.unique(np.concatenate([first, last]) @ (1, 1j), return_inverse=True, return_counts=True)
     result: NDArray[np.bool_] = (first == last).all(axis=1) & (counts[ends[: len(arcs)]] == 2)
@@ -132,77 +134,82 @@ def _loops(arcs: Arcs) -> NDArray[np.bool_]:
 
 
 @jit
-def _due(xy: Any, starts: Any, loops: Any, done: Any, waits: Any, number: Any, hold: Any) -> Any:
-    """(vertices,) WAITS, NOW or AHEAD.
+def _due(xy: Any, starts: Any, is_closed: Any, rounds_done: Any, open_ends: Any, number: Any, hold: Any) -> Any:
+    """Return (vertices,) WAITING, CURRENT or AHEAD.
 
-    A round needs to know a vertex's neighbours and which way they turn, for which it needs theirs. So two vertices more
-    wait in each round.
+    To cut a vertex, its neighbours must be known, and which way they turn, which depends on their neighbours. So two
+    more vertices near an open end wait in each round.
     """
     due = np.empty(len(xy), np.int8)
     for at in range(len(xy)):
-        due[at] = WAITS if done[at] < number else NOW if done[at] == number else AHEAD
-    for arc in range(loops.size):
+        due[at] = WAITING if rounds_done[at] < number else CURRENT if rounds_done[at] == number else AHEAD
+    for arc in range(is_closed.size):
         for end in range(2):
             last = starts[arc + 1] - 1 if end else starts[arc]
-            if not loops[arc]:
-                due[last] = WAITS
-            if not waits[arc, end]:
+            if not is_closed[arc]:
+                due[last] = WAITING
+            if not open_ends[arc, end]:
                 continue
             for step in range(1, min(2 * number + 2, starts[arc + 1] - starts[arc])):
                 at = last - step if end else last + step
                 if _length(xy, at, last) <= hold:
-                    due[at] = WAITS
+                    due[at] = WAITING
     return due
 
 
 @jit
-def _turns(xy: Any, starts: Any, inner: Any, loops: Any) -> Any:
-    """(vertices,) 1 or -1 where an inner arc turns to one side or the other, 0 where it does not, and at its ends."""
+def _turns(xy: Any, starts: Any, inner: Any, is_closed: Any) -> Any:
+    """Return (vertices,) 1 or -1 where an inner arc turns to one side or the other, else 0; 0 at ends."""
     turns = np.zeros(len(xy), np.int8)
     for arc in range(inner.size):
         begin, end = starts[arc], starts[arc + 1] - 1
         if not inner[arc]:
             continue
-        for at in range(begin if loops[arc] else begin + 1, end):
+        for at in range(begin if is_closed[arc] else begin + 1, end):
             before = at - 1 if at > begin else end - 1
-            turns[at] = np.sign(_turn(xy[before, 0], xy[before, 1], xy[at, 0], xy[at, 1], xy[at + 1, 0], xy[at + 1, 1]))
-        if loops[arc]:
-            turns[end] = turns[begin]  # one corner
+            turns[at] = np.sign(_area(xy[before, 0], xy[before, 1], xy[at, 0], xy[at, 1], xy[at + 1, 0], xy[at + 1, 1]))
+        if is_closed[arc]:
+            turns[end] = turns[begin]  # the same corner
     return turns
 
 
 @jit
-def _turn(ax: Any, ay: Any, bx: Any, by: Any, cx: Any, cy: Any) -> Any:
-    """Twice the area of a triangle, positive to one side; to the last bit the other number if a and c change places."""
+def _area(ax: Any, ay: Any, bx: Any, by: Any, cx: Any, cy: Any) -> Any:
+    """Return twice the signed area of a triangle; if a and c are swapped, exactly the negative."""
     return (ax - bx) * (cy - by) - (ay - by) * (cx - bx)
 
 
 @jit
-def _legs(xy: Any, starts: Any, loops: Any, turns: Any, due: Any, cut: Any, reach: Any) -> Any:
-    """(vertices, 4) where the edges before and after a corner are cut; those to vertices ahead were cut there."""
-    legs = np.empty((len(xy), 4))
-    for arc in range(loops.size):
+def _cut_points(xy: Any, starts: Any, is_closed: Any, turns: Any, due: Any, cut: Any, reach: Any) -> Any:
+    """Return (vertices, 4) points where the edges before and after a corner are cut.
+
+    An edge to a vertex that is AHEAD was already cut at that end.
+    """
+    cuts = np.empty((len(xy), 4))
+    for arc in range(is_closed.size):
         begin, end = starts[arc], starts[arc + 1] - 1
         for at in range(begin, end):
             if not cut[at]:
                 continue
             before = at - 1 if at > begin else end - 1
-            back, ahead = _whole(xy, turns, due, at, before), _whole(xy, turns, due, at, at + 1)
-            for place, other, beside in ((0, before, ahead), (2, at + 1, back)):
-                step, gone = turns[at] * turns[other] <= 0, due[other] == AHEAD and turns[other] != 0
-                parts, most = 2.0 if step else 4.0, reach * FAR if step and beside <= reach / 2 else reach
-                while _length(xy, at, other) >= most * (parts - gone):
+            length_before = _uncut_length(xy, turns, due, at, before)
+            length_after = _uncut_length(xy, turns, due, at, at + 1)
+            for column, other, next_length in ((0, before, length_after), (2, at + 1, length_before)):
+                is_step, gone = turns[at] * turns[other] <= 0, due[other] == AHEAD and turns[other] != 0
+                parts = 2.0 if is_step else 4.0
+                max_cut = reach * SLOPE_FACTOR if is_step and next_length <= reach / 2 else reach
+                while _length(xy, at, other) >= max_cut * (parts - gone):
                     parts *= 2
-                legs[at, place] = xy[at, 0] + (xy[other, 0] - xy[at, 0]) / (parts - gone)
-                legs[at, place + 1] = xy[at, 1] + (xy[other, 1] - xy[at, 1]) / (parts - gone)
-        if loops[arc]:
-            legs[end] = legs[begin]
-    return legs
+                cuts[at, column] = xy[at, 0] + (xy[other, 0] - xy[at, 0]) / (parts - gone)
+                cuts[at, column + 1] = xy[at, 1] + (xy[other, 1] - xy[at, 1]) / (parts - gone)
+        if is_closed[arc]:
+            cuts[end] = cuts[begin]
+    return cuts
 
 
 @jit
-def _whole(xy: Any, turns: Any, due: Any, at: Any, other: Any) -> Any:
-    """The length of an edge, before its other end was cut if that is ahead."""
+def _uncut_length(xy: Any, turns: Any, due: Any, at: Any, other: Any) -> Any:
+    """Return the length of an edge, before its other end was cut if that is AHEAD."""
     if due[other] != AHEAD or turns[other] == 0:
         return _length(xy, at, other)
     return _length(xy, at, other) * (2.0 if turns[at] != turns[other] else 4 / 3)
@@ -210,21 +217,21 @@ def _whole(xy: Any, turns: Any, due: Any, at: Any, other: Any) -> Any:
 
 @jit
 def _length(xy: Any, one: Any, two: Any) -> Any:
-    """Pixels along columns or rows, whichever are more."""
+    """Return the distance along columns or along rows, whichever is larger."""
     return max(abs(xy[one, 0] - xy[two, 0]), abs(xy[one, 1] - xy[two, 1]))
 
 
 @jit
-def _bins(xy: Any, low: Any, high: Any, size: Any) -> Any:
-    """Vertices of a box by the square that they lie in: where each square's begin in their order; the order."""
+def _bin_vertices(xy: Any, low: Any, high: Any, size: Any) -> Any:
+    """Sort vertices inside of bounds into square bins; return (rows, cols) starts of bins, and the sorted indices."""
     first = np.zeros((int((high[1] - low[1]) / size) + 1, int((high[0] - low[0]) / size) + 1), np.int32)
     for at in range(len(xy)):
         if low[0] <= xy[at, 0] <= high[0] and low[1] <= xy[at, 1] <= high[1]:
             first[int((xy[at, 1] - low[1]) / size), int((xy[at, 0] - low[0]) / size)] += 1
     flat, total = first.reshape(-1), 0
-    for square in range(flat.size):
-        total += flat[square]
-        flat[square] = total
+    for each in range(flat.size):
+        total += flat[each]
+        flat[each] = total
     order = np.empty(total, np.int32)
     for at in range(len(xy)):
         if low[0] <= xy[at, 0] <= high[0] and low[1] <= xy[at, 1] <= high[1]:
@@ -235,58 +242,60 @@ def _bins(xy: Any, low: Any, high: Any, size: Any) -> Any:
 
 
 @jit
-def _keep_blocked(xy: Any, cut: Any, legs: Any, first: Any, order: Any, low: Any, size: Any) -> None:
-    """No cut any more at corners whose triangle, sides included, holds another vertex.
+def _keep_blocked(xy: Any, cut: Any, cuts: Any, first: Any, order: Any, low: Any, size: Any) -> None:
+    """Set `cut` to False at corners whose triangle, sides included, contains another vertex.
 
-    Arcs do not cross, so one that reached into a triangle would have a vertex there; and so two such triangles are
-    apart.
+    Arcs do not cross, so an arc that reached into a triangle would have a vertex there. Therefore no two of the
+    remaining triangles overlap.
     """
     cols, flat = first.shape[1], first.reshape(-1)
     blocked = np.zeros(cut.size, np.bool_)
     for at in range(cut.size):
         if cut[at]:
-            blocked[at] = _held(xy, at, legs[at], flat, cols, order, low, size)
+            blocked[at] = _is_blocked(xy, at, cuts[at], flat, cols, order, low, size)
     cut[blocked] = False
 
 
 @jit
-def _held(xy: Any, at: Any, legs: Any, first: Any, cols: Any, order: Any, low: Any, size: Any) -> Any:
-    """True if a vertex that lies elsewhere is in the triangle of this one and its legs."""
-    px, py, ax, ay, bx, by = xy[at, 0], xy[at, 1], legs[0], legs[1], legs[2], legs[3]
+def _is_blocked(xy: Any, at: Any, cuts: Any, first: Any, cols: Any, order: Any, low: Any, size: Any) -> Any:
+    """Return True if a vertex lies in the triangle of a corner and its two cuts, except at these three points."""
+    px, py, ax, ay, bx, by = xy[at, 0], xy[at, 1], cuts[0], cuts[1], cuts[2], cuts[3]
     left, right = min(px, ax, bx), max(px, ax, bx)
     top, bottom = min(py, ay, by), max(py, ay, by)
     for row in range(int((top - low[1]) / size), int((bottom - low[1]) / size) + 1):
         begin, end = row * cols + int((left - low[0]) / size), row * cols + int((right - low[0]) / size) + 1
-        for place in range(first[begin], first[end] if end < first.size else order.size):
-            x, y = xy[order[place], 0], xy[order[place], 1]
+        for position in range(first[begin], first[end] if end < first.size else order.size):
+            x, y = xy[order[position], 0], xy[order[position], 1]
             if x < left or x > right or y < top or y > bottom or (x == px and y == py):
                 continue
             if (x == ax and y == ay) or (x == bx and y == by):
                 continue
-            one, two, three = _turn(px, py, x, y, ax, ay), _turn(ax, ay, x, y, bx, by), _turn(bx, by, x, y, px, py)
+            one, two, three = _area(px, py, x, y, ax, ay), _area(ax, ay, x, y, bx, by), _area(bx, by, x, y, px, py)
             if min(one, two, three) >= 0 or max(one, two, three) <= 0:
                 return True
     return False
 
 
 @jit
-def _cut(xy: Any, starts: Any, loops: Any, due: Any, cut: Any, legs: Any, done: Any, number: Any) -> Any:
-    """The arcs with the two legs of each corner that is cut instead of it, one vertex where those of two meet."""
-    new, new_starts, rounds = np.empty((2 * len(xy), 2)), np.zeros_like(starts), np.empty(2 * len(xy), np.int8)
+def _cut_corners(
+    xy: Any, starts: Any, is_closed: Any, due: Any, cut: Any, cuts: Any, rounds_done: Any, number: Any
+) -> Any:
+    """Replace each corner to cut by its two points, or by one where those of two corners coincide."""
+    new, new_starts, new_rounds = np.empty((2 * len(xy), 2)), np.zeros_like(starts), np.empty(2 * len(xy), np.int8)
     used = 0
-    for arc in range(loops.size):
+    for arc in range(is_closed.size):
         begin, end = starts[arc], starts[arc + 1] - 1
-        for at in range(begin, end if loops[arc] else end + 1):
-            had = number + 1 if due[at] == NOW else done[at]
-            for leg in range(0, 4 if cut[at] else 2, 2):
-                x, y = (legs[at, leg], legs[at, leg + 1]) if cut[at] else (xy[at, 0], xy[at, 1])
+        for at in range(begin, end if is_closed[arc] else end + 1):
+            rounds = number + 1 if due[at] == CURRENT else rounds_done[at]
+            for column in range(0, 4 if cut[at] else 2, 2):
+                x, y = (cuts[at, column], cuts[at, column + 1]) if cut[at] else (xy[at, 0], xy[at, 1])
                 if used == new_starts[arc] or new[used - 1, 0] != x or new[used - 1, 1] != y:
-                    new[used, 0], new[used, 1], rounds[used] = x, y, had
+                    new[used, 0], new[used, 1], new_rounds[used] = x, y, rounds
                     used += 1
-        if loops[arc]:
+        if is_closed[arc]:
             first = new_starts[arc]
             if new[used - 1, 0] != new[first, 0] or new[used - 1, 1] != new[first, 1]:
-                new[used], rounds[used] = new[first], rounds[first]
+                new[used], new_rounds[used] = new[first], new_rounds[first]
                 used += 1
         new_starts[arc + 1] = used
-    return new[:used].copy(), new_starts, rounds[:used].copy()
+    return new[:used].copy(), new_starts, new_rounds[:used].copy()

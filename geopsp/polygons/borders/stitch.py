@@ -1,4 +1,4 @@
-"""Regions that lie in several cells, put together row of cells by row of cells."""
+"""Stitch regions across cells, one row of cells after the other."""
 
 from __future__ import annotations
 
@@ -14,191 +14,213 @@ from geopsp.polygons.borders.seam_nodes import SeamNodes, link_across_seams
 from geopsp.polygons.borders.seam_simplify import drop_seam_vertices
 from geopsp.polygons.borders.seam_smoothing import smooth_across_seams
 from geopsp.polygons.borders.topology import Arcs
-from geopsp.polygons.borders.trace_arcs import EAST, SOUTH, ArcGraph, select
-from geopsp.polygons.borders.trace_cell import EVERY, CellGrid, OpenRegions, Regions, build_features, open_groups
+from geopsp.polygons.borders.trace_arcs import EAST, SOUTH, ArcGraph, select_arcs
+from geopsp.polygons.borders.trace_cell import (
+    ALL_CODES,
+    CellGrid,
+    OpenRegions,
+    Regions,
+    build_features,
+    mark_open,
+)
 from geopsp.polygons.features import Features
-from geopsp.polygons.regions.connected_regions import find, union
+from geopsp.polygons.regions.connected_regions import flatten, union, unite_pairs
 
 Numbers = NDArray[np.int32]
 
 
-Line = tuple[Numbers, Numbers, int, int, int]
-"""Numbers of the regions to the left and right of a seam as one goes along it; column and row where it begins; the
-direction, EAST or SOUTH."""
+Seam = tuple[Numbers, Numbers, int, int, int]
+"""A seam that runs EAST or SOUTH: numbers of the regions on its left and on its right, column and row of its start, and
+the direction."""
 
 
 class CellStitcher:
-    """What goes on below the rows of cells that were taken in.
+    """Holds the regions that continue below the rows of cells added so far.
 
-    Memory grows with the regions that go on and all their borders, not with the raster.
+    Memory grows with these regions and all their borders, not with the raster.
     """
 
     def __init__(
         self,
-        lattice: CellGrid,
+        grid: CellGrid,
         *,
         connectivity: int = 4,
-        wanted: NDArray[np.bool_] = EVERY,
-        least: float = 0.0,
+        selected: NDArray[np.bool_] = ALL_CODES,
+        min_triangle: float = 0.0,
         smooth: int = 0,
     ) -> None:
-        """Nothing is open yet.
+        """Start without open regions.
 
         Args:
-            lattice: Of the cells.
+            grid: The cells.
             connectivity: 4, or 8.
-            wanted: (256,) True for the codes of features that are made.
-            least: In square pixels: of simplified borders, cuts at seams whose triangle is smaller are none.
-            smooth: Rounds of smoothing, of which the last ones at seams are left to do.
+            selected: (256,) True for codes that become features.
+            min_triangle: In square pixels: vertices that simplifying left on seams are dropped if the triangle with
+                their neighbours is smaller.
+            smooth: Rounds of smoothing; the last ones near seams are still to be done.
         """
-        self._wanted = wanted
-        self._lattice, self._corners, self._least = lattice, connectivity == 8, least
-        self._near, self._smooth = np.empty((0, 2)), smooth
-        self._net, self._regions = _joined([], []), Regions.none()
-        self._below = np.zeros(lattice.width, np.int32)
+        self._selected, self._grid, self._touch_at_corners = selected, grid, connectivity == 8
+        self._min_triangle, self._smooth = min_triangle, smooth
+        self._graph, self._regions = _concatenate_graphs([], []), Regions.empty()
+        self._near_seams = np.empty((0, 2))
+        self._numbers_below = np.zeros(grid.width, np.int32)
 
-    def add_row(self, pieces: Sequence[OpenRegions]) -> Features:
-        """The features that are complete once a row of cells, from left to right, is taken in."""
-        row, stop = pieces[0].window.row, pieces[0].window.row_stop
-        before = np.cumsum([len(self._regions), *(len(piece.regions) for piece in pieces)]).tolist()
-        sides = [[_shifted(side, by) for side in piece.sides] for piece, by in zip(pieces, before, strict=False)]
-        regions = _all([self._regions, *(piece.regions for piece in pieces)], [0, *before])
-        lines = list(self._lines(pieces, sides, row))
+    def add_row(self, cells: Sequence[OpenRegions]) -> Features:
+        """Add a row of cells, from left to right; return the features that are finished."""
+        row, row_stop = cells[0].window.row, cells[0].window.row_stop
+        offsets = np.cumsum([len(self._regions), *(len(cell.regions) for cell in cells)]).tolist()
+        sides = [[_shift(side, by) for side in cell.sides] for cell, by in zip(cells, offsets, strict=False)]
+        regions = _concatenate_regions([self._regions, *(cell.regions for cell in cells)], [0, *offsets])
         parent, group = np.arange(len(regions)), np.arange(len(regions))
-        _unite(group, regions.links)
+        unite_pairs(group, regions.touching - 1)
         borders = []
-        for line in lines:
-            _meet(parent, group, regions.codes, line[0], line[1], self._corners)
-            borders.append(_border(regions.codes, line))
-        nets = [self._net, *(piece.net for piece in pieces), *borders]
-        net = _joined(nets, [0, *before[:-1], *(0 for _ in borders)])
-        last = stop == self._lattice.height
-        met = link_across_seams(net, self._lattice, row, stop + last)
-        if self._least or self._smooth:
-            net = self._shaped(net, met, [piece.near for piece in pieces], stop)
-        below = np.zeros(0, np.int32) if last else np.concatenate([lower for _, _, lower, _ in sides])
-        opened = _gather(parent, group, regions.sums, regions.first, below)
-        done = self._done(net, regions, parent, group, opened)
-        self._keep(net, regions, parent, group, opened, below, stop)
-        return done
+        for seam in self._seams(cells, sides, row):
+            _unite_across(parent, group, regions.codes, seam[0], seam[1], self._touch_at_corners)
+            borders.append(_seam_border(regions.codes, seam))
+        graphs = [self._graph, *(cell.graph for cell in cells), *borders]
+        graph = _concatenate_graphs(graphs, [0, *offsets[:-1], *(0 for _ in borders)])
+        is_last = row_stop == self._grid.height
+        nodes = link_across_seams(graph, self._grid, row, row_stop + is_last)
+        if self._min_triangle or self._smooth:
+            graph = self._generalize(graph, nodes, [cell.near_seams for cell in cells], row_stop)
+        below = np.zeros(0, np.int32) if is_last else np.concatenate([lower for _, _, lower, _ in sides])
+        is_open = _gather(parent, group, regions.sums, regions.first_pixels, below)
+        features = self._finished_features(graph, regions, parent, group, is_open)
+        self._keep_open(graph, regions, parent, group, is_open, below, row_stop)
+        return features
 
-    def _shaped(self, net: ArcGraph, met: SeamNodes, near: Sequence[NDArray[np.float64]], stop: int) -> ArcGraph:
-        """Borders are simplified and smoothed over seams; what is near to the one below is kept for the next row."""
-        known, reach = np.concatenate([self._near, *near, met.fixed]), self._lattice.reach
-        if self._least:
-            net, left = drop_seam_vertices(net, met.cuts, known, least=self._least, reach=reach, inner=not self._smooth)
-            known = np.concatenate([known, left])
+    def _generalize(
+        self, graph: ArcGraph, nodes: SeamNodes, near_seams: Sequence[NDArray[np.float64]], row_stop: int
+    ) -> ArcGraph:
+        """Simplify and smooth borders across seams; keep the vertices near the seam below for the next row."""
+        vertices, distance = np.concatenate([self._near_seams, *near_seams, nodes.fixed]), self._grid.seam_distance
+        if self._min_triangle:
+            graph, left = drop_seam_vertices(
+                graph,
+                nodes.bends,
+                vertices,
+                min_triangle=self._min_triangle,
+                max_distance=distance,
+                between_seams=not self._smooth,
+            )
+            vertices = np.concatenate([vertices, left])
         if self._smooth:
-            net, known = smooth_across_seams(net, met, known, rounds=self._smooth, hold=self._lattice.hold)
-        self._near = known[(known[:, 1] >= stop - reach) & (known[:, 1] < stop)]
-        return net
+            graph, vertices = smooth_across_seams(
+                graph, nodes, vertices, rounds=self._smooth, hold=self._grid.smoothing_hold
+            )
+        self._near_seams = vertices[(vertices[:, 1] >= row_stop - distance) & (vertices[:, 1] < row_stop)]
+        return graph
 
-    def _lines(self, pieces: Sequence[OpenRegions], sides: Sequence[Sequence[Numbers]], row: int) -> Iterator[Line]:
-        """The seams of a row of cells: those between neighbours, then the one above."""
-        for piece, west, east in zip(pieces, sides, sides[1:], strict=False):
-            yield east[3], west[1], piece.window.col_stop, row, SOUTH
+    def _seams(self, cells: Sequence[OpenRegions], sides: Sequence[Sequence[Numbers]], row: int) -> Iterator[Seam]:
+        """Yield the seams of a row of cells: those between neighbours, then the one above."""
+        for cell, west, east in zip(cells, sides, sides[1:], strict=False):
+            yield east[3], west[1], cell.window.col_stop, row, SOUTH
         if row:
-            yield self._below, np.concatenate([upper for upper, *_ in sides]), 0, row, EAST
+            yield self._numbers_below, np.concatenate([upper for upper, *_ in sides]), 0, row, EAST
 
-    def _done(
+    def _finished_features(
         self,
-        net: ArcGraph,
+        graph: ArcGraph,
         regions: Regions,
         parent: NDArray[np.intp],
         group: NDArray[np.intp],
-        opened: NDArray[np.bool_],
+        is_open: NDArray[np.bool_],
     ) -> Features:
-        """Complete features, in the order of their first pixels."""
-        numbers = np.flatnonzero((parent == np.arange(parent.size)) & ~opened & self._wanted[regions.codes])
-        numbers = numbers[np.lexsort([regions.first[numbers], group[numbers], regions.first[group[numbers]]])]
-        place = np.full(parent.size + 1, -1, np.int32)
-        place[numbers + 1] = np.arange(numbers.size)
-        place[1:] = place[parent + 1]
-        return build_features(net, regions, numbers, group[numbers], place)
+        """Build the finished features, in the order of their first pixels."""
+        first_pixels = regions.first_pixels
+        chosen = np.flatnonzero((parent == np.arange(parent.size)) & ~is_open & self._selected[regions.codes])
+        chosen = chosen[np.lexsort([first_pixels[chosen], group[chosen], first_pixels[group[chosen]]])]
+        position = np.full(parent.size + 1, -1, np.int32)
+        position[chosen + 1] = np.arange(chosen.size)
+        position[1:] = position[parent + 1]
+        return build_features(graph, regions, chosen, group[chosen], position)
 
-    def _keep(
+    def _keep_open(
         self,
-        net: ArcGraph,
+        graph: ArcGraph,
         regions: Regions,
         parent: NDArray[np.intp],
         group: NDArray[np.intp],
-        opened: NDArray[np.bool_],
+        is_open: NDArray[np.bool_],
         below: Numbers,
-        stop: int,
+        row_stop: int,
     ) -> None:
-        """What goes on, with its regions numbered anew; without borders that nobody asks for any more."""
-        numbers = np.flatnonzero((parent == np.arange(parent.size)) & opened)
-        place = np.zeros(parent.size + 1, np.int32)
-        place[numbers + 1] = np.arange(1, numbers.size + 1)
-        place[1:] = place[parent + 1]
-        of_use = np.append(False, opened & (EVERY if self._least or self._smooth else self._wanted)[regions.codes])
-        arcs = net.arcs
+        """Keep the open regions, renumbered, without borders that are no longer needed."""
+        kept = np.flatnonzero((parent == np.arange(parent.size)) & is_open)
+        numbers = np.zeros(parent.size + 1, np.int32)
+        numbers[kept + 1] = np.arange(1, kept.size + 1)
+        numbers[1:] = numbers[parent + 1]
+        useful = ALL_CODES if self._min_triangle or self._smooth else self._selected
+        is_useful = np.append(False, is_open & useful[regions.codes])
+        arcs = graph.arcs
         lowest = np.maximum(arcs.xy[arcs.starts[:-1], 1], arcs.xy[arcs.starts[1:] - 1, 1])
-        idle = ~(of_use[arcs.left] | of_use[arcs.right]) & (lowest < stop)
-        self._net, self._below = select(net, place, dropped=idle), place[below]
-        links = np.column_stack([place[numbers + 1], place[group[numbers] + 1]])
+        useless = ~(is_useful[arcs.left] | is_useful[arcs.right]) & (lowest < row_stop)
+        self._graph, self._numbers_below = select_arcs(graph, numbers, dropped=useless), numbers[below]
+        touching = np.column_stack([numbers[kept + 1], numbers[group[kept] + 1]])
         self._regions = Regions(
-            regions.codes[numbers], regions.sums[numbers], regions.first[numbers],
-            links[links[:, 0] != links[:, 1]],
-        )  # fmt: skip
+            regions.codes[kept],
+            regions.sums[kept],
+            regions.first_pixels[kept],
+            touching[touching[:, 0] != touching[:, 1]],
+        )
 
 
-def _shifted(numbers: Numbers, by: int) -> Numbers:
-    """Other numbers for the same regions; nothing stays 0."""
+def _shift(numbers: Numbers, by: int) -> Numbers:
+    """Add an offset to numbers of regions; 0 (nodata) stays 0."""
     return np.where(numbers, numbers + np.int32(by), np.int32(0))
 
 
-def _all(parts: Sequence[Regions], before: Sequence[int]) -> Regions:
-    """What is known of all, under new numbers."""
+def _concatenate_regions(batches: Sequence[Regions], offsets: Sequence[int]) -> Regions:
     return Regions(
-        np.concatenate([part.codes for part in parts]),
-        np.concatenate([part.sums for part in parts]),
-        np.concatenate([part.first for part in parts]),
-        np.concatenate([part.links + np.int32(by) for part, by in zip(parts, before, strict=False)]),
+        np.concatenate([regions.codes for regions in batches]),
+        np.concatenate([regions.sums for regions in batches]),
+        np.concatenate([regions.first_pixels for regions in batches]),
+        np.concatenate([regions.touching + np.int32(by) for regions, by in zip(batches, offsets, strict=False)]),
     )
 
 
-def _joined(nets: Sequence[ArcGraph], before: Sequence[int]) -> ArcGraph:
-    """The arcs of all, with the numbers of regions moved on by what is given for each."""
-    nobody = np.empty(0, np.int32)
-    nets = [_straight(np.empty((0, 2, 2), np.int64), nobody, nobody, SOUTH), *nets]
-    shifts = list(zip(nets, [0, *before], np.cumsum([0, *(len(net.arcs) for net in nets)]), strict=False))
-    left = np.concatenate([_shifted(net.arcs.left, by) for net, by, _ in shifts])
-    right = np.concatenate([_shifted(net.arcs.right, by) for net, by, _ in shifts])
-    following = np.concatenate([_moved(net.following, arcs) for net, _, arcs in shifts])
-    instead = np.concatenate([_moved(net.instead, arcs) for net, _, arcs in shifts])
-    ends = np.cumsum([0, *(net.arcs.xy.shape[0] for net in nets)])
-    starts = np.concatenate([[0], *(net.arcs.starts[1:] + by for net, by in zip(nets, ends, strict=False))])
+def _concatenate_graphs(graphs: Sequence[ArcGraph], offsets: Sequence[int]) -> ArcGraph:
+    """Concatenate arcs; the region numbers of each graph are shifted by its offset."""
+    no_regions = np.empty(0, np.int32)
+    graphs = [_straight_arcs(np.empty((0, 2, 2), np.int64), no_regions, no_regions, SOUTH), *graphs]
+    arc_offsets = np.cumsum([0, *(len(graph.arcs) for graph in graphs)])
+    shifts = list(zip(graphs, [0, *offsets], arc_offsets, strict=False))
+    left = np.concatenate([_shift(graph.arcs.left, by) for graph, by, _ in shifts])
+    right = np.concatenate([_shift(graph.arcs.right, by) for graph, by, _ in shifts])
+    next_dart = np.concatenate([_shift_darts(graph.next_dart, arcs) for graph, _, arcs in shifts])
+    next_same = np.concatenate([_shift_darts(graph.next_dart_same_region, arcs) for graph, _, arcs in shifts])
+    ends = np.cumsum([0, *(graph.arcs.xy.shape[0] for graph in graphs)])
+    starts = np.concatenate([[0], *(graph.arcs.starts[1:] + by for graph, by in zip(graphs, ends, strict=False))])
     return ArcGraph(
-        Arcs(np.concatenate([net.arcs.xy.astype(np.float64) for net in nets]), starts, left, right),
-        np.concatenate([net.ways for net in nets]),
-        following,
-        instead,
-        np.concatenate([net.kept for net in nets]),
+        Arcs(np.concatenate([graph.arcs.xy.astype(np.float64) for graph in graphs]), starts, left, right),
+        np.concatenate([graph.directions for graph in graphs]),
+        next_dart,
+        next_same,
+        np.concatenate([graph.is_vertex for graph in graphs]),
     )
 
 
-def _moved(darts: Numbers, arcs: int) -> Numbers:
-    """Darts of arcs before which others were put; unknown ones stay -1."""
+def _shift_darts(darts: Numbers, arcs: int) -> Numbers:
+    """Renumber darts for `arcs` arcs put before theirs; -1 (unknown) stays -1."""
     return np.where(darts >= 0, darts + np.int32(2 * arcs), np.int32(-1))
 
 
-def _border(codes: NDArray[np.uint8], line: Line) -> ArcGraph:
-    """The arcs that run along a seam: straight, each between two regions of different codes."""
-    left, right, col, row, way = line
-    cuts, one, two = _runs(left, right, np.append(np.uint8(IGNORE_INDEX), codes))
-    xy = np.empty((one.size, 2, 2), np.int64)
-    xy[..., 0] = col + cuts * (way == EAST)
-    xy[..., 1] = row + cuts * (way == SOUTH)
-    return _straight(xy, one, two, way)
+def _seam_border(codes: NDArray[np.uint8], seam: Seam) -> ArcGraph:
+    """Return the arcs along a seam: straight, each between two regions of different codes."""
+    left, right, col, row, direction = seam
+    ranges, left, right = _runs(left, right, np.append(np.uint8(IGNORE_INDEX), codes))
+    xy = np.empty((left.size, 2, 2), np.int64)
+    xy[..., 0] = col + ranges * (direction == EAST)
+    xy[..., 1] = row + ranges * (direction == SOUTH)
+    return _straight_arcs(xy, left, right, direction)
 
 
-def _straight(ends: NDArray[np.int64], left: Numbers, right: Numbers, way: int) -> ArcGraph:
-    """Arcs of two vertices, (arcs, 2, 2)."""
+def _straight_arcs(ends: NDArray[np.int64], left: Numbers, right: Numbers, direction: int) -> ArcGraph:
+    """Make arcs of two vertices each, (arcs, 2, 2); the next darts are not yet known."""
     count = left.size
     return ArcGraph(
         Arcs(ends.reshape(-1, 2).astype(np.float64), 2 * np.arange(count + 1), left, right),
-        np.full((count, 2), way, np.int8),
+        np.full((count, 2), direction, np.int8),
         np.full(2 * count, -1, np.int32),
         np.full(2 * count, -1, np.int32),
         np.ones((count, 2), np.bool_),
@@ -207,31 +229,24 @@ def _straight(ends: NDArray[np.int64], left: Numbers, right: Numbers, way: int) 
 
 @jit
 def _runs(left: Any, right: Any, codes: Any) -> Any:
-    """(runs, 2) first pixel and end, and the regions to both sides, wherever their codes differ."""
-    count = 0
-    cuts, one, two = np.empty((left.size, 2), np.int64), np.empty(left.size, np.int32), np.empty(left.size, np.int32)
-    for at in range(left.size):
+    """Return runs of pixels with the same two regions of different codes: (runs, 2) start and end, left, right."""
+    count, size = 0, left.size
+    ranges, one, two = np.empty((size, 2), np.int64), np.empty(size, np.int32), np.empty(size, np.int32)
+    for at in range(size):
         if codes[left[at]] == codes[right[at]]:
             continue
-        if count and cuts[count - 1, 1] == at and one[count - 1] == left[at] and two[count - 1] == right[at]:
-            cuts[count - 1, 1] = at + 1
+        if count and ranges[count - 1, 1] == at and one[count - 1] == left[at] and two[count - 1] == right[at]:
+            ranges[count - 1, 1] = at + 1
             continue
-        cuts[count, 0], cuts[count, 1] = at, at + 1
+        ranges[count, 0], ranges[count, 1] = at, at + 1
         one[count], two[count] = left[at], right[at]
         count += 1
-    return cuts[:count].copy(), one[:count].copy(), two[:count].copy()
+    return ranges[:count].copy(), one[:count].copy(), two[:count].copy()
 
 
 @jit
-def _unite(group: Any, links: Any) -> None:
-    """Regions that are linked are one feature."""
-    for one, two in links:
-        union(group, one - 1, two - 1)
-
-
-@jit
-def _meet(parent: Any, group: Any, codes: Any, left: Any, right: Any, corners: Any) -> None:
-    """Regions of one code that share a side across a seam are one; those that share a corner may be one feature."""
+def _unite_across(parent: Any, group: Any, codes: Any, left: Any, right: Any, touch_at_corners: Any) -> None:
+    """Unite regions of one code that share a side across a seam; group those that share a corner if asked for."""
     for at in range(left.size):
         here = left[at] - 1
         if here < 0:
@@ -240,27 +255,30 @@ def _meet(parent: Any, group: Any, codes: Any, left: Any, right: Any, corners: A
         if there >= 0 and codes[here] == codes[there]:
             union(parent, here, there)
             union(group, here, there)
-        if corners:
-            for near in (at - 1, at + 1):
-                there = right[near] - 1 if 0 <= near < right.size else -1
+        if touch_at_corners:
+            for neighbour in (at - 1, at + 1):
+                there = right[neighbour] - 1 if 0 <= neighbour < right.size else -1
                 if there >= 0 and codes[here] == codes[there]:
                     union(group, here, there)
 
 
 @jit
-def _gather(parent: Any, group: Any, sums: Any, first: Any, below: Any) -> Any:
-    """What is known of a region stands at its first number; `parent` and `group` are first numbers; which are open."""
-    opened = np.zeros(parent.size, np.bool_)
-    open_groups(opened, group, below)
+def _gather(parent: Any, group: Any, sums: Any, first_pixels: Any, below: Any) -> Any:
+    """Add up the sums of united regions at the first of them, flatten `parent` and `group`; return which are open.
+
+    A group's first pixel is stored at its first region.
+    """
+    is_open = np.zeros(parent.size, np.bool_)
+    mark_open(is_open, group, below)
+    flatten(parent)
+    flatten(group)
     for number in range(parent.size):
-        whole = find(parent, number)
-        parent[number], group[number] = whole, find(group, number)
-        opened[number] = opened[group[number]]
+        whole = parent[number]
         if whole != number:
             for column in range(sums.shape[1]):
                 sums[whole, column] += sums[number, column]
-            first[whole] = min(first[whole], first[number])
+            first_pixels[whole] = min(first_pixels[whole], first_pixels[number])
     for number in range(parent.size):
-        of = group[number]
-        first[of] = min(first[of], first[parent[number]])
-    return opened
+        first = group[number]
+        first_pixels[first] = min(first_pixels[first], first_pixels[parent[number]])
+    return is_open[group]

@@ -1,8 +1,8 @@
-"""The plane parted into regions: borders, rings of them, polygons.
+"""Arcs, rings and polygons as flat arrays.
 
-Coordinates are columns and rows of pixel corners of the whole raster; left and right are as on a screen, rows going
-down: who goes east has the upper pixels on the left. A region lies to the left of its rings, so shells run
-counter-clockwise on a north-up map, and holes clockwise.
+Coordinates are columns and rows of pixel corners of the whole raster. Left and right are as on a screen, with rows
+going down: an arc that runs east has the upper pixels on its left. A region lies to the left of its rings, so on a
+north-up map shells run counter-clockwise, and holes clockwise.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ Polygons = NDArray[np.object_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arcs:
-    """Borders of two regions, each from a node to a node, or round to where it began.
+    """Borders of two regions; each runs from a node to a node, or is closed.
 
-    A node is a corner where three or four borders meet; or where a border leaves the frame of what was traced.
+    A node is a corner where three or four borders meet, or where a border leaves the frame of the traced pixels.
     """
 
     xy: NDArray[Any]
-    """(vertices, 2) columns and rows; int32, or float64 where they were smoothed."""
+    """(vertices, 2) columns and rows; int32, or float64 if smoothed or stitched."""
 
     starts: NDArray[np.int64]
-    """(arcs + 1,) where each begins in `xy`, and the end."""
+    """(arcs + 1,) start of each arc in `xy`, and the end."""
 
     left: NDArray[np.int32]
-    """(arcs,) the region to the left; 0 is nothing: nodata, or beyond the frame."""
+    """(arcs,) region on the left; 0 is nodata, or outside of the frame."""
 
     right: NDArray[np.int32]
-    """(arcs,)"""
+    """(arcs,) region on the right, likewise."""
 
     def __len__(self) -> int:
         return self.left.size
@@ -45,87 +45,88 @@ class Arcs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionRings:
-    """Regions 1, 2, ... as rings of darts: dart 2 a is arc a as it runs, dart 2 a + 1 the same backwards."""
+    """Rings of regions, made of darts: dart 2 a is arc a forwards, dart 2 a + 1 is arc a backwards."""
 
     darts: NDArray[np.int64]
     """(darts,) ring after ring; the region lies to the left of each."""
 
     rings: NDArray[np.int64]
-    """(rings + 1,) where each begins in `darts`, and the end; a region's shell before its holes."""
+    """(rings + 1,) start of each ring in `darts`, and the end; a region's shell before its holes."""
 
     regions: NDArray[np.int64]
-    """(regions + 1,) where each begins in `rings`, and the end."""
+    """(regions + 1,) start of each region in `rings`, and the end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RaggedPolygons:
-    """Polygons as flat arrays."""
+    """Polygons in columns and rows, as ragged arrays."""
 
     xy: NDArray[np.float64]
-    """(vertices, 2) columns and rows; a ring's first vertex is also its last."""
+    """(vertices, 2) columns and rows; the first vertex of a ring is also its last."""
 
     rings: NDArray[np.int64]
-    """(rings + 1,) where each begins in `xy`, and the end; a polygon's shell before its holes."""
+    """(rings + 1,) start of each ring in `xy`, and the end; a polygon's shell before its holes."""
 
     polygons: NDArray[np.int64]
-    """(polygons + 1,) where each begins in `rings`, and the end."""
+    """(polygons + 1,) start of each polygon in `rings`, and the end."""
 
     def __len__(self) -> int:
         return self.polygons.size - 1
 
-    def shapes(self, transform: Affine) -> Polygons:
-        """(polygons,) in CRS units."""
+    def to_shapely(self, transform: Affine) -> Polygons:
+        """Return (polygons,) geometries in CRS units."""
         xy = to_crs(self.xy, transform)
-        found: Any = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (self.rings, self.polygons))
-        return np.asarray(found, object)
+        polygons: Any = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (self.rings, self.polygons))
+        return np.asarray(polygons, object)
 
 
 def to_crs(xy: NDArray[np.float64], transform: Affine) -> NDArray[np.float64]:
-    """(n, 2) in CRS units, of columns and rows: the very coordinates that GDAL gives them."""
-    t, (columns, rows) = transform, xy.T
-    return np.column_stack([t.c + columns * t.a + rows * t.b, t.f + columns * t.d + rows * t.e])
+    """Convert (n, 2) columns and rows to CRS units, rounded exactly as by GDAL."""
+    t, (cols, rows) = transform, xy.T
+    return np.column_stack([t.c + cols * t.a + rows * t.b, t.f + cols * t.d + rows * t.e])
 
 
-def outlines(arcs: Arcs, faces: RegionRings, *, kept: NDArray[np.bool_] | None = None) -> RaggedPolygons:
-    """The regions' polygons, a vertex at each node.
+def build_polygons(arcs: Arcs, rings: RegionRings, *, is_vertex: NDArray[np.bool_] | None = None) -> RaggedPolygons:
+    """Return the polygons of regions, with a vertex at each node.
 
     Args:
-        arcs: With all that the faces are made of.
-        faces: Of them.
-        kept: (arcs, 2) False where an arc's first or last vertex is none of a polygon: just a cut in a straight line.
+        arcs: All arcs of the rings.
+        rings: Rings of these arcs.
+        is_vertex: (arcs, 2) False where the first or last vertex of an arc is no vertex of a polygon, because the arc
+            was only cut there. None: all True.
     """
-    counts = np.ones((len(arcs), 2), np.bool_) if kept is None else kept
-    rings = _ring_starts(arcs.starts, faces.darts, faces.rings, counts)
-    xy = np.empty((rings[-1], 2))
-    _fill(xy, arcs.xy, arcs.starts, faces.darts, faces.rings, counts)
-    return RaggedPolygons(xy, rings, faces.regions)
+    counts = np.ones((len(arcs), 2), np.bool_) if is_vertex is None else is_vertex
+    starts = _ring_starts(arcs.starts, rings.darts, rings.rings, counts)
+    xy = np.empty((starts[-1], 2))
+    _write_vertices(xy, arcs.xy, arcs.starts, rings.darts, rings.rings, counts)
+    return RaggedPolygons(xy, starts, rings.regions)
 
 
 @jit
-def _ring_starts(starts: Any, darts: Any, rings: Any, kept: Any) -> Any:
-    """Where each ring begins among the vertices."""
-    found = np.zeros(rings.size, np.int64)
+def _ring_starts(arc_starts: Any, darts: Any, rings: Any, is_vertex: Any) -> Any:
+    """Return the start of each ring in the vertices."""
+    starts = np.zeros(rings.size, np.int64)
     for ring in range(rings.size - 1):
         count = 1
-        for place in range(rings[ring], rings[ring + 1]):
-            arc, backwards = darts[place] >> 1, darts[place] & 1
-            count += starts[arc + 1] - starts[arc] - 2 + kept[arc, backwards]
-        found[ring + 1] = found[ring] + count
-    return found
+        for at in range(rings[ring], rings[ring + 1]):
+            arc, backwards = darts[at] >> 1, darts[at] & 1
+            count += arc_starts[arc + 1] - arc_starts[arc] - 2 + is_vertex[arc, backwards]
+        starts[ring + 1] = starts[ring] + count
+    return starts
 
 
 @jit
-def _fill(xy: Any, vertices: Any, starts: Any, darts: Any, rings: Any, kept: Any) -> None:
-    """Writes the vertices of the darts, one after the other, each but its last."""
-    at = 0
+def _write_vertices(xy: Any, vertices: Any, arc_starts: Any, darts: Any, rings: Any, is_vertex: Any) -> None:
+    """Write the vertices of each dart without the last, dart after dart; then the first vertex of the ring again."""
+    used = 0
     for ring in range(rings.size - 1):
-        first = at
-        for place in range(rings[ring], rings[ring + 1]):
-            arc, backwards = darts[place] >> 1, darts[place] & 1
-            low, high = starts[arc], starts[arc + 1]
-            for step in range(0 if kept[arc, backwards] else 1, high - low - 1):
+        first = used
+        for at in range(rings[ring], rings[ring + 1]):
+            arc, backwards = darts[at] >> 1, darts[at] & 1
+            low, high = arc_starts[arc], arc_starts[arc + 1]
+            for step in range(0 if is_vertex[arc, backwards] else 1, high - low - 1):
                 vertex = high - 1 - step if backwards else low + step
-                xy[at, 0], xy[at, 1] = vertices[vertex, 0], vertices[vertex, 1]
-                at += 1
-        xy[at, 0], xy[at, 1] = xy[first, 0], xy[first, 1]
-        at += 1
+                xy[used, 0], xy[used, 1] = vertices[vertex, 0], vertices[vertex, 1]
+                used += 1
+        xy[used, 0], xy[used, 1] = xy[first, 0], xy[first, 1]
+        used += 1

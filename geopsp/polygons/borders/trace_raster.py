@@ -1,4 +1,4 @@
-"""A raster traced cell by cell, in threads, and put together: finished features as they come."""
+"""Trace a raster cell by cell, in threads; yield features as they are finished."""
 
 from __future__ import annotations
 
@@ -15,83 +15,93 @@ from geopsp.core.grid import Window
 from geopsp.core.parallel import cpu_count, map_ordered
 from geopsp.core.progress import Progress
 from geopsp.polygons.borders.stitch import CellStitcher
-from geopsp.polygons.borders.trace_cell import EVERY, CellGrid, OpenRegions, Shape, trace_cell
+from geopsp.polygons.borders.trace_cell import ALL_CODES, CellGrid, OpenRegions, Simplify, trace_cell
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric
 
-CELL = 1024
-"""Pixels on a side of a cell. Polygons do not depend on it."""
-
-
-T = TypeVar("T")
+TRACE_CELL = 1024
+"""Width and height of a cell, in pixels. Polygons do not depend on it."""
 
 
 IN_FLIGHT = 4
-"""Cells for each thread that are begun or wait to be taken."""
+"""Cells per thread that are in work or wait to be taken."""
+
+
+Result = TypeVar("Result")
 
 
 def trace_raster(
-    codes: ClassRaster,
+    raster: ClassRaster,
     metric: GroundMetric,
-    finish: Callable[[Features], T],
+    finish: Callable[[Features], Result],
     *,
     connectivity: int = 4,
-    wanted: NDArray[np.bool_] = EVERY,
-    shape: Shape | None = None,
-    least: float = 0.0,
+    selected: NDArray[np.bool_] = ALL_CODES,
+    simplify: Simplify | None = None,
+    min_triangle: float = 0.0,
     smooth: int = 0,
     confidence: Confidence | None = None,
-    cell: int = CELL,
+    cell_size: int = TRACE_CELL,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> Generator[T]:
-    """What `finish` makes of all polygons of a raster, some features at a time.
+) -> Generator[Result]:
+    """Yield `finish(features)` of all features of a raster, some features at a time.
 
-    A feature is there once the cells that it lies in are done. Those inside of one cell come first, in the order of
-    their first pixels, then those that end in its row of cells.
+    A feature comes once all its cells are traced: for each row of cells, first the features inside of one cell, in the
+    order of their first pixels, then those that end in this row.
 
     Args:
-        metric: Of its grid.
+        raster: Class codes.
+        metric: Pixel sizes of its grid.
         finish: Called in a thread.
         connectivity: 4, or 8: pixels of one code that touch at corners belong to one feature.
-        wanted: (256,) True for the codes whose features are made.
-        shape: Simplifies the arcs of each cell.
-        least: In square pixels: where it leaves a corner at a seam whose triangle is smaller, that goes.
+        selected: (256,) True for codes that become features.
+        simplify: Simplifies the arcs of each cell.
+        min_triangle: In square pixels: vertices that this leaves on seams are dropped if their triangle is smaller.
         smooth: Rounds of smoothing.
-        confidence: Of the same grid.
-        cell: Pixels on a side.
-        threads: None: as many as there are cores.
-        progress: Told of cells.
+        confidence: A raster on the same grid.
+        cell_size: In pixels.
+        threads: None: one per core.
+        progress: Called after each cell.
 
     Raises:
-        RasterError: if the raster is damaged, or holds other values than codes.
+        RasterError: if the raster is damaged, or contains values that are not codes.
     """
-    lattice = CellGrid(codes.grid.width, codes.grid.height, cell)
-    seams = CellStitcher(lattice, connectivity=connectivity, wanted=wanted, least=least, smooth=smooth)
+    grid = CellGrid(raster.grid.width, raster.grid.height, cell_size)
+    stitcher = CellStitcher(
+        grid, connectivity=connectivity, selected=selected, min_triangle=min_triangle, smooth=smooth
+    )
     count = threads or cpu_count()
 
-    def work(window: Window) -> tuple[T, OpenRegions]:
+    def trace(window: Window) -> tuple[Result, OpenRegions]:
         around = Window(window.col - 1, window.row - 1, window.width + 2, window.height + 2)
-        shares = None if confidence is None else confidence.read(window)
-        features, piece = trace_cell(
-            codes.read(around), window, lattice, metric,
-            connectivity=connectivity, wanted=wanted, shares=shares, shape=shape, smooth=smooth,
-        )  # fmt: skip
-        return finish(features), piece
+        values = None if confidence is None else confidence.read(window)
+        features, open_regions = trace_cell(
+            raster.read(around),
+            window,
+            grid,
+            metric,
+            connectivity=connectivity,
+            selected=selected,
+            confidence=values,
+            simplify=simplify,
+            smooth=smooth,
+        )
+        return finish(features), open_regions
 
-    rows, done = lattice.rows(), 0
+    rows, done = grid.rows(), 0
     with (
         ThreadPoolExecutor(count) as pool,
-        closing(map_ordered(pool, work, chain(*rows), in_flight=IN_FLIGHT * count)) as cells,
+        closing(map_ordered(pool, trace, chain(*rows), in_flight=IN_FLIGHT * count)) as cells,
     ):
         for row in rows:
-            pieces = []
-            for found, piece in islice(cells, len(row)):
-                yield found
-                pieces.append(piece)
+            row_regions = []
+            for finished, open_regions in islice(cells, len(row)):
+                yield finished
+                row_regions.append(open_regions)
                 done += 1
                 if progress:
                     progress(done, len(rows) * len(row))
-            yield pool.submit(finish, seams.add_row(pieces)).result()
+            yield pool.submit(finish, stitcher.add_row(row_regions)).result()

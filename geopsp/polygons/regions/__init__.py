@@ -1,1 +1,1 @@
-"""Connected regions of a class raster: labelled, filled, merged."""
+"""Connected regions of a class raster: label, fill holes, merge small regions."""

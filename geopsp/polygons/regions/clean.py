@@ -1,4 +1,4 @@
-"""Class rasters without small holes and small regions, before they become polygons."""
+"""Fill small holes and merge small regions of a class raster before it is traced."""
 
 from __future__ import annotations
 
@@ -21,87 +21,87 @@ from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.polygons.regions.fill_holes import fill_small_holes
 from geopsp.polygons.regions.merge_small import merge_small_regions
-from geopsp.polygons.regions.region_graph import CELL, IntegerUnits, apply_codes, graph_of
+from geopsp.polygons.regions.region_graph import GRAPH_CELL, IntegerUnits, apply_codes, build_region_graph
 
 BLOCK = 512
-"""Pixels on a side of the file's blocks."""
+"""Width and height of the file's blocks, in pixels."""
 
 
 def clean_raster(
-    codes: ClassRaster,
+    raster: ClassRaster,
     metric: GroundMetric,
     *,
     min_area: float,
     fill_holes: float,
     folder: Path,
-    cell: int = CELL,
+    cell_size: int = GRAPH_CELL,
     progress: Progress | None = None,
 ) -> ClassRaster:
-    """The raster with small holes filled, then small regions merged; `codes` itself if both limits are 0.
+    """Return a raster with small holes filled, then small regions merged; `raster` itself if both limits are 0.
 
-    Holes that merging makes are filled too. The result does not depend on the cells. Memory is some 220 bytes a region.
+    Holes that merging creates are filled too. The result does not depend on the cells. It takes about 220 bytes of
+    memory per region.
 
     Args:
-        codes: The raster.
-        metric: Of its grid.
-        min_area: In m2: a region (4-connected) smaller than this becomes part of the neighbour with which it shares
-            the longest border, as `merged` has it.
-        fill_holes: In m2: what lies in a hole of a polygon smaller than this becomes part of the polygon.
-        folder: Where a temporary file is made, for the caller to remove.
-        cell: Pixels on a side of what is read at once.
-        progress: Told after each cell, of two rounds over the raster.
+        raster: Class codes.
+        metric: Pixel sizes of its grid.
+        min_area: In m2. Smaller regions (4-connected) are merged, see `merge_small_regions`.
+        fill_holes: In m2. Smaller holes are filled, see `fill_small_holes`.
+        folder: Where the temporary file is written. The caller deletes it.
+        cell_size: Width and height of the cells that are read at once, in pixels.
+        progress: Called after each cell; the raster is read twice.
 
     Raises:
         RasterError: if the raster cannot be read.
         OutputError: if the file cannot be written.
     """
     if min_area <= 0 and fill_holes <= 0:
-        return codes
-    scale = IntegerUnits.of(metric)
-    least, hole = scale.units(min_area), scale.units(fill_holes)
-    rounds = 2 * len(list(codes.grid.blocks(cell)))
+        return raster
+    units = IntegerUnits.from_metric(metric)
+    smallest, hole = units.to_units(min_area), units.to_units(fill_holes)
+    total = 2 * len(list(raster.grid.blocks(cell_size)))
     done = 0
 
-    def step() -> None:
+    def on_cell() -> None:
         nonlocal done
         done += 1
         if progress:
-            progress(done, rounds)
+            progress(done, total)
 
-    graph = graph_of(codes, scale, cap=max(least, hole), every=fill_holes > 0, size=cell, step=step)
+    graph = build_region_graph(
+        raster, units, max_area=max(smallest, hole), all_borders=fill_holes > 0, cell_size=cell_size, on_cell=on_cell
+    )
     if fill_holes > 0:
         graph = fill_small_holes(graph, hole)
     if min_area > 0:
-        graph = merge_small_regions(graph, least)
+        graph = merge_small_regions(graph, smallest)
     if fill_holes > 0 < min_area:
-        graph = fill_small_holes(graph, hole)  # those that merging has made
-    out = folder / "cleaned.tif"
-    with closing(apply_codes(codes, graph, size=cell)) as cells:
-        _write(out, codes.grid, cells, step)
-    return ClassRaster(out, codes.grid, np.dtype(np.uint8), IGNORE_INDEX, masked=False)
+        graph = fill_small_holes(graph, hole)  # merging may have created some
+    path = folder / "cleaned.tif"
+    with closing(apply_codes(raster, graph, cell_size=cell_size)) as cells:
+        _write_raster(path, raster.grid, cells, on_cell)
+    return ClassRaster(path, raster.grid, np.dtype(np.uint8), IGNORE_INDEX, has_mask=False)
 
 
-def _write(path: Path, grid: Grid, cells: Iterable[tuple[Window, NDArray[np.uint8]]], step: Callable[[], None]) -> None:
-    """A raster of the codes, without a CRS, as not every file can hold every one."""
+def _write_raster(
+    path: Path, grid: Grid, cells: Iterable[tuple[Window, NDArray[np.uint8]]], on_cell: Callable[[], None]
+) -> None:
+    """Write a GeoTIFF of the codes, without a CRS, as GeoTIFF cannot hold every CRS."""
     profile = {"driver": "GTiff", "width": grid.width, "height": grid.height, "count": 1, "dtype": "uint8"}
-    profile |= {
-        "transform": grid.transform,
-        "nodata": IGNORE_INDEX,
-        "tiled": True,
-        "blockxsize": BLOCK,
-        "blockysize": BLOCK,
-    }
+    profile |= {"transform": grid.transform, "nodata": IGNORE_INDEX}
+    profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
     profile |= {"compress": "packbits", "sparse_ok": True, "bigtiff": "if_safer"}
-    checks: list[tuple[RioWindow, int]] = []
+    checksums: list[tuple[RioWindow, int]] = []
     try:
         with rasterio.open(path, "w", **profile) as dataset:
             for window, codes in cells:
-                checks.append((RioWindow(window.col, window.row, window.width, window.height), crc32(codes.tobytes())))
-                dataset.write(codes, 1, window=checks[-1][0])
-                step()
-        with rasterio.open(path) as dataset:  # GDAL says nothing if the disk is full as it closes a file
-            whole = all(crc32(dataset.read(1, window=area).tobytes()) == check for area, check in checks)
+                area = RioWindow(window.col, window.row, window.width, window.height)
+                checksums.append((area, crc32(codes.tobytes())))
+                dataset.write(codes, 1, window=area)
+                on_cell()
+        with rasterio.open(path) as dataset:  # GDAL raises no error if the disk is full when it closes a file
+            complete = all(crc32(dataset.read(1, window=area).tobytes()) == checksum for area, checksum in checksums)
     except RasterioError as error:
-        raise OutputError(f"{path} cannot be written ({error}). Is the disk full?") from error
-    if not whole:
-        raise OutputError(f"{path} is not what was written. Is the disk full?")
+        raise OutputError(f"Cannot write {path}: {error}. Is the disk full?") from error
+    if not complete:
+        raise OutputError(f"{path} does not contain what was written to it. Is the disk full?")

@@ -1,4 +1,4 @@
-"""Regions of a raster of codes: pixels of one code that share sides."""
+"""Label connected regions of a raster of class codes; union-find."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ from geopsp.core.jit import jit
 from geopsp.core.legend import IGNORE_INDEX
 
 
-def label_regions(codes: NDArray[np.uint8], *, nothing: int = IGNORE_INDEX) -> tuple[NDArray[np.int32], int]:
-    """(rows, cols) numbers of 4-connected regions, 1, 2, ... in the order of their first pixels, and how many.
+def label_regions(codes: NDArray[np.uint8], *, nodata: int = IGNORE_INDEX) -> tuple[NDArray[np.int32], int]:
+    """Label 4-connected regions of equal codes: 1, 2, ... in the order of their first pixels.
 
-    0 where the code is `nothing`; 256: nowhere.
+    Args:
+        codes: (rows, cols)
+        nodata: Pixels of this code get the label 0. 256: none.
+
+    Returns:
+        (rows, cols) labels, and the number of regions.
     """
-    labels, count = _label(np.ascontiguousarray(codes), nothing)
+    labels, count = _label(np.ascontiguousarray(codes), nodata)
     return labels, int(count)
 
 
 @jit
-def find(parent: Any, one: Any) -> Any:
-    """The first member of the set that holds this one."""
-    while parent[one] != one:
-        parent[one] = parent[parent[one]]
-        one = parent[one]
-    return one
+def find(parent: Any, member: Any) -> Any:
+    """Return the smallest member of the set that contains `member`."""
+    while parent[member] != member:
+        parent[member] = parent[parent[member]]
+        member = parent[member]
+    return member
 
 
 @jit
 def union(parent: Any, one: Any, two: Any) -> Any:
-    """The first member of the set that now holds both."""
+    """Join the sets of two members; return the smallest member of the joined set."""
     one, two = find(parent, one), find(parent, two)
     if one < two:
         parent[two] = one
@@ -41,24 +46,38 @@ def union(parent: Any, one: Any, two: Any) -> Any:
 
 
 @jit
-def _label(codes: Any, nothing: Any) -> Any:
-    labels, parent = _provisional(codes, nothing)
-    regions = 0
-    for one in range(1, parent.size):
-        if parent[one] == one:
-            regions += 1
-            parent[one] = regions
-        else:
-            parent[one] = parent[parent[one]]  # a smaller one, which has its last number by now
-    for row in range(labels.shape[0]):
-        for col in range(labels.shape[1]):
-            labels[row, col] = parent[labels[row, col]]
-    return labels, regions
+def unite_pairs(parent: Any, pairs: Any) -> None:
+    """Join the sets of both members of each of (n, 2) pairs."""
+    for pair in range(pairs.shape[0]):
+        union(parent, pairs[pair, 0], pairs[pair, 1])
 
 
 @jit
-def _provisional(codes: Any, nothing: Any) -> Any:
-    """Numbers by the pixels above and to the left, and which of them are one region."""
+def flatten(parent: Any) -> None:
+    """Let each member point to the smallest member of its set."""
+    for member in range(parent.size):
+        parent[member] = find(parent, member)
+
+
+@jit
+def _label(codes: Any, nodata: Any) -> Any:
+    labels, parent = _provisional_labels(codes, nodata)
+    count = 0
+    for label in range(1, parent.size):
+        if parent[label] == label:
+            count += 1
+            parent[label] = count
+        else:
+            parent[label] = parent[parent[label]]  # of a smaller label, which is final by now
+    for row in range(labels.shape[0]):
+        for col in range(labels.shape[1]):
+            labels[row, col] = parent[labels[row, col]]
+    return labels, count
+
+
+@jit
+def _provisional_labels(codes: Any, nodata: Any) -> Any:
+    """Label each pixel like the one above or to the left; return the labels and a union-find of equal ones."""
     height, width = codes.shape
     labels = np.empty((height, width), np.int32)
     parent, count = np.zeros(codes.size + 1, np.int32), 0
@@ -67,11 +86,11 @@ def _provisional(codes: Any, nothing: Any) -> Any:
             code = codes[row, col]
             left = col > 0 and codes[row, col - 1] == code
             up = row > 0 and codes[row - 1, col] == code
-            if code == nothing:
+            if code == nodata:
                 labels[row, col] = 0
             elif left:
                 labels[row, col] = labels[row, col - 1]
-                if up and codes[row - 1, col - 1] != code:  # else both have met already
+                if up and codes[row - 1, col - 1] != code:  # otherwise both are joined already
                     labels[row, col] = union(parent, labels[row, col - 1], labels[row - 1, col])
             elif up:
                 labels[row, col] = labels[row - 1, col]

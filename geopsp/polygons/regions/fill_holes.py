@@ -1,8 +1,8 @@
-"""Small holes of polygons are filled.
+"""Fill small holes of polygons.
 
-A hole is what a polygon cuts off from the raster's surroundings: in the graph of regions, one of the parts into which
-the graph falls without it. What is in a hole meets, besides itself, only the polygon around; so filling it makes no
-other hole smaller, and once over all is enough.
+A hole is what a polygon separates from the raster's surroundings: without the polygon, the graph of regions falls into
+parts, and each part that does not contain the surroundings is a hole. Apart from itself, a hole borders only on the
+polygon around it. So filling it makes no other hole smaller, and one pass is enough.
 
 Source: Hopcroft and Tarjan (1973), Algorithm 447: efficient algorithms for graph manipulation.
 """
@@ -15,71 +15,79 @@ import numpy as np
 
 from geopsp.core.jit import jit
 from geopsp.core.legend import IGNORE_INDEX
-from geopsp.polygons.regions.region_graph import Graph
+from geopsp.polygons.regions.region_graph import RegionGraph
 
 
-def fill_small_holes(graph: Graph, least: int) -> Graph:
-    """Regions without holes smaller than `least`, in units of area: whatever lies there is of the region around.
+def fill_small_holes(graph: RegionGraph, min_area: int) -> RegionGraph:
+    """Merge all regions that lie in a hole smaller than `min_area` into the region around the hole.
 
-    Some 100 bytes a region.
+    It takes about 100 bytes per region.
 
     Args:
-        graph: With all borders.
-        least: In units of area.
+        graph: A graph with all borders.
+        min_area: In units.
     """
-    outside = int(graph.firsts.argmin())
-    starts, others = _neighbours(graph.codes.size, graph.pairs)
-    return graph.joined(_owners(graph.codes, graph.areas.copy(), starts, others, outside, least, IGNORE_INDEX))
+    outside = int(graph.first_pixels.argmin())
+    starts, neighbours = _adjacency_lists(graph.codes.size, graph.pairs)
+    return graph.merge(
+        _owners_after_filling(graph.codes, graph.areas.copy(), starts, neighbours, outside, min_area, IGNORE_INDEX)
+    )
 
 
 @jit
-def _neighbours(count: Any, pairs: Any) -> Any:
-    """Where each region's neighbours begin, and all of them, one region after the other."""
+def _adjacency_lists(count: Any, pairs: Any) -> Any:
+    """Return the start of each region's neighbours, and the neighbours of all regions, one region after the other."""
     starts = np.zeros(count + 1, np.int64)
     for pair in range(pairs.shape[0]):
         for side in range(2):
             starts[pairs[pair, side] + 1] += 1
     starts = np.cumsum(starts)
-    ends, others = starts[:-1].copy(), np.empty(starts[-1], np.int32)
+    ends, neighbours = starts[:-1].copy(), np.empty(starts[-1], np.int32)
     for pair in range(pairs.shape[0]):
         for side in range(2):
-            one = pairs[pair, side]
-            others[ends[one]] = pairs[pair, 1 - side]
-            ends[one] += 1
-    return starts, others
+            region = pairs[pair, side]
+            neighbours[ends[region]] = pairs[pair, 1 - side]
+            ends[region] += 1
+    return starts, neighbours
 
 
 @jit
-def _owners(codes: Any, areas: Any, starts: Any, others: Any, outside: Any, least: Any, nothing: Any) -> Any:
-    """(regions,) the region that each is part of: what is behind a region, as seen from outside, in its holes."""
+def _owners_after_filling(
+    codes: Any, areas: Any, starts: Any, neighbours: Any, outside: Any, min_area: Any, nodata: Any
+) -> Any:
+    """Return (regions,) the region that each is merged into, by a depth-first search that begins outside.
+
+    A region is an articulation point if a branch of the search below it leads to no region found before it: the branch
+    is a hole.
+    """
     count = codes.size
-    # when a region was met on the walk, the earliest that it or what is behind it touches, and from where it was met
-    met, low, before = np.zeros(count, np.int32), np.zeros(count, np.int32), np.full(count, outside, np.int32)
-    order, places, hole = np.empty(count, np.int32), starts[:-1].copy(), np.zeros(count, np.bool_)
-    one, time = outside, 1
-    met[one], low[one], order[0] = 1, 1, one
+    # when the search found a region; the earliest region that its branch borders on; the region it was found from
+    found, low, parent = np.zeros(count, np.int32), np.zeros(count, np.int32), np.full(count, outside, np.int32)
+    order, position, is_hole = np.empty(count, np.int32), starts[:-1].copy(), np.zeros(count, np.bool_)
+    region, time = outside, 1
+    found[region], low[region], order[0] = 1, 1, region
     while True:
-        if places[one] < starts[one + 1]:
-            other = others[places[one]]
-            places[one] += 1
-            if met[other]:
-                low[one] = min(low[one], met[other])
+        if position[region] < starts[region + 1]:
+            other = neighbours[position[region]]
+            position[region] += 1
+            if found[other]:
+                low[region] = min(low[region], found[other])
                 continue
             order[time] = other
             time += 1
-            before[other], met[other], low[other] = one, time, time
-            one = other
-        elif one == outside:
+            parent[other], found[other], low[other] = region, time, time
+            region = other
+        elif region == outside:
             break
         else:
-            last = before[one]
-            hole[one] = low[one] >= met[last] and codes[last] != nothing and areas[one] < least
-            low[last] = min(low[last], low[one])
-            areas[last] = min(least, areas[last] + areas[one])
-            one = last
+            above = parent[region]
+            is_hole[region] = low[region] >= found[above] and codes[above] != nodata and areas[region] < min_area
+            low[above] = min(low[above], low[region])
+            areas[above] = min(min_area, areas[above] + areas[region])
+            region = above
     owners = np.arange(count).astype(np.int32)
-    for one in order[1:time]:
-        last = before[one]
-        if hole[one] or owners[last] != last:
-            owners[one] = owners[last]
+    for region in order[1:time]:
+        above = parent[region]
+        if is_hole[region] or owners[above] != above:
+            owners[region] = owners[above]
     return owners

@@ -1,8 +1,8 @@
-"""The regions of a class raster of any size as a graph: how large each is, and how long its borders with others are.
+"""The region adjacency graph of a class raster of any size: areas of the regions, lengths of their shared borders.
 
-What is nothing has regions too, of which one lies around the raster. The raster is read in cells that overlap by a
-pixel. What a cell holds of a region is a piece; pieces that share a pixel are of one region. Areas and lengths are
-counted in whole units, so that no sum depends on its order, and with it on the cells.
+Nodata pixels form regions too; one of these surrounds the raster. The raster is read in cells that overlap by one
+pixel. Regions of two cells that share a pixel are joined. Areas and lengths are sums of integers, so the result does
+not depend on the order of the sums, and therefore not on the cells.
 """
 
 from __future__ import annotations
@@ -23,222 +23,227 @@ from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.parallel import cpu_count, map_ordered
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.ground_metric import GroundMetric, pixel_area
-from geopsp.polygons.regions.connected_regions import find, label_regions, union
+from geopsp.polygons.regions.connected_regions import flatten, label_regions, unite_pairs
 
-CELL = 2048
-"""Pixels on a side of what is read at once."""
-
-
-UNITS = 2**24
-"""Units of area that a pixel holds on average."""
+GRAPH_CELL = 2048
+"""Width and height of a cell, in pixels."""
 
 
-SIDE = 2**10
-"""Units of length that a side of such a square pixel has: so few that sides of a projected map are equally long."""
+UNITS_PER_PIXEL = 2**24
+"""Integer units of area of a pixel of mean size."""
 
 
-MOST = 2**60
-"""Units of area beyond which none is told from another."""
+UNITS_PER_SIDE = 2**10
+"""Integer units of length of a side of such a pixel. Few, so that all sides in a projected CRS are equally long."""
 
 
-OTHER = IGNORE_INDEX + 1
-"""What no pixel is, so that each has a label."""
+MAX_UNITS = 2**60
+"""Upper limit of areas, in units."""
 
 
-COLUMNS = ("codes", "areas", "firsts", "pairs", "lengths")
-"""What is gathered of the cells."""
+NO_NODATA = IGNORE_INDEX + 1
+"""A code that no pixel has: all pixels are labelled."""
 
 
-T = TypeVar("T")
+COLUMNS = ("codes", "areas", "first_pixels", "pairs", "lengths")
+"""The arrays of a cell's graph that are concatenated."""
 
 
-R = TypeVar("R")
+Item = TypeVar("Item")
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IntegerUnits:
-    """From the ground to whole units."""
+    """Integer units of area and length for a raster."""
 
     metric: GroundMetric
 
-    area: float
-    """Units a m2."""
-
-    length: float
-    """Units a metre."""
+    per_m2: float
+    per_metre: float
 
     @classmethod
-    def of(cls, metric: GroundMetric) -> IntegerUnits:
-        known = metric.density[np.isfinite(metric.density)]
-        pixel = known.mean() if known.any() else 1.0
-        return cls(metric, float(UNITS / pixel), float(SIDE / np.sqrt(pixel)))
+    def from_metric(cls, metric: GroundMetric) -> IntegerUnits:
+        """Return units that suit the mean pixel area of a raster."""
+        known = metric.pixel_area[np.isfinite(metric.pixel_area)]
+        mean = known.mean() if known.any() else 1.0
+        return cls(metric, float(UNITS_PER_PIXEL / mean), float(UNITS_PER_SIDE / np.sqrt(mean)))
 
-    def units(self, area: float) -> int:
-        """Units in an area in m2."""
-        return round(min(area * self.area, MOST))
+    def to_units(self, area: float) -> int:
+        """Convert m2 to units."""
+        return round(min(area * self.per_m2, MAX_UNITS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Graph:
-    """Regions and their borders: some 60 bytes a region, and 160 more while they are joined."""
+class RegionGraph:
+    """Regions and their shared borders.
+
+    It takes about 60 bytes per region, and 160 more while cells are joined.
+    """
 
     codes: NDArray[np.uint8]
     """(regions,)"""
 
     areas: NDArray[np.int64]
-    """(regions,) in units; what is as large as `cap` is that large."""
+    """(regions,) in units; limited to `max_area`."""
 
-    firsts: NDArray[np.int64]
-    """(regions,) number of the first pixel, row by row, from 0 above and to the left of the raster's first one on."""
+    first_pixels: NDArray[np.int64]
+    """(regions,) number of the first pixel, counted row by row over the raster with a border of one pixel."""
 
     pairs: NDArray[np.int32]
-    """(borders, 2) two regions each; a pair may come more than once."""
+    """(borders, 2) indices of two adjacent regions; a pair may occur more than once."""
 
     lengths: NDArray[np.int64]
     """(borders,) in units."""
 
-    pieces: NDArray[np.int32]
-    """(pieces,) the region that each is of."""
+    owners: NDArray[np.int32]
+    """(regions of cells,) index of the region that each region of a cell belongs to."""
 
-    cells: NDArray[np.int64]
-    """(cells + 1,) where each cell's pieces begin, and the end."""
+    cell_starts: NDArray[np.int64]
+    """(cells + 1,) start of each cell in `owners`, and the end."""
 
-    cap: int
+    max_area: int
 
-    def joined(self, owners: NDArray[np.int32]) -> Graph:
-        """Each region is made part of its owner, which owns itself."""
-        areas, firsts = self.areas.copy(), self.firsts.copy()
-        _pool(owners, areas, firsts, self.cap)
+    def merge(self, owners: NDArray[np.int32]) -> RegionGraph:
+        """Merge each region into `owners[region]`; a region that stays is its own owner."""
+        areas, first_pixels = self.areas.copy(), self.first_pixels.copy()
+        _add_to_owners(owners, areas, first_pixels, self.max_area)
         kept = owners == np.arange(owners.size, dtype=np.int32)
         owners = (np.cumsum(kept, dtype=np.int32) - np.int32(1))[owners]
         pairs = owners[self.pairs]
-        apart = pairs[:, 0] != pairs[:, 1]
+        differ = pairs[:, 0] != pairs[:, 1]
         return replace(
-            self, codes=self.codes[kept], areas=areas[kept], firsts=firsts[kept], pairs=pairs[apart],
-            lengths=self.lengths[apart], pieces=owners[self.pieces],
+            self, codes=self.codes[kept], areas=areas[kept], first_pixels=first_pixels[kept], pairs=pairs[differ],
+            lengths=self.lengths[differ], owners=owners[self.owners],
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """What a cell holds."""
+class _CellGraph:
+    """The graph of one cell; `pairs` and `side_labels` are labels, which begin at 1."""
 
     codes: NDArray[np.uint8]
     areas: NDArray[np.int64]
-    firsts: NDArray[np.int64]
+    first_pixels: NDArray[np.int64]
     pairs: NDArray[np.int32]
     lengths: NDArray[np.int64]
 
-    sides: tuple[NDArray[np.int32], ...]
+    side_labels: tuple[NDArray[np.int32], ...]
     """Labels of the first and the last row, the first and the last column."""
 
 
-def graph_of(
-    codes: ClassRaster,
-    scale: IntegerUnits,
+def build_region_graph(
+    raster: ClassRaster,
+    units: IntegerUnits,
     *,
-    cap: int,
-    every: bool,
-    size: int,
-    step: Callable[[], None] = lambda: None,
-) -> Graph:
-    """The 4-connected regions of a raster.
+    max_area: int,
+    all_borders: bool,
+    cell_size: int,
+    on_cell: Callable[[], None] = lambda: None,
+) -> RegionGraph:
+    """Build the graph of the 4-connected regions of a raster.
 
     Args:
-        codes: The raster.
-        scale: Of its pixels.
-        cap: Units of area: larger ones are not told apart.
-        every: False leaves out borders of pieces that are both as large as the cap.
-        size: Of the cells.
-        step: Called after each cell.
+        raster: Class codes.
+        units: Integer units for its pixels.
+        max_area: Limit of areas, in units: larger regions count as this large.
+        all_borders: False leaves out borders between two regions of a cell that both reach `max_area`.
+        cell_size: In pixels.
+        on_cell: Called after each cell.
     """
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
     same = [np.empty((0, 2), np.int32)]
     count, starts = 0, [0]
     above = beside = np.empty(0, np.int32)
-    below = np.empty(codes.grid.width + 2, np.int32)
-    windows = list(codes.grid.blocks(size))
-    parts = _side_by_side(lambda window: _part(codes, window, scale, cap=cap, every=every), windows)
-    with closing(parts):
-        for window, part in zip(windows, parts, strict=True):
-            top, bottom, left, right = (side + np.int32(count - 1) for side in part.sides)
+    below = np.empty(raster.grid.width + 2, np.int32)
+    windows = list(raster.grid.blocks(cell_size))
+    cells = _map_cells(lambda window: _cell_graph(raster, window, units, max_area, all_borders), windows)
+    with closing(cells):
+        for window, cell in zip(windows, cells, strict=True):
+            top, bottom, left, right = (side + np.int32(count - 1) for side in cell.side_labels)
             if window.col:
-                same.append(_met(beside, left))
+                same.append(_pairs_along_seam(beside, left))
             else:
                 above, below = below, np.empty_like(below)
-            along = slice(window.col, window.col + top.size)
+            cols = slice(window.col, window.col + top.size)
             if window.row:
-                same.append(_met(above[along], top))
-            below[along], beside = bottom, right
-            np.add(part.pairs, np.int32(count - 1), out=part.pairs)
+                same.append(_pairs_along_seam(above[cols], top))
+            below[cols], beside = bottom, right
+            np.add(cell.pairs, np.int32(count - 1), out=cell.pairs)
             for name in COLUMNS:
-                columns[name].append(getattr(part, name))
-            count += part.codes.size
+                columns[name].append(getattr(cell, name))
+            count += cell.codes.size
             starts.append(count)
-            step()
-    return _united(columns, np.concatenate(same), np.array(starts), cap)
+            on_cell()
+    return _join_cells(columns, np.concatenate(same), np.array(starts), max_area)
 
 
-def _united(
-    columns: dict[str, list[NDArray[Any]]], same: NDArray[np.int32], cells: NDArray[np.int64], cap: int
-) -> Graph:
-    """The regions that the pieces make; takes the columns away, as both would need twice the memory."""
-    owners = np.arange(cells[-1], dtype=np.int32)
-    pieces = owners.copy()
-    _unite(owners, same)
-    whole = {name: np.concatenate(columns.pop(name)) for name in COLUMNS}
-    return Graph(**whole, pieces=pieces, cells=cells, cap=cap).joined(owners)
+def _join_cells(
+    columns: dict[str, list[NDArray[Any]]], same: NDArray[np.int32], cell_starts: NDArray[np.int64], max_area: int
+) -> RegionGraph:
+    """Merge regions of cells that are the same; empties `columns` to halve the memory."""
+    parent = np.arange(cell_starts[-1], dtype=np.int32)
+    owners = parent.copy()
+    unite_pairs(parent, same)
+    flatten(parent)
+    arrays = {name: np.concatenate(columns.pop(name)) for name in COLUMNS}
+    return RegionGraph(**arrays, owners=owners, cell_starts=cell_starts, max_area=max_area).merge(parent)
 
 
 def apply_codes(
-    codes: ClassRaster, graph: Graph, *, size: int
+    raster: ClassRaster, graph: RegionGraph, *, cell_size: int
 ) -> Generator[tuple[Window, NDArray[np.uint8]], None, None]:
-    """Cell by cell, the raster where each pixel has its region's code."""
-    table = graph.codes[graph.pieces]
+    """Yield the raster cell by cell, each pixel with the code of its region in the graph."""
+    table = graph.codes[graph.owners]
 
-    def read(cell: tuple[Window, int]) -> NDArray[np.uint8]:
+    def recode(cell: tuple[Window, int]) -> NDArray[np.uint8]:
         window, start = cell
-        labels, _ = label_regions(_with_rim(codes, window), nothing=OTHER)
-        found: NDArray[np.uint8] = _painted(labels[1 : window.height + 1, 1 : window.width + 1], table[start:])
-        return found
+        labels, _ = label_regions(_read_with_overlap(raster, window), nodata=NO_NODATA)
+        codes: NDArray[np.uint8] = _look_up(labels[1 : window.height + 1, 1 : window.width + 1], table[start:])
+        return codes
 
-    windows = list(codes.grid.blocks(size))
-    with closing(_side_by_side(read, zip(windows, graph.cells.tolist(), strict=False))) as cells:
+    windows = list(raster.grid.blocks(cell_size))
+    with closing(_map_cells(recode, zip(windows, graph.cell_starts.tolist(), strict=False))) as cells:
         yield from zip(windows, cells, strict=True)
 
 
-def _side_by_side(read: Callable[[T], R], cells: Iterable[T]) -> Generator[R, None, None]:
-    """What is read of each cell, in order, a few at a time."""
+def _map_cells(work: Callable[[Item], Result], cells: Iterable[Item]) -> Generator[Result, None, None]:
+    """Yield `work(cell)` of each cell in order, computed in threads."""
     with ThreadPoolExecutor(cpu_count()) as pool:
-        yield from map_ordered(pool, read, cells, in_flight=4 * cpu_count())
+        yield from map_ordered(pool, work, cells, in_flight=4 * cpu_count())
 
 
-def _with_rim(codes: ClassRaster, window: Window) -> NDArray[np.uint8]:
-    """The codes of a cell, with those above and to the left, and with the raster's surroundings at its frame."""
-    right, below = window.col_stop == codes.grid.width, window.row_stop == codes.grid.height
-    return codes.read(Window(window.col - 1, window.row - 1, window.width + 1 + right, window.height + 1 + below))
+def _read_with_overlap(raster: ClassRaster, window: Window) -> NDArray[np.uint8]:
+    """Read a cell with one more row above and column to the left, and at the raster's end also below and right."""
+    right, below = window.col_stop == raster.grid.width, window.row_stop == raster.grid.height
+    return raster.read(Window(window.col - 1, window.row - 1, window.width + 1 + right, window.height + 1 + below))
 
 
-def _part(codes: ClassRaster, window: Window, scale: IntegerUnits, *, cap: int, every: bool) -> _Part:
-    """What lies in a cell."""
-    pixels = _with_rim(codes, window)
-    labels, count = label_regions(pixels, nothing=OTHER)
-    place = window.col - 1, window.row - 1, codes.grid.width, codes.grid.height
-    kinds, areas, firsts = _measure(labels, count, pixels, scale.metric, scale.area, cap, *place)
-    large = cap + 1 if every else cap
-    pairs, lengths = _borders(labels, areas, scale.metric, scale.length, large, window.col - 1, window.row - 1)
+def _cell_graph(
+    raster: ClassRaster, window: Window, units: IntegerUnits, max_area: int, all_borders: bool
+) -> _CellGraph:
+    pixels = _read_with_overlap(raster, window)
+    labels, count = label_regions(pixels, nodata=NO_NODATA)
+    left, top = window.col - 1, window.row - 1
+    codes, areas, first_pixels = _measure_regions(
+        labels, count, pixels, units.metric, units.per_m2, max_area, left, top, raster.grid.width, raster.grid.height
+    )
+    ignored_area = max_area + 1 if all_borders else max_area
+    pairs, lengths = _measure_borders(labels, areas, units.metric, units.per_metre, ignored_area, left, top)
     sides = tuple(side.copy() for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]))
-    return _Part(kinds, areas, firsts, pairs, lengths, sides)
+    return _CellGraph(codes, areas, first_pixels, pairs, lengths, sides)
 
 
-def _met(one: NDArray[np.int32], two: NDArray[np.int32]) -> NDArray[np.int32]:
-    """(pairs, 2) pieces that are the same, of those along a seam."""
-    new = np.append(True, (one[1:] != one[:-1]) | (two[1:] != two[:-1]))
-    return np.column_stack([one[new], two[new]])
+def _pairs_along_seam(one: NDArray[np.int32], two: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return (n, 2) regions of two cells that share pixels of a seam, given per pixel by each cell."""
+    changes = np.append(True, (one[1:] != one[:-1]) | (two[1:] != two[:-1]))
+    return np.column_stack([one[changes], two[changes]])
 
 
 @jit
-def _painted(labels: Any, table: Any) -> Any:
+def _look_up(labels: Any, table: Any) -> Any:
     codes = np.empty(labels.shape, np.uint8)
     for row in range(labels.shape[0]):
         for col in range(labels.shape[1]):
@@ -247,71 +252,80 @@ def _painted(labels: Any, table: Any) -> Any:
 
 
 @jit
-def _unite(owners: Any, same: Any) -> None:
-    """Pieces that are the same have one owner."""
-    for pair in range(same.shape[0]):
-        union(owners, same[pair, 0], same[pair, 1])
-    for one in range(owners.size):
-        owners[one] = find(owners, one)
+def _add_to_owners(owners: Any, areas: Any, first_pixels: Any, max_area: Any) -> None:
+    """Add areas and first pixels of merged regions to their owners'."""
+    for region in range(owners.size):
+        owner = owners[region]
+        if owner != region:
+            areas[owner] = min(max_area, areas[owner] + areas[region])
+            first_pixels[owner] = min(first_pixels[owner], first_pixels[region])
 
 
 @jit
-def _pool(owners: Any, areas: Any, firsts: Any, cap: Any) -> None:
-    """Owners have the areas and the first pixels of all that is theirs."""
-    for one in range(owners.size):
-        owner = owners[one]
-        if owner != one:
-            areas[owner] = min(cap, areas[owner] + areas[one])
-            firsts[owner] = min(firsts[owner], firsts[one])
-
-
-@jit
-def _measure(
-    labels: Any, count: Any, codes: Any, metric: Any, scale: Any, cap: Any, left: Any, top: Any, width: Any, height: Any
+def _measure_regions(
+    labels: Any,
+    count: Any,
+    codes: Any,
+    metric: Any,
+    per_m2: Any,
+    max_area: Any,
+    left: Any,
+    top: Any,
+    width: Any,
+    height: Any,
 ) -> Any:
-    """Codes, areas and first pixels. What overlaps counts for no area; a pixel of unknown area is a large one."""
-    kinds, areas, firsts = np.empty(count, np.uint8), np.zeros(count, np.int64), np.full(count, -1, np.int64)
+    """Return codes, areas and first pixels of the regions of a cell.
+
+    Pixels of the overlap do not count for areas. A pixel of unknown area makes its region as large as `max_area`.
+    """
+    region_codes = np.empty(count, np.uint8)
+    areas, first_pixels = np.zeros(count, np.int64), np.full(count, -1, np.int64)
     for row in range(labels.shape[0]):
         for col in range(labels.shape[1]):
-            one = labels[row, col] - 1
-            if firsts[one] < 0:
-                kinds[one] = codes[row, col]
-                firsts[one] = (top + row + 1) * (width + 2) + left + col + 1
-            if row > 0 and col > 0 and top + row < height and left + col < width and areas[one] < cap:
-                area = pixel_area(metric, left + col + 0.5, top + row + 0.5) * scale
-                areas[one] = min(cap, areas[one] + int(area + 0.5)) if area < cap else cap
-    return kinds, areas, firsts
+            region = labels[row, col] - 1
+            if first_pixels[region] < 0:
+                region_codes[region] = codes[row, col]
+                first_pixels[region] = (top + row + 1) * (width + 2) + left + col + 1
+            if row > 0 and col > 0 and top + row < height and left + col < width and areas[region] < max_area:
+                area = pixel_area(metric, left + col + 0.5, top + row + 0.5) * per_m2
+                areas[region] = min(max_area, areas[region] + int(area + 0.5)) if area < max_area else max_area
+    return region_codes, areas, first_pixels
 
 
 @jit
-def _borders(labels: Any, areas: Any, metric: Any, scale: Any, large: Any, left: Any, top: Any) -> Any:
-    """Pairs of labels that share sides, and how long these are, as at the knot before; none of two large ones."""
-    # neighbours make a planar graph, which has fewer than three edges a node
-    room = 8
-    while room < 6 * areas.size:
-        room *= 2
-    places = np.full(room, -1, np.int32)
+def _measure_borders(
+    labels: Any, areas: Any, metric: Any, per_metre: Any, ignored_area: Any, left: Any, top: Any
+) -> Any:
+    """Return pairs of adjacent labels and the lengths of their borders; pairs of two large regions are ignored.
+
+    Pixel sides are as long as the metric says at the knot before them.
+    """
+    # A planar graph has fewer than three edges per node.
+    capacity = 8
+    while capacity < 6 * areas.size:
+        capacity *= 2
+    slots = np.full(capacity, -1, np.int32)  # a hash table of pairs
     pairs, lengths = np.empty((3 * areas.size, 2), np.int32), np.empty(3 * areas.size, np.int64)
     count = 0
     for row in range(1, labels.shape[0]):
         for col in range(1, labels.shape[1]):
-            one = labels[row, col]
-            if labels[row, col - 1] == one and labels[row - 1, col] == one:
+            label = labels[row, col]
+            if labels[row, col - 1] == label and labels[row - 1, col] == label:
                 continue
             for down in range(2):
-                two = labels[row - down, col - 1 + down]
-                if one == two or (areas[one - 1] >= large and areas[two - 1] >= large):
+                other = labels[row - down, col - 1 + down]
+                if label == other or (areas[label - 1] >= ignored_area and areas[other - 1] >= ignored_area):
                     continue
-                low, high = min(one, two), max(one, two)
-                slot = ((low * 0x9E3779B1 + high * 0x85EBCA6B) >> 16) & (room - 1)
-                while places[slot] >= 0 and (pairs[places[slot], 0] != low or pairs[places[slot], 1] != high):
-                    slot = (slot + 1) & (room - 1)
-                at = places[slot]
+                low, high = min(label, other), max(label, other)
+                slot = ((low * 0x9E3779B1 + high * 0x85EBCA6B) >> 16) & (capacity - 1)
+                while slots[slot] >= 0 and (pairs[slots[slot], 0] != low or pairs[slots[slot], 1] != high):
+                    slot = (slot + 1) & (capacity - 1)
+                at = slots[slot]
                 if at < 0:
-                    at = places[slot] = count
+                    at = slots[slot] = count
                     pairs[at, 0], pairs[at, 1], lengths[at] = low, high, 0
                     count += 1
                 knot = (top + row) // metric.step, (left + col) // metric.step
-                length = scale * math.sqrt(metric.across[knot] if down else metric.along[knot])
-                lengths[at] += int(length + 0.5) if length >= 0 else 0  # of unknown length
+                length = per_metre * math.sqrt(metric.e[knot] if down else metric.g[knot])
+                lengths[at] += int(length + 0.5) if length >= 0 else 0  # 0 where the length is unknown
     return pairs[:count].copy(), lengths[:count].copy()

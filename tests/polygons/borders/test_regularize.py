@@ -14,9 +14,9 @@ from rasterio.features import rasterize
 from shapely import affinity
 
 from geopsp.polygons.borders.regularize import regularize_outlines
-from geopsp.polygons.borders.rings import faces
-from geopsp.polygons.borders.topology import RaggedPolygons, outlines
-from geopsp.polygons.borders.trace_arcs import trace
+from geopsp.polygons.borders.rings import build_rings
+from geopsp.polygons.borders.topology import RaggedPolygons, build_polygons
+from geopsp.polygons.borders.trace_arcs import trace_arcs
 from geopsp.polygons.regions.connected_regions import label_regions
 
 BOX = shapely.box
@@ -29,8 +29,8 @@ TEE = BOX(0, 0, 42, 13) | BOX(15, 0, 29, 33)
 def traced(codes):
     """The outlines of all regions of a raster of codes."""
     labels, count = label_regions(np.asarray(codes, np.uint8))
-    net = trace(labels)
-    return outlines(net.arcs, faces(net, np.arange(-1, count, dtype=np.int32), count))
+    graph = trace_arcs(labels)
+    return build_polygons(graph.arcs, build_rings(graph, np.arange(-1, count, dtype=np.int32), count))
 
 
 def drawn(shape, *, pixel=(1.0, 1.0), size=(90, 100)):
@@ -40,7 +40,7 @@ def drawn(shape, *, pixel=(1.0, 1.0), size=(90, 100)):
 
 
 def ground(found, pixel=(1.0, 1.0)):
-    return found.shapes(Affine.scale(*pixel))
+    return found.to_shapely(Affine.scale(*pixel))
 
 
 def angles(polygon):
@@ -208,5 +208,5 @@ def test_polygons_of_one_class_can_be_one_feature(seed, tolerance):
     codes = ragged(np.random.default_rng(seed).integers(0, 2, (9, 9)).astype(np.uint8), seed, height=3, width=4)
     features = swept(np.where(codes == 1, 1, 255).astype(np.uint8))
     found, _ = regularize_outlines(features.outlines, tolerance=tolerance, pixel=(1.0, 1.0))
-    together = shapely.multipolygons(found.shapes(Affine.identity()))
+    together = shapely.multipolygons(found.to_shapely(Affine.identity()))
     assert together.is_valid, shapely.is_valid_reason(together)

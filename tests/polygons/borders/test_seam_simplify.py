@@ -13,10 +13,10 @@ from geopsp.polygons.borders.simplify import simplify_arcs
 def shaped(codes, *, least, rounds=0, **options):
     """Features of which arcs are simplified and smoothed in cells, and cuts at seams forgotten."""
 
-    def shape(arcs, faces):
-        return simplify_arcs(arcs, faces, least)
+    def simplify(arcs, rings):
+        return simplify_arcs(arcs, rings, least)
 
-    return swept(codes, shape=shape, least=least, smooth=rounds, **options)
+    return swept(codes, simplify=simplify, min_triangle=least, smooth=rounds, **options)
 
 
 def maps():
@@ -41,8 +41,8 @@ def maps():
 def test_the_map_stays_a_coverage(codes, cell, least, rounds, connectivity):
     """All polygons stay, valid, with the frame and the edge of nodata as they were."""
     raw = swept(codes, connectivity=connectivity)
-    found = shaped(codes, least=least, rounds=rounds, cell=cell, connectivity=connectivity)
-    before, after = raw.shapes(TRANSFORM), found.shapes(TRANSFORM)
+    found = shaped(codes, least=least, rounds=rounds, cell_size=cell, connectivity=connectivity)
+    before, after = raw.to_shapely(TRANSFORM), found.to_shapely(TRANSFORM)
     assert shapely.is_valid(after).all()
     assert shapely.coverage_is_valid(shapely.get_parts(after))
     assert sorted(found.codes) == sorted(raw.codes)
@@ -54,7 +54,7 @@ def test_the_map_stays_a_coverage(codes, cell, least, rounds, connectivity):
 @given(codes=maps(), cell=st.integers(6, 30), least=st.sampled_from([2.3, 6.0]))
 @settings(max_examples=20, deadline=None)
 def test_seams_leave_few_vertices(codes, cell, least):
-    apart, whole = (shaped(codes, least=least, cell=side) for side in (cell, 64))
+    apart, whole = (shaped(codes, least=least, cell_size=side) for side in (cell, 64))
     assert len(apart.outlines.xy) <= 1.25 * len(whole.outlines.xy) + 20
 
 
@@ -63,9 +63,9 @@ def test_seams_leave_few_vertices(codes, cell, least):
 def test_borders_are_the_same_whoever_asks_for_them(codes, cell, least):
     """Files of one class each fit together."""
     wanted = np.isin(np.arange(256), [1, 7])
-    some, every = (shaped(codes, least=least, cell=cell, **more) for more in ({"wanted": wanted}, {}))
-    chosen = every.shapes(TRANSFORM)[wanted[every.codes]]
-    assert shapely.equals_exact(shapely.normalize(some.shapes(TRANSFORM)), shapely.normalize(chosen)).all()
+    some, every = (shaped(codes, least=least, cell_size=cell, **more) for more in ({"selected": wanted}, {}))
+    chosen = every.to_shapely(TRANSFORM)[wanted[every.codes]]
+    assert shapely.equals_exact(shapely.normalize(some.to_shapely(TRANSFORM)), shapely.normalize(chosen)).all()
 
 
 def turns(outlines):
@@ -91,8 +91,8 @@ def hills(seed, size=48):
 @settings(max_examples=12, deadline=None)
 def test_smooth_borders_are_those_of_one_cell(seed, cell, rounds):
     """Vertex by vertex, where no border is in the way of another."""
-    apart, whole = (shaped(hills(seed), least=0.0, rounds=rounds, cell=side) for side in (cell, 64))
-    assert counted(apart.shapes(TRANSFORM), apart.codes) == counted(whole.shapes(TRANSFORM), whole.codes)
+    apart, whole = (shaped(hills(seed), least=0.0, rounds=rounds, cell_size=side) for side in (cell, 64))
+    assert counted(apart.to_shapely(TRANSFORM), apart.codes) == counted(whole.to_shapely(TRANSFORM), whole.codes)
 
 
 @given(codes=maps(), cell=st.integers(3, 16), rounds=st.integers(1, 3), connectivity=st.sampled_from([4, 8]))
@@ -100,10 +100,10 @@ def test_smooth_borders_are_those_of_one_cell(seed, cell, rounds):
 def test_smooth_borders_are_about_those_of_one_cell(codes, cell, rounds, connectivity):
     """Where borders are in each other's way, some hundredths of a pixel lie between."""
     apart, whole = (
-        shaped(codes, least=0.0, rounds=rounds, cell=side, connectivity=connectivity) for side in (cell, 64)
+        shaped(codes, least=0.0, rounds=rounds, cell_size=side, connectivity=connectivity) for side in (cell, 64)
     )
     for code in np.unique(whole.codes):
-        one, two = (shapely.union_all(found.shapes(TRANSFORM)[found.codes == code]) for found in (apart, whole))
+        one, two = (shapely.union_all(found.to_shapely(TRANSFORM)[found.codes == code]) for found in (apart, whole))
         assert shapely.symmetric_difference(one, two).area / 100 <= 0.03 * shapely.length(two) / 10
 
 
@@ -111,7 +111,7 @@ def test_smooth_borders_are_about_those_of_one_cell(codes, cell, rounds, connect
 def test_turns_at_seams_are_no_sharper_than_elsewhere(least):
     """Where a seam pins corners, many are of up to 90 degrees."""
     size, cell = 96, 32
-    found = shaped(hills(5, size), least=least, rounds=3, cell=cell)
+    found = shaped(hills(5, size), least=least, rounds=3, cell_size=cell)
     places, angles = turns(found.outlines)
     _, which, shared = np.unique(places @ (1, 1j), return_inverse=True, return_counts=True)
     free = (shared[which] == 2) & (places > 2).all(axis=1) & (places < size - 2).all(axis=1)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from polygons_common import cell, lines, ragged, shapes_of
 
 from geopsp.polygons.borders.simplify import simplify_arcs
-from geopsp.polygons.borders.smooth import REACH, smooth_arcs
+from geopsp.polygons.borders.smooth import MAX_REACH, smooth_arcs
 from geopsp.polygons.borders.topology import Arcs
 
 CODES = hnp.arrays(
@@ -38,7 +38,7 @@ def test_regions_stay_a_coverage(codes, seed, least, rounds):
     assert shapely.is_valid(after).all()
     assert (shapely.area(after) > 0).all()
     np.testing.assert_allclose(shapely.area(after).sum(), shapely.area(before).sum())
-    assert (shapely.hausdorff_distance(before, after) < 2 * REACH * 2**0.5).all()
+    assert (shapely.hausdorff_distance(before, after) < 2 * MAX_REACH * 2**0.5).all()
     for new, old, left, right in zip(lines(round_), lines(arcs), arcs.left, arcs.right, strict=True):
         if left == 0 or right == 0:
             np.testing.assert_array_equal(new, old)

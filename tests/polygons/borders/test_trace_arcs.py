@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from polygons_common import rasters
 
 from geopsp.core.legend import IGNORE_INDEX
-from geopsp.polygons.borders.rings import faces
-from geopsp.polygons.borders.topology import outlines
-from geopsp.polygons.borders.trace_arcs import select, trace
+from geopsp.polygons.borders.rings import build_rings
+from geopsp.polygons.borders.topology import build_polygons
 from geopsp.polygons.regions.connected_regions import label_regions
 
 often = settings(max_examples=60, deadline=None)
@@ -39,7 +38,7 @@ def test_regions_are_those_of_scipy_in_reading_order(codes):
 @given(codes=rasters())
 def test_arcs_run_once_along_each_side_between_two_regions(codes):
     labels, _ = label_regions(codes)
-    arcs = trace(labels).arcs
+    arcs = trace_arcs(labels).arcs
     padded, walked = np.pad(labels, 1), 0
     for arc in range(len(arcs)):
         x, y = arcs.xy[arcs.starts[arc] : arcs.starts[arc + 1]].T
@@ -59,8 +58,8 @@ def test_arcs_run_once_along_each_side_between_two_regions(codes):
 @given(codes=rasters())
 def test_rings_run_around_as_many_pixels_as_a_region_has(codes):
     labels, count = label_regions(codes)
-    net = trace(labels)
-    found = outlines(net.arcs, faces(net, np.arange(-1, count, dtype=np.int32), count))
+    graph = trace_arcs(labels)
+    found = build_polygons(graph.arcs, build_rings(graph, np.arange(-1, count, dtype=np.int32), count))
     assert len(found) == count
     for number in range(count):
         rings = range(found.polygons[number], found.polygons[number + 1])
@@ -75,7 +74,7 @@ def test_rings_run_around_as_many_pixels_as_a_region_has(codes):
 
 def test_where_three_meet_is_a_node():
     labels, _ = label_regions(np.array([[1, 1], [2, 3]], np.uint8))
-    arcs = trace(labels).arcs
+    arcs = trace_arcs(labels).arcs
     ends = np.concatenate([arcs.xy[arcs.starts[:-1]], arcs.xy[arcs.starts[1:] - 1]]).tolist()
     assert ends.count([1, 1]) == 3
 
@@ -83,20 +82,20 @@ def test_where_three_meet_is_a_node():
 def test_an_island_has_one_arc_that_ends_where_it_begins():
     codes = np.ones((5, 5), np.uint8)
     codes[2, 2] = 2
-    net = trace(label_regions(codes)[0])
-    island = np.flatnonzero((net.arcs.left == 2) | (net.arcs.right == 2))
+    graph = trace_arcs(label_regions(codes)[0])
+    island = np.flatnonzero((graph.arcs.left == 2) | (graph.arcs.right == 2))
     assert island.size == 1
-    first, last = net.arcs.starts[island[0]], net.arcs.starts[island[0] + 1] - 1
-    assert net.arcs.xy[first].tolist() == net.arcs.xy[last].tolist()
-    assert net.following[2 * island[0]] == 2 * island[0]
+    first, last = graph.arcs.starts[island[0]], graph.arcs.starts[island[0] + 1] - 1
+    assert graph.arcs.xy[first].tolist() == graph.arcs.xy[last].tolist()
+    assert graph.next_dart[2 * island[0]] == 2 * island[0]
 
 
 def test_of_chosen_regions_all_borders_stay():
     codes = np.array([[1, 1, 2], [1, 3, 2], [4, 4, 4]], np.uint8)
-    net = trace(label_regions(codes)[0])
-    chosen = select(net, np.array([0, 0, 0, 1, 0], np.int32))  # the one of code 3
+    graph = trace_arcs(label_regions(codes)[0])
+    chosen = select_arcs(graph, np.array([0, 0, 0, 1, 0], np.int32))  # the one of code 3
     assert sorted({*chosen.arcs.left, *chosen.arcs.right}) == [0, 1]
-    found = outlines(chosen.arcs, faces(chosen, np.array([-1, 0], np.int32), 1))
+    found = build_polygons(chosen.arcs, build_rings(chosen, np.array([-1, 0], np.int32), 1))
     assert sorted(map(tuple, found.xy[:-1])) == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
 
@@ -104,4 +103,4 @@ def test_of_chosen_regions_all_borders_stay():
 def test_nothing_has_no_borders(shape):
     labels, count = label_regions(np.full(shape, IGNORE_INDEX, np.uint8))
     assert count == 0
-    assert len(trace(labels).arcs) == 0
+    assert len(trace_arcs(labels).arcs) == 0

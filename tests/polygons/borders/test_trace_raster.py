@@ -26,8 +26,8 @@ def test_polygons_are_those_of_rasterio(codes, cell):
 
     They share their edges, too, shells run against the clock, and holes with it.
     """
-    found = swept(codes, cell=cell)
-    shapes = found.shapes(TRANSFORM)
+    found = swept(codes, cell_size=cell)
+    shapes = found.to_shapely(TRANSFORM)
     assert shapely.is_valid(shapes).all()
     assert shapely.coverage_is_valid(shapes)
     for polygon in shapes:
@@ -41,8 +41,8 @@ def test_polygons_are_those_of_rasterio(codes, cell):
 @given(codes=rasters() | rasters((0, 1)), cell=cells)
 def test_polygons_of_touching_corners_are_those_of_rasterio(codes, cell):
     """Its 8-connected polygons are not valid where they touch themselves; ours have several parts there."""
-    found = swept(codes, cell=cell, connectivity=8)
-    shapes, (expected, their_codes) = found.shapes(TRANSFORM), traced(codes, connectivity=8)
+    found = swept(codes, cell_size=cell, connectivity=8)
+    shapes, (expected, their_codes) = found.to_shapely(TRANSFORM), traced(codes, connectivity=8)
     assert shapely.is_valid(shapes).all()
     assert len(shapes) == len(expected)
     theirs, ours = shapely.STRtree(shapes).query(shapely.point_on_surface(expected), predicate="intersects")
@@ -56,8 +56,8 @@ def test_polygons_of_touching_corners_are_those_of_rasterio(codes, cell):
 @given(codes=rasters() | rasters((0, 1)), cell=cells, connectivity=st.sampled_from([4, 8]))
 def test_cells_leave_no_trace(codes, cell, connectivity):
     """Vertex by vertex, and in all that is counted."""
-    pieces, whole = (swept(codes, cell=side, connectivity=connectivity) for side in (cell, 64))
-    shapes = [found.shapes(TRANSFORM) for found in (pieces, whole)]
+    pieces, whole = (swept(codes, cell_size=side, connectivity=connectivity) for side in (cell, 64))
+    shapes = [found.to_shapely(TRANSFORM) for found in (pieces, whole)]
     assert counted(shapes[0], pieces.codes) == counted(shapes[1], whole.codes)
     order = [np.lexsort(np.array(shapely.bounds(each)).T) for each in shapes]
     assert pieces.sums[order[0]] == pytest.approx(whole.sums[order[1]])
@@ -68,10 +68,10 @@ def test_cells_leave_no_trace(codes, cell, connectivity):
 @given(codes=rasters() | rasters((0, 1)), cell=cells, connectivity=st.sampled_from([4, 8]))
 def test_features_of_some_codes_are_as_they_are_among_all(codes, cell, connectivity):
     wanted = np.isin(np.arange(256), [1, 2])
-    some = swept(codes, cell=cell, connectivity=connectivity, wanted=wanted)
-    every = swept(codes, cell=cell, connectivity=connectivity)
-    shapes, chosen = every.shapes(TRANSFORM), wanted[every.codes]
-    assert counted(some.shapes(TRANSFORM), some.codes) == counted(shapes[chosen], every.codes[chosen])
+    some = swept(codes, cell_size=cell, connectivity=connectivity, selected=wanted)
+    every = swept(codes, cell_size=cell, connectivity=connectivity)
+    shapes, chosen = every.to_shapely(TRANSFORM), wanted[every.codes]
+    assert counted(some.to_shapely(TRANSFORM), some.codes) == counted(shapes[chosen], every.codes[chosen])
 
 
 def test_a_spiral_over_all_seams_is_one_polygon():
@@ -81,16 +81,16 @@ def test_a_spiral_over_all_seams_is_one_polygon():
         codes[ring + 1 : 24 - ring, ring + 1 : 24 - ring] = 0
         codes[ring + 1, ring] = 0
         codes[ring + 2, ring : ring + 2] = 1
-    found = swept(codes, cell=4)
+    found = swept(codes, cell_size=4)
     expected = traced(codes)
-    assert counted(shapely.simplify(found.shapes(TRANSFORM), 0), found.codes) == counted(
+    assert counted(shapely.simplify(found.to_shapely(TRANSFORM), 0), found.codes) == counted(
         shapely.simplify(expected[0], 0), expected[1]
     )
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])
 def test_threads_change_nothing(connectivity):
-    one, three = (swept(blobs(), cell=7, threads=count, connectivity=connectivity) for count in (1, 3))
+    one, three = (swept(blobs(), cell_size=7, threads=count, connectivity=connectivity) for count in (1, 3))
     assert np.array_equal(one.outlines.xy, three.outlines.xy)
     assert np.array_equal(one.codes, three.codes)
     assert np.array_equal(one.sums, three.sums)
@@ -110,7 +110,7 @@ def test_what_is_finished_comes_before_the_raster_is_read_to_its_end():
             return super().read(window)
 
     pixels = Told(blobs(64))
-    first = next(iter(trace_raster(pixels, GroundMetric.of(pixels.grid), len, cell=8, threads=1)))
+    first = next(iter(trace_raster(pixels, GroundMetric.from_grid(pixels.grid), len, cell_size=8, threads=1)))
     assert first > 0
     assert max(read) <= 8
 
@@ -128,12 +128,14 @@ def test_what_is_open_does_not_grow_with_the_raster():
         class Watched(CellStitcher):
             def add_row(self, pieces):
                 found = super().add_row(pieces)
-                held.append((len(self._net.arcs), len(self._regions)))  # noqa: B023
+                held.append((len(self._graph.arcs), len(self._regions)))  # noqa: B023
                 return found
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("geopsp.polygons.borders.trace_raster.CellStitcher", Watched)
-            list(trace_raster(pixels, GroundMetric.of(pixels.grid), len, cell=8, threads=1, wanted=houses))
+            list(
+                trace_raster(pixels, GroundMetric.from_grid(pixels.grid), len, cell_size=8, threads=1, selected=houses)
+            )
         most[height] = np.max(held, axis=0)
         assert held[-1] == (0, 0)
     assert (most[400] <= most[40] + 20).all()
@@ -148,12 +150,12 @@ def test_a_broken_cell_ends_it():
 
     pixels = Broken(blobs())
     with pytest.raises(RasterError, match="damaged"):
-        list(trace_raster(pixels, GroundMetric.of(pixels.grid), len, cell=8, threads=2))
+        list(trace_raster(pixels, GroundMetric.from_grid(pixels.grid), len, cell_size=8, threads=2))
 
 
 def test_a_cell_knows_its_seams():
-    lattice = CellGrid(10, 7, 4)
-    sizes = [[(window.width, window.height) for window in row] for row in lattice.rows()]
+    grid = CellGrid(10, 7, 4)
+    sizes = [[(window.width, window.height) for window in row] for row in grid.rows()]
     assert sizes == [[(4, 4), (4, 4), (2, 4)], [(4, 3), (4, 3), (2, 3)]]
-    assert lattice.seams(Window(0, 0, 4, 4)) == (False, True, True, False)
-    assert lattice.seams(Window(8, 4, 2, 3)) == (True, False, False, True)
+    assert grid.seams(Window(0, 0, 4, 4)) == (False, True, True, False)
+    assert grid.seams(Window(8, 4, 2, 3)) == (True, False, False, True)

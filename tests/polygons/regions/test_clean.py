@@ -13,7 +13,7 @@ from geopsp.core.grid import Grid
 from geopsp.errors import OutputError, RasterError
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.ground_metric import GroundMetric
-from geopsp.polygons.regions.clean import _write, clean_raster
+from geopsp.polygons.regions.clean import _write_raster, clean_raster
 
 LIMITS = [(3.5, 0.0), (0.0, 9.5), (4.5, 20.5), (20.5, 4.5)]
 
@@ -39,7 +39,7 @@ def raster(make_raster, noisy):
 def test_holes_are_filled_then_small_regions_merged(raster, noisy, tmp_path, min_area, fill_holes, cell):
     with ClassRaster.open(raster) as codes:
         limits = {"min_area": min_area, "fill_holes": fill_holes}
-        with clean_raster(codes, flat(noisy), **limits, folder=tmp_path, cell=cell) as after:
+        with clean_raster(codes, flat(noisy), **limits, folder=tmp_path, cell_size=cell) as after:
             found = after.read(after.grid.full_window)
         assert after.grid == codes.grid
     expected = filled_by_hand(merged_by_hand(filled_by_hand(noisy, fill_holes), min_area), fill_holes)
@@ -69,7 +69,7 @@ def test_areas_are_those_of_the_ground(make_raster, tmp_path):
     pixel = 111_000.0**2 * 10 * 10
     transform = Affine(10, 0, 15, 0, -10, 70)
     with ClassRaster.open(make_raster("map.tif", codes[None], crs="EPSG:4326", transform=transform)) as raster:
-        metric = GroundMetric.of(raster.grid)
+        metric = GroundMetric.from_grid(raster.grid)
         for limits in ({"min_area": 0.8 * pixel, "fill_holes": 0}, {"min_area": 0, "fill_holes": 0.8 * pixel}):
             with clean_raster(raster, metric, **limits, folder=tmp_path) as after:
                 found = after.read(after.grid.full_window)
@@ -90,7 +90,7 @@ def test_two_rounds_are_told(raster, noisy, tmp_path):
         told.append((done, total))
 
     with ClassRaster.open(raster) as codes:
-        clean_raster(codes, flat(noisy), min_area=9, fill_holes=0, folder=tmp_path, cell=16, progress=tell)
+        clean_raster(codes, flat(noisy), min_area=9, fill_holes=0, folder=tmp_path, cell_size=16, progress=tell)
     assert told == [(step, 18) for step in range(1, 19)]
 
 
@@ -99,7 +99,7 @@ def test_a_damaged_raster_is_told(make_raster, tmp_path):
     path = make_raster("map.tif", data, compress="deflate", tiled=True, blockxsize=64, blockysize=64)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with ClassRaster.open(path) as codes, pytest.raises(RasterError, match="truncated or damaged"):
-        clean_raster(codes, flat(data[0]), min_area=9, fill_holes=0, folder=tmp_path, cell=64)
+        clean_raster(codes, flat(data[0]), min_area=9, fill_holes=0, folder=tmp_path, cell_size=64)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of file sizes")
@@ -114,7 +114,7 @@ def test_a_full_disk_is_told(tmp_path, size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         with pytest.raises(OutputError, match="Is the disk full"):
-            _write(tmp_path / "cleaned.tif", grid, [(grid.full_window, codes)], lambda: None)
+            _write_raster(tmp_path / "cleaned.tif", grid, [(grid.full_window, codes)], lambda: None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -123,10 +123,10 @@ def test_a_file_that_holds_something_else_is_told(raster, noisy, tmp_path, monke
     """As a block that was not written reads as nothing."""
     numbers = count()
     monkeypatch.setattr("geopsp.polygons.regions.clean.crc32", lambda _: next(numbers))
-    with ClassRaster.open(raster) as codes, pytest.raises(OutputError, match="not what was written"):
+    with ClassRaster.open(raster) as codes, pytest.raises(OutputError, match="does not contain what was written"):
         clean_raster(codes, flat(noisy), min_area=9, fill_holes=0, folder=tmp_path)
 
 
 def test_a_folder_that_is_none_is_told(raster, noisy, tmp_path):
-    with ClassRaster.open(raster) as codes, pytest.raises(OutputError, match=r"cleaned\.tif cannot be written"):
+    with ClassRaster.open(raster) as codes, pytest.raises(OutputError, match=r"Cannot write .*cleaned\.tif"):
         clean_raster(codes, flat(noisy), min_area=9, fill_holes=0, folder=tmp_path / "none")

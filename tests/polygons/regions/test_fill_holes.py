@@ -16,7 +16,7 @@ nested = hnp.arrays(np.uint8, st.tuples(st.integers(5, 14), st.integers(5, 14)),
 
 def fill(codes, least, *, size=64, metric=None):
     codes = np.asarray(codes, np.uint8)
-    found = graph(codes, metric=metric, cap=units(least), size=size)
+    found = graph(codes, metric=metric, max_area=units(least), size=size)
     return drawn(codes, fill_small_holes(found, units(least)), size=size)
 
 
@@ -89,6 +89,6 @@ def test_a_hole_of_unknown_area_stays():
     codes = np.ones((3, 3), np.uint8)
     codes[1, 1] = 2
     metric = flat(codes)
-    metric.density[1, 1] = np.nan
+    metric.pixel_area[1, 1] = np.nan
     assert fill(codes, 50, metric=metric)[1, 1] == 2
     assert fill(codes, 50)[1, 1] == 1

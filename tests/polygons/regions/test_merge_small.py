@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from geopsp.polygons.regions.merge_small import merge_small_regions
 
 
-def merge(codes, least, *, size=64, metric=None, every=False):
+def merge(codes, least, *, size=64, metric=None, all_borders=False):
     codes = np.asarray(codes, np.uint8)
-    found = graph(codes, metric=metric, cap=units(least), size=size, every=every)
+    found = graph(codes, metric=metric, max_area=units(least), size=size, all_borders=all_borders)
     return drawn(codes, merge_small_regions(found, units(least)), size=size)
 
 
 @gently
-@given(codes=rasters, least=metres, size=cells, across=st.sampled_from([1.0, 2.5]))
-def test_merging_is_as_by_hand(codes, least, size, across):
-    found = merge(codes, least, size=size, metric=flat(codes, across=across, density=1))
-    assert np.array_equal(found, merged_by_hand(codes, least, across))
+@given(codes=rasters, least=metres, size=cells, width=st.sampled_from([1.0, 2.5]))
+def test_merging_is_as_by_hand(codes, least, size, width):
+    found = merge(codes, least, size=size, metric=flat(codes, width=width, area=1))
+    assert np.array_equal(found, merged_by_hand(codes, least, width))
 
 
 @gently
@@ -37,7 +37,7 @@ def test_nothing_small_is_left_but_what_stands_alone(codes, least):
 def test_uneven_pixels_merge_alike_in_all_cells(codes, least, size, data):
     metric = flat(codes)
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
-    for knots in (metric.across, metric.along, metric.density):
+    for knots in (metric.e, metric.g, metric.pixel_area):
         knots[:] = random.uniform(0.5, 2, knots.shape)
     assert np.array_equal(merge(codes, least, metric=metric, size=size), merge(codes, least, metric=metric))
 
@@ -45,7 +45,7 @@ def test_uneven_pixels_merge_alike_in_all_cells(codes, least, size, data):
 @gently
 @given(codes=rasters, least=metres)
 def test_borders_of_large_ones_do_not_matter(codes, least):
-    assert np.array_equal(merge(codes, least, every=True), merge(codes, least))
+    assert np.array_equal(merge(codes, least, all_borders=True), merge(codes, least))
 
 
 def test_a_large_map_merges_alike_in_all_cells():

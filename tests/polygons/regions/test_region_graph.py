@@ -5,7 +5,7 @@ import pytest
 from graph_common import cells, drawn, flat, gently, graph, labelled, rasters, units
 from hypothesis import given
 
-from geopsp.polygons.regions.region_graph import MOST, IntegerUnits
+from geopsp.polygons.regions.region_graph import MAX_UNITS, IntegerUnits
 
 
 def with_surroundings(codes):
@@ -17,7 +17,7 @@ def borders(regions):
     """Lengths by pairs of first pixels."""
     found = {}
     for pair, length in zip(regions.pairs, regions.lengths, strict=True):
-        key = tuple(sorted(regions.firsts[pair].tolist()))
+        key = tuple(sorted(regions.first_pixels[pair].tolist()))
         found[key] = found.get(key, 0) + int(length)
     return found
 
@@ -26,12 +26,13 @@ def borders(regions):
 @given(codes=rasters, size=cells)
 def test_regions_are_those_of_scipy(codes, size):
     regions, labels = graph(codes, size=size), with_surroundings(codes)
-    order = np.argsort(regions.firsts)
-    assert labels.ravel()[regions.firsts[order]].tolist() == list(range(1, labels.max() + 1))
+    order = np.argsort(regions.first_pixels)
+    assert labels.ravel()[regions.first_pixels[order]].tolist() == list(range(1, labels.max() + 1))
     pixels = np.bincount(labels[1:-1, 1:-1].ravel(), minlength=labels.max() + 1)[1:]
     assert regions.areas[order].tolist() == (units(1) * pixels).tolist()
     assert (
-        regions.codes[order].tolist() == np.pad(codes, 1, constant_values=255).ravel()[regions.firsts[order]].tolist()
+        regions.codes[order].tolist()
+        == np.pad(codes, 1, constant_values=255).ravel()[regions.first_pixels[order]].tolist()
     )
 
 
@@ -39,14 +40,14 @@ def test_regions_are_those_of_scipy(codes, size):
 @given(codes=rasters, size=cells)
 def test_borders_are_as_long_as_the_sides_that_regions_share(codes, size):
     labels = with_surroundings(codes)
-    firsts = np.concatenate([[0], np.sort(graph(codes).firsts)])
-    metric = flat(codes, across=3, along=0.5)
+    firsts = np.concatenate([[0], np.sort(graph(codes).first_pixels)])
+    metric = flat(codes, width=3, height=0.5)
     expected = {}
     for one, two, side in ((labels[1:], labels[:-1], 3.0), (labels[:, 1:], labels[:, :-1], 0.5)):
         for pair in zip(one.ravel(), two.ravel(), strict=True):
             if pair[0] != pair[1]:
                 key = tuple(sorted(firsts[list(pair)].tolist()))
-                expected[key] = expected.get(key, 0) + round(IntegerUnits.of(metric).length * side)
+                expected[key] = expected.get(key, 0) + round(IntegerUnits.from_metric(metric).per_metre * side)
     assert borders(graph(codes, metric=metric, size=size)) == expected
 
 
@@ -60,8 +61,8 @@ def test_drawn_again_they_are_the_raster(codes, size):
 @given(codes=rasters, size=cells)
 def test_only_borders_of_two_large_ones_are_left_out(codes, size):
     cap = units(2.5)
-    every, regions = borders(graph(codes)), graph(codes, cap=cap, every=False, size=size)
-    small = set(regions.firsts[regions.areas < cap].tolist())
+    every, regions = borders(graph(codes)), graph(codes, max_area=cap, all_borders=False, size=size)
+    small = set(regions.first_pixels[regions.areas < cap].tolist())
     assert regions.areas.max() <= cap
     kept, some = borders(regions), {pair for pair in every if small & set(pair)}
     assert {pair: kept[pair] for pair in some} == {pair: every[pair] for pair in some}
@@ -70,7 +71,7 @@ def test_only_borders_of_two_large_ones_are_left_out(codes, size):
 @gently
 @given(codes=rasters, size=cells)
 def test_all_borders_are_kept_if_wanted(codes, size):
-    assert borders(graph(codes, cap=1, size=size)) == borders(graph(codes))
+    assert borders(graph(codes, max_area=1, size=size)) == borders(graph(codes))
 
 
 @gently
@@ -82,8 +83,8 @@ def test_joined_regions_are_those_of_the_raster_with_fewer_codes(codes, size):
     owners = np.arange(regions.codes.size, dtype=np.int32)
     for one, two in regions.pairs[np.isin(regions.codes[regions.pairs], (1, 2)).all(axis=1)]:
         owners[owners == owners[one]] = owners[two]
-    joined = regions.joined(owners)
-    for ours, theirs in ((joined.firsts, fewer.firsts), (joined.areas, fewer.areas)):
+    joined = regions.merge(owners)
+    for ours, theirs in ((joined.first_pixels, fewer.first_pixels), (joined.areas, fewer.areas)):
         assert sorted(ours.tolist()) == sorted(theirs.tolist())
     assert borders(joined) == borders(fewer)
 
@@ -91,19 +92,19 @@ def test_joined_regions_are_those_of_the_raster_with_fewer_codes(codes, size):
 def test_a_pixel_of_unknown_area_makes_its_region_large():
     codes = np.array([[1, 2, 2, 1]], np.uint8)
     metric = flat(codes)
-    metric.density[:, 3:] = np.nan
-    regions = graph(codes, metric=metric, cap=units(100))
-    areas = dict(zip(regions.firsts.tolist(), regions.areas.tolist(), strict=True))
+    metric.pixel_area[:, 3:] = np.nan
+    regions = graph(codes, metric=metric, max_area=units(100))
+    areas = dict(zip(regions.first_pixels.tolist(), regions.areas.tolist(), strict=True))
     assert areas == {0: 0, 7: units(1), 8: units(100), 10: units(100)}
 
 
 def test_all_cells_are_told_of():
     told = []
     codes = np.ones((7, 11), np.uint8)
-    graph(codes, size=4, step=lambda: told.append(1))
+    graph(codes, size=4, on_cell=lambda: told.append(1))
     assert len(told) == 6
 
 
-@pytest.mark.parametrize(("area", "expected"), [(0, 0), (1.0, units(1)), (1e30, MOST)])
+@pytest.mark.parametrize(("area", "expected"), [(0, 0), (1.0, units(1)), (1e30, MAX_UNITS)])
 def test_areas_are_counted_in_whole_units(area, expected):
-    assert IntegerUnits.of(flat(np.zeros((2, 2)))).units(area) == expected
+    assert IntegerUnits.from_metric(flat(np.zeros((2, 2)))).to_units(area) == expected
