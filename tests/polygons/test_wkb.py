@@ -18,6 +18,7 @@ from geopsp.polygons import wkb as module
 from geopsp.polygons.attributes import representative_points
 from geopsp.polygons.borders.topology import RaggedPolygons
 from geopsp.polygons.features import Features
+from geopsp.polygons.wkb import encode_wkb
 from geopsp.polygons.zonal_stats import NUM_SUMS
 
 TRANSFORMS = [
