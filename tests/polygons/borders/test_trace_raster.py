@@ -13,7 +13,7 @@ from geopsp.polygons.borders.stitch import CellStitcher
 from geopsp.polygons.borders.trace_cell import CellGrid
 from geopsp.polygons.borders.trace_raster import trace_raster
 from geopsp.polygons.ground_metric import GroundMetric
-from geopsp.polygons.zonal_stats import PIXELS
+from geopsp.polygons.zonal_stats import NUM_PIXELS
 
 cells = st.integers(1, 7)
 often = settings(max_examples=60, deadline=None)
@@ -61,7 +61,7 @@ def test_cells_leave_no_trace(codes, cell, connectivity):
     assert counted(shapes[0], pieces.codes) == counted(shapes[1], whole.codes)
     order = [np.lexsort(np.array(shapely.bounds(each)).T) for each in shapes]
     assert pieces.sums[order[0]] == pytest.approx(whole.sums[order[1]])
-    assert pieces.sums[:, PIXELS] * 100 == pytest.approx(shapely.area(shapes[0]))
+    assert pieces.sums[:, NUM_PIXELS] * 100 == pytest.approx(shapely.area(shapes[0]))
 
 
 @often
