@@ -69,7 +69,15 @@ def test_inner_points_lie_inside(codes, shear, turn):
     points = shapely.points(representative_points(features_of([[polygon] for polygon in polygons])))
     outlines = [polygon.boundary for polygon in polygons]
     assert shapely.contains(polygons, points).all()
-    assert (shapely.distance(outlines, points) > 0.01).all()
+    assert (shapely.distance(outlines, points) > 0).all()
+
+
+@gently
+@given(codes=rasters)
+def test_inner_points_of_raster_regions_are_half_a_pixel_away_from_outlines(codes):
+    polygons = regions(codes)
+    points = shapely.points(representative_points(features_of([[polygon] for polygon in polygons])))
+    assert (shapely.distance([polygon.boundary for polygon in polygons], points) >= 0.5).all()
 
 
 def test_a_point_lies_amid_the_widest_part():
