@@ -123,7 +123,7 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
         folder.mkdir()
     except OSError as error:
         raise OutputError(
-            f"Cannot make the temporary folder {folder}: {error}. Delete what is there, choose a shorter name or "
+            f"Cannot create the temporary folder {folder}: {error}. Delete what is there, choose a shorter name or "
             "another folder for the output, or free disk space."
         ) from error
     try:
