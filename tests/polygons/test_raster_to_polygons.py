@@ -424,7 +424,9 @@ def test_a_temporary_folder_is_made_only_to_clean_and_told_if_it_cannot_be(tmp_p
     raster, out = write(tmp_path / "map.tif", blobs(30)), tmp_path / "map.gpkg"
     (tmp_path / ".partial-map.gpkg.cleaned").write_text("a file lies there")
     for options in ({"min_area": 500}, {"fill_holes": 500}):
-        with pytest.raises(OutputError, match=r"Cannot create the temporary folder .*\.cleaned: .*Delete what is there"):
+        with pytest.raises(
+            OutputError, match=r"Cannot create the temporary folder .*\.cleaned: .*Delete what is there"
+        ):
             raster_to_polygons(raster, out, **options)
     raster_to_polygons(raster, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-map.gpkg.cleaned", "map.gpkg", "map.tif"]
