@@ -1,1 +1,1 @@
-"""Networks, losses, and saved models."""
+"""Networks, losses and saved models."""

@@ -1,12 +1,15 @@
-"""The context of each pixel: its neighbours alone, or averages of the whole tile as well.
+"""Context modules: what a pixel's class is decided from besides its own place in the image.
 
-Every context has one interface: the encoder's last map (n, c, h, w) and the valid share of each of its cells,
-(n, 1, h, w), give a map (n, outputs, h, w).
+A context takes the encoder's last map, (n, c, h, w), and the valid share of its cells, (n, 1, h, w), and returns a map
+(n, outputs, h, w). Invalid cells do not count in its means.
+
+A new context is a class and an entry in `CONTEXTS`, with a field of that name in `ModelSpec`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,24 +18,35 @@ from torch.nn import functional as F
 from geopsp.models.layers import conv_norm_relu, masked_pool, pooled_norm
 
 KERNEL = 3
-"""Side of the bottleneck's kernel."""
+"""Side of the bottleneck's kernel, in cells."""
+
+
+MAX_CONTEXT = 512
+"""Most channels of a context. It has a quarter of the encoder's channels, but at least `MIN_CONTEXT`."""
+
+
+MIN_CONTEXT = 128
+
+
+ASPP_WIDTH = 256
+"""Channels of the atrous spatial pyramid."""
 
 
 class Bottleneck(nn.Module):
-    """No context but the convolution's own: a dilated fully convolutional network."""
+    """A single convolution, without means of the tile: the context of a dilated fully convolutional network."""
 
     def __init__(self, channels: int, outputs: int, dropout: float) -> None:
         super().__init__()
         self.bottleneck = conv_norm_relu(channels, outputs, KERNEL)
         self.dropout = nn.Dropout2d(dropout)
 
-    def forward(self, features: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, features: Tensor, valid_share: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, outputs, h, w)."""
         return self.dropout(self.bottleneck(features))  # type: ignore[no-any-return]
 
 
 class PyramidPooling(nn.Module):
-    """Means of the map at several bin counts, projected, brought back to its size and joined to it.
+    """Means of the map over several numbers of bins, projected, upsampled and concatenated with it.
 
     Source: Zhao et al., "Pyramid Scene Parsing Network" (2017), section 3.2.
     """
@@ -48,28 +62,28 @@ class PyramidPooling(nn.Module):
     def _branch(channels: int, width: int, bins: int) -> nn.Sequential:
         return conv_norm_relu(channels, width, 1, norm=pooled_norm(width) if bins == 1 else None)
 
-    def pool(self, features: Tensor, weight: Tensor) -> list[Tensor]:
-        """The projected means, (n, width, b, b) for each bin count b."""
-        pooled = masked_pool(features, weight, self.sizes)
+    def pool(self, features: Tensor, valid_share: Tensor) -> list[Tensor]:
+        """Return the projected means, (n, width, b, b) for each number of bins b."""
+        pooled = masked_pool(features, valid_share, self.sizes)
         return [branch(means.to(features.dtype)) for branch, means in zip(self.branches, pooled, strict=True)]
 
-    def forward(self, features: Tensor, weight: Tensor) -> Tensor:
-        """(n, c, h, w) and the valid share (n, 1, h, w) -> (n, outputs, h, w).
+    def forward(self, features: Tensor, valid_share: Tensor) -> Tensor:
+        """(n, c, h, w) and (n, 1, h, w) -> (n, outputs, h, w).
 
-        The convolution of the map and the enlarged means, joined, is the sum of their convolutions; and enlarging is
-        linear, so that the means' is done on their few bins. Joined and convolved as one map it is the same.
+        The convolution of the concatenated map and means is the sum of their convolutions. Upsampling is linear, so
+        the convolution of the means is computed on their few bins.
         """
         conv, norm, relu = self.bottleneck.children()
         widths = [self.channels] + [self.width] * len(self.sizes)
-        near, *far = torch.split(conv.get_parameter("weight"), widths, dim=1)  # o c 3 3, o width 3 3
-        x = F.conv2d(features, near, padding=KERNEL // 2) + upsample_and_convolve(
-            self.pool(features, weight), far, features
+        map_kernel, *mean_kernels = torch.split(conv.get_parameter("weight"), widths, dim=1)  # o c 3 3, o width 3 3
+        x = F.conv2d(features, map_kernel, padding=KERNEL // 2) + upsample_and_convolve(
+            self.pool(features, valid_share), mean_kernels, features
         )
         return self.dropout(relu(norm(x)))  # type: ignore[no-any-return]
 
 
 def upsample_and_convolve(means: Sequence[Tensor], kernels: Sequence[Tensor], like: Tensor) -> Tensor:
-    """The sum of each map of means, enlarged bilinearly to the size of `like` and convolved: (n, o, h, w).
+    """Return the sum, (n, o, h, w), of all maps of means, each upsampled to the size of `like` and convolved.
 
     Args:
         means: (n, c, b, b) each.
@@ -77,24 +91,24 @@ def upsample_and_convolve(means: Sequence[Tensor], kernels: Sequence[Tensor], li
         like: (..., h, w).
     """
     height, width = like.shape[-2:]
-    parts, columns = [], []
+    rows, columns = [], []
     for mean, kernel in zip(means, kernels, strict=True):
         taps = torch.einsum("ocyx,nckl->noykxl", kernel, mean).flatten(4).flatten(2, 3)  # n o 3b 3b
-        parts.append(upsampling_matrix(height, mean) @ taps)  # n o h 3b
+        rows.append(upsampling_matrix(height, mean) @ taps)  # n o h 3b
         columns.append(upsampling_matrix(width, mean))  # w 3b
-    return torch.cat(parts, dim=3) @ torch.cat(columns, dim=1).T
+    return torch.cat(rows, dim=3) @ torch.cat(columns, dim=1).T
 
 
 def upsampling_matrix(size: int, means: Tensor) -> Tensor:
-    """(size, 3 * b): b bins, enlarged bilinearly to `size` cells and padded with 0, as each of three taps sees them."""
+    """Return (size, 3 * b): how b bins, upsampled to `size` cells and padded with 0, reach each tap of the kernel."""
     eye = torch.eye(means.shape[-1], device=means.device, dtype=torch.promote_types(means.dtype, torch.float32))
-    wide = F.interpolate(eye[None], size, mode="linear", align_corners=False)[0].T  # size b
-    padded = F.pad(wide, (0, 0, KERNEL // 2, KERNEL // 2))
+    upsampled = F.interpolate(eye[None], size, mode="linear", align_corners=False)[0].T  # size b
+    padded = F.pad(upsampled, (0, 0, KERNEL // 2, KERNEL // 2))
     return torch.cat([padded[tap : tap + size] for tap in range(KERNEL)], dim=1).to(means.dtype)
 
 
 class ASPP(nn.Module):
-    """A 1x1 convolution, separable 3x3 ones at several rates and the mean of the tile, joined and projected."""
+    """Atrous spatial pyramid: a 1x1 convolution, separable 3x3 ones at several rates and the mean of the tile."""
 
     def __init__(self, channels: int, rates: Sequence[int], outputs: int, dropout: float) -> None:
         super().__init__()
@@ -106,14 +120,62 @@ class ASPP(nn.Module):
 
     @staticmethod
     def _atrous(channels: int, outputs: int, rate: int) -> nn.Sequential:
-        """One filter a channel with `rate` cells from tap to tap, then a 1x1 convolution."""
+        """Return a depthwise convolution with dilation `rate` and a 1x1 convolution."""
         depthwise = nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate, groups=channels, bias=False)
         return nn.Sequential(depthwise, *conv_norm_relu(channels, outputs, 1))
 
-    def forward(self, features: Tensor, weight: Tensor) -> Tensor:
-        """(n, c, h, w) and the valid share (n, 1, h, w) -> (n, outputs, h, w)."""
-        [tile] = masked_pool(features, weight, (1,))  # n c 1 1
-        mean = self.mean(tile.to(features.dtype))  # n outputs 1 1
+    def forward(self, features: Tensor, valid_share: Tensor) -> Tensor:
+        """(n, c, h, w) and (n, 1, h, w) -> (n, outputs, h, w)."""
+        [tile_mean] = masked_pool(features, valid_share, (1,))  # n c 1 1
+        mean = self.mean(tile_mean.to(features.dtype))  # n outputs 1 1
         parts = [branch(features) for branch in self.branches]  # n outputs h w
         joined = torch.cat([*parts, mean.expand_as(parts[0])], dim=1)  # n (rates + 2) * outputs h w
         return self.dropout(self.project(joined))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextKind:
+    """A kind of context. The field of `ModelSpec` that selects it holds whole numbers; () does not select it."""
+
+    words: str
+    """Name of the numbers in a model's summary, e.g. "rates" in "rates (6, 12, 18)"."""
+
+    make: Callable[[int, tuple[int, ...], float], tuple[nn.Module, int]]
+    """Takes the channels of the encoder's last map, the numbers and the dropout.
+
+    Returns the context and the channels of its map.
+    """
+
+
+def _make_pyramid(channels: int, sizes: tuple[int, ...], dropout: float) -> tuple[nn.Module, int]:
+    width = _default_width(channels)
+    return PyramidPooling(channels, sizes, width, dropout), width
+
+
+def _make_aspp(channels: int, rates: tuple[int, ...], dropout: float) -> tuple[nn.Module, int]:
+    return ASPP(channels, rates, ASPP_WIDTH, dropout), ASPP_WIDTH
+
+
+CONTEXTS = {
+    "pyramid_sizes": ContextKind("pyramid", _make_pyramid),
+    "atrous_rates": ContextKind("rates", _make_aspp),
+}
+"""The kinds of context, by the field of `ModelSpec` that selects them. Without any, the context is a `Bottleneck`."""
+
+
+def build_context(channels: int, selected: Mapping[str, tuple[int, ...]], dropout: float) -> tuple[nn.Module, int]:
+    """Build the selected context; return it and the channels of its map.
+
+    Args:
+        channels: Of the encoder's last map.
+        selected: The numbers of the selected kind, by its name; empty: `Bottleneck`.
+        dropout: Share of the channels that are dropped in training.
+    """
+    for name, numbers in selected.items():
+        return CONTEXTS[name].make(channels, numbers, dropout)
+    width = _default_width(channels)
+    return Bottleneck(channels, width, dropout), width
+
+
+def _default_width(channels: int) -> int:
+    return min(MAX_CONTEXT, max(MIN_CONTEXT, channels // 4))

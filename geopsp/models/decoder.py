@@ -1,29 +1,38 @@
-"""From the context's map to logits: straight, or through the encoder's finer maps.
+"""Decoders: from the context's map to logits, directly or with the encoder's finer maps.
 
-Every decoder gives coarse logits and the fine map that points are decided from.
+Each decoder returns coarse logits and the fine map from which PointRend decides points. A new decoder is a class and an
+entry in `DECODERS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geopsp.models.context import MIN_CONTEXT
 from geopsp.models.layers import conv_norm_relu
+
+SKIP_WIDTHS = {16: 96, 8: 64, 4: 48, 2: 32}
+"""Channels to which the U-Net reduces the encoder's maps, by stride."""
+
+
+DEEPLAB_SKIP, DEEPLAB_WIDTH = 48, 256
+"""Channels of DeepLab's skip, before and after it is joined. Source: DeepLabv3+ (2018), section 4."""
 
 
 class PlainDecoder(nn.Module):
-    """Logits at the context's own size."""
+    """Logits at the size of the context's map."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.classify = nn.Conv2d(channels, classes, 1)
 
     def forward(self, context: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """(n, c, h/8, w/8) and the encoder's maps -> logits there, and the encoder's map at stride 4."""
+        """(n, c, h/8, w/8) and the encoder's maps -> logits of that size, and the encoder's map at stride 4."""
         return self.classify(context), features[2]
 
 
@@ -32,20 +41,20 @@ class Skip:
     """A map of the encoder that the decoder joins."""
 
     level: int
-    """Its place among the encoder's maps; its stride is 2 ** level."""
+    """Index of the map; its stride is 2 ** level."""
 
     channels: int
-    """0 where the encoder has no such map; then only its size is taken."""
+    """0 where the encoder has no such map; then only its size is used."""
 
-    narrow: int
-    """Channels that it is reduced to before it is joined."""
+    reduced: int
+    """Channels to which it is reduced before it is joined."""
 
     width: int
     """Channels after it is joined."""
 
 
 class SkipDecoder(nn.Module):
-    """The context's map, brought up to finer strides one by one and joined at each to the encoder's map there.
+    """The context's map, upsampled stride by stride and joined at each with the encoder's map.
 
     Source: Ronneberger et al., "U-Net" (2015); with stride 4 alone Chen et al., DeepLabv3+ (2018), section 3.1.
     """
@@ -56,19 +65,81 @@ class SkipDecoder(nn.Module):
         self.levels = tuple(skip.level for skip in skips)
         self.reduce, self.blocks = nn.ModuleList(), nn.ModuleList()
         for skip in skips:
-            narrow = skip.narrow if skip.channels else 0
-            self.reduce.append(conv_norm_relu(skip.channels, narrow, 1) if narrow else nn.Identity())
-            first, second = conv_norm_relu(channels + narrow, skip.width, 3), conv_norm_relu(skip.width, skip.width, 3)
+            reduced = skip.reduced if skip.channels else 0
+            self.reduce.append(conv_norm_relu(skip.channels, reduced, 1) if reduced else nn.Identity())
+            first, second = conv_norm_relu(channels + reduced, skip.width, 3), conv_norm_relu(skip.width, skip.width, 3)
             self.blocks.append(nn.Sequential(first, second))
             channels = skip.width
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(channels, classes, 1)
 
     def forward(self, context: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """(n, c, h/8, w/8) and the encoder's maps -> logits at the finest skip, and the map that they came from."""
+        """(n, c, h/8, w/8) and the encoder's maps -> logits at the finest skip, and the map they are computed from."""
         x = context
         for reduce, block, level in zip(self.reduce, self.blocks, self.levels, strict=True):
             skip = features[level]
             x = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False)  # n c h/2^level w/2^level
             x = block(torch.cat([x, reduce(skip)], dim=1))  # n width h/2^level w/2^level
         return self.classify(self.dropout(x)), x
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderInput:
+    """What a decoder is built for."""
+
+    context_channels: int
+    encoder_channels: tuple[int, ...]
+    """Of the encoder's maps, by level; first those of the image. 0 where there is no such map."""
+
+    output_stride: int
+    """Stride of the context's map."""
+
+    classes: int
+    dropout: float
+    """Share of the channels that are dropped in training."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderKind:
+    """A kind of decoder."""
+
+    words: str
+    """Its name in a model's summary."""
+
+    make: Callable[[DecoderInput], tuple[nn.Module, int]]
+    """Returns the decoder and the channels of its fine map."""
+
+
+def _make_plain(inputs: DecoderInput) -> tuple[nn.Module, int]:
+    return PlainDecoder(inputs.context_channels, inputs.classes), inputs.encoder_channels[2]
+
+
+def _make_unet(inputs: DecoderInput) -> tuple[nn.Module, int]:
+    return _make_skip_decoder(inputs, _unet_skips(inputs))
+
+
+def _make_deeplab(inputs: DecoderInput) -> tuple[nn.Module, int]:
+    return _make_skip_decoder(inputs, [Skip(2, inputs.encoder_channels[2], DEEPLAB_SKIP, DEEPLAB_WIDTH)])
+
+
+def _make_skip_decoder(inputs: DecoderInput, skips: Sequence[Skip]) -> tuple[nn.Module, int]:
+    decoder = SkipDecoder(inputs.context_channels, skips, dropout=inputs.dropout, classes=inputs.classes)
+    return decoder, skips[-1].width
+
+
+def _unet_skips(inputs: DecoderInput) -> list[Skip]:
+    """Return a skip for each stride finer than the context's, and for 8 where that map is not the context's input."""
+    width, channels, last = inputs.context_channels, inputs.encoder_channels, inputs.output_stride
+    first = width // 2 if width > MIN_CONTEXT else width
+    widths = {16: first, 8: first, 4: first // 2, 2: first // 4}
+    strides = [s for s in widths if s < last or (s == last == 8 and len(channels) > 4)]
+    levels = [stride.bit_length() - 1 for stride in strides]
+    return [Skip(level, channels[level], SKIP_WIDTHS[2**level], widths[2**level]) for level in levels]
+
+
+DECODERS = {
+    "plain": DecoderKind("plain decoder", _make_plain),
+    "unet": DecoderKind("U-Net decoder", _make_unet),
+    "deeplab": DecoderKind("one skip", _make_deeplab),
+}
+"""The kinds of decoder, by their name in `ModelSpec`."""

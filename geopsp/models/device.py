@@ -10,12 +10,14 @@ import torch
 
 from geopsp.errors import ModelError
 
+Precision = Literal["auto", "fp32", "bf16"]
+
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device asked for, else the first GPU, else the CPU.
+    """Return the device of that name; None: the first GPU, else the CPU.
 
     Raises:
-        ModelError: if there is no such device.
+        ModelError: if it cannot be used.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -23,41 +25,41 @@ def pick_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"The device {name!r} cannot be used ({error}). Use 'cpu' or 'cuda'.") from error
+        raise ModelError(f"Cannot use the device {name!r}: {error}. Use 'cpu', 'cuda' or 'mps'.") from error
     return device
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """True if networks run in bfloat16 there: on GPUs that have it in hardware."""
+    """Return True if training and scoring use bfloat16 on the device: on GPUs that have it in hardware."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """The precision in which networks run on the device."""
+    """Return the context manager of mixed precision on the device."""
     return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
 
 
 def device_name(device: torch.device) -> str:
-    """The device as a person would call it."""
+    """Return the name of the device for messages."""
     if device.type == "cuda":
         return f"GPU {torch.cuda.get_device_name(device)}"
-    return "Apple GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+    if device.type == "mps":
+        return "Apple GPU"
+    threads = torch.get_num_threads()
+    return f"CPU ({threads} {'thread' if threads == 1 else 'threads'})"
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
-    """The precision asked for; of "auto", bf16 where the device multiplies it in hardware."""
+    """Return the precision of inference; "auto" is bf16 where the device has it in hardware."""
     if precision != "auto":
         return precision
-    serves = _cpu_has_bfloat16() if device.type == "cpu" else has_bfloat16(device)
-    return "bf16" if serves else "fp32"
+    in_hardware = _cpu_has_bfloat16() if device.type == "cpu" else has_bfloat16(device)
+    return "bf16" if in_hardware else "fp32"
 
 
 def _cpu_has_bfloat16() -> bool:
-    """True for AVX512_BF16, AMX and ARM's BF16; False where torch is too old to tell."""
+    """Return True for AVX512_BF16, AMX and ARM's BF16; False if this torch cannot tell."""
     if platform.machine().lower() in {"aarch64", "arm64"}:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 (elsewhere this says yes to AVX512 alone)
-    told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
-Precision = Literal["auto", "fp32", "bf16"]
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

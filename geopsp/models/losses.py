@@ -1,12 +1,13 @@
-"""Losses that stay finite: in float32, over labelled pixels only, 0 where nothing is labelled.
+"""Losses over labelled pixels, in float32. They stay finite, and are 0 where nothing is labelled.
 
-Logits are (n, classes, ...), labels (n, ...) channel indices, IGNORE where nothing is known.
+Logits are (n, classes, ...), labels (n, ...) channel indices, `IGNORE_INDEX` where unlabelled. A new loss of regions is
+a function and an entry in `FRACTIONS`, with a field of that name in `LossSpec`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -28,7 +29,7 @@ AVERAGES = ("micro", "macro")
 
 
 MIXUP_ALPHA = 0.4
-"""Both parameters of the Beta distribution of shares. Source: Zhang et al., "mixup" (2018), section 3.1."""
+"""Both parameters of the Beta distribution of mixup shares. Source: Zhang et al., "mixup" (2018), section 3.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,21 @@ class LossSpec:
         return cls(**{**row, "ignore_classes": tuple(row.get("ignore_classes", ()))})
 
 
+FRACTIONS: dict[str, Callable[[Tensor, Tensor, LossSpec], Tensor]] = {
+    "dice_loss_fraction": lambda logits, labels, spec: dice(logits, labels, average=spec.dice_loss_average),
+    "lovasz_fraction": lambda logits, labels, _: lovasz(logits, labels),
+    "tversky_fraction": lambda logits, labels, spec: tversky(
+        logits, labels, alpha=spec.tversky_alpha, beta=spec.tversky_beta
+    ),
+}
+"""Losses of regions, by the field of `LossSpec` that holds their share of the total loss."""
+
+
 def class_weights(pixels: Tensor) -> Tensor:
-    """(classes,) weights with mean 1 over the pixels: one over the root of the counts, at most 10 to 1; absent: 0."""
+    """Return (classes,) weights in proportion to 1 / sqrt(pixels), with mean 1 over all pixels.
+
+    The largest is at most 10 times the smallest; that of an absent class is 0.
+    """
     pixels = pixels.double()
     present = pixels > 0
     if not present.any():
@@ -130,7 +144,7 @@ def class_weights(pixels: Tensor) -> Tensor:
 
 
 def ignore_channels(labels: Tensor, channels: Iterable[int]) -> Tensor:
-    """The labels with IGNORE in place of these channels."""
+    """Set the labels of these channels to `IGNORE_INDEX`."""
     for channel in channels:
         labels = labels.masked_fill(labels == channel, IGNORE_INDEX)
     return labels
@@ -145,59 +159,68 @@ def cross_entropy(
     smoothing: float = 0.0,
     hardest: float = 1.0,
 ) -> Tensor:
-    """The mean over labelled pixels, weighted by class.
+    """Return the mean cross entropy of the labelled pixels, weighted by class.
 
     Args:
+        logits: (n, classes, ...).
+        labels: (n, ...).
         weight: (classes,); None: 1 each.
         focal: True scales each pixel by (1 - p)^2. Source: Lin et al., "Focal Loss" (2017), equation 4.
-        smoothing: share of each label spread evenly over all classes. Source: Szegedy et al. (2016), section 7.
-        hardest: share of the labelled pixels that count, by unweighted cross entropy. Source: Shrivastava et al.,
-            "Training Region-based Object Detectors with Online Hard Example Mining" (2016).
+        smoothing: Share of each label that is spread evenly over all classes. Source: Szegedy et al. (2016), section 7.
+        hardest: Share of the labelled pixels that count, those of highest unweighted cross entropy. Source:
+            Shrivastava et al., "Training Region-based Object Detectors with Online Hard Example Mining" (2016).
     """
     logits = logits.float()
     plain = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
-    each = plain
+    loss = plain
     if smoothing:
-        each = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none", label_smoothing=smoothing)
-    known = labels != IGNORE_INDEX
-    counted = known.float()
+        loss = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none", label_smoothing=smoothing)
+    labelled = labels != IGNORE_INDEX
+    counted = labelled.float()
     if weight is not None:
-        counted = counted * weight[labels.where(known, 0)]
+        counted = counted * weight[labels.where(labelled, 0)]
     if hardest < 1:
-        counted = counted * _hardest(plain.detach(), known, hardest)
+        counted = counted * _hardest(plain.detach(), labelled, hardest)
     if focal:
-        each = each * (1 - torch.exp(-plain)).square()
-    return (each * counted).sum() / counted.sum().clamp_min(TINY)
+        loss = loss * (1 - torch.exp(-plain)).square()
+    return (loss * counted).sum() / counted.sum().clamp_min(TINY)
 
 
-def _hardest(loss: Tensor, known: Tensor, share: float) -> Tensor:
-    """True at the known pixels of greatest loss: at their share, rounded, at least one; without any, anywhere."""
-    ranked = loss.masked_fill(~known, -1).flatten()
-    places = ranked.topk(math.ceil(share * ranked.numel())).indices  # as many as there can be: no count leaves the GPU
-    wanted = (known.sum() * share).round().clamp_min(1)
-    first = torch.arange(places.numel(), device=loss.device) < wanted
-    return torch.zeros_like(ranked, dtype=torch.bool).scatter(0, places, first).view_as(known)
+def _hardest(loss: Tensor, labelled: Tensor, share: float) -> Tensor:
+    """Return True at the labelled pixels of highest loss: `share` of them, but at least one pixel of the batch."""
+    ranked = loss.masked_fill(~labelled, -1).flatten()
+    # the top-k is as large as it can ever be, so that no count has to leave the GPU
+    indices = ranked.topk(math.ceil(share * ranked.numel())).indices
+    count = (labelled.sum() * share).round().clamp_min(1)
+    first = torch.arange(indices.numel(), device=loss.device) < count
+    return torch.zeros_like(ranked, dtype=torch.bool).scatter(0, indices, first).view_as(labelled)
 
 
 def presence_loss(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-    """The mean binary cross entropy of which classes each tile holds.
+    """Return the mean binary cross entropy of which classes occur in each tile.
 
-    A class that is not among the labels is known to be absent only where every valid pixel is labelled.
+    A class without a labelled pixel is known to be absent only where every valid pixel is labelled; else it does not
+    count.
 
     Args:
         logits: (n, classes).
         labels: (n, h, w).
-        valid: (n, 1, h, w); 0 where the image shows nothing.
+        valid: (n, 1, h, w), 0 where invalid.
     """
-    there = class_masks(labels, logits.shape[1]).flatten(2).any(dim=2)  # (n, classes)
+    present = class_masks(labels, logits.shape[1]).flatten(2).any(dim=2)  # (n, classes)
     complete = ((labels != IGNORE_INDEX) | (valid[:, 0] == 0)).flatten(1).all(dim=1, keepdim=True)
-    counted = there | (complete & there.any(dim=1, keepdim=True))
-    each = F.binary_cross_entropy_with_logits(logits.float(), there.float(), reduction="none")
-    return mean_over_present(each, counted)
+    counted = present | (complete & present.any(dim=1, keepdim=True))
+    loss = F.binary_cross_entropy_with_logits(logits.float(), present.float(), reduction="none")
+    return mean_over_present(loss, counted)
 
 
 def labels_at(labels: Tensor, points: Tensor) -> Tensor:
-    """(n, h, w) at (n, k, 2) -> (n, k): the label of the pixel that each point lies in."""
+    """Return the labels, (n, k), of the pixels in which points lie.
+
+    Args:
+        labels: (n, h, w).
+        points: (n, k, 2) as (x, y) in 0..1.
+    """
     height, width = labels.shape[-2:]
     col = (points[..., 0] * width).long().clamp(0, width - 1)
     row = (points[..., 1] * height).long().clamp(0, height - 1)
@@ -205,11 +228,13 @@ def labels_at(labels: Tensor, points: Tensor) -> Tensor:
 
 
 def total_loss(output: TrainingOutput, labels: Tensor, valid: Tensor, spec: LossSpec, weight: Tensor | None) -> Tensor:
-    """The sum that training minimises. A pixel-wise auxiliary head and points take plain cross entropy.
+    """Return the loss that training minimises. An auxiliary head of pixels and PointRend have plain cross entropy.
 
     Args:
+        output: Of the network, in training mode.
         labels: (n, h, w).
-        valid: (n, 1, h, w); 0 where the image shows nothing.
+        valid: (n, 1, h, w), 0 where invalid.
+        spec: Options of the loss.
         weight: (classes,); None: 1 each.
     """
     logits, aux = output.logits, output.aux
@@ -221,13 +246,9 @@ def total_loss(output: TrainingOutput, labels: Tensor, valid: Tensor, spec: Loss
         smoothing=spec.label_smoothing,
         hardest=spec.ohem,
     )
-    if spec.dice_loss_fraction:
-        loss = loss + spec.dice_loss_fraction * dice(logits, labels, average=spec.dice_loss_average)
-    if spec.lovasz_fraction:
-        loss = loss + spec.lovasz_fraction * lovasz(logits, labels)
-    if spec.tversky_fraction:
-        index = tversky(logits, labels, alpha=spec.tversky_alpha, beta=spec.tversky_beta)
-        loss = loss + spec.tversky_fraction * index
+    for name, region_loss in FRACTIONS.items():
+        if fraction := getattr(spec, name):
+            loss = loss + fraction * region_loss(logits, labels, spec)
     if aux is not None and aux.ndim > 2:
         loss = loss + spec.aux_weight * cross_entropy(aux, labels, weight=weight)
     elif aux is not None:
@@ -238,27 +259,27 @@ def total_loss(output: TrainingOutput, labels: Tensor, valid: Tensor, spec: Loss
 
 
 def draw_mixup_share() -> float:
-    """A share from 0 to 1, drawn from the Beta distribution; torch's random state alone decides it."""
+    """Draw a share from the Beta distribution, with the seed from torch's random state alone."""
     seed = int(torch.randint(2**63 - 1, ()))
     return float(np.random.default_rng(seed).beta(MIXUP_ALPHA, MIXUP_ALPHA))
 
 
 def mixup_batch(image: Tensor, valid: Tensor, labels: Tensor, *, share: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Each image blended with its neighbour in the batch: image, validity, own labels and the neighbour's.
+    """Blend each image with the next of the batch; return image, valid mask, own labels and the partner's labels.
 
-    Only what both show is valid; there alone are labels, and elsewhere the image is 0. The loss is `share` times that
-    of the own labels, plus the rest of that of the neighbour's. A batch of one stays as it is.
+    Pixels that are invalid in either image are invalid and unlabelled, and 0 in the image. The loss is `share` times
+    that of the own labels plus 1 - `share` times that of the partner's. A batch of one stays the same.
 
     Args:
         image: (n, bands, h, w).
-        valid: (n, 1, h, w); 0 where the image shows nothing.
+        valid: (n, 1, h, w), 0 where invalid.
         labels: (n, h, w).
-        share: of the own image, from 0 to 1.
+        share: Weight of the own image, 0 to 1.
 
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2018), section 2.
     """
-    both = torch.minimum(valid, valid.roll(1, 0))
-    blank = both == 0
-    blend = torch.lerp(image.roll(1, 0), image, share).masked_fill(blank, 0)
-    own, partner = (found.masked_fill(blank[:, 0], IGNORE_INDEX) for found in (labels, labels.roll(1, 0)))
-    return blend, both, own, partner
+    both_valid = torch.minimum(valid, valid.roll(1, 0))
+    invalid = both_valid == 0
+    blend = torch.lerp(image.roll(1, 0), image, share).masked_fill(invalid, 0)
+    own, partner = (part.masked_fill(invalid[:, 0], IGNORE_INDEX) for part in (labels, labels.roll(1, 0)))
+    return blend, both_valid, own, partner

@@ -1,9 +1,9 @@
-"""How many chips fit into memory at a time."""
+"""Memory of a training step and of a forward pass, and the batch size that fits."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,86 +19,103 @@ from geopsp.errors import TrainingError
 from geopsp.models.device import autocast
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
 
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """A GPU's memory that runs out is said in our words."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            "The GPU's memory is too small for this batch. Lower batch_size (--batch-size) or chip_size, "
-            "or take a smaller backbone."
-        ) from error
-
-
-LARGEST = 64
+MAX_BATCH_SIZE = 64
 
 
 MIN_STEPS = 10
-"""An epoch keeps at least so many steps."""
+"""Steps that an epoch keeps at least."""
 
 
 USABLE_FRACTION = 0.8
-"""Of the free memory that may be used."""
+"""Share of the free memory that is used."""
 
 
 WEIGHT_COPIES = 4
 """Weights, gradients and two moments of AdamW."""
 
 
+WAITING_BATCHES = 2
+"""Batches for each thread whose pixels and scores are in memory beside the one that is computed."""
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn torch's error of a full GPU into a TrainingError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "The GPU's memory is too small for this batch. Lower `batch_size` or `chip_size`, or use a smaller "
+            "backbone."
+        ) from error
+
+
+def power_of_two(limit: float) -> int:
+    """Return the largest power of two up to `limit` and `MAX_BATCH_SIZE`; at least 1."""
+    return 1 << (max(1, int(min(MAX_BATCH_SIZE, limit))).bit_length() - 1)
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Return the bytes of all weights."""
+    return sum(p.numel() * p.element_size() for p in network.parameters())
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the free bytes of the device's memory."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return float(psutil.virtual_memory().available)
+
+
+def peak_gpu_bytes(device: torch.device, compute: Callable[[], object]) -> int:
+    """Run `compute` and return the most bytes that it allocates on the GPU at a time."""
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    compute()
+    return int(torch.cuda.max_memory_allocated(device)) - before
+
+
+# A training step
+
+
 def training_batch_size(
     network: SegmentationNetwork, *, bands: int, size: int, chips: int, device: torch.device
 ) -> int:
-    """The largest power of two, at most 64, with which a training step fits and an epoch of `chips` has ten steps."""
+    """Return the largest power of two, at most 64, for which a step fits and an epoch of `chips` has ten steps."""
     one, two = (step_bytes(network, torch.zeros(n, bands, size, size), device) for n in (1, 2))
     room = USABLE_FRACTION * free_memory(device) - WEIGHT_COPIES * weight_bytes(network)
     return power_of_two(min(room / max(two - one, 1), chips // MIN_STEPS))
 
 
-def power_of_two(most: float) -> int:
-    """The largest power of two up to `most` and LARGEST; at least 1."""
-    return 1 << (max(1, int(min(LARGEST, most))).bit_length() - 1)
-
-
-def weight_bytes(network: nn.Module) -> int:
-    """What the weights take."""
-    return sum(p.numel() * p.element_size() for p in network.parameters())
-
-
 def step_bytes(network: SegmentationNetwork, image: Tensor, device: torch.device) -> int:
-    """Bytes of memory that a training step takes for these images, (n, bands, h, w).
+    """Return the bytes that a training step on these images, (n, bands, h, w), needs beside the weights.
+
+    On a GPU it is measured; elsewhere it is what the forward pass keeps for the backward pass.
 
     Raises:
-        TrainingError: if they do not fit.
+        TrainingError: if a GPU's memory is too small.
     """
     state = {name: value.clone() for name, value in network.state_dict().items()}
     training = network.training
     network.to(device).train()
     try:
         with memory_errors():
-            found = (
-                _step_peak_on_gpu(network, image.to(device))
-                if device.type == "cuda"
-                else _saved(network, image.to(device))
-            )
+            images = image.to(device)
+            if device.type == "cuda":
+                return peak_gpu_bytes(device, lambda: _step(network, images))
+            return _saved_activation_bytes(network, images)
     finally:
         network.zero_grad()
         network.cpu().train(training).load_state_dict(state)
-    return found
 
 
-def _step_peak_on_gpu(network: SegmentationNetwork, image: Tensor) -> int:
-    """The peak of a whole step, workspaces and all."""
-    torch.cuda.reset_peak_memory_stats(image.device)
-    before = torch.cuda.memory_allocated(image.device)
+def _step(network: SegmentationNetwork, image: Tensor) -> None:
     with autocast(image.device):
-        _total(network(image)).backward()  # type: ignore[no-untyped-call]
-    return int(torch.cuda.max_memory_allocated(image.device)) - before
+        _stand_in_loss(network(image)).backward()  # type: ignore[no-untyped-call]
 
 
-def _saved(network: nn.Module, image: Tensor) -> int:
-    """What the forward pass keeps for the backward one; a tensor kept twice counts once."""
+def _saved_activation_bytes(network: nn.Module, image: Tensor) -> int:
+    """Return the bytes that the forward pass keeps for the backward pass; a tensor that is kept twice counts once."""
     kept: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
 
@@ -110,25 +127,17 @@ def _saved(network: nn.Module, image: Tensor) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = network(image)
-        _total(output)
+        _stand_in_loss(output)
     return sum(kept.values())
 
 
-def _total(output: TrainingOutput) -> Tensor:
-    """A number that depends on all that is trained."""
+def _stand_in_loss(output: TrainingOutput) -> Tensor:
+    """Return a scalar that depends on all outputs that are trained."""
     parts = [output.logits, output.aux, output.point_logits]
     return torch.stack([part.float().logsumexp(dim=1).sum() for part in parts if part is not None]).sum()
 
 
-def free_memory(device: torch.device) -> float:
-    """Bytes of memory that are free where the device computes."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    return float(psutil.virtual_memory().available)
-
-
-WAITING = 2
-"""Batches a thread whose pixels and results are held beside the one that it computes."""
+# A forward pass
 
 
 def inference_batch_size(
@@ -141,22 +150,22 @@ def inference_batch_size(
     batch_size: int | None = None,
     bf16: bool = False,
 ) -> tuple[int, int]:
-    """Tiles at a time, and threads that each compute so many.
+    """Return the tiles of a batch, and the number of threads that each compute one batch at a time.
 
-    On the CPU a thread computes one tile at a time, and there are as many threads as cores, fewer if memory is short.
-    Elsewhere one thread computes the largest power of two, at most 64, that fits.
+    On the CPU a batch has one tile, and there are as many threads as cores, or fewer if memory is short. On other
+    devices one thread computes the largest power of two, at most 64, that fits.
 
     Args:
-        network: Moved to the device.
-        bands: That it takes.
-        classes: That it tells apart.
-        size: Side of a tile.
-        device: Where it computes.
-        batch_size: Tiles at a time; None: what fits.
-        bf16: True if it computes in bfloat16.
+        network: It is moved to the device.
+        bands: Bands of its input.
+        classes: Classes of its output.
+        size: Side of a tile, in pixels.
+        device: Device that computes.
+        batch_size: Tiles of a batch; None: as many as fit.
+        bf16: True for bfloat16.
     """
     network.to(device).eval()
-    waiting = WAITING * 4 * (bands + classes) * size**2
+    waiting = WAITING_BATCHES * 4 * (bands + classes) * size**2
     if device.type == "cpu":
         batch = batch_size or 1
         each = forward_bytes(network, batch, bands=bands, size=size, device=device, bf16=bf16) + batch * waiting
@@ -170,35 +179,32 @@ def inference_batch_size(
 def forward_bytes(
     network: nn.Module, batch: int, *, bands: int, size: int, device: torch.device, bf16: bool = False
 ) -> int:
-    """Most bytes that live at once, beside the weights, from a batch of tiles to its probabilities.
+    """Return the most bytes in use at a time, beside the weights, from a batch of tiles to its probabilities.
 
-    On a GPU as measured, workspaces and all; elsewhere as the shapes tell, without computing anything.
+    On a GPU it is measured; elsewhere it is derived from the shapes, without computing anything.
     """
-    known, shape = _KNOWN.setdefault(network, {}), (batch, bands, size, str(device), bf16)
+    known, shape = _FORWARD_BYTES.setdefault(network, {}), (batch, bands, size, str(device), bf16)
     if shape not in known:
-        measure = _forward_peak_on_gpu if device.type == "cuda" else _by_shapes
-        known[shape] = measure(network, batch, bands, size, device, bf16)
+        if device.type == "cuda":
+            known[shape] = peak_gpu_bytes(device, lambda: _forward(network, batch, bands, size, device, bf16))
+        else:
+            known[shape] = _forward_bytes_by_shapes(network, batch, bands, size, device, bf16)
     return known[shape]
 
 
-_KNOWN: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, int, int, str, bool], int]] = weakref.WeakKeyDictionary()
-"""What was found before: by the shapes takes half a second."""
+_FORWARD_BYTES: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, int, int, str, bool], int]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Results of `forward_bytes`, by network and shape: deriving one takes half a second."""
 
 
-def _forward_peak_on_gpu(
+def _forward_bytes_by_shapes(
     network: nn.Module, batch: int, bands: int, size: int, device: torch.device, bf16: bool
 ) -> int:
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    _forward(network, batch, bands, size, device, bf16)
-    return int(torch.cuda.max_memory_allocated(device)) - before
-
-
-def _by_shapes(network: nn.Module, batch: int, bands: int, size: int, device: torch.device, bf16: bool) -> int:
-    live = _PeakMemory()
-    with FakeTensorMode(allow_non_fake_inputs=True), live:
+    memory = _PeakMemory()
+    with FakeTensorMode(allow_non_fake_inputs=True), memory:
         _forward(network, batch, bands, size, device, bf16)
-    return live.peak
+    return memory.peak
 
 
 @torch.no_grad()  # inference_mode hides autocast from FakeTensorMode
@@ -211,11 +217,11 @@ def _forward(network: nn.Module, batch: int, bands: int, size: int, device: torc
 
 
 class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors made inside it that are still alive, and their largest sum."""
+    """Counts the bytes of the live tensors that are made inside it, and their largest sum."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = self.now = 0
+        self.peak = self.current = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(
@@ -231,10 +237,10 @@ class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name, size = id(storage), storage.nbytes()
         if name not in self._known:
             self._known.add(name)
-            self.now += size
-            self.peak = max(self.peak, self.now)
+            self.current += size
+            self.peak = max(self.peak, self.current)
             weakref.finalize(storage, self._forget, name, size)
 
     def _forget(self, name: int, size: int) -> None:
         self._known.discard(name)
-        self.now -= size
+        self.current -= size

@@ -1,4 +1,4 @@
-"""The whole network: encoder, context, decoder, auxiliary head, PointRend."""
+"""The segmentation network: encoder, context, decoder, auxiliary head and PointRend."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from geopsp.models.pointrend import PointRend
 
 
 def mask_channels(logits: Tensor, channels: Sequence[int]) -> Tensor:
-    """The logits, (n, classes, ...), with those of classes that were not trained out of the running."""
+    """Set the logits of excluded channels to -inf, so that they are never the argmax. Logits are (n, classes, ...)."""
     if not channels:
         return logits
     return logits.index_fill(1, torch.tensor(channels, device=logits.device), -torch.inf)
 
 
 class TrainingOutput(NamedTuple):
-    """What the losses need. Spatial logits are at the image's size."""
+    """Inputs of the losses. Spatial logits have the size of the image."""
 
     logits: Tensor
     """(n, classes, h, w)"""
 
     aux: Tensor | None
-    """From the encoder's last stage but one: (n, classes, h, w) of pixels, or (n, classes) of what the tile holds."""
+    """Logits of the auxiliary head: (n, classes, h, w) of pixels, or (n, classes) of presence in the tile."""
 
     points: Tensor | None
     """(n, k, 2) as (x, y) in 0..1; None without PointRend."""
@@ -36,7 +36,7 @@ class TrainingOutput(NamedTuple):
 
 
 class SegmentationNetwork(nn.Module):
-    """Logits for each pixel; what is invalid does not enter the averages over the tile."""
+    """A network that returns logits for each pixel. Invalid pixels do not count in the means of the tile."""
 
     def __init__(
         self,
@@ -50,43 +50,43 @@ class SegmentationNetwork(nn.Module):
         self.encoder, self.context, self.decoder, self.aux, self.pointrend = encoder, context, decoder, aux, pointrend
 
     def forward(self, image: Tensor, valid: Tensor | None = None) -> Tensor | TrainingOutput:
-        """Logits, (n, classes, h, w); in training mode all that the losses need.
+        """Return logits, (n, classes, h, w); in training mode a `TrainingOutput`.
 
         Args:
             image: (n, bands, h, w), normalised; 0 where invalid.
-            valid: (n, 1, h, w), 1 where the image shows ground and 0 elsewhere; None: everywhere 1.
+            valid: Valid mask, (n, 1, h, w), 1 where there is data, else 0; None: 1 everywhere.
         """
         size = image.shape[-2:]
         valid = torch.ones_like(image[:, :1]) if valid is None else valid
         features = self.encoder(image)  # strides 1, 2, 4, 8, 8, 8 at output stride 8
-        context = self.context(features[-1], _share(valid, features[-1]))  # n c h/8 w/8
+        context = self.context(features[-1], _valid_share(valid, features[-1]))  # n c h/8 w/8
         coarse, fine = self.decoder(context, features)  # n classes h/8 w/8, h/4 w/4 or h/2 w/2, by the decoder
         if not self.training:
-            return self.pointrend.refine(coarse, fine, valid) if self.pointrend else _enlarge(coarse, size)
+            return self.pointrend.refine(coarse, fine, valid) if self.pointrend else _upsample(coarse, size)
         points = self.pointrend.train_points(coarse, fine, valid) if self.pointrend else (None, None)
-        return TrainingOutput(_enlarge(coarse, size), self._aux(features[-2], valid), *points)
+        return TrainingOutput(_upsample(coarse, size), self._aux_logits(features[-2], valid), *points)
 
-    def _aux(self, features: Tensor, valid: Tensor) -> Tensor | None:
+    def _aux_logits(self, features: Tensor, valid: Tensor) -> Tensor | None:
         if self.aux is None:
             return None
-        logits: Tensor = self.aux(features, _share(valid, features))  # n classes h/8 w/8, or n classes
-        return _enlarge(logits, valid.shape[-2:]) if logits.ndim == 4 else logits.float()
+        logits: Tensor = self.aux(features, _valid_share(valid, features))  # n classes h/8 w/8, or n classes
+        return _upsample(logits, valid.shape[-2:]) if logits.ndim == 4 else logits.float()
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Weights of the first version, whose context was always a pyramid, still fit."""
-        moved = {f"{prefix}pyramid.": f"{prefix}context.", f"{prefix}aux.": f"{prefix}aux.layers."}
+        """Load weights, also those of version 1, whose context was always a pyramid."""
+        renamed = {f"{prefix}pyramid.": f"{prefix}context.", f"{prefix}aux.": f"{prefix}aux.layers."}
         if any(key.startswith(f"{prefix}pyramid.") for key in state_dict):
             for key in list(state_dict):
-                for old, new in moved.items():
+                for old, new in renamed.items():
                     if key.startswith(old):
                         state_dict[new + key.removeprefix(old)] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _share(valid: Tensor, features: Tensor) -> Tensor:
-    """(n, 1, h, w): of each cell of a map, the share that shows ground."""
+def _valid_share(valid: Tensor, features: Tensor) -> Tensor:
+    """Return (n, 1, h, w): the fraction of each cell of a map that is valid."""
     return F.adaptive_avg_pool2d(valid.float(), (features.shape[-2], features.shape[-1]))
 
 
-def _enlarge(logits: Tensor, size: Sequence[int]) -> Tensor:
+def _upsample(logits: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(logits.float(), list(size), mode="bilinear", align_corners=False)

@@ -1,6 +1,6 @@
-"""PointRend: labels are decided anew at the points where the coarse logits are least sure.
+"""PointRend: predict again the points where the coarse logits are least certain.
 
-Coordinates are (x, y) in 0..1 over the whole map, in float32 always: bfloat16 errs by half a pixel at 512.
+Coordinates are (x, y) in 0..1 over the whole map, always in float32: bfloat16 is off by half a pixel at 512.
 
 Source: Kirillov et al., "PointRend: Image Segmentation as Rendering" (2020), sections 3 and 4.3.
 """
@@ -11,29 +11,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-OVERSAMPLE = 3
-"""Candidates drawn for each point wanted, when training."""
+OVERSAMPLE_RATIO = 3
+"""Candidates that are drawn for each training point."""
 
 
-IMPORTANT = 0.75
-"""Share of training points that are the least sure of the candidates; the rest are uniform."""
+IMPORTANCE_RATIO = 0.75
+"""Share of the training points that are the least certain candidates; the others are uniform."""
+
+
+MIN_POINTS = 16
 
 
 def sample_points(features: Tensor, points: Tensor) -> Tensor:
-    """(n, c, h, w) at (n, k, 2) -> (n, c, k), bilinear, in float32."""
+    """Sample (n, c, h, w) at (n, k, 2), bilinearly, in float32; return (n, c, k)."""
     grid = points.float()[:, :, None] * 2 - 1
     out = F.grid_sample(features.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return out[..., 0]
 
 
 def uncertainty(logits: Tensor) -> Tensor:
-    """(n, c, ...) -> (n, ...): minus the lead of the best class over the second."""
+    """Return the second-highest minus the highest logit: (n, c, ...) -> (n, ...)."""
     top = logits.float().topk(min(2, logits.shape[1]), dim=1).values
     return top[:, -1] - top[:, 0]
 
 
 class PointHead(nn.Module):
-    """A perceptron on fine features and coarse logits of single points; the logits join every layer."""
+    """A perceptron on fine features and coarse logits of single points; the logits enter every layer."""
 
     def __init__(self, fine: int, classes: int, *, width: int, layers: int) -> None:
         super().__init__()
@@ -50,54 +53,53 @@ class PointHead(nn.Module):
 
 
 class PointRend(nn.Module):
-    """The point head, with the choice of points for training and for inference."""
+    """The point head, and the choice of points in training and inference."""
 
     def __init__(self, fine: int, classes: int, *, width: int, layers: int, train_share: float, share: float) -> None:
-        """`train_share`, `share`: points as a share of the image's pixels, in training and a step of inference."""
+        """`train_share`, `share`: points per pixel of the image, in training and in each step of inference."""
         super().__init__()
         self.head = PointHead(fine, classes, width=width, layers=layers)
         self.train_share, self.share = train_share, share
 
     def train_points(self, coarse: Tensor, fine: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (n, k, 2) and their logits (n, classes, k); gradients reach both maps.
+        """Draw points, (n, k, 2), and predict their logits, (n, classes, k); gradients reach both maps.
 
-        `valid`: (n, 1, h, w), 0 where the image shows nothing.
+        `valid`: (n, 1, h, w), 0 where invalid.
         """
-        count = max(16, int(self.train_share * valid.shape[-2] * valid.shape[-1]))
-        points = self._choose(coarse.detach(), valid, count)
+        count = max(MIN_POINTS, int(self.train_share * valid.shape[-2] * valid.shape[-1]))
+        points = self._draw_points(coarse.detach(), valid, count)
         return points, self.head(sample_points(fine, points), sample_points(coarse, points))
 
     @staticmethod
-    def _choose(coarse: Tensor, valid: Tensor, count: int) -> Tensor:
-        important = int(IMPORTANT * count)
-        candidates = torch.rand(len(coarse), OVERSAMPLE * count, 2, device=coarse.device)
-        unsure = uncertainty(sample_points(coarse, candidates))  # n 3k
-        seen = sample_points(valid, candidates)[:, 0] > 0.5
-        best = unsure.masked_fill(~seen, -torch.inf).topk(important, dim=1).indices
+    def _draw_points(coarse: Tensor, valid: Tensor, count: int) -> Tensor:
+        important = int(IMPORTANCE_RATIO * count)
+        candidates = torch.rand(len(coarse), OVERSAMPLE_RATIO * count, 2, device=coarse.device)
+        uncertain = uncertainty(sample_points(coarse, candidates))  # n 3k
+        is_valid = sample_points(valid, candidates)[:, 0] > 0.5
+        best = uncertain.masked_fill(~is_valid, -torch.inf).topk(important, dim=1).indices
         chosen = candidates.gather(1, best[..., None].expand(-1, -1, 2))
         uniform = torch.rand(len(coarse), count - important, 2, device=coarse.device)
         return torch.cat([chosen, uniform], dim=1)
 
     def refine(self, coarse: Tensor, fine: Tensor, valid: Tensor) -> Tensor:
-        """Logits at the image's size, (n, classes, h, w): doubled step by step, the least sure cells decided anew."""
+        """Upsample the logits to (n, classes, h, w) in steps of 2, and predict the least certain cells anew in each."""
         size = valid.shape[-2:]
         logits = coarse.float()
         while logits.shape[-2:] != size:
             step = (min(2 * logits.shape[-2], size[0]), min(2 * logits.shape[-1], size[1]))
             logits = F.interpolate(logits, step, mode="bilinear", align_corners=False)
-            logits = self._decide(logits, coarse, fine, valid)
+            logits = self._replace_uncertain(logits, coarse, fine, valid)
         return logits
 
-    def _decide(self, logits: Tensor, coarse: Tensor, fine: Tensor, valid: Tensor) -> Tensor:
-        """The logits, with those of the least sure cells replaced."""
+    def _replace_uncertain(self, logits: Tensor, coarse: Tensor, fine: Tensor, valid: Tensor) -> Tensor:
         n, classes, height, width = logits.shape
-        count = min(height * width, max(16, int(self.share * valid.shape[-2] * valid.shape[-1])))
-        seen = F.interpolate(valid, (height, width), mode="nearest")[:, 0]  # n h w
-        unsure = uncertainty(logits).masked_fill(seen == 0, -torch.inf)
-        cells = unsure.flatten(1).topk(count, dim=1).indices  # n k
+        count = min(height * width, max(MIN_POINTS, int(self.share * valid.shape[-2] * valid.shape[-1])))
+        is_valid = F.interpolate(valid, (height, width), mode="nearest")[:, 0]  # n h w
+        uncertain = uncertainty(logits).masked_fill(is_valid == 0, -torch.inf)
+        cells = uncertain.flatten(1).topk(count, dim=1).indices  # n k
         x = (cells % width + 0.5) / width
         y = (cells // width + 0.5) / height
         points = torch.stack([x, y], dim=2)
-        decided = self.head(sample_points(fine, points), sample_points(coarse, points)).to(logits.dtype)
-        flat = logits.flatten(2).scatter(2, cells[:, None].expand(-1, classes, -1), decided)
+        predicted = self.head(sample_points(fine, points), sample_points(coarse, points)).to(logits.dtype)
+        flat = logits.flatten(2).scatter(2, cells[:, None].expand(-1, classes, -1), predicted)
         return flat.view(n, classes, height, width)

@@ -1,6 +1,6 @@
-"""Losses that compare regions, not pixels, over the classes present; 0 where nothing is labelled.
+"""Losses of the overlap of regions: Dice, Tversky and Lovasz, over the classes present; 0 where nothing is labelled.
 
-Logits are (n, classes, ...), labels (n, ...) channel indices, IGNORE where nothing is known. Sums run in float32.
+Logits are (n, classes, ...), labels (n, ...) channel indices, `IGNORE_INDEX` where unlabelled. Sums are in float32.
 """
 
 from __future__ import annotations
@@ -11,64 +11,69 @@ from torch import Tensor
 from geopsp.core.legend import IGNORE_INDEX
 
 TINY = torch.finfo(torch.float32).tiny
+"""Smallest divisor."""
 
 
 def class_masks(labels: Tensor, classes: int) -> Tensor:
-    """(n, ...) -> (n, classes, ...): True where a pixel is of a class; False throughout where it is IGNORE."""
+    """Return (n, classes, ...) from (n, ...): True where a pixel has the class; all False where it is unlabelled."""
     return labels.unsqueeze(1) == torch.arange(classes, device=labels.device).view(-1, *[1] * (labels.ndim - 1))
 
 
 def _overlap(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(classes,) probability over the labelled pixels: rightly given to a class, wrongly given, and missed."""
+    """Return soft true positives, false positives and false negatives of the labelled pixels, (classes,) each."""
     target = class_masks(labels, logits.shape[1])
-    chance = logits.float().softmax(dim=1) * (labels != IGNORE_INDEX).unsqueeze(1)
+    probability = logits.float().softmax(dim=1) * (labels != IGNORE_INDEX).unsqueeze(1)
     axes = [0, *range(2, logits.ndim)]
-    right = (chance * target).sum(axes)
-    return right, chance.sum(axes) - right, target.sum(axes) - right
+    true_positives = (probability * target).sum(axes)
+    return true_positives, probability.sum(axes) - true_positives, target.sum(axes) - true_positives
 
 
 def mean_over_present(loss: Tensor, present: Tensor) -> Tensor:
-    """The mean of what is present; 0 if nothing is."""
+    """Return the mean of the losses that are present; 0 if none is."""
     return (loss * present).sum() / present.sum().clamp_min(1)
 
 
 def tversky(logits: Tensor, labels: Tensor, *, alpha: float, beta: float) -> Tensor:
-    """One minus the mean Tversky index of the classes present in the batch.
+    """Return 1 minus the mean Tversky index of the classes present in the batch.
 
     Args:
-        alpha: weight of false positives.
-        beta: weight of false negatives; with both 1/2, the index is Dice's.
+        logits: (n, classes, ...).
+        labels: (n, ...).
+        alpha: Weight of false positives.
+        beta: Weight of false negatives. With both 0.5, the index is the Dice score.
 
     Source: Salehi et al., "Tversky loss function for image segmentation using 3D fully convolutional networks" (2017).
     """
-    right, wrong, missed = _overlap(logits, labels)
-    index = right / (right + alpha * wrong + beta * missed).clamp_min(TINY)
-    return mean_over_present(1 - index, right + missed > 0)
+    tp, fp, fn = _overlap(logits, labels)
+    index = tp / (tp + alpha * fp + beta * fn).clamp_min(TINY)
+    return mean_over_present(1 - index, tp + fn > 0)
 
 
 def dice(logits: Tensor, labels: Tensor, *, average: str) -> Tensor:
-    """One minus the soft Dice score: of all classes together (`micro`), or the mean of those present (`macro`)."""
+    """Return 1 minus the soft Dice score: "micro": of all classes together; "macro": the mean of those present."""
     if average == "macro":
         return tversky(logits, labels, alpha=0.5, beta=0.5)
-    right, wrong, missed = (part.sum() for part in _overlap(logits, labels))
-    score = 2 * right / (2 * right + wrong + missed).clamp_min(TINY)
-    return mean_over_present(1 - score, right + missed > 0)
+    tp, fp, fn = (part.sum() for part in _overlap(logits, labels))
+    score = 2 * tp / (2 * tp + fp + fn).clamp_min(TINY)
+    return mean_over_present(1 - score, tp + fn > 0)
 
 
 def lovasz(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean over the classes present of the Lovasz extension of one minus their IoU.
+    """Return the Lovasz extension of 1 - IoU, averaged over the classes present.
 
-    Source: Berman et al., "The Lovasz-Softmax loss" (2018), algorithm 1. The weights (the steps by which IoU falls,
-    pixel after pixel) are written out, since differences of IoU lose their digits in large batches.
+    The weights, by which IoU falls from pixel to pixel, are computed in closed form: differences of IoU lose their
+    digits in large batches.
+
+    Source: Berman et al., "The Lovasz-Softmax loss" (2018), algorithm 1.
     """
     classes = logits.shape[1]
     target = class_masks(labels, classes)
     error = (target.float() - logits.float().softmax(dim=1)).abs()
-    error = error * (labels != IGNORE_INDEX).unsqueeze(1)  # unlabelled pixels come last, with those that are right
+    error = error * (labels != IGNORE_INDEX).unsqueeze(1)  # unlabelled pixels sort last, with those of no error
     error, order = error.transpose(0, 1).flatten(1).sort(dim=1, descending=True)  # (classes, pixels)
     target = target.transpose(0, 1).flatten(1).gather(1, order)
-    true = target.sum(dim=1, keepdim=True).float()
-    both = true - target.cumsum(dim=1, dtype=torch.float32)
-    either = true + (~target).cumsum(dim=1, dtype=torch.float32)
-    step = torch.where(target, 1 / either, both / (either * (either - 1).clamp_min(1)))
-    return mean_over_present((error * step).sum(dim=1), true[:, 0] > 0)
+    count = target.sum(dim=1, keepdim=True).float()
+    intersection = count - target.cumsum(dim=1, dtype=torch.float32)
+    union = count + (~target).cumsum(dim=1, dtype=torch.float32)
+    step = torch.where(target, 1 / union, intersection / (union * (union - 1).clamp_min(1)))
+    return mean_over_present((error * step).sum(dim=1), count[:, 0] > 0)

@@ -1,8 +1,8 @@
-"""A trained model, and the folder that it is saved to: data only, never code.
+"""A trained model and its folder, which holds data only, no code.
 
 DIR/model.json           architecture, classes, bands, statistics, sizes, settings, scores, versions, checksum
-DIR/weights.safetensors  the network's tensors
-DIR/history.csv          one line an epoch, if it was trained
+DIR/weights.safetensors  tensors of the network
+DIR/history.csv          one row per epoch, if it was trained
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.output import atomic_output
 from geopsp.errors import GeopspError, InputNotFoundError, OptionError, PackageError
 from geopsp.models.build import ModelSpec, build_network, count_parameters
+from geopsp.models.context import CONTEXTS
+from geopsp.models.decoder import DECODERS
 from geopsp.models.losses import LossSpec
 from geopsp.models.network import SegmentationNetwork
 
@@ -39,87 +41,95 @@ HISTORY = "history.csv"
 
 
 VERSION = 2
+"""Version of the folder's format."""
 
 
-READABLE = (1, VERSION)
-"""Version 1 knew no other network than PSPNet."""
+READABLE_VERSIONS = (1, VERSION)
+"""Version 1 had PSPNet only."""
 
 
 INCONSISTENT = (
     GeopspError, SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError
 )  # fmt: skip
-"""What reading a manifest raises whose parts are missing, of another type, or at odds with each other."""
+"""Errors of reading a manifest with parts that are missing, of another type or contradict each other."""
 
 
 @dataclass(slots=True, eq=False)
 class TrainedModel:
-    """A network and all that is needed to use it on another raster."""
+    """A trained network, with all that is needed to classify other images."""
 
     spec: ModelSpec
     network: SegmentationNetwork
     legend: Legend
     bands: tuple[str, ...]
     statistics: BandStats
-    """Of the pixels that it was trained on; images are normalised with it."""
+    """Of the training pixels; images are normalised with them."""
 
     dtype: str
     tile_size: int
     cell_size: tuple[float, float]
-    """Pixel width and height that it was trained on, in `units`."""
+    """Pixel width and height of the training images, in `units`."""
 
     units: str
+    """CRS units, e.g. "metre"."""
+
     losses: LossSpec = field(default_factory=LossSpec)
     settings: dict[str, Any] = field(default_factory=dict)
-    """How it was trained."""
+    """Options of training, e.g. the seed and each run."""
 
     history: list[dict[str, float]] = field(default_factory=list)
-    """One row an epoch."""
+    """One row per epoch."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores on the validation chips."""
 
     @property
     def composition(self) -> str:
-        """The network's parts, in words."""
+        """The parts of the network, in words."""
         spec = self.spec
         depth = f", {spec.encoder_depth} stages" if spec.encoder_depth < 5 else ""
         parts = [f"{spec.backbone} at output stride {spec.output_stride}{depth}"]
-        parts += [f"pyramid {spec.pyramid_sizes}"] if spec.pyramid_sizes else []
-        parts += [f"rates {spec.atrous_rates}"] if spec.atrous_rates else []
-        parts += [{"plain": "plain decoder", "unet": "U-Net decoder", "deeplab": "one skip"}[spec.decoder]]
+        parts += [f"{CONTEXTS[name].words} {numbers}" for name, numbers in spec.context.items()]
+        parts += [DECODERS[spec.decoder].words]
         parts += ["PointRend"] if spec.pointrend else []
         parts += [f"auxiliary loss by {spec.aux}"] if spec.aux != "none" else []
         return ", ".join(parts)
 
     @property
     def summary(self) -> str:
-        """Parts, size, bands, classes and training, in a line."""
-        size = count_parameters(self.network) / 1e6
+        """Parts, size, bands, classes and training, in one line."""
+        size, bands, epochs = count_parameters(self.network) / 1e6, self.spec.bands, len(self.history)
         return (
-            f"{self.composition}; {size:.1f} M parameters; {self.spec.bands} bands, {self.spec.classes} classes, tiles "
-            f"of {self.tile_size}; {len(self.history)} epochs trained"
+            f"{self.composition}; {size:.1f} M parameters; {bands} {'band' if bands == 1 else 'bands'}, "
+            f"{self.spec.classes} classes, tiles of {self.tile_size}; {epochs} {'epoch' if epochs == 1 else 'epochs'} "
+            "trained"
         )
 
     def excluded_channels(self, *, background: bool = True) -> tuple[int, ...]:
-        """Channels that are never predicted: those of classes ignored in training, and of the background if so asked.
+        """Return the channels that are never predicted: of the classes ignored in training, and of the background.
+
+        Args:
+            background: True if the background may be predicted.
 
         Raises:
-            OptionError: if the background shall not be predicted and there is none, or nothing else.
+            OptionError: if there is no background to exclude, or no other class.
         """
         channels = set(self.losses.ignored(self.legend))
         if not background:
             if BACKGROUND not in self.legend.names:
                 raise OptionError(
-                    f"predict_background is False, but the model has no class {BACKGROUND!r}; it has "
-                    f"{', '.join(self.legend.names)}. Leave it out."
+                    f"`predict_background` is False, but the model has no class {BACKGROUND!r}, only "
+                    f"{', '.join(self.legend.names)}. Leave the option out."
                 )
             channels.add(self.legend.names.index(BACKGROUND))
         if len(channels) == len(self.legend):
-            raise OptionError("No class is left to predict. Leave predict_background as it is.")
+            raise OptionError(
+                "`predict_background` is False, and no other class is left to predict. Leave the option out."
+            )
         return tuple(sorted(channels))
 
     def fingerprint(self) -> str:
-        """What tells this model from any other, whatever folder it lies in: of its weights, bands and statistics."""
+        """Return the SHA-256 of weights, architecture, classes, bands, statistics and losses, wherever it is saved."""
         digest = hashlib.sha256(type(self.network).__qualname__.encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
@@ -138,10 +148,10 @@ class TrainedModel:
 
 
 def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """The folder holds the model, whole.
+    """Write a model into a folder, whole or not at all.
 
     Raises:
-        OutputError: if it exists and `overwrite` is False, or cannot be written.
+        OutputError: if the folder exists and `overwrite` is False, or cannot be written.
     """
     with atomic_output(folder, overwrite=overwrite, folder=True, marker=MANIFEST) as partial:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
@@ -155,7 +165,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
 
 
 def write_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """The file holds one line an epoch."""
+    """Write a CSV file with one row per epoch."""
     with atomic_output(path, overwrite=True) as partial:
         pd.DataFrame(rows).to_csv(partial, index=False)
 
@@ -188,37 +198,39 @@ def _checksum(path: Path) -> str:
 
 
 def _manifest_checksum(manifest: Mapping[str, Any]) -> str:
-    """Checksum of what a manifest says, however it is laid out."""
-    said = {name: value for name, value in manifest.items() if name != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    """Return the checksum of a manifest's content, whatever its layout."""
+    content = {name: value for name, value in manifest.items() if name != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_model(folder: str | Path) -> TrainedModel:
-    """The model that was saved, in evaluation mode, on the CPU.
+    """Load a saved model, in evaluation mode, on the CPU.
 
     Raises:
         InputNotFoundError: if there is no such folder.
-        PackageError: if a part is missing, damaged or was changed.
+        PackageError: if a part is missing or damaged, or was changed.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
     weights = folder / WEIGHTS
     if not weights.exists():
-        raise PackageError(f"{folder} has no {WEIGHTS}; needed the folder as geopsp saved it. Copy it again, whole.")
+        raise PackageError(f"{folder} has no {WEIGHTS}. Copy the whole folder again.")
     if _checksum(weights) != manifest["weights_sha256"]:
-        raise PackageError(f"{weights} is not the file that was saved: its checksum differs. Copy it again, whole.")
+        raise PackageError(f"{weights} is not the file that was saved: its checksum differs. Copy the folder again.")
     try:
-        model = _model_of(manifest)
+        model = _model_from_manifest(manifest)
         model.network.load_state_dict(load_file(weights))
     except INCONSISTENT as error:
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise PackageError(f"{folder / MANIFEST} does not fit this geopsp ({what}). Upgrade.") from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PackageError(
+            f"{folder / MANIFEST} does not fit this version of geopsp ({reason}). Upgrade geopsp."
+        ) from error
     model.network.eval()
     return model
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the folder says about its model.
+    """Read the manifest of a model folder.
 
     Raises:
         InputNotFoundError: if there is no such folder.
@@ -227,29 +239,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputNotFoundError(f"No such folder: {folder}. Train and save a model first (geopsp train).")
     if not (folder / MANIFEST).exists():
-        raise PackageError(f"{folder} has no {MANIFEST}; needed a folder that geopsp saved a model to.")
+        raise PackageError(f"{folder} has no {MANIFEST}, so it is not a saved model.")
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise PackageError(f"{folder / MANIFEST} is damaged ({error}). Copy the folder again, whole.") from error
+        raise PackageError(f"Cannot read {folder / MANIFEST}: {error}. Copy the folder again.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != "geopsp-model" or "weights_sha256" not in manifest:
-        raise PackageError(f"{folder / MANIFEST} does not describe a geopsp model. Copy the folder again, whole.")
-    if manifest.get("version") not in READABLE:
+        raise PackageError(f"{folder / MANIFEST} does not describe a geopsp model. Copy the folder again.")
+    if manifest.get("version") not in READABLE_VERSIONS:
         raise PackageError(
-            f"{folder} holds a model of version {manifest.get('version')}; this geopsp reads up to {VERSION}. Upgrade."
+            f"{folder} holds a model of version {manifest.get('version')}, but this geopsp reads versions up to "
+            f"{VERSION}. Upgrade geopsp."
         )
     if manifest.get("manifest_sha256") != _manifest_checksum(manifest):
-        raise PackageError(f"{folder / MANIFEST} was changed: its checksum differs. Copy the folder again, whole.")
+        raise PackageError(f"{folder / MANIFEST} was changed: its checksum differs. Copy the folder again.")
     return manifest
 
 
-def _model_of(manifest: Mapping[str, Any]) -> TrainedModel:
+def _model_from_manifest(manifest: Mapping[str, Any]) -> TrainedModel:
     spec = ModelSpec.from_json(manifest["architecture"])
     legend, bands = Legend.from_json(manifest["classes"]), tuple(manifest["bands"])
     statistics = BandStats.from_json(manifest["statistics"])
     found = (len(legend), len(bands), len(statistics.mean), len(statistics.m2))
     if found != (spec.classes, spec.bands, spec.bands, spec.bands):
-        raise ValueError(f"{found} classes, bands, means and spreads do not suit {spec}")
+        raise ValueError(f"{found} classes, bands, means and spreads do not fit {spec}")
     return TrainedModel(
         spec=spec,
         network=build_network(spec),

@@ -1,34 +1,52 @@
-"""What a network starts from."""
+"""Weights that a network starts from: published ones, a file, or a saved model."""
 
 from __future__ import annotations
 
 import logging
 import pickle
-import socket
+from collections.abc import Callable
 from pathlib import Path
-from urllib.request import getproxies
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from segmentation_models_pytorch.encoders import encoders as smp_encoders
-from segmentation_models_pytorch.encoders import get_encoder
-from torch import nn
+from torch import Tensor, nn
 
 from geopsp.errors import ModelError
-from geopsp.models.encoder import DEPTH
+from geopsp.models.encoder import OFFLINE, family_of
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.saved_model import WEIGHTS
 
 logger = logging.getLogger(__name__)
 
 
+COLORS = {"red": 0, "green": 1, "blue": 2}
+"""Input channels of pretrained filters, by band name."""
+
+
+UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, OSError
+)  # fmt: skip
+"""Errors of loaders for files that do not hold named tensors only."""
+
+
 def init_encoder(
     network: SegmentationNetwork, name: str, weights: str | Path | None, bands: tuple[str, ...]
 ) -> str | None:
-    """What the encoder starts from, in the end; "auto" makes do with random weights, and says so."""
+    """Load pretrained weights into a network's encoder.
+
+    Args:
+        network: Its encoder is changed.
+        name: Of the encoder.
+        weights: As for `load_encoder_weights`; "auto": ImageNet weights, or with a warning random ones; None: random.
+        bands: Names, in the order of the input.
+
+    Returns:
+        The weights that were loaded; None: random ones.
+
+    Raises:
+        ModelError: if the weights cannot be loaded or do not fit, unless `weights` is "auto".
+    """
     if weights is None:
         return None
     try:
@@ -36,13 +54,26 @@ def init_encoder(
     except ModelError as error:
         if weights != "auto":
             raise
-        logger.info(f"the encoder starts from random weights. {error}")
+        logger.warning(f"The encoder starts from random weights. {error}")
         return None
     return "imagenet" if weights == "auto" else str(weights)
 
 
 def init_network(network: SegmentationNetwork, name: str, path: Path, bands: tuple[str, ...]) -> str:
-    """The whole network's weights if they fit, else the encoder's; and which they were, in words."""
+    """Load the weights of a whole network if they fit, else those of its encoder.
+
+    Args:
+        network: It is changed.
+        name: Of the encoder.
+        path: A weight file, or the folder of a saved model.
+        bands: Names, in the order of the input.
+
+    Returns:
+        The file, and which of its weights were loaded.
+
+    Raises:
+        ModelError: if the weights cannot be read, or do not fit the encoder either.
+    """
     file = path / WEIGHTS if path.is_dir() else path
     state = read_weights(file)
     own = network.state_dict()
@@ -52,37 +83,24 @@ def init_network(network: SegmentationNetwork, name: str, path: Path, bands: tup
     else:
         load_encoder_weights(network.encoder, name, str(file), bands)
         what = "the encoder's"
-    logger.info(f"Started from {what} weights in {file}")
+    logger.info(f"Loaded {what} weights from {file}")
     return f"{file} ({what})"
 
 
-COLORS = {"red": 0, "green": 1, "blue": 2}
-"""Bands that pretrained filters know, and where."""
-
-
-UNREADABLE = (
-    SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, OSError
-)  # fmt: skip
-"""What loaders raise on files that do not hold named tensors and nothing else."""
-
-
-OFFLINE = "Pass encoder_weights=None to start from random weights, or the path of a local weight file."
-
-
 def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names: tuple[str, ...]) -> None:
-    """Pretrained weights are in the encoder; a stem of three bands is adapted to those it has.
+    """Load pretrained weights into an encoder; a stem of three bands is adapted to the encoder's.
 
     Args:
-        encoder: As `build_encoder` made it.
+        encoder: Made by `build_encoder`.
         name: Its name.
-        weights: "imagenet" or another name under which smp publishes weights for it; or a local .safetensors or .pth
-            file of the encoder's state.
+        weights: "imagenet" or another name under which weights are published for it; a local .safetensors or .pth
+            file of an encoder or a whole network; the folder of a saved model.
         band_names: In the order of the input, see `adapt_stem`.
 
     Raises:
-        ModelError: if the weights cannot be had or do not fit.
+        ModelError: if the weights cannot be loaded or do not fit.
     """
-    state = _hub_state(name, weights) if weights in {"imagenet", *_published(name)} else _file_state(Path(weights))
+    state = _find_weights(name, weights)
     own = encoder.state_dict()
     stem = next(key for key, value in own.items() if value.ndim == 4)
     if stem in state and state[stem].ndim == 4 and state[stem].shape[1] == len(COLORS):
@@ -91,45 +109,78 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names
     missing = sorted(wanted - state.keys())
     wrong = sorted(key for key in wanted & state.keys() if state[key].shape != own[key].shape)
     if missing or wrong:
-        first = (missing + wrong)[0]
         raise ModelError(
-            f"The weights {weights} do not fit {name}: {len(missing)} of its {len(wanted)} tensors are missing and "
-            f"{len(wrong)} have another shape, the first is {first}."
+            f"The weights {weights} do not fit {name}: of {len(wanted)} tensors, {len(missing)} are missing and "
+            f"{len(wrong)} have another shape. The first is {(missing + wrong)[0]}."
         )
     encoder.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
 
 
-def adapt_stem(filters: torch.Tensor, band_names: tuple[str, ...]) -> torch.Tensor:
-    """First-layer filters for these bands, (out, bands, k, k), from those for red, green and blue, (out, 3, k, k).
+def adapt_stem(filters: Tensor, band_names: tuple[str, ...]) -> Tensor:
+    """Adapt the filters of a first layer for red, green and blue, (out, 3, k, k), to other bands: (out, bands, k, k).
 
-    Red, green and blue take the filters of that colour, any other band their mean, scaled by 3 / bands so that the
-    response keeps its size. Three bands of which none is named for a colour are taken for red, green and blue.
+    Red, green and blue take the filters of their color, other bands the mean of the three, all scaled by 3 / bands to
+    keep the size of the response. Three bands without any color among their names are taken for red, green and blue.
     """
-    places = [COLORS.get(name.lower()) for name in band_names]
-    if len(places) == len(COLORS) and not any(place is not None for place in places):
+    colors = [COLORS.get(name.lower()) for name in band_names]
+    if len(colors) == len(COLORS) and not any(color is not None for color in colors):
         return filters
     mean = filters.mean(dim=1)
-    parts = [mean if place is None else filters[:, place] for place in places]
+    parts = [mean if color is None else filters[:, color] for color in colors]
     return torch.stack(parts, dim=1) * (len(COLORS) / len(band_names))
 
 
-def _file_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a local file; of a whole network's, those of its encoder."""
-    state = read_weights(path)
+# Sources of weights: each takes the encoder's name and what the user named, and returns the encoder's tensors, or None
+# if that is nothing of its kind.
+
+
+def _published_weights(name: str, weights: str) -> dict[str, Tensor] | None:
+    try:
+        state = family_of(name).weights(name, weights)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"Cannot download the weights {weights!r} for {name}: {error}. {OFFLINE}") from error
+    if state is None and weights == "imagenet":
+        raise ModelError(f"There are no ImageNet weights for {name}. {OFFLINE}")
+    return state
+
+
+def _saved_model_weights(_: str, weights: str) -> dict[str, Tensor] | None:
+    file = Path(weights) / WEIGHTS
+    return _encoder_tensors(read_weights(file)) if file.is_file() else None
+
+
+def _file_weights(_: str, weights: str) -> dict[str, Tensor]:
+    return _encoder_tensors(read_weights(Path(weights)))
+
+
+SOURCES: tuple[Callable[[str, str], dict[str, Tensor] | None], ...] = (
+    _published_weights,
+    _saved_model_weights,
+    _file_weights,
+)
+"""In the order in which they are asked. The last takes what is left, and says what is wrong with it."""
+
+
+def _find_weights(name: str, weights: str) -> dict[str, Tensor]:
+    return next(state for source in SOURCES if (state := source(name, weights)) is not None)
+
+
+def _encoder_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of the encoder of a whole network, or all if they are an encoder's."""
     inner = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
     return inner or state
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a local file.
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a .safetensors or .pth file.
 
     Raises:
-        ModelError: if there are none, or it would run code.
+        ModelError: if it does not hold named tensors, or would run code.
     """
     if not path.is_file():
         raise ModelError(
-            f"No weight file {path}; needed a .safetensors or .pth file, or for an encoder the name of published "
-            "weights such as 'imagenet'."
+            f"No weight file {path}. Pass a .safetensors or .pth file, the folder of a saved model or, for an "
+            "encoder, the name of published weights such as 'imagenet'."
         )
     try:
         if path.suffix == ".safetensors":
@@ -137,50 +188,11 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         state = dict(state.get("state_dict", state))
-        return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+        return {key: value for key, value in state.items() if isinstance(value, Tensor)}
     except UNREADABLE as error:
         # torch's own message would advise to load the file with its code
         kind = type(error).__name__
         raise ModelError(
-            f"{path} cannot be read as weights ({kind}); needed a .safetensors or .pth file of named tensors, no code."
+            f"Cannot read weights from {path} ({kind}): it must be a .safetensors or .pth file of named tensors, "
+            "without code."
         ) from error
-
-
-def _published(name: str) -> list[str]:
-    """Names of an encoder's weights on the hub."""
-    return [] if name.startswith("tu-") else sorted(smp_encoders[name]["pretrained_settings"])
-
-
-def _hub_state(name: str, weights: str) -> dict[str, torch.Tensor]:
-    """Published weights of an encoder, from the local cache or the hub."""
-    try:
-        if name.startswith("tu-"):
-            return _timm_state(name)
-        settings = smp_encoders[name]["pretrained_settings"].get(weights)
-        if settings is None:
-            raise ModelError(f"There are no ImageNet weights for {name}. Pass encoder_weights=None or a weight file.")
-        place = {"repo_id": settings["repo_id"], "revision": settings["revision"], "filename": "model.safetensors"}
-        try:
-            path = hf_hub_download(**place, local_files_only=True)
-        except LocalEntryNotFoundError:
-            _require_hub(name)
-            path = hf_hub_download(**place)
-        return load_file(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"The weights {weights!r} for {name} cannot be downloaded ({error}). {OFFLINE}") from error
-
-
-def _timm_state(name: str) -> dict[str, torch.Tensor]:
-    _require_hub(name)
-    donor = get_encoder(name, in_channels=3, depth=DEPTH, weights=True)
-    return dict(donor.state_dict())
-
-
-def _require_hub(name: str) -> None:
-    """Nothing, if the hub can be found; a machine without a network would otherwise try for half a minute."""
-    if getproxies():
-        return
-    try:
-        socket.getaddrinfo("huggingface.co", 443)
-    except OSError as error:
-        raise ModelError(f"ImageNet weights for {name} are not cached and there is no network. {OFFLINE}") from error

@@ -455,7 +455,7 @@ def test_what_goes_wrong_is_said_first(options, error, says, model, scene, asked
 def test_a_model_without_background(model, scene, asked, tmp_path):
     legend = model.model.legend
     model.model.legend = type(legend)(legend.classes[1:])
-    with pytest.raises(OptionError, match=r"predict_background is False, but the model has no class 'background'"):
+    with pytest.raises(OptionError, match=r"predict_background` is False, but the model has no class 'background'"):
         classify_pixels(scene, model, tmp_path / "map.tif", predict_background=False)
 
 

@@ -100,7 +100,7 @@ def test_no_loss_is_forgotten():
         and not name.startswith("_")
         and {"logits", "labels"} <= set(inspect.signature(thing).parameters)
     }
-    assert takes - {"presence"} == {name.split(",")[0] for name in PIXEL_LOSSES}
+    assert takes - {"presence_loss"} == {name.split(",")[0] for name in PIXEL_LOSSES}
 
 
 @pytest.mark.parametrize("ignored", ["all", "some", "none"])

@@ -14,13 +14,13 @@ from geopsp.models.aux_heads import PresenceHead
 from geopsp.models.build import (
     ATROUS_RATES,
     AUX_HEADS,
-    DECODERS,
     ModelSpec,
     build_network,
     check_tile_size,
     count_parameters,
 )
 from geopsp.models.context import ASPP, Bottleneck, PyramidPooling
+from geopsp.models.decoder import DECODERS
 from geopsp.models.device import device_name, pick_device
 from geopsp.models.encoder import RESNETS
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
@@ -377,7 +377,7 @@ def test_the_unet_hears_each_of_the_maps_that_it_joins(level):
     ],
 )
 def test_a_spec_out_of_range_is_refused(wrong):
-    with pytest.raises(ModelError, match="needed"):
+    with pytest.raises(ModelError, match=r"but must|but a network has one context"):
         ModelSpec(**({"backbone": "resnet18", "bands": 3, "classes": 2} | wrong))
 
 
@@ -386,7 +386,7 @@ def test_a_spec_out_of_range_is_refused(wrong):
     classes=st.integers(2, 99),
     sizes=st.lists(st.integers(1, 9), max_size=5).map(tuple),
     rates=st.lists(st.integers(1, 36), max_size=4).map(tuple),
-    decoder=st.sampled_from(DECODERS),
+    decoder=st.sampled_from(sorted(DECODERS)),
     points=st.booleans(),
     aux=st.sampled_from(AUX_HEADS),
     stride=st.sampled_from([8, 16, 32]),
@@ -423,14 +423,14 @@ def test_good_tiles(size):
 
 @pytest.mark.parametrize(("size", "hint"), [(0, 32), (31, 32), (33, 64), (100, 128), (500, 512)])
 def test_bad_tiles_are_answered_with_a_good_one(size, hint):
-    with pytest.raises(ModelError, match=f"e.g. {hint};"):
+    with pytest.raises(ModelError, match=rf"e\.g\. {hint}\."):
         check_tile_size(size)
 
 
 def test_a_tile_must_leave_more_than_one_cell():
     """At stride 32 a tile of 32 is one cell, which BatchNorm cannot normalise at batch one."""
     check_tile_size(64, output_stride=32)
-    with pytest.raises(ModelError, match=r"e\.g\. 64;"):
+    with pytest.raises(ModelError, match=r"e\.g\. 64\."):
         check_tile_size(32, output_stride=32)
 
 

@@ -64,7 +64,7 @@ def test_only_the_least_certain_cells_are_decided_anew(seed, height, width):
     rend = pointrend(share=1 / 8)
     rend.head = Constant(100.0)
     logits, valid = torch.randn(2, 3, height, width), (torch.rand(2, 1, height, width) > 0.3).float()
-    decided = rend._decide(logits, logits, torch.zeros(2, 4, height, width), valid)
+    decided = rend._replace_uncertain(logits, logits, torch.zeros(2, 4, height, width), valid)
     changed = (decided == 100).all(dim=1)
     assert torch.equal(decided[~changed[:, None].expand_as(decided)], logits[~changed[:, None].expand_as(logits)])
     count = max(16, height * width // 8)

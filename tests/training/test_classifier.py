@@ -183,7 +183,7 @@ def test_one_class_only_is_refused(small_world, tmp_path):
 
 def test_weights_auto_says_when_there_are_none(data, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("socket.getaddrinfo", lambda *_: (_ for _ in ()).throw(OSError("no network")))
-    monkeypatch.setattr("geopsp.models.weights.getproxies", dict)
+    monkeypatch.setattr("geopsp.models.encoder.getproxies", dict)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model = PSPNetClassifier(data, "resnet18")
