@@ -20,6 +20,7 @@ from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
 from os import PathLike
+from textwrap import wrap
 from typing import Any, TypeVar
 
 from geopsp.errors import OptionError
@@ -251,15 +252,23 @@ def from_names(cls: type[T], names: Mapping[str, Any]) -> T:
     return cls(**{name: names[name] for name in option_fields(cls) if name in names})
 
 
-def describes(*classes: type[Any]) -> Callable[[Function], Function]:
-    """Decorate a function: replace the line "{options}" of its docstring by the help of its arguments."""
+def describes(*classes: type[Any], **texts: str) -> Callable[[Function], Function]:
+    """Decorate a function: replace the line "{options}" of its docstring by the help of its arguments.
+
+    Args:
+        classes: Hold the options.
+        texts: Replace other words in braces, by name.
+    """
 
     def decorate(function: Function) -> Function:
         text, known = function.__doc__ or "", option_fields(*classes)
         indent = next((line[: len(line) - len(line.lstrip())] for line in text.splitlines() if "{options}" in line), "")
         infos = {name: info_of(known[name]) for name in function.__annotations__ if name in known}
-        lines = [f"{name}: {help_text(info)}" for name, info in infos.items() if info]
-        function.__doc__ = text.replace("{options}", f"\n{indent}".join(lines))
+        entries = [f"{name}: {help_text(info)}" for name, info in infos.items() if info]
+        lines = [line for entry in entries for line in wrap(entry, 120 - len(indent), subsequent_indent="    ")]
+        for word, replacement in {**texts, "options": f"\n{indent}".join(lines)}.items():
+            text = text.replace(f"{{{word}}}", replacement)
+        function.__doc__ = text
         return function
 
     return decorate
@@ -270,4 +279,4 @@ def help_text(info: OptionInfo) -> str:
     text = info.help
     if info.choices and not all(str(choice) in text for choice in info.choices):
         text += f" One of {', '.join(map(repr, info.choices))}."
-    return text + (f" In {info.unit}." if info.unit and info.unit not in text else "")
+    return text + (f" In {info.unit}." if info.unit and info.unit.lower() not in text.lower() else "")

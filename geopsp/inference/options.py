@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geopsp.core.options import check_fields, from_names, option, option_fields, require_known
 from geopsp.errors import OptionError
 from geopsp.polygons.options import PolygonSettings, PolygonSettingsDict
+from geopsp.vector.formats import ENDINGS
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -88,7 +89,7 @@ class MapOptions(MapSettings):
         shell_help="Make a map of each image, not one mosaic of all; --out and the other outputs are then folders.",
     )
     polygons: str | Path | None = option(
-        None, "Also write the map as polygons to this file (.gpkg, .parquet, .fgb, .geojson, .shp). None: no polygons."
+        None, f"Also write the map as polygons to this file ({ENDINGS}). None: no polygons."
     )
     polygon_options: PolygonSettingsDict | None = option(
         None,

@@ -18,11 +18,11 @@ from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.polygons.options import PolygonOptions, PolygonSettings
 from geopsp.polygons.polygonizer import Polygonizer
 from geopsp.polygons.regions.clean import clean_raster
-from geopsp.vector.formats import format_of
+from geopsp.vector.formats import ENDINGS, format_of
 from geopsp.vector.write import check_vector_output, write_vector
 
 
-@describes(PolygonOptions)
+@describes(PolygonOptions, endings=ENDINGS)
 def raster_to_polygons(
     raster: str | Path,
     out: str | Path,
@@ -56,7 +56,7 @@ def raster_to_polygons(
 
     Args:
         raster: One band of class codes, 0 to 254.
-        out: The file to write; it ends in .gpkg, .parquet, .fgb, .geojson, .json or .shp.
+        out: The file to write; it ends in {endings}.
         {options}
 
     Raises:

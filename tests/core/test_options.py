@@ -220,12 +220,12 @@ def test_options_are_picked_by_name():
 
 
 def test_a_docstring_is_filled():
-    @describes(Baking)
+    @describes(Baking, endings=".tif or .png")
     def bake(image: str, *, tile: int | None = None, precision: str = "auto", quick: bool = False) -> None:
         """Bake an image.
 
         Args:
-            image: The image.
+            image: The image, {endings}.
             {options}
 
         Raises:
@@ -234,12 +234,28 @@ def test_a_docstring_is_filled():
 
     assert inspect.getdoc(bake).splitlines()[2:8] == [
         "Args:",
-        "    image: The image.",
+        "    image: The image, .tif or .png.",
         "    tile: Side of a tile. None: as in training. In pixels.",
         "    precision: Precision. One of 'auto', 'fp32'.",
         "    quick: Be quick.",
         "",
     ]
+
+
+def test_long_help_is_wrapped():
+    options = make_dataclass("Options", [("tile", int, option(1, "word " * 60))])
+
+    @describes(options)
+    def bake(tile: int) -> None:
+        """Bake.
+
+        {options}
+        """
+
+    first, *others = inspect.getdoc(bake).splitlines()[2:]
+    assert first.startswith("tile: word")
+    assert all(line.startswith("    word") for line in others)
+    assert 100 < max(map(len, bake.__doc__.splitlines())) <= 120
 
 
 def test_a_function_without_a_docstring_stays_without():
@@ -256,6 +272,7 @@ def test_a_function_without_a_docstring_stays_without():
     [
         ({"help": "Side in pixels.", "unit": "pixels"}, "Side in pixels."),
         ({"help": "Side.", "unit": "pixels"}, "Side. In pixels."),
+        ({"help": "Rounds of smoothing.", "unit": "rounds"}, "Rounds of smoothing."),
         ({"help": "a or b.", "choices": ("a", "b")}, "a or b."),
         ({"help": "Way.", "choices": ("given", "newest")}, "Way. One of 'given', 'newest'."),
     ],

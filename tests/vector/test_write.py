@@ -19,6 +19,7 @@ import pyogrio
 import pyproj
 import pytest
 import shapely
+from common import REPOSITORY
 from geopandas.io.arrow import _create_metadata
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,8 @@ from maps_common import disk_of
 
 from geopsp.core.legend import Legend
 from geopsp.errors import OptionError, OutputError, RasterError
+from geopsp.inference.options import MapOptions
+from geopsp.polygons.raster_to_polygons import raster_to_polygons
 from geopsp.vector import formats, geoparquet
 from geopsp.vector import write as files
 from geopsp.vector.formats import FORMATS, VectorFormat, endings_text
@@ -463,6 +466,14 @@ def test_endings_are_distinct_and_each_format_is_found_by_its_own():
     assert len(set(endings)) == len(endings)
     for vector_format in FORMATS:
         assert {formats.format_of(f"a{ending.upper()}") for ending in vector_format.endings} == {vector_format}
+
+
+def test_texts_list_the_endings():
+    for text in (raster_to_polygons.__doc__, MapOptions.__dataclass_fields__["polygons"].metadata["option"].help):
+        assert formats.ENDINGS in text
+    guide = (REPOSITORY / "docs" / "guide.md").read_text()
+    for vector_format in FORMATS:
+        assert f"`{vector_format.endings[0]}`" in guide
 
 
 def test_the_table_of_formats_is_light():
