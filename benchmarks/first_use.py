@@ -74,7 +74,7 @@ def save_random_model(scene: Any, folder: Path) -> None:
     statistics = BandStats(9, mean, m2, low, high)
     network = build_network(spec).eval()
     save_model(
-        TrainedModel(spec, network, legend, scene.bands, statistics, scene.dtype, TILE, scene.cell_size, "metre"),
+        TrainedModel(spec, network, legend, scene.bands, statistics, str(scene.dtype), TILE, scene.cell_size, "metre"),
         folder,
     )
 
