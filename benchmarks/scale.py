@@ -46,7 +46,7 @@ SIDE, SMOKE_SIDE, TILE, PART, BLOCK = 1024, 512, 256, 512, 256
 MOSAIC, SMOKE_MOSAIC = 1_000_000, 40_000
 WORKERS = (1, 10, 100, 1000, 3000, 10_000)
 SMOKE_WORKERS = (1, 10)
-TASKS = 2000
+TASKS, SMOKE_TASKS = 2000, 50
 """Tasks without work, to time the scheduler."""
 
 CLUSTERS = {"two workers of one thread": (2, 1), "one worker of two threads": (1, 2), "one of one": (1, 1)}
@@ -287,7 +287,7 @@ def part_bytes(job: Any) -> list[bytes]:
 
 
 def measure_clusters(
-    job: Any, rounds: int, clusters: dict[str, tuple[int, int]]
+    job: Any, rounds: int, clusters: dict[str, tuple[int, int]], tasks: int
 ) -> tuple[dict[str, float], float, float]:
     """Return the seconds on each cluster, the extra seconds of the first part, and the scheduler's seconds per task."""
     runs: dict[str, list[float]] = {name: [] for name in clusters}
@@ -300,7 +300,7 @@ def measure_clusters(
                 runs[name].append(seconds_on_cluster(job, client))
                 if part_bytes(job) != expected:
                     raise SystemExit(f"{name}: other bytes than before. This is a bug in geopsp.")
-        task = median(seconds_per_task(next(iter(clients.values()))) for _ in range(3))
+        task = median(seconds_per_task(next(iter(clients.values())), tasks) for _ in range(3))
     seconds = {name: median(found) for name, found in runs.items()}
     return seconds, max(0.0, first["one of one"] - seconds["one of one"]), task
 
@@ -317,11 +317,11 @@ def start_cluster(stack: ExitStack, workers: int, threads: int) -> Client:
     return stack.enter_context(Client(stack.enter_context(cluster), set_as_default=False))
 
 
-def seconds_per_task(client: Client) -> float:
+def seconds_per_task(client: Client, tasks: int) -> float:
     start = time.perf_counter()
-    futures = client.map(int, range(TASKS), pure=False)
+    futures = client.map(int, range(tasks), pure=False)
     client.gather(futures)
-    return (time.perf_counter() - start) / TASKS
+    return (time.perf_counter() - start) / tasks
 
 
 def seconds_per_tile(job: Any) -> tuple[float, float]:
@@ -368,7 +368,7 @@ def measure(folder: Path, *, rounds: int, storage: float, link: float, smoke: bo
     job = new_job(image, folder / "map.tif")
     tile, spread = seconds_per_tile(job)
     clusters = {"one of one": CLUSTERS["one of one"]} if smoke else CLUSTERS
-    seconds, start, task = measure_clusters(job, rounds, clusters)
+    seconds, start, task = measure_clusters(job, rounds, clusters, SMOKE_TASKS if smoke else TASKS)
     written = sum(map(len, part_bytes(job))) / side**2
     rate = assembly_rate(job, folder, 1024 if smoke else 8192)
     return seconds, Costs(tile, spread, start, task, image.stat().st_size / side**2, written, rate, storage, link)

@@ -97,21 +97,21 @@ def test_windows_move_with_the_epoch_and_the_seed_alone(scenes):
 
 
 def test_training_windows_keep_off_validation_ground(scenes):
-    reach = scenes.decoder.reach
-    assert reach == SIZE // 2
+    margin = scenes.decoder.margin
+    assert margin == SIZE // 2
     shapes = scenes.chips.index.geometry
     cell = scenes.chips.cell_size[0]
-    around = shapes.iloc[scenes.train_rows].buffer(reach * cell * (1 - 1e-6), join_style="mitre")
+    around = shapes.iloc[scenes.train_rows].buffer(margin * cell * (1 - 1e-6), join_style="mitre")
     assert not shapely.STRtree(shapes.to_numpy()[scenes.valid_rows]).query(around, predicate="intersects").size
 
 
 def test_windows_stay_where_they_are_if_the_parts_may_touch(small_world):
-    assert from_scenes(small_world, split="random").decoder.reach == 0
+    assert from_scenes(small_world, split="random").decoder.margin == 0
 
 
 def test_the_network_is_shown_less_than_a_chip(small_world):
     data = from_scenes(small_world, chip_size=32, tile_size=64)
-    assert (data.chips.tile_size, data.chip_size, data.decoder.reach) == (64, 32, 32)
+    assert (data.chips.tile_size, data.chip_size, data.decoder.margin) == (64, 32, 32)
     assert len(data.valid_ds) == 4 * len(data.valid_rows)
     assert data.train_ds[0].image.shape == (2, 32, 32)
 
