@@ -127,8 +127,11 @@ def _ancillary_owners(
         folder, stem = name.stem
         if not candidates and stem:
             first = bisect_left(images, (folder, stem, Path()))
-            following = images[first : first + 1]
-            candidates = [path for place, other, path in following if place == folder and other.startswith(stem)]
+            candidates = [
+                path
+                for other_folder, other_stem, path in images[first : first + 1]
+                if other_folder == folder and other_stem.startswith(stem)
+            ]
         if name.ancillary and candidates:
             owners[name.path] = candidates[0]
     return owners

@@ -70,7 +70,7 @@ def _read_color_table(dataset: rasterio.DatasetReader) -> dict[int, str]:
     except ValueError:
         return {}
     return {
-        code: _hex(red, green, blue)
+        code: _hex_color(red, green, blue)
         for code, (red, green, blue, alpha) in entries.items()
         if code < IGNORE_INDEX and alpha and (red or green or blue)
     }
@@ -105,12 +105,16 @@ def _parse_rows(table: ET.Element) -> Iterator[tuple[int, str, str]]:
     rgb = [_find_column(fields, {usage}, (word,)) for usage, word in zip(COLORS, ("red", "green", "blue"), strict=True)]
     rows = [[cell.text or "" for cell in row.iterfind("F")] for row in table.iterfind("Row")]
     cells = [[row[column] for column in rgb if column is not None] for row in rows]
-    fractions = all(_number(cell) <= 1 for row in cells for cell in row)  # some tools write colours from 0 to 1
+    fractions = all(_parse_number(cell) <= 1 for row in cells for cell in row)  # some tools write colours from 0 to 1
     for number, (row, color) in enumerate(zip(rows, cells, strict=True)):
-        code = _number(row[value]) if value is not None else number
+        code = _parse_number(row[value]) if value is not None else number
         if code == int(code) and 0 <= code < IGNORE_INDEX:
-            levels = [round(_number(cell) * (255 if fractions else 1)) for cell in color]
-            yield int(code), row[name].strip() if name is not None else "", _hex(*levels) if len(levels) == 3 else ""
+            levels = [round(_parse_number(cell) * (255 if fractions else 1)) for cell in color]
+            yield (
+                int(code),
+                row[name].strip() if name is not None else "",
+                _hex_color(*levels) if len(levels) == 3 else "",
+            )
 
 
 def _find_column(fields: Sequence[tuple[str, str]], usages: set[str], names: Sequence[str]) -> int | None:
@@ -120,7 +124,7 @@ def _find_column(fields: Sequence[tuple[str, str]], usages: set[str], names: Seq
     return next(iter([*by_usage, *(by_name[name] for name in names if name in by_name)]), None)
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     """Parse a finite number; -1 if it is none."""
     try:
         number = float(text)
@@ -129,7 +133,7 @@ def _number(text: str) -> float:
     return number if math.isfinite(number) else -1.0
 
 
-def _hex(red: int, green: int, blue: int) -> str:
+def _hex_color(red: int, green: int, blue: int) -> str:
     return "#" + "".join(f"{min(max(level, 0), 255):02x}" for level in (red, green, blue))
 
 

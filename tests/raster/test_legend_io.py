@@ -20,8 +20,8 @@ def table(fields, rows):
 
 
 @pytest.fixture
-def told(make_raster):
-    """A class raster with a file beside it that tells of it, and a colour table."""
+def class_file(make_raster):
+    """A function that makes a class raster with an .aux.xml and a colour table."""
 
     def make(text="", colors=None):
         path = make_raster("c.tif", np.ones((1, 6, 5), np.uint8))
@@ -40,54 +40,54 @@ def rows(path):
     return [(c.code, c.name, c.color) for c in read_legend(path) or ()]
 
 
-def test_category_names_with_the_colour_table(told):
+def test_category_names_with_the_colour_table(class_file):
     names = "<CategoryNames><Category>none</Category><Category></Category><Category>boat</Category></CategoryNames>"
-    found = rows(told(names, {2: (10, 20, 30, 255), 3: (1, 1, 1, 255)}))
+    found = rows(class_file(names, {2: (10, 20, 30, 255), 3: (1, 1, 1, 255)}))
     assert [row[:2] for row in found] == [(0, "none"), (2, "boat")]
     assert found[1][2] == "#0a141e"
 
 
-def test_a_table_as_arcgis_writes_it(told):
+def test_a_table_as_arcgis_writes_it(class_file):
     fields = [("OBJECTID", 0, 0), ("Value", 0, 0), ("Count", 1, 0), ("Class_Name", 2, 0),
               ("Red", 0, 0), ("Green", 0, 0), ("Blue", 0, 0)]  # fmt: skip
-    path = told(
+    path = class_file(
         table(fields, [(1, 3, 9.0, "Car", 255, 0, 16), (2, 7, 1.0, "Road", 1, 2, 3), (3, 300, 1, "x", 0, 0, 0)])
     )
     assert rows(path) == [(3, "Car", "#ff0010"), (7, "Road", "#010203")]
 
 
-def test_a_table_as_qgis_writes_it_goes_before_category_names(told):
+def test_a_table_as_qgis_writes_it_goes_before_category_names(class_file):
     fields = [("v", 1, 5), ("kind", 2, 2), ("r", 1, 6), ("g", 1, 7), ("b", 1, 8), ("a", 0, 9)]
     names = "<CategoryNames><Category>none</Category><Category>else</Category></CategoryNames>"
-    path = told(names + table(fields, [(1, "lake", 0, 128, 255, 9), (1.5, "y", 0, 0, 0, 0)]))
+    path = class_file(names + table(fields, [(1, "lake", 0, 128, 255, 9), (1.5, "y", 0, 0, 0, 0)]))
     assert rows(path)[1] == (1, "lake", "#0080ff")
     assert [row[1] for row in rows(path)] == ["none", "lake"]
 
 
-def test_colours_as_shares_of_one(told):
+def test_colours_as_shares_of_one(class_file):
     fields = [("Value", 0, 0), ("Name", 2, 2), ("Red", 1, 0), ("Green", 1, 0), ("Blue", 1, 0)]
-    assert rows(told(table(fields, [(1, "lake", 0.0, 0.5, 1.0)]))) == [(1, "lake", "#0080ff")]
+    assert rows(class_file(table(fields, [(1, "lake", 0.0, 0.5, 1.0)]))) == [(1, "lake", "#0080ff")]
 
 
-def test_rows_without_a_value_count_from_zero(told):
-    assert [row[:2] for row in rows(told(table([("Class", 2, 2)], [("a",), ("b",)])))] == [(0, "a"), (1, "b")]
+def test_rows_without_a_value_count_from_zero(class_file):
+    assert [row[:2] for row in rows(class_file(table([("Class", 2, 2)], [("a",), ("b",)])))] == [(0, "a"), (1, "b")]
 
 
-def test_colours_alone_make_classes_without_names(told):
-    assert rows(told(colors={4: (1, 2, 3, 255), 5: (0, 0, 0, 255)})) == [(4, "class 4", "#010203")]
+def test_colours_alone_make_classes_without_names(class_file):
+    assert rows(class_file(colors={4: (1, 2, 3, 255), 5: (0, 0, 0, 255)})) == [(4, "class 4", "#010203")]
 
 
-def test_our_own_tag_wins(told):
+def test_our_own_tag_wins(class_file):
 
-    path, legend = told("<CategoryNames><Category>a</Category></CategoryNames>"), Legend.from_names({1: "mine"})
+    path, legend = class_file("<CategoryNames><Category>a</Category></CategoryNames>"), Legend.from_names({1: "mine"})
     with rasterio.open(path, "r+") as dataset:
         dataset.update_tags(**{CLASSES_TAG: json.dumps(legend.to_json())})
     assert read_legend(path) == legend
 
 
-def test_a_picture_tells_of_no_classes(make_raster, told):
+def test_a_picture_tells_of_no_classes(make_raster, class_file):
     assert read_legend(make_raster()) is None
-    assert read_legend(told()) is None
+    assert read_legend(class_file()) is None
 
 
 @pytest.mark.parametrize("text", ["{", "5", "[1]", '[{"code": 1}]', '[{"code": "x", "name": "a", "color": "#112233"}]'])

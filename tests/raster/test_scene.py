@@ -302,7 +302,7 @@ def test_a_pixel_of_a_warped_raster_is_the_same_in_any_extent(noisy):
 
 
 def test_a_warped_file_is_read_in_whole_cells_of_its_own(noisy, monkeypatch):
-    """Not in cells of the window: that these come out alike is for one release of GDAL to say."""
+    """Not in cells of the window: whether these give the same pixels depends on the release of GDAL."""
     areas, read = [], Scene._read_file
     monkeypatch.setattr(Scene, "_read_file", lambda self, *what: areas.append(what) or read(self, *what))
     noisy[0]["cut"].read(Window(33, 44, 300, 100))
@@ -724,7 +724,7 @@ def test_images_that_miss_the_extent_are_left_out(make_raster):
         open_scenes([one, two], extent=(0, 0, 1, 1))
 
 
-def test_a_stamp_changes_with_the_file_and_with_what_a_vrt_points_at(make_raster, tmp_path):
+def test_a_fingerprint_changes_with_the_file_and_with_what_a_vrt_points_at(make_raster, tmp_path):
     path = make_raster("a.tif")
     (tmp_path / "a.vrt").write_text(
         '<VRTDataset rasterXSize="83" rasterYSize="61"><SRS>EPSG:32632</SRS>'
@@ -770,7 +770,7 @@ def lines_of(*paths):
     return [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
 
 
-def test_a_stamp_tells_of_every_file_however_it_is_reached(make_raster, tmp_path):
+def test_a_fingerprint_has_every_file_however_it_is_reached(make_raster, tmp_path):
     image = make_raster("a.tif")
     inner = virtual(tmp_path / "inner.vrt", image)
     outer = virtual(tmp_path / "outer.vrt", inner)
@@ -794,7 +794,7 @@ def test_a_stamp_tells_of_every_file_however_it_is_reached(make_raster, tmp_path
 
 
 @pytest.mark.parametrize("name", ["NETCDF:{}:Band1", 'NETCDF:"{}":Band1', "HDF5:{}://Band1"])
-def test_a_stamp_changes_with_the_file_of_a_subdataset(name, make_raster, tmp_path):
+def test_a_fingerprint_changes_with_the_file_of_a_subdataset(name, make_raster, tmp_path):
     with rasterio.Env() as env:
         if not {"netCDF", "HDF5"} <= set(env.drivers()):
             pytest.skip("this GDAL reads no NetCDF or no HDF5")

@@ -151,11 +151,11 @@ def _header_maker(
         part_grid.width, part_grid.height, num_overviews(part_grid.width, part_grid.height, part_grid.block)
     )
     bands, legend = len(spec.bands), spec.legend
-    tags_of_first = [text_tag(METADATA, _metadata(spec, tags)), *crs_tags(grid.crs), *georeference_tags(grid)]
+    first_page_tags = [text_tag(METADATA, _metadata(spec, tags)), *crs_tags(grid.crs), *georeference_tags(grid)]
     nodata = text_tag(NODATA, f"{spec.nodata:g}")
-    colors: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "separate" if bands > 1 else None}
+    photometric: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "separate" if bands > 1 else None}
     if legend is not None:
-        colors = {"photometric": "palette", "colormap": color_map((info.code, info.rgb) for info in legend)}
+        photometric = {"photometric": "palette", "colormap": color_map((info.code, info.rgb) for info in legend)}
 
     def make(big: bool) -> bytearray:
         content = BytesIO()
@@ -163,7 +163,7 @@ def _header_maker(
             content.write(b"GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n" % len(LAYOUT) + LAYOUT)
             for level, (width, height) in enumerate(sizes):
                 blocks = bands * -(-width // part_grid.block) * -(-height // part_grid.block)
-                extra: list[Tag] = [nodata] if level else [*tags_of_first, nodata]
+                extra: list[Tag] = [nodata] if level else [*first_page_tags, nodata]
                 file.write(
                     iter(repeat(b"", blocks)),
                     shape=(bands, height, width) if bands > 1 else (height, width),
@@ -174,7 +174,7 @@ def _header_maker(
                     metadata=None,
                     software=False,
                     extratags=extra,
-                    **colors,
+                    **photometric,
                 )
         return bytearray(content.getbuffer())
 
