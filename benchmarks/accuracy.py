@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from geopsp import FCNClassifier, PixelClassifier, PSPNetClassifier, export_training_data, prepare_data
 from geopsp.chips.chip_set import ChipSet
 from geopsp.data.dataset import TiledChipDataset
-from geopsp.data.loader import loader
+from geopsp.data.loader import tile_loader
 from geopsp.models.build import count_parameters
 from geopsp.models.losses import LossSpec, total_loss
 from geopsp.models.network import TrainingOutput
@@ -158,7 +158,7 @@ def score(network: nn.Module, data: TrainingData, test: ChipSet) -> Confusion:
     chips = test.with_legend(data.legend)
     rows = np.flatnonzero(chips.index["labelled"] > 0)
     dataset = TiledChipDataset(chips, rows, data.train_ds.normalization, size=data.chip_size)
-    return evaluate(network, loader(dataset, BATCH), data.legend)
+    return evaluate(network, tile_loader(dataset, BATCH), data.legend)
 
 
 def run(name: str, data: TrainingData, test: ChipSet, weights: Path | None, epochs: int, seed: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from geopsp import prepare_data
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.bands import Normalization
 from geopsp.data.dataset import TiledChipDataset
-from geopsp.data.loader import loader
+from geopsp.data.loader import tile_loader
 from geopsp.models.losses import cross_entropy
 from geopsp.training.evaluate import evaluate
 from geopsp.training.lightning_module import WARMUP, WEIGHT_DECAY
@@ -134,7 +134,7 @@ def score(network: torch.nn.Module, data: TrainingData, test: list[Path]) -> Con
     chips = ChipSet.open(test)
     rows = np.flatnonzero(chips.index["labelled"] > 0)
     dataset = TiledChipDataset(chips, rows, Normalization.from_stats(data.statistics), size=data.chip_size)
-    return evaluate(ImageOnly(network), loader(dataset, BATCH), data.legend)
+    return evaluate(ImageOnly(network), tile_loader(dataset, BATCH), data.legend)
 
 
 def run(job: Job, work: Path, minutes: float, weights: Path | None) -> list[list[object]]:

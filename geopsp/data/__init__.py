@@ -1,1 +1,1 @@
-"""Chips as batches: splits, datasets, augmentation, loaders."""
+"""Chips as batches: split, datasets, augmentation, loaders."""

@@ -1,4 +1,4 @@
-"""Changes of a chip that leave its meaning: on image, labels and validity together."""
+"""Transforms of chips, applied to image, labels and valid mask together."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from torchvision.transforms import v2
 
 from geopsp.core.legend import IGNORE_INDEX
 
-SEEN = 1
-"""Validity in the mask; whatever else a transform fills in from outside, be it 0 or 255, shows nothing."""
+VALID = 1
+"""Valid pixels in the mask. All other values are invalid, as transforms may fill with 0 or with 255."""
 
 
 class RandomD4(v2.Transform):
-    """One of the eight symmetries of the square, exactly."""
+    """One of the eight flips and rotations of the square, without resampling."""
 
     def _get_name(self) -> str:
-        return "RandomSymmetry"  # the name in run.json of version 0.1
+        return "RandomSymmetry"  # the name in run.json of version 0.1, which a run is resumed by
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         down, across, swap = torch.randint(2, (3,)).tolist()
         return {"flips": [axis for axis, wanted in ((-2, down), (-1, across)) if wanted], "swap": swap}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        turned = inpt.as_subclass(Tensor)
-        turned = turned.flip(params["flips"]) if params["flips"] else turned
-        return tv_tensors.wrap(turned.mT.contiguous() if params["swap"] else turned, like=inpt)
+        pixels = inpt.as_subclass(Tensor)
+        pixels = pixels.flip(params["flips"]) if params["flips"] else pixels
+        return tv_tensors.wrap(pixels.mT.contiguous() if params["swap"] else pixels, like=inpt)
 
 
 class RandomScale(v2.Transform):
-    """The chip shown larger or smaller, by a factor within `low` to `high`; what comes from outside shows nothing.
+    """The chip enlarged or reduced by a factor from `low` to `high`, with probability `chance`.
 
-    A part of whole pixels is resized: onto the whole chip, or the whole chip onto a part.
+    To enlarge, a random square of whole pixels is resized to the chip's size; to reduce, the chip is resized to such a
+    square, and the pixels around it are invalid.
     """
 
     def __init__(self, low: float, high: float, chance: float = 0.5) -> None:
@@ -69,7 +70,7 @@ def _resize(pixels: Tensor, side: int, *, smooth: bool) -> Tensor:
 
 
 class RandomBrightness(v2.Transform):
-    """Normalised pixels stretched and shifted: contrast and brightness of all bands, a little of each alone."""
+    """Random contrast and brightness of normalised pixels, for all bands together and a little for each band."""
 
     def __init__(self, contrast: float = 0.2, brightness: float = 0.2, each: float = 0.05) -> None:
         super().__init__()
@@ -90,26 +91,28 @@ class RandomBrightness(v2.Transform):
 
 
 def default_transforms() -> v2.Transform:
-    """What training does unless told otherwise."""
+    """Return the default transforms of training: symmetry, scale, contrast and brightness."""
     return v2.Compose([RandomD4(), RandomScale(0.75, 1.4), RandomBrightness()])
 
 
 def transform_chip(
     transform: v2.Transform, image: Tensor, valid: Tensor, label: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The chip, changed: image 0 and label IGNORE where it is not valid.
+    """Transform a chip; return its image, valid mask and label, of the same shapes or as the transform crops them.
+
+    Invalid pixels are 0 in the image and `IGNORE_INDEX` in the label, which is int64.
 
     Args:
-        transform: On a `tv_tensors.Image` and a `tv_tensors.Mask`.
+        transform: Takes a `tv_tensors.Image` and a `tv_tensors.Mask`.
         image: (bands, h, w) float32, normalised.
         valid: (1, h, w) float32, 0 or 1.
-        label: (h, w) int64 or uint8; int64 in the result.
+        label: (h, w) int64 or uint8 channel indices.
     """
     planes = torch.stack([label.to(torch.uint8), (valid[0] > 0).to(torch.uint8)])
-    moved, masks = transform(tv_tensors.Image(image), tv_tensors.Mask(planes))
-    image, (label, seen) = moved.as_subclass(Tensor), masks.as_subclass(Tensor)
-    hidden = seen != SEEN
-    if hidden.any():
-        image = image * ~hidden
-        label = label.maximum(hidden.to(torch.uint8) * IGNORE_INDEX)  # the greatest of all codes
-    return image, (~hidden).float()[None], label.long()
+    transformed, masks = transform(tv_tensors.Image(image), tv_tensors.Mask(planes))
+    image, (label, mask) = transformed.as_subclass(Tensor), masks.as_subclass(Tensor)
+    invalid = mask != VALID
+    if invalid.any():
+        image = image * ~invalid
+        label = label.maximum(invalid.to(torch.uint8) * IGNORE_INDEX)  # the greatest of all codes
+    return image, (~invalid).float()[None], label.long()

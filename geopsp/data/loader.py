@@ -1,9 +1,8 @@
-"""The way of chips into batches: the same for every number of workers, and for every epoch gone on from."""
+"""Data loaders: the same batches for any number of workers, in a resumed run and over several ranks."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,33 +13,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from geopsp.core.options import require_int
+from geopsp.core.parallel import cpu_count
+from geopsp.core.text import format_count
 from geopsp.data.dataset import ChipDataset, Sample, TiledChipDataset
 from geopsp.errors import OptionError
 
-MOST_WORKERS = 8
+MAX_WORKERS = 8
 
 
-FEW_CORES = 4
-"""Without a GPU, training itself keeps as many cores busy: loading beside it would only take turns with it."""
+MAX_BUSY_CORES = 4
+"""Cores that training itself keeps busy without a GPU. With no more than these, workers would only slow it down."""
 
 
-PREFETCH = 4
-"""Batches that each worker has ready or in hand."""
+PREFETCH_BATCHES = 4
+"""Batches that each worker loads ahead."""
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Items in the order of an epoch, each with the seed of its changes; one rank's share of them.
+    """The items of an epoch in random order, each with the seed of its transforms; one rank's share of them.
 
-    What is drawn depends on seed, epoch and position only. Ranks take turns, so that together they see what one alone
-    would see in batches as many times as large.
+    Order and seeds depend on the sampler's seed, epoch and position only. Ranks take every n-th item, so that together
+    they have the same batches as one rank with an n times larger batch size.
     """
 
     def __init__(
-        self, count: int, *, seed: int, weights: Tensor | None = None, rank: int = 0, world: int = 1, unit: int = 1
+        self,
+        count: int,
+        *,
+        seed: int,
+        weights: Tensor | None = None,
+        rank: int = 0,
+        world: int = 1,
+        batch_multiple: int = 1,
     ) -> None:
-        """`unit`: the share is a multiple of it, if it reaches it at all."""
-        self.count, self.seed, self.rank, self.world, self.unit = count, seed, rank, world, unit
-        self.share = None if weights is None else (weights.double() / weights.double().sum()).numpy()
+        """`batch_multiple`: the number of items is a multiple of it, unless there are fewer."""
+        self.count, self.seed, self.rank, self.world = count, seed, rank, world
+        self.batch_multiple = batch_multiple
+        self.probabilities = None if weights is None else (weights.double() / weights.double().sum()).numpy()
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -48,18 +58,21 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __len__(self) -> int:
         share = self.count // self.world
-        return share // self.unit * self.unit or share
+        return share // self.batch_multiple * self.batch_multiple or share
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        items = rng.permutation(self.count) if self.share is None else rng.choice(self.count, self.count, p=self.share)
+        if self.probabilities is None:
+            items = rng.permutation(self.count)
+        else:
+            items = rng.choice(self.count, self.count, p=self.probabilities)
         seeds = rng.integers(2**63, size=self.count)
-        mine = slice(self.rank, self.world * len(self), self.world)
-        yield from zip(items[mine].tolist(), seeds[mine].tolist(), strict=True)
+        own = slice(self.rank, self.world * len(self), self.world)
+        yield from zip(items[own].tolist(), seeds[own].tolist(), strict=True)
 
 
-class _Batches(DataLoader[Sample]):
-    """A loader that draws nothing before its first batch is asked for.
+class _DeferredLoader(DataLoader[Sample]):
+    """A loader that draws nothing before its first batch is requested.
 
     Lightning makes the iterator before it sets the sampler's epoch.
     """
@@ -70,111 +83,129 @@ class _Batches(DataLoader[Sample]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChipLoaders:
-    """What is trained and validated on, and how it is drawn."""
+    """Training and validation chips, and how they are loaded."""
 
     train: ChipDataset
     valid: TiledChipDataset
     batch_size: int
-    """Chips a batch on each rank."""
+    """Chips of a batch on each rank."""
 
     seed: int = 42
     workers: int | None = None
-    """Processes that read, on each rank; 0: none but this one; None: by device and cores."""
+    """Processes that load chips, on each rank; 0: none but this one; None: by device and cores."""
 
     weights: Tensor | None = None
-    """(training chips,) how much more often a chip is drawn than one of weight 1; None: each once an epoch."""
+    """(training chips,) sampling weights; None: each chip once per epoch."""
 
     def __post_init__(self) -> None:
-        check_feed(batch_size=self.batch_size, workers=self.workers, seed=self.seed)
+        check_loader_options(batch_size=self.batch_size, workers=self.workers, seed=self.seed)
         if self.weights is not None:
             _check_weights(self.weights, len(self.train))
 
     def train_loader(self, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> DataLoader[Sample]:
-        """Shuffled batches of batch_size * accumulate; as many on each rank, and no position of an epoch on two.
+        """Return shuffled batches of batch_size * accumulate chips; no position of an epoch is on two ranks.
 
-        The last chips of an epoch that do not fill `batch_size` are left out, unless there would be no batch at all;
-        the last batch may have fewer times `batch_size` than the others.
+        Each rank has as many batches. The last chips of an epoch that do not fill `batch_size` are left out, unless
+        there would be no batch at all; the last batch may hold fewer multiples of `batch_size` than the others.
 
         Raises:
             OptionError: if there are fewer chips than ranks.
         """
         _check_rank(len(self.train), rank, world)
         sampler = EpochSampler(
-            len(self.train), seed=self.seed, weights=self.weights, rank=rank, world=world, unit=self.batch_size
+            len(self.train),
+            seed=self.seed,
+            weights=self.weights,
+            rank=rank,
+            world=world,
+            batch_multiple=self.batch_size,
         )
-        return _Batches(self.train, self.batch_size * accumulate, sampler=sampler, **_options(self.workers, world))
+        options = _worker_options(self.workers, world)
+        return _DeferredLoader(self.train, self.batch_size * accumulate, sampler=sampler, **options)
 
     def val_loader(self, *, rank: int = 0, world: int = 1) -> DataLoader[Sample]:
-        """Every item exactly once over all ranks, in order; as many batches on each rank.
+        """Return every validation tile exactly once over all ranks, in order; each rank has as many batches.
 
         Raises:
-            OptionError: if there are fewer items than ranks.
+            OptionError: if there are fewer tiles than ranks.
         """
-        return loader(self.valid, self.batch_size, workers=self.workers, rank=rank, world=world)
+        return tile_loader(self.valid, self.batch_size, workers=self.workers, rank=rank, world=world)
 
 
-def loader(
+def tile_loader(
     dataset: TiledChipDataset, batch_size: int, *, workers: int | None = None, rank: int = 0, world: int = 1
 ) -> DataLoader[Sample]:
-    """Every item of a dataset exactly once over all ranks, in order, in batches of at most `batch_size`.
+    """Return every tile of a dataset exactly once over all ranks, in order, in batches of at most `batch_size`.
 
-    Each rank gets as many batches, so that none waits for another; their sizes differ by one instead, and among
+    Each rank has as many batches, so that none waits for another. Instead the sizes of batches differ by one, and with
     several ranks a batch of one may become two.
 
     Raises:
-        OptionError: if there are fewer items than ranks.
+        OptionError: if there are fewer tiles than ranks.
     """
     _check_rank(len(dataset), rank, world)
-    mine = np.array_split(np.arange(len(dataset)), world)[rank]
+    own = np.array_split(np.arange(len(dataset)), world)[rank]
     count = math.ceil(math.ceil(len(dataset) / world) / batch_size)
-    batches = [part.tolist() for part in np.array_split(mine, min(count, len(dataset) // world))]
-    return _Batches(dataset, batch_sampler=batches, **_options(workers, world))
+    batches = [part.tolist() for part in np.array_split(own, min(count, len(dataset) // world))]
+    return _DeferredLoader(dataset, batch_sampler=batches, **_worker_options(workers, world))
 
 
-def _options(workers: int | None, world: int) -> dict[str, Any]:
-    count = _workers(world) if workers is None else workers
+def _worker_options(workers: int | None, world: int) -> dict[str, Any]:
+    count = _default_workers(world) if workers is None else workers
     return {
         "num_workers": count,
         "persistent_workers": count > 0,
-        "prefetch_factor": PREFETCH if count else None,
+        "prefetch_factor": PREFETCH_BATCHES if count else None,
         "pin_memory": torch.cuda.is_available(),
     }
 
 
-def _workers(world: int) -> int:
-    """As many processes as there are cores to spare, the ranks of this machine sharing them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _default_workers(world: int) -> int:
+    """Return as many processes as cores are free; the ranks of this machine share them."""
+    cores = cpu_count()
     if not torch.cuda.is_available():
-        return min(MOST_WORKERS, cores - 1) if cores > FEW_CORES else 0
-    return max(1, min(MOST_WORKERS, cores // min(world, torch.cuda.device_count()) - 1))
+        return min(MAX_WORKERS, cores - 1) if cores > MAX_BUSY_CORES else 0
+    return max(1, min(MAX_WORKERS, cores // min(world, torch.cuda.device_count()) - 1))
 
 
-def check_feed(*, batch_size: int | None, workers: int | None, seed: int) -> None:
-    """Raises OptionError if one is out of range; None is within."""
-    if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
-        raise OptionError(f"batch_size is {batch_size}; needed at least 1, or None for the largest that fits.")
-    if workers is not None and not (isinstance(workers, int) and workers >= 0):
-        raise OptionError(f"workers is {workers}; needed 0 (read in this process) or more, or None to let us choose.")
-    if seed < 0:
-        raise OptionError(f"seed is {seed}; needed 0 or more.")
+def check_loader_options(*, batch_size: int | None, workers: int | None, seed: int) -> None:
+    """Check the options of loaders.
+
+    Raises:
+        OptionError: if one is out of range.
+    """
+    if batch_size is not None:
+        require_int("batch_size", batch_size, minimum=1)
+    if workers is not None:
+        require_int("workers", workers, minimum=0)
+    require_int("seed", seed, minimum=0)
 
 
 def _check_weights(weights: Tensor, count: int) -> None:
     if weights.shape != (count,):
-        raise OptionError(f"There are weights of shape {tuple(weights.shape)} for {count} chips; needed one a chip.")
+        raise OptionError(
+            f"The sampling weights have the shape {tuple(weights.shape)}, but there must be one for each of "
+            f"{format_count(count, 'chip')}."
+        )
     if not (torch.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise OptionError("A sampling weight is negative or not finite, or all are 0; needed e.g. chip_weights().")
+        raise OptionError(
+            "A sampling weight is negative or not finite, or all are 0. Use e.g. those of chip_weights()."
+        )
 
 
 def _check_rank(count: int, rank: int, world: int) -> None:
     if not 0 <= rank < world:
-        raise OptionError(f"rank is {rank} of {world}; needed 0 to {world - 1}.")
+        raise OptionError(f"The rank is {rank}, but must be from 0 to {world - 1} (the world size is {world}).")
     if count < world:
-        raise OptionError(f"{count} chips cannot be shared by {world} devices. Use fewer devices or more chips.")
+        raise OptionError(
+            f"{format_count(count, 'chip')} cannot be shared by {world} devices. Use fewer devices or more chips."
+        )
 
 
 def chip_weights(counts: NDArray[np.int64]) -> Tensor:
-    """(chips,) float64 sampling weights, at least 1: sqrt(1 / share of chips that hold the class), of a chip's rarest.
+    """Return (chips,) float64 sampling weights: sqrt(chips / chips that hold the class) of a chip's rarest class.
+
+    All are at least 1.
 
     Args:
         counts: (chips, classes) labelled pixels.

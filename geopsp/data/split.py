@@ -1,4 +1,4 @@
-"""Training and validation chips that share no ground: by blocks of it, source images, folders or areas, or k-fold."""
+"""Split chips into training and validation chips that do not overlap: by blocks, images, folders, areas, or k-fold."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ import shapely
 from numpy.typing import NDArray
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
-from geopsp.data.split_groups import SplitBy, as_list, blocks_of, check_split, random_folds, random_splits
+from geopsp.core.text import format_count
+from geopsp.data.split_groups import SplitBy, as_list, check_split, random_folds, random_splits, spatial_blocks
 from geopsp.errors import ChipError, OptionError
 from geopsp.vector.open import read_vector
 
 logger = logging.getLogger(__name__)
 
 Areas: TypeAlias = str | Path | gpd.GeoDataFrame | Sequence[str | Path | gpd.GeoDataFrame]
-"""Polygons: a layer, or several."""
+"""Polygons: one layer or several."""
 
 
 Mask = NDArray[np.bool_]
@@ -33,73 +34,97 @@ MAX_CANDIDATES = 48
 
 
 MAX_LOOKUPS = 1_000_000
-"""Chips to look at in all layouts together: of very many chips fewer layouts are tried, but 8 always."""
+"""Chips that are compared in all layouts together: with very many chips fewer layouts are tried, but at least 8."""
 
 
-SLACK = 1e-6
-"""Footprints are shrunk by this share before they are compared, so that edges which merely touch do not overlap."""
+SHRINK = 1e-6
+"""Share by which footprints are shrunk before they are compared, so that chips with a common edge do not overlap."""
+
+
+WORDS = {
+    "blocks": "by spatial blocks",
+    "source": "by source image",
+    "folder": "by folder",
+    "areas": "by areas",
+    "random": "at random",
+}
+"""The kinds of split in messages."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Rows of the index, by use."""
+    """Rows of the chip index, by use."""
 
     train: NDArray[np.intp]
     valid: NDArray[np.intp]
     dropped: NDArray[np.intp]
-    """Labelled chips nearer to a validation chip than the gap: in neither part."""
+    """Labelled chips in neither part: they are nearer to a validation chip than the gap."""
 
     audit: Audit
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What the split promises, measured on the footprints. Lengths in CRS units."""
+    """Properties of a split, measured on the footprints. Lengths in CRS units."""
 
     train: int
     valid: int
     dropped: int
     unlabelled: int
     shared_pixels: int | None
-    """Pixels of ground that lie in both a training and a validation chip, each counted once; 0 but in a random split.
-    None where the ground of a chip is unknown."""
+    """Pixels that lie in both a training and a validation chip, each counted once; 0 except in a random split. None
+    if a chip has no georeference."""
 
     gap: float | None
-    """Smallest distance between a training and a validation chip; None where the ground of a chip is unknown."""
+    """Smallest distance between a training and a validation chip; None if a chip has no georeference."""
 
     missing_in_train: tuple[str, ...]
     missing_in_valid: tuple[str, ...]
     by: str = "blocks"
-    """The kind of split, in words."""
+    """The kind of split, and its fold."""
+
+    units: str = ""
+    """CRS units, e.g. "metre"."""
 
     def __str__(self) -> str:
-        text = f"{self.train} training and {self.valid} validation chips, "
+        text = f"{format_count(self.train, 'training chip')} and {format_count(self.valid, 'validation chip')}"
         if self.shared_pixels is None:
-            text += "shared pixels unknown (chips without georeference)"
+            text += "; overlap unknown (chips without georeference)"
+        elif self.shared_pixels:
+            text += f"; {format_count(self.shared_pixels, 'pixel')} in both"
         else:
-            text += f"{self.shared_pixels} pixels shared, nearest pair {self.gap:,.6g} apart"
-        text += f"; {self.dropped} chips between them are left out"
-        text += f", {self.unlabelled} have no label" if self.unlabelled else ""
+            text += f"; no overlap, closest chips {_format_length(self.gap or 0, self.units)} apart"
+        text += f"; {format_count(self.dropped, 'chip')} between them left out" if self.dropped else ""
+        text += f"; {format_count(self.unlabelled, 'chip')} without labels" if self.unlabelled else ""
         for part, names in (("training", self.missing_in_train), ("validation", self.missing_in_valid)):
             text += f"; not in {part}: {', '.join(names)}" if names else ""
-        return f"{text}; split by {self.by}"
+        kind, space, fold = self.by.partition(" ")
+        return f"{text}; split {WORDS.get(kind, kind)}{space}{fold}"
+
+
+def _format_length(length: float, units: str) -> str:
+    if units == "metre":
+        return f"{length:,.1f}".removesuffix(".0") + " m"
+    if units == "degree":
+        return f"{length:.4g} degrees"
+    return f"{length:,.6g} {units or 'CRS units'}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Footprints:
-    """The labelled chips, as far as a split looks at them."""
+    """Footprints and labels of the labelled chips."""
 
     shapes: NDArray[np.object_]
-    """Footprints, None where unknown."""
+    """Polygons; None without georeference."""
 
-    slim: NDArray[np.object_]
-    """The same, shrunk by `SLACK`."""
+    shrunk: NDArray[np.object_]
+    """The same, shrunk by `SHRINK`."""
 
     pixels: NDArray[np.int64]
     """(chips, classes)"""
 
     gap: NDArray[np.float64]
-    """(chips,) how far each must be from a validation chip to be trained on; -1: no matter how near."""
+    """(chips,) distance that a training chip must have from validation chips; -1: any, even overlapping."""
 
 
 def split_chips(
@@ -154,195 +179,209 @@ def split_chips(
     )
     labelled = np.flatnonzero(chips.index["labelled"].to_numpy() > 0)
     if len(labelled) < 2:
-        raise ChipError(f"Only {len(labelled)} of {len(chips)} chips hold labels; needed at least 2 to split.")
-    ground = _ground(chips, labelled, by, gap)
+        raise ChipError(
+            f"Found {len(labelled)} labelled among {format_count(len(chips), 'chip')}, but a split needs at least 2. "
+            "Label more, or export more chips."
+        )
+    footprints = _footprints(chips, labelled, by, gap)
     rng = np.random.default_rng(seed)
     if by in {"areas", "folder"}:
-        chosen = _touching(chips, labelled, areas) if areas is not None else _inside(chips, labelled, folders)
+        chosen = _touches_areas(chips, labelled, areas) if areas is not None else _in_folders(chips, labelled, folders)
         layouts = iter([chosen.astype(int)])
         share = float(chosen.mean())
     elif folds:
-        layouts = random_folds(_groupings(chips, labelled, ground, by, block_size, 1 / folds, rng), folds, rng)
+        groups = _candidate_groups(chips, labelled, footprints, by, block_size, 1 / folds, rng)
+        layouts = random_folds(groups, folds, rng)
         share = 1 / folds
     else:
-        layouts = random_splits(
-            _groupings(chips, labelled, ground, by, block_size, share, rng), ground.pixels, share, rng
-        )
-    best = _best(layouts, ground, share, range(folds) if folds else (1,))
+        groups = _candidate_groups(chips, labelled, footprints, by, block_size, share, rng)
+        layouts = random_splits(groups, footprints.pixels, share, rng)
+    best = _best_layout(layouts, footprints, share, range(folds) if folds else (1,))
     if best is None:
-        raise ChipError(_hopeless(len(labelled), by, folds))
-    return _result(chips, labelled, best == (fold if folds else 1), ground, f"{by}{_fold_words(folds, fold)}")
+        raise ChipError(_no_split_message(len(labelled), by, folds))
+    return _result(chips, labelled, best == (fold if folds else 1), footprints, f"{by}{_fold_words(folds, fold)}")
 
 
 def _fold_words(folds: int | None, fold: int) -> str:
     return f" (fold {fold + 1} of {folds})" if folds else ""
 
 
-def _hopeless(labelled: int, by: SplitBy, folds: int | None) -> str:
+def _no_split_message(labelled: int, by: SplitBy, folds: int | None) -> str:
+    into_folds = f" into {folds} folds" if folds else ""
     if by == "source":
         return (
             f"The {labelled} labelled chips come from too few images, or from images that overlap too much, to split "
-            f"by source{f' into {folds} folds' if folds else ''}. Split by blocks, or label another image."
+            f"by source image{into_folds}. Split by blocks, or label another image."
         )
     if by in {"areas", "folder"}:
         return (
-            f"Of {labelled} labelled chips, those that by={by!r} chooses and their neighbourhood leave a part empty. "
-            "Choose others, or a smaller gap."
+            f"Of {labelled} labelled chips, none is left for training or none for validation. Choose other "
+            f"{'areas' if by == 'areas' else 'folders'}, or lower `gap`."
         )
     return (
-        f"{labelled} labelled chips lie too close together to split{f' into {folds} folds' if folds else ''}: with a "
-        "gap of a chip around any validation block, no chip is left to train on. Export smaller chips (--size), "
-        "or label more ground."
+        f"{labelled} labelled chips lie too close together to split{into_folds}: with the gap around a validation block, "
+        "no chip is left for training. Export smaller chips (`tile_size`), or label a larger area."
     )
 
 
-# The ground
+# Footprints
 
 
-def _ground(chips: ChipSet, labelled: NDArray[np.intp], by: SplitBy, gap: float | None) -> _Footprints:
+def _footprints(chips: ChipSet, labelled: NDArray[np.intp], by: SplitBy, gap: float | None) -> _Footprints:
     shapes = chips.index.geometry.to_numpy()[labelled]
     unknown = int((shapely.is_missing(shapes) | shapely.is_empty(shapes)).sum())
     if unknown and by in {"blocks", "areas"}:
         raise ChipError(
-            f"{unknown} of {len(labelled)} labelled chips have no georeference, so nothing tells which lie side by "
-            f"side; by={by!r} needs that. Split by='source' or by='folder', or by='random' if they are no neighbours."
+            f"{unknown} of {format_count(len(labelled), 'labelled chip')} have no georeference, which a split by {by} "
+            "needs. Split by source or folder, or at random if no chips are neighbours."
         )
     shapes[shapely.is_empty(shapes)] = None
     side = np.sqrt(np.nan_to_num(shapely.area(shapes)))
-    least = {"blocks": side, "areas": side, "random": np.full_like(side, -1.0)}.get(by, np.zeros_like(side))
-    slim = _shrunk(shapes)
-    shapely.prepare(slim)
+    default = {"blocks": side, "areas": side, "random": np.full_like(side, -1.0)}.get(by, np.zeros_like(side))
+    shrunk = _shrink(shapes)
+    shapely.prepare(shrunk)
     pixels = class_pixels(chips.index, chips.legend)[labelled]
-    return _Footprints(shapes, slim, pixels, least if gap is None else np.full_like(side, gap))
+    return _Footprints(shapes, shrunk, pixels, default if gap is None else np.full_like(side, gap))
 
 
-def _shrunk(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Each shape drawn together about its own centre."""
+def _shrink(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Shrink each shape towards its own centre."""
     counts = shapely.get_num_coordinates(shapes)
     centres = np.repeat(shapely.get_coordinates(shapely.centroid(shapes[counts > 0])), counts[counts > 0], axis=0)
-    slim: NDArray[np.object_] = shapely.transform(shapes, lambda points: points + (centres - points) * SLACK)
-    return slim
+    shrunk: NDArray[np.object_] = shapely.transform(shapes, lambda points: points + (centres - points) * SHRINK)
+    return shrunk
 
 
-def _near(ground: _Footprints, valid: Mask) -> Mask:
-    """Chips nearer than their gap to a validation chip; those that just reach it are far enough."""
+def _within_gap(footprints: _Footprints, valid: Mask) -> Mask:
+    """Return True for chips nearer to a validation chip than their gap; at exactly the gap a chip is far enough."""
     near = np.zeros(len(valid), bool)
-    others = np.flatnonzero(~valid & (ground.gap >= 0))
+    others = np.flatnonzero(~valid & (footprints.gap >= 0))
     if len(others):
-        # of distances to all within reach, those beyond the nearest are never asked for
-        within = max(float(ground.gap[others].max()), np.finfo(float).tiny)
-        (found, _), distance = shapely.STRtree(ground.slim[valid]).query_nearest(
-            ground.slim[others], max_distance=within, return_distance=True, all_matches=False
+        # bounding the search by the largest gap saves looking for the nearest chip of those far away
+        reach = max(float(footprints.gap[others].max()), np.finfo(float).tiny)
+        (found, _), distance = shapely.STRtree(footprints.shrunk[valid]).query_nearest(
+            footprints.shrunk[others], max_distance=reach, return_distance=True, all_matches=False
         )
-        near[others[found[distance <= ground.gap[others[found]]]]] = True
+        near[others[found[distance <= footprints.gap[others[found]]]]] = True
     return near
 
 
-# Layouts: which group each chip belongs to, and which groups validate
+# Layouts: the group of each chip, and the groups of the validation part
 
 
-def _groupings(
-    chips: ChipSet, labelled: NDArray[np.intp], ground: _Footprints, by: SplitBy, block_size: float | None,
+def _candidate_groups(
+    chips: ChipSet, labelled: NDArray[np.intp], footprints: _Footprints, by: SplitBy, block_size: float | None,
     share: float,
     rng: np.random.Generator,
 ) -> Iterator[NDArray[np.intp]]:  # fmt: skip
-    """(chips,) numbers of the groups that stay whole, a layout at a time."""
+    """Yield (chips,) numbers of the groups that stay together, once for each layout."""
     tries = min(MAX_CANDIDATES, max(8, MAX_LOOKUPS // len(labelled)))
     if by == "blocks":
-        return islice(blocks_of(ground.shapes, share, block_size, rng), tries)
+        return islice(spatial_blocks(footprints.shapes, share, block_size, rng), tries)
     if by == "source":
         return repeat(np.unique(chips.index["source"].to_numpy()[labelled], return_inverse=True)[1], tries)
-    logger.warning("a random split puts neighbours into both parts; validation then tells too good a story.")
+    logger.warning(
+        "A random split puts neighbouring chips in both training and validation, so validation scores will be too "
+        "optimistic."
+    )
     return repeat(np.arange(len(labelled)), tries)
 
 
-def _inside(chips: ChipSet, labelled: NDArray[np.intp], folders: str | Path | Sequence[str | Path] | None) -> Mask:
-    """Chips of the folders named."""
-    named = as_list(folders or ())
+def _in_folders(chips: ChipSet, labelled: NDArray[np.intp], folders: str | Path | Sequence[str | Path] | None) -> Mask:
+    """Return True for the chips of these folders."""
+    paths = as_list(folders or ())
     tables = {folder.resolve(): table for table, folder in enumerate(chips.folders)}
-    unknown = [str(folder) for folder in named if Path(folder).resolve() not in tables]
-    if unknown or not named:
+    unknown = [str(folder) for folder in paths if Path(folder).resolve() not in tables]
+    if unknown or not paths:
+        found = f"{', '.join(unknown)} is not among" if unknown else "No validation folder is given; there are"
         raise OptionError(
-            f"{', '.join(unknown) or 'No folder'} is to validate on, but the chips are in "
-            f"{', '.join(map(str, chips.folders))}. Name one or some of these."
+            f"{found} the chip folders {', '.join(map(str, chips.folders))}. Name one or several of these for "
+            "validation."
         )
-    wanted = [tables[Path(folder).resolve()] for folder in named]
+    wanted = [tables[Path(folder).resolve()] for folder in paths]
     return np.isin(chips.index["table"].to_numpy()[labelled], wanted)
 
 
-def _touching(chips: ChipSet, labelled: NDArray[np.intp], areas: Areas) -> Mask:
-    """Chips that share more than an edge with the areas."""
-    slim = _shrunk(chips.index.geometry.to_numpy()[labelled])
+def _touches_areas(chips: ChipSet, labelled: NDArray[np.intp], areas: Areas) -> Mask:
+    """Return True for the chips that share more than an edge with the areas."""
+    shrunk = _shrink(chips.index.geometry.to_numpy()[labelled])
     found = np.zeros(len(labelled), bool)
     for layer in as_list(areas):
         frame, source = read_vector(layer)
         shapes = shapely.make_valid(frame.to_crs(chips.index.crs).geometry.to_numpy())
-        touching = shapely.STRtree(shapes).query(slim, predicate="intersects")[0]
+        touching = shapely.STRtree(shapes).query(shrunk, predicate="intersects")[0]
         if not len(touching):
             raise ChipError(f"No labelled chip touches the areas of {source}. Check that they lie where the chips are.")
         found[touching] = True
     return found
 
 
-# The best layout, and what it keeps
+# The best layout, and the split that it gives
 
 
-def _best(
-    layouts: Iterator[NDArray[np.intp]], ground: _Footprints, share: float, parts: Sequence[int]
+def _best_layout(
+    layouts: Iterator[NDArray[np.intp]], footprints: _Footprints, share: float, folds: Sequence[int]
 ) -> NDArray[np.intp] | None:
-    """The layout of least cost, summed over the parts that validate; None if none leaves both parts something."""
+    """Return the layout of least cost, summed over the folds; None if all leave a part empty."""
     best, least = None, (np.inf, np.inf)
     for layout in layouts:
-        # dropping chips only adds to the cost: what is already too dear needs no look at neighbours
-        if _total(layout, ground, share, parts, drop=False) < least:
-            cost = _total(layout, ground, share, parts, drop=True)
+        # dropping chips only adds to the cost: skip the neighbour search if the layout already costs more
+        if _layout_cost(layout, footprints, share, folds, drop=False) < least:
+            cost = _layout_cost(layout, footprints, share, folds, drop=True)
             if cost < least:
                 best, least = layout, cost
     return best
 
 
-def _total(
-    layout: NDArray[np.intp], ground: _Footprints, share: float, parts: Sequence[int], *, drop: bool
+def _layout_cost(
+    layout: NDArray[np.intp], footprints: _Footprints, share: float, folds: Sequence[int], *, drop: bool
 ) -> tuple[float, float]:
-    costs = np.array([_cost(layout == part, ground, share, drop=drop) for part in parts])
+    costs = np.array([_split_cost(layout == fold, footprints, share, drop=drop) for fold in folds])
     return float(costs[:, 0].sum()), float(costs[:, 1].sum())
 
 
-def _cost(valid: Mask, ground: _Footprints, share: float, *, drop: bool) -> tuple[float, float]:
-    """Classes missing from either part; unlikeness in classes, in size, and the share of chips left out."""
-    train = ~valid & ~_near(ground, valid) if drop and valid.any() else ~valid
+def _split_cost(valid: Mask, footprints: _Footprints, share: float, *, drop: bool) -> tuple[float, float]:
+    """Return the number of classes missing in either part; and the sum of differences, as shares.
+
+    These are between the classes of validation and of all chips, between the size of validation and `share`, and the
+    share of dropped chips.
+    """
+    train = ~valid & ~_within_gap(footprints, valid) if drop and valid.any() else ~valid
     if not valid.any() or not train.any():
         return np.inf, np.inf
-    total = ground.pixels.sum(axis=0)
+    total = footprints.pixels.sum(axis=0)
     present = total > 0
-    missing = sum(int((present & ~(ground.pixels[part] > 0).any(axis=0)).sum()) for part in (train, valid))
-    held = ground.pixels[valid].sum(axis=0)
-    skew = float(np.abs(held / max(held.sum(), 1) - total / max(total.sum(), 1)).sum()) / 2
+    missing = sum(int((present & ~(footprints.pixels[part] > 0).any(axis=0)).sum()) for part in (train, valid))
+    validated = footprints.pixels[valid].sum(axis=0)
+    skew = float(np.abs(validated / max(validated.sum(), 1) - total / max(total.sum(), 1)).sum()) / 2
     return missing, skew + abs(float(valid.mean()) - share) + float((~(train | valid)).mean())
 
 
-def _result(chips: ChipSet, labelled: NDArray[np.intp], valid: Mask, ground: _Footprints, by: str) -> Split:
-    train = ~valid & ~_near(ground, valid)
+def _result(chips: ChipSet, labelled: NDArray[np.intp], valid: Mask, footprints: _Footprints, by: str) -> Split:
+    train = ~valid & ~_within_gap(footprints, valid)
     dropped = labelled[~(train | valid)]
-    shared, distance = _shared(ground, train, valid, chips.tile_size)
+    shared, distance = _overlap(footprints, train, valid, chips.tile_size)
     names = np.array(chips.legend.names)
-    missing = [tuple(names[ground.pixels[part].sum(axis=0) == 0].tolist()) for part in (train, valid)]
+    missing = [tuple(names[footprints.pixels[part].sum(axis=0) == 0].tolist()) for part in (train, valid)]
     counts = (int(train.sum()), int(valid.sum()), len(dropped), len(chips) - len(labelled))
-    audit = Audit(*counts, shared, distance, missing[0], missing[1], by)
+    audit = Audit(*counts, shared, distance, missing[0], missing[1], by, chips.units)
     assert not shared or by.startswith("random"), audit
     return Split(labelled[train], labelled[valid], dropped, audit)
 
 
-def _shared(ground: _Footprints, train: Mask, valid: Mask, tile_size: int) -> tuple[int | None, float | None]:
-    """Pixels of ground in both parts, and the distance between the parts; None where the ground is unknown."""
-    if shapely.is_missing(ground.shapes[train | valid]).any():
+def _overlap(footprints: _Footprints, train: Mask, valid: Mask, tile_size: int) -> tuple[int | None, float | None]:
+    """Return the pixels that lie in both parts, and the distance between the parts; None without georeference."""
+    if shapely.is_missing(footprints.shapes[train | valid]).any():
         return None, None
-    tree = shapely.STRtree(ground.slim[valid])
-    ours, theirs = (np.unique(side) for side in tree.query(ground.slim[train], predicate="intersects"))
-    if len(ours):
-        both = shapely.union_all(ground.shapes[train][ours]), shapely.union_all(ground.shapes[valid][theirs])
-        pixel = shapely.area(ground.shapes[valid]).mean() / tile_size**2
-        return round(shapely.area(shapely.intersection(*both)) / pixel), 0.0
-    tree = shapely.STRtree(ground.shapes[valid])
-    _, distance = tree.query_nearest(ground.shapes[train], return_distance=True, all_matches=False)
+    tree = shapely.STRtree(footprints.shrunk[valid])
+    in_train, in_valid = (np.unique(rows) for rows in tree.query(footprints.shrunk[train], predicate="intersects"))
+    if len(in_train):
+        both = (
+            shapely.union_all(footprints.shapes[train][in_train]),
+            shapely.union_all(footprints.shapes[valid][in_valid]),
+        )
+        pixel_area = shapely.area(footprints.shapes[valid]).mean() / tile_size**2
+        return round(shapely.area(shapely.intersection(*both)) / pixel_area), 0.0
+    tree = shapely.STRtree(footprints.shapes[valid])
+    _, distance = tree.query_nearest(footprints.shapes[train], return_distance=True, all_matches=False)
     return 0, float(distance.min())

@@ -1,4 +1,4 @@
-"""Which chips go to one side together, and which side that is: what may be asked, and layouts to choose from."""
+"""Groups of chips that stay together in a split, and random layouts of them; checks of the options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geopsp.errors import OptionError
 
 SplitBy = Literal["blocks", "source", "folder", "areas", "random"]
-"""What goes to one side as a whole: squares of ground, images, chip folders, what polygons touch; or single chips."""
+"""What stays together: spatial blocks, source images, chip folders, the chips that touch areas; "random": nothing."""
 
 
 def check_split(
@@ -67,34 +67,34 @@ def _require_numbers(options: dict[str, Any], kind: type[Real | Integral], neede
             raise OptionError(f"{name} is {value!r}; needed {needed}.")
 
 
-def as_list(named: Any) -> list[Any]:
-    """What a user names once or as a list, as a list."""
-    return [named] if isinstance(named, str | Path | gpd.GeoDataFrame) else list(named)
+def as_list(value: Any) -> list[Any]:
+    """Return a list of what a user gives alone or as a list."""
+    return [value] if isinstance(value, str | Path | gpd.GeoDataFrame) else list(value)
 
 
-def blocks_of(
+def spatial_blocks(
     shapes: NDArray[np.object_], share: float, size: float | None, rng: np.random.Generator
 ) -> Iterator[NDArray[np.intp]]:
-    """(chips,) the square of ground in which each chip's centre lies; without end, placed anew each time.
+    """Yield, without end, (chips,) numbers of the square blocks that hold each chip's centre; their origin is random.
 
     Args:
         shapes: Footprints.
-        share: What validation shall hold.
-        size: Side of a square in CRS units; None: so that 1 to 4 of them hold the share.
-        rng: Places the squares.
+        share: Share of the chips for validation.
+        size: Side of a block in CRS units; None: such that 1 to 4 blocks hold the share.
+        rng: Draws the size and the origin.
     """
     centres = shapely.get_coordinates(shapely.centroid(shapes))
     centres -= centres.min(axis=0)
     span = np.sqrt(shapely.area(shapes).mean())
-    ground_a_chip = len(np.unique(_cells(centres / span))) / len(shapes)  # below 1 where chips overlap
+    cells_per_chip = len(np.unique(_cell_numbers(centres / span))) / len(shapes)  # below 1 where chips overlap
     while True:
-        chips_a_block = max(1.0, len(shapes) * share / rng.integers(1, 5))
-        side = size or span * np.ceil(np.sqrt(chips_a_block * ground_a_chip))
-        yield np.unique(_cells(centres / side + rng.random(2)), return_inverse=True)[1]
+        chips_per_block = max(1.0, len(shapes) * share / rng.integers(1, 5))
+        side = size or span * np.ceil(np.sqrt(chips_per_block * cells_per_chip))
+        yield np.unique(_cell_numbers(centres / side + rng.random(2)), return_inverse=True)[1]
 
 
-def _cells(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """One number for each unit square, of (points, 2) coordinates from 0."""
+def _cell_numbers(points: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the number of the unit square in which each point lies; points are (n, 2), from 0 on."""
     cols, rows = np.floor(points).astype(np.int64).T
     cells: NDArray[np.int64] = cols * (rows.max() + 1) + rows
     return cells
@@ -103,38 +103,48 @@ def _cells(points: NDArray[np.float64]) -> NDArray[np.int64]:
 def random_splits(
     groupings: Iterator[NDArray[np.intp]], pixels: NDArray[np.int64], share: float, rng: np.random.Generator
 ) -> Iterator[NDArray[np.intp]]:
-    """(chips,) 1 where a chip validates: groups in random order, up to where the share is best met.
+    """Yield a layout for each grouping, (chips,): 1 for validation chips, else 0.
 
-    In every other layout groups with rare classes come first.
+    Groups are drawn in random order until their size is nearest to the share. In every second layout, groups with rare
+    classes come first.
+
+    Args:
+        groupings: (chips,) numbers of the groups that stay together.
+        pixels: (chips, classes) labelled pixels.
+        share: Share of the chips for validation.
+        rng: Draws the order.
     """
     for number, group in enumerate(groupings):
         sizes = np.bincount(group)
         order = rng.permutation(len(sizes))
         if number % 2:
             order = _rare_first(order, group, pixels)
-        held = np.cumsum(sizes[order])[: max(len(order) - 1, 1)]
-        taken = int(np.argmin(np.abs(held - len(group) * share))) + 1
-        yield np.isin(group, order[:taken]).astype(int)
+        cumulated = np.cumsum(sizes[order])[: max(len(order) - 1, 1)]
+        count = int(np.argmin(np.abs(cumulated - len(group) * share))) + 1
+        yield np.isin(group, order[:count]).astype(int)
 
 
 def _rare_first(order: NDArray[np.intp], group: NDArray[np.intp], pixels: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The same groups, a random one of each class first, the rarest classes before others."""
-    classes = np.column_stack([np.bincount(group, weights=part > 0)[order] > 0 for part in pixels.T])
-    counts = classes.sum(axis=0)
+    """Return the groups reordered: the first group of each class comes first, rarest class first."""
+    has_class = np.column_stack([np.bincount(group, weights=part > 0)[order] > 0 for part in pixels.T])
+    counts = has_class.sum(axis=0)
     firsts: list[int] = []
-    for rare in np.argsort(counts, kind="stable"):
-        if counts[rare] > 1 and not classes[firsts, rare].any():
-            firsts.append(int(np.argmax(classes[:, rare])))
+    for index in np.argsort(counts, kind="stable"):
+        if counts[index] > 1 and not has_class[firsts, index].any():
+            firsts.append(int(np.argmax(has_class[:, index])))
     return np.concatenate([order[firsts], np.delete(order, firsts)])
 
 
 def random_folds(
     groupings: Iterator[NDArray[np.intp]], folds: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.intp]]:
-    """(chips,) fold of each chip: groups are dealt to and fro, larger ones rather first."""
-    there_and_back = np.concatenate([np.arange(folds), np.arange(folds)[::-1]])
+    """Yield a layout for each grouping, (chips,): the fold of each chip.
+
+    Groups go to the folds from first to last and back, roughly from large to small.
+    """
+    back_and_forth = np.concatenate([np.arange(folds), np.arange(folds)[::-1]])
     for group in groupings:
         sizes = np.bincount(group)
-        dealt = np.empty(len(sizes), int)
-        dealt[np.argsort(-sizes * rng.uniform(0.5, 1.5, len(sizes)))] = np.resize(there_and_back, len(sizes))
-        yield dealt[group]
+        fold_of_group = np.empty(len(sizes), int)
+        fold_of_group[np.argsort(-sizes * rng.uniform(0.5, 1.5, len(sizes)))] = np.resize(back_and_forth, len(sizes))
+        yield fold_of_group[group]

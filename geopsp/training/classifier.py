@@ -17,7 +17,7 @@ from geopsp.chips.chip_set import ChipSet, class_pixels
 from geopsp.core.log import is_main_process
 from geopsp.core.output import check_output
 from geopsp.data.dataset import TiledChipDataset
-from geopsp.data.loader import ChipLoaders, chip_weights, loader
+from geopsp.data.loader import ChipLoaders, chip_weights, tile_loader
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
 from geopsp.models.build import ModelSpec, build_network, check_tile_size
 from geopsp.models.device import pick_device
@@ -289,7 +289,7 @@ class PixelClassifier:
         if not len(rows):
             raise ChipError("The chips have no labelled pixels, so there is nothing to score. Choose other chips.")
         dataset = TiledChipDataset(chip_set, rows, self.model.normalization, size=self.model.tile_size)
-        return self._score(loader(dataset, 4))
+        return self._score(tile_loader(dataset, 4))
 
     def _score(self, batches: Any) -> Confusion:
         network, legend = self.model.network, self.model.legend

@@ -23,8 +23,8 @@ from geopsp.core.legend import Legend
 from geopsp.core.progress import progress_bar
 from geopsp.data.augment import default_transforms
 from geopsp.data.cache import open_cache
-from geopsp.data.dataset import ChipDataset, ChipFiles, ChipReader, Sample, TiledChipDataset, statistics_of
-from geopsp.data.loader import ChipLoaders, check_feed, chip_weights
+from geopsp.data.dataset import ChipDataset, ChipFiles, ChipReader, Sample, TiledChipDataset, chip_statistics
+from geopsp.data.loader import ChipLoaders, check_loader_options, chip_weights
 from geopsp.data.scene_reader import SceneChipReader, safe_margin
 from geopsp.data.split import Areas, Audit, split_chips
 from geopsp.data.split_groups import SplitBy, as_list, check_split
@@ -107,13 +107,13 @@ class TrainingData:
             Normalization.from_stats(self.statistics),
             size=self.chip_size,
             transform=self.transforms,
-            decoder=self.decoder,
+            reader=self.decoder,
         )
 
     @property
     def valid_ds(self) -> TiledChipDataset:
         normalization = Normalization.from_stats(self.statistics)
-        return TiledChipDataset(self.chips, self.valid_rows, normalization, size=self.chip_size, decoder=self.decoder)
+        return TiledChipDataset(self.chips, self.valid_rows, normalization, size=self.chip_size, reader=self.decoder)
 
     @property
     def loaders(self) -> ChipLoaders:
@@ -200,7 +200,7 @@ def prepare_data(
     chosen = _validation(split, valid_path, cut=images is not None or labels is not None)
     chosen |= {"share": val_split_pct, "seed": seed, "block_size": block_size, "gap": gap, "folds": folds, "fold": fold}
     check_split(**chosen)
-    check_feed(batch_size=batch_size, workers=workers, seed=seed)
+    check_loader_options(batch_size=batch_size, workers=workers, seed=seed)
     if images is None and labels is None:
         _check_size(chip_size)
         chips, ground = _from_folders(path, chosen.get("folders", ()), cutting), None
@@ -214,7 +214,7 @@ def prepare_data(
     _require_classes(chips, found.audit)
     decoder: ChipReader
     if ground is not None:
-        decoder = SceneChipReader(ground, chips, reach=safe_margin(chips, found.train, found.audit.gap))
+        decoder = SceneChipReader(ground, chips, margin=safe_margin(chips, found.train, found.audit.gap))
     else:
         decoder = open_cache(chips, cache) if cache is not None else ChipFiles(chips)
     return TrainingData(
@@ -225,7 +225,7 @@ def prepare_data(
         found.train,
         found.valid,
         found.audit,
-        statistics_of(chips, found.train, decoder),
+        chip_statistics(chips, found.train, decoder),
         transforms or default_transforms(),
         workers,
         balanced_sampling,

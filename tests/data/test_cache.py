@@ -81,8 +81,8 @@ def test_training_sees_the_same_with_and_without(small_world, tmp_path):
         for data in (prepare_data(small_world["chips"], workers=0, cache=cache) for cache in (None, tmp_path))
     )
     assert np.array_equal(plain.statistics.mean, kept.statistics.mean)
-    assert isinstance(kept.train_ds.decoder, ChipCache)
-    assert isinstance(kept.valid_ds.decoder, ChipCache)
+    assert isinstance(kept.train_ds.reader, ChipCache)
+    assert isinstance(kept.valid_ds.reader, ChipCache)
     for name in ("train_dl", "valid_dl"):
         for one, other in zip(getattr(plain, name), getattr(replace(kept, workers=2), name), strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -120,7 +120,7 @@ def test_chips_that_changed_are_decoded_again(part, chips, place, tmp_path, capf
     touch(path)
     again = open_cache(chips, tmp_path / "cache")
     assert again.folder == place
-    assert "is of chips that have changed since; it is made again" in capfd.readouterr().err
+    assert "The chips have changed since the cache" in capfd.readouterr().err
     assert equal(chips, again)
 
 
@@ -134,7 +134,7 @@ def test_a_damaged_cache_is_made_again(name, how, chips, place, tmp_path, capfd)
     else:
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "other": b"[1, 2, 3]"}[how])
     again = open_cache(chips, tmp_path / "cache")
-    assert "is damaged; it is made again" in capfd.readouterr().err
+    assert "is damaged: decoding the chips again" in capfd.readouterr().err
     assert equal(chips, again)
 
 
@@ -158,7 +158,7 @@ def test_a_cache_that_may_only_be_read_serves(chips, place, tmp_path, monkeypatc
 def test_no_room_is_said_before_a_chip_is_decoded(chips, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5000))
     monkeypatch.setattr(ChipFiles, "read", None)
-    with pytest.raises(OutputError, match=r"needs \d+ MB, and 0 MB are free.*cache=None"):
+    with pytest.raises(OutputError, match=r"needs \d+ MB, but only 0 MB are free.*`cache`"):
         open_cache(chips, tmp_path / "cache")
 
 
@@ -167,7 +167,7 @@ def test_a_disk_that_fills_up_is_an_output_error_and_leaves_nothing(chips, tmp_p
         def tobytes(self, *_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    read = ChipFiles.cut
+    read = ChipFiles.read
     monkeypatch.setattr(ChipFiles, "read", lambda *place: RawChip(*(a.view(Full) for a in read(*place))))
     with pytest.raises(OutputError, match=r"No space left.*Is the disk full"):
         open_cache(chips, tmp_path / "cache")
@@ -175,7 +175,7 @@ def test_a_disk_that_fills_up_is_an_output_error_and_leaves_nothing(chips, tmp_p
 
 
 def test_pixels_of_another_type_than_the_folder_says(chips, tmp_path):
-    with pytest.raises(ChipError, match="uint16 pixels; needed float32"):
+    with pytest.raises(ChipError, match="uint16 pixels, but its folder says float32"):
         open_cache(replace(chips, dtype="float32"), tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 

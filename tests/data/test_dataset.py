@@ -17,7 +17,7 @@ from geopsp.chips.chip_set import ChipSet
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.data.augment import RandomD4
-from geopsp.data.dataset import ChipDataset, ChipFiles, Sample, TiledChipDataset, statistics_of
+from geopsp.data.dataset import ChipDataset, ChipFiles, Sample, TiledChipDataset, chip_statistics
 from geopsp.errors import ChipError
 from geopsp.raster.scene import Scene
 
@@ -73,7 +73,7 @@ def test_a_band_without_spread_is_only_shifted():
 
 def test_the_training_pixels_have_mean_0_and_spread_1(chips):
     found, _, _, _ = chips
-    norm = Normalization.from_stats(statistics_of(found, np.arange(4)))
+    norm = Normalization.from_stats(chip_statistics(found, np.arange(4)))
     pixels = torch.cat([s.image[:, s.valid[0] > 0] for s in (whole_sample(found, i, norm) for i in range(4))], dim=1)
     torch.testing.assert_close(pixels.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(pixels.std(1, correction=0), torch.ones(2), atol=1e-5, rtol=0)
@@ -96,7 +96,7 @@ def test_a_sample_holds_what_the_files_hold(chips):
 
 def test_statistics_are_of_the_valid_pixels_of_the_chips_asked_for(chips):
     found, images, _, masks = chips
-    stats = statistics_of(found, np.array([1, 3]))
+    stats = chip_statistics(found, np.array([1, 3]))
     values = np.concatenate([images[i][:, masks[i]] for i in (1, 3)], axis=1).astype(float)
     np.testing.assert_allclose(stats.mean, values.mean(1))
     np.testing.assert_allclose(stats.std, values.std(1))
@@ -139,7 +139,7 @@ def test_a_damaged_chip_is_a_chip_error(how, part, chips):
 def test_a_chip_of_another_size_or_with_other_bands_is_a_chip_error(shape, chips):
     found = chips[0]
     write(found.folders[0] / "images" / "1.tif", np.ones(shape, np.uint16))
-    with pytest.raises(ChipError, match=f"{shape[0]} x {shape[1]} x {shape[2]}.*needed 2 x 50 x 50"):
+    with pytest.raises(ChipError, match=f"{shape[0]} x {shape[1]} x {shape[2]}.*but must have 2 x 50 x 50"):
         ChipFiles(found).read(1, 0, 0, 50)
 
 

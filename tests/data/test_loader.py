@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 import geopsp.data.loader
 from geopsp import prepare_data
 from geopsp.data.dataset import Sample
-from geopsp.data.loader import ChipLoaders, EpochSampler, chip_weights, loader
+from geopsp.data.loader import ChipLoaders, EpochSampler, chip_weights, tile_loader
 from geopsp.errors import OptionError
 
 QUICK = settings(max_examples=40, deadline=None)
@@ -47,7 +47,7 @@ class Numbers(Dataset):
         return Sample(*torch.tensor([[number], [seed % 1000], [0], [number]]))
 
 
-def feed(count, valid=1, **options) -> ChipLoaders:
+def loaders(count, valid=1, **options) -> ChipLoaders:
     return ChipLoaders(Numbers(count), Numbers(valid), **{"batch_size": 4, "seed": 0, "workers": 0} | options)
 
 
@@ -93,7 +93,7 @@ def test_ranks_share_an_epoch_as_one_would_see_it(count, world, batch, accumulat
     """The ranks' batches together are those of one rank with batches as many times as large."""
     if count < world:
         return
-    own = feed(count, batch_size=batch, weights=torch.arange(1.0, count + 1) if weighted else None)
+    own = loaders(count, batch_size=batch, weights=torch.arange(1.0, count + 1) if weighted else None)
     many = [own.train_loader(rank=rank, world=world, accumulate=accumulate) for rank in range(world)]
     one = replace(own, batch_size=batch * world).train_loader(accumulate=accumulate)
     for each in (*many, one):
@@ -114,11 +114,11 @@ def test_ranks_share_an_epoch_as_one_would_see_it(count, world, batch, accumulat
 
 @pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (4, [4]), (9, [4, 4]), (1, [1])])
 def test_a_last_batch_that_is_not_full_is_left_out_where_there_are_others(count, sizes):
-    assert [len(batch) for batch in rows(feed(count).train_loader())] == sizes
+    assert [len(batch) for batch in rows(loaders(count).train_loader())] == sizes
 
 
 def test_a_batch_size_is_taken_as_it_is():
-    assert [len(batch) for batch in rows(feed(19, batch_size=6).train_loader())] == [6, 6, 6]
+    assert [len(batch) for batch in rows(loaders(19, batch_size=6).train_loader())] == [6, 6, 6]
 
 
 # ---- the same whatever the number of workers
@@ -194,7 +194,7 @@ def test_lightning_shows_each_epoch_as_it_is_also_when_it_goes_on(workers, tmp_p
     for last in (2, 4):
         trainer = L.Trainer(max_epochs=last, default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
         start = tmp_path / "state.ckpt" if last == 4 else None
-        trainer.fit(shown, feed(12, workers=workers).train_loader(), ckpt_path=start, weights_only=False)
+        trainer.fit(shown, loaders(12, workers=workers).train_loader(), ckpt_path=start, weights_only=False)
         trainer.save_checkpoint(tmp_path / "state.ckpt")
     sampler = EpochSampler(12, seed=0)
     for epoch in range(4):
@@ -210,7 +210,7 @@ def test_lightning_shows_each_epoch_as_it_is_also_when_it_goes_on(workers, tmp_p
 def test_validation_shows_each_item_once_over_all_ranks_in_order(count, world, batch):
     if count < world:
         return
-    own = feed(1, valid=count, batch_size=batch)
+    own = loaders(1, valid=count, batch_size=batch)
     shares = [rows(own.val_loader(rank=rank, world=world)) for rank in range(world)]
     assert [i for share in shares for part in share for i in part] == list(range(count))
     assert len({len(share) for share in shares}) == 1, "a rank would wait for another"
@@ -224,7 +224,7 @@ def test_validation_is_the_same_with_workers(data):
 
 
 def test_a_loader_of_one_dataset(data):
-    batches = list(loader(data.valid_ds, 5, workers=0))
+    batches = list(tile_loader(data.valid_ds, 5, workers=0))
     assert torch.equal(torch.cat([batch.row for batch in batches]), torch.from_numpy(data.valid_rows))
     assert isinstance(batches[0], Sample)
     assert [part.dtype for part in batches[0]] == [torch.float32, torch.float32, torch.int64, torch.int64]
@@ -275,10 +275,10 @@ def test_balanced_sampling_draws_rare_classes_more_often(data):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"workers": -1}, "workers is -1"),
-        ({"seed": -1}, "seed is -1"),
-        ({"weights": torch.ones(5)}, "5.* for 9 chips"),
+        ({"batch_size": 0}, "`batch_size` is 0, but must be a whole number of at least 1"),
+        ({"workers": -1}, "`workers` is -1"),
+        ({"seed": -1}, "`seed` is -1"),
+        ({"weights": torch.ones(5)}, "5.* for each of 9 chips"),
         ({"weights": torch.zeros(9)}, "all are 0"),
         ({"weights": torch.full((9,), torch.nan)}, "not finite"),
         ({"weights": torch.arange(-1.0, 8)}, "negative"),
@@ -286,15 +286,15 @@ def test_balanced_sampling_draws_rare_classes_more_often(data):
 )
 def test_options_out_of_range(options, words):
     with pytest.raises(OptionError, match=words):
-        feed(9, **options)
+        loaders(9, **options)
 
 
-@pytest.mark.parametrize("part", ["training", "validation"])
+@pytest.mark.parametrize("part", ["train_loader", "val_loader"])
 def test_more_ranks_than_chips(part):
     with pytest.raises(OptionError, match="3 chips cannot be shared by 4"):
-        getattr(feed(3, valid=3), part)(rank=0, world=4)
-    with pytest.raises(OptionError, match="rank is 2 of 2"):
-        getattr(feed(3, valid=3), part)(rank=2, world=2)
+        getattr(loaders(3, valid=3), part)(rank=0, world=4)
+    with pytest.raises(OptionError, match="rank is 2, but must be from 0 to 1"):
+        getattr(loaders(3, valid=3), part)(rank=2, world=2)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_workers_by_device_and_cores(cores, gpus, world, expected, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores), raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    assert geopsp.data.loader._workers(world) == expected
+    assert geopsp.data.loader._default_workers(world) == expected
 
 
 # ---- what prepare_data gives

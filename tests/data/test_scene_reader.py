@@ -101,7 +101,7 @@ def same(one, other) -> bool:
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_window_is_the_chip_moved_within_its_scene(data, world, ground, chips):
-    windows = SceneChipReader(ground, chips, reach=SIZE // 2)
+    windows = SceneChipReader(ground, chips, margin=SIZE // 2)
     row = data.draw(st.sampled_from(np.flatnonzero(chips.index["angle"] == 0).tolist()))
     size = data.draw(st.integers(16, SIZE))
     top, left = data.draw(st.tuples(*[st.integers(-windows.margin, SIZE - size + windows.margin)] * 2))
@@ -111,16 +111,16 @@ def test_a_window_is_the_chip_moved_within_its_scene(data, world, ground, chips)
 
 
 def test_a_chip_is_what_the_ground_gives(ground, chips):
-    windows = SceneChipReader(ground, chips, reach=7)
+    windows = SceneChipReader(ground, chips, margin=7)
     for row, place in enumerate(chips.index.itertuples()):
-        chip = ground.cut(ground.scene(place.source), Window(place.col, place.row, SIZE, SIZE), place.angle)
+        chip = ground.read_chip(ground.scene(place.source), Window(place.col, place.row, SIZE, SIZE), place.angle)
         assert same(windows.read(row, 0, 0, SIZE), (chip.patch.data, chip.patch.valid, chip.codes))
 
 
 @given(data=st.data())
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_of_a_turned_copy_all_that_is_asked_for_lies_within(data, ground, chips):
-    windows = SceneChipReader(ground, chips, reach=SIZE // 2)
+    windows = SceneChipReader(ground, chips, margin=SIZE // 2)
     row = data.draw(st.sampled_from(np.flatnonzero(chips.index["angle"] != 0).tolist()))
     size = data.draw(st.integers(16, SIZE))
     top, left = data.draw(st.tuples(*[st.integers(-windows.margin, SIZE - size + windows.margin)] * 2))
@@ -136,16 +136,16 @@ def test_of_a_turned_copy_all_that_is_asked_for_lies_within(data, ground, chips)
 
 
 def test_another_process_gets_the_same(ground, chips):
-    windows = SceneChipReader(ground, chips, reach=9)
+    windows = SceneChipReader(ground, chips, margin=9)
     windows.read(0, 0, 0, SIZE)
     again = pickle.loads(pickle.dumps(windows))
     for row in range(0, len(chips), 3):
-        assert same(windows.read(row, -5, 3, SIZE), again.cut(row, -5, 3, SIZE))
+        assert same(windows.read(row, -5, 3, SIZE), again.read(row, -5, 3, SIZE))
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # rasterio silences it for all threads at a time
 def test_threads_do_not_mix_up_windows(ground, chips):
-    windows = SceneChipReader(ground, chips, reach=16)
+    windows = SceneChipReader(ground, chips, margin=16)
     places = [(row, top, left, SIZE) for row in range(len(chips)) for top, left in ((0, 0), (-9, 4), (16, -16))]
     alone = [windows.read(*place) for place in places]
     with ThreadPoolExecutor(4) as pool:
@@ -153,11 +153,11 @@ def test_threads_do_not_mix_up_windows(ground, chips):
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
 
 
-def training(ground, chips, rows=None, *, reach=SIZE // 2) -> ChipDataset:
+def training(ground, chips, rows=None, *, margin=SIZE // 2) -> ChipDataset:
     rows = np.arange(len(chips)) if rows is None else rows
-    decoder = SceneChipReader(ground, chips, reach=reach)
+    reader = SceneChipReader(ground, chips, margin=margin)
     return ChipDataset(
-        chips, rows, Normalization.from_stats(chips.statistics), size=SIZE, transform=v2.Identity(), decoder=decoder
+        chips, rows, Normalization.from_stats(chips.statistics), size=SIZE, transform=v2.Identity(), reader=reader
     )
 
 
@@ -196,8 +196,8 @@ def test_training_draws_from_around_the_chip_and_validation_does_not(ground, chi
     rows = np.flatnonzero((chips.index["angle"] == 0) & (chips.index["valid"] == 1))
     dataset = training(ground, chips, rows)
     assert len({float(dataset[0, seed].image.sum()) for seed in range(20)}) > 9
-    whole = TiledChipDataset(chips, rows, dataset.normalization, size=SIZE, decoder=dataset.decoder)
-    plain = training(ground, chips, rows, reach=0)
+    whole = TiledChipDataset(chips, rows, dataset.normalization, size=SIZE, reader=dataset.reader)
+    plain = training(ground, chips, rows, margin=0)
     assert all(np.array_equal(whole[i].image, plain[i, 3].image) for i in range(len(rows)))
 
 
@@ -222,24 +222,24 @@ def test_a_chip_is_called_by_its_place(ground, chips):
 def test_no_training_window_meets_a_validation_chip(stride, gap, seed, by, ground):
     chips = index_chips(ground, ChipSpec(16, stride=stride))
     split = split_chips(chips, share=0.2, seed=seed, by=by, gap=gap)
-    reach = safe_margin(chips, split.train, split.audit.gap)
-    assert 0 <= reach <= 8
-    assert reach == 8 or 2 * (2 * (reach + 1)) > split.audit.gap
+    margin = safe_margin(chips, split.train, split.audit.gap)
+    assert 0 <= margin <= 8
+    assert margin == 8 or 2 * (2 * (margin + 1)) > split.audit.gap
     shapes = chips.index.geometry.to_numpy()
     tree = shapely.STRtree(shapes[split.valid])
-    for across in (-2 * reach, 2 * reach):
-        for down in (-2 * reach, 2 * reach):
+    for across in (-2 * margin, 2 * margin):
+        for down in (-2 * margin, 2 * margin):
             moved = [translate(shape, across, down).buffer(-1e-3) for shape in shapes[split.train]]
             assert not len(tree.query(moved, predicate="intersects")[0])
 
 
-@pytest.mark.parametrize(("gap", "reach"), [(None, 0), (0.0, 0), (7.9, 1), (8.0, 2), (31.0, 7), (64.0, 16), (1e9, 16)])
-def test_reach_is_half_the_gap_and_at_most_half_a_chip(gap, reach, chips):
+@pytest.mark.parametrize(("gap", "margin"), [(None, 0), (0.0, 0), (7.9, 1), (8.0, 2), (31.0, 7), (64.0, 16), (1e9, 16)])
+def test_the_margin_is_half_the_gap_and_at_most_half_a_chip(gap, margin, chips):
     """Pixels of 2 m, chips of 32."""
-    assert safe_margin(chips, np.arange(len(chips)), gap) == reach
+    assert safe_margin(chips, np.arange(len(chips)), gap) == margin
 
 
-def test_reach_counts_the_largest_pixels(chips):
+def test_the_margin_counts_the_largest_pixels(chips):
     """Scenes of coarser pixels move over more ground."""
     wide = chips.index.geometry.scale(1, 3)
     assert safe_margin(replace(chips, index=chips.index.set_geometry(wide)), np.arange(3), 48.0) == 4

@@ -14,7 +14,7 @@ from geopsp.chips.chip_set import ChipSet
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
 from geopsp.data.split import split_chips
-from geopsp.data.split_groups import blocks_of, random_folds, random_splits
+from geopsp.data.split_groups import random_folds, random_splits, spatial_blocks
 from geopsp.errors import ChipError, OptionError
 
 LEFT, TOP = 601234.0, 5301717.0
@@ -145,8 +145,8 @@ def test_by_hand_three_in_a_row():
     assert sorted([*split.train, *split.valid]) == [0, 2]
     assert split.dropped.tolist() == [1]
     assert str(split.audit) == (
-        "1 training and 1 validation chips, 0 pixels shared, nearest pair 64 apart; 1 chips between them are left out"
-        "; split by blocks"
+        "1 training chip and 1 validation chip; no overlap, closest chips 64 m apart; 1 chip between them left out"
+        "; split by spatial blocks"
     )
 
 
@@ -166,7 +166,7 @@ def test_chips_too_close_together_to_split(corners):
 
 
 def test_too_few_chips_with_labels():
-    with pytest.raises(ChipError, match="Only 1 of 3 chips hold labels"):
+    with pytest.raises(ChipError, match="Found 1 labelled among 3 chips"):
         split_chips(chips_at([(0, 0), (99, 0), (500, 0)], [[0, 0, 0], [1, 0, 0], [0, 0, 0]]), share=0.3, seed=0)
 
 
@@ -288,7 +288,7 @@ def test_a_random_split_counts_honestly_what_it_shares(chips, seed):
 
 def test_a_random_split_warns(capsys):
     audit = split_chips(chips_at(lattice(9, 7, 16)), share=0.2, seed=0, by="random").audit
-    assert "neighbours into both parts" in capsys.readouterr().err
+    assert "neighbouring chips in both" in capsys.readouterr().err
     assert audit.shared_pixels > 500
     assert (audit.valid, audit.train) == (13, 50)
 
@@ -301,7 +301,9 @@ def test_no_layout_tried_has_more_classes_in_both_parts(chips, share, seed):
     assume(len(labelled) > 1)
     shapes, pixels = chips.index.geometry.to_numpy()[labelled], chips.index.filter(like="pixels_").to_numpy()[labelled]
     rng = np.random.default_rng(seed)
-    tried = random_splits((next(groups) for groups in [blocks_of(shapes, share, None, rng)] * 48), pixels, share, rng)
+    tried = random_splits(
+        (next(groups) for groups in [spatial_blocks(shapes, share, None, rng)] * 48), pixels, share, rng
+    )
     least = np.inf
     for layout in tried:
         valid = layout == 1
@@ -375,7 +377,7 @@ def test_areas_in_another_crs_from_a_file(tmp_path):
     assert split.dropped.tolist() == [0, 2, 8, 10, 16, 17, 18]
     with pytest.raises(ChipError, match="No labelled chip touches"):
         split_chips(chips, share=0.2, seed=0, by="areas", areas=area.translate(9999).to_frame())
-    with pytest.raises(ChipError, match="by='areas' chooses"):
+    with pytest.raises(ChipError, match="none is left for training.*Choose other areas"):
         split_chips(chips, share=0.2, seed=0, by="areas", areas=area.buffer(9999).to_frame())
 
 
@@ -385,7 +387,7 @@ def test_folders_compare_resolved(tmp_path, monkeypatch):
     chips = chips_at(corners, table=[0, 0, 1, 1, 0], folders=("a", "x/../b"))
     split = split_chips(chips, share=0.2, seed=0, by="folder", folders=[tmp_path / "b"])
     assert (split.valid.tolist(), split.train.tolist(), split.dropped.tolist()) == ([2, 3], [4], [0, 1])
-    with pytest.raises(OptionError, match="c is to validate on, but the chips are in a"):
+    with pytest.raises(OptionError, match="c is not among the chip folders a"):
         split_chips(chips, share=0.2, seed=0, by="folder", folders=["b", "c"])
 
 
@@ -396,9 +398,9 @@ def test_chips_without_georeference(by):
         lost = chip_set(chips.index.set_geometry([nothing] * 36), folders=("a", "b"))
         split = split_chips(lost, share=0.5, seed=0, by=by, folders="a" if by == "folder" else None)
         assert split.audit.shared_pixels is None
-        assert "shared pixels unknown" in str(split.audit)
+        assert "overlap unknown" in str(split.audit)
         assert (len(split.valid), len(split.train)) == (18, 18)
-        with pytest.raises(ChipError, match=r"36 of 36 labelled chips have no georeference.*by='random'"):
+        with pytest.raises(ChipError, match=r"36 of 36 labelled chips have no georeference.*at random"):
             split_chips(lost, share=0.5, seed=0)
 
 

@@ -434,7 +434,7 @@ def test_data_speaks_arcgis(data):
     assert data.class_mapping == {0: "background", 1: "a", 2: "b"}
     assert set(data.color_mapping) == {0, 1, 2}
     assert data.audit.shared_pixels == 0
-    assert "0 pixels shared" in repr(data)
+    assert "no overlap" in repr(data)
 
 
 def test_no_folder_is_an_error():
