@@ -377,7 +377,7 @@ def test_areas_in_another_crs_from_a_file(tmp_path):
     assert split.dropped.tolist() == [0, 2, 8, 10, 16, 17, 18]
     with pytest.raises(ChipError, match="No labelled chip touches"):
         split_chips(chips, share=0.2, seed=0, by="areas", areas=area.translate(9999).to_frame())
-    with pytest.raises(ChipError, match="none is left for training.*Choose other areas"):
+    with pytest.raises(ChipError, match=r"none is left for training.*Choose other areas"):
         split_chips(chips, share=0.2, seed=0, by="areas", areas=area.buffer(9999).to_frame())
 
 
