@@ -152,7 +152,7 @@ class _Chips(Dataset[Sample]):
 
 
 class ChipDataset(_Chips):
-    """Training chips: a random window of size x size pixels, up to the reader's margin outside the chip, transformed."""
+    """Training chips: random transformed windows of size x size pixels, which may leave the chip by the reader's margin."""
 
     def __init__(
         self,
@@ -187,9 +187,7 @@ class ChipDataset(_Chips):
 
 
 class TiledChipDataset(_Chips):
-    """Whole chips as tiles of size x size pixels. Where tiles overlap, only the first has labels, so that no pixel counts
-    twice.
-    """
+    """Whole chips as tiles of size x size pixels. Where tiles overlap, only the first has labels."""
 
     @cached_property
     def starts(self) -> Sequence[int]:

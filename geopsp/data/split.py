@@ -219,8 +219,8 @@ def _no_split_message(labelled: int, by: SplitBy, folds: int | None) -> str:
             f"{'areas' if by == 'areas' else 'folders'}, or lower `gap`."
         )
     return (
-        f"{labelled} labelled chips lie too close together to split{into_folds}: with the gap around a validation block, "
-        "no chip is left for training. Export smaller chips (`tile_size`), or label a larger area."
+        f"{labelled} labelled chips lie too close together to split{into_folds}: with the gap around a validation "
+        "block, no chip is left for training. Export smaller chips (`tile_size`), or label a larger area."
     )
 
 
