@@ -152,7 +152,7 @@ class _Chips(Dataset[Sample]):
 
 
 class ChipDataset(_Chips):
-    """Training chips: random transformed windows of size x size pixels, which may leave the chip by the reader's margin."""
+    """Training chips: random windows of size x size pixels, transformed; they may leave the chip by a margin."""
 
     def __init__(
         self,
