@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "polygons": "core raster vector",
     "inference": "core raster vector labels models polygons",
     "report": "core raster chips data models training",
-    "cli": "core chips models training polygons inference report",
+    "cli": "core vector chips models training polygons inference report",
 }
 """The folders that each folder may import from, beside itself and `errors`."""
 

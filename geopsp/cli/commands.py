@@ -27,6 +27,7 @@ from geopsp.cli.options import (
     training_options,
 )
 from geopsp.errors import GeopspError, OptionError
+from geopsp.vector.formats import ENDINGS
 
 
 class Commands(click.Group):
@@ -224,7 +225,7 @@ def predict(model: Path, images: tuple[str, ...], out: str, no_background: bool,
 
 @main.command()
 @click.argument("raster", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help=".gpkg, .parquet, .fgb, .geojson or .shp")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help=ENDINGS)
 @shaping_options
 @click.option("--confidence", type=click.Path(path_type=Path), help="A raster of how sure the map is of each pixel.")
 @overwrite_option

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from geopsp.vector.formats import ENDINGS
+
 Command = Callable[..., Any]
 
 
@@ -289,7 +291,7 @@ place = click.Path()
 
 output_options = option_group(
     click.option("--out", required=True, type=place, help="The GeoTIFF (COG) to write; with --per-image a folder."),
-    click.option("--polygons", type=place, help="Also polygons (.gpkg, .parquet, .fgb, .geojson, .shp)."),
+    click.option("--polygons", type=place, help=f"Also polygons ({ENDINGS})."),
     shaping_options,
     click.option("--probabilities", type=place, help="Also a GeoTIFF with one band a class."),
     click.option(

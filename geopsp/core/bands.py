@@ -29,7 +29,7 @@ class Normalization:
         return cls(stats.mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32))
 
     def __call__(self, data: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Normalise pixels, (bands, rows, cols), of which `valid`, (rows, cols), tells the valid ones."""
+        """Normalise pixels, (bands, rows, cols); `valid`, (rows, cols), is True for valid ones."""
         all_valid = bool(valid.all())
         values = data if all_valid else np.where(valid, data, 0)  # before the cast: a nodata value may not fit float32
         pixels = values.astype(np.float32)

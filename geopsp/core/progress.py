@@ -22,9 +22,9 @@ def progress_bar(title: str, *, gap: float = 0.0, unit: str = "", clock: bool = 
 
     Args:
         title: Shown before the bar.
-        gap: Least seconds between two lines of a log file.
-        unit: What the steps are, e.g. "batches".
-        clock: False shows no time, for remarks that name it themselves.
+        gap: Minimum number of seconds between two lines in a log file.
+        unit: Name of the steps in the plural, e.g. "batches".
+        clock: False to show no time, if the remarks contain it.
     """
     if is_main_process() and (console().is_terminal or console().is_jupyter):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn

@@ -29,19 +29,19 @@ class VectorFormat:
     """A vector format, and how its files are written and checked."""
 
     name: str
-    """A noun that "a" stands well before."""
+    """Name in messages, after the article "a"."""
 
     driver: str
     """GDAL's name, or `GEOPARQUET`."""
 
     endings: tuple[str, ...]
-    """In lower case; the first one is usual."""
+    """In lower case, the usual one first."""
 
     layer_options: Mapping[str, str] = field(default_factory=dict)
     """GDAL's options for a new layer."""
 
     encoding: str | None = None
-    """Of texts; None: as GDAL chooses."""
+    """Encoding of texts; None: as GDAL chooses."""
 
     is_wgs84: bool = False
     """True if coordinates are always longitude and latitude in WGS 84."""
@@ -50,7 +50,7 @@ class VectorFormat:
     """Names of layers that the format keeps for itself; matched at their beginning."""
 
     column_names: Mapping[str, str] = field(default_factory=dict)
-    """Names of columns in the file where they differ."""
+    """Column names in the file, by those in the schema; the others stay."""
 
     max_bytes: int | None = None
     """Size up to which a file can be read by all programs."""
