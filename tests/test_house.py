@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from common import REPOSITORY
 
 import geopsp
 
@@ -81,6 +83,12 @@ def folder(module: str) -> str:
     return module.partition(".")[0]
 
 
+def lines_of_code(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    documented = ast.get_docstring(node) is not None
+    return node.end_lineno - node.lineno + 1 - (node.body[0].end_lineno - node.body[0].lineno + 1 if documented else 0)
+
+
 def test_every_module_lies_in_a_folder_of_the_table():
     assert {folder(name) for name in MODULES} == {*MAY_IMPORT, "errors"}
 
@@ -101,6 +109,29 @@ def test_there_is_no_cycle():
 def test_libraries_stay_where_they_belong(library):
     users = {name for name, path in MODULES.items() if any(other.split(".")[0] == library for other in imports(path))}
     assert {folder(name) for name in users} <= set(ONLY_IN[library].split()), sorted(users)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_modules_and_functions_are_short(name):
+    text = MODULES[name].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 350
+    functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    assert not [node.name for node in functions if lines_of_code(node) > 60]
+
+
+def test_the_architecture_page_shows_the_tree_and_the_table():
+    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree, place = set(), []
+    for line in page.split("```")[3].splitlines():
+        if (entry := re.match(r"( *)([a-z_]+)(/|\.py)", line)) is None:
+            continue
+        place = [*place[: len(entry[1]) // 2], entry[2]]
+        if entry[3] == ".py":
+            tree.add(".".join(place[1:]))
+    modules = {name for name, path in MODULES.items() if path.stem not in {"__init__", "__main__"}}
+    assert tree - {"__init__"} == modules
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) ?\|$", page, re.MULTILINE))
+    assert {name: rows[name].replace(",", "") for name in MAY_IMPORT} == MAY_IMPORT
 
 
 def test_public_names():

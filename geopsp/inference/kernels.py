@@ -18,7 +18,7 @@ def use_numba(device: str) -> bool:
     return device == "cpu"
 
 
-@jit
+@jit()
 def normalise(pixels: Any, valid: Any, mean: Any, scale: Any, out: Any, mask: Any) -> None:
     """`out`, (rows, cols, bands) float32, is (pixels - mean) x scale of (bands, rows, cols), and 0 if not valid.
 
@@ -33,7 +33,7 @@ def normalise(pixels: Any, valid: Any, mean: Any, scale: Any, out: Any, mask: An
             mask[row, col] = valid[row, col]
 
 
-@jit
+@jit()
 def likeliest(scores: Any, top: Any, left: Any, index: Any) -> Any:
     """`index`, (h, w) uint8, says which of (rows, cols, classes) scores is the largest, the first of equals.
 
@@ -54,7 +54,7 @@ def likeliest(scores: Any, top: Any, left: Any, index: Any) -> Any:
     return wrong == 0
 
 
-@jit
+@jit()
 def shares(scores: Any, top: Any, left: Any, one: Any, out: Any) -> Any:
     """`out`, (classes, h, w) int32, are the shares, of `one`, of (rows, cols, classes) scores from a place on.
 
@@ -81,7 +81,7 @@ def shares(scores: Any, top: Any, left: Any, one: Any, out: Any) -> Any:
     return wrong == 0
 
 
-@jit
+@jit()
 def _turned(scores: Any, line: Any, best: Any) -> Any:
     """`line` is (classes, cols) of (cols, classes) scores, `best` the largest of each pixel; 1 if they are strange."""
     for channel in range(len(line)):
@@ -97,7 +97,7 @@ def _turned(scores: Any, line: Any, best: Any) -> Any:
     return wrong
 
 
-@jit
+@jit()
 def _strange(scores: Any) -> Any:
     """1 if (cols, classes) scores are not all numbers under infinity, else 0."""
     wrong, line = 0, scores.reshape(-1)
@@ -106,7 +106,7 @@ def _strange(scores: Any) -> Any:
     return wrong
 
 
-@jit
+@jit()
 def _exp(values: Any, best: Any, power: Any, out: Any) -> None:
     """`out` is e to the power of values less the best, to some 1e-6: 2**n, by its bits, times the series of e**r."""
     half, lowest = np.float32(0.5), np.float32(-126)
@@ -123,7 +123,7 @@ def _exp(values: Any, best: Any, power: Any, out: Any) -> None:
         out[at] *= scale[at]
 
 
-@jit
+@jit()
 def first_of(values: Any, index: Any, top: Any, bottom: Any, left: Any, right: Any) -> None:
     """`index`, (rows, cols) uint8, says in an area which of (classes, rows, cols) whole numbers is largest."""
     best, found = np.empty(right - left, values.dtype), np.empty(right - left, np.int32)
@@ -139,7 +139,7 @@ def first_of(values: Any, index: Any, top: Any, bottom: Any, left: Any, right: A
         index[row, left:right] = found
 
 
-@jit
+@jit()
 def add_weighted(sums: Any, row: Any, col: Any, values: Any, weights: Any, top: Any, left: Any) -> None:
     """(classes, rows, cols) sums grow by (classes, h, w) values times weights, from a place and a weight's place on."""
     rows, cols = values.shape[1:]

@@ -150,7 +150,7 @@ def representative_points(features: Features) -> Floats:
     return points
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "i8[::1]", "i8[::1]", "f8[::1]", "f8[:, ::1]")
 def _write_points(xy, rings, polygons, parts, crossings, points):  # type: ignore[no-untyped-def]
     """Write the points; of several polygons, the one with the longest line inside counts."""
     for feature in range(parts.size - 1):
@@ -168,7 +168,7 @@ def _write_points(xy, rings, polygons, parts, crossings, points):  # type: ignor
                     points[feature, 0], points[feature, 1] = (one + other) / 2, y
 
 
-@jit
+@jit()
 def _line_without_vertices(xy, low, high):  # type: ignore[no-untyped-def]
     """Return the y of a horizontal line near the middle of a polygon that goes through no vertex."""
     top, bottom = np.inf, -np.inf
@@ -183,7 +183,7 @@ def _line_without_vertices(xy, low, high):  # type: ignore[no-untyped-def]
     return (top + bottom) / 2
 
 
-@jit
+@jit()
 def _cross(xy, rings, first, last, y, crossings):  # type: ignore[no-untyped-def]
     """Write the x where edges cross a horizontal line to `crossings`; return how many they are."""
     count = 0

@@ -92,6 +92,11 @@ class GroundMetric(NamedTuple):
         return cls(step, cols, rows, e, f, g, area, correction)
 
 
+def example_metric() -> GroundMetric:
+    """Return a metric that shows `core.jit.jit` the type of all metrics."""
+    return GroundMetric(1, *[np.zeros(1)] * 2, *[np.zeros((1, 1))] * 5)
+
+
 def _fundamental_form(grid: Grid) -> FormFunction:
     """Return a function that gives E, F and G at points of the grid.
 
@@ -184,14 +189,14 @@ def _points_between(knots: Floats, node: float) -> Floats:
     return (knots[1:] + knots[:-1] + node * np.diff(knots)) / 2
 
 
-@jit
+@jit()
 def _interval(knots, step, at):  # type: ignore[no-untyped-def]
     """Return the interval between knots that contains a point, and the point's position in it, from 0 to 1."""
     interval = max(0, min(int(at * (1.0 / step)), knots.size - 2))
     return interval, (at - knots[interval]) / (knots[interval + 1] - knots[interval])
 
 
-@jit
+@jit()
 def _interpolate(values, i, down, j, right):  # type: ignore[no-untyped-def]
     """Interpolate bilinearly between the four knots of a cell."""
     upper = values[i, j] + right * (values[i, j + 1] - values[i, j])
@@ -199,7 +204,7 @@ def _interpolate(values, i, down, j, right):  # type: ignore[no-untyped-def]
     return upper + down * (lower - upper)
 
 
-@jit
+@jit()
 def pixel_area(metric, x, y):  # type: ignore[no-untyped-def]
     """Return m2 per pixel at a point; of pixel (col, row), at (col + 0.5, row + 0.5)."""
     j, right = _interval(metric.cols, metric.step, x)
@@ -207,7 +212,7 @@ def pixel_area(metric, x, y):  # type: ignore[no-untyped-def]
     return metric.area_correction[i, j] * _interpolate(metric.pixel_area, i, down, j, right)
 
 
-@jit
+@jit()
 def cumulative_area(metric, left, row, areas):  # type: ignore[no-untyped-def]
     """Write to areas[i] the m2 of the first i pixels of a row from column `left` on; NaN after an unknown pixel."""
     start, total, size = 0, 0.0, areas.size - 1
@@ -235,7 +240,7 @@ def lengths(xy: Floats, starts: NDArray[np.int64], metric: GroundMetric) -> Floa
     return result
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "i8", "f8[::1]", "f8[::1]", "f8[:, ::1]", "f8[:, ::1]", "f8[:, ::1]", "f8[::1]")
 def _lengths(xy, starts, step, cols, rows, e, f, g, result):  # type: ignore[no-untyped-def]
     """Sum up segments; long ones are split, and the metric is taken at the middle of each part."""
     for line in range(starts.size - 1):

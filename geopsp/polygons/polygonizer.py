@@ -35,6 +35,28 @@ MAX_MOVE = 2.0
 
 Floats = NDArray[np.float64]
 
+COMPILED = (
+    "ground_metric", "zonal_stats", "attributes", "wkb", "regions.connected_regions", "borders.trace_arcs",
+    "borders.trace_cell", "borders.rings", "borders.topology", "borders.stitch", "borders.seam_nodes",
+)  # fmt: skip
+"""Modules with compiled functions that every run needs."""
+
+
+def compiled_modules(settings: PolygonSettings) -> list[str]:
+    """Return the modules with the compiled functions that a run with these settings needs, in the order of need."""
+    needed = {
+        "regions.region_graph": settings.min_area or settings.fill_holes,
+        "regions.fill_holes": settings.fill_holes,
+        "regions.merge_small": settings.min_area,
+        **dict.fromkeys(COMPILED, True),
+        "borders.simplify": settings.simplify,
+        "borders.seam_simplify": settings.simplify,
+        "borders.smooth": settings.smooth,
+        "borders.seam_smoothing": settings.smooth,
+        "borders.regularize": settings.regularize,
+    }
+    return [f"geopsp.polygons.{name}" for name, wanted in needed.items() if wanted]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Polygonizer:

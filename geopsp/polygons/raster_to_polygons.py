@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from geopsp.core.jit import compile_ahead
 from geopsp.core.options import describes, from_names
 from geopsp.core.output import output_lock, partial_path
 from geopsp.core.progress import Progress, progress_bar
@@ -16,7 +17,7 @@ from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.polygons.options import PolygonOptions, PolygonSettings
-from geopsp.polygons.polygonizer import Polygonizer
+from geopsp.polygons.polygonizer import Polygonizer, compiled_modules
 from geopsp.polygons.regions.clean import clean_raster
 from geopsp.vector.formats import ENDINGS, format_of
 from geopsp.vector.write import check_vector_output, write_vector
@@ -68,6 +69,7 @@ def raster_to_polygons(
     """
     settings = from_names(PolygonOptions, locals())
     asked, out = Path(out), check_vector_output(out, overwrite=overwrite)
+    compile_ahead(compiled_modules(settings))
     with output_lock(out), ClassRaster.open(raster) as class_raster, progress_bar("Polygons") as progress:
         grid = class_raster.grid
         metric, legend = GroundMetric.from_grid(grid), legend_for(raster)

@@ -49,7 +49,7 @@ def encode_wkb(features: Features, transform: Affine) -> Any:
     return pa.Array.from_buffers(pa.binary(), len(features), buffers)
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "i8[::1]", "i8[::1]", "UniTuple(f8, 6)", "u1[::1]")
 def _write_features(xy, rings, polygons, parts, transform, content):  # type: ignore[no-untyped-def]
     at = 0
     for feature in range(parts.size - 1):
@@ -66,7 +66,7 @@ def _write_features(xy, rings, polygons, parts, transform, content):  # type: ig
                 at = end
 
 
-@jit
+@jit()
 def _write_vertices(xy, first, transform, coordinates):  # type: ignore[no-untyped-def]
     """Write x and y of each vertex; rounded exactly as by `to_crs`."""
     a, b, c, d, e, f = transform
@@ -76,14 +76,14 @@ def _write_vertices(xy, first, transform, coordinates):  # type: ignore[no-untyp
         coordinates[2 * vertex + 1] = f + col * d + row * e
 
 
-@jit
+@jit()
 def _write_header(content, at, kind, count):  # type: ignore[no-untyped-def]
     """Write the byte order, a geometry type and the number of its parts; return the position behind them."""
     content[at] = LITTLE_ENDIAN
     return _write_uint32(content, _write_uint32(content, at + 1, kind), count)
 
 
-@jit
+@jit()
 def _write_uint32(content, at, number):  # type: ignore[no-untyped-def]
     """Return the position behind the four bytes."""
     for byte in range(4):

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
 from geopsp.core.jit import jit
-from geopsp.polygons.ground_metric import GroundMetric, cumulative_area, pixel_area
+from geopsp.polygons.ground_metric import GroundMetric, cumulative_area, example_metric, pixel_area
 
 NUM_SUMS = 6
 """Number of columns."""
@@ -47,7 +47,7 @@ def zonal_sums(
     return sums[1:]
 
 
-@jit
+@jit("i4[:, ::1]", example_metric, "i8", "i8", "f8[:, ::1]")
 def _add_pixels(labels, metric, left, top, sums):  # type: ignore[no-untyped-def]
     """Add numbers of pixels and areas, run by run."""
     height, width = labels.shape
@@ -70,7 +70,7 @@ def _add_pixels(labels, metric, left, top, sums):  # type: ignore[no-untyped-def
                 start, label = col, labels[row, col]
 
 
-@jit
+@jit("i4[:, ::1]", "u1[:, ::1]", "f4[:, ::1]", "f8[:, ::1]")
 def _add_confidence(labels, codes, confidence, sums):  # type: ignore[no-untyped-def]
     """Add confidences, and whether pixels lie on an outline."""
     height, width = labels.shape

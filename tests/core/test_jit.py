@@ -35,27 +35,27 @@ def check(function):
 
 def test_what_was_compiled_is_kept(monkeypatch, tmp_path):
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
-    check(jit(inverse))
+    check(jit()(inverse))
     assert len(list(tmp_path.rglob("*.nbc"))) == 2
 
 
 def test_without_a_place_it_is_compiled_all_the_same(nowhere):
-    check(jit(inverse))
+    check(jit()(inverse))
 
 
 def test_a_function_without_a_file():
-    check(jit(written_nowhere()))
+    check(jit()(written_nowhere()))
 
 
 @pytest.mark.parametrize("ending", ["*.nbi", "*.nbc"])
 @pytest.mark.parametrize("content", [b"", b"\x80\x05nonsense"])
 def test_what_was_kept_may_be_damaged(monkeypatch, tmp_path, ending, content):
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
-    check(jit(inverse))
+    check(jit()(inverse))
     for path in tmp_path.rglob(ending):
         path.write_bytes(content)
-    check(jit(inverse))
-    kept = jit(inverse)
+    check(jit()(inverse))
+    kept = jit()(inverse)
     check(kept)
     assert sum(kept.stats.cache_hits.values()) == 2, "it was mended"
 
@@ -66,4 +66,4 @@ def test_a_full_disk_is_no_error(monkeypatch, tmp_path):
 
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(caching.IndexDataCacheFile, "_save_data", full)
-    check(jit(inverse))
+    check(jit()(inverse))

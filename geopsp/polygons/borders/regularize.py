@@ -183,7 +183,7 @@ def _restore_conflicts(regular: Polygons, moved: NDArray[np.float64], old: Polyg
         regular[restored], moved[restored] = old[restored], 0
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "f8[:, ::1]", "i8[::1]")
 def _find_vertices(plain: Any, starts: Any, xy: Any, rings: Any) -> Any:
     """Return (vertices,) indices in `xy` of the vertices of plain rings, which are some of those of the same ring."""
     indices = np.empty(len(plain), np.int64)
@@ -198,7 +198,7 @@ def _find_vertices(plain: Any, starts: Any, xy: Any, rings: Any) -> Any:
     return indices
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "i8[::1]", "i8[::1]")
 def _mean_positions(xy: Any, rings: Any, vertices: Any, starts: Any) -> Any:
     """Return (vertices,) for each edge of plain rings the mean position of the part of the outline that it replaces."""
     means = np.zeros(vertices.size)
@@ -216,7 +216,7 @@ def _mean_positions(xy: Any, rings: Any, vertices: Any, starts: Any) -> Any:
     return means
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "f8[::1]", "f8")
 def _wall_corners(xy: Any, rings: Any, means: Any, min_length: Any) -> Any:
     """Return closed rings of corners and their starts; a ring is empty if it has no four walls, or too many."""
     corners, starts = np.empty((len(xy) + rings.size, 2)), np.zeros_like(rings)
@@ -240,7 +240,7 @@ def _wall_corners(xy: Any, rings: Any, means: Any, min_length: Any) -> Any:
     return corners[: starts[-1]], starts
 
 
-@jit
+@jit()
 def _merge_edges(xy: Any, means: Any, position: Any, weight: Any, is_along: Any) -> Any:
     """Merge successive edges of one direction to a wall at their mean position.
 
@@ -268,13 +268,13 @@ def _merge_edges(xy: Any, means: Any, position: Any, weight: Any, is_along: Any)
     return count if count >= 4 else 0
 
 
-@jit
+@jit()
 def _is_along(one: Any, two: Any) -> Any:
     """Return True for an edge along the main direction, False for one across it."""
     return abs(two[0] - one[0]) > abs(two[1] - one[1])
 
 
-@jit
+@jit()
 def _shortest_wall(position: Any, count: Any) -> Any:
     """Return the shortest wall and its length, which is the distance of its two neighbours."""
     shortest, length = 0, np.inf
@@ -285,7 +285,7 @@ def _shortest_wall(position: Any, count: Any) -> Any:
     return shortest, length
 
 
-@jit
+@jit()
 def _remove_wall(position: Any, weight: Any, is_along: Any, count: Any, wall: Any) -> Any:
     """Remove a wall and merge its neighbours at their mean position; return how many walls are left."""
     before, after = (wall - 1) % count, (wall + 1) % count

@@ -28,7 +28,7 @@ def build_rings(graph: ArcGraph, regions: NDArray[np.int32], count: int) -> Regi
     return RegionRings(darts, rings, starts)
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "i4[::1]", "i4[::1]", "i4[::1]", "i4[::1]", "i4[::1]", "i8")
 def _build(
     xy: Any, starts: Any, left: Any, right: Any, next_dart: Any, next_same: Any, regions: Any, count: Any
 ) -> Any:
@@ -68,7 +68,7 @@ def _build(
     return darts, ring_starts, region_starts
 
 
-@jit
+@jit()
 def _sort_rings(ring_region: Any, is_shell: Any, region_starts: Any) -> Any:
     """Return the rings sorted by region, shells first."""
     position = region_starts[:-1].copy()
@@ -81,7 +81,7 @@ def _sort_rings(ring_region: Any, is_shell: Any, region_starts: Any) -> Any:
     return order
 
 
-@jit
+@jit()
 def _area(xy: Any, starts: Any, dart: Any) -> Any:
     """Return twice the signed area between a dart and the origin; the sum over a ring is negative for a shell."""
     low, high = starts[dart >> 1], starts[(dart >> 1) + 1]

@@ -53,7 +53,7 @@ def link_across_seams(graph: ArcGraph, grid: CellGrid, row: int, row_stop: int) 
     )
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "i1[:, ::1]", "i8", "i8", "i8", "i8")
 def _darts_at_seams(xy: Any, starts: Any, directions: Any, width: Any, height: Any, cell_size: Any, row: Any) -> Any:
     """Return the darts that leave a corner on a seam, with keys of four times the corner's number plus direction."""
     count = 2 * (starts.size - 1)
@@ -69,7 +69,7 @@ def _darts_at_seams(xy: Any, starts: Any, directions: Any, width: Any, height: A
     return keys[:used], darts[:used]
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "i4[::1]", "i4[::1]", "i4[::1]", "i4[::1]", "b1[:, ::1]", "i8[::1]", "i8[::1]", "i8")
 def _link(
     xy: Any,
     starts: Any,
@@ -111,7 +111,7 @@ def _link(
     return through[:used]
 
 
-@jit
+@jit()
 def _connect(leaving: Any, next_dart: Any, next_same: Any) -> None:
     """Set the next dart of each dart that arrives at a corner: the leftmost of those that leave it."""
     full = leaving.min() >= 0
@@ -125,7 +125,7 @@ def _connect(leaving: Any, next_dart: Any, next_same: Any) -> None:
             next_same[arriving] = to_right
 
 
-@jit
+@jit()
 def _is_straight(xy: Any, starts: Any, one: Any, two: Any) -> Any:
     """Return True if two darts leave a corner in opposite directions."""
     at, step = (starts[one >> 1], 1) if not one & 1 else (starts[(one >> 1) + 1] - 1, -1)

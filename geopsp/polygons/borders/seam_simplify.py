@@ -83,7 +83,7 @@ def _inner_vertices(graph: ArcGraph, darts: NDArray[np.int64]) -> NDArray[np.int
     return np.column_stack([np.repeat(2 * chosen, counts), steps])
 
 
-@jit
+@jit()
 def _size(starts: Any, dart: Any) -> Any:
     """Return how many vertices a dart has."""
     return starts[(dart >> 1) + 1] - starts[dart >> 1]
@@ -94,19 +94,19 @@ def _vertex_indices(starts: Any, darts: NDArray[np.int64], steps: NDArray[np.int
     return np.where(darts & 1, starts[(darts >> 1) + 1] - 1 - steps, starts[darts >> 1] + steps)
 
 
-@jit
+@jit()
 def _vertex_index(starts: Any, dart: Any, step: Any) -> Any:
     """Return the index of a vertex that is counted along its dart."""
     return starts[(dart >> 1) + 1] - 1 - step if dart & 1 else starts[dart >> 1] + step
 
 
-@jit
+@jit()
 def _vertex(xy: Any, starts: Any, dart: Any, step: Any) -> Any:
     at = _vertex_index(starts, dart, step)
     return xy[at, 0], xy[at, 1]
 
 
-@jit
+@jit()
 def _next_vertex(starts: Any, next_dart: Any, is_vertex: Any, dropped: Any, dart: Any, step: Any) -> Any:
     """Return the next vertex of the border as dart and step; dart -1 if the next dart is not yet known."""
     while True:
@@ -123,7 +123,7 @@ def _next_vertex(starts: Any, next_dart: Any, is_vertex: Any, dropped: Any, dart
             return dart, step
 
 
-@jit
+@jit()
 def _triangle(
     xy: Any, starts: Any, next_dart: Any, is_vertex: Any, dropped: Any, dart: Any, step: Any, max_distance: Any
 ) -> Any:
@@ -144,7 +144,7 @@ def _triangle(
     return area, x, y, a, b, c, d, one, one_step, two, two_step
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "i4[::1]", "b1[:, ::1]", "b1[::1]", "i8[:, ::1]", "b1[::1]", "f8")
 def _triangle_areas(
     xy: Any,
     starts: Any,
@@ -163,7 +163,23 @@ def _triangle_areas(
     return areas
 
 
-@jit
+@jit(
+    "f8[:, ::1]",
+    "i8[::1]",
+    "i4[::1]",
+    "b1[:, ::1]",
+    "b1[::1]",
+    "i4[::1]",
+    "i8[:, ::1]",
+    "b1[::1]",
+    "i8[::1]",
+    "f8",
+    "f8",
+    "i8[::1]",
+    "f8[:, ::1]",
+    "i8[::1]",
+    "i8",
+)
 def _drop(
     xy: Any, starts: Any, next_dart: Any, is_vertex: Any, dropped: Any, next_same: Any, candidates: Any, is_left: Any,
     queue: Any, min_triangle: Any, max_distance: Any, keys: Any, points: Any, candidate_of: Any, width: Any,
@@ -193,7 +209,7 @@ def _drop(
     return changed
 
 
-@jit
+@jit()
 def _is_last_triangle(
     xy: Any,
     starts: Any,
@@ -220,7 +236,7 @@ def _is_last_triangle(
     return False
 
 
-@jit
+@jit()
 def _is_empty(
     x: Any, y: Any, a: Any, b: Any, c: Any, d: Any, candidate: Any, keys: Any, points: Any, candidate_of: Any,
     is_left: Any, width: Any,

@@ -118,7 +118,7 @@ def _ranges(begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.i
     return result
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "b1[:, ::1]", "i8", "f8")
 def _rounds_done(xy: Any, starts: Any, at_seam: Any, rounds: Any, hold: Any) -> Any:
     """Return (vertices,) rounds of smoothing of each: all, but fewer the nearer a vertex is to an end on a seam."""
     done = np.full(len(xy), rounds, np.int8)
@@ -134,7 +134,7 @@ def _rounds_done(xy: Any, starts: Any, at_seam: Any, rounds: Any, hold: Any) -> 
     return done
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "b1[:, ::1]", "i8[::1]", "i1[::1]")
 def _join(xy: Any, starts: Any, is_vertex: Any, continuation: Any, rounds_done: Any) -> Any:
     """Return vertices of the joined arcs, their starts, rounds done, first and last darts, and which are closed."""
     count = starts.size - 1

@@ -65,7 +65,7 @@ def _arcs_of_rings(
     return Arcs(vertices[kept], new_starts, arcs.left, arcs.right)
 
 
-@jit
+@jit("i4[:, ::1]", "i8[::1]", "i8[::1]", "b1[::1]", "i8[::1]", "i8[::1]", "i8[::1]", "f8[:, ::1]", "i8[::1]")
 def _copy_rings(
     vertices: Any,
     starts: Any,
@@ -86,7 +86,7 @@ def _copy_rings(
     return True
 
 
-@jit
+@jit()
 def _copy_ring(vertices: Any, starts: Any, sizes: Any, free: Any, darts: Any, ring: Any) -> Any:
     """Do the same for one ring. It passes no point twice, so a node is identified by its coordinates."""
     size = len(ring)
@@ -112,13 +112,13 @@ def _copy_ring(vertices: Any, starts: Any, sizes: Any, free: Any, darts: Any, ri
     return True
 
 
-@jit
+@jit()
 def _first_vertex(starts: Any, sizes: Any, dart: Any) -> Any:
     """Return the index of the vertex at which a dart begins."""
     return starts[dart >> 1] + (sizes[dart >> 1] - 1 if dart & 1 else 0)
 
 
-@jit
+@jit()
 def _find_point(ring: Any, start: Any, point: Any) -> Any:
     """Return the first index >= `start`, modulo the ring's size, of a point; `start` + size if there is none."""
     for at in range(start, start + len(ring)):

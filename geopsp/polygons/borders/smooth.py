@@ -133,7 +133,7 @@ def _closed(arcs: Arcs) -> NDArray[np.bool_]:
     return result
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "b1[::1]", "i1[::1]", "b1[:, ::1]", "i8", "f8")
 def _due(xy: Any, starts: Any, is_closed: Any, rounds_done: Any, open_ends: Any, number: Any, hold: Any) -> Any:
     """Return (vertices,) WAITING, CURRENT or AHEAD.
 
@@ -157,7 +157,7 @@ def _due(xy: Any, starts: Any, is_closed: Any, rounds_done: Any, open_ends: Any,
     return due
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "b1[::1]", "b1[::1]")
 def _turns(xy: Any, starts: Any, inner: Any, is_closed: Any) -> Any:
     """Return (vertices,) 1 or -1 where an inner arc turns to one side or the other, else 0; 0 at ends."""
     turns = np.zeros(len(xy), np.int8)
@@ -173,13 +173,13 @@ def _turns(xy: Any, starts: Any, inner: Any, is_closed: Any) -> Any:
     return turns
 
 
-@jit
+@jit()
 def _area(ax: Any, ay: Any, bx: Any, by: Any, cx: Any, cy: Any) -> Any:
     """Return twice the signed area of a triangle; if a and c are swapped, exactly the negative."""
     return (ax - bx) * (cy - by) - (ay - by) * (cx - bx)
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "b1[::1]", "i1[::1]", "i1[::1]", "b1[::1]", "f8")
 def _cut_points(xy: Any, starts: Any, is_closed: Any, turns: Any, due: Any, cut: Any, reach: Any) -> Any:
     """Return (vertices, 4) points where the edges before and after a corner are cut.
 
@@ -207,7 +207,7 @@ def _cut_points(xy: Any, starts: Any, is_closed: Any, turns: Any, due: Any, cut:
     return cuts
 
 
-@jit
+@jit()
 def _uncut_length(xy: Any, turns: Any, due: Any, at: Any, other: Any) -> Any:
     """Return the length of an edge, before its other end was cut if that is AHEAD."""
     if due[other] != AHEAD or turns[other] == 0:
@@ -215,13 +215,13 @@ def _uncut_length(xy: Any, turns: Any, due: Any, at: Any, other: Any) -> Any:
     return _length(xy, at, other) * (2.0 if turns[at] != turns[other] else 4 / 3)
 
 
-@jit
+@jit()
 def _length(xy: Any, one: Any, two: Any) -> Any:
     """Return the distance along columns or along rows, whichever is larger."""
     return max(abs(xy[one, 0] - xy[two, 0]), abs(xy[one, 1] - xy[two, 1]))
 
 
-@jit
+@jit("f8[:, ::1]", "f8[::1]", "f8[::1]", "f8")
 def _bin_vertices(xy: Any, low: Any, high: Any, size: Any) -> Any:
     """Sort vertices inside of bounds into square bins; return (rows, cols) starts of bins, and the sorted indices."""
     first = np.zeros((int((high[1] - low[1]) / size) + 1, int((high[0] - low[0]) / size) + 1), np.int32)
@@ -241,7 +241,7 @@ def _bin_vertices(xy: Any, low: Any, high: Any, size: Any) -> Any:
     return first, order
 
 
-@jit
+@jit("f8[:, ::1]", "b1[::1]", "f8[:, ::1]", "i4[:, ::1]", "i4[::1]", "f8[::1]", "f8")
 def _keep_blocked(xy: Any, cut: Any, cuts: Any, first: Any, order: Any, low: Any, size: Any) -> None:
     """Set `cut` to False at corners whose triangle, sides included, contains another vertex.
 
@@ -256,7 +256,7 @@ def _keep_blocked(xy: Any, cut: Any, cuts: Any, first: Any, order: Any, low: Any
     cut[blocked] = False
 
 
-@jit
+@jit()
 def _is_blocked(xy: Any, at: Any, cuts: Any, first: Any, cols: Any, order: Any, low: Any, size: Any) -> Any:
     """Return True if a vertex lies in the triangle of a corner and its two cuts, except at these three points."""
     px, py, ax, ay, bx, by = xy[at, 0], xy[at, 1], cuts[0], cuts[1], cuts[2], cuts[3]
@@ -276,7 +276,7 @@ def _is_blocked(xy: Any, at: Any, cuts: Any, first: Any, cols: Any, order: Any, 
     return False
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "b1[::1]", "i1[::1]", "b1[::1]", "f8[:, ::1]", "i1[::1]", "i8")
 def _cut_corners(
     xy: Any, starts: Any, is_closed: Any, due: Any, cut: Any, cuts: Any, rounds_done: Any, number: Any
 ) -> Any:

@@ -72,7 +72,7 @@ class CellStitcher:
         sides = [[_shift(side, by) for side in cell.sides] for cell, by in zip(cells, offsets, strict=False)]
         regions = _concatenate_regions([self._regions, *(cell.regions for cell in cells)], [0, *offsets])
         parent, group = np.arange(len(regions)), np.arange(len(regions))
-        unite_pairs(group, regions.touching - 1)
+        unite_pairs(group, regions.touching.astype(np.int64) - 1)
         borders = []
         for seam in self._seams(cells, sides, row):
             _unite_across(parent, group, regions.codes, seam[0], seam[1], self._touch_at_corners)
@@ -227,7 +227,7 @@ def _straight_arcs(ends: NDArray[np.int64], left: Numbers, right: Numbers, direc
     )
 
 
-@jit
+@jit("i4[::1]", "i4[::1]", "u1[::1]")
 def _runs(left: Any, right: Any, codes: Any) -> Any:
     """Return runs of pixels with the same two regions of different codes: (runs, 2) start and end, left, right."""
     count, size = 0, left.size
@@ -244,7 +244,7 @@ def _runs(left: Any, right: Any, codes: Any) -> Any:
     return ranges[:count].copy(), one[:count].copy(), two[:count].copy()
 
 
-@jit
+@jit("i8[::1]", "i8[::1]", "u1[::1]", "i4[::1]", "i4[::1]", "b1")
 def _unite_across(parent: Any, group: Any, codes: Any, left: Any, right: Any, touch_at_corners: Any) -> None:
     """Unite regions of one code that share a side across a seam; group those that share a corner if asked for."""
     for at in range(left.size):
@@ -262,7 +262,7 @@ def _unite_across(parent: Any, group: Any, codes: Any, left: Any, right: Any, to
                     union(group, here, there)
 
 
-@jit
+@jit("i8[::1]", "i8[::1]", "f8[:, ::1]", "i8[::1]", "i4[::1]")
 def _gather(parent: Any, group: Any, sums: Any, first_pixels: Any, below: Any) -> Any:
     """Add up the sums of united regions at the first of them, flatten `parent` and `group`; return which are open.
 

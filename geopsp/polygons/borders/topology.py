@@ -27,7 +27,7 @@ class Arcs:
     A node is a corner where three or four borders meet, or where a border leaves the frame of the traced pixels.
     """
 
-    xy: NDArray[Any]
+    xy: NDArray[np.float64]
     """(vertices, 2) columns and rows; int32, or float64 if smoothed or stitched."""
 
     starts: NDArray[np.int64]
@@ -102,7 +102,7 @@ def build_polygons(arcs: Arcs, rings: RegionRings, *, is_vertex: NDArray[np.bool
     return RaggedPolygons(xy, starts, rings.regions)
 
 
-@jit
+@jit("i8[::1]", "i8[::1]", "i8[::1]", "b1[:, ::1]")
 def _ring_starts(arc_starts: Any, darts: Any, rings: Any, is_vertex: Any) -> Any:
     """Return the start of each ring in the vertices."""
     starts = np.zeros(rings.size, np.int64)
@@ -115,7 +115,7 @@ def _ring_starts(arc_starts: Any, darts: Any, rings: Any, is_vertex: Any) -> Any
     return starts
 
 
-@jit
+@jit("f8[:, ::1]", "f8[:, ::1]", "i8[::1]", "i8[::1]", "i8[::1]", "b1[:, ::1]")
 def _write_vertices(xy: Any, vertices: Any, arc_starts: Any, darts: Any, rings: Any, is_vertex: Any) -> None:
     """Write the vertices of each dart without the last, dart after dart; then the first vertex of the ring again."""
     used = 0

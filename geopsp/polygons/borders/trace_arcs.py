@@ -45,7 +45,11 @@ def trace_arcs(labels: NDArray[np.int32]) -> ArcGraph:
     """
     xy, starts, left, right, directions, next_dart, next_same = _trace(np.pad(labels, 1))
     return ArcGraph(
-        Arcs(xy, starts, left, right), directions, next_dart, next_same, np.ones(directions.shape, np.bool_)
+        Arcs(xy.astype(np.float64), starts, left, right),
+        directions,
+        next_dart,
+        next_same,
+        np.ones(directions.shape, np.bool_),
     )
 
 
@@ -74,7 +78,7 @@ def select_arcs(
     return ArcGraph(Arcs(xy, starts, left, right), graph.directions[kept], next_dart, next_same, graph.is_vertex[kept])
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "i4[::1]", "i4[::1]", "i4[::1]", "i4[::1]", "i4[::1]", "b1[::1]", "b1[:, ::1]")
 def _select(
     xy: Any,
     starts: Any,
@@ -118,7 +122,7 @@ def _select(
     return new_xy, new_starts, old, new_left, new_right, new_next, new_next_same
 
 
-@jit
+@jit("i4[:, ::1]")
 def _trace(padded: Any) -> Any:
     corners, node_of, turns, ends = _find_corners(padded)
     max_arcs = ends // 2 + turns // 4
@@ -154,7 +158,7 @@ def _trace(padded: Any) -> Any:
     return xy[:used].copy(), starts[: count + 1].copy(), left, right, directions, next_dart, next_same
 
 
-@jit
+@jit()
 def _find_corners(padded: Any) -> Any:
     """Find the pixel corners where borders are.
 
@@ -186,7 +190,7 @@ def _find_corners(padded: Any) -> Any:
     return corners, node_of, turns, ends
 
 
-@jit
+@jit()
 def _labels_beside(padded: Any, row: Any, col: Any, direction: Any) -> Any:
     """Return the regions to the left and right of the pixel side that leaves a corner in a direction."""
     nw, ne = padded[row, col], padded[row, col + 1]
@@ -200,7 +204,7 @@ def _labels_beside(padded: Any, row: Any, col: Any, direction: Any) -> Any:
     return sw, nw
 
 
-@jit
+@jit()
 def _follow_border(corners: Any, untraced: Any, row: Any, col: Any, direction: Any, xy: Any, used: Any) -> Any:
     """Follow a border to its next node, or around; write its turns to `xy`, remove its sides from `untraced`.
 
@@ -227,7 +231,7 @@ def _follow_border(corners: Any, untraced: Any, row: Any, col: Any, direction: A
     return used + 1, row, col, direction
 
 
-@jit
+@jit()
 def _connect_darts(directions: Any, end_nodes: Any, leaving: Any) -> Any:
     """Return the next dart of each dart: the leftmost one at its node, which stays at the pixel on the left."""
     count = directions.shape[0]

@@ -238,7 +238,7 @@ def _vertices_near_seams(
     return np.unique(arcs.xy[near].astype(np.float64), axis=0)
 
 
-@jit
+@jit("i4[:, ::1]", "u1[:, :]", "i8", "i8", "i8", "i8")
 def _first_pixels(labels: Any, codes: Any, count: Any, col: Any, row: Any, width: Any) -> Any:
     """Return first pixels and codes of regions, which are numbered in the order of their first pixels."""
     first_pixels, region_codes = np.empty(count, np.int64), np.empty(count, np.uint8)
@@ -251,7 +251,7 @@ def _first_pixels(labels: Any, codes: Any, count: Any, col: Any, row: Any, width
     return first_pixels, region_codes
 
 
-@jit
+@jit("i4[:, ::1]", "u1[:, :]")
 def _touching_corners(labels: Any, codes: Any) -> Any:
     """Return (n, 2) regions of one code that touch at a corner."""
     found = []
@@ -267,7 +267,7 @@ def _touching_corners(labels: Any, codes: Any) -> Any:
     return pairs
 
 
-@jit
+@jit("i4[:, ::1]", "i8", "i4[:, ::1]", "UniTuple(b1, 4)")
 def _group_features(labels: Any, count: Any, touching: Any, seams: Any) -> Any:
     """Return the first region of the feature of each region, and whether that feature touches a seam."""
     group = np.arange(count)
@@ -286,7 +286,7 @@ def _group_features(labels: Any, count: Any, touching: Any, seams: Any) -> Any:
     return group, is_open[group]
 
 
-@jit
+@jit()
 def mark_open(is_open: Any, group: Any, numbers: Any) -> None:
     """Mark the features of regions with these numbers as open; 0 is nodata."""
     for number in numbers:
@@ -294,7 +294,7 @@ def mark_open(is_open: Any, group: Any, numbers: Any) -> None:
             is_open[find(group, number - 1)] = True
 
 
-@jit
+@jit("f8[:, ::1]", "i8[::1]", "UniTuple(i8, 2)", "UniTuple(b1, 4)")
 def _find_seam_arcs(xy: Any, starts: Any, shape: Any, seams: Any) -> Any:
     """Return (arcs, 2) which ends are on a seam, and (arcs,) which arcs run along one."""
     count = starts.size - 1

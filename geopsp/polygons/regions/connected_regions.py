@@ -25,7 +25,7 @@ def label_regions(codes: NDArray[np.uint8], *, nodata: int = IGNORE_INDEX) -> tu
     return labels, int(count)
 
 
-@jit
+@jit()
 def find(parent: Any, member: Any) -> Any:
     """Return the smallest member of the set that contains `member`."""
     while parent[member] != member:
@@ -34,7 +34,7 @@ def find(parent: Any, member: Any) -> Any:
     return member
 
 
-@jit
+@jit()
 def union(parent: Any, one: Any, two: Any) -> Any:
     """Join the sets of two members; return the smallest member of the joined set."""
     one, two = find(parent, one), find(parent, two)
@@ -45,21 +45,21 @@ def union(parent: Any, one: Any, two: Any) -> Any:
     return two
 
 
-@jit
+@jit("i8[::1]", "i8[:, ::1]")
 def unite_pairs(parent: Any, pairs: Any) -> None:
     """Join the sets of both members of each of (n, 2) pairs."""
     for pair in range(pairs.shape[0]):
         union(parent, pairs[pair, 0], pairs[pair, 1])
 
 
-@jit
+@jit("i4[::1]")
 def flatten(parent: Any) -> None:
     """Let each member point to the smallest member of its set."""
     for member in range(parent.size):
         parent[member] = find(parent, member)
 
 
-@jit
+@jit("u1[:, ::1]", "i8")
 def _label(codes: Any, nodata: Any) -> Any:
     labels, parent = _provisional_labels(codes, nodata)
     count = 0
@@ -75,7 +75,7 @@ def _label(codes: Any, nodata: Any) -> Any:
     return labels, count
 
 
-@jit
+@jit()
 def _provisional_labels(codes: Any, nodata: Any) -> Any:
     """Label each pixel like the one above or to the left; return the labels and a union-find of equal ones."""
     height, width = codes.shape

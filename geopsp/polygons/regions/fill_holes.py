@@ -34,7 +34,7 @@ def fill_small_holes(graph: RegionGraph, min_area: int) -> RegionGraph:
     )
 
 
-@jit
+@jit("i8", "i4[:, ::1]")
 def _adjacency_lists(count: Any, pairs: Any) -> Any:
     """Return the start of each region's neighbours, and the neighbours of all regions, one region after the other."""
     starts = np.zeros(count + 1, np.int64)
@@ -51,7 +51,7 @@ def _adjacency_lists(count: Any, pairs: Any) -> Any:
     return starts, neighbours
 
 
-@jit
+@jit("u1[::1]", "i8[::1]", "i8[::1]", "i4[::1]", "i8", "i8", "i8")
 def _owners_after_filling(
     codes: Any, areas: Any, starts: Any, neighbours: Any, outside: Any, min_area: Any, nodata: Any
 ) -> Any:

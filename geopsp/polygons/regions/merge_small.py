@@ -30,7 +30,7 @@ def merge_small_regions(graph: RegionGraph, min_area: int) -> RegionGraph:
     return graph.merge(owners)
 
 
-@jit
+@jit("u1[::1]", "i8[::1]", "i8[::1]", "i4[:, ::1]", "i8[::1]", "i8", "i8")
 def _owners_after_merging(
     codes: Any, areas: Any, first_pixels: Any, pairs: Any, lengths: Any, min_area: Any, nodata: Any
 ) -> Any:
@@ -68,7 +68,7 @@ def _owners_after_merging(
     return owners
 
 
-@jit
+@jit()
 def _longest_border(around: Any, shared: Any, first_pixels: Any) -> Any:
     """Return the neighbour with the longest shared border, or -1."""
     best = -1
@@ -79,7 +79,7 @@ def _longest_border(around: Any, shared: Any, first_pixels: Any) -> Any:
     return best
 
 
-@jit
+@jit()
 def _link_borders(codes: Any, areas: Any, pairs: Any, min_area: Any, nodata: Any) -> Any:
     """Return linked lists of the borders of small regions: first and last link of each region, next of each link.
 
@@ -96,7 +96,7 @@ def _link_borders(codes: Any, areas: Any, pairs: Any, min_area: Any, nodata: Any
     return heads, tails, nexts
 
 
-@jit
+@jit()
 def _collect_neighbours(
     region: Any, owners: Any, heads: Any, nexts: Any, pairs: Any, lengths: Any, shared: Any, around: Any
 ) -> Any:

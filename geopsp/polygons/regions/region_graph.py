@@ -22,7 +22,7 @@ from geopsp.core.jit import jit
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.parallel import cpu_count, map_ordered
 from geopsp.polygons.class_raster import ClassRaster
-from geopsp.polygons.ground_metric import GroundMetric, pixel_area
+from geopsp.polygons.ground_metric import GroundMetric, example_metric, pixel_area
 from geopsp.polygons.regions.connected_regions import flatten, label_regions, unite_pairs
 
 GRAPH_CELL = 2048
@@ -242,7 +242,7 @@ def _pairs_along_seam(one: NDArray[np.int32], two: NDArray[np.int32]) -> NDArray
     return np.column_stack([one[changes], two[changes]])
 
 
-@jit
+@jit("i4[:, :]", "u1[::1]")
 def _look_up(labels: Any, table: Any) -> Any:
     codes = np.empty(labels.shape, np.uint8)
     for row in range(labels.shape[0]):
@@ -251,7 +251,7 @@ def _look_up(labels: Any, table: Any) -> Any:
     return codes
 
 
-@jit
+@jit("i4[::1]", "i8[::1]", "i8[::1]", "i8")
 def _add_to_owners(owners: Any, areas: Any, first_pixels: Any, max_area: Any) -> None:
     """Add areas and first pixels of merged regions to their owners'."""
     for region in range(owners.size):
@@ -261,7 +261,7 @@ def _add_to_owners(owners: Any, areas: Any, first_pixels: Any, max_area: Any) ->
             first_pixels[owner] = min(first_pixels[owner], first_pixels[region])
 
 
-@jit
+@jit("i4[:, ::1]", "i8", "u1[:, ::1]", example_metric, "f8", "i8", "i8", "i8", "i8", "i8")
 def _measure_regions(
     labels: Any,
     count: Any,
@@ -292,7 +292,7 @@ def _measure_regions(
     return region_codes, areas, first_pixels
 
 
-@jit
+@jit("i4[:, ::1]", "i8[::1]", example_metric, "f8", "i8", "i8", "i8")
 def _measure_borders(
     labels: Any, areas: Any, metric: Any, per_metre: Any, ignored_area: Any, left: Any, top: Any
 ) -> Any:
