@@ -1,4 +1,4 @@
-"""Class rasters without files, of square pixels of 1 m2, and what can be told of their regions by hand."""
+"""Class rasters in memory, with pixels of 1 m2, and slow reference implementations of their cleaning."""
 
 import numpy as np
 import scipy.ndimage
@@ -21,7 +21,7 @@ metres = st.sampled_from([1.5, 3.5, 8.5, 40.0])
 
 
 class Array:
-    """Codes that are an array."""
+    """A class raster in memory."""
 
     def __init__(self, codes):
         self.codes = np.asarray(codes, np.uint8)
@@ -36,7 +36,7 @@ class Array:
 
 
 def flat(codes, *, width=1.0, height=1.0, area=1.0):
-    """A metric of pixels of these metres and m2."""
+    """Return a metric of equal pixels; metres and m2."""
     num_rows, num_cols = np.shape(codes)
     knots = np.ones((num_rows + 1, num_cols + 1))
     form = {"e": knots * width**2, "f": knots * 0, "g": knots * height**2}
@@ -58,7 +58,7 @@ def graph(codes, *, metric=None, max_area=2**60, all_borders=True, size=64, **op
 
 
 def drawn(codes, found, *, size=64):
-    """The raster of the regions' codes."""
+    """Return the raster with the codes of a graph."""
     result = np.zeros_like(codes)
     for window, cell in apply_codes(Array(codes), found, cell_size=size):
         result[window.slices(Window(0, 0, 0, 0))] = cell
@@ -70,7 +70,7 @@ def units(square_metres):
 
 
 def labelled(codes, nothing=255):
-    """Numbers of regions by scipy, in reading order; 0 for nothing."""
+    """Label regions by scipy, in the order of their first pixels; 0 is nodata."""
     found, count = np.zeros(codes.shape, int), 0
     for code in np.unique(codes[codes != nothing]):
         labels, more = scipy.ndimage.label(codes == code)
@@ -83,7 +83,7 @@ def labelled(codes, nothing=255):
 
 
 def holes_of(codes):
-    """(mask, code around) of each hole, by scipy: parts of what a region is not that do not reach around the raster."""
+    """Yield (mask, code around it) of each hole by scipy: what a region separates from the raster's surroundings."""
     labels = labelled(codes)
     for one in range(1, labels.max() + 1):
         parts, count = scipy.ndimage.label(np.pad(labels != one, 1, constant_values=True))
@@ -94,7 +94,7 @@ def holes_of(codes):
 
 
 def filled_by_hand(codes, least):
-    """Holes of all polygons are burnt, larger ones over smaller ones."""
+    """Fill the holes of all polygons, smaller ones first."""
     result = codes.copy()
     for hole, code in sorted(holes_of(codes), key=lambda found: found[0].sum()):
         if hole.sum() < least:
@@ -103,7 +103,7 @@ def filled_by_hand(codes, least):
 
 
 def sides_of(labels, one, across, along):
-    """Lengths of the borders of a region with others, by their labels."""
+    """Return the lengths of a region's borders by neighbour."""
     found = {}
     for row, col in np.argwhere(labels == one):
         for down, right, length in ((1, 0, across), (-1, 0, across), (0, 1, along), (0, -1, along)):
@@ -115,7 +115,7 @@ def sides_of(labels, one, across, along):
 
 
 def merged_by_hand(codes, least, across=1.0, along=1.0):
-    """One merger after the other, the map labelled anew for each."""
+    """Merge one region after the other, and label the map anew after each."""
     codes = codes.copy()
     while True:
         labels = labelled(codes)

@@ -1,4 +1,4 @@
-"""What tests of polygons share: a raster in memory, and what rasterio makes of it."""
+"""Class rasters in memory, traced by geopsp and by rasterio."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ TRANSFORM = Affine(10, 0, 500_000, 0, -10, 4_800_000)
 
 
 def rasters(classes=(0, 1, 2, IGNORE_INDEX), side=14):
-    """Codes of all shapes, many of which touch at corners."""
+    """Draw small class rasters, in which many regions touch at corners."""
     shape = hnp.array_shapes(min_dims=2, max_dims=2, max_side=side)
     return hnp.arrays(np.uint8, shape, elements=st.sampled_from(classes), fill=None)
 
 
 class Pixels:
-    """A raster in memory, read as `ClassRaster` is."""
+    """A class raster in memory."""
 
     def __init__(self, codes, transform=TRANSFORM):
         self.codes = codes
@@ -47,7 +47,7 @@ class Pixels:
 
 
 def swept(codes, **options):
-    """All features of the codes."""
+    """Return all features of a raster."""
     pixels = Pixels(codes)
     return concatenate(
         list(trace_raster(pixels, GroundMetric.from_grid(pixels.grid), lambda found: found, **{"threads": 1} | options))
@@ -55,7 +55,7 @@ def swept(codes, **options):
 
 
 def trace_polygons(path, *, connectivity=4):
-    """The polygons of a class raster in its CRS, as shapely has them, and their codes; without a file."""
+    """Return the geometries of a class raster file in its CRS, and their codes."""
     with ClassRaster.open(path) as raster:
         transform = raster.grid.transform
         batches = trace_raster(
@@ -69,43 +69,43 @@ def trace_polygons(path, *, connectivity=4):
 
 
 def traced(codes, *, connectivity=4, transform=TRANSFORM):
-    """(polygons, codes) as rasterio has them; 8-connected ones made valid."""
+    """Return geometries and codes by rasterio; 8-connected geometries are made valid."""
     found = list(shapes(codes, mask=codes != IGNORE_INDEX, connectivity=connectivity, transform=transform))
     polygons = np.array([shapely.geometry.shape(shape) for shape, _ in found], object)
     return shapely.make_valid(polygons), np.array([code for _, code in found], np.uint8)
 
 
 def counted(polygons, codes):
-    """Codes and outlines such that they can be compared, in whatever order they come."""
+    """Count pairs of code and outline, to compare them regardless of order."""
     return Counter(zip(codes.tolist(), shapely.to_wkb(shapely.normalize(polygons)).tolist(), strict=True))
 
 
 def cell(codes):
-    """The arcs of a raster of codes and the rings of all its regions."""
+    """Return the arcs of a raster and the rings of all its regions."""
     labels, count = label_regions(np.asarray(codes, np.uint8))
     graph = trace_arcs(labels)
     return graph.arcs, build_rings(graph, np.arange(-1, count, dtype=np.int32), count)
 
 
 def shapes_of(arcs, rings):
-    """Polygons in columns and rows."""
+    """Return geometries in columns and rows."""
     return build_polygons(arcs, rings).to_shapely(Affine.identity())
 
 
 def lines(arcs):
-    """(vertices, 2) of each arc."""
+    """Return (vertices, 2) of each arc."""
     return [arcs.xy[low:high] for low, high in zip(arcs.starts[:-1], arcs.starts[1:], strict=True)]
 
 
 def ragged(codes, seed, *, height=2, width=3):
-    """The raster grown to cells of so many pixels, with ragged borders."""
+    """Enlarge each pixel to `height` x `width`, with ragged borders."""
     big = np.kron(codes, np.ones((height, width), np.uint8))
     rows, cols = np.indices(big.shape) + np.random.default_rng(seed).integers(-1, 2, (2, *big.shape))
     return big[rows.clip(0, big.shape[0] - 1), cols.clip(0, big.shape[1] - 1)]
 
 
 def blobs(size=60, seed=3, sigma=2):
-    """A map of rough patches, specks, holes and an island of nodata."""
+    """Return a map of rough patches, single pixels, holes and an island of nodata."""
     random = np.random.default_rng(seed)
     noise = random.random((size, size))
     for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""Rows tell the class, the size and the certainty of each polygon."""
+"""The attribute table holds class, size and confidence of each polygon."""
 
 import json
 
@@ -100,7 +100,7 @@ def test_points_in_degrees_are_those_that_proj_gives():
 
 
 def test_points_without_a_place_in_degrees_are_null():
-    """The corner of a picture of the Earth from space."""
+    """The corner of an image of the full Earth disc has no longitude and latitude."""
     crs = CRS.from_string("+proj=geos +h=35785831 +lon_0=-75 +ellps=GRS80")
     grid = Grid(crs, Affine(1e4, 0, -5.6e6, 0, -1e4, 5.6e6), 99, 99)
     batch = AttributeTable(grid, GroundMetric.from_grid(grid), LEGEND, in_wgs84=True).to_batch(features_of())
@@ -110,7 +110,7 @@ def test_points_without_a_place_in_degrees_are_null():
 
 @pytest.mark.parametrize(("left", "x"), [(174, [179, -161]), (-215, [150, 170]), (-180, [-175, -155])])
 def test_points_in_degrees_are_those_of_the_earth(left, x):
-    """Also where a raster goes on beyond the antimeridian; in its own CRS they lie where its pixels do."""
+    """Longitudes are from -180 to 180, also if the raster crosses the antimeridian; not so in the raster's CRS."""
     grid = Grid(CRS.from_epsg(4326), Affine(1, 0, left, 0, -1, 60), 40, 40)
     squares = np.concatenate([np.add(SQUARE, (x, 20)) for x in (3, 23)]).astype(float)
     outlines = RaggedPolygons(squares, np.array([0, 5, 10]), np.array([0, 1, 2]))

@@ -1,4 +1,4 @@
-"""Class rasters as windows of codes, 255 where there is nothing."""
+"""Windows of a class raster contain codes, and 255 for nodata."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +17,7 @@ CODES = np.random.default_rng(2).integers(0, 6, (1, 13, 21))
 
 @pytest.fixture(params=["uint8", "uint8 of 0", "uint8 without", "int16", "masked", "int8", "int64"])
 def raster(request, make_raster):
-    """Rasters of one map in which nothing is declared in several ways."""
+    """Return rasters of one map that declare nodata in several ways."""
     kind = request.param
     nodata = {"uint8": 255, "uint8 of 0": 0, "int16": -9999, "masked": None, "int8": -1, "int64": 7}.get(kind)
     data = np.where(CODES == 0, nodata, CODES) if nodata is not None else CODES

@@ -1,4 +1,4 @@
-"""Rasters of shares are read as numbers from 0 to 1, NaN where nothing is known."""
+"""Confidence rasters are read as values from 0 to 1, NaN where the confidence is unknown."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ from geopsp.raster.info import read_info
 
 @pytest.fixture
 def make(make_raster):
-    """Confidence opened on the grid of its own raster."""
+    """Write a confidence raster, and open it on its own grid."""
 
     def made(data, *, scale=None, offset=None, **options):
         path = make_raster("shares.tif", np.asarray(data)[None], **options)

@@ -1,4 +1,4 @@
-"""Features taken, put together and dissolved are those of the shapes."""
+"""Features can be taken, concatenated and dissolved without changing their geometries."""
 
 import numpy as np
 import shapely

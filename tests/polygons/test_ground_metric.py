@@ -1,4 +1,4 @@
-"""Areas and lengths of pixels are those that pyproj finds on the ellipsoid."""
+"""Areas and lengths of pixels equal those of pyproj on the ellipsoid."""
 
 import math
 import pickle
@@ -20,7 +20,7 @@ UTM = "EPSG:32633"
 EARTH = 5.10065622e14
 
 TINY = 0.01
-"""m2 to which pyproj tells areas."""
+"""Accuracy of areas by pyproj, in m2."""
 
 TURNED = "+proj=ob_tran +o_proj=longlat +ellps=WGS84 +type=crs"
 PLACES = {
@@ -53,13 +53,13 @@ def grid_of(crs, transform, width, height):
 
 
 def world(size, *, beyond=0.0):
-    """All of the Earth in pixels of `size` degrees, and so many degrees beyond its poles."""
+    """Return a grid of the whole Earth with pixels of `size` degrees; it extends `beyond` degrees beyond the poles."""
     height = round((180 + 2 * beyond) / size)
     return grid_of("EPSG:4326", Affine(size, 0, -180, 0, -size, 90 + beyond), round(360 / size), height)
 
 
 def ellipsoid(grid, cols, rows):
-    """A geod, and longitudes and latitudes on it."""
+    """Return a geod, and longitudes and latitudes of pixel corners on it."""
     plane = pyproj.CRS.from_user_input(grid.crs)
     geod = plane.get_geod()
     there = f"+proj=longlat +a={geod.a} +b={geod.b} +type=crs"
@@ -69,14 +69,14 @@ def ellipsoid(grid, cols, rows):
 
 
 def straight(corners, parts):
-    """Points on the lines between corners, both ends of each line once."""
+    """Return (2, n) points on the lines between corners, without repetition."""
     steps = np.linspace(0, 1, parts, endpoint=False)[:, None]
     lines = [a + steps * (np.subtract(b, a)) for a, b in pairwise(corners)]
     return np.concatenate([*lines, [corners[-1]]]).astype(float).T
 
 
 def area(grid, col, row, width, height):
-    """m2 of some pixels, as pyproj finds it."""
+    """Return m2 of a window by pyproj."""
     ring = [(col, row), (col + width, row), (col + width, row + height), (col, row + height), (col, row)]
     geod, lon, lat = ellipsoid(grid, *straight(ring, 200))
     return abs(geod.polygon_area_perimeter(lon, lat)[0])
@@ -87,7 +87,7 @@ def line_of(*points, dtype=np.int32):
 
 
 def pixel_areas(grid, metric):
-    """(rows, cols) m2."""
+    """Return (rows, cols) areas of pixels in m2."""
     before = np.zeros((grid.height, grid.width + 1))
     for row in range(grid.height):
         cumulative_area(metric, 0, row, before[row])
@@ -157,7 +157,7 @@ def test_of_a_world_map_also_pixels_at_the_poles_are_known():
 
 
 def test_rows_beyond_a_pole_have_no_area():
-    """Of world maps whose first row has its centres at the pole."""
+    """The first row of some world maps has its centres at the pole."""
     grid = world(0.25, beyond=0.125)
     found = pixel_areas(grid, GroundMetric.from_grid(grid))
     assert found.sum() == pytest.approx(EARTH, rel=1e-5)
@@ -171,7 +171,7 @@ def test_the_antimeridian_changes_nothing():
 
 
 def test_beyond_a_projections_domain_nothing_is_known():
-    """A disc of the Earth from space: its corners show none of it."""
+    """An image of the full Earth disc: its corners are outside of the domain of the CRS."""
     crs = "+proj=geos +h=35785831 +lon_0=-75 +ellps=GRS80"
     grid = grid_of(crs, Affine(200_000, 0, -5.6e6, 0, -200_000, 5.6e6), 56, 56)
     metric = GroundMetric.from_grid(grid)

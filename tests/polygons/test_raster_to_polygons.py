@@ -1,4 +1,4 @@
-"""Class rasters as polygons: exact, seamless, also when merged and simplified."""
+"""Polygons of class rasters are exact and seamless, also when merged and simplified."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def write(path, codes, *, transform=NORTH_UP, crs=UTM, nodata=255, tags=None, **
 
 
 def vectorize(codes, *, transform=NORTH_UP, crs=UTM, nodata=255, **options):
-    """The table that a raster of these codes becomes."""
+    """Return the attribute table of a raster of these codes."""
     with tempfile.TemporaryDirectory() as folder:
         raster = write(Path(folder, "map.tif"), codes, transform=transform, crs=crs, nodata=nodata)
         return geopandas.read_parquet(raster_to_polygons(raster, Path(folder, "map.parquet"), **options))
@@ -74,13 +74,13 @@ def burn(table, codes, transform=NORTH_UP):
 
 
 def outlines(table):
-    """Codes and polygons without their collinear vertices, such that they can be counted."""
+    """Count pairs of code and polygon, without collinear vertices."""
     plain = shapely.normalize(shapely.simplify(table.geometry.values, 0))
     return Counter(zip(table.code, shapely.to_wkb(plain), strict=True))
 
 
 def traced(codes, transform=NORTH_UP):
-    """What rasterio makes of a raster."""
+    """Count pairs of code and polygon, traced by rasterio."""
     found = list(shapes(codes, mask=codes != 255, connectivity=4, transform=transform))
     polygons = [shapely.geometry.shape(shape) for shape, _ in found]
     return outlines(geopandas.GeoDataFrame({"code": [int(code) for _, code in found]}, geometry=polygons))
@@ -234,7 +234,7 @@ def test_outlines_change_across_seams_without_a_gap(codes, transform, tolerance,
 
 
 def test_no_seam_is_seen_in_a_simplified_border():
-    """One that runs to and fro over a seam has hardly more vertices than where there is no seam."""
+    """A border that crosses a seam many times has hardly more vertices than one without a seam."""
     steps = np.random.default_rng(5).integers(-1, 2, 400)
     edge = 64 + np.convolve(steps, np.ones(5), "same").astype(int) // 2
     codes = (np.arange(128)[:, None] > edge).astype(np.uint8)
@@ -279,7 +279,7 @@ def test_holes_are_filled_before_anything_is_merged():
     ],
 )
 def test_classes_are_chosen_once_all_else_is_done(tmp_path, options, codes_left):
-    """Slivers of a kept class join what is not kept, and borders are simplified on both sides."""
+    """Small regions of a selected class may join others, and shared borders are simplified for both classes."""
     codes = blobs(40)
     legend = Legend.from_names({0: "water", 1: "field", 2: "forest"})
     raster = write(tmp_path / "map.tif", codes, tags={CLASSES_TAG: json.dumps(legend.to_json())})
@@ -373,7 +373,7 @@ def test_a_run_that_is_killed_leaves_no_file_and_is_done_again(tmp_path):
 
 @pytest.mark.parametrize("ending", [".gpkg", ".parquet", ".shp"])
 def test_a_second_run_onto_the_same_file_is_told_at_once(tmp_path, ending):
-    """And touches nothing of the first, which is in the middle of it."""
+    """It does not touch files of the first run, which is still running."""
     raster, out = write(tmp_path / "map.tif", blobs(30)), tmp_path / "new" / f"map{ending}"
     out.parent.mkdir()
     with output_lock(out):
@@ -389,7 +389,7 @@ def test_a_second_run_onto_the_same_file_is_told_at_once(tmp_path, ending):
 
 
 def test_nobody_else_writes_while_polygons_are_made(tmp_path, monkeypatch):
-    """In any folder that is still to be made."""
+    """Also if the folder does not exist yet."""
     raster, out = write(tmp_path / "map.tif", blobs(30)), tmp_path / "a" / "b" / "map.gpkg"
     seen = []
 
@@ -406,7 +406,7 @@ def test_nobody_else_writes_while_polygons_are_made(tmp_path, monkeypatch):
 
 
 def test_files_of_one_name_are_made_side_by_side(tmp_path, monkeypatch):
-    """Their temporary folders differ: one run leaves alone what the other has there."""
+    """Their temporary folders differ, so neither run deletes files of the other."""
     raster = write(tmp_path / "map.tif", blobs(30))
 
     def inner(*args, **options):
@@ -480,7 +480,7 @@ def test_degrees_measure_what_pyproj_says():
 
 
 def test_a_world_map_measures_the_whole_earth():
-    """More than half of it in one polygon, which has the rest as holes."""
+    """One polygon covers more than half of it, with the rest as holes."""
     codes = np.ones((18, 36), np.uint8)
     codes[4:10, 5:20] = 2
     transform = Affine(10, 0, -180, 0, -10, 90)
@@ -607,7 +607,7 @@ def test_a_text_is_no_raster(tmp_path):
 
 @pytest.mark.parametrize("compress", ["none", "deflate"])
 def test_a_truncated_raster_is_told(tmp_path, compress):
-    """GDAL's polygonizer would give fewer polygons and no error."""
+    """GDAL's polygonizer returns fewer polygons without an error."""
     raster = write(tmp_path / "map.tif", blobs(300), compress=compress, tiled=True, blockxsize=64, blockysize=64)
     raster.write_bytes(raster.read_bytes()[: raster.stat().st_size * 2 // 3])
     with pytest.raises(RasterError, match="damaged"):

@@ -1,4 +1,4 @@
-"""Bytes of polygons are shapely's, and inner points lie inside."""
+"""WKB equals that of shapely, and representative points lie inside."""
 
 from itertools import pairwise
 
@@ -33,7 +33,7 @@ gently = settings(max_examples=40, deadline=None)
 
 
 def features_of(groups):
-    """Features of lists of shapely polygons."""
+    """Return a feature for each list of shapely polygons."""
     polygons = [polygon for group in groups for polygon in group]
     parts = np.cumsum([0, *map(len, groups)])
     count = len(groups)
@@ -45,7 +45,7 @@ def features_of(groups):
 
 
 def regions(codes):
-    """Polygons of a raster's 4-connected regions."""
+    """Return the polygons of 4-connected regions."""
     return [shapely.geometry.shape(shape) for shape, _ in rasterio_shapes(codes)]
 
 

@@ -1,4 +1,4 @@
-"""What is counted of regions equals what numpy counts of them one by one."""
+"""Zonal sums equal those of numpy for each region."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ gently = settings(max_examples=20, deadline=None)
 
 
 def labelled(codes):
-    """(h, w) 4-connected regions, and how many."""
+    """Return (h, w) labels of 4-connected regions, and their number."""
     labels, count = np.zeros(codes.shape, np.int32), 0
     for code in np.unique(codes[codes != 255]):
         its, more = ndimage.label(codes == code)
@@ -43,13 +43,13 @@ def labelled(codes):
 
 
 def edges(codes):
-    """True of pixels that have another code beside them, or the frame."""
+    """Return True for pixels next to another code, or at the frame."""
     inner = np.pad(codes.astype(int), 1, constant_values=-1)
     return np.any([np.roll(inner, step, axis) != inner for step in (1, -1) for axis in (0, 1)], axis=0)[1:-1, 1:-1]
 
 
 def counted(codes, shares=None, *, window=None, metric=METRIC):
-    """Sums of a raster's regions, or of those in a window of it."""
+    """Return the sums of the regions of a raster or of a window."""
     labels, count = labelled(codes)
     whole = Window(0, 0, codes.shape[1], codes.shape[0])
     window = window or whole
@@ -107,7 +107,7 @@ def test_a_raster_of_nothing_has_no_sums():
 
 
 def test_one_unknown_pixel_does_not_hide_those_behind_it():
-    """A disc of the Earth from space: the corners show none of it."""
+    """An image of the full Earth disc: the corners are outside of the domain of the CRS."""
     crs = CRS.from_string("+proj=geos +h=35785831 +lon_0=-75 +ellps=GRS80")
     metric = GroundMetric.from_grid(Grid(crs, Affine(1e6, 0, -6e6, 0, -1e6, 6e6), 12, 12))
     codes = np.repeat(np.arange(12, dtype=np.uint8)[None], 12, axis=0)

@@ -200,7 +200,7 @@ def _find_vertices(plain: Any, starts: Any, xy: Any, rings: Any) -> Any:
 
 @jit("f8[:, ::1]", "i8[::1]", "i8[::1]", "i8[::1]")
 def _mean_positions(xy: Any, rings: Any, vertices: Any, starts: Any) -> Any:
-    """Return (vertices,) for each edge of plain rings the mean position of the part of the outline that it replaces."""
+    """Return (vertices,) mean positions of the parts of the outlines that the edges of plain rings replace."""
     means = np.zeros(vertices.size)
     for ring in range(rings.size - 1):
         low, size = rings[ring], rings[ring + 1] - rings[ring] - 1

@@ -111,7 +111,7 @@ def trace_cell(
     simplify: Simplify | None = None,
     smooth: int = 0,
 ) -> tuple[Features, OpenRegions]:
-    """Trace a cell.
+    """Trace a cell; return its finished features and its open regions.
 
     Args:
         codes: (rows + 2, cols + 2) codes of the cell and one pixel around it.

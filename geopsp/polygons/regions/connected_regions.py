@@ -27,7 +27,7 @@ def label_regions(codes: NDArray[np.uint8], *, nodata: int = IGNORE_INDEX) -> tu
 
 @jit()
 def find(parent: Any, member: Any) -> Any:
-    """Return the smallest member of the set that contains `member`."""
+    """Return the root of a member's set, and shorten the path to it."""
     while parent[member] != member:
         parent[member] = parent[parent[member]]
         member = parent[member]
@@ -36,7 +36,7 @@ def find(parent: Any, member: Any) -> Any:
 
 @jit()
 def union(parent: Any, one: Any, two: Any) -> Any:
-    """Join the sets of two members; return the smallest member of the joined set."""
+    """Join the sets of two members; return the root, which is the smaller one of theirs."""
     one, two = find(parent, one), find(parent, two)
     if one < two:
         parent[two] = one
@@ -54,7 +54,7 @@ def unite_pairs(parent: Any, pairs: Any) -> None:
 
 @jit("i4[::1]")
 def flatten(parent: Any) -> None:
-    """Let each member point to the smallest member of its set."""
+    """Let each member point to the root of its set."""
     for member in range(parent.size):
         parent[member] = find(parent, member)
 

@@ -57,8 +57,8 @@ def _owners_after_filling(
 ) -> Any:
     """Return (regions,) the region that each is merged into, by a depth-first search that begins outside.
 
-    A region is an articulation point if a branch of the search below it leads to no region found before it: the branch
-    is a hole.
+    The regions that the search finds by way of a region lie in a hole of its parent if they border on no region found
+    before the parent, that is, if the parent is an articulation point.
     """
     count = codes.size
     # when the search found a region; the earliest region that its branch borders on; the region it was found from

@@ -27,14 +27,14 @@ TEE = BOX(0, 0, 42, 13) | BOX(15, 0, 29, 33)
 
 
 def traced(codes):
-    """The outlines of all regions of a raster of codes."""
+    """Return the outlines of all regions of a raster of codes."""
     labels, count = label_regions(np.asarray(codes, np.uint8))
     graph = trace_arcs(labels)
     return build_polygons(graph.arcs, build_rings(graph, np.arange(-1, count, dtype=np.int32), count))
 
 
 def drawn(shape, *, pixel=(1.0, 1.0), size=(90, 100)):
-    """A shape in units of `pixel`, burnt and traced."""
+    """Rasterize a geometry in units of `pixel`, and trace it."""
     transform = Affine.scale(*pixel)
     return traced(rasterize([(shape, 1)], size, fill=255, transform=transform, dtype="uint8"))
 
@@ -44,7 +44,7 @@ def ground(found, pixel=(1.0, 1.0)):
 
 
 def angles(polygon):
-    """Cosines of the corners of all rings."""
+    """Return the cosines of the corners of all rings."""
     found = []
     for ring in (polygon.exterior, *polygon.interiors):
         steps = np.diff(shapely.get_coordinates(ring), axis=0)
@@ -61,7 +61,7 @@ def angles(polygon):
 )
 @settings(max_examples=60, deadline=None)
 def test_a_turned_rectangle_comes_back(turn, width, height, pixel):
-    """Four right angles on the ground, also with oblong pixels; hardly another area."""
+    """It has four right angles, also with oblong pixels, and nearly the same area."""
     truth = affinity.translate(affinity.rotate(BOX(0, 0, width, height), turn), 20.3, 20.7)
     pixels = drawn(truth, pixel=pixel, size=(120, 140))
     found, moved = regularize_outlines(pixels, tolerance=2.6, pixel=pixel)
@@ -84,7 +84,7 @@ def test_a_turned_rectangle_comes_back(turn, width, height, pixel):
 )
 @settings(max_examples=80, deadline=None)
 def test_any_raster_gives_valid_polygons_that_do_not_overlap(codes, seed, tolerance):
-    """As many, with as many holes; those that have not moved are the same to the last bit."""
+    """Numbers of polygons and holes stay; polygons that do not move are identical."""
     big = np.kron(codes, np.ones((4, 3), np.uint8))
     rows, cols = np.indices(big.shape) + np.random.default_rng(seed).integers(-1, 2, (2, *big.shape))
     pixels = traced(big[rows.clip(0, big.shape[0] - 1), cols.clip(0, big.shape[1] - 1)])
@@ -106,7 +106,7 @@ def test_any_raster_gives_valid_polygons_that_do_not_overlap(codes, seed, tolera
 @pytest.mark.parametrize("turn", [0, 11, 37, 68])
 @pytest.mark.parametrize(("shape", "corners"), [(ELL, 6), (YOU, 8), (TEE, 8), (COURT, 8)])
 def test_wings_and_courtyards_stay(shape, corners, turn):
-    """Each corner once, where it is on the ground, give or take two pixels."""
+    """Each corner comes back, within two pixels."""
     truth = affinity.translate(affinity.rotate(shape, turn), 25, 25)
     pixels = drawn(truth)
     found, moved = regularize_outlines(pixels, tolerance=2.5, pixel=(1, 1))
@@ -120,7 +120,7 @@ def test_wings_and_courtyards_stay(shape, corners, turn):
 
 @pytest.mark.parametrize("shape", [ELL, YOU, COURT])
 def test_right_angles_along_the_pixels_stay_as_they_were(shape):
-    """Rounding is no move, whatever the size of a pixel."""
+    """Rounding errors do not count as moves, for any pixel size."""
     pixels = drawn(affinity.translate(shape, 13, 7))
     found, moved = regularize_outlines(pixels, tolerance=1.3, pixel=(0.3, 0.7))
     assert moved[0] == 0
@@ -137,7 +137,7 @@ def test_round_and_slanting_ones_stay_as_they_were():
 
 @pytest.mark.parametrize(("depth", "tolerance"), [(1, 2), (3, 4)])
 def test_a_notch_below_the_tolerance_goes(depth, tolerance):
-    """The wall lies at the mean of what it stands for."""
+    """The wall lies at the mean position of the outline that it replaces."""
     notched = BOX(10, 10, 50, 40) - BOX(25, 10, 35, 10 + depth)
     found, moved = regularize_outlines(drawn(notched), tolerance=tolerance, pixel=(1, 1))
     assert abs(moved[0] - 0.75 * depth) < 0.1
@@ -145,7 +145,7 @@ def test_a_notch_below_the_tolerance_goes(depth, tolerance):
 
 
 def test_a_rectangle_stands_in_for_ragged_corners():
-    """It has the area of what was there, and never takes the place of a courtyard."""
+    """The rectangle has the same area, and does not replace a polygon with a courtyard."""
     ragged = BOX(10, 10, 60, 50) - BOX(10, 10, 14, 14) - BOX(56, 46, 60, 50)
     assert regularize_outlines(drawn(ragged), tolerance=2, pixel=(1, 1))[1][0] == 0
     found, moved = regularize_outlines(drawn(ragged), tolerance=6, pixel=(1, 1))
@@ -159,7 +159,7 @@ def test_a_rectangle_stands_in_for_ragged_corners():
 
 @pytest.mark.parametrize(("turn", "shift"), [(35, 3), (50, 6), (23, 3)])
 def test_neighbours_do_not_come_to_overlap(turn, shift):
-    """Two turned houses with a wall in common: each alone would reach into the other."""
+    """Two rotated houses share a wall: each alone would overlap the other."""
     pair = [affinity.rotate(box, turn, origin=(0, 0)) for box in (BOX(0, 0, 30, 20), BOX(30, shift, 55, 17 + shift))]
     burnt = [(affinity.translate(house, 40, 20), code) for code, house in enumerate(pair, 1)]
     codes = rasterize(burnt, (90, 110), fill=255, dtype="uint8")
@@ -174,7 +174,7 @@ def test_neighbours_do_not_come_to_overlap(turn, shift):
 
 
 def test_no_wall_moves_over_a_courtyard():
-    """The wall's mean place would be inside the hole."""
+    """The wall's mean position would be inside the hole."""
     shell = [(0, 0), (0, 15), (2, 15), (2, 30), (40, 30), (40, 0), (0, 0)]
     hole = [(0.6, 2), (9, 2), (9, 12), (0.6, 12), (0.6, 2)]
     house = RaggedPolygons(np.array(shell + hole, float), np.array([0, 7, 12]), np.array([0, 2]))
@@ -204,7 +204,7 @@ def test_no_polygons_are_none():
 @given(seed=st.integers(0, 10**6), tolerance=st.sampled_from([2.0, 3.0, 6.0]))
 @settings(max_examples=40, deadline=None)
 def test_polygons_of_one_class_can_be_one_feature(seed, tolerance):
-    """None overlap, and none come to share a wall: a multipolygon of them is valid."""
+    """A multipolygon of them is valid, as none overlap or come to share a wall."""
     codes = ragged(np.random.default_rng(seed).integers(0, 2, (9, 9)).astype(np.uint8), seed, height=3, width=4)
     features = swept(np.where(codes == 1, 1, 255).astype(np.uint8))
     found, _ = regularize_outlines(features.outlines, tolerance=tolerance, pixel=(1.0, 1.0))

@@ -1,4 +1,4 @@
-"""Simplified on both sides of seams, and over them: still a coverage, and no seam is seen."""
+"""Borders simplified and smoothed across seams form a coverage, and seams are not visible."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from geopsp.polygons.borders.simplify import simplify_arcs
 
 
 def shaped(codes, *, least, rounds=0, **options):
-    """Features of which arcs are simplified and smoothed in cells, and cuts at seams forgotten."""
+    """Return features with arcs simplified and smoothed in cells and across seams."""
 
     def simplify(arcs, rings):
         return simplify_arcs(arcs, rings, least)
@@ -20,7 +20,7 @@ def shaped(codes, *, least, rounds=0, **options):
 
 
 def maps():
-    """Rough patches, narrow bands, and noise, of 20 to 60 pixels."""
+    """Draw maps of rough patches, narrow bands, or noise, of 20 to 60 pixels."""
     seeds = st.integers(0, 10**6)
     patches = st.builds(blobs, st.integers(20, 60), seeds, st.integers(1, 2))
     bands = st.builds(
@@ -39,7 +39,7 @@ def maps():
 )
 @settings(max_examples=40, deadline=None)
 def test_the_map_stays_a_coverage(codes, cell, least, rounds, connectivity):
-    """All polygons stay, valid, with the frame and the edge of nodata as they were."""
+    """All polygons stay and are valid; the frame and the edge of nodata do not move."""
     raw = swept(codes, connectivity=connectivity)
     found = shaped(codes, least=least, rounds=rounds, cell_size=cell, connectivity=connectivity)
     before, after = raw.to_shapely(TRANSFORM), found.to_shapely(TRANSFORM)
@@ -61,7 +61,7 @@ def test_seams_leave_few_vertices(codes, cell, least):
 @given(codes=maps(), cell=st.integers(2, 12), least=st.sampled_from([1.0, 4.0]))
 @settings(max_examples=12, deadline=None)
 def test_borders_are_the_same_whoever_asks_for_them(codes, cell, least):
-    """Files of one class each fit together."""
+    """So files of one class each fit together."""
     wanted = np.isin(np.arange(256), [1, 7])
     some, every = (shaped(codes, least=least, cell_size=cell, **more) for more in ({"selected": wanted}, {}))
     chosen = every.to_shapely(TRANSFORM)[wanted[every.codes]]
@@ -69,7 +69,7 @@ def test_borders_are_the_same_whoever_asks_for_them(codes, cell, least):
 
 
 def turns(outlines):
-    """Where the rings turn, and by how many degrees."""
+    """Return the vertices of all rings, and by how many degrees they turn there."""
     places, angles = [], []
     for low, high in zip(outlines.rings[:-1], outlines.rings[1:], strict=True):
         ring = outlines.xy[low : high - 1]
@@ -81,7 +81,7 @@ def turns(outlines):
 
 
 def hills(seed, size=48):
-    """Two classes with round borders, which nothing else comes near to."""
+    """Return a map of two classes with round borders that are far from each other."""
     rows, cols = np.indices((size, size))
     x, y, tilt = np.random.default_rng(seed).uniform(0.1, 0.3, 3)
     return (np.sin(cols * x + rows * tilt) + np.cos(rows * y) > 0.2).astype(np.uint8)
@@ -90,7 +90,7 @@ def hills(seed, size=48):
 @given(seed=st.integers(0, 999), cell=st.integers(5, 30), rounds=st.integers(1, 4))
 @settings(max_examples=12, deadline=None)
 def test_smooth_borders_are_those_of_one_cell(seed, cell, rounds):
-    """Vertex by vertex, where no border is in the way of another."""
+    """All vertices are the same if no border blocks another one."""
     apart, whole = (shaped(hills(seed), least=0.0, rounds=rounds, cell_size=side) for side in (cell, 64))
     assert counted(apart.to_shapely(TRANSFORM), apart.codes) == counted(whole.to_shapely(TRANSFORM), whole.codes)
 
@@ -98,7 +98,7 @@ def test_smooth_borders_are_those_of_one_cell(seed, cell, rounds):
 @given(codes=maps(), cell=st.integers(3, 16), rounds=st.integers(1, 3), connectivity=st.sampled_from([4, 8]))
 @settings(max_examples=12, deadline=None)
 def test_smooth_borders_are_about_those_of_one_cell(codes, cell, rounds, connectivity):
-    """Where borders are in each other's way, some hundredths of a pixel lie between."""
+    """If borders block each other, they differ by some hundredths of a pixel."""
     apart, whole = (
         shaped(codes, least=0.0, rounds=rounds, cell_size=side, connectivity=connectivity) for side in (cell, 64)
     )
@@ -109,7 +109,7 @@ def test_smooth_borders_are_about_those_of_one_cell(codes, cell, rounds, connect
 
 @pytest.mark.parametrize("least", [0.0, 2.0, 6.0])
 def test_turns_at_seams_are_no_sharper_than_elsewhere(least):
-    """Where a seam pins corners, many are of up to 90 degrees."""
+    """If a seam fixed the corners on it, many would turn by up to 90 degrees."""
     size, cell = 96, 32
     found = shaped(hills(5, size), least=least, rounds=3, cell_size=cell)
     places, angles = turns(found.outlines)

@@ -1,4 +1,4 @@
-"""Simplified borders: the same regions with fewer vertices, no gap, no overlap."""
+"""Simplified borders have fewer vertices, without gaps or overlaps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CODES = hnp.arrays(
 
 
 def follows(some, all_):
-    """True if these vertices are among those, in their order."""
+    """Return True if some vertices occur among all, in the same order."""
     rest = iter(map(tuple, all_))
     return all(tuple(vertex) in rest for vertex in some)
 
@@ -29,7 +29,7 @@ def follows(some, all_):
 @given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.6, 1.0, 2.3, 4.0, 30.0]))
 @settings(max_examples=120, deadline=None)
 def test_regions_stay_a_coverage(codes, seed, least):
-    """Frame, nodata and nodes stay; each region keeps its holes and its area but for the triangles it lost or won."""
+    """Frame, nodata and nodes stay; areas change only by the triangles that were removed."""
     arcs, rings = cell(ragged(codes, seed))
     fewer = simplify_arcs(arcs, rings, least)
     before, after = shapes_of(arcs, rings), shapes_of(fewer, rings)
@@ -56,7 +56,7 @@ def test_regions_stay_a_coverage(codes, seed, least):
 @given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.6, 2.3, 9.0]))
 @settings(max_examples=60, deadline=None)
 def test_polygons_are_those_of_the_whole_coverage(codes, seed, least):
-    """Arcs joined again are what GEOS makes of all regions at once."""
+    """The polygons equal those that GEOS simplifies all at once."""
     arcs, rings = cell(ragged(codes, seed))
     found = shapes_of(simplify_arcs(arcs, rings, least), rings)
     if found.size:
@@ -65,7 +65,7 @@ def test_polygons_are_those_of_the_whole_coverage(codes, seed, least):
 
 
 def test_steps_go_and_corners_stay():
-    """A staircase is triangles of half a pixel; the corner of a field is a large one."""
+    """The triangles of a staircase have half a pixel; that of a field's corner is large."""
     rows, cols = np.indices((20, 24))
     arcs, rings = cell(cols > rows + 2)
     stairs = np.flatnonzero((arcs.left > 0) & (arcs.right > 0))[0]
@@ -77,7 +77,7 @@ def test_steps_go_and_corners_stay():
 
 
 def test_an_island_keeps_three_corners():
-    """Free rings may lose the vertex at which they begin, but no ring loses its inside."""
+    """A closed arc may lose its first vertex, but no ring collapses."""
     rows, cols = np.indices((31, 37))
     arcs, rings = cell(np.hypot(rows - 15, cols - 17) < 9.3)
     island = np.flatnonzero((arcs.left > 0) & (arcs.right > 0))[0]
@@ -97,7 +97,7 @@ def test_nothing_to_do_gives_the_same_arcs_back():
 
 @pytest.mark.parametrize("lost", [(12, 5), (5, 5)])
 def test_arcs_stay_where_a_node_was_lost(lost, monkeypatch):
-    """Should GEOS ever take a node away, the cell is left as it was."""
+    """If GEOS removed a node, the cell would stay unchanged."""
     rows, cols = np.indices((12, 12))
     arcs, rings = cell(np.where(rows < 5, 1 + (cols >= 5), 3 + (cols > rows)))
     ours = shapely.coverage_simplify

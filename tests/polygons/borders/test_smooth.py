@@ -1,4 +1,4 @@
-"""Rounded borders: the same regions, no gap, no overlap."""
+"""Smoothed borders have no gaps and no overlaps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CODES = hnp.arrays(
 
 
 def drawn(*paths):
-    """Arcs of which each parts region 1 from region 2."""
+    """Return arcs between the regions 1 and 2."""
     starts = np.cumsum([0, *map(len, paths)])
     ones = np.ones(len(paths), np.int32)
     return Arcs(np.concatenate([np.array(path, float) for path in paths]), starts, ones, 2 * ones)
@@ -51,7 +51,7 @@ def test_regions_stay_a_coverage(codes, seed, least, rounds):
 @given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.0, 1.0, 4.0]), rounds=st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
 def test_the_way_an_arc_runs_does_not_matter(codes, seed, least, rounds):
-    """Coordinates are the same to the last bit."""
+    """Coordinates are identical."""
     arcs, rings = cell(ragged(codes, seed, height=3))
     arcs = simplify_arcs(arcs, rings, least)
     there = [np.unique(line, axis=0) for line in lines(smooth_arcs(arcs, rounds))]
@@ -62,7 +62,7 @@ def test_the_way_an_arc_runs_does_not_matter(codes, seed, least, rounds):
 
 
 def test_steps_become_a_straight_line():
-    """Whatever their slope, but for the last ones before the frame."""
+    """This holds for any slope, except near the frame."""
     rows, cols = np.indices((30, 90))
     for run in (1, 3, 5):
         arcs, _ = cell(cols > run * rows + 4)
@@ -92,7 +92,7 @@ def test_long_edges_stay_straight():
 
 
 def test_nothing_is_cut_where_another_border_is():
-    """Neither with a vertex inside the triangle, nor with one on its side."""
+    """A vertex inside the triangle or on its side prevents the cut."""
     corner = [(0, 8), (0, 0), (8, 0)]
     assert len(smooth_arcs(drawn(corner), 1).xy) == 4
     for tip in ((0.25, 0.25), (0.5, 0.5)):
@@ -102,7 +102,7 @@ def test_nothing_is_cut_where_another_border_is():
 
 
 def test_an_arc_that_ends_where_it_began_keeps_its_node():
-    """A loop at a node of others is no free ring."""
+    """A loop at a node of other arcs is not a closed arc."""
     loop = [(4, 4), (8, 4), (8, 8), (4, 8), (4, 4)]
     assert len(smooth_arcs(drawn(loop), 1).xy) == 9
     found = smooth_arcs(drawn(loop, [(0, 0), (4, 4)]), 1)

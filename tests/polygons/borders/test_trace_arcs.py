@@ -1,4 +1,4 @@
-"""Regions, their borders from node to node, and the rings that these make."""
+"""Arcs run along all borders of regions, and form rings around them."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ often = settings(max_examples=60, deadline=None)
 
 
 def sides(labels):
-    """Pairs of pixels, also beyond the frame, that lie side by side and in different regions."""
+    """Return the number of pixel sides between two regions, also at the frame."""
     padded = np.pad(labels, 1)
     return (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
 

@@ -1,4 +1,4 @@
-"""Polygons are those of the whole raster, whatever the cells that it is read in."""
+"""Polygons do not depend on the cells in which a raster is traced."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_polygons_are_those_of_rasterio(codes, cell):
 @often
 @given(codes=rasters() | rasters((0, 1)), cell=cells)
 def test_polygons_of_touching_corners_are_those_of_rasterio(codes, cell):
-    """Its 8-connected polygons are not valid where they touch themselves; ours have several parts there."""
+    """rasterio's 8-connected polygons are invalid where they touch themselves; ours have several parts there."""
     found = swept(codes, cell_size=cell, connectivity=8)
     shapes, (expected, their_codes) = found.to_shapely(TRANSFORM), traced(codes, connectivity=8)
     assert shapely.is_valid(shapes).all()
@@ -55,7 +55,7 @@ def test_polygons_of_touching_corners_are_those_of_rasterio(codes, cell):
 @often
 @given(codes=rasters() | rasters((0, 1)), cell=cells, connectivity=st.sampled_from([4, 8]))
 def test_cells_leave_no_trace(codes, cell, connectivity):
-    """Vertex by vertex, and in all that is counted."""
+    """Vertices and sums are the same."""
     pieces, whole = (swept(codes, cell_size=side, connectivity=connectivity) for side in (cell, 64))
     shapes = [found.to_shapely(TRANSFORM) for found in (pieces, whole)]
     assert counted(shapes[0], pieces.codes) == counted(shapes[1], whole.codes)
@@ -116,7 +116,7 @@ def test_what_is_finished_comes_before_the_raster_is_read_to_its_end():
 
 
 def test_what_is_open_does_not_grow_with_the_raster():
-    """Patches of a few pixels, however many rows: no more arcs and regions are held than a seam cuts."""
+    """Only arcs and regions that cross a seam are held, regardless of the number of rows."""
     most = {}
     houses = np.isin(np.arange(256), range(1, 6))
     for height in (40, 400):

@@ -1,4 +1,4 @@
-"""Class rasters cleaned before they become polygons."""
+"""Class rasters are cleaned before they are traced."""
 
 import sys
 from itertools import count
@@ -20,7 +20,7 @@ LIMITS = [(3.5, 0.0), (0.0, 9.5), (4.5, 20.5), (20.5, 4.5)]
 
 @pytest.fixture
 def noisy():
-    """Rough patches, specks, holes and an island of nothing."""
+    """Return a map of rough patches, single pixels, holes and nodata with an island."""
     random = np.random.default_rng(3)
     codes = np.kron(random.integers(0, 4, (7, 9)), np.ones((6, 5))).astype(np.uint8)
     codes[random.random(codes.shape) < 0.15] = 254
@@ -49,7 +49,7 @@ def test_holes_are_filled_then_small_regions_merged(raster, noisy, tmp_path, min
 
 
 def test_a_hole_that_merging_makes_is_filled(make_raster, tmp_path):
-    """2 becomes one as the speck 9 beside it, at the frame, joins the 1s."""
+    """Code 2 is in a hole once the pixel of code 9 at the frame has joined code 1."""
     codes = np.ones((6, 6), np.uint8)
     codes[2:4, 2:4] = 2
     codes[2, 0], codes[2, 1] = 9, 2
@@ -63,7 +63,7 @@ def test_a_hole_that_merging_makes_is_filled(make_raster, tmp_path):
 
 
 def test_areas_are_those_of_the_ground(make_raster, tmp_path):
-    """In degrees a pixel at 60 north is half as large as at the equator."""
+    """A pixel in degrees is half as large at 60 degrees north as at the equator."""
     codes = np.ones((7, 5), np.uint8)
     codes[1, 1] = codes[5, 3] = 2
     pixel = 111_000.0**2 * 10 * 10
@@ -105,7 +105,7 @@ def test_a_damaged_raster_is_told(make_raster, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of file sizes")
 @pytest.mark.parametrize("size", [300, 4000, 89_000, 89_900])
 def test_a_full_disk_is_told(tmp_path, size):
-    """GDAL writes most as it closes the file, and says nothing then."""
+    """GDAL writes most when it closes the file, and raises no error then."""
     import resource
 
     codes = np.random.default_rng(0).integers(0, 250, (300, 300)).astype(np.uint8)
@@ -120,7 +120,7 @@ def test_a_full_disk_is_told(tmp_path, size):
 
 
 def test_a_file_that_holds_something_else_is_told(raster, noisy, tmp_path, monkeypatch):
-    """As a block that was not written reads as nothing."""
+    """A block that was not written reads as nodata."""
     numbers = count()
     monkeypatch.setattr("geopsp.polygons.regions.clean.crc32", lambda _: next(numbers))
     with ClassRaster.open(raster) as codes, pytest.raises(OutputError, match="does not contain what was written"):

@@ -1,4 +1,4 @@
-"""Small holes of polygons are filled, whatever the cells a raster is read in."""
+"""Small holes of polygons are filled, regardless of the cells."""
 
 import numpy as np
 import pytest
@@ -44,13 +44,13 @@ def test_what_is_in_no_small_hole_stays(codes, least):
 
 
 def ring(codes, at, code):
-    """A square frame that begins at a pixel and ends as far from the other corner."""
+    """Fill a square with a code, `at` pixels from each side."""
     codes[at : len(codes) - at, at : len(codes) - at] = code
 
 
 @pytest.mark.parametrize(("least", "expected"), [(1.0, 1), (1.5, 2), (9.5, 3), (25.5, 4), (80.0, 4)])
 def test_of_holes_in_holes_the_largest_small_one_counts(least, expected):
-    """Frames of 4, 3 and 2 around a pixel of 1; 4 lies open."""
+    """Squares of 4, 3 and 2 enclose a pixel of 1; 4 is in no hole."""
     codes = np.full((9, 9), 255, np.uint8)
     for at, code in ((1, 4), (2, 3), (3, 2), (4, 1)):
         ring(codes, at, code)

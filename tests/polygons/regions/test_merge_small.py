@@ -1,4 +1,4 @@
-"""Small regions become part of their neighbours, whatever the cells a raster is read in."""
+"""Small regions are merged into their neighbours, regardless of the cells."""
 
 import numpy as np
 import pytest
@@ -77,12 +77,12 @@ def test_examples(codes, least, expected):
 
 
 def test_a_region_that_took_an_earlier_one_counts_as_earlier():
-    """1 comes before 4 once it holds 9, so that 6 goes to it."""
+    """Code 1 comes before 4 once it has 9, so 6 joins 1."""
     codes = [[9, 255, 4, 4], [1, 1, 6, 255], [1, 1, 255, 255]]
     assert merge(codes, 1.5).tolist() == [[1, 255, 4, 4], [1, 1, 1, 255], [1, 1, 255, 255]]
 
 
 def test_a_large_one_takes_no_borders_of_small_ones():
-    """5 goes to 1; 3 has no border but with 2, which is the last one found."""
+    """Code 5 joins 1; 3 borders only on 2, the last border found."""
     codes = np.array([[5, 1, 1, 1, 1], [255] * 5, [2, 255, 255, 255, 3], [2, 2, 2, 3, 3]], np.uint8)
     assert merge(codes, 3.5)[3].tolist() == [2] * 5

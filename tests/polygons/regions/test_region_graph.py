@@ -1,4 +1,4 @@
-"""Regions of a class raster as a graph, whatever the cells it is read in."""
+"""The region graph does not depend on the cells."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,12 @@ from geopsp.polygons.regions.region_graph import MAX_UNITS, IntegerUnits
 
 
 def with_surroundings(codes):
-    """Labels by scipy of all regions, nothing's too, of the raster in a frame of nothing."""
+    """Label all regions by scipy, also those of nodata, of the raster with a nodata border."""
     return labelled(np.pad(codes.astype(int), 1, constant_values=255), nothing=256)
 
 
 def borders(regions):
-    """Lengths by pairs of first pixels."""
+    """Return the lengths of borders by pairs of first pixels."""
     found = {}
     for pair, length in zip(regions.pairs, regions.lengths, strict=True):
         key = tuple(sorted(regions.first_pixels[pair].tolist()))
@@ -77,7 +77,7 @@ def test_all_borders_are_kept_if_wanted(codes, size):
 @gently
 @given(codes=rasters, size=cells)
 def test_joined_regions_are_those_of_the_raster_with_fewer_codes(codes, size):
-    """All that is of code 1 or 2 and in touch becomes one."""
+    """Adjacent regions of the codes 1 and 2 are merged."""
     regions = graph(codes, size=size)
     fewer = graph(np.where(codes == 2, 1, codes))
     owners = np.arange(regions.codes.size, dtype=np.int32)
