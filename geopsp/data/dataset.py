@@ -77,7 +77,11 @@ class ChipFiles:
     margin = 0
 
     def __init__(self, chips: ChipSet) -> None:
-        """Raises ChipError if the chips have no files."""
+        """Open no file yet.
+
+        Raises:
+            ChipError: if the chips have no files.
+        """
         if "image" not in chips.index:
             raise ChipError(
                 "These chips have no files. Export them with export_training_data, or read them from their images with "

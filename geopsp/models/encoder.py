@@ -139,7 +139,7 @@ def supported_backbones() -> list[str]:
     return [name for family in FAMILIES for name in family.names()]
 
 
-def family_of(name: str) -> EncoderFamily:
+def encoder_family(name: str) -> EncoderFamily:
     """Return the family of an encoder.
 
     Raises:
@@ -161,7 +161,7 @@ def build_encoder(name: str, *, bands: int, output_stride: int, depth: int = DEP
     Raises:
         ModelError: if there is no such encoder, or it cannot be dilated.
     """
-    family = family_of(name)
+    family = encoder_family(name)
     try:
         return family.build(name, bands=bands, output_stride=output_stride, depth=depth)
     except GeopspError:

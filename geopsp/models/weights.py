@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geopsp.errors import ModelError
-from geopsp.models.encoder import OFFLINE, family_of
+from geopsp.models.encoder import OFFLINE, encoder_family
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.saved_model import WEIGHTS
 
@@ -130,13 +130,9 @@ def adapt_stem(filters: Tensor, band_names: tuple[str, ...]) -> Tensor:
     return torch.stack(parts, dim=1) * (len(COLORS) / len(band_names))
 
 
-# Sources of weights: each takes the encoder's name and what the user named, and returns the encoder's tensors, or None
-# if that is nothing of its kind.
-
-
 def _published_weights(name: str, weights: str) -> dict[str, Tensor] | None:
     try:
-        state = family_of(name).weights(name, weights)
+        state = encoder_family(name).weights(name, weights)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"Cannot download the weights {weights!r} for {name}: {error}. {OFFLINE}") from error
     if state is None and weights == "imagenet":
@@ -158,7 +154,11 @@ SOURCES: tuple[Callable[[str, str], dict[str, Tensor] | None], ...] = (
     _saved_model_weights,
     _file_weights,
 )
-"""In the order in which they are asked. The last takes what is left, and says what is wrong with it."""
+"""Sources of weights, in the order in which they are tried.
+
+Each takes the encoder's name and the name or path of the weights. It returns the encoder's tensors, or None if the
+weights are not of its kind. The last one takes all that is left, and raises a ModelError if it cannot read it.
+"""
 
 
 def _find_weights(name: str, weights: str) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
@@ -232,6 +232,10 @@ def test_a_new_context(monkeypatch):
 @dataclass(frozen=True, slots=True)
 class SquareLossSpec(LossSpec):
     square_fraction: float = 0.0
+
+
+def test_each_fraction_has_a_loss():
+    assert {field.name for field in fields(LossSpec) if field.name.endswith("_fraction")} == set(losses.FRACTIONS)
 
 
 def test_a_new_loss(monkeypatch):

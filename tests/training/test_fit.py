@@ -419,7 +419,7 @@ def test_an_unknown_device_is_refused():
     ("options", "says"),
     [
         ({"chip_size": 16}, "chip_size is 16"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 0}, "`batch_size` is 0"),
         ({"val_split_pct": 1.5}, "val_split_pct is 1.5"),
     ],
 )

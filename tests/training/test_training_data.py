@@ -233,7 +233,7 @@ def test_what_validates_is_of_one_kind_and_there(small_world, tmp_path):
         ({"images": "a.tif", "labels": "b.gpkg", "min_valid": 2.0}, "min_valid is 2"),
         ({"images": "a.tif", "labels": "b.gpkg", "chip_size": 8}, "8; needed"),
         ({"path": "chips", "split": "source", "valid_path": "chips"}, "split is 'source', but valid_path"),
-        ({"path": "chips", "workers": -1}, "workers is -1"),
+        ({"path": "chips", "workers": -1}, "`workers` is -1"),
         *(
             ({**source, **options}, says)
             for source in ({"path": "chips"}, {"images": "a.tif", "labels": "b.gpkg"})
