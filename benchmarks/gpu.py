@@ -28,9 +28,9 @@ from rasterio.transform import from_origin
 from torch import Tensor, nn
 
 from geopsp import PSPNetClassifier, export_training_data, prepare_data
-from geopsp.inference.job import plan_job
 from geopsp.inference.options import MapSettings
-from geopsp.inference.outputs import classes
+from geopsp.inference.outputs import class_spec
+from geopsp.inference.plan_job import plan_job
 from geopsp.inference.run_job import run_job
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.device import device_name, pick_device, resolve_precision
@@ -158,7 +158,7 @@ def maps(
     rows, result = [], {}
     for name in ("first", "warm"):
         start = time.perf_counter()
-        job = plan_job(scene, model, [classes(work / f"{name}.tif", model.legend)], settings, bf16=bf16)
+        job = plan_job(scene, model, [class_spec(work / f"{name}.tif", model.legend)], settings, bf16=bf16)
         run_job(job, model, device=options.device)
         seconds = time.perf_counter() - start
         result[f"map, {name}"] = scene.grid.width * scene.grid.height / seconds / 1e6

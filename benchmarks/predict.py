@@ -83,14 +83,14 @@ def random_model(name: str) -> Any:
 
 def map_scene(model: Any, scene: Path, out: Path) -> float:
     """Return the seconds from the scene's file to a COG."""
-    from geopsp.inference.job import plan_job
     from geopsp.inference.options import MapSettings
-    from geopsp.inference.outputs import classes
+    from geopsp.inference.outputs import class_spec
+    from geopsp.inference.plan_job import plan_job
     from geopsp.inference.run_job import run_job
     from geopsp.raster.scene import Scene
 
     start = time.perf_counter()
-    outputs = [classes(out, model.legend)]
+    outputs = [class_spec(out, model.legend)]
     run_job(plan_job(Scene.open(scene), model, outputs, MapSettings(padding=OVERLAP)), model)
     return time.perf_counter() - start
 

@@ -244,9 +244,9 @@ def new_job(scene: Path, out: Path) -> Any:
     from geopsp import Scene
     from geopsp.core.bands import BandStats
     from geopsp.core.legend import Legend
-    from geopsp.inference import outputs as products
-    from geopsp.inference.job import plan_job
+    from geopsp.inference import outputs
     from geopsp.inference.options import MapSettings
+    from geopsp.inference.plan_job import plan_job
     from geopsp.models.build import ModelSpec, build_network
     from geopsp.models.saved_model import TrainedModel, save_model
 
@@ -258,7 +258,7 @@ def new_job(scene: Path, out: Path) -> Any:
     image = Scene.open(scene)
     model = TrainedModel(spec, network, legend, image.bands, statistics, "uint8", TILE, image.cell_size, "metre")
     job = plan_job(
-        image, model, [products.classes(out, legend)], MapSettings(batch_size=1), part_side=PART, block=BLOCK
+        image, model, [outputs.class_spec(out, legend)], MapSettings(batch_size=1), part_side=PART, block=BLOCK
     )
     job.begin(1)
     save_model(model, job.model_folder)
@@ -278,7 +278,7 @@ def seconds_on_cluster(job: Any, client: Client) -> float:
 
 
 def part_files(job: Any) -> list[Path]:
-    folder = job.part_path(job.products[0], 0).parent
+    folder = job.part_path(job.rasters[0], 0).parent
     return sorted(path for path in folder.iterdir() if path.name[0] != ".")
 
 
@@ -330,7 +330,7 @@ def seconds_per_tile(job: Any) -> tuple[float, float]:
 
     seconds = []
     for number in [0, *range(len(job.parts))]:  # the first one warms up
-        for path in job.part_path(job.products[0], 0).parent.glob(f"{number:06d}.*"):
+        for path in job.part_path(job.rasters[0], 0).parent.glob(f"{number:06d}.*"):
             path.unlink()
         start = time.perf_counter()
         tiles = predict_part(job, number, device="cpu")
@@ -345,7 +345,7 @@ def assembly_rate(job: Any, folder: Path, side: int) -> float:
     from geopsp.raster.cog.part_file import PartWriter
     from geopsp.raster.cog.part_grid import PartGrid
 
-    product = job.products[0]
+    product = job.rasters[0]
     parts = PartGrid(2 * side, side, side, side)
     noise = np.random.default_rng(0).integers(0, 6, (1, 512, side), np.uint8)
     with ThreadPoolExecutor(2) as pool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from geopsp.core.grid import Grid
 from geopsp.core.legend import Legend
 from geopsp.core.output import atomic_output
-from geopsp.inference.outputs import classes
+from geopsp.inference.outputs import class_spec
 from geopsp.raster.cog.assemble import assemble, single_part
 from geopsp.raster.cog.part_file import PartWriter
 from geopsp.raster.legend_io import write_class_files
@@ -25,7 +25,7 @@ def class_raster(
         OutputError: if it exists and `overwrite` is False, or cannot be written.
     """
     path = Path(path)
-    spec, part_grid = classes(path, legend), single_part(grid.width, grid.height)
+    spec, part_grid = class_spec(path, legend), single_part(grid.width, grid.height)
     with atomic_output(path, overwrite=overwrite) as partial:
         part = partial.with_name(partial.name + ".part")
         try:

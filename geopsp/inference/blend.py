@@ -1,8 +1,8 @@
-"""What several tiles say of a pixel, as one: a weighted mean that is exact, so that no order and no cut can be seen.
+"""The weighted mean of overlapping tiles, exact: neither the order of tiles nor the cut into parts can be seen.
 
-Shares and weights are whole numbers, the weights of all tiles at a pixel sum to UNIT * UNIT, and the largest sum still
-fits 32 bits. Sums of whole numbers are the same in any order, and where all tiles agree the mean is what they say, to
-the last bit. Where a tile is alone, its class is the map's.
+Scores and weights are whole numbers, the weights of all tiles at a pixel sum to WEIGHT_ONE squared, and the largest sum
+still fits 32 bits. Sums of whole numbers are the same in any order, and where all tiles agree the mean is their score,
+to the last bit. Where a tile is alone, its class is the map's.
 """
 
 from __future__ import annotations
@@ -14,132 +14,137 @@ import torch
 from torch import Tensor
 
 from geopsp.core.grid import Window
-from geopsp.inference import kernels
-from geopsp.inference.tile_plan import WEIGHT_ONE, TilePlan, bands_of
-from geopsp.inference.tile_scores import SCORE_ONE, RowsCols, TileScores, first_of, inside, rows_at_once
+from geopsp.inference.tile_ops import TileOps
+from geopsp.inference.tile_plan import SCORE_ONE, WEIGHT_ONE, RowsCols, TilePlan, runs_of_true
+from geopsp.inference.tile_scores import TileScores, area_window
 
-FULL = SCORE_ONE * WEIGHT_ONE * WEIGHT_ONE
-"""The largest sum there can be."""
+SUM_ONE = SCORE_ONE * WEIGHT_ONE * WEIGHT_ONE
+"""The weighted sum of probability 1, the largest there can be."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlendedRows:
-    """Rows that no later tile touches, as views of the canvas; of no meaning where `valid` is False."""
+    """Rows that no later tile overlaps, as views of the buffer; undefined where `valid` is False."""
 
     index: Tensor
-    """(rows, cols) uint8: channel of the likeliest class, the first of equals."""
+    """(rows, cols) uint8: channel of the likeliest class, the first of equal ones."""
 
     valid: Tensor
     """(rows, cols) bool, on the CPU."""
 
     sums: Tensor
-    """(classes, rows, cols) int32, of FULL: of all classes, where the canvas was asked for shares."""
+    """(classes, rows, cols) int32, from 0 to SUM_ONE: of all pixels if the buffer was asked for scores."""
 
-    agreed: Tensor | None
-    """(rows, cols) int32: what all tiles at a pixel grant its classes, of ONE; where they agree, all."""
+    agreement: Tensor | None
+    """(rows, cols) int32, up to about SCORE_ONE: the classes' smallest scores of any tile, added up."""
 
 
 class BlendBuffer:
-    """The rows of a window of the map that later tiles may still touch."""
+    """Weighted class scores of the rows that later tiles may still overlap."""
 
     def __init__(
-        self, plan: TilePlan, window: Window, classes: int, device: torch.device, *, shares: bool, disagreement: bool
+        self, plan: TilePlan, window: Window, classes: int, ops: TileOps, *, needs_scores: bool, needs_agreement: bool
     ) -> None:
-        """`shares`: True if they are wanted of every pixel; `disagreement`: if it shall be known where tiles differ."""
-        self.window, self.row, self.reached = window, window.row, window.row
-        self.rows = min(plan.size, window.height)
-        shape = (self.rows, window.width)
-        self.sums = torch.zeros(classes, *shape, dtype=torch.int32, device=device)
-        self.least = torch.full_like(self.sums, SCORE_ONE) if disagreement else None
-        self.index = torch.zeros(shape, dtype=torch.uint8, device=device)
-        self.valid = torch.zeros(shape, dtype=torch.bool)
-        self._bands = [slice(0, window.width)]
-        if not shares:
-            self._bands = bands_of(plan.shared_cols[window.col : window.col_stop])
-        self._shared_rows = plan.shared_rows
-        self._device = device
-
-    def add(self, tile: Window, valid: Tensor, told: TileScores, weights: Tensor) -> None:
-        """A tile counts.
+        """Make an empty buffer.
 
         Args:
-            tile: Where it lies.
-            valid: (s, s) bool, on the CPU; True where there is ground.
-            told: What the network says of it.
-            weights: (s, s) int32, of UNIT * UNIT.
+            plan: The tiles of the map.
+            window: The part of the map whose rows are blended.
+            classes: Number of classes.
+            ops: Of the device that the scores are on.
+            needs_scores: True gives sums of all pixels, not only where tiles overlap.
+            needs_agreement: True also keeps how far tiles agree.
         """
-        here = Window(self.window.col, self.row, self.window.width, self.rows)
-        part = tile.intersect(here)
+        self.window, self.row, self.filled_stop = window, window.row, window.row
+        self.rows = min(plan.size, window.height)
+        shape = (self.rows, window.width)
+        self.sums = torch.zeros(classes, *shape, dtype=torch.int32, device=ops.device)
+        self.smallest = torch.full_like(self.sums, SCORE_ONE) if needs_agreement else None
+        self.index = torch.zeros(shape, dtype=torch.uint8, device=ops.device)
+        self.valid = torch.zeros(shape, dtype=torch.bool)
+        self._summed_cols = [slice(0, window.width)]
+        """Columns with sums, in rows where no tiles of two rows overlap."""
+        if not needs_scores:
+            self._summed_cols = runs_of_true(plan.shared_cols[window.col : window.col_stop])
+        self._shared_rows = plan.shared_rows
+        self._ops = ops
+
+    def add(self, tile: Window, valid: Tensor, scores: TileScores, weights: Tensor) -> None:
+        """Add a tile.
+
+        Args:
+            tile: Its window of the map.
+            valid: (s, s) bool, on the CPU.
+            scores: Of the tile.
+            weights: (s, s) int32, from 1 to WEIGHT_ONE squared.
+        """
+        buffer = Window(self.window.col, self.row, self.window.width, self.rows)
+        part = tile.intersect(buffer)
         if part.is_empty:
             return
-        self.valid[part.slices(here)] = valid[part.slices(tile)]
-        self.reached = max(self.reached, part.row_stop)
-        core = inside(told.interior, tile)
-        part = core.intersect(here)
+        self.valid[part.slices(buffer)] = valid[part.slices(tile)]
+        self.filled_stop = max(self.filled_stop, part.row_stop)
+        interior = area_window(scores.interior, tile)
+        part = interior.intersect(buffer)
         if not part.is_empty:
-            self.index[part.slices(here)] = told.index[part.slices(core)]
-        for area, shares in told.overlaps:
-            rim = inside(area, tile)
-            part = rim.intersect(here)
+            self.index[part.slices(buffer)] = scores.index[part.slices(interior)]
+        for area, area_scores in scores.overlaps:
+            overlap = area_window(area, tile)
+            part = overlap.intersect(buffer)
             if not part.is_empty:
-                self._blend(part.slices(here), shares[:, *part.slices(rim)], weights, part.slices(tile))
+                found = area_scores[:, *part.slices(overlap)]
+                self._blend(part.slices(buffer), found, weights, part.slices(tile))
 
-    def _blend(self, place: RowsCols, shares: Tensor, weights: Tensor, inside: RowsCols) -> None:
-        """`place` is an area of the canvas, `inside` the same of the tile."""
-        if kernels.use_numba(self._device.type):
-            starts = [side.start for side in (*place, *inside)]
-            kernels.add_weighted(
-                self.sums.numpy(), *starts[:2], shares.contiguous().numpy(), weights.numpy(), *starts[2:]
-            )
-        else:
-            self.sums[:, *place].addcmul_(shares, weights[inside])
-        if self.least is not None:
-            least = self.least[:, *place]
-            torch.minimum(least, shares, out=least)
+    def _blend(self, target: RowsCols, scores: Tensor, weights: Tensor, source: RowsCols) -> None:
+        """Add scores; `target` is their area in the buffer, `source` in the tile."""
+        self._ops.add_weighted(self.sums, target, scores, weights, source)
+        if self.smallest is not None:
+            smallest = self.smallest[:, *target]
+            torch.minimum(smallest, scores, out=smallest)
 
     def finish_rows(self, row: int) -> Iterator[tuple[int, BlendedRows | None]]:
-        """Gives out the rows above `row`, some at a time, and moves on.
+        """Yield the finished rows above `row` and drop them from the buffer.
 
-        Each item is a number of rows and what they hold, None where no tile was added; it is to be used before the
-        next one is asked for.
+        Each item is a number of rows and their content, None where no tile was added. Use it before the next one: it
+        is a view of the buffer.
         """
         while (count := min(row - self.row, self.rows)) > 0:
-            if self.reached <= self.row:
+            if self.filled_stop <= self.row:
                 yield count, None
             else:
-                for part, bands in self._parts(count):
-                    yield part.stop - part.start, self._finished(part, bands)
-            self._move(count)
+                for rows, columns in self._pieces(count):
+                    yield rows.stop - rows.start, self._finished(rows, columns)
+            self._drop(count)
 
-    def _parts(self, count: int) -> Iterator[tuple[slice, list[slice]]]:
-        """The first rows in pieces, and the columns of each in which tiles meet."""
+    def _pieces(self, count: int) -> Iterator[tuple[slice, list[slice]]]:
+        """Yield the first `count` rows, some at a time, with the columns of each that have sums."""
         shared = self._shared_rows[self.row : self.row + count]
-        whole, top = slice(0, self.window.width), 0
+        all_cols, top = slice(0, self.window.width), 0
         while top < count:
-            bands = [whole] if shared[top] else self._bands
-            width = max((band.stop - band.start for band in bands), default=1)
-            step = rows_at_once(4 * len(self.sums) * width, self._device)
+            columns = [all_cols] if shared[top] else self._summed_cols
+            width = max((cols.stop - cols.start for cols in columns), default=1)
+            step = self._ops.rows_at_once(4 * len(self.sums) * width)
             stop = top + 1
             while stop < min(count, top + step) and shared[stop] == shared[top]:
                 stop += 1
-            yield slice(top, stop), bands
+            yield slice(top, stop), columns
             top = stop
 
-    def _finished(self, part: slice, bands: list[slice]) -> BlendedRows:
-        for band in bands:
-            first_of(self.sums, self.index, (part, band))
-        agreed = None if self.least is None else self.least[:, part].sum(dim=0, dtype=torch.int32)
-        return BlendedRows(self.index[part], self.valid[part], self.sums[:, part], agreed)
+    def _finished(self, rows: slice, columns: list[slice]) -> BlendedRows:
+        for cols in columns:
+            self._ops.argmax(self.sums, self.index, (rows, cols))
+        agreement = None if self.smallest is None else self.smallest[:, rows].sum(dim=0, dtype=torch.int32)
+        return BlendedRows(self.index[rows], self.valid[rows], self.sums[:, rows], agreement)
 
-    def _move(self, count: int) -> None:
-        """The rows below the first ones move up, and what lay in those that come is forgotten."""
-        if self.reached > self.row:
-            for part, bands in self._parts(count):
-                for band in bands:
-                    self.sums[:, part, band] = 0
+    def _drop(self, count: int) -> None:
+        """Move the rows below the first `count` up, and empty those that come into the buffer."""
+        if self.filled_stop > self.row:
+            for rows, columns in self._pieces(count):
+                for cols in columns:
+                    self.sums[:, rows, cols] = 0
             keep = self.rows - count
-            fresh = slice(max(keep, count), None)  # those between are empty
-            for store, empty in ((self.sums, 0), (self.least, SCORE_ONE), (self.valid, 0), (self.index, 0)):
+            fresh = slice(max(keep, count), None)  # the sums between are empty already
+            for store, empty in ((self.sums, 0), (self.smallest, SCORE_ONE), (self.valid, 0), (self.index, 0)):
                 if store is not None:
                     store[..., :keep, :] = store[..., count:, :].clone()
                     store[..., fresh if store is self.sums else slice(keep, None), :] = empty

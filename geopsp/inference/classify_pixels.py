@@ -1,48 +1,36 @@
-"""From images and a model to maps, and their polygons."""
+"""Classify images with a model: maps, and their polygons."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
 import geopandas as gpd
-import torch
 
 from geopsp.core.options import describes, from_names, require_path
-from geopsp.core.progress import Progress, progress_bar
-from geopsp.errors import GeopspError, LabelError, OptionError, RasterError
-from geopsp.inference.dask_client import connect, threads_of
-from geopsp.inference.dask_workers import MAX_IMAGES_IN_FLIGHT
-from geopsp.inference.estimate import check_size, estimate_map, estimate_maps
-from geopsp.inference.input_check import compare_with_training
-from geopsp.inference.job import LazyAreaOfInterest, MapJob, plan_job
-from geopsp.inference.options import MapOptions, MapSettings, ProbabilityType
-from geopsp.inference.outputs import OutputPaths, check_names, check_places, image_names
-from geopsp.inference.run_job import Finish, run_job, start_job
+from geopsp.errors import GridError, LabelError, OptionError
+from geopsp.inference.job import LazyAreaOfInterest
+from geopsp.inference.map_run import MapRun
+from geopsp.inference.options import MapOptions, ProbabilityType
+from geopsp.inference.output_paths import OutputPaths, check_names, check_paths, image_names
 from geopsp.labels.area import AreaOfInterest
-from geopsp.models.device import Precision, device_name, pick_device, resolve_precision
+from geopsp.models.device import Precision
 from geopsp.models.saved_model import TrainedModel, load_model
 from geopsp.polygons.options import PolygonSettingsDict
-from geopsp.polygons.raster_to_polygons import raster_to_polygons
 from geopsp.raster.find_images import Images
 from geopsp.raster.open_scenes import open_scenes
 from geopsp.raster.scene import Scene
-from geopsp.vector.write import check_vector_output
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 2
-"""Parts a thread of a cluster that the next images give to it, so that none waits for the end of an image."""
+MAX_SIDE = 10_000_000
+"""Largest side of a map in pixels: all of the Earth at 4 m. More is taken for a mistake."""
 
 
 class Classifier(Protocol):
-    """What is asked of a classifier: `PixelClassifier` has it."""
+    """A classifier, such as `PixelClassifier`."""
 
     model: TrainedModel
     device: str | None
@@ -132,14 +120,14 @@ def classify_pixels(
     trained, device = _opened(model, options.device)
     trained.excluded_channels(background=options.predict_background)
     options.polygon_settings.selected_codes(trained.legend)
-    targets = OutputPaths.from_options(out, options)
+    paths = OutputPaths.from_options(out, options)
     area = None if aoi is None else LazyAreaOfInterest(aoi)
-    scenes = _scenes(images, trained, area, options)
-    targets_by_scene = [targets.for_image(name) for name in image_names(scenes)] if per_image else [targets]
+    scenes = _open_scenes(images, trained, area, options)
+    all_paths = [paths.for_image(name) for name in image_names(scenes)] if per_image else [paths]
     folder = Path(model) if isinstance(model, str | Path) else None
-    check_places(targets_by_scene, scenes, aoi=aoi, model=folder)
-    run = _Run(trained, options.settings, pick_device(device), device, area, options)
-    return run.map_each(scenes, targets_by_scene) if per_image else run.one_map(scenes[0], targets)
+    check_paths(all_paths, scenes, aoi=aoi, model=folder)
+    run = MapRun(trained, options, device=device, aoi=area)
+    return run.map_each(scenes, all_paths) if per_image else run.one_map(scenes[0], paths)
 
 
 def _opened(model: Classifier | str | Path, device: str | None) -> tuple[TrainedModel, str | None]:
@@ -152,8 +140,10 @@ def _opened(model: Classifier | str | Path, device: str | None) -> tuple[Trained
     return model.model, device or model.device
 
 
-def _scenes(images: Images, model: TrainedModel, aoi: LazyAreaOfInterest | None, options: MapOptions) -> list[Scene]:
-    """What to map, with the model's bands; images that the area of interest misses are left out."""
+def _open_scenes(
+    images: Images, model: TrainedModel, aoi: LazyAreaOfInterest | None, options: MapOptions
+) -> list[Scene]:
+    """Open the images with the model's bands; those that the area of interest does not overlap are left out."""
     bands = options.bands
     if bands is not None and len(bands) != len(model.bands):
         found = "1 band is" if len(bands) == 1 else f"{len(bands)} bands are"
@@ -168,14 +158,28 @@ def _scenes(images: Images, model: TrainedModel, aoi: LazyAreaOfInterest | None,
     )
     for scene in scenes:
         check_size(scene)
-    return scenes if aoi is None else _met(scenes, aoi.area())
+    return scenes if aoi is None else _overlapping(scenes, aoi.area())
 
 
-def _met(scenes: Sequence[Scene], area: AreaOfInterest) -> list[Scene]:
-    """The scenes that the area touches.
+def check_size(scene: Scene) -> None:
+    """Check that a scene is not too large to map.
 
     Raises:
-        LabelError: if it touches none.
+        GridError: if it is.
+    """
+    grid = scene.grid
+    if max(grid.width, grid.height) > MAX_SIDE:
+        raise GridError(
+            f"{scene.name} has {grid.width:,} x {grid.height:,} pixels of {grid.cell_size[0]:g} ({grid.unit}), but at "
+            f"most {MAX_SIDE:,} along a side can be mapped. Use a larger `cell_size`, or an `extent`."
+        )
+
+
+def _overlapping(scenes: Sequence[Scene], area: AreaOfInterest) -> list[Scene]:
+    """Return the scenes that the area overlaps.
+
+    Raises:
+        LabelError: if it overlaps none.
     """
     errors: dict[str, LabelError] = {}
     for scene in scenes:
@@ -186,174 +190,5 @@ def _met(scenes: Sequence[Scene], area: AreaOfInterest) -> list[Scene]:
     if len(errors) == len(scenes):
         raise next(iter(errors.values()))
     for name in errors:
-        logger.info(f"{name} lies outside of {area.source} and is left out.")
+        logger.info(f"{name} is skipped: it lies outside {area.source}.")
     return [scene for scene in scenes if scene.name not in errors]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Run:
-    """One call: the model, and what was asked for."""
-
-    model: TrainedModel
-    settings: MapSettings
-    where: torch.device
-    device: str | None
-    aoi: LazyAreaOfInterest | None
-    options: MapOptions
-
-    @property
-    def overwrite(self) -> bool:
-        return self.options.overwrite
-
-    def one_map(self, scene: Scene, targets: OutputPaths) -> Path:
-        """The scene's map is there."""
-        job = self._job(scene, targets)
-        self._check(job, targets)
-        if not job.done or job.only_folder_left or _traced(targets):
-            with self._client() as client:
-                job = job.with_parts(threads_of(client))
-                self._tell(job, client, estimate_map(job, self.model, self.where, area=job.area(), here=client is None))
-                with progress_bar("Mapping") as progress:
-                    self._make(job, client, progress)
-        self._trace(targets)
-        return targets.out
-
-    def map_each(self, scenes: Sequence[Scene], order: Sequence[OutputPaths]) -> list[Path]:
-        """A map of each scene is there; those that are there from the same call stay.
-
-        Raises:
-            RasterError: if images cannot be read, when the others are mapped.
-        """
-        jobs = [self._job(scene, targets) for scene, targets in zip(scenes, order, strict=True)]
-        there = [job.done and _traced(its) for job, its in zip(jobs, order, strict=True)]
-        if any(there):
-            logger.info(
-                f"{sum(there)} of {len(jobs)} images are mapped already, from the same call; {self._what_stays()}."
-            )
-        stay = [whole and not self._retraced for whole in there]
-        left = [(job, its) for job, its, stays in zip(jobs, order, stay, strict=True) if not stays]
-        for job, targets in left:
-            self._check(job, targets)
-        for job in jobs:
-            if job.only_folder_left:
-                self._make(job, None, None)
-        damaged: list[RasterError] = []
-        with self._client() as client, closing(self._in_order(left, client)) as turns:
-            for job, targets, begun, finish in turns:
-                try:
-                    with begun, progress_bar("Mapping") as progress:
-                        finish(progress)
-                    self._trace(targets)
-                except RasterError as error:
-                    logger.info(f"{job.scene.name} is not mapped: {error}")
-                    damaged.append(error)
-                except GeopspError as error:
-                    mapped = f"{sum(each.done for each in jobs)} of {len(jobs)} images are mapped"
-                    raise type(error)(f"{job.scene.name}: {error} {mapped}; the same call goes on.") from error
-        if damaged:
-            raise RasterError(f"{len(damaged)} of {len(jobs)} images could not be mapped; the first: {damaged[0]}")
-        return [targets.out for targets in order]
-
-    def _in_order(
-        self, left: Sequence[tuple[MapJob, OutputPaths]], client: Any
-    ) -> Generator[tuple[MapJob, OutputPaths, ExitStack, Finish]]:
-        """One image after the other, to be finished; workers of a cluster have parts of the next ones meanwhile."""
-        threads, waiting = threads_of(client), deque[tuple[MapJob, OutputPaths, ExitStack, Finish]]()
-        undone = {job.out for job, _ in left if not job.done}  # of others, polygons are missing
-        share = -(-threads // max(1, min(len(undone), MAX_IMAGES_IN_FLIGHT)))
-        order = [(job.with_parts(share), targets) for job, targets in left]
-        self._tell_all([job for job, _ in order if job.out in undone], here=client is None)
-        with ExitStack() as stack:
-            for job, targets in order:
-                begun = stack.enter_context(ExitStack())
-                waiting.append((job, targets, begun, self._begin(job, client, begun, single=len(undone) == 1)))
-                ahead = sum(len(each.parts) for each, *_ in list(waiting)[1:] if each.out in undone)
-                if client is None or ahead >= AHEAD * threads or len(waiting) == MAX_IMAGES_IN_FLIGHT:
-                    yield waiting.popleft()
-            yield from waiting
-
-    def _begin(self, job: MapJob, client: Any, begun: ExitStack, *, single: bool) -> Finish:
-        """What ends the map, or tells why it could not be begun: when its turn comes, so that others go on."""
-        try:
-            if job.done:
-                return lambda _: None
-            here = client is None
-            costs = estimate_map(job, self.model, self.where, area=job.area(), here=here, timed=single)
-            self._tell(job, client, costs)
-            if here:
-                return lambda progress: self._make(job, None, progress)
-            return begun.enter_context(
-                start_job(job, self.model, device=self.device, client=client, overwrite=self.overwrite)
-            )
-        except GeopspError as error:
-            return partial(_fail, error)
-
-    @property
-    def _retraced(self) -> bool:
-        """True if polygons are made anew though they are there, as other options may be asked of them now."""
-        return self.overwrite and self.options.polygons is not None
-
-    def _what_stays(self) -> str:
-        """Of images that are mapped, and traced if asked for."""
-        if self._retraced:
-            return "the maps stay, polygons are made anew"
-        if self.options.polygon_options:
-            return "they stay, and so do their polygons, as they are: overwrite (--overwrite) makes these anew"
-        return "they stay"
-
-    def _job(self, scene: Scene, targets: OutputPaths) -> MapJob:
-        bf16 = resolve_precision(self.settings.precision, self.where) == "bf16"
-        products = targets.products(self.model.legend)
-        return plan_job(scene, self.model, products, self.settings, bf16=bf16, aoi=self.aoi)
-
-    def _check(self, job: MapJob, targets: OutputPaths) -> None:
-        """Raises OutputError if an output exists and may not be replaced, OptionError if polygons cannot be such."""
-        if targets.polygons is not None:
-            check_vector_output(targets.polygons, overwrite=self.overwrite)
-        if not job.done or _traced(targets):
-            job.check(overwrite=self.overwrite)
-
-    def _client(self) -> AbstractContextManager[Any]:
-        options = self.options
-        return nullcontext(options.client) if options.scheduler is None else connect(options.scheduler)
-
-    def _make(self, job: MapJob, client: Any, progress: Progress | None) -> None:
-        run_job(job, self.model, device=self.device, client=client, overwrite=self.overwrite, progress=progress)
-
-    def _tell(self, job: MapJob, client: Any, costs: Iterator[str]) -> None:
-        """What is mapped where, what differs from the training, and what it costs is said."""
-        where = device_name(self.where) if client is None else "the workers of a Dask cluster"
-        grid = job.scene.grid
-        logger.info(f"Mapping {job.scene.name}, {grid.width} x {grid.height} pixels, on {where}")
-        for note in (
-            *job.scene.notes,
-            *compare_with_training(job.scene, self.model, tile_size=self.settings.tile_size),
-        ):
-            logger.info(f"{note}.")
-        for note in costs:
-            logger.info(f"{note}.")
-
-    def _tell_all(self, jobs: Sequence[MapJob], *, here: bool) -> None:
-        """What many maps cost together is said."""
-        if len(jobs) > 1:
-            at_once = 1 if here else MAX_IMAGES_IN_FLIGHT
-            for note in estimate_maps(jobs, self.model, self.where, here=here, at_once=at_once):
-                logger.info(f"{note}.")
-
-    def _trace(self, targets: OutputPaths) -> None:
-        if targets.polygons is not None:
-            options = self.options.polygon_options or {}
-            raster_to_polygons(
-                targets.out, targets.polygons, confidence=targets.confidence, overwrite=self.overwrite, **options
-            )
-
-
-def _fail(error: GeopspError, _: Progress | None) -> None:
-    raise error
-
-
-def _traced(targets: OutputPaths) -> bool:
-    """True if no polygons are asked for, or these are there and not older than the map that is there."""
-    if targets.polygons is None:
-        return True
-    return targets.polygons.exists() and targets.polygons.stat().st_mtime_ns >= targets.out.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""Clients of Dask clusters: of one that runs already, or of processes of this machine."""
+"""Clients of Dask clusters: of a running one, or of processes on this machine."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from geopsp.errors import OptionError
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """Seconds for a scheduler to answer."""
 
 
-ROOM = 2 * 2**30
+PROCESS_BYTES = 2 * 2**30
 """Bytes of memory for each process of this machine."""
 
 
 @contextmanager
 def connect(scheduler: str) -> Iterator[Client]:
-    """A client of the Dask cluster at that address, or of one of this machine's that ends with the block.
+    """Connect to the Dask cluster at an address, or start one on this machine for the time of the block.
 
     Args:
         scheduler: "tcp://host:port", or "local": a process for each GPU, else for each core.
 
     Raises:
-        OptionError: if nothing answers there.
+        OptionError: if no scheduler answers.
     """
     from distributed import Client
 
@@ -42,7 +42,7 @@ def connect(scheduler: str) -> Iterator[Client]:
             yield client
     else:
         _require_answer(scheduler)
-        with Client(scheduler, timeout=PATIENCE, set_as_default=False) as client:
+        with Client(scheduler, timeout=TIMEOUT, set_as_default=False) as client:
             yield client
 
 
@@ -50,9 +50,9 @@ def _local_cluster() -> LocalCluster:
     import torch
     from distributed import LocalCluster
 
-    room = psutil.virtual_memory().available // ROOM
+    max_processes = psutil.virtual_memory().available // PROCESS_BYTES
     return LocalCluster(
-        n_workers=torch.cuda.device_count() or max(1, min(cpu_count(), room)),
+        n_workers=torch.cuda.device_count() or max(1, min(cpu_count(), max_processes)),
         threads_per_worker=1,
         memory_limit=None,
         dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
@@ -61,39 +61,39 @@ def _local_cluster() -> LocalCluster:
 
 
 def _require_answer(scheduler: str) -> None:
-    """Nothing, if something that speaks Dask's language answers.
+    """Check that a Dask scheduler answers.
 
-    A client asks this too, but leaves threads and warnings behind if nothing does.
+    A client checks this too, but leaves threads and warnings behind if nothing answers.
 
     Raises:
         OptionError: if not.
     """
     try:
         with ThreadPoolExecutor(1) as pool:  # a notebook has a loop of its own in this thread
-            pool.submit(asyncio.run, _greet(scheduler)).result()
+            pool.submit(asyncio.run, _ask_identity(scheduler)).result()
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, MemoryError) as error:
         raise OptionError(
-            f"No Dask scheduler answers at {scheduler!r} ({error}); needed e.g. tcp://host:8786, or local. Start one "
-            "with `dask scheduler`, and on each machine `dask worker ADDRESS`."
+            f"No Dask scheduler answers at {scheduler!r} ({error}). Give an address such as tcp://host:8786, or "
+            '`scheduler="local"`; start a scheduler with "dask scheduler", and on each machine "dask worker ADDRESS".'
         ) from error
 
 
-async def _greet(scheduler: str) -> None:
-    """Raises OSError if nobody answers in time, or somebody else does."""
-    from distributed.comm import connect as call
+async def _ask_identity(scheduler: str) -> None:
+    """Raise OSError if nothing answers in time, or if it is no scheduler."""
+    from distributed.comm import connect as open_comm
     from distributed.security import Security
 
-    async with asyncio.timeout(PATIENCE):  # of its own accord a call waits for ever on who takes it and says nothing
-        comm = await call(scheduler, timeout=PATIENCE, **Security().get_connection_args("client"))
+    async with asyncio.timeout(TIMEOUT):  # by itself it waits for ever on a server that accepts and stays silent
+        comm = await open_comm(scheduler, timeout=TIMEOUT, **Security().get_connection_args("client"))
         try:
             await comm.write({"op": "identity", "reply": True})
             kind = (await comm.read())["type"]
         finally:
             comm.abort()
     if kind != "Scheduler":
-        raise OSError(f"it is a {kind}'s address")
+        raise OSError(f"it is the address of a {kind}")
 
 
-def threads_of(client: Client | None) -> int:
-    """Of all workers of this moment, by which parts are made at once."""
+def num_threads(client: Client | None) -> int:
+    """Return the threads of all workers at this moment: so many parts are made at once; 0 without a client."""
     return 0 if client is None else sum(client.nthreads().values())

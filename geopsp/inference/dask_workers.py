@@ -1,9 +1,8 @@
-"""Parts of a map made by many machines, over Dask.
+"""Parts of a map, made by the workers of a Dask cluster.
 
-What the workers are told lies in the job's folder, as a file that each reads once: so a task is but a number, and a
-worker that does not see the folder is found out before it begins. Workers write parts into that folder too; nothing
-but counts comes back. A worker that dies leaves at most half a part behind, under another name, and Dask gives the
-part to the next.
+The job lies in its own folder, as a file that each worker reads once: a task is only a number, and a worker that does
+not see the folder is found before it begins. Workers write parts into that folder too; only counts come back. A worker
+that dies leaves at most an incomplete part behind, under another name, and Dask gives the part to the next worker.
 """
 
 from __future__ import annotations
@@ -36,62 +35,63 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 MAX_IMAGES_IN_FLIGHT = 32
-"""Images whose parts the workers of a cluster have at most, each with its lock and its copy of the model."""
+"""Images whose parts a cluster has at a time; each has its lock and its copy of the model."""
 
 
 IDLE_SECONDS = 60.0
-"""Seconds without a finished part after which we look whether there are workers at all."""
+"""Seconds without a finished part after which a cluster without workers is reported."""
 
 
 RETRIES = 1
-"""A part that failed is tried once more: a read over the network may fail once."""
+"""How often a failed part is tried again: a read over the network may fail once."""
 
 
-SAMPLE = 100
+MAX_IMAGES_CHECKED = 100
 """Images that a worker looks for; more would take long where there are thousands."""
 
 
-EXACT = ("torch", "numpy", "rasterio", "deflate", "timm", "segmentation-models-pytorch")
-"""Packages of whose version the last bit of a map may depend."""
+COMPARED_PACKAGES = ("torch", "numpy", "rasterio", "deflate", "timm", "segmentation-models-pytorch")
+"""Packages on whose version the last bit of a map may depend."""
 
 
-GO_ON = "The parts made so far stay: the same command goes on from them."
+RESUME = "The parts made so far are kept, and the same command resumes from them."
 
 
 @contextmanager
 def parts_on_cluster(
     job: MapJob, numbers: Sequence[int], client: Client, *, device: str | None = None
 ) -> Iterator[Callable[[Progress | None], None]]:
-    """The client's workers have these parts to make; what it gives waits until all files are in the job's folder.
+    """Give parts to the client's workers; yield a function that waits until all files are in the job's folder.
 
-    If the block fails, they are taken back.
+    If the block fails, the parts are cancelled.
 
     Args:
-        job: One that has begun, with the model in its folder.
-        numbers: Of parts.
+        job: It has begun, with the model in its folder.
+        numbers: Of the parts.
         client: Of a Dask cluster; workers that join later help too.
         device: As torch names it; None: each worker's own.
 
     Raises:
-        OptionError: if workers have another geopsp, if a part kills one worker after the other, or if the scheduler
-            is gone.
+        OptionError: if workers have another version of geopsp, if a part kills one worker after the other, or if the
+            scheduler is gone.
         OutputError, InputNotFoundError: if a worker does not see the job's folder or the images.
-        GeopspError: as the first part that fails.
+        GeopspError: of the first part that fails.
     """
-    with _order(job, device) as order:
-        _check_workers(client, order)
+    with _job_file(job, device) as job_file:
+        _check_workers(client, job_file)
         name = f"geopsp-part-{secrets.token_hex(16)}"
-        futures = client.map(_make, numbers, order=order, key=[(name, number) for number in numbers], retries=RETRIES)
+        keys = [(name, number) for number in numbers]
+        futures = client.map(_predict_part, numbers, job_file=job_file, key=keys, retries=RETRIES)
         try:
             yield lambda progress: _collect(job, futures, client, progress)
         except BaseException:
-            with suppress(OSError, CancelledError, RuntimeError):  # a scheduler that is gone needs no telling
+            with suppress(OSError, CancelledError, RuntimeError):  # the scheduler may be gone
                 client.cancel(futures)
             raise
 
 
 def _collect(job: MapJob, futures: Sequence[Future[int]], client: Client, progress: Progress | None) -> None:
-    """All are finished; the first that failed raises its error."""
+    """Wait for all parts; raise the error of the first that failed."""
     ready: SimpleQueue[Future[int]] = SimpleQueue()
     for future in futures:
         future.add_done_callback(ready.put)
@@ -105,163 +105,167 @@ def _collect(job: MapJob, futures: Sequence[Future[int]], client: Client, progre
 
 
 def _next(ready: SimpleQueue[Future[int]], client: Client) -> Future[int]:
-    """The next part that is done; in a long silence, a word if there is nobody to wait for."""
+    """Wait for the next part that is done; report if there are no workers meanwhile."""
     while True:
         try:
             return ready.get(timeout=IDLE_SECONDS)
         except Empty:
             if not client.nthreads():
-                logger.info("There is no worker left. Waiting for one: `dask worker ADDRESS`")
+                logger.warning('The Dask cluster has no workers. Waiting for one: start it with "dask worker ADDRESS".')
 
 
 def _failure(job: MapJob, future: Future[int]) -> BaseException:
-    """Why a part was not made, in our words where we have some."""
+    """Return why a part was not made."""
     from distributed import KilledWorker
 
     number = future.key[1]
     if future.status != "error":
-        return OptionError(f"The Dask scheduler is gone, or cancelled part {number}. {GO_ON} Start the cluster anew.")
+        return OptionError(f"The Dask scheduler is gone, or cancelled part {number}. Restart the cluster. {RESUME}")
     error: BaseException = future.exception()
     if isinstance(error, KilledWorker):
         window = job.parts.part(number).window
         return OptionError(
-            f"Part {number}, {window.width} x {window.height} pixels at column {window.col}, row {window.row}, or one "
-            f"that was given out with it, had {error.allowed_failures + 1} workers, and each died, most likely of too "
-            f"little memory. Give workers more, run fewer on a machine, or lower batch_size (--batch-size). {GO_ON}"
+            f"{error.allowed_failures + 1} workers died at part {number} ({window.width} x {window.height} pixels at "
+            f"column {window.col}, row {window.row}) or at a part that they had with it, most likely of too little "
+            f"memory. Give workers more memory, run fewer on a machine, or lower `batch_size`. {RESUME}"
         )
     return error
 
 
 @dataclass(frozen=True, slots=True)
 class JobFile:
-    """Where the job is written down, for a worker to read."""
+    """The file with the job, for a worker to read."""
 
     path: Path
     digest: str
-    """SHA-256 of the file: nothing else is opened, and only who sees the client's own file has it."""
+    """SHA-256 of the file: a worker opens nothing else."""
 
     version: str
-    """Of the client's geopsp."""
+    """Version of the client's geopsp."""
 
     device: str | None
 
 
 @contextmanager
-def _order(job: MapJob, device: str | None) -> Iterator[JobFile]:
-    """An order that lies in the job's folder as long as the block lasts."""
+def _job_file(job: MapJob, device: str | None) -> Iterator[JobFile]:
+    """Write the job into its folder for the time of the block."""
     import cloudpickle
 
-    text = zlib.compress(cloudpickle.dumps(job))
+    content = zlib.compress(cloudpickle.dumps(job))
     path = job.folder.absolute() / f"order-{secrets.token_hex(8)}"
     try:
-        path.write_bytes(text)
-        yield JobFile(path, hashlib.sha256(text).hexdigest(), geopsp.__version__, device)
+        path.write_bytes(content)
+        yield JobFile(path, hashlib.sha256(content).hexdigest(), geopsp.__version__, device)
     finally:
         path.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=MAX_IMAGES_IN_FLIGHT)
-def _opened(order: JobFile) -> MapJob:
-    """The job that was ordered, on a worker that sees its folder and its images.
+def _read_job(job_file: JobFile) -> MapJob:
+    """Run on a worker: read the job, and check that its folder and images are there.
 
     Raises:
-        OptionError, OutputError, InputNotFoundError: on one that does not.
+        OptionError, OutputError, InputNotFoundError: if not.
     """
-    if order.version != geopsp.__version__:
-        raise _other_version(_here(), geopsp.__version__, order.version)
+    if job_file.version != geopsp.__version__:
+        raise _other_version(_worker_name(), geopsp.__version__, job_file.version)
     try:
-        text = order.path.read_bytes()
+        content = job_file.path.read_bytes()
     except OSError:
-        text = b""
-    if hashlib.sha256(text).hexdigest() != order.digest:
+        content = b""
+    if hashlib.sha256(content).hexdigest() != job_file.digest:
         raise OutputError(
-            f"{_here()} does not see {order.path.parent}, where parts of the map are put together; needed a folder "
-            "that all machines share, under the same path. Choose an output there."
+            f"{_worker_name()} does not see {job_file.path.parent}, the folder of the map's parts. Write the map to a "
+            "folder that all machines share under the same path."
         )
     import cloudpickle
 
-    job: MapJob = cloudpickle.loads(zlib.decompress(text))
+    job: MapJob = cloudpickle.loads(zlib.decompress(content))
     paths = list(dict.fromkeys(str(source.path) for source in job.scene.sources if is_local(source.path)))
-    for path in paths[:: -(-len(paths) // SAMPLE) or 1]:
+    for path in paths[:: -(-len(paths) // MAX_IMAGES_CHECKED) or 1]:
         if not Path(path).exists():
             raise InputNotFoundError(
-                f"{_here()} does not see the image {path}; needed images on a disk that all machines share, under "
+                f"{_worker_name()} does not see the image {path}. Use images on a disk that all machines share under "
                 "the same full path, or URLs."
             )
     job.require_same_inputs()
     return job
 
 
-def _make(number: int, *, order: JobFile) -> int:
-    """On a worker: the part's files are there; gives the number of tiles.
+def _predict_part(number: int, *, job_file: JobFile) -> int:
+    """Run on a worker: write a part's files; return the number of tiles.
 
     Raises:
-        OutputError: if the order was withdrawn: the folder may be another job's by now.
+        OutputError: if the job's file is gone: the folder may be another job's by now.
     """
     from geopsp.inference.predict_parts import predict_part
 
-    job = _opened(order)
-    if not order.path.exists():
-        raise OutputError(f"Part {number} is not wanted any more: {order.path} is gone. Give the same command again.")
-    return predict_part(job, number, device=order.device or own_device())
+    job = _read_job(job_file)
+    if not job_file.path.exists():
+        raise OutputError(f"Part {number} was cancelled: {job_file.path} is gone. Repeat the same command.")
+    return predict_part(job, number, device=job_file.device or own_device())
 
 
-def _check_workers(client: Client, order: JobFile) -> None:
-    """Nothing, if all workers of this moment can do the work; those to come are asked as they begin.
+def _check_workers(client: Client, job_file: JobFile) -> None:
+    """Check that all workers of this moment can make parts; later ones are checked when they begin.
 
     Raises:
         OptionError, OutputError, InputNotFoundError: if one cannot.
     """
     _require_versions(client)
-    for error in client.run(_worker_problem, order, on_error="ignore").values():
+    for error in client.run(_worker_problem, job_file, on_error="ignore").values():
         if error is not None:
             raise error
 
 
-async def _worker_problem(order: JobFile) -> GeopspError | None:
-    """On a worker: what keeps it from the work."""
-    try:  # in a thread: imports take seconds, in which the worker is to answer others
-        await asyncio.to_thread(_opened, order)
+async def _worker_problem(job_file: JobFile) -> GeopspError | None:
+    """Run on a worker: return the error that keeps it from making parts, or None."""
+    try:  # in a thread: imports take seconds, in which the worker must answer others
+        await asyncio.to_thread(_read_job, job_file)
     except GeopspError as error:
         return error
     return None
 
 
 def _require_versions(client: Client) -> None:
-    """Nothing, if all workers have this geopsp; a word where they have another of what it counts with.
+    """Check that all workers have this version of geopsp; warn if other packages differ.
 
     Raises:
-        OptionError: if one has another geopsp, or none.
+        OptionError: if one has another version of geopsp, or none.
     """
-    found = client.get_versions(packages=["geopsp", *EXACT])
+    found = client.get_versions(packages=["geopsp", *COMPARED_PACKAGES])
     ours = found["client"]["packages"]
-    for address, about in sorted(found["workers"].items()):
-        theirs = about["packages"]
+    for address, versions in sorted(found["workers"].items()):
+        theirs = versions["packages"]
         if theirs["geopsp"] != ours["geopsp"]:
             raise _other_version(f"The worker {address}", theirs["geopsp"], ours["geopsp"])
-        others = [f"{name} {theirs[name]} for {ours[name]}" for name in EXACT if theirs[name] != ours[name]]
+        others = [
+            f"{name} {theirs[name]} instead of {ours[name]}" for name in COMPARED_PACKAGES if theirs[name] != ours[name]
+        ]
         if others:
-            logger.info(f"The worker {address} has {', '.join(others)}: near-ties of its parts may fall the other way.")
+            logger.warning(
+                f"The worker {address} has {', '.join(others)}: pixels whose classes are almost equally likely may get "
+                "another class than here."
+            )
 
 
 def _other_version(who: str, theirs: str | None, ours: str | None) -> OptionError:
-    return OptionError(
-        f"{who} has {f'geopsp {theirs}' if theirs else 'no geopsp'}; needed {ours}, as here. Install it."
-    )
+    found = f"geopsp {theirs}" if theirs else "no geopsp"
+    return OptionError(f"{who} has {found}, but this process has {ours}. Install geopsp {ours} there.")
 
 
-def _here() -> str:
-    """This worker, as a person would find it."""
+def _worker_name() -> str:
+    """Run on a worker: return its name for messages."""
     from distributed import get_worker
 
     return f"The worker {get_worker().address}"
 
 
 def own_device() -> str | None:
-    """On a worker: its share of the machine's GPUs, by the number in its name; None leaves the choice to torch.
+    """Run on a worker: return the GPU that is its own, by the number in its name; None leaves the choice to torch.
 
     Workers are named 0, 1, ... or NAME-0, NAME-1, ... where a cluster or `dask worker` starts several. Where
-    CUDA_VISIBLE_DEVICES is set, each worker is told already what is its own.
+    CUDA_VISIBLE_DEVICES is set, each worker sees only its own GPU.
     """
     import torch
     from distributed import get_worker

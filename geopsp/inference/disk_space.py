@@ -1,7 +1,8 @@
-"""Disk space that a map needs, checked before the first tile."""
+"""Disk space that maps need, checked before the first tile."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import defaultdict
@@ -16,88 +17,86 @@ from geopsp.errors import OutputError
 from geopsp.raster.cog.part_grid import PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
 
-OVERVIEWS = 4 / 3
-"""All levels of a raster to the finest."""
+logger = logging.getLogger(__name__)
+
+OVERVIEW_FACTOR = 4 / 3
+"""Pixels of all levels of a raster by those of the finest."""
 
 
-DENSE = 0.001
-"""Share of its bytes to which a raster shrinks at best: one value everywhere, deflated."""
+BEST_COMPRESSION = 0.001
+"""Fraction of its bytes that a raster takes at best: one value everywhere, deflated."""
 
 
 def disk_bytes(maps: Sequence[tuple[Sequence[RasterSpec], PartGrid]], *, at_once: int = 1) -> dict[Path, float]:
-    """Uncompressed bytes that are written into each folder.
+    """Return the uncompressed bytes that are written into each folder.
 
-    That is all products, and beside the first of a map the parts of all, of so many maps as are made at once.
+    These are all rasters, and beside the first of each map its parts, for as many maps as are made at once.
     """
     needs: dict[Path, float] = defaultdict(float)
     parts: dict[Path, list[float]] = defaultdict(list)
-    for products, grid in maps:
-        pixels = grid.width * grid.height * OVERVIEWS
-        sizes = [pixels * len(product.bands) * np.dtype(product.dtype).itemsize for product in products]
-        folders = [_folder(product) for product in products]
+    for rasters, grid in maps:
+        pixels = grid.width * grid.height * OVERVIEW_FACTOR
+        sizes = [pixels * len(raster.bands) * np.dtype(raster.dtype).itemsize for raster in rasters]
+        folders = [resolve_link(raster.path).parent for raster in rasters]
         for folder, size in zip(folders, sizes, strict=True):
             needs[folder] += size
         parts[folders[0]].append(sum(sizes))
-    for folder, every in parts.items():
-        needs[folder] += sum(sorted(every)[-at_once:])
+    for folder, part_sizes in parts.items():
+        needs[folder] += sum(sorted(part_sizes)[-at_once:])
     return dict(needs)
-
-
-def _folder(product: RasterSpec) -> Path:
-    """Where it is written: links are followed."""
-    return resolve_link(product.path).parent
 
 
 def check_disk(
     maps: Sequence[tuple[Sequence[RasterSpec], PartGrid]],
     *,
     filled: float = 1.0,
-    held: Iterable[Path] = (),
+    job_folders: Iterable[Path] = (),
     at_once: int = 1,
 ) -> Iterator[str]:
-    """What to know of the room on the disks, in words.
+    """Yield what is written to each disk, in words; warn of a disk that may become full.
 
     Args:
-        maps: What is written, and of what size.
-        filled: Share of the maps that may hold anything.
-        held: The jobs' folders, beside the first products; what is in them already is not needed again.
+        maps: The rasters of each map, and its size.
+        filled: Fraction of the maps that may have valid pixels.
+        job_folders: Beside the first rasters; what is in them already is not needed again.
         at_once: Maps that are made at a time.
 
     Raises:
-        OutputError: if they are too small even for rasters that hold one value everywhere.
+        OutputError: if a disk is too small even for rasters that hold one value everywhere.
     """
-    needs, there = disk_bytes(maps, at_once=at_once), dict[int, int]()
-    for folder in held:
+    needs, held = disk_bytes(maps, at_once=at_once), dict[int, int]()
+    for folder in job_folders:
         disk = folder.parent.stat().st_dev
-        there[disk] = there.get(disk, 0) + bytes_in(folder)
+        held[disk] = held.get(disk, 0) + bytes_in(folder)
     folders = {folder.stat().st_dev: folder for folder in reversed(needs)}
+    need = "the map needs" if len(maps) == 1 else "the maps need"
     for disk, full in _by_disk(needs).items():
         folder, size = folders[disk], full * filled
-        free_bytes = shutil.disk_usage(folder).free
-        left = free_bytes + there.get(disk, 0)
-        what = "the map needs" if len(maps) == 1 else "the maps need"
-        words = f"{folder} has {format_bytes(free_bytes)} free"
-        if size * DENSE > left:
+        free = shutil.disk_usage(folder).free
+        available = free + held.get(disk, 0)
+        if size * BEST_COMPRESSION > available:
             raise OutputError(
-                f"The disk of {words}; {what} {format_bytes(size)} uncompressed, and "
-                f"{format_bytes(size * DENSE)} even if all of it is one class. Free some, or choose another place."
+                f"The disk of {folder} is too small: it has {format_bytes(free)} free, but {need} {format_bytes(size)} "
+                f"uncompressed, and {format_bytes(size * BEST_COMPRESSION)} even if all pixels are of one class. Free "
+                "some space, or choose another folder."
             )
-        if size > left:
-            yield (
-                f"the disk may become full: that of {words}, and uncompressed {what} {format_bytes(size)}, so it fits "
-                "only if it compresses well. If not, it stops; free some room, and the same call goes on"
+        if size > available:
+            logger.warning(
+                f"The disk of {folder} may become full: it has {format_bytes(free)} free, but {need} "
+                f"{format_bytes(size)} uncompressed. If compression does not make it fit, the run stops; free some "
+                "space then, and repeat the same call to resume."
             )
         else:
-            yield f"up to {format_bytes(size)} are written; the disk of {words}"
+            yield f"Output: up to {format_bytes(size)} in {folder} ({format_bytes(free)} free)."
 
 
 def bytes_in(folder: Path) -> int:
-    """Of all files in a folder, also while others come and go; 0 if there is none."""
+    """Return the bytes of all files in a folder, also while files come and go; 0 if there is no folder."""
     total = 0
-    for place, _, names in os.walk(folder):
+    for path, _, names in os.walk(folder):
         for name in names:
             with suppress(FileNotFoundError):
-                total += (Path(place) / name).stat().st_size
+                total += (Path(path) / name).stat().st_size
     return total
 
 
@@ -109,7 +108,7 @@ def _by_disk(needs: Mapping[Path, float]) -> dict[int, float]:
 
 
 def format_bytes(count: float) -> str:
-    """In kB, MB or GB, thousands of thousands."""
+    """Write a number of bytes in kB, MB or GB, powers of 1000."""
     if count < 1e6:
         return f"{count / 1e3:,.0f} kB"
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

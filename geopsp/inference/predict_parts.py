@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any
 
+import numpy as np
 import rasterio
 import torch
 
@@ -15,124 +17,146 @@ from geopsp.core.grid import Window
 from geopsp.core.parallel import cpu_count
 from geopsp.core.progress import Progress
 from geopsp.inference.job import MapJob
-from geopsp.inference.pipeline import Rows, TilePipeline
+from geopsp.inference.pipeline import Rows, TilePipeline, one_thread_each
 from geopsp.inference.predictor import TilePredictor
+from geopsp.inference.resources import ComputeCost, Resources
 from geopsp.models.device import pick_device
+from geopsp.models.memory import free_memory
 from geopsp.models.saved_model import TrainedModel, load_model
 from geopsp.raster.cog.part_file import PartWriter
 from geopsp.raster.cog.part_grid import Part
 from geopsp.raster.cog.raster_spec import RasterSpec
 
-CACHE = 32 * 2**20
-"""Bytes of blocks that GDAL keeps: each is read once."""
-
-
-def mapper_for(
-    job: MapJob, model: TrainedModel, device: torch.device, *, batch_size: int, threads: int
-) -> TilePipeline:
-    """What makes rows of the job's map on a device."""
-    return _mapper(
-        job, predictor_for(job, model, device, batch_size=batch_size, compiled=job.settings.compiled), threads
-    )
-
-
-def _mapper(job: MapJob, predictor: TilePredictor, threads: int) -> TilePipeline:
-    return TilePipeline(job.scene, job.area(), job.tiles, job.legend, job.products, predictor, threads)
+GDAL_CACHE_BYTES = 32 * 2**20
+"""Bytes of blocks that GDAL keeps; little, as each block is read once."""
 
 
 def predictor_for(
     job: MapJob, model: TrainedModel, device: torch.device, *, batch_size: int, compiled: bool
 ) -> TilePredictor:
-    """The network as the job uses it."""
+    """Return the network as the job uses it."""
     return TilePredictor(
         model,
         device,
         batch_size=batch_size,
         bf16=job.bf16,
         test_time_augmentation=job.settings.test_time_augmentation,
-        unwanted=job.excluded_channels,
+        excluded_channels=job.excluded_channels,
         compiled=compiled,
     )
 
 
-def predict_missing_parts(job: MapJob, missing: list[int], mapper: TilePipeline, progress: Progress | None) -> None:
-    """The files of these parts, by ascending numbers, are there."""
+def _pipeline(job: MapJob, predictor: TilePredictor, threads: int) -> TilePipeline:
+    return TilePipeline(job.scene, job.area(), job.tiles, job.legend, job.rasters, predictor, threads)
+
+
+def tile_seconds(job: MapJob, model: TrainedModel, resources: Resources) -> float:
+    """Measure the seconds that a tile takes in the network, as it is used for the map, but not compiled."""
+    batch_size, threads, size = resources.batch_size, resources.threads, job.tiles.size
+    predictor = predictor_for(job, model, resources.device, batch_size=batch_size, compiled=False)
+    data = [np.zeros((len(model.bands), size, size), job.scene.dtype)] * batch_size
+
+    def compute(_: int) -> None:
+        predictor(data, [np.ones((size, size), bool)] * batch_size).sum().item()  # waits for the device
+
+    with one_thread_each(resources.device.type == "cpu"), ThreadPoolExecutor(threads) as pool:
+        list(pool.map(compute, range(threads)))
+        start = time.perf_counter()
+        list(pool.map(compute, range(threads)))
+        return (time.perf_counter() - start) / (threads * batch_size)
+
+
+def measure_cost(job: MapJob, model: TrainedModel, resources: Resources) -> ComputeCost:
+    """Measure the time of a few tiles, and estimate the memory of the map."""
+    seconds = tile_seconds(job, model, resources)
+    return ComputeCost(seconds, resources.needed_bytes(job, model), free_memory(resources.device))
+
+
+def predict_missing_parts(
+    job: MapJob, missing: list[int], model: TrainedModel, resources: Resources, progress: Progress | None
+) -> None:
+    """Write the files of these parts, whose numbers ascend."""
+    device, batch_size = resources.device, resources.batch_size
+    predictor = predictor_for(job, model, device, batch_size=batch_size, compiled=job.settings.compiled)
+    pipeline = _pipeline(job, predictor, resources.threads)
     runs = job.parts.runs(missing)
-    windows = [_around(run) for run in runs]
+    windows = [_window_of(run) for run in runs]
     total, before = sum(map(job.tiles.count, windows)), 0
     with ThreadPoolExecutor(cpu_count(), thread_name_prefix="geopsp-write") as pool:
         for run, window in zip(runs, windows, strict=True):
-            _make_run(job, run, mapper, pool, _after(progress, before, total))
+            _predict_run(job, run, pipeline, pool, _continued(progress, before, total))
             before += job.tiles.count(window)
 
 
-def _around(run: Sequence[Part]) -> Window:
-    """All of a run of parts that lie below each other."""
+def _window_of(run: Sequence[Part]) -> Window:
+    """Return the window of parts that lie below each other."""
     first, last = run[0].window, run[-1].window
     return Window(first.col, first.row, first.width, last.row_stop - first.row)
 
 
-def _after(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """A progress that counts on."""
+def _continued(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Return a progress callback that counts on from `before`."""
     return None if progress is None else lambda done, _, note="": progress(before + done, total, note)
 
 
-def _make_run(
-    job: MapJob, run: Sequence[Part], mapper: TilePipeline, pool: ThreadPoolExecutor | None, progress: Progress | None
+def _predict_run(
+    job: MapJob,
+    run: Sequence[Part],
+    pipeline: TilePipeline,
+    pool: ThreadPoolExecutor | None,
+    progress: Progress | None,
 ) -> int:
-    """The files of parts that follow each other down the map are there; gives the number of tiles."""
-    window = _around(run)
+    """Write the files of parts that follow each other down the map; return the number of tiles."""
+    window = _window_of(run)
     heights = [part.window.height for part in run]
-    with closing(mapper.rows(window, progress)) as rows:
-        pieces = regroup_rows(rows, heights)
+    with closing(pipeline.rows(window, progress)) as rows:
+        groups = regroup_rows(rows, heights)
         for part in run:
             with ExitStack() as stack:
-                writers = {
-                    product.name: stack.enter_context(_writer(job, product, part, pool)) for product in job.products
-                }
-                for piece in next(pieces):
-                    for name, pixels in piece.items():
+                writers = {raster.name: stack.enter_context(_writer(job, raster, part, pool)) for raster in job.rasters}
+                for pixels_by_name in next(groups):
+                    for name, pixels in pixels_by_name.items():
                         writers[name].append(pixels)
     return job.tiles.count(window)
 
 
-def _writer(job: MapJob, product: RasterSpec, part: Part, pool: ThreadPoolExecutor | None) -> PartWriter:
-    place = job.part_path(product, part.number)
+def _writer(job: MapJob, raster: RasterSpec, part: Part, pool: ThreadPoolExecutor | None) -> PartWriter:
+    path = job.part_path(raster, part.number)
     return PartWriter(
-        place, part.window.width, part.window.height, product, block=job.parts.block, levels=job.parts.levels, pool=pool
+        path, part.window.width, part.window.height, raster, block=job.parts.block, levels=job.parts.levels, pool=pool
     )
 
 
 def regroup_rows(rows: Iterator[Rows], heights: Sequence[int]) -> Iterator[Iterator[Rows]]:
-    """The same rows, so many at a time as each height says; each group is to be used up before the next."""
+    """Group rows by heights: one iterator for each height, to be used up before the next."""
     kept: list[Rows] = []
 
     def group(height: int) -> Iterator[Rows]:
         while height:
-            piece = kept.pop() if kept else next(rows)
-            found = next(iter(piece.values())).shape[1]
-            if found > height:
-                kept.append({name: pixels[:, height:] for name, pixels in piece.items()})
-                piece = {name: pixels[:, :height] for name, pixels in piece.items()}
-            height -= min(found, height)
-            yield piece
+            some = kept.pop() if kept else next(rows)
+            count = next(iter(some.values())).shape[1]
+            if count > height:
+                kept.append({name: pixels[:, height:] for name, pixels in some.items()})
+                some = {name: pixels[:, :height] for name, pixels in some.items()}
+            height -= min(count, height)
+            yield some
 
     return map(group, heights)
 
 
 def predict_part(job: MapJob, number: int, *, device: str | None = None) -> int:
-    """A part's files are there, made by one thread of this process; gives the number of tiles, 0 if they were there.
+    """Write a part's files in one thread of this process; return the number of tiles, 0 if the files were there.
 
-    The model is the one in the job's folder, or one like it that this process has.
+    The model is the one in the job's folder, or the same one if this process has it already.
     """
     if job.has(number):
         return 0
-    with rasterio.Env(GDAL_CACHEMAX=CACHE):
-        mapper = _mapper(job, _WORKER_MODEL.predictor(job, device), 1)
-        return _make_run(job, [job.parts.part(number)], mapper, None, None)
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+        pipeline = _pipeline(job, _WORKER_MODEL.predictor(job, device), 1)
+        return _predict_run(job, [job.parts.part(number)], pipeline, None, None)
 
 
-class _Kept:
+class _WorkerModel:
     """The model that this process used last: parts of many jobs, which mostly share it, come one after another."""
 
     def __init__(self) -> None:
@@ -140,25 +164,25 @@ class _Kept:
         self._key: tuple[str, str | None] | None = None
         self._model: TrainedModel | None = None
         self._predictors: dict[tuple[Any, ...], TilePredictor] = {}
-        """Of this model, by how jobs use it: they share the network."""
+        """Of this model, by the options of the jobs: they share the network."""
 
     def predictor(self, job: MapJob, device: str | None) -> TilePredictor:
-        batch_size, asked = job.batch_size, job.settings
-        use = batch_size, job.bf16, job.excluded_channels, asked.test_time_augmentation, asked.compiled
+        batch_size, settings = job.batch_size, job.settings
+        options = batch_size, job.bf16, job.excluded_channels, settings.test_time_augmentation, settings.compiled
         with self._lock:
-            where = pick_device(device)
+            torch_device = pick_device(device)
             if self._model is None or self._key != (job.model, device):
-                self._model = None  # room first
+                self._model = None  # free its memory first
                 self._predictors.clear()
-                if where.type == "cpu":
+                if torch_device.type == "cpu":
                     torch.set_num_threads(1)  # for good: parts side by side are what uses this machine's cores
                 self._model = load_model(job.model_folder)
                 self._key = job.model, device
-            if use not in self._predictors:
-                self._predictors[use] = predictor_for(
-                    job, self._model, where, batch_size=batch_size, compiled=asked.compiled
+            if options not in self._predictors:
+                self._predictors[options] = predictor_for(
+                    job, self._model, torch_device, batch_size=batch_size, compiled=settings.compiled
                 )
-            return self._predictors[use]
+            return self._predictors[options]
 
 
-_WORKER_MODEL = _Kept()
+_WORKER_MODEL = _WorkerModel()

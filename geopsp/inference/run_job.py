@@ -1,4 +1,4 @@
-"""Parts made here or on many machines, put together, and published."""
+"""One job from its first part to the published rasters: make the parts, here or on a cluster, and assemble them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from geopsp.core.progress import Progress
 from geopsp.errors import OutputError
 from geopsp.inference.dask_workers import parts_on_cluster
 from geopsp.inference.job import MapJob
-from geopsp.inference.predict_parts import CACHE, mapper_for, predict_missing_parts
+from geopsp.inference.predict_parts import GDAL_CACHE_BYTES, predict_missing_parts
+from geopsp.inference.resources import Resources
 from geopsp.models.device import pick_device
-from geopsp.models.memory import inference_batch_size
 from geopsp.models.saved_model import TrainedModel, save_model
 from geopsp.raster.cog.assemble import assemble
 from geopsp.raster.cog.part_mosaic import PartPath
@@ -38,40 +39,48 @@ def run_job(
     model: TrainedModel,
     *,
     device: str | None = None,
+    resources: Resources | None = None,
     client: Any = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """The job's rasters are at their places, whole.
+    """Make the job's rasters.
 
     Args:
         job: From `plan_job`.
         model: The same that the job was planned with.
-        device: As torch names it; None: the first GPU, else the CPU. On many machines, of each of them.
+        device: As torch names it; None: the first GPU, else the CPU; on a cluster of each worker.
+        resources: What this process computes with, if that is known already.
         client: A Dask client, whose workers make the parts; None: this process does.
         overwrite: True may replace outputs.
-        progress: Told of tiles done, or on many machines of parts.
+        progress: Called with tiles done, or on a cluster with parts.
 
     Raises:
-        OptionError: if memory is too small, or the workers cannot be used.
+        OptionError: if there is not enough memory, or the workers cannot be used.
         RasterError: if pixels cannot be read.
-        OutputError: if an output exists or cannot be written; what is done of it stays for the same call to go on.
+        OutputError: if an output exists or cannot be written; finished parts stay, and the same call resumes.
     """
-    with start_job(job, model, device=device, client=client, overwrite=overwrite) as finish:
+    with start_job(job, model, device=device, resources=resources, client=client, overwrite=overwrite) as finish:
         finish(progress)
 
 
 Finish = Callable[[Progress | None], None]
-"""Waits for what was begun, and ends it."""
+"""Waits until the work that was started is done."""
 
 
 @contextmanager
 def start_job(
-    job: MapJob, model: TrainedModel, *, device: str | None = None, client: Any = None, overwrite: bool = False
+    job: MapJob,
+    model: TrainedModel,
+    *,
+    device: str | None = None,
+    resources: Resources | None = None,
+    client: Any = None,
+    overwrite: bool = False,
 ) -> Iterator[Finish]:
-    """The client's workers make the job's parts; what it gives puts the rasters at their places, when all are there.
+    """Give the job's parts to the client's workers; yield a function that waits for them and makes the rasters.
 
-    Without a client all is made then. Args and errors are those of `make_map`.
+    Without a client that function makes the parts, too. Args and errors are those of `run_job`.
     """
     job.check(overwrite=overwrite)
     with output_lock(job.out):
@@ -81,49 +90,39 @@ def start_job(
             return
         job.check(overwrite=overwrite)  # again, as another run may have ended meanwhile
         job = job.with_parts()
-        with _begun(job, model, device=device, client=client) as collect:
-            yield partial(_finish, job, collect, restyle=overwrite)
+        with _started(job, model, device=device, resources=resources, client=client) as make_parts:
+            yield partial(_finish, job, make_parts, overwrite_style=overwrite)
 
 
-def _finish(job: MapJob, collect: Finish, progress: Progress | None, *, restyle: bool) -> None:
-    """The rasters are at their places, and nothing else is left."""
-    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+def _finish(job: MapJob, make_parts: Finish, progress: Progress | None, *, overwrite_style: bool) -> None:
+    """Wait for the parts, make the rasters and delete the job's folder."""
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         if not job.publishing:
-            collect(progress)
+            make_parts(progress)
             job.require_same_inputs()
-            _put_together(job)
-        _publish(job, restyle=restyle)
+            _assemble(job)
+        _publish(job, overwrite_style=overwrite_style)
     job.clear()
 
 
 @contextmanager
-def _begun(job: MapJob, model: TrainedModel, *, device: str | None, client: Any) -> Iterator[Finish]:
-    """The job's folder is there; what it gives waits for all parts, or makes them."""
+def _started(
+    job: MapJob, model: TrainedModel, *, device: str | None, resources: Resources | None, client: Any
+) -> Iterator[Finish]:
+    """Make the job's folder; yield a function that makes the parts, or waits for them."""
     if job.publishing:
         yield lambda _: None
         return
-    where = pick_device(device)
-    fitting, threads = inference_batch_size(
-        model.network,
-        bands=len(model.bands),
-        classes=len(model.legend),
-        size=job.tiles.size,
-        device=where,
-        batch_size=job.settings.batch_size,
-        bf16=job.bf16,
-    )
+    resources = resources or Resources.for_job(job, model, pick_device(device))
     try:
-        batch_size = job.begin(fitting)
+        resources = replace(resources, batch_size=job.begin(resources.batch_size))
         missing = job.missing()
         if len(missing) < len(job.parts):
-            there = len(job.parts) - len(missing)
-            logger.info(f"Going on where it was broken off: {there} of {len(job.parts)} parts are there.")
+            logger.info(f"Resuming: {len(job.parts) - len(missing)} of {len(job.parts)} parts are done.")
         if not missing:
             yield lambda _: None
         elif client is None:
-            yield lambda progress: predict_missing_parts(
-                job, missing, mapper_for(job, model, where, batch_size=batch_size, threads=threads), progress
-            )
+            yield partial(predict_missing_parts, job, missing, model, resources)
         else:
             save_model(model, job.model_folder, overwrite=True)
             with parts_on_cluster(job, missing, client, device=device) as collect:
@@ -132,59 +131,54 @@ def _begun(job: MapJob, model: TrainedModel, *, device: str | None, client: Any)
         job.remove_if_empty()
 
 
-def _put_together(job: MapJob) -> None:
-    """All products wait, whole, for their places."""
+def _assemble(job: MapJob) -> None:
+    """Make all rasters of the parts, complete, in the job's folder."""
     with ThreadPoolExecutor(cpu_count()) as pool:
-        for product in job.products:
-            path: PartPath = partial(job.part_path, product)
-            if product.legend is not None and job.settings.sieve:
-                logger.info(f"Sieving: regions of fewer than {job.settings.sieve} pixels join their largest neighbour")
-                sieve(product, job.parts, path, job.sieved_path, job.settings.sieve, pool=pool)
+        for raster in job.rasters:
+            path: PartPath = partial(job.part_path, raster)
+            if raster.legend is not None and job.settings.sieve:
+                logger.info(f"Sieving: regions of fewer than {job.settings.sieve} pixels join their largest neighbour.")
+                sieve(raster, job.parts, path, job.sieved_path, job.settings.sieve, pool=pool)
                 path = job.sieved_path
-            assemble(
-                product,
-                job.scene.grid,
-                job.parts,
-                path,
-                job.staged_path(product),
-                tags=job.tags,
-                pool=pool,
-            )
+            staged = job.staged_path(raster)
+            assemble(raster, job.scene.grid, job.parts, path, staged, tags=job.tags, pool=pool)
     job.publish()
 
 
-def _publish(job: MapJob, *, restyle: bool) -> None:
-    """What waits is moved to its place, the classes last; `restyle`: True may replace a style that lies there."""
-    for product in reversed(job.products):
-        staged = job.staged_path(product)
-        if not staged.exists():  # a run that was broken off here moved it
+def _publish(job: MapJob, *, overwrite_style: bool) -> None:
+    """Move the rasters to their places, the classes last; `overwrite_style`: True may replace an existing style."""
+    for raster in reversed(job.rasters):
+        staged = job.staged_path(raster)
+        if not staged.exists():  # moved by a run that was interrupted here
             continue
-        place = resolve_link(product.path)
-        _write_sidecars(product, place, restyle=restyle)
-        if product.path != place:  # programs look beside the name that they are given
+        target = resolve_link(raster.path)
+        _write_sidecars(raster, target, overwrite_style=overwrite_style)
+        if raster.path != target:  # programs look for sidecars beside the link
             try:
-                _write_sidecars(product, product.path, restyle=restyle)
+                _write_sidecars(raster, raster.path, overwrite_style=overwrite_style)
             except (OutputError, OSError) as error:  # no reason to lose the map
-                logger.info(f"nothing could be changed beside {product.path}, which is a link to {place}: {error}")
-        _move(staged, place)
+                logger.warning(
+                    f"The colours of {raster.path}, a link to {target}, may be missing or out of date: {error}"
+                )
+        _move(staged, target)
 
 
-def _write_sidecars(product: RasterSpec, name: Path, *, restyle: bool) -> None:
-    """Names and colours lie beside the name, or if it has none, nothing of what was there before."""
-    if product.legend is not None:
-        write_class_files(name, product.legend, overwrite_style=restyle)
-    elif (old := name.with_name(name.name + ".aux.xml")).exists():  # a read-only disk refuses to remove even nothing
+def _write_sidecars(raster: RasterSpec, path: Path, *, overwrite_style: bool) -> None:
+    """Write class names and colours beside a raster; if it has none, remove those of an earlier one."""
+    if raster.legend is not None:
+        write_class_files(path, raster.legend, overwrite_style=overwrite_style)
+    elif (old := path.with_name(path.name + ".aux.xml")).exists():  # a read-only disk refuses to remove even nothing
         old.unlink()
 
 
 def _move(source: Path, target: Path) -> None:
-    """The file has its name, whole, also on another disk."""
+    """Move a file so that it appears complete, also on another disk."""
     try:
         source.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        near = partial_path(target)
-        shutil.copyfile(source, near)
-        near.replace(target)
+        partial_copy = partial_path(target)
+        shutil.copyfile(source, partial_copy)
+        partial_copy.replace(target)
         source.unlink()

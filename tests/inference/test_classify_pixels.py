@@ -1,7 +1,8 @@
-"""Options reach the map; mosaics and images by themselves; what goes wrong is said before any work."""
+"""Options reach the map; mosaics and images by themselves; what goes wrong is messages before any work."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from contextlib import contextmanager
@@ -14,17 +15,21 @@ import pytest
 import rasterio
 import shapely
 import torch
-from maps_common import CLASSES, trained_model
+from affine import Affine
+from inference_common import CLASSES, trained_model
+from rasterio.crs import CRS
 from rasterio.shutil import copy
 
 from geopsp import PixelClassifier, classify_pixels, raster_to_polygons
+from geopsp.core.grid import Grid
 from geopsp.errors import BandError, GridError, LabelError, ModelError, OptionError, OutputError, RasterError
 from geopsp.inference import classify_pixels as mapping
-from geopsp.inference import estimate as cost
+from geopsp.inference import estimate, map_run, predict_parts
 from geopsp.inference.job import MapJob
 from geopsp.inference.options import MapSettings
-from geopsp.inference.outputs import image_names
+from geopsp.inference.output_paths import image_names
 from geopsp.labels.area import AreaOfInterest
+from geopsp.models.device import device_name, resolve_precision
 
 CODES = np.array([0, 0, 3, 4, 90, 254])
 """Of the classes that the echo makes of pixels 0 to 5."""
@@ -44,22 +49,24 @@ def scene(make_raster):
 
 
 @pytest.fixture
-def said(monkeypatch):
-    lines = []
-    for level in ("info", "warning"):
-        monkeypatch.setattr(mapping.logger, level, lines.append)
-    return lines
+def messages(monkeypatch):
+    """The messages of maps."""
+    found = []
+    handler, logger = logging.Handler(), logging.getLogger("geopsp.inference")
+    handler.emit = lambda record: found.append(record.getMessage())
+    monkeypatch.setattr(logger, "handlers", [handler])
+    return found
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What make_map is asked for, in place of doing it."""
+    """What run_job is asked for, in place of doing it."""
     calls = []
 
-    def make_map(job, model, **options):
+    def record_call(job, model, **options):
         calls.append(SimpleNamespace(job=job, model=model, **options))
 
-    monkeypatch.setattr(mapping, "run_job", make_map)
+    monkeypatch.setattr(map_run, "run_job", record_call)
     return calls
 
 
@@ -96,14 +103,14 @@ def test_settings_reach_the_map(option, value, model, scene, asked, tmp_path):
 
 
 def asked_bf16():
-    return mapping.resolve("auto", torch.device("cpu")) == "bf16"
+    return resolve_precision("auto", torch.device("cpu")) == "bf16"
 
 
 def test_places_reach_the_map(model, scene, asked, tmp_path):
     places = {name: tmp_path / f"{name}.tif" for name in ("probabilities", "confidence", "disagreement")}
     out = classify_pixels(scene, model, tmp_path / "map.tif", probability_type="float16", **places)
     assert out == tmp_path / "map.tif"
-    found = {product.name: product for product in asked[0].job.products}
+    found = {product.name: product for product in asked[0].job.rasters}
     assert list(found) == ["classes", "probabilities", "confidence", "disagreement"]
     assert {name: found[name].path for name in places} == places
     assert found["probabilities"].dtype == "float16"
@@ -121,7 +128,7 @@ def test_what_is_mapped_reaches_the_map(model, make_raster, make_labels, asked, 
     assert job.scene.cell_size == (4, 4)
     assert job.scene.grid.bounds() == pytest.approx(extent, abs=4)
     assert job.scene.sources[0].path.endswith("20240102.tif")
-    assert job.aoi.named == aoi
+    assert job.aoi.source == aoi
     assert job.scene.dtype == "uint8"
 
 
@@ -134,7 +141,7 @@ def test_where_it_is_made_reaches_the_map(model, scene, asked, monkeypatch, tmp_
         yield theirs
         ended.append(scheduler)
 
-    monkeypatch.setattr(mapping, "connect", connect)
+    monkeypatch.setattr(map_run, "connect", connect)
     classify_pixels(scene, model, tmp_path / "map.tif", scheduler="tcp://there:8786", overwrite=True)
     classify_pixels(scene, model, tmp_path / "map.tif", client=mine, device="cpu")
     classify_pixels(scene, model, tmp_path / "map.tif")
@@ -144,20 +151,20 @@ def test_where_it_is_made_reaches_the_map(model, scene, asked, monkeypatch, tmp_
     assert ended == ["tcp://there:8786"]
 
 
-def test_a_map_and_all_that_goes_with_it(model, scene, said, tmp_path):
+def test_a_map_and_all_that_goes_with_it(model, scene, messages, tmp_path):
     """An echo gives the raster back; the rest lies beside it."""
     places = {name: tmp_path / "new" / f"{name}.tif" for name in ("probabilities", "confidence", "disagreement")}
     out = classify_pixels(scene, model, tmp_path / "map.tif", polygons=tmp_path / "map.gpkg", **places)
     assert (read(out) == CODES[read(scene)]).all()
     assert [len(read(places[name])) for name in places] == [CLASSES, 1, 1]
     assert set(gpd.read_file(tmp_path / "map.gpkg", layer="map")["code"]) == set(CODES.tolist())
-    assert said[0] == f"Mapping {scene}, 83 x 61 pixels, on CPU, {torch.get_num_threads()} threads"
-    assert said[-2] == "12 tiles, of 32 x 32 pixels."
-    assert said[-1].startswith("up to ")
-    assert "free" in said[-1]
+    assert messages[0] == f"Classifying {scene} (83 x 61 pixels) on {device_name(torch.device('cpu'))}."
+    assert messages[-2] == "12 tiles of 32 x 32 pixels."
+    assert messages[-1].startswith("Output: up to ")
+    assert messages[-1].endswith(" free).")
 
 
-def test_polygons_are_made_as_asked_and_know_how_sure_the_map_is(model, scene, said, tmp_path):
+def test_polygons_are_made_as_asked_and_know_how_sure_the_map_is(model, scene, messages, tmp_path):
     options = {"keep": [4], "dissolve": True, "min_area": 20.0}
     places = {"polygons": tmp_path / "p.parquet", "confidence": tmp_path / "c.tif"}
     out = classify_pixels(scene, model, tmp_path / "map.tif", polygon_options=options, **places)
@@ -168,12 +175,12 @@ def test_polygons_are_made_as_asked_and_know_how_sure_the_map_is(model, scene, s
     assert gpd.read_parquet(wanted).equals(found)
 
 
-def test_what_differs_is_said(model, make_raster, said, tmp_path):
+def test_what_differs_is_said(model, make_raster, messages, tmp_path):
     path = make_raster(data=levels(0).astype("uint16") * 200, cell=9.0, names=("level",))
     classify_pixels(path, model, tmp_path / "map.tif", tile_size=64)
-    text = "\n".join(said)
-    for words in ("the images hold uint16", "things show 4.5 times smaller", "tiles are 64 pixels wide",
-                  "level lies between 200 and 1000"):  # fmt: skip
+    text = "\n".join(messages)
+    for words in ("The images are uint16", "Objects appear 4.5x smaller", "Tiles are 64 pixels wide",
+                  "level is 200 to 1000"):  # fmt: skip
         assert words in text
 
 
@@ -191,7 +198,7 @@ def test_polygons_that_a_kill_prevented_are_made(model, scene, asked, tmp_path, 
         classify_pixels(scene, model, out, padding=3, polygons=tmp_path / "other.gpkg")
 
 
-def test_each_image_by_itself(model, make_raster, said, tmp_path):
+def test_each_image_by_itself(model, make_raster, messages, tmp_path):
     """Into folders, under its own name; a second call makes only what is not there."""
     paths = [make_raster(f"in/{name}.tif", data=levels(i, (40 + i, 50)), names=("level",), origin=(6e5, 5e6 + i))
              for i, name in enumerate("ab")]  # fmt: skip
@@ -206,22 +213,22 @@ def test_each_image_by_itself(model, make_raster, said, tmp_path):
     times = [path.stat().st_mtime_ns for path in found]
     paths.append(make_raster("in/c.tif", data=levels(9), names=("level",)))
     (folders["polygons"] / "a.gpkg").unlink()
-    said.clear()
+    messages.clear()
     assert len(classify_pixels(paths, model, tmp_path / "maps", per_image=True, **folders)) == 3
-    assert said[0] == "1 of 3 images are mapped already, from the same call; they stay."
+    assert messages[0] == "1 of 3 images are mapped already by the same call; they are kept."
     assert [path.stat().st_mtime_ns for path in found] == times
     assert (folders["polygons"] / "a.gpkg").exists()
     with pytest.raises(OutputError, match=r"a\.tif already exists"):
         classify_pixels(paths, model, tmp_path / "maps", per_image=True, padding=3)
 
 
-def test_a_damaged_image_stops_no_other(model, make_raster, said, tmp_path):
+def test_a_damaged_image_stops_no_other(model, make_raster, messages, tmp_path):
     paths = [make_raster(f"{name}.tif", data=levels(i, (300, 300)), names=("level",), compress="deflate")
              for i, name in enumerate("abc")]  # fmt: skip
     content = paths[1].read_bytes()
     middle = len(content) // 2
     paths[1].write_bytes(content[:middle] + bytes([255]) * 500 + content[middle + 500 :])
-    with pytest.raises(RasterError, match=r"1 of 3 images could not be mapped; the first: .*b\.tif"):
+    with pytest.raises(RasterError, match=r"1 of 3 images could not be mapped. The first: .*b\.tif"):
         classify_pixels(paths, model, tmp_path / "maps", per_image=True)
     assert sorted(path.name for path in (tmp_path / "maps").glob("*.tif")) == ["a.tif", "c.tif"]
     paths[1].write_bytes(content)
@@ -251,7 +258,7 @@ def begun(monkeypatch):
             events.append(f"-{job.out.stem}")
             raise
 
-    monkeypatch.setattr(mapping, "start_job", begun_map)
+    monkeypatch.setattr(map_run, "start_job", begun_map)
     return SimpleNamespace(events=events, errors=errors)
 
 
@@ -267,7 +274,7 @@ def cluster_of(threads):
         (9, "+a +b +c +d a b c d"),
     ],
 )
-def test_workers_have_the_next_images_while_one_ends(threads, expected, model, make_raster, begun, said, tmp_path):
+def test_workers_have_the_next_images_while_one_ends(threads, expected, model, make_raster, begun, messages, tmp_path):
     """Two parts a thread of those to come, and no more."""
     paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "abcd"]
     found = classify_pixels(paths, model, tmp_path / "maps", per_image=True, client=cluster_of(threads))
@@ -275,13 +282,15 @@ def test_workers_have_the_next_images_while_one_ends(threads, expected, model, m
     assert " ".join(begun.events) == expected
 
 
-def test_images_that_only_lack_polygons_are_no_work_for_workers(model, make_raster, begun, said, tmp_path, monkeypatch):
+def test_images_that_only_lack_polygons_are_no_work_for_workers(
+    model, make_raster, begun, messages, tmp_path, monkeypatch
+):
     """Their parts count neither as waiting for a thread, nor in how many parts the others are made."""
     paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "abcd"]
     classify_pixels(paths[1:2], model, tmp_path / "maps", per_image=True)
     shares, parted, traced = [], MapJob.with_parts, []
     monkeypatch.setattr(MapJob, "with_parts", lambda job, threads=1: shares.append(threads) or parted(job, threads))
-    monkeypatch.setattr(mapping, "raster_to_polygons", lambda out, place, **_: traced.append(place.stem))
+    monkeypatch.setattr(map_run, "raster_to_polygons", lambda out, place, **_: traced.append(place.stem))
     options = {"per_image": True, "polygons": tmp_path / "lines"}
     for threads, expected, share in ((1, "+a +c +d a c d", 1), (8, "+a +c +d a c d", 3)):
         begun.events.clear()
@@ -293,12 +302,12 @@ def test_images_that_only_lack_polygons_are_no_work_for_workers(model, make_rast
 
 
 @pytest.mark.parametrize("at", ["+b", "b"])
-def test_an_image_that_fails_on_a_cluster_is_named_and_others_stay(at, model, make_raster, begun, said, tmp_path):
+def test_an_image_that_fails_on_a_cluster_is_named_and_others_stay(at, model, make_raster, begun, messages, tmp_path):
     """An image that cannot be read stops no other; what would stop all is told when the images before are mapped."""
     paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "abc"]
     options = {"per_image": True, "client": cluster_of(9)}
     begun.errors[at] = RasterError("it is torn")
-    with pytest.raises(RasterError, match="1 of 3 images could not be mapped; the first: it is torn"):
+    with pytest.raises(RasterError, match=r"1 of 3 images could not be mapped\. The first: it is torn"):
         classify_pixels(paths, model, tmp_path / "maps", **options)
     assert [event for event in begun.events if event in "abc"] == ["a", "c"]
     begun.events.clear()
@@ -309,30 +318,30 @@ def test_an_image_that_fails_on_a_cluster_is_named_and_others_stay(at, model, ma
     assert begun.events[-1] == "-c", "its parts are taken back"
 
 
-def test_what_all_images_cost_is_told_before_the_first(model, make_raster, said, tmp_path):
+def test_what_all_images_cost_is_told_before_the_first(model, make_raster, messages, tmp_path):
     paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "ab"]
     classify_pixels(paths, model, tmp_path / "maps", per_image=True)
-    one, two = (next(n for n, line in enumerate(said) if words in line) for words in ("2 images: ", "Mapping "))
+    one, two = (next(n for n, line in enumerate(messages) if words in line) for words in ("2 images: ", "Classifying "))
     assert one < two
-    tiles = [int(line.split(" tiles")[0].rsplit(" ")[-1]) for line in said if " tiles" in line]
+    tiles = [int(line.split(" tiles")[0].rsplit(" ")[-1]) for line in messages if " tiles" in line]
     assert tiles[0] == sum(tiles[1:])
 
 
-def test_the_time_is_told_once_and_nothing_is_made_apart_here(model, make_raster, said, tmp_path, monkeypatch):
+def test_the_time_is_told_once_and_nothing_is_made_apart_here(model, make_raster, messages, tmp_path, monkeypatch):
     """For all images together; for the only one that is left, by itself."""
-    monkeypatch.setattr(cost, "MANY", 1)
-    monkeypatch.setattr(cost, "tile_seconds", lambda *args, batch, threads: 3.0)
+    monkeypatch.setattr(estimate, "MIN_TIMED_TILES", 1)
+    monkeypatch.setattr(predict_parts, "tile_seconds", lambda *_: 3.0)
     monkeypatch.setattr(MapJob, "with_parts", lambda job, _=1: replace(job, parts=replace(job.parts, part_height=512)))
     paths = [make_raster(f"{name}.tif", data=levels(0, (1100, 40)), names=("level",)) for name in "abc"]
     options = {"per_image": True, "tile_size": 256}
     classify_pixels(paths[:2], model, tmp_path / "maps", **options)
-    assert any("in 3 parts" in line for line in said)
+    assert any("in 3 parts" in line for line in messages)
     classify_pixels(paths, model, tmp_path / "maps", polygons=tmp_path / "lines", **options)
-    assert sum("of memory on this machine" in line for line in said) == 2
-    assert not any("apart" in line for line in said)
+    assert sum(" of memory (" in line for line in messages) == 2
+    assert not any("more tiles" in line for line in messages)
 
 
-def test_what_a_kill_left_of_an_image_that_is_done_is_cleared(model, make_raster, said, tmp_path):
+def test_what_a_kill_left_of_an_image_that_is_done_is_cleared(model, make_raster, messages, tmp_path):
     paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "ab"]
     options = {"per_image": True, "polygons": tmp_path / "lines"}
     out = classify_pixels(paths, model, tmp_path / "maps", **options)
@@ -346,7 +355,7 @@ def test_what_a_kill_left_of_an_image_that_is_done_is_cleared(model, make_raster
     assert [path.stat().st_mtime_ns for path in files] == times
 
 
-def test_the_area_is_opened_once(model, make_raster, make_labels, said, tmp_path, monkeypatch):
+def test_the_area_is_opened_once(model, make_raster, make_labels, messages, tmp_path, monkeypatch):
     paths = [make_raster(f"{name}.tif", data=levels(0), names=("level",)) for name in "ab"]
     aoi, opened, read_area = (
         make_labels("aoi.gpkg", [shapely.box(*rasterio.open(paths[0]).bounds)]),
@@ -358,18 +367,28 @@ def test_the_area_is_opened_once(model, make_raster, make_labels, said, tmp_path
     assert opened == [aoi]
 
 
-def test_images_that_the_area_misses_are_left_out(model, make_raster, make_labels, said, tmp_path):
+def test_images_that_the_area_misses_are_left_out(model, make_raster, make_labels, messages, tmp_path):
     near, far = make_raster("near.tif", data=levels(0)), make_raster("far.tif", data=levels(1), origin=(7e5, 5e6))
     left, bottom, right, top = rasterio.open(near).bounds
     aoi = make_labels("aoi.gpkg", [shapely.box(left, (bottom + top) / 2, right, top)])
     found = classify_pixels([near, far], model, tmp_path / "maps", per_image=True, aoi=aoi)
     assert [path.name for path in found] == ["near.tif"]
-    assert f"{far} lies outside of {aoi}" in said[0]
+    assert f"{far} is skipped: it lies outside {aoi}" in messages[0]
     codes = read(found[0])[0]
     assert (codes[:30] != 255).all()
     assert (codes[31:] == 255).all()
     with pytest.raises(LabelError, match="do not overlap the image"):
         classify_pixels(far, model, tmp_path / "map.tif", aoi=aoi)
+
+
+def test_a_scene_too_large_to_map():
+    crs, most = CRS.from_epsg(32632), mapping.MAX_SIDE
+    for width, height in ((most, 1), (1, most)):
+        scene = SimpleNamespace(name="a", grid=Grid(crs, Affine.scale(1e-6, -1e-6), width, height))
+        mapping.check_size(scene)
+        scene.grid = Grid(crs, scene.grid.transform, width + width // most, height + height // most)
+        with pytest.raises(GridError, match=r"10,000,001.* pixels of 1e-06 \(metre\).*cell_size"):
+            mapping.check_size(scene)
 
 
 def test_names_of_maps():
@@ -412,8 +431,8 @@ def test_names_of_maps():
         ({"confidence": ""}, OptionError, "`confidence` is '', but must be the path"),
         ({"probabilities": 7}, OptionError, "`probabilities` is 7, but must be the path"),
         ({"aoi": ""}, OptionError, "`aoi` is '', but must be the path"),
-        ({"disagreement": "d.png"}, OptionError, "disagreement is d.png; needed a name that ends in .tif"),
-        ({"polygons": "p.gpkg/"}, OptionError, "polygons is p.gpkg/, a folder"),
+        ({"disagreement": "d.png"}, OptionError, "`disagreement` is d.png, but must end in .tif"),
+        ({"polygons": "p.gpkg/"}, OptionError, "`polygons` is p.gpkg/, a folder"),
         ({"bands": ["nir"]}, BandError, "no band nir"),
         (
             {"probability_type": "int8"},
@@ -463,11 +482,11 @@ def test_no_output_harms_another(model, scene, make_raster, asked, tmp_path):
     out = tmp_path / "map.tif"
     with pytest.raises(OptionError, match="Two outputs have the same name"):
         classify_pixels(scene, model, out, confidence=tmp_path / "x" / ".." / "map.tif")
-    with pytest.raises(OptionError, match="it would be lost"):
+    with pytest.raises(OptionError, match="which would be lost"):
         classify_pixels(scene, model, scene, overwrite=True)
-    with pytest.raises(OptionError, match="it would be lost"):
+    with pytest.raises(OptionError, match="which would be lost"):
         classify_pixels(scene, model, scene.parent, per_image=True, overwrite=True)
-    with pytest.raises(OptionError, match=r"scene\.tif is given 2 times; needed once"):
+    with pytest.raises(OptionError, match=r"scene\.tif is given 2 times, but each image has one map"):
         classify_pixels([scene, scene], model, tmp_path / "maps", per_image=True)
     with pytest.raises(OptionError, match="Two outputs have the same name"):
         classify_pixels(scene, model, tmp_path / "maps", per_image=True, confidence=tmp_path / "maps")
@@ -498,9 +517,9 @@ def test_maps_of_each_image_go_into_a_folder(model, scene, asked, tmp_path, monk
     """Which may be the one that we are in, or end in a slash, but is no file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.tif").touch()
-    with pytest.raises(OptionError, match=r"out is file\.tif, which is a file; needed a folder"):
+    with pytest.raises(OptionError, match=r"`out` is file\.tif, which is a file, but must be a folder"):
         classify_pixels(scene, model, "file.tif", per_image=True)
-    with pytest.raises(OptionError, match=r"confidence is .* which is a file; needed a folder"):
+    with pytest.raises(OptionError, match=r"`confidence` is .* which is a file, but must be a folder"):
         classify_pixels(scene, model, "maps", per_image=True, confidence="file.tif")
     assert classify_pixels(scene, model, "maps/", per_image=True)[0].name == "scene.tif"
     (tmp_path / "here").mkdir()
@@ -523,21 +542,21 @@ def test_nothing_that_is_read_is_written_over(model, make_raster, make_labels, a
     options = {"aoi": f"{aoi}|layername={aoi.stem}", "overwrite": True}
     around = tmp_path / "x" / ".." / "a" / "member.tif"
     for place in (member, around, folder / "odd.tif"):
-        with pytest.raises(OptionError, match="it would be lost"):
+        with pytest.raises(OptionError, match="which would be lost"):
             classify_pixels(outer, folder, place, **options)
-    for place, words in ((aoi, "is the area"), (folder / "model.json", "is of the model")):
-        with pytest.raises(OptionError, match=f"{words}.*it would be lost"):
+    for place, words in ((aoi, "is the area"), (folder / "model.json", "is part of the model")):
+        with pytest.raises(OptionError, match=f"{words}.*which would be lost"):
             classify_pixels(outer, folder, tmp_path / "m.tif", polygons=place, **options)
     assert not asked
     classify_pixels(outer, folder, tmp_path / "m.tif", confidence=tmp_path / "p.tif", aoi=str(aoi))
     assert len(asked) == 1
 
 
-def test_old_polygons_are_not_taken_for_those_of_the_map(model, scene, said, tmp_path, monkeypatch):
+def test_old_polygons_are_not_taken_for_those_of_the_map(model, scene, messages, tmp_path, monkeypatch):
     """Those of a run before, of which a kill left the map only: traced anew, and the map is not made again."""
     out, polygons = tmp_path / "map.tif", tmp_path / "map.gpkg"
     classify_pixels(scene, model, out, polygons=polygons, padding=3)
-    monkeypatch.setattr(mapping, "raster_to_polygons", stop)
+    monkeypatch.setattr(map_run, "raster_to_polygons", stop)
     with pytest.raises(Killed):
         classify_pixels(scene, model, out, polygons=polygons, overwrite=True)
     monkeypatch.undo()
@@ -545,7 +564,7 @@ def test_old_polygons_are_not_taken_for_those_of_the_map(model, scene, said, tmp
     assert old < made
     with pytest.raises(OutputError, match=r"map\.gpkg already exists"):
         classify_pixels(scene, model, out, polygons=polygons)
-    monkeypatch.setattr(mapping, "run_job", stop)
+    monkeypatch.setattr(map_run, "run_job", stop)
     classify_pixels(scene, model, out, polygons=polygons, overwrite=True)
     assert polygons.stat().st_mtime_ns > made == out.stat().st_mtime_ns
     with pytest.raises(Killed):  # all is there: made again, as was asked
@@ -560,7 +579,7 @@ def stop(*_, **__):
     raise Killed
 
 
-def test_old_polygons_of_one_image_are_traced_anew(model, make_raster, said, tmp_path):
+def test_old_polygons_of_one_image_are_traced_anew(model, make_raster, messages, tmp_path):
     paths = [make_raster(f"in/{name}.tif", data=levels(i, (40, 50)), names=("level",)) for i, name in enumerate("ab")]
     options = {"per_image": True, "polygons": tmp_path / "lines"}
     maps = classify_pixels(paths, model, tmp_path / "maps", **options)
@@ -574,8 +593,8 @@ def test_old_polygons_of_one_image_are_traced_anew(model, make_raster, said, tmp
     assert [path.stat().st_mtime_ns for path in maps] == times
 
 
-def test_other_polygons_of_images_that_are_mapped(model, make_raster, said, tmp_path):
-    """They stay, and that is said; with overwrite they are made anew, of the maps that are there."""
+def test_other_polygons_of_images_that_are_mapped(model, make_raster, messages, tmp_path):
+    """They stay, and that is messages; with overwrite they are made anew, of the maps that are there."""
     paths = [make_raster(f"in/{name}.tif", data=levels(i, (40, 50)), names=("level",)) for i, name in enumerate("ab")]
     places = {"per_image": True, "polygons": tmp_path / "lines"}
     maps = classify_pixels(paths, model, tmp_path / "maps", **places)
@@ -583,17 +602,17 @@ def test_other_polygons_of_images_that_are_mapped(model, make_raster, said, tmp_
     times, before = [path.stat().st_mtime_ns for path in maps], [path.read_bytes() for path in files]
 
     def again(**options):
-        said.clear()
+        messages.clear()
         classify_pixels(paths, model, tmp_path / "maps", **places, **options)
         assert [path.stat().st_mtime_ns for path in maps] == times
-        return said[0]
+        return messages[0]
 
-    stay = "2 of 2 images are mapped already, from the same call; they stay"
+    stay = "2 of 2 images are mapped already by the same call; they are kept"
     assert again() == f"{stay}."
-    words = f"{stay}, and so do their polygons, as they are: overwrite (--overwrite) makes these anew."
+    words = f"{stay}, and their polygons as they are: `overwrite=True` makes these again."
     assert again(polygon_options={"dissolve": True}) == words
     assert [path.read_bytes() for path in files] == before
-    words = "2 of 2 images are mapped already, from the same call; the maps stay, polygons are made anew."
+    words = "2 of 2 images are mapped already by the same call; the maps are kept, and polygons are made again."
     assert again(polygon_options={"dissolve": True}, overwrite=True) == words
     assert [len(gpd.read_file(path, layer=path.stem)) for path in files] == [CLASSES] * 2
     again(overwrite=True)

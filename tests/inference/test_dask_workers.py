@@ -19,20 +19,20 @@ import torch
 from distributed.utils import get_mp_context
 from hypothesis import given
 from hypothesis import strategies as st
-from maps_common import CLASSES, trained_model
+from inference_common import CLASSES, trained_model
 
 import geopsp
 from geopsp import PixelClassifier, classify_pixels
 from geopsp.errors import InputNotFoundError, OptionError, OutputError, RasterError
-from geopsp.inference import classify_pixels as mapping
 from geopsp.inference import dask_client as clients
 from geopsp.inference import dask_workers as cluster
-from geopsp.inference import outputs as products
+from geopsp.inference import map_run, outputs
 from geopsp.inference import predict_parts as parts
 from geopsp.inference.dask_client import connect
 from geopsp.inference.dask_workers import own_device
-from geopsp.inference.job import MapJob, plan_job
+from geopsp.inference.job import MapJob
 from geopsp.inference.options import MapSettings
+from geopsp.inference.plan_job import plan_job
 from geopsp.inference.predict_parts import predict_part
 from geopsp.inference.run_job import run_job
 from geopsp.models.build import ModelSpec, build_network
@@ -117,8 +117,8 @@ def new_job(make_raster, model, tmp_path):
     scene = Scene.open(make_raster("image.tif", data, nodata=0))
 
     def make(name, kind=MapJob):
-        wanted = [products.classes(tmp_path / name, model.legend)]
-        wanted += [products.share("confidence", tmp_path / f"sure-{name}")]
+        wanted = [outputs.class_spec(tmp_path / name, model.legend)]
+        wanted += [outputs.fraction_spec("confidence", tmp_path / f"sure-{name}")]
         job = plan_job(scene, model, wanted, MapSettings(batch_size=2), part_side=64, block=16)
         assert len(job.parts) == PARTS
         job.begin(2)
@@ -141,7 +141,7 @@ def alone(new_job):
 def files(job):
     return {
         path.name: path.read_bytes()
-        for path in job.part_path(job.products[0], 0).parent.iterdir()
+        for path in job.part_path(job.rasters[0], 0).parent.iterdir()
         if path.name[0] != "."
     }
 
@@ -168,7 +168,7 @@ def client():
     """Two processes of this machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clients, "cpu_count", lambda: 2)
-        patch.setattr(clients, "ROOM", 1)
+        patch.setattr(clients, "PROCESS_BYTES", 1)
         patch.setattr(torch.cuda, "device_count", lambda: 0)
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         with port_taken(8787), quick_starts(), connect("local") as client:
@@ -196,11 +196,11 @@ def test_the_map_of_many_is_the_map_of_one(new_job, model, client, capsys):
         if workers:
             make_parts(job, [1, 5], workers)
         run_job(job, model, device="cpu", client=workers)
-        rasters.append([product.path.read_bytes() for product in job.products])
+        rasters.append([product.path.read_bytes() for product in job.rasters])
         assert not job.folder.exists()
     torch.set_num_threads(before)
     assert rasters[0] == rasters[1]
-    assert f"2 of {PARTS} parts are there" in capsys.readouterr().err
+    assert f"2 of {PARTS} parts are done" in capsys.readouterr().err
 
 
 def test_images_by_themselves_are_what_one_machine_makes(make_raster, model, client, tmp_path, capsys):
@@ -234,16 +234,16 @@ def test_a_run_goes_on_with_the_parts_that_it_was_begun_with(new_job, model, cli
     make_parts(smaller, [0, 7, 9], client)
     assert many.with_parts(2).parts == smaller.parts != many.parts
     run_job(many, model, device="cpu", client=client)
-    for ours, theirs in zip(many.products, one.products, strict=True):
+    for ours, theirs in zip(many.rasters, one.rasters, strict=True):
         assert ours.path.read_bytes() == theirs.path.read_bytes()
-    assert "3 of 10 parts are there" in capsys.readouterr().err
+    assert "3 of 10 parts are done" in capsys.readouterr().err
 
 
 def test_a_process_loads_a_model_once_for_all_images(new_job, model, alone, monkeypatch):
     """Also if their parts come in turn, and are used with other options; another model is another one."""
     loaded, load = [], parts.load_model
     monkeypatch.setattr(parts, "load_model", lambda folder: loaded.append(folder) or load(folder))
-    monkeypatch.setattr(parts, "_WORKER_MODEL", parts._Kept())
+    monkeypatch.setattr(parts, "_WORKER_MODEL", parts._WorkerModel())
     before, jobs = torch.get_num_threads(), [new_job("a.tif"), replace(new_job("b.tif"), key="another image's")]
     jobs[1].begin(2)
     save_model(model, jobs[1].model_folder)
@@ -262,7 +262,7 @@ def test_a_process_loads_a_model_once_for_all_images(new_job, model, alone, monk
 
 
 def test_a_worker_opens_each_of_the_images_that_it_has_once():
-    assert cluster._opened.cache_parameters()["maxsize"] == mapping.MAX_IMAGES_IN_FLIGHT
+    assert cluster._read_job.cache_parameters()["maxsize"] == map_run.MAX_IMAGES_IN_FLIGHT
 
 
 def test_a_worker_that_dies_midway_costs_nothing(new_job, alone, client):
@@ -277,7 +277,7 @@ def test_a_worker_that_dies_midway_costs_nothing(new_job, alone, client):
 def test_a_part_that_kills_one_worker_after_the_other_is_named(new_job, client):
     """Or one that waited behind it: Dask cannot tell which of a worker's tasks was its end."""
     job = new_job("deadly.tif", Deadly)
-    with pytest.raises(OptionError, match=r"Part \d, \d+ x \d+ .* row \d+, or one .* 2 workers, .*goes on"):
+    with pytest.raises(OptionError, match=r"2 workers died at part \d \(\d+ x \d+ .* row \d+\) or at a part .*resumes"):
         make_parts(job, range(PARTS), client)
     client.wait_for_workers(2, timeout=60)
 
@@ -315,7 +315,7 @@ def wait_until(true, seconds=60):
 
 def test_a_worker_without_the_folder_is_named(new_job, client, monkeypatch):
     job = new_job("far.tif")
-    plain = cluster._order
+    plain = cluster._job_file
 
     @contextmanager
     def another(job, device):
@@ -340,7 +340,7 @@ def test_a_worker_without_an_image_is_named(new_job, client):
 
 def test_a_worker_that_joins_late_is_asked_too(new_job, client, monkeypatch):
     job = new_job("late.tif")
-    monkeypatch.setattr(cluster, "_check_workers", lambda client, order: None)
+    monkeypatch.setattr(cluster, "_check_workers", lambda client, job_file: None)
     Path(job.scene.sources[0].path).unlink()
     with pytest.raises(InputNotFoundError, match="does not see the image"):
         make_parts(job, [0], client)
@@ -349,41 +349,41 @@ def test_a_worker_that_joins_late_is_asked_too(new_job, client, monkeypatch):
 def test_an_order_withdrawn_is_not_carried_out(new_job, client):
     """The folder may be another job's by then."""
     job = new_job("gone.tif")
-    with cluster._order(job, None) as order:
+    with cluster._job_file(job, None) as order:
         worker = min(client.nthreads())
-        assert client.submit(cluster._make, 0, order=order, workers=[worker]).result() > 0
-    with pytest.raises(OutputError, match="not wanted any more"):
-        client.submit(cluster._make, 1, order=order, workers=[worker]).result()
+        assert client.submit(cluster._predict_part, 0, job_file=order, workers=[worker]).result() > 0
+    with pytest.raises(OutputError, match="was cancelled"):
+        client.submit(cluster._predict_part, 1, job_file=order, workers=[worker]).result()
     assert job.missing() == list(range(1, PARTS))
 
 
 def test_another_geopsp_is_told(new_job, client, monkeypatch):
     job = new_job("other.tif")
     monkeypatch.setattr(geopsp, "__version__", "0.0.1")
-    with pytest.raises(OptionError, match=r"worker \S+ has geopsp [\d.]+\S*; needed 0\.0\.1"):
+    with pytest.raises(OptionError, match=r"worker \S+ has geopsp [\d.]+\S*, but this process has 0\.0\.1"):
         make_parts(job, [0], client)
 
 
 @pytest.mark.parametrize(("theirs", "found"), [(None, "no geopsp"), ("0.0.1", "geopsp 0.0.1")])
 def test_a_worker_with_another_geopsp_or_none_is_named(theirs, found):
-    about = dict.fromkeys(cluster.EXACT, "1")
+    about = dict.fromkeys(cluster.COMPARED_PACKAGES, "1")
     versions = {
         "client": {"packages": {**about, "geopsp": "2"}},
         "workers": {"tcp://here:1": {"packages": {**about, "geopsp": theirs}}},
     }
-    with pytest.raises(OptionError, match=f"worker tcp://here:1 has {found}; needed 2"):
+    with pytest.raises(OptionError, match=f"worker tcp://here:1 has {found}, but this process has 2"):
         cluster._require_versions(SimpleNamespace(get_versions=lambda packages: versions))
 
 
 def test_a_worker_with_another_torch_is_noted(capsys):
-    about = dict.fromkeys(["geopsp", *cluster.EXACT], "1")
+    about = dict.fromkeys(["geopsp", *cluster.COMPARED_PACKAGES], "1")
     versions = {
         "client": {"packages": about},
         "workers": {"tcp://a:1": {"packages": about}, "tcp://b:1": {"packages": {**about, "torch": "2"}}},
     }
     cluster._require_versions(SimpleNamespace(get_versions=lambda packages: versions))
     said = capsys.readouterr().err
-    assert "tcp://b:1 has torch 2 for 1" in said
+    assert "Warning: The worker tcp://b:1 has torch 2 instead of 1" in said
     assert "tcp://a:1" not in said
 
 
@@ -394,7 +394,7 @@ def free_port():
 
 
 def test_no_scheduler_is_told_quickly(monkeypatch):
-    monkeypatch.setattr(clients, "PATIENCE", 0.5)
+    monkeypatch.setattr(clients, "TIMEOUT", 0.5)
     addresses = [
         f"tcp://127.0.0.1:{free_port()}",
         "nonsense",
@@ -410,7 +410,7 @@ def test_no_scheduler_is_told_quickly(monkeypatch):
 
 
 def test_a_server_of_another_kind_is_no_scheduler(monkeypatch):
-    monkeypatch.setattr(clients, "PATIENCE", 0.5)
+    monkeypatch.setattr(clients, "TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes the call, and says nothing
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(OptionError, match="No Dask scheduler"), connect(address):
@@ -418,13 +418,13 @@ def test_a_server_of_another_kind_is_no_scheduler(monkeypatch):
 
 
 def test_a_worker_is_no_scheduler(client, monkeypatch):
-    monkeypatch.setattr(clients, "PATIENCE", 60)
-    with pytest.raises(OptionError, match="a Worker's address"), connect(min(client.nthreads())):
+    monkeypatch.setattr(clients, "TIMEOUT", 60)
+    with pytest.raises(OptionError, match="the address of a Worker"), connect(min(client.nthreads())):
         pass
 
 
 def test_a_running_scheduler_is_used_and_left_running(client, monkeypatch):
-    monkeypatch.setattr(clients, "PATIENCE", 60)
+    monkeypatch.setattr(clients, "TIMEOUT", 60)
     address = client.scheduler.address
     with connect(address) as other:
         assert set(other.nthreads()) == set(client.nthreads())
@@ -437,7 +437,7 @@ def test_a_scheduler_that_goes_away_is_told(new_job):
         failure = cluster._failure(job, SimpleNamespace(key=("part", 3), status=status))
         assert isinstance(failure, OptionError)
         assert "scheduler is gone" in str(failure)
-        assert "goes on" in str(failure)
+        assert "resumes" in str(failure)
 
 
 @given(count=st.integers(0, 9), number=st.integers(0, 99), form=st.sampled_from(["{}", "node-{}", "tcp://a:{}", "x{}"]))
@@ -465,4 +465,4 @@ def test_a_long_silence_without_workers_is_broken(capsys, monkeypatch):
         return found
 
     assert cluster._next(ready, SimpleNamespace(nthreads=nthreads)) == "part"
-    assert capsys.readouterr().err.count("no worker left") == 1
+    assert capsys.readouterr().err.count("has no workers") == 1

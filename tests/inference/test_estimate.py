@@ -1,4 +1,4 @@
-"""Tiles are counted, room on the disk is checked, time is tried."""
+"""Tiles are counted, disk space is checked, time is measured."""
 
 from __future__ import annotations
 
@@ -12,30 +12,23 @@ import numpy as np
 import pytest
 import shapely
 import torch
-from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rasterio.crs import CRS
 from torch import nn
 
 from geopsp.core.bands import BandStats
-from geopsp.core.grid import Grid, Window
+from geopsp.core.grid import Window
 from geopsp.core.legend import Legend
-from geopsp.errors import GridError, OutputError
+from geopsp.errors import OutputError
 from geopsp.inference import disk_space, estimate
+from geopsp.inference.classify_pixels import MAX_SIDE
 from geopsp.inference.disk_space import check_disk, format_bytes
-from geopsp.inference.estimate import (
-    check_size,
-    count_tiles,
-    estimate_map,
-    estimate_maps,
-    format_duration,
-    striped,
-    tile_seconds,
-)
-from geopsp.inference.job import plan_job
+from geopsp.inference.estimate import count_tiles, estimate_map, estimate_maps, format_duration, striped
 from geopsp.inference.options import MapSettings
-from geopsp.inference.outputs import classes, probabilities, share
+from geopsp.inference.outputs import class_spec, fraction_spec, probability_spec
+from geopsp.inference.plan_job import plan_job
+from geopsp.inference.predict_parts import measure_cost, tile_seconds
+from geopsp.inference.resources import ComputeCost, Resources
 from geopsp.inference.tile_plan import TilePlan
 from geopsp.labels.area import AreaOfInterest
 from geopsp.models.build import ModelSpec
@@ -96,16 +89,16 @@ def test_large_maps_are_looked_at_here_and_there(side):
     plan, scene = TilePlan(side, side // 2, 512, 128), Dark(side * 2 // 3)
     found = count_tiles(scene, plan, PartGrid(side, side // 2))
     assert not found.exact
-    assert scene.asked <= estimate.LOOKED_AT
+    assert scene.asked <= estimate.MAX_CHECKS
     assert found.empty / found.total == pytest.approx(1 / 3, abs=0.02)
-    assert f"about {found.empty:,} of them known to be empty" in str(found)
+    assert f"(about {found.empty:,} empty)" in str(found)
 
 
 def test_many_images_are_asked_less_often():
     scene = Dark(0)
     scene.layers = (None,) * 1000
     count_tiles(scene, TilePlan(50_000, 50_000, 512, 128), PartGrid(50_000, 50_000))
-    assert scene.asked <= estimate.LEAST
+    assert scene.asked <= estimate.MIN_CHECKS
 
 
 def test_tiles_outside_of_the_area_are_skipped(make_raster, make_labels):
@@ -134,80 +127,67 @@ def test_sparse_files_say_what_is_empty(make_raster):
 @pytest.mark.parametrize(
     ("free", "filled", "says"),
     [
-        (10**9, 1, "up to 11 MB are written; the disk of"),
-        (10**6, 1, "fits only if it compresses well"),
+        (10**9, 1, "Output: up to 11 MB in {} (1.0 GB free)."),
+        (10**6, 1, "warns"),
         (10**4, 1, "raises"),
-        (10**4, 0.0005, "up to 6 kB are written; the disk of"),
+        (10**4, 0.0005, "Output: up to 6 kB in {} (10 kB free)."),
     ],
 )
-def test_disks(free, filled, says, tmp_path, monkeypatch):
+def test_disks(free, filled, says, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     parts = PartGrid(1000, 600)
-    products = (classes(tmp_path / "m.tif", LEGEND), probabilities(tmp_path / "p.tif", LEGEND, "float16"))
+    products = (class_spec(tmp_path / "m.tif", LEGEND), probability_spec(tmp_path / "p.tif", LEGEND, "float16"))
     if says == "raises":
         with pytest.raises(
-            OutputError, match=r"has 10 kB free; the map needs 11 MB uncompressed, and 11 kB even if"
+            OutputError, match=r"has 10 kB free, but the map needs 11 MB uncompressed, and 11 kB even if"
         ) as error:
             list(check_disk([(products, parts)], filled=filled))
         assert str(tmp_path) in str(error.value)
         return
-    (note,) = check_disk([(products, parts)], filled=filled)
-    assert says in note
+    notes = list(check_disk([(products, parts)], filled=filled))
+    assert notes == ([] if says == "warns" else [says.format(tmp_path)])
+    assert ("1 MB free, but the map needs 11 MB uncompressed" in caplog.text) == (says == "warns")
 
 
-def test_what_parts_hold_is_not_needed_again(tmp_path, monkeypatch):
+def test_what_parts_hold_is_not_needed_again(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**4))
-    parts, products = PartGrid(3000, 5000), (classes(tmp_path / "m.tif", LEGEND),)
+    parts, products = PartGrid(3000, 5000), (class_spec(tmp_path / "m.tif", LEGEND),)
     held = tmp_path / "job"
-    with pytest.raises(OutputError, match="Free some"):
-        list(check_disk([(products, parts)], held=[held]))
+    with pytest.raises(OutputError, match="Free some space"):
+        list(check_disk([(products, parts)], job_folders=[held]))
     (held / "parts").mkdir(parents=True)
     (held / "parts" / "0").write_bytes(bytes(30_000))
     (held / "job.json").write_bytes(bytes(5000))
     assert disk_space.bytes_in(held) == 35_000
-    (note,) = check_disk([(products, parts)], held=[held])
-    assert "fits only if it compresses well" in note
+    assert not list(check_disk([(products, parts)], job_folders=[held]))
+    assert "may become full" in caplog.text
 
 
 @given(value=st.integers(0, 255))
 @settings(max_examples=5, deadline=None)
 def test_one_value_takes_as_little_as_is_said(value):
-    assert len(zlib.compress(bytes([value]) * 512 * 512)) <= 512 * 512 * disk_space.DENSE * 1.1
-
-
-def test_a_scene_too_large_to_map():
-    crs = CRS.from_epsg(32632)
-    for width, height in ((estimate.WIDEST, 1), (1, estimate.WIDEST)):
-        scene = SimpleNamespace(name="a", grid=Grid(crs, Affine.scale(1e-6, -1e-6), width, height))
-        check_size(scene)
-        scene.grid = Grid(
-            crs, scene.grid.transform, width + width // estimate.WIDEST, height + height // estimate.WIDEST
-        )
-        with pytest.raises(GridError, match=r"10,000,001.* pixels of 1e-06 \(metre\).*cell_size"):
-            check_size(scene)
+    assert len(zlib.compress(bytes([value]) * 512 * 512)) <= 512 * 512 * disk_space.BEST_COMPRESSION * 1.1
 
 
 def test_the_largest_map_is_counted_in_no_time():
     scene, start = Dark(0), time.process_time()
-    found = count_tiles(
-        scene, TilePlan(estimate.WIDEST, estimate.WIDEST, 32, 8), PartGrid(estimate.WIDEST, estimate.WIDEST, 2048)
-    )
-    assert found.empty == found.total > (estimate.WIDEST // 24) ** 2
+    found = count_tiles(scene, TilePlan(MAX_SIDE, MAX_SIDE, 32, 8), PartGrid(MAX_SIDE, MAX_SIDE, 2048))
+    assert found.empty == found.total > (MAX_SIDE // 24) ** 2
     assert time.process_time() - start < 10
 
 
 def test_tiles_in_words():
     assert str(estimate.TileCount(1, 0, exact=True)) == "1 tile"
-    assert str(estimate.TileCount(1, 1, exact=True)) == "1 tile, 1 of them known to be empty"
-    assert str(estimate.TileCount(2000, 10, exact=False)) == "2,000 tiles, about 10 of them known to be empty"
+    assert str(estimate.TileCount(1, 1, exact=True)) == "1 tile (1 empty)"
+    assert str(estimate.TileCount(2000, 10, exact=False)) == "2,000 tiles (about 10 empty)"
 
 
 def test_bytes_by_hand(tmp_path):
     """The parts of all products lie beside the first; four thirds for overviews."""
     (tmp_path / "a").mkdir()
     found = disk_space.disk_bytes(
-        [((classes(tmp_path / "m.tif", LEGEND), share("confidence", tmp_path / "a" / "c.tif"),
-           probabilities(tmp_path / "p.tif", LEGEND, "float16")), PartGrid(300, 200))],
+        [((class_spec(tmp_path / "m.tif", LEGEND), fraction_spec("confidence", tmp_path / "a" / "c.tif"),
+           probability_spec(tmp_path / "p.tif", LEGEND, "float16")), PartGrid(300, 200))],
     )  # fmt: skip
     pixels = 300 * 200 * 4 / 3
     assert found == {tmp_path: pytest.approx(pixels * (2 + 1 + 2 * 6)), tmp_path / "a": pytest.approx(pixels)}
@@ -215,7 +195,7 @@ def test_bytes_by_hand(tmp_path):
 
 def test_parts_of_many_maps_are_there_for_a_while_only(tmp_path):
     """The products of all stay; of parts there are those of the largest maps, so many as are made at once."""
-    maps = [((classes(tmp_path / f"{side}.tif", LEGEND),), PartGrid(side, side)) for side in (300, 100, 200)]
+    maps = [((class_spec(tmp_path / f"{side}.tif", LEGEND),), PartGrid(side, side)) for side in (300, 100, 200)]
     for at_once, parts in ((1, 300**2), (2, 300**2 + 200**2), (9, 300**2 + 200**2 + 100**2)):
         found = disk_space.disk_bytes(maps, at_once=at_once)
         assert found == {tmp_path: pytest.approx((300**2 + 200**2 + 100**2 + parts) * 4 / 3)}
@@ -224,36 +204,41 @@ def test_parts_of_many_maps_are_there_for_a_while_only(tmp_path):
 def test_a_link_s_disk_is_the_one_that_is_written(tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "m.tif").symlink_to(tmp_path / "far" / "m.tif")
-    maps = [((classes(tmp_path / "m.tif", LEGEND),), PartGrid(30, 20))]
+    maps = [((class_spec(tmp_path / "m.tif", LEGEND),), PartGrid(30, 20))]
     assert list(disk_space.disk_bytes(maps)) == [tmp_path / "far"]
+
+
+def known_cost(*, seconds=3.0, needed=38e6, free=1e9):
+    """What a test knows instead of measuring it."""
+    return lambda: ComputeCost(seconds, needed, free)
 
 
 def test_what_many_maps_cost_together(make_raster, model, tmp_path, monkeypatch):
     """Tiles, disk and time of all: the time of one batch times all of their tiles, also if each has few."""
-    monkeypatch.setattr(estimate, "tile_seconds", lambda *args, batch, threads: 3.0)
     jobs = [
         plan_job(Scene.open(make_raster(f"{side}.tif", size=(side, side))), model,
-                 [classes(tmp_path / f"m{side}.tif", LEGEND)], MapSettings(padding=0)) for side in (300, 320)
+                 [class_spec(tmp_path / f"m{side}.tif", LEGEND)], MapSettings(padding=0)) for side in (300, 320)
     ]  # fmt: skip
-    tiles, disk, spent = estimate_maps(jobs, model, CPU, here=True)
-    assert tiles == "2 images: 200 tiles in all"
-    assert disk.startswith(f"up to {disk_space.format_bytes((300**2 + 2 * 320**2) * 4 / 3)} are written")
-    assert spent.startswith("about 10 min and")
-    assert len(list(estimate_maps(jobs, model, CPU, here=False))) == 2
+    tiles, disk, spent = estimate_maps(jobs, measure=known_cost())
+    assert tiles == "2 images: 200 tiles in all."
+    assert disk.startswith(f"Output: up to {disk_space.format_bytes((300**2 + 2 * 320**2) * 4 / 3)} in")
+    assert spent == "Estimated: 10 min, 38 MB of memory (1.0 GB free)."
+    assert len(list(estimate_maps(jobs))) == 2
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=300))
-    with pytest.raises(OutputError, match="0 kB free; the maps need"):
-        list(estimate_maps(jobs, model, CPU, here=True))
+    with pytest.raises(OutputError, match="0 kB free, but the maps need"):
+        list(estimate_maps(jobs, measure=known_cost()))
 
 
 def test_a_cluster_is_told_what_seams_cost(make_raster, model, tmp_path):
     scene = Scene.open(make_raster(size=(300, 400)))
-    job = plan_job(scene, model, [classes(tmp_path / "m.tif", LEGEND)], MapSettings(padding=8), part_side=64, block=32)
+    job = plan_job(
+        scene, model, [class_spec(tmp_path / "m.tif", LEGEND)], MapSettings(padding=8), part_side=64, block=32
+    )
     windows = [job.parts.part(number).window for number in range(len(job.parts))]
     more = sum(map(job.tiles.count, windows)) / len(job.tiles) - 1
-    _, seams, *_ = estimate_map(job, model, CPU, area=None, here=False)
-    assert f"computed for each, {more:.0%} more" in seams
-    for timed in (True, False):
-        assert "apart" not in " ".join(estimate_map(job, model, CPU, area=None, here=True, timed=timed))
+    _, seams, *_ = estimate_map(job, on_this_machine=False)
+    assert f"once for each part: {more:.0%} more tiles" in seams
+    assert "more tiles" not in " ".join(estimate_map(job, on_this_machine=True))
 
 
 def test_whole_rows_kept_together(make_raster):
@@ -261,41 +246,49 @@ def test_whole_rows_kept_together(make_raster):
     rows = Scene.open(make_raster("rows.tif", size=(300, 400), blockysize=1))
     tiles = Scene.open(make_raster("tiles.tif", size=(300, 400), tiled=True, blockxsize=64, blockysize=64))
     (note,) = striped(rows, parts)
-    assert "rows.tif keeps whole rows together, which are read 4 times" in note
+    assert "rows.tif stores whole rows together, so it is read 4 times" in note
     assert not list(striped(tiles, parts))
     assert not list(striped(rows, PartGrid(400, 300)))
 
 
 def job_of(make_raster, model, tmp_path, **options):
     scene = Scene.open(make_raster(size=(300, 400)))
-    return plan_job(scene, model, [classes(tmp_path / "m.tif", LEGEND)], MapSettings(padding=0, **options))
+    return plan_job(scene, model, [class_spec(tmp_path / "m.tif", LEGEND)], MapSettings(padding=0, **options))
 
 
-def test_the_time_is_tried(make_raster, model, tmp_path, monkeypatch):
-    """From 200 tiles on, unless other machines compute."""
+def test_the_time_is_estimated(make_raster, model, tmp_path, monkeypatch, caplog):
+    """From 200 tiles on, if it is asked for."""
     job = job_of(make_raster, model, tmp_path)
-    monkeypatch.setattr(estimate, "tile_seconds", lambda *args, batch, threads: 3.0)
-    tiles, disk = estimate_map(job, model, CPU, area=None, here=True)
-    assert "are written" in disk
-    assert tiles == "130 tiles, of 32 x 32 pixels"
-    monkeypatch.setattr(estimate, "MANY", 100)
-    assert len(list(estimate_map(job, model, CPU, area=None, here=False))) == 2
-    assert len(list(estimate_map(job, model, CPU, area=None, here=True, timed=False))) == 2
-    *_, spent = estimate_map(job, model, CPU, area=None, here=True)
-    assert spent.startswith("about 6 min and 38")
-    monkeypatch.setattr(estimate, "free_memory", lambda device: 1e6)
-    *_, last = estimate_map(job, model, CPU, area=None, here=True)
-    assert "memory is short" in last
+    tiles, disk = estimate_map(job, on_this_machine=True, measure=known_cost())
+    assert disk.startswith("Output: up to ")
+    assert tiles == "130 tiles of 32 x 32 pixels."
+    monkeypatch.setattr(estimate, "MIN_TIMED_TILES", 100)
+    assert len(list(estimate_map(job, on_this_machine=False))) == 2
+    *_, spent = estimate_map(job, on_this_machine=True, measure=known_cost())
+    assert spent == "Estimated: 6 min, 38 MB of memory (1.0 GB free)."
+    assert not caplog.records
+    *_, spent = estimate_map(job, on_this_machine=True, measure=known_cost(free=1e6))
+    assert spent.startswith("Estimated: 6 min")
+    assert "Memory may run out: about 38 MB are needed, but 1 MB are free." in caplog.text
 
 
-def test_the_try_computes_two_batches_a_thread(make_raster, model, tmp_path):
+def test_the_cost_that_is_measured(make_raster, model, tmp_path):
+    """All threads' batches, the weights and the rows that are held."""
+    job = job_of(make_raster, model, tmp_path)
+    cost = measure_cost(job, model, Resources(CPU, batch_size=2, threads=3))
+    assert cost.tile_seconds > 0
+    assert 384e6 < cost.needed_bytes < 390e6
+    assert cost.free_bytes > 1e6
+
+
+def test_the_measurement_computes_two_batches_a_thread(make_raster, model, tmp_path):
     job = job_of(make_raster, model, tmp_path, test_time_augmentation=True)
     shown = []
     model.network.layer.register_forward_hook(
         lambda module, inputs, output: shown.append((tuple(inputs[0].shape), torch.get_num_threads()))
     )
     before, start = torch.get_num_threads(), time.perf_counter()
-    assert 0 < tile_seconds(job, model, CPU, batch=2, threads=3) < time.perf_counter() - start
+    assert 0 < tile_seconds(job, model, Resources(CPU, batch_size=2, threads=3)) < time.perf_counter() - start
     assert shown == [((2, 3, 32, 32), 1)] * (8 * 3 * 2)
     assert torch.get_num_threads() == before
 
@@ -306,7 +299,7 @@ def test_a_failed_try_leaves_the_threads(make_raster, model, tmp_path):
     bad = dataclasses.replace(job, bf16=False)
     model.network.forward = None
     with pytest.raises(TypeError):
-        tile_seconds(bad, model, CPU, batch=1, threads=1)
+        tile_seconds(bad, model, Resources(CPU, batch_size=1, threads=1))
     assert torch.get_num_threads() == before
 
 

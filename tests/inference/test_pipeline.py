@@ -15,14 +15,14 @@ import shapely
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from maps_common import CLASSES, Echo, by_torch, trained_model
+from inference_common import CLASSES, Echo, torch_ops, trained_model
 from rasterio.transform import from_origin
 from torch import nn
 
 from geopsp.core.grid import Window
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import RasterError
-from geopsp.inference import outputs as products
+from geopsp.inference import outputs
 from geopsp.inference.blend import BlendBuffer
 from geopsp.inference.pipeline import TilePipeline
 from geopsp.inference.predictor import TilePredictor
@@ -56,20 +56,20 @@ def raster(data, *, crs="EPSG:32632", **profile):
         del scene
 
 
-def mapper_of(scene, *, size=32, overlap=8, network=None, batch_size=3, threads=1, wants=(), area=None, **options):
+def pipeline_of(scene, *, size=32, overlap=8, network=None, batch_size=3, threads=1, wants=(), area=None, **options):
     model = trained_model(network=network or Echo(), size=size, count=len(scene.bands))
     plan = TilePlan(scene.grid.width, scene.grid.height, size, overlap)
-    wanted = [products.classes(NOWHERE, model.legend)]
-    wanted += [products.share(name, NOWHERE) for name in wants if name != "probabilities"]
-    wanted += [products.probabilities(NOWHERE, model.legend, "float16")] if "probabilities" in wants else []
+    wanted = [outputs.class_spec(NOWHERE, model.legend)]
+    wanted += [outputs.fraction_spec(name, NOWHERE) for name in wants if name != "probabilities"]
+    wanted += [outputs.probability_spec(NOWHERE, model.legend, "float16")] if "probabilities" in wants else []
     predictor = TilePredictor(model, CPU, batch_size=batch_size, **options)
     return TilePipeline(scene, area, plan, model.legend, tuple(wanted), predictor, threads)
 
 
-def joined(mapper, window=None):
+def joined(pipeline, window=None):
     """Each product over a window, all of its rows together."""
-    window = window or mapper.scene.grid.window
-    found = list(mapper.rows(window))
+    window = window or pipeline.scene.grid.window
+    found = list(pipeline.rows(window))
     rows = {name: np.concatenate([np.array(piece[name]) for piece in found], axis=1) for name in found[0]}
     assert all(array.shape[1:] == (window.height, window.width) for array in rows.values())
     return rows
@@ -120,12 +120,12 @@ def test_an_echo_gives_the_raster_back(height, width, size, share, batch_size, t
     data[holes(rng, height, width, hole)] = 0
     wants = ("probabilities", "confidence", "disagreement")
     with raster(data, crs=crs, nodata=0) as scene:
-        mapper = mapper_of(
+        pipeline = pipeline_of(
             scene, size=size, overlap=int(share * size), batch_size=batch_size, threads=threads, wants=wants
         )
-        found = joined(mapper)
+        found = joined(pipeline)
     valid = data != 0
-    assert np.array_equal(found["classes"][0], codes_of(data, mapper.legend))
+    assert np.array_equal(found["classes"][0], codes_of(data, pipeline.legend))
     assert np.array_equal(found["disagreement"][0], np.where(valid, 0, IGNORE_INDEX))
     assert np.array_equal(found["confidence"][0], np.where(valid, 254, IGNORE_INDEX))
     assert np.array_equal(np.isnan(found["probabilities"]).all(axis=0), ~valid)
@@ -147,12 +147,12 @@ def test_a_map_is_the_same_to_the_bit_in_whatever_windows_it_is_made(cuts, share
     wants = ("probabilities", "confidence", "disagreement")
     with raster(data, nodata=0) as scene:
         conv = Noisy()
-        mapper = mapper_of(scene, overlap=int(32 * share), network=conv, wants=wants, threads=threads)
-        whole = joined(mapper_of(scene, overlap=int(32 * share), network=conv, wants=wants))
+        pipeline = pipeline_of(scene, overlap=int(32 * share), network=conv, wants=wants, threads=threads)
+        whole = joined(pipeline_of(scene, overlap=int(32 * share), network=conv, wants=wants))
         rows, cols = (sorted({0, 150, *some}) for some in cuts)
         for (top, bottom), (left, right) in ((a, b) for a in pairwise(rows) for b in pairwise(cols)):
             window = Window(left, top, right - left, bottom - top)
-            for name, part in joined(mapper, window).items():
+            for name, part in joined(pipeline, window).items():
                 expected = whole[name][:, top:bottom, left:right]
                 assert np.array_equal(part, expected, equal_nan=part.dtype.kind == "f"), name
 
@@ -167,8 +167,8 @@ def test_the_classes_are_the_same_whatever_else_is_asked_for(size, overlap, hole
     torch.manual_seed(overlap)
     network = Noisy()
     with raster(data, nodata=0) as scene:
-        alone = joined(mapper_of(scene, size=size, overlap=overlap, network=network))
-        together = joined(mapper_of(scene, size=size, overlap=overlap, network=network, wants=("probabilities",)))
+        alone = joined(pipeline_of(scene, size=size, overlap=overlap, network=network))
+        together = joined(pipeline_of(scene, size=size, overlap=overlap, network=network, wants=("probabilities",)))
     assert np.array_equal(alone["classes"], together["classes"])
     assert len(np.unique(alone["classes"])) > 2
 
@@ -182,9 +182,9 @@ def test_other_devices_would_make_the_same_map(overlap, wants):
     torch.manual_seed(overlap)
     network = Noisy()
     with raster(data, nodata=0) as scene:
-        ours = joined(mapper_of(scene, size=64, overlap=overlap, network=network, wants=wants))
-        with by_torch():
-            theirs = joined(mapper_of(scene, size=64, overlap=overlap, network=network, wants=wants))
+        ours = joined(pipeline_of(scene, size=64, overlap=overlap, network=network, wants=wants))
+        options = {"size": 64, "overlap": overlap, "network": network, "wants": wants}
+        theirs = joined(pipeline_of(scene, **options, ops=torch_ops()))
     assert (ours["classes"] != theirs["classes"]).sum() <= data.size / 10_000
     for name in ours.keys() - {"classes"}:
         np.testing.assert_allclose(
@@ -221,7 +221,7 @@ def test_constant_in_constant_out_to_the_last_bit(size, overlap, seed):
 
     with raster(np.ones((131, 97), np.uint8)) as scene:
         wants = ("probabilities", "confidence", "disagreement")
-        found = joined(mapper_of(scene, size=size, overlap=overlap, network=Constant(), wants=wants))
+        found = joined(pipeline_of(scene, size=size, overlap=overlap, network=Constant(), wants=wants))
     for name, pixels in found.items():
         assert (pixels == pixels[:, :1, :1]).all(), name
     assert (found["disagreement"] == 0).all()
@@ -244,7 +244,7 @@ def test_seams_are_blended_by_the_weights_and_disagreement_is_said():
     data = np.ones((32, 56), np.uint8)
     data[:, 50] = 9
     with raster(data) as scene:
-        found = joined(mapper_of(scene, network=ByBrightness(), wants=("probabilities", "disagreement")))
+        found = joined(pipeline_of(scene, network=ByBrightness(), wants=("probabilities", "disagreement")))
     left, right = (float(torch.sigmoid(torch.tensor(x))) for x in (-4.0, 4.0))
     share = (np.arange(8) + 0.5) / 8
     expected = np.concatenate([np.full(24, left), left + (right - left) * share, np.full(24, right)])
@@ -268,9 +268,9 @@ def test_tiles_without_a_valid_pixel_are_not_computed_and_the_others_are_full_ba
 
     told = []
     with raster(data, nodata=0) as scene:
-        mapper = mapper_of(scene, network=Counting(), batch_size=4)
-        list(mapper.rows(scene.grid.window, lambda done, total, note="": told.append((done, total))))
-    tiles = [(row, col) for row in mapper.tiles.rows for col in mapper.tiles.cols]
+        pipeline = pipeline_of(scene, network=Counting(), batch_size=4)
+        list(pipeline.rows(scene.grid.window, lambda done, total, note="": told.append((done, total))))
+    tiles = [(row, col) for row in pipeline.tiles.rows for col in pipeline.tiles.cols]
     worth = sum(bool(data[row : row + 32, col : col + 32].any()) for row, col in tiles)
     assert sum(batches) == worth
     assert len(batches) == -(-worth // 4)
@@ -284,7 +284,7 @@ def test_another_batch_size_moves_near_ties_only():
     torch.manual_seed(0)
     network = Noisy()
     with raster(data) as scene:
-        maps = [joined(mapper_of(scene, network=network, batch_size=n))["classes"] for n in (1, 4, 9)]
+        maps = [joined(pipeline_of(scene, network=network, batch_size=n))["classes"] for n in (1, 4, 9)]
     for found in maps[1:]:
         assert (found != maps[0]).sum() <= maps[0].size / 100_000
 
@@ -304,12 +304,12 @@ def test_outside_of_the_area_there_is_no_map_and_nothing_is_computed():
     triangle = shapely.Polygon([(left, top), (left + 50 * cell, top), (left, top - 60 * cell)])
     area = AreaOfInterest.read(gpd.GeoDataFrame(geometry=[triangle], crs="EPSG:32632"))
     with raster(data) as scene:
-        mapper = mapper_of(scene, network=Watching(), batch_size=1, area=area)
-        found = joined(mapper)["classes"][0]
+        pipeline = pipeline_of(scene, network=Watching(), batch_size=1, area=area)
+        found = joined(pipeline)["classes"][0]
         inside = area.inside(scene.grid)
     assert 0 < inside.sum() < inside.size / 3
-    assert np.array_equal(found, np.where(inside, codes_of(data, mapper.legend), IGNORE_INDEX))
-    assert len(seen) < len(mapper.tiles) / 2
+    assert np.array_equal(found, np.where(inside, codes_of(data, pipeline.legend), IGNORE_INDEX))
+    assert len(seen) < len(pipeline.tiles) / 2
     assert all(count > 0 for batch in seen for count in batch)
 
 
@@ -323,22 +323,22 @@ def test_what_is_held_does_not_grow_with_the_raster(monkeypatch):
         made.append(self)
 
     def counted(self, window):
-        for batch, done in batches(self, window):
+        for batch in batches(self, window):
             waiting[0] += 1
             most[0] = max(most[0], waiting[0])
-            yield batch, done
+            yield batch
 
-    def counting(self, tiles):
+    def counting(self, batch):
         waiting[0] -= 1
-        return predict(self, tiles)
+        return predict(self, batch)
 
     monkeypatch.setattr(BlendBuffer, "__init__", keep)
     monkeypatch.setattr(TilePipeline, "_batches", counted)
     monkeypatch.setattr(TilePipeline, "_predict", counting)
     for height in (64, 640, 2400):
         with raster(np.ones((height, 40), np.uint8)) as scene:
-            mapper = mapper_of(scene, batch_size=2, threads=2)
-            rows = [piece["classes"].shape[1] for piece in mapper.rows(scene.grid.window)]
+            pipeline = pipeline_of(scene, batch_size=2, threads=2)
+            rows = [piece["classes"].shape[1] for piece in pipeline.rows(scene.grid.window)]
         assert max(rows) <= 32
         assert sum(rows) == height
         assert made[-1].sums.shape == (CLASSES, 32, 40)
@@ -357,7 +357,7 @@ def test_a_damaged_raster_is_a_raster_error_and_threads_end(tmp_path):
         content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
         path.write_bytes(content)
         with pytest.raises(RasterError, match=r"image\.tif"):
-            joined(mapper_of(scene, size=64))
+            joined(pipeline_of(scene, size=64))
     assert not our_threads()
 
 
@@ -368,8 +368,8 @@ def test_threads_end_when_the_network_fails_and_when_nobody_wants_more():
 
     with raster(np.ones((300, 300), np.uint8)) as scene:
         with pytest.raises(RuntimeError, match="no"):
-            joined(mapper_of(scene, network=Failing()))
-        rows = mapper_of(scene, threads=2).rows(scene.grid.window)
+            joined(pipeline_of(scene, network=Failing()))
+        rows = pipeline_of(scene, threads=2).rows(scene.grid.window)
         next(rows)
         rows.close()
     assert not our_threads()
@@ -378,7 +378,7 @@ def test_threads_end_when_the_network_fails_and_when_nobody_wants_more():
 def test_the_number_of_threads_and_gradients_are_as_before():
     before = torch.get_num_threads()
     with raster(np.ones((100, 100), np.uint8)) as scene:
-        rows = mapper_of(scene).rows(scene.grid.window)
+        rows = pipeline_of(scene).rows(scene.grid.window)
         next(rows)
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()

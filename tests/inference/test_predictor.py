@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from maps_common import CLASSES, by_torch, trained_model
+from inference_common import CLASSES, numba_ops, torch_ops, trained_model
 from torch import nn
 
 from geopsp.core.bands import BandStats
@@ -39,15 +39,14 @@ def tiles(n=3, bands=2, size=32, dtype=np.uint8, seed=0):
 @pytest.mark.parametrize(
     "dtype", ["uint8", "int16", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64"]
 )
-@pytest.mark.parametrize("torches", [False, True])
-def test_pixels_are_normalised_as_in_training(dtype, torches):
+@pytest.mark.parametrize("make_ops", [numba_ops, torch_ops])
+def test_pixels_are_normalised_as_in_training(dtype, make_ops):
     data, valid = tiles(dtype=dtype)
     if np.dtype(dtype).kind == "f":
         data[1, :, ~valid[1]] = np.nan
     model = trained_model(count=2, network=Watching())
     model.statistics = BandStats(9, np.array([40.0, 90.5]), np.array([9.0, 99.0]), np.zeros(2), np.full(2, 255.0))
-    with by_torch(only=torches):
-        TilePredictor(model, CPU, batch_size=3)(data, valid)
+    TilePredictor(model, CPU, batch_size=3, ops=make_ops(model.normalization))(data, valid)
     image, mask = model.network.shown[0]
     for number in range(3):
         np.testing.assert_array_equal(image[number], model.normalization(data[number], valid[number]))
@@ -94,9 +93,9 @@ def test_augmentation_is_the_mean_of_what_differs():
     np.testing.assert_allclose(logits[0].softmax(0)[1], 0.25, atol=1e-5)
 
 
-def test_unwanted_classes_are_never_predicted():
+def test_excluded_classes_are_never_predicted():
     model = trained_model(count=2, network=Watching())
-    scores = TilePredictor(model, CPU, batch_size=3, unwanted=[0, 4])(*tiles())
+    scores = TilePredictor(model, CPU, batch_size=3, excluded_channels=[0, 4])(*tiles())
     assert (scores[:, [0, 4]] == -torch.inf).all()
     assert torch.isfinite(scores[:, 1:4]).all()
     assert model.excluded_channels() == ()

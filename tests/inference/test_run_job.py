@@ -16,7 +16,7 @@ import rasterio
 import shapely
 import torch
 from common import REPOSITORY
-from maps_common import CLASSES, Echo, trained_model
+from inference_common import CLASSES, Echo, trained_model
 from rasterio.features import sieve as gdal_sieve
 from rio_cogeo import cog_validate
 from torch import nn
@@ -24,11 +24,13 @@ from torch import nn
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.output import output_lock
 from geopsp.errors import OptionError, OutputError, RasterError
-from geopsp.inference import outputs as products
-from geopsp.inference import run_job as making
-from geopsp.inference.job import KEY_TAG, MODEL_TAG, LazyAreaOfInterest, plan_job
+from geopsp.inference import outputs
+from geopsp.inference import run_job as run_job_module
+from geopsp.inference.job import KEY_TAG, MODEL_TAG, LazyAreaOfInterest
 from geopsp.inference.options import MapSettings
 from geopsp.inference.part_size import part_width
+from geopsp.inference.plan_job import plan_job
+from geopsp.inference.resources import Resources
 from geopsp.inference.run_job import run_job
 from geopsp.raster import legend_io as sidecars
 from geopsp.raster.scene import Scene
@@ -57,10 +59,10 @@ class Mixed(nn.Module):
 
 def all_products(folder, legend, kind="uint8"):
     return [
-        products.classes(folder / "map.tif", legend),
-        products.share("confidence", folder / "confidence.tif"),
-        products.probabilities(folder / "probabilities.tif", legend, kind),
-        products.share("disagreement", folder / "disagreement.tif"),
+        outputs.class_spec(folder / "map.tif", legend),
+        outputs.fraction_spec("confidence", folder / "confidence.tif"),
+        outputs.probability_spec(folder / "probabilities.tif", legend, kind),
+        outputs.fraction_spec("disagreement", folder / "disagreement.tif"),
     ]
 
 
@@ -69,7 +71,7 @@ def make(scene, folder, network=None, *, kind="uint8", only=False, part_side=64,
     folder.mkdir(exist_ok=True)
     model = trained_model(network=network or Mixed())
     wanted = all_products(folder, model.legend, kind)[: 1 if only else None]
-    call = {name: options.pop(name) for name in ("client", "device", "progress") if name in options}
+    call = {name: options.pop(name) for name in ("client", "device", "progress", "resources") if name in options}
     aoi = LazyAreaOfInterest(options.pop("aoi")) if "aoi" in options else None
     job = plan_job(scene, model, wanted, MapSettings(**options), part_side=part_side, block=32, aoi=aoi)
     run_job(job, model, overwrite=overwrite, **call)
@@ -104,7 +106,7 @@ def test_what_a_map_and_its_companions_are(scene, tmp_path):
     ]  # fmt: skip
     data = scene.read().data[0]
     assert np.array_equal(pixels(out / "map.tif")[0], np.append(IGNORE_INDEX, job.legend.codes)[data])
-    for product in job.products:
+    for product in job.rasters:
         valid, errors, warnings = cog_validate(product.path, strict=True)
         assert (valid, errors, warnings) == (True, [], [])
         with rasterio.open(product.path) as dataset:
@@ -119,12 +121,11 @@ def test_what_a_map_and_its_companions_are(scene, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"kind": "float16"}, {"padding": 0}, {"padding": 16, "sieve": 9}])
-def test_the_bytes_depend_neither_on_parts_nor_on_threads(options, scene, tmp_path, monkeypatch):
+def test_the_bytes_depend_neither_on_parts_nor_on_threads(options, scene, tmp_path):
     make(scene, tmp_path / "one", part_side=256, **options)
     for number, (side, threads) in enumerate([(64, 1), (32, 3), (128, 2)]):
-        monkeypatch.setattr(making, "inference_batch_size", lambda *_, threads=threads, **__: (1, threads))
-        folder = tmp_path / f"other{number}"
-        job = make(scene, folder, part_side=side, **options)
+        folder, resources = tmp_path / f"other{number}", Resources(torch.device("cpu"), batch_size=1, threads=threads)
+        job = make(scene, folder, part_side=side, resources=resources, **options)
         assert len(job.parts) > 1
         require_same(folder, tmp_path / "one")
 
@@ -164,7 +165,7 @@ def test_what_failed_goes_on_where_it_was_and_ends_in_the_same_bytes(scene, tmp_
     rest = Watched()
     make(scene, out, rest)
     assert rest.shown < full.shown * 0.75
-    assert "parts are there" in capsys.readouterr().err
+    assert "parts are done" in capsys.readouterr().err
     require_same(out, tmp_path / "whole")
 
 
@@ -188,7 +189,7 @@ def test_another_model_option_or_image_begins_anew_and_says_so(change, scene, ma
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     changed = {"padding": 9} if change == "option" else {"aoi": area} if change == "area" else {}
     make(scene, out, other, **changed)
-    assert "it is thrown away" in capsys.readouterr().err
+    assert "used a different model, input or options; starting over" in capsys.readouterr().err
     full = Watched()
     full.load_state_dict(other.state_dict())
     make(scene, tmp_path / "whole", full, **changed)
@@ -238,7 +239,7 @@ def test_another_place_is_not_taken_for_ours(scene, tmp_path):
     (tmp_path / "mine.tif").write_text("mine")
     model = trained_model(network=Mixed())
     wanted = all_products(out, model.legend)
-    wanted[1] = products.share("confidence", tmp_path / "mine.tif")
+    wanted[1] = outputs.fraction_spec("confidence", tmp_path / "mine.tif")
     other = plan_job(scene, model, wanted, MapSettings(), part_side=64, block=32)
     assert other.key == job.key
     assert not other.done
@@ -254,7 +255,7 @@ def test_what_is_left_of_another_job_is_never_published(scene, tmp_path):
     """Where the folder is another job's, a map that is done stays as it is."""
     job = make(scene, tmp_path / "out", only=True)
     before = contents(tmp_path / "out")
-    staged = job.staged_path(job.products[0])
+    staged = job.staged_path(job.rasters[0])
     staged.parent.mkdir(parents=True)
     staged.write_bytes(b"half of a map")
     (job.folder / "job.json").write_text(json.dumps({"key": "another"}))
@@ -274,7 +275,7 @@ def test_an_image_that_changes_meanwhile_is_told(scene, tmp_path):
             os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
             return super().forward(image, valid)
 
-    with pytest.raises(RasterError, match="was changed meanwhile"):
+    with pytest.raises(RasterError, match="has changed since the map was begun"):
         make(scene, tmp_path / "out", Changing())
     assert not (tmp_path / "out" / "map.tif").exists()
 
@@ -335,15 +336,15 @@ def test_a_link_in_a_folder_that_cannot_be_written_costs_nothing_but_its_colours
             raise OutputError("The folder cannot be written.")
         sidecars.write_class_files(path, legend, overwrite_style=overwrite_style)
 
-    monkeypatch.setattr(making, "write_class_files", class_files)
+    monkeypatch.setattr(run_job_module, "write_class_files", class_files)
     job = make(scene, out, only=True)
     assert job.done
     assert dressed == [far / "real.tif", out / "map.tif"]
     assert sorted(contents(far)) == ["real.qml", "real.tif", "real.tif.aux.xml"]
-    note = f"nothing could be changed beside {out / 'map.tif'}, which is a link to {far / 'real.tif'}: The folder"
-    assert note in capsys.readouterr().err
+    words = f"The colours of {out / 'map.tif'}, a link to {far / 'real.tif'}, may be missing or out of date: The folder"
+    assert words in capsys.readouterr().err
     far.joinpath("real.tif").unlink()
-    monkeypatch.setattr(making, "write_class_files", fail)
+    monkeypatch.setattr(run_job_module, "write_class_files", fail)
     with pytest.raises(OutputError, match="nowhere"):
         make(scene, out, only=True)
     assert job.publishing, "nothing is computed again"
@@ -367,19 +368,19 @@ def test_settings_out_of_range(scene, tmp_path):
     model.legend = Legend.from_names({i: f"class {i}" for i in range(CLASSES)})
     with pytest.raises(OptionError, match="no class 'background'"):
         plan_job(
-            scene, model, [products.classes(tmp_path / "m.tif", model.legend)], MapSettings(predict_background=False)
+            scene, model, [outputs.class_spec(tmp_path / "m.tif", model.legend)], MapSettings(predict_background=False)
         )
 
 
 def test_a_part_is_as_wide_as_memory_allows(scene):
     legend = Legend.from_names({i: f"class {i}" for i in range(200)})
-    few = [products.classes(Path("m"), Legend.from_names({0: "a", 1: "b"}))]
-    many = [products.classes(Path("m"), legend), products.probabilities(Path("p"), legend)]
+    few = [outputs.class_spec(Path("m"), Legend.from_names({0: "a", 1: "b"}))]
+    many = [outputs.class_spec(Path("m"), legend), outputs.probability_spec(Path("p"), legend)]
     assert part_width(scene, 512, few, 2, 512) == 8192
     assert part_width(scene, 512, many, 200, 512) == 2048
 
 
-SCRIPT = REPOSITORY / "tests" / "maps_kill.py"
+SCRIPT = REPOSITORY / "tests" / "kill_maps.py"
 
 
 def run(script_mode, folder, *more):

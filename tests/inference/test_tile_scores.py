@@ -1,4 +1,4 @@
-"""Shares are exact: what wins in a tile wins where tiles agree, and nothing overflows."""
+"""Scores are exact: what wins in a tile wins where tiles agree, and nothing overflows."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maps_common import by_torch
+from inference_common import numba_ops, torch_ops
 
 from geopsp.core.grid import Window
 from geopsp.errors import ModelError
-from geopsp.inference.blend import FULL, BlendBuffer
-from geopsp.inference.tile_plan import TilePlan
-from geopsp.inference.tile_scores import SCORE_ONE, first_of, inside, score_tile
+from geopsp.inference.blend import SUM_ONE, BlendBuffer
+from geopsp.inference.tile_plan import SCORE_ONE, TilePlan
+from geopsp.inference.tile_scores import area_window, score_tile
 
-CPU = torch.device("cpu")
 ALONE = bytes([128] * 32)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
-both_ways = pytest.mark.parametrize("torches", [False, True])
+OPS = [numba_ops(), torch_ops()]
+both_ways = pytest.mark.parametrize("ops", OPS)
 """By compiled functions, and as on other devices."""
 
 
@@ -33,22 +33,19 @@ def edge(left, right, size=32):
     seed=st.integers(0, 99),
     everywhere=st.booleans(),
     layout=st.sampled_from(LAYOUTS),
-    torches=st.booleans(),
+    ops=st.sampled_from(OPS),
 )
 @settings(max_examples=60, deadline=None)
-def test_areas_partition_a_tile_and_hold_its_classes_and_probabilities(
-    sides, classes, seed, everywhere, layout, torches
-):
+def test_areas_partition_a_tile_and_hold_its_classes_and_probabilities(sides, classes, seed, everywhere, layout, ops):
     scores = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (1, classes, 32, 32)).astype(np.float32))
     scores = scores.to(memory_format=layout)[0]
-    with by_torch(only=torches):
-        told = score_tile(scores, (edge(*sides[:2]), edge(*sides[2:])), everywhere=everywhere)
+    found = score_tile(scores, (edge(*sides[:2]), edge(*sides[2:])), ops, everywhere=everywhere)
     seen = np.zeros((32, 32), int)
-    seen[told.interior] += 1
-    assert np.array_equal(told.index, scores.argmax(0)[told.interior])
-    assert not (everywhere and told.index.numel())
+    seen[found.interior] += 1
+    assert np.array_equal(found.index, scores.argmax(0)[found.interior])
+    assert not (everywhere and found.index.numel())
     chances = scores.softmax(0)
-    for area, shares in told.overlaps:
+    for area, shares in found.overlaps:
         seen[area] += 1
         assert shares.dtype == torch.int32
         np.testing.assert_allclose(shares / SCORE_ONE, chances[:, *area], atol=2 / SCORE_ONE)
@@ -61,22 +58,19 @@ def test_areas_partition_a_tile_and_hold_its_classes_and_probabilities(
 def test_torch_says_the_same(seed, classes):
     scores = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (classes, 32, 32)).astype(np.float32))
     scores[:, 5:9] = scores[:, 5:9].round()  # equals
-    alone = score_tile(scores, (edge(3, 5), edge(0, 9)), everywhere=False)
-    with by_torch():
-        others = score_tile(scores, (edge(3, 5), edge(0, 9)), everywhere=False)
-    assert torch.equal(alone.index, others.index)
-    for (area, shares), (other_area, other_shares) in zip(alone.overlaps, others.overlaps, strict=True):
+    numba, others = (score_tile(scores, (edge(3, 5), edge(0, 9)), ops, everywhere=False) for ops in OPS)
+    assert torch.equal(numba.index, others.index)
+    for (area, shares), (other_area, other_shares) in zip(numba.overlaps, others.overlaps, strict=True):
         assert area == other_area
         assert (shares - other_shares).abs().max() <= 1  # a probability may be rounded up or down
         assert torch.equal(shares.argmax(0), other_shares.argmax(0))
 
 
 @both_ways
-def test_the_likeliest_class_has_one_share_more(torches):
+def test_the_likeliest_class_has_one_share_more(ops):
     scores = torch.tensor([0.25, 0.5, 0.25]).log().view(3, 1, 1).expand(3, 32, 32)
-    with by_torch(only=torches):
-        told = score_tile(scores, (ALONE, ALONE), everywhere=True)
-    (_, shares), *rest = told.overlaps
+    found = score_tile(scores, (ALONE, ALONE), ops, everywhere=True)
+    (_, shares), *rest = found.overlaps
     assert not rest
     assert shares[:, 0, 0].tolist() == [
         round(0.25 * (SCORE_ONE - 1)),
@@ -89,40 +83,38 @@ def test_the_likeliest_class_has_one_share_more(torches):
 @pytest.mark.parametrize("everywhere", [False, True])
 @pytest.mark.parametrize("channel", [0, 1, 2])
 @both_ways
-def test_numbers_that_are_none_are_an_error(value, everywhere, channel, torches):
+def test_numbers_that_are_none_are_an_error(value, everywhere, channel, ops):
     scores = torch.zeros(3, 32, 32)
     scores[channel, 20, 7] = value
-    with pytest.raises(ModelError, match="not finite"), by_torch(only=torches):
-        score_tile(scores, (ALONE, ALONE), everywhere=everywhere)
+    with pytest.raises(ModelError, match="not finite"):
+        score_tile(scores, (ALONE, ALONE), ops, everywhere=everywhere)
 
 
 @both_ways
 @pytest.mark.parametrize("everywhere", [False, True])
-def test_a_pixel_without_any_class_is_an_error(everywhere, torches):
+def test_a_pixel_without_any_class_is_an_error(everywhere, ops):
     scores = torch.zeros(3, 32, 32)
     scores[:, 31, 31] = -torch.inf
-    with pytest.raises(ModelError, match="not finite"), by_torch(only=torches):
-        score_tile(scores, (ALONE, ALONE), everywhere=everywhere)
+    with pytest.raises(ModelError, match="not finite"):
+        score_tile(scores, (ALONE, ALONE), ops, everywhere=everywhere)
 
 
 @both_ways
-def test_a_class_out_of_the_running_is_no_error(torches):
+def test_a_class_out_of_the_running_is_no_error(ops):
     scores = torch.zeros(3, 32, 32)
     scores[0] = -torch.inf
-    with by_torch(only=torches):
-        told = score_tile(scores, (ALONE, edge(4, 4)), everywhere=False)
-    assert (told.index == 1).all()
-    assert all((shares[0] == 0).all() for _, shares in told.overlaps)
+    found = score_tile(scores, (ALONE, edge(4, 4)), ops, everywhere=False)
+    assert (found.index == 1).all()
+    assert all((shares[0] == 0).all() for _, shares in found.overlaps)
 
 
 @both_ways
 @pytest.mark.parametrize("area", [None, (slice(7, 31), slice(12, 13)), (slice(0, 0), slice(0, 9))])
-def test_the_first_of_equals_counts(area, torches):
+def test_the_first_of_equals_counts(area, ops):
     rng = np.random.default_rng(0)
     values = torch.from_numpy(rng.integers(0, 3, (7, 50, 40)).astype(np.int32))
     index = torch.full((50, 40), 99, dtype=torch.uint8)
-    with by_torch(only=torches):
-        first_of(values, index, area)
+    ops.argmax(values, index, area)
     expected = np.full((50, 40), 99)
     where = area or (slice(None), slice(None))
     expected[where] = values.numpy().argmax(0)[where]
@@ -130,21 +122,20 @@ def test_the_first_of_equals_counts(area, torches):
 
 
 @both_ways
-def test_the_largest_sum_fits_32_bits(torches):
+def test_the_largest_sum_fits_32_bits(ops):
     plan = TilePlan(32, 32, 32, 0)
-    canvas = BlendBuffer(plan, Window(0, 0, 32, 32), 2, CPU, shares=True, disagreement=False)
+    buffer = BlendBuffer(plan, Window(0, 0, 32, 32), 2, ops, needs_scores=True, needs_agreement=False)
     scores = torch.zeros(2, 32, 32)
     scores[0] = -torch.inf
-    told = score_tile(scores, (ALONE, ALONE), everywhere=True)
-    assert int(told.overlaps[0][1].max()) == SCORE_ONE
+    found = score_tile(scores, (ALONE, ALONE), ops, everywhere=True)
+    assert int(found.overlaps[0][1].max()) == SCORE_ONE
     for weight in (128 * 128 - 1, 1):
         weights = torch.full((32, 32), weight, dtype=torch.int32)
-        with by_torch(only=torches):
-            canvas.add(Window(0, 0, 32, 32), torch.ones(32, 32, dtype=torch.bool), told, weights)
-    sums = torch.cat([finished.sums.clone() for _, finished in canvas.finish_rows(32)], dim=1)
-    assert (sums[1] == FULL).all()
+        buffer.add(Window(0, 0, 32, 32), torch.ones(32, 32, dtype=torch.bool), found, weights)
+    sums = torch.cat([finished.sums.clone() for _, finished in buffer.finish_rows(32)], dim=1)
+    assert (sums[1] == SUM_ONE).all()
     assert (sums[0] == 0).all()
 
 
 def test_an_area_of_a_tile_on_the_map():
-    assert inside((slice(2, 5), slice(1, 32)), Window(100, 200, 32, 32)) == Window(101, 202, 31, 3)
+    assert area_window((slice(2, 5), slice(1, 32)), Window(100, 200, 32, 32)) == Window(101, 202, 31, 3)

@@ -23,7 +23,7 @@ from common import REPOSITORY
 from geopandas.io.arrow import _create_metadata
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maps_common import disk_of
+from inference_common import disk_of
 
 from geopsp.core.legend import Legend
 from geopsp.errors import OptionError, OutputError, RasterError

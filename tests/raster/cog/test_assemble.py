@@ -8,7 +8,7 @@ import tifffile
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from maps_common import disk_of
+from inference_common import disk_of
 from raster_common import class_raster
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
@@ -18,7 +18,7 @@ from rio_cogeo import cog_validate
 from geopsp.core.grid import Grid
 from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX, Legend
 from geopsp.errors import OutputError
-from geopsp.inference.outputs import classes, probabilities, share
+from geopsp.inference.outputs import class_spec, fraction_spec, probability_spec
 from geopsp.raster.cog import assemble as cog
 from geopsp.raster.cog.assemble import assemble
 from geopsp.raster.cog.overviews import downsample
@@ -40,8 +40,10 @@ def grid_of(height, width, transform=None, crs="EPSG:32632"):
 
 def spec_of(kind, folder):
     if kind == "classes":
-        return classes(folder / "map.tif", LEGEND)
-    return share(kind, folder / "map.tif") if kind == "confidence" else probabilities(folder / "map.tif", LEGEND, kind)
+        return class_spec(folder / "map.tif", LEGEND)
+    if kind == "confidence":
+        return fraction_spec(kind, folder / "map.tif")
+    return probability_spec(folder / "map.tif", LEGEND, kind)
 
 
 def pixels_of(spec, height, width, seed, *, hole=True):
@@ -200,7 +202,7 @@ def test_tags_come_back(tags, tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_probabilities_are_named_and_scaled_to_one_and_are_no_colours(count, tmp_path):
     legend = Legend.from_names({i: f"c & {i}" for i in range(count)})
-    spec = probabilities(tmp_path / "map.tif", legend)
+    spec = probability_spec(tmp_path / "map.tif", legend)
     pixels = pixels_of(spec, 20, 30, 0)
     make(tmp_path, pixels, spec, plan_of(20, 30))
     with rasterio.open(spec.path) as dataset:

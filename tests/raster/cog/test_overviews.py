@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
-from geopsp.inference.outputs import classes, probabilities, share
+from geopsp.inference.outputs import class_spec, fraction_spec, probability_spec
 from geopsp.raster.cog.overviews import downsample, is_blank
 
 LEGEND = Legend.from_names({0: "a", 3: "b", 7: "c"})
-CLASSES = classes(Path("m.tif"), LEGEND)
-SHARE = share("confidence", Path("c.tif"))
-FLOATS = probabilities(Path("p.tif"), LEGEND, "float16")
+CLASSES = class_spec(Path("m.tif"), LEGEND)
+SHARE = fraction_spec("confidence", Path("c.tif"))
+FLOATS = probability_spec(Path("p.tif"), LEGEND, "float16")
 
 
 def by_hand(rows, choose, dtype):
@@ -62,7 +62,7 @@ def test_shares_become_the_mean_of_what_is_known_half_up(rows):
 
 @given(arrays(np.float16, SHAPES, elements=st.sampled_from([0, 0.25, 0.5, 1, np.nan])))
 def test_floats_become_the_mean_of_what_is_known(rows):
-    spec = probabilities(Path("p.tif"), Legend.from_names({0: "a"}), "float16")
+    spec = probability_spec(Path("p.tif"), Legend.from_names({0: "a"}), "float16")
     np.testing.assert_array_equal(downsample(rows, spec), by_hand(rows, float_mean, np.float32).astype(np.float16))
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from maps_common import disk_of
+from inference_common import disk_of
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import OutputError
-from geopsp.inference.outputs import classes, probabilities, share
+from geopsp.inference.outputs import class_spec, fraction_spec, probability_spec
 from geopsp.raster.cog.overviews import downsample, is_blank
 from geopsp.raster.cog.part_file import PartReader, PartWriter, is_complete, level_sizes
 
@@ -18,10 +18,10 @@ BLOCK = 16
 
 def spec_of(kind, folder):
     if kind == "classes":
-        return classes(folder / "m.tif", LEGEND)
+        return class_spec(folder / "m.tif", LEGEND)
     if kind == "confidence":
-        return share("confidence", folder / "c.tif")
-    return probabilities(folder / "p.tif", LEGEND, kind)
+        return fraction_spec("confidence", folder / "c.tif")
+    return probability_spec(folder / "p.tif", LEGEND, kind)
 
 
 def pixels_of(spec, height, width, seed):

@@ -10,7 +10,7 @@ from rasterio.features import sieve as gdal_sieve
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import OutputError
-from geopsp.inference.outputs import classes
+from geopsp.inference.outputs import class_spec
 from geopsp.raster.cog import sieve as sieve_module
 from geopsp.raster.cog.part_file import PartWriter
 from geopsp.raster.cog.part_grid import PartGrid
@@ -31,7 +31,7 @@ def codes_of(height, width, grain, seed):
 
 def sieved(folder, codes, size, *, sides=(32, 32)):
     height, width = codes.shape
-    spec = classes(folder / "map.tif", LEGEND)
+    spec = class_spec(folder / "map.tif", LEGEND)
     plan = PartGrid(width, height, part_width=sides[0], part_height=sides[1], block=16)
     shutil.rmtree(folder / "to", ignore_errors=True)
     (folder / "to").mkdir()
@@ -80,7 +80,7 @@ def test_what_borders_on_nothing_but_the_unknown_stays(tmp_path):
 
 
 def test_a_part_that_is_missing_is_an_error_and_nothing_is_left(tmp_path):
-    spec, plan = classes(tmp_path / "map.tif", LEGEND), PartGrid(20, 20, 16, 16, 16)
+    spec, plan = class_spec(tmp_path / "map.tif", LEGEND), PartGrid(20, 20, 16, 16, 16)
     with pytest.raises(OutputError, match="same command again"):
         sieve(spec, plan, lambda n: tmp_path / f"no {n}", lambda n: tmp_path / f"{n}", 5)
     assert list(tmp_path.iterdir()) == []
@@ -89,7 +89,7 @@ def test_a_part_that_is_missing_is_an_error_and_nothing_is_left(tmp_path):
 @pytest.mark.parametrize("size", [4000, 20_000])
 def test_a_full_disk_is_an_error_and_nothing_is_left(size, tmp_path):
     codes = codes_of(200, 300, 1, 0)
-    spec, plan = classes(tmp_path / "map.tif", LEGEND), PartGrid(300, 200, 512, 512, 16)
+    spec, plan = class_spec(tmp_path / "map.tif", LEGEND), PartGrid(300, 200, 512, 512, 16)
     with PartWriter(tmp_path / "part", 300, 200, spec, block=16, levels=plan.levels) as writer:
         writer.append(codes[None])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

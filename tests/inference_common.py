@@ -1,27 +1,39 @@
-"""Networks and models with which maps are tested."""
+"""Networks and models for tests of maps."""
 
 from __future__ import annotations
 
 import resource
 from contextlib import contextmanager
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import nn
 
-from geopsp.core.bands import BandStats
+from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import Legend
-from geopsp.inference import kernels
+from geopsp.inference.kernels_numba import NumbaOps
+from geopsp.inference.kernels_torch import TorchOps
 from geopsp.models.build import ModelSpec
 from geopsp.models.saved_model import TrainedModel
 
 CLASSES = 5
 
 
-def by_torch(*, only=True):
-    """Meanwhile all is done on the CPU as on other devices."""
-    return patch.object(kernels, "serve", lambda device: device == "cpu" and not only)
+CPU = torch.device("cpu")
+
+
+def numba_ops(normalization=None):
+    return NumbaOps(normalization or plain_normalization())
+
+
+def torch_ops(normalization=None):
+    """The operations of other devices, on the CPU."""
+    return TorchOps(CPU, normalization or plain_normalization())
+
+
+def plain_normalization():
+    """Leaves a band as it is."""
+    return Normalization(np.zeros(1, np.float32), np.ones(1, np.float32))
 
 
 class Echo(nn.Module):

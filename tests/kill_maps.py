@@ -1,4 +1,4 @@
-"""Makes maps in processes that are killed, run out of disk, or are measured: maps_kill.py MODE FOLDER [KILLS]."""
+"""Makes maps in processes that are killed, run out of disk, or are measured: kill_maps.py MODE FOLDER [KILLS]."""
 
 from __future__ import annotations
 
@@ -15,20 +15,18 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
-from maps_common import CLASSES, trained_model
+from inference_common import CLASSES, trained_model
 from rasterio.transform import from_origin
 from torch import nn
 
 from geopsp.errors import OutputError
-from geopsp.inference import outputs as products
-from geopsp.inference import predict_parts as parts
-from geopsp.inference import run_job as making
-from geopsp.inference.job import plan_job
+from geopsp.inference import outputs, predict_parts, run_job
 from geopsp.inference.options import MapSettings
+from geopsp.inference.plan_job import plan_job
+from geopsp.inference.resources import Resources
 from geopsp.raster.scene import Scene
 
-parts.CACHE = 2**21
-making.inference_batch_size = lambda *_, **__: (2, 2)  # type: ignore[assignment]
+predict_parts.GDAL_CACHE_BYTES = run_job.GDAL_CACHE_BYTES = 2**21
 
 
 class Bands(nn.Module):
@@ -64,12 +62,15 @@ def make(
 ) -> None:
     torch.set_num_threads(1)
     model = trained_model(size=size, network=Bands())
-    wanted = [products.classes(out / "map.tif", model.legend), products.share("confidence", out / "confidence.tif")]
-    wanted += [products.probabilities(out / "p.tif", model.legend)] if all_classes else []
+    wanted = [
+        outputs.class_spec(out / "map.tif", model.legend),
+        outputs.fraction_spec("confidence", out / "confidence.tif"),
+    ]
+    wanted += [outputs.probability_spec(out / "p.tif", model.legend)] if all_classes else []
     job = plan_job(
         Scene.open(image), model, wanted, MapSettings(sieve=sieve, padding=size // 16), part_side=side, block=block
     )
-    making.run_job(job, model)
+    run_job.run_job(job, model, resources=Resources(torch.device("cpu"), batch_size=2, threads=2))
 
 
 def in_child(action) -> int:

@@ -1,0 +1,206 @@
+"""The work on every pixel of a tile on the CPU, compiled: one pass where tensor operations take several.
+
+All arrays are contiguous. Most loops run along rows of columns without a branch, so that they become vector
+instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geopsp.core.bands import Normalization
+from geopsp.core.jit import jit
+from geopsp.inference.tile_plan import SCORE_ONE, RowsCols
+
+CACHE_BYTES = 2**20
+"""Bytes of an array that a step of several operations works on. Larger ones cost twice the time: they leave the
+processor's cache between two operations, and their memory is new each time."""
+
+
+class NumbaOps:
+    """`TileOps` on the CPU."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, normalization: Normalization) -> None:
+        self._mean, self._scale = normalization.mean, 1 / normalization.std
+
+    def normalise(self, pixels: NDArray[Any], valid: NDArray[np.bool_], image: Tensor, mask: Tensor) -> None:
+        """Normalise the pixels of a tile; see `TileOps`."""
+        known = np.ascontiguousarray(pixels, np.float32 if pixels.dtype == np.float16 else None)  # numba has no float16
+        arrays = known, np.ascontiguousarray(valid), self._mean, self._scale
+        _normalise(*arrays, image.permute(1, 2, 0).numpy(), mask.numpy())
+
+    def score(
+        self, logits: Tensor, interior: RowsCols, overlaps: Sequence[RowsCols]
+    ) -> tuple[Tensor, list[Tensor], bool]:
+        """Return classes, scores, and whether the logits are usable; see `TileOps`."""
+        pixels = logits.permute(1, 2, 0).contiguous().numpy()
+        index = torch.empty(_shape(interior), dtype=torch.uint8)
+        usable = bool(_argmax_logits(pixels, interior[0].start, interior[1].start, index.numpy()))
+        scores = [torch.empty(len(logits), *_shape(area), dtype=torch.int32) for area in overlaps]
+        for (rows, cols), found in zip(overlaps, scores, strict=True):
+            usable &= bool(_scores(pixels, rows.start, cols.start, SCORE_ONE, found.numpy()))
+        return index, scores, usable
+
+    def add_weighted(self, sums: Tensor, target: RowsCols, scores: Tensor, weights: Tensor, source: RowsCols) -> None:
+        """Add scores times weights to the sums; see `TileOps`."""
+        (row, col), (top, left) = ((area[0].start, area[1].start) for area in (target, source))
+        _add_weighted(sums.numpy(), row, col, scores.contiguous().numpy(), weights.numpy(), top, left)
+
+    def argmax(self, values: Tensor, index: Tensor, area: RowsCols | None = None) -> None:
+        """Write the channel of the largest value; see `TileOps`."""
+        rows, cols = area or (slice(0, values.shape[1]), slice(0, values.shape[2]))
+        _argmax(values.numpy(), index.numpy(), rows.start, rows.stop, cols.start, cols.stop)
+
+    def rows_at_once(self, bytes_per_row: int) -> int:
+        """Return how many rows stay in the processor's cache."""
+        return max(1, CACHE_BYTES // bytes_per_row)
+
+
+def _shape(area: RowsCols) -> tuple[int, int]:
+    rows, cols = area
+    return rows.stop - rows.start, cols.stop - cols.start
+
+
+@jit()
+def _normalise(pixels: Any, valid: Any, mean: Any, scale: Any, image: Any, mask: Any) -> None:
+    """Write (pixels - mean) x scale of (bands, rows, cols) to (rows, cols, bands) float32, and 0 where invalid.
+
+    `mask`, (rows, cols) float32, becomes 1 where valid, else 0.
+    """
+    for row in range(valid.shape[0]):
+        for band in range(mean.size):
+            for col in range(valid.shape[1]):
+                value = (np.float32(pixels[band, row, col]) - mean[band]) * scale[band]
+                image[row, col, band] = value if valid[row, col] else np.float32(0)
+        for col in range(valid.shape[1]):
+            mask[row, col] = valid[row, col]
+
+
+@jit()
+def _argmax_logits(logits: Any, top: Any, left: Any, index: Any) -> Any:
+    """Write the channel of the largest of (rows, cols, classes) logits from (top, left) on to `index`, (h, w) uint8.
+
+    Returns:
+        True if all logits are usable.
+    """
+    wrong = 0
+    for row in range(index.shape[0]):
+        pixels = logits[top + row, left : left + index.shape[1]]
+        wrong |= _has_nonfinite(pixels)
+        for col in range(index.shape[1]):
+            best, found = pixels[col, 0], 0
+            for channel in range(1, logits.shape[2]):
+                if pixels[col, channel] > best:
+                    best, found = pixels[col, channel], channel
+            wrong |= not best > -np.inf
+            index[row, col] = found
+    return wrong == 0
+
+
+@jit()
+def _scores(logits: Any, top: Any, left: Any, one: Any, out: Any) -> Any:
+    """Write the scores of (rows, cols, classes) logits from (top, left) on to `out`, (classes, h, w) int32.
+
+    Returns:
+        True if all logits are usable.
+    """
+    classes, rows, cols = out.shape
+    line, chances = np.empty((classes, cols), logits.dtype), np.empty((classes, cols), np.float32)
+    best, total, power = np.empty(cols, logits.dtype), np.empty(cols, np.float32), np.empty(cols, np.int32)
+    most, half, wrong = np.float32(one - 1), np.float32(0.5), 0
+    for row in range(rows):
+        wrong |= _transpose(logits[top + row, left : left + cols], line, best)
+        total[:] = 0
+        for channel in range(classes):
+            _exp(line[channel], best, power, chances[channel])
+            for col in range(cols):
+                total[col] += chances[channel, col]
+        for col in range(cols):
+            total[col] = most / total[col]
+        for channel in range(classes):
+            found = out[channel, row]
+            for col in range(cols):
+                found[col] = np.int32(chances[channel, col] * total[col] + half) + (line[channel, col] == best[col])
+    return wrong == 0
+
+
+@jit()
+def _transpose(logits: Any, line: Any, best: Any) -> Any:
+    """Write (cols, classes) logits to `line`, (classes, cols), and the largest of each pixel to `best`.
+
+    Returns:
+        1 if they are not usable, else 0.
+    """
+    for channel in range(len(line)):
+        for col in range(best.size):
+            line[channel, col] = logits[col, channel]
+    best[:] = line[0]
+    for channel in range(1, len(line)):
+        for col in range(best.size):
+            best[col] = max(best[col], line[channel, col])
+    wrong = _has_nonfinite(logits)
+    for col in range(best.size):
+        wrong |= not best[col] > -np.inf
+    return wrong
+
+
+@jit()
+def _has_nonfinite(logits: Any) -> Any:
+    """Return 1 if one of (cols, classes) logits is NaN or +inf, else 0."""
+    wrong, values = 0, logits.reshape(-1)
+    for at in range(values.size):
+        wrong |= not values[at] < np.inf
+    return wrong
+
+
+@jit()
+def _exp(values: Any, best: Any, power: Any, out: Any) -> None:
+    """Write exp(values - best), to some 1e-6: 2**n, by its bits, times the series of exp(r)."""
+    half, lowest = np.float32(0.5), np.float32(-126)
+    log2_e, log_2 = np.float32(1.442695041), np.float32(0.693147181)
+    c1, c2, c3, c4, c5 = np.float32(1), np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24), np.float32(1 / 120)
+    for at in range(values.size):
+        exponent = max((values[at] - best[at]) * log2_e, lowest)
+        whole = np.floor(exponent + half)
+        r = (exponent - whole) * log_2
+        power[at] = np.int32(np.int32(whole) + np.int32(127)) << np.int32(23)
+        out[at] = c1 + r * (c1 + r * (c2 + r * (c3 + r * (c4 + r * c5))))
+    scale = power.view(np.float32)
+    for at in range(values.size):
+        out[at] *= scale[at]
+
+
+@jit()
+def _argmax(values: Any, index: Any, top: Any, bottom: Any, left: Any, right: Any) -> None:
+    """Write the channel of the largest of (classes, rows, cols) whole numbers to `index`, (rows, cols), in an area."""
+    best, found = np.empty(right - left, values.dtype), np.empty(right - left, np.int32)
+    for row in range(top, bottom):
+        best[:] = values[0, row, left:right]
+        found[:] = 0
+        for channel in range(1, values.shape[0]):
+            line = values[channel, row, left:right]
+            for col in range(best.size):
+                more = line[col] > best[col]
+                best[col] = line[col] if more else best[col]
+                found[col] = channel if more else found[col]
+        index[row, left:right] = found
+
+
+@jit()
+def _add_weighted(sums: Any, row: Any, col: Any, scores: Any, weights: Any, top: Any, left: Any) -> None:
+    """Add (classes, h, w) scores times weights from (top, left) on to (classes, rows, cols) sums from (row, col) on."""
+    rows, cols = scores.shape[1:]
+    for channel in range(sums.shape[0]):
+        for down in range(rows):
+            total, score = sums[channel, row + down, col : col + cols], scores[channel, down]
+            weight = weights[top + down, left : left + cols]
+            for at in range(cols):
+                total[at] += score[at] * weight[at]

@@ -1,0 +1,170 @@
+"""The files that a map is written to, and checks that none of them overwrites an input or another output."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import geopandas as gpd
+
+from geopsp.core.legend import Legend
+from geopsp.core.paths import is_remote
+from geopsp.errors import OptionError
+from geopsp.inference.options import MapOptions, ProbabilityType
+from geopsp.inference.outputs import OUTPUTS, extra_outputs
+from geopsp.raster.cog.raster_spec import RasterSpec
+from geopsp.raster.open import RASTER_ENDINGS, open_raster
+from geopsp.raster.scene import Scene
+from geopsp.vector.open import LAYER_SEPARATOR
+
+TIFF_ENDINGS = (".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPaths:
+    """The files of one map; with a map for each image, the folders that they go into."""
+
+    out: Path
+    """Of the classes."""
+
+    extra: Mapping[str, Path] = field(default_factory=dict)
+    """Of the polygons and the other rasters, by the names of their options."""
+
+    probability_type: ProbabilityType = "uint8"
+
+    @classmethod
+    def from_options(cls, out: str | Path, options: MapOptions) -> OutputPaths:
+        """Return the paths that the options name."""
+        extra = {name: Path(path) for name, path in _extra_paths(options).items()}
+        return cls(Path(out), extra, options.probability_type)
+
+    @property
+    def polygons(self) -> Path | None:
+        return self.extra.get("polygons")
+
+    @property
+    def all_paths(self) -> list[Path]:
+        return [self.out, *self.extra.values()]
+
+    def for_image(self, name: str) -> OutputPaths:
+        """Return the files of one image in these folders."""
+        endings = {"polygons": ".gpkg"}
+        extra = {output: folder / f"{name}{endings.get(output, '.tif')}" for output, folder in self.extra.items()}
+        return replace(self, out=self.out / f"{name}.tif", extra=extra)
+
+    def raster_specs(self, legend: Legend) -> tuple[RasterSpec, ...]:
+        """Return the descriptions of the rasters, the classes first."""
+        paths = {**self.extra, "classes": self.out}
+        return tuple(
+            output.spec(paths[name], legend, self.probability_type) for name, output in OUTPUTS.items() if name in paths
+        )
+
+
+def image_names(scenes: Sequence[Scene]) -> list[str]:
+    """Return a file name for the map of each scene: its image's, with the folder's before it where names repeat."""
+    paths = [Path(scene.layers[0].name.partition("?")[0]) for scene in scenes]
+    names = [path.stem if path.suffix.lower() in RASTER_ENDINGS else path.name for path in paths]
+    counts = Counter(names)
+    full = [
+        name if counts[name] == 1 else f"{path.resolve().parent.name}_{name}"
+        for name, path in zip(names, paths, strict=True)
+    ]
+    return [re.sub(r"[^\w.+-]+", "_", name).strip("_") for name in full]
+
+
+def _extra_paths(options: MapOptions) -> dict[str, str | Path]:
+    """Return the paths of the outputs beside the classes, by the names of their options."""
+    return {name: path for name in extra_outputs() if (path := getattr(options, name)) is not None}
+
+
+def check_names(out: str | Path, options: MapOptions) -> None:
+    """Check that rasters are named as GeoTIFFs; with a map for each image, that no folder is a file.
+
+    Raises:
+        OptionError: if not.
+    """
+    for name, path in ({"out": out} | _extra_paths(options)).items():
+        if options.per_image:
+            if Path(path).is_file():
+                raise OptionError(f"`{name}` is {path}, which is a file, but must be a folder: each image has its own.")
+        elif str(path).endswith(("/", os.sep)):
+            raise OptionError(
+                f"`{name}` is {path}, a folder, but must be a file. For a map of each image use `per_image=True`."
+            )
+        elif name != "polygons" and Path(path).suffix.lower() not in TIFF_ENDINGS:
+            raise OptionError(f"`{name}` is {path}, but must end in .tif or .tiff.")
+
+
+def check_paths(
+    maps: Sequence[OutputPaths],
+    scenes: Sequence[Scene],
+    *,
+    aoi: str | Path | gpd.GeoDataFrame | None = None,
+    model: Path | None = None,
+) -> None:
+    """Check that no file would be written twice, or over an input.
+
+    Args:
+        maps: The outputs of each map.
+        scenes: The images.
+        aoi: The area of interest, as the user named it.
+        model: The folder of the model, if it was read from one.
+
+    Raises:
+        OptionError: if one would.
+    """
+    paths = [path for map_paths in maps for path in map_paths.all_paths]
+    repeated = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
+    if repeated:
+        _require_different_images(scenes, len(maps))
+        raise OptionError(
+            f"Two outputs have the same name: {repeated[0]}. Give each its own name; map images that have the same "
+            "name in separate calls."
+        )
+    inputs = dict.fromkeys(_model_files(model), "part of the model")
+    inputs |= dict.fromkeys(_area_files(aoi), "the area of interest")
+    inputs |= dict.fromkeys(_image_files(scenes), "one of the images, or part of one")
+    for path in paths:
+        if path.resolve() in inputs:
+            raise OptionError(
+                f"The output {path} is {inputs[path.resolve()]}, which would be lost. Give the output another name."
+            )
+
+
+def _require_different_images(scenes: Sequence[Scene], num_maps: int) -> None:
+    """Raise OptionError if one image is given twice and each has its own map."""
+    counts = Counter(tuple(source.path for source in scene.sources) for scene in scenes)
+    for paths, count in counts.items():
+        if num_maps > 1 and count > 1:
+            raise OptionError(f"{paths[0]} is given {count} times, but each image has one map. Give it once.")
+
+
+def _model_files(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        yield folder.resolve()
+        yield from (path.resolve() for path in folder.iterdir() if path.is_file())
+
+
+def _area_files(aoi: str | Path | gpd.GeoDataFrame | None) -> Iterator[Path]:
+    if isinstance(aoi, str | Path):
+        yield Path(str(aoi).partition(LAYER_SEPARATOR)[0]).resolve()
+
+
+def _image_files(scenes: Iterable[Scene]) -> set[Path]:
+    """Return the images' files and what they consist of: members of VRTs, also of VRTs in VRTs, and containers."""
+    given = {source.path for scene in scenes for source in scene.sources}
+    found: set[str] = set()
+    pending = set(given)
+    while pending:
+        name = pending.pop()
+        found.add(name)
+        ending = Path(name).suffix.lower()
+        has_members = ending == ".vrt" or (name in given and ending not in TIFF_ENDINGS)
+        if has_members and not is_remote(name):
+            with open_raster(name) as dataset:
+                pending |= set(dataset.files) - found
+    return {Path(name).resolve() for name in found}

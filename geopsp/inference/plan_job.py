@@ -1,0 +1,77 @@
+"""The plan of a map: its tiles, its parts, and the key of all that its pixels depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from geopsp.core.run_state import key_of
+from geopsp.inference.job import VERSION, LazyAreaOfInterest, MapJob, fingerprints
+from geopsp.inference.options import MapSettings
+from geopsp.inference.part_size import part_height, part_width
+from geopsp.inference.tile_plan import TilePlan
+from geopsp.models.build import check_tile_size
+from geopsp.models.saved_model import TrainedModel
+from geopsp.raster.cog.part_grid import BLOCK, PartGrid
+from geopsp.raster.cog.raster_spec import RasterSpec
+from geopsp.raster.mosaic import layers_identity
+from geopsp.raster.scene import Scene
+
+
+def plan_job(
+    scene: Scene,
+    model: TrainedModel,
+    rasters: Sequence[RasterSpec],
+    settings: MapSettings,
+    *,
+    bf16: bool = False,
+    aoi: LazyAreaOfInterest | None = None,
+    part_side: int | None = None,
+    block: int = BLOCK,
+) -> MapJob:
+    """Plan a map; nothing is written.
+
+    Args:
+        scene: The images, with bands in the model's order.
+        model: Gives its fingerprint, classes and tile size.
+        rasters: The class raster first.
+        settings: As the user gave them.
+        bf16: True runs the network in bfloat16.
+        aoi: Polygons outside of which the map is nodata.
+        part_side: Side of a part in pixels, a multiple of `block`; None: as suits the scene.
+        block: Side of the blocks of the rasters, in pixels.
+
+    Raises:
+        OptionError, ModelError: if a setting is out of range.
+        OptionError: if the background shall not be predicted and there is none.
+        LabelError, GridError: if the area cannot be read or does not overlap the scene.
+    """
+    size = settings.tile_size or model.tile_size
+    check_tile_size(size)
+    padding = size // 4 if settings.padding is None else settings.padding
+    width = part_side or part_width(scene, size, rasters, len(model.legend), block)
+    height = part_side or part_height(scene)
+    tiles = TilePlan(scene.grid.width, scene.grid.height, size, padding)
+    parts = PartGrid(scene.grid.width, scene.grid.height, width, height, block)
+    excluded = model.excluded_channels(background=settings.predict_background)
+    if aoi is not None:
+        aoi.area().require_overlap(scene.grid)
+    fingerprint, inputs = model.fingerprint(), fingerprints(scene, aoi)
+    model_parts = [inputs, bf16, excluded, fingerprint, model.legend.to_json()]
+    key = _key(scene, [size, padding, block], rasters, settings, model_parts)
+    words = f"{model.composition}; tiles of {size}; bands {', '.join(model.bands)}; sha256 {fingerprint}"
+    absolute = tuple(replace(raster, path=raster.path.absolute()) for raster in rasters)
+    return MapJob(scene, tiles, parts, model.legend, absolute, settings, bf16, excluded, aoi, key, words, inputs)
+
+
+def _key(
+    scene: Scene, tiling: list[int], rasters: Sequence[RasterSpec], settings: MapSettings, more: Sequence[Any]
+) -> str:
+    """Return the SHA-256 of all that the pixels depend on, but the number of tiles in a batch."""
+    grid = scene.grid
+    pixels = [grid.crs.to_wkt(), *grid.transform[:6], grid.width, grid.height]
+    asked = {name: value for name, value in asdict(settings).items() if name not in ("batch_size", "precision")}
+    outputs = [[raster.name, raster.dtype, len(raster.bands)] for raster in rasters]
+    images = [layers_identity(scene.layers), scene.bands, pixels, scene.resampling.name]
+    return key_of([VERSION, images, tiling, asked, outputs, *more])
