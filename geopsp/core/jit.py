@@ -91,7 +91,7 @@ def compile_ahead(modules: Sequence[str]) -> None:
     logger.info(f"Compiling {format_count(len(missing), 'function')} for this processor; once on each machine.")
     can_share = not any(isinstance(function._cache, NullCache) for function, _ in missing)  # noqa: SLF001
     with ExitStack() as stack, progress_bar("Compiling") as progress:
-        if can_share and len(missing) > 4:
+        if can_share and len(missing) > 2:
             for number in range(count := min(cpu_count(), MAX_PROCESSES) - 1):
                 stack.enter_context(_helper(modules, number, count))
         for done, (function, arguments) in enumerate(missing, 1):

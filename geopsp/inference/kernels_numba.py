@@ -84,7 +84,7 @@ def _normalise(pixels: Any, valid: Any, mean: Any, scale: Any, image: Any, mask:
             mask[row, col] = valid[row, col]
 
 
-@jit()
+@jit("f4[:, :, ::1]", "i8", "i8", "u1[:, ::1]")
 def _argmax_logits(logits: Any, top: Any, left: Any, index: Any) -> Any:
     """Write the channel of the largest of (rows, cols, classes) logits from (top, left) on to `index`, (h, w) uint8.
 
@@ -105,7 +105,7 @@ def _argmax_logits(logits: Any, top: Any, left: Any, index: Any) -> Any:
     return wrong == 0
 
 
-@jit()
+@jit("f4[:, :, ::1]", "i8", "i8", "i8", "i4[:, :, ::1]")
 def _scores(logits: Any, top: Any, left: Any, one: Any, out: Any) -> Any:
     """Write the scores of (rows, cols, classes) logits from (top, left) on to `out`, (classes, h, w) int32.
 
@@ -178,7 +178,7 @@ def _exp(values: Any, best: Any, power: Any, out: Any) -> None:
         out[at] *= scale[at]
 
 
-@jit()
+@jit("i4[:, :, ::1]", "u1[:, ::1]", "i8", "i8", "i8", "i8")
 def _argmax(values: Any, index: Any, top: Any, bottom: Any, left: Any, right: Any) -> None:
     """Write the channel of the largest of (classes, rows, cols) whole numbers to `index`, (rows, cols), in an area."""
     best, found = np.empty(right - left, values.dtype), np.empty(right - left, np.int32)
@@ -194,7 +194,7 @@ def _argmax(values: Any, index: Any, top: Any, bottom: Any, left: Any, right: An
         index[row, left:right] = found
 
 
-@jit()
+@jit("i4[:, :, ::1]", "i8", "i8", "i4[:, :, ::1]", "i4[:, ::1]", "i8", "i8")
 def _add_weighted(sums: Any, row: Any, col: Any, scores: Any, weights: Any, top: Any, left: Any) -> None:
     """Add (classes, h, w) scores times weights from (top, left) on to (classes, rows, cols) sums from (row, col) on."""
     rows, cols = scores.shape[1:]

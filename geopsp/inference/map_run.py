@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from geopsp.core.jit import compile_ahead
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.errors import GeopspError, RasterError
 from geopsp.inference.dask_client import connect, num_threads
@@ -23,6 +24,7 @@ from geopsp.inference.plan_job import plan_job
 from geopsp.inference.predict_parts import measure_cost
 from geopsp.inference.resources import ComputeCost, Resources
 from geopsp.inference.run_job import Finish, run_job, start_job
+from geopsp.inference.tile_ops import COMPILED
 from geopsp.models.device import device_name, pick_device, resolve_precision
 from geopsp.models.saved_model import TrainedModel
 from geopsp.polygons.raster_to_polygons import raster_to_polygons
@@ -195,6 +197,8 @@ class MapRun:
 
     def _log_job(self, job: MapJob, client: Any, *, timed: bool) -> None:
         """Say what is mapped where, how it differs from the training, and what it costs."""
+        if client is None and self.torch_device.type == "cpu":
+            compile_ahead(COMPILED)
         where = device_name(self.torch_device) if client is None else "a Dask cluster"
         grid, images = job.scene.grid, len(job.scene.layers)
         size = f"{grid.width:,} x {grid.height:,} pixels"

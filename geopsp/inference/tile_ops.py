@@ -76,6 +76,10 @@ class TileOps(Protocol):
         ...
 
 
+COMPILED = ("geopsp.inference.kernels_numba", "geopsp.raster.cog.overviews")
+"""Modules with the compiled functions that a map on a CPU needs."""
+
+
 def tile_ops(device: torch.device, normalization: Normalization) -> TileOps:
     """Return the implementation that suits a device."""
     return NumbaOps(normalization) if device.type == "cpu" else TorchOps(device, normalization)

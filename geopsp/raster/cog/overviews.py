@@ -12,7 +12,7 @@ from geopsp.core.legend import IGNORE_INDEX
 from geopsp.raster.cog.raster_spec import RasterSpec
 
 
-@jit()
+@jit("u1[:, ::1]", "u1", "u1[:, ::1]")
 def mode_of_four(pixels: Any, nodata: Any, out: Any) -> None:
     """Write the mode of each 2 x 2 pixels into `out`, (rows, cols).
 
