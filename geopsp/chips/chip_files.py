@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, TypeAlias, get_args
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -16,12 +16,13 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.io import MemoryFile
 
 from geopsp.chips.chip import Chip
+from geopsp.chips.options import ChipFormat
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import OptionError, OutputError
 from geopsp.raster.geotiff import encode_geotiff
 
-Kind = Literal["tif", "png", "jpg"]
+Kind: TypeAlias = ChipFormat
 
 
 TAKES = {"png": ("uint8", "uint16"), "jpg": ("uint8",)}

@@ -11,26 +11,28 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import geopandas as gpd
 
 from geopsp.chips.arcgis_write import MAP
 from geopsp.chips.chip import Chip
-from geopsp.chips.chip_files import Kind, check_kind
+from geopsp.chips.chip_files import check_kind
 from geopsp.chips.chip_set import INDEX, MANIFEST, ChipSet, read_folder
 from geopsp.chips.export import Export, cut_all, index_of, manifest_header, report_of
 from geopsp.chips.labelled_scenes import LabelledScenes
-from geopsp.chips.options import ChipOptions, ChipSpec
+from geopsp.chips.options import CUTTING, AreaRule, Background, ChipFormat, ChipSpec, ExportOptions, changed_options
+from geopsp.core.options import describes, from_names, option_fields
 from geopsp.core.progress import Progress
-from geopsp.errors import ChipError, OptionError
+from geopsp.errors import ChipError
 from geopsp.raster.find_images import Images
 
 logger = logging.getLogger(__name__)
 
 
+@describes(*CUTTING, ExportOptions)
 def export_training_data(
     images: Images,
     labels: str | Path | gpd.GeoDataFrame,
@@ -39,42 +41,54 @@ def export_training_data(
     tile_size: int = 256,
     stride: int | None = None,
     *,
-    chip_format: Kind = "tif",
+    background: Background = "class",
+    all_touched: bool = False,
+    priority: Sequence[str] | None = None,
+    priority_field: str | None = None,
+    where: str | None = None,
+    class_mapping: Mapping[Any, Any] | str | Path | None = None,
+    buffer: float = 0.0,
+    aoi: str | Path | gpd.GeoDataFrame | None = None,
+    aoi_rule: AreaRule = "mask",
+    bands: Sequence[str | int] | None = None,
+    per_image: bool = True,
+    order: str = "given",
+    cell_size: float | None = None,
+    extent: Sequence[float] | None = None,
+    rotation_angle: float = 0.0,
+    min_labelled: float = 0.0,
+    min_valid: float = 0.0,
+    skip_empty: bool = False,
+    grid: bool = True,
+    random_chips: int = 0,
+    seed: int = 42,
+    chip_format: ChipFormat = "tif",
     append: bool = False,
     overwrite: bool = False,
-    seed: int = 42,
     workers: int | None = None,
     progress: Progress | None = None,
-    **cutting: Unpack[ChipOptions],
 ) -> ChipSet:
-    """A folder of training chips.
+    """Cut training chips from images and labels into a folder, and return them.
 
-    It appears when all chips are written, not before. The same call again does nothing; after a kill it goes on.
+    The folder appears when all chips are written. The same call again does nothing; after a kill it resumes.
 
     Args:
         images: A raster, a URL, a glob, a folder, a STAC file, {band: file}, or a list of these.
-        labels: Vector data (any format pyogrio reads, `file|layername=layer`, a GeoDataFrame) or a raster of codes.
-        out: The folder to make.
-        class_field: The attribute that holds the class; None: all polygons are one class.
-        tile_size: Side of a chip in pixels.
-        stride: Pixels from one chip to the next; None: `tile_size`, so that chips touch; more thins them out.
-        chip_format: "tif"; "png" or "jpg" where pixel type and bands allow, with lossless labels.
-        append: True adds to a folder that exists; what is in it stays as it is.
-        overwrite: True replaces a folder that exists.
-        seed: Of random chips.
-        workers: Threads; None: as many as there are cores.
-        progress: Called after each row of chips with the number done and the number of all.
-        **cutting: As `Cutting` lists them.
+        labels: Vector data (any format that pyogrio reads, `file|layername=layer`, a GeoDataFrame) or a raster of class
+            codes.
+        out: The folder to write.
+        {options}
+        progress: Called after each row of chips with the number of chips done and in total.
 
     Raises:
         InputNotFoundError, RasterError, GridError, BandError, LabelError, OptionError, OutputError: as the input is.
-        ChipError: if no chip is left, or those to append to are of another kind.
+        ChipError: if no chip is left, or the chips to append to are of another kind.
     """
-    if append and overwrite:
-        raise OptionError("append and overwrite exclude each other. Choose one.")
-    options = {**cutting, "class_field": class_field, "tile_size": tile_size, "stride": stride, "seed": seed}
-    spec, ground = ChipSpec.of(options), LabelledScenes.open(images, labels, **options)
+    options = {name: value for name, value in locals().items() if name in option_fields(*CUTTING)}
+    from_names(ExportOptions, locals())
+    spec, ground = from_names(ChipSpec, options), LabelledScenes.open(images, labels, **options)
     check_kind(chip_format, ground.scenes[0].dtype, len(ground.scenes[0].bands))
+    options = changed_options(options) | {"tile_size": tile_size, "seed": seed}
     export = Export(ground, spec, chip_format, _plain(options), workers, progress)
     known = [] if overwrite else _known(Path(out), append=append)
     if export.key in known:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.chips.chip import Chip, LabelPatch, make_chip, rotate90, rotate_grid
-from geopsp.chips.options import LABEL_OPTIONS, SCENE_OPTIONS, check_options
+from geopsp.chips.options import CUTTING, ImageOptions, LabelOptions
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.options import from_names, option_fields, option_values, require_known
 from geopsp.errors import LabelError
 from geopsp.labels.area import AreaOfInterest
 from geopsp.labels.polygon_labels import PolygonLabels
@@ -46,10 +47,12 @@ class LabelledScenes:
         Raises:
             InputNotFoundError, RasterError, GridError, BandError, LabelError, OptionError: as the input is.
         """
-        check_options(options)
-        scenes = open_scenes(images, **{name: options[name] for name in SCENE_OPTIONS if name in options})
-        source = read_labels(labels, **{name: options[name] for name in LABEL_OPTIONS if name in options})
-        area = AreaOfInterest.read(options["aoi"]) if options.get("aoi") is not None else None
+        require_known(options, option_fields(*CUTTING), "LabelledScenes.open()")
+        label_options = option_values(from_names(LabelOptions, options))
+        aoi = label_options.pop("aoi")
+        scenes = open_scenes(images, **option_values(from_names(ImageOptions, options)))
+        source = read_labels(labels, **label_options)
+        area = None if aoi is None else AreaOfInterest.read(aoi)
         notes = [note for part in (source, area) if part is not None for note in _misses(part, scenes)]
         return cls(tuple(scenes), source, area, notes=tuple(notes))
 

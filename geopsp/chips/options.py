@@ -1,88 +1,169 @@
-"""Options of cutting chips."""
+"""Options of chips: which images and labels are read, and which chips are cut from them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cache
-from inspect import signature
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import geopandas as gpd
-import numpy as np
-
+from geopsp.core.options import check_fields, option, option_fields
 from geopsp.errors import OptionError
-from geopsp.labels.class_mapping import Background
-from geopsp.labels.read_labels import read_labels
-from geopsp.raster.open_scenes import open_scenes
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 AreaRule = Literal["mask", "inside"]
 
 
+Background = Literal["class", "ignore"]
+
+
+ChipFormat = Literal["tif", "png", "jpg"]
+
+
 @dataclass(frozen=True, slots=True)
-class ChipSpec:
-    """Which chips are cut. Sizes in pixels, shares from 0 to 1."""
+class LabelOptions:
+    """How labels are read: the options of `read_labels`, and the area of interest."""
 
-    tile_size: int = 256
-    stride: int | None = None
-    rotation_angle: float = 0.0
-    """Degrees from one turned copy of a chip to the next; 0: no copies."""
-
-    min_labelled: float = 0.0
-    min_valid: float = 0.0
-    skip_empty: bool = False
-    """True leaves out chips that show nothing but background."""
-
-    aoi_rule: AreaRule = "mask"
-    """"mask": what lies outside the area is unlabelled; "inside": chips that reach out of it are left out."""
-
-    grid: bool = True
-    """False leaves out the regular chips, so that only random ones stay."""
-
-    random_chips: int = 0
-    """Chips beside the grid, drawn so that each class comes up as often as any other."""
-
-    seed: int = 42
+    class_field: str | None = option(
+        None, "The attribute of the polygons that holds the class, names or numbers. None: all are one class."
+    )
+    background: Background = option(
+        "class",
+        'Pixels outside of all polygons: class is a class of their own, "background" with code 0; ignore leaves them '
+        "unlabelled.",
+        choices=get_args(Background),
+    )
+    all_touched: bool = option(
+        False, "Label every pixel that a polygon touches, not only those whose centre it covers."
+    )
+    priority: Sequence[str] | None = option(
+        None,
+        "Class names, the one on top first, for places where polygons overlap. None: smaller polygons are on top.",
+    )
+    priority_field: str | None = option(
+        None, "A numeric attribute; where polygons overlap, the larger value is on top. None: smaller polygons are."
+    )
+    where: str | None = option(
+        None, "Read only labels that meet this SQL condition, e.g. kind = 'road' AND width > 3. None: all."
+    )
+    class_mapping: Mapping[Any, Any] | str | Path | None = option(
+        None,
+        "A dict, or a YAML file of one, that renames or merges classes and sets codes and colours, e.g. "
+        '{3: {"name": "water", "color": "#2b6cb0"}}; equal names merge, None makes unlabelled, "*" is all other '
+        "values. None: classes stay as they are.",
+        shell_help="YAML file that renames or merges classes and sets codes and colours, e.g. "
+        "`3: {name: water, color: '#2b6cb0'}`; equal names merge, null makes unlabelled, '*' is all other values.",
+    )
+    buffer: float = option(
+        0.0,
+        "Distance by which lines and points are widened to polygons. 0: they are left out.",
+        minimum=0,
+        unit="metres",
+    )
+    aoi: str | Path | gpd.GeoDataFrame | None = option(
+        None,
+        "Area of interest: polygons (FILE or FILE|layername=LAYER) outside of which nothing is labelled. None: all.",
+    )
 
     def __post_init__(self) -> None:
-        self._check_types()
-        if self.tile_size < 16:
-            raise OptionError(f"tile_size is {self.tile_size}; needed at least 16 pixels.")
-        if self.stride is not None and self.stride < 1:
-            raise OptionError(f"stride is {self.stride}; needed at least 1 pixel.")
-        for name in ("min_labelled", "min_valid"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; needed a share from 0 to 1.")
-        if not 0 <= self.rotation_angle < 360:
-            raise OptionError(f"rotation_angle is {self.rotation_angle}; needed 0 to below 360 degrees.")
-        if self.aoi_rule not in ("mask", "inside"):
-            raise OptionError(f"aoi_rule is {self.aoi_rule!r}; needed 'mask' or 'inside'.")
-        if self.random_chips < 0 or self.seed < 0:
-            raise OptionError(f"random_chips is {self.random_chips}, seed {self.seed}; needed 0 or more.")
+        check_fields(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How images are read: the options of `open_scenes`."""
+
+    bands: Sequence[str | int] | None = option(None, "The bands to use, by name or number from 1. None: all.")
+    per_image: bool = option(
+        True,
+        "Use each image on its own pixel grid. False: all images as one mosaic on the grid of the first.",
+        flag="--mosaic",
+        shell_help="Use all images as one mosaic on the grid of the first. Default: each on its own grid.",
+    )
+    order: str = option(
+        "given",
+        "Which image is on top where images overlap: given (the first), newest, oldest, or the name of a field of "
+        "their metadata; with a minus before it, the largest value is on top.",
+    )
+    cell_size: float | None = option(
+        None, "Resample the images to this pixel size. None: as they are.", above=0, unit="CRS units"
+    )
+    extent: Sequence[float] | None = option(
+        None,
+        "Left, bottom, right and top in the CRS of the first image; only this area is used. None: all.",
+        unit="CRS units",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ChipSpec:
+    """Which chips are cut.
+
+    Raises:
+        OptionError: if an option is out of range, or no chip could be cut.
+    """
+
+    tile_size: int = option(256, "Side of a chip.", minimum=16, unit="pixels", flag="--size")
+    stride: int | None = option(
+        None,
+        "Distance from one chip to the next. None: the size of a chip, so that chips touch.",
+        minimum=1,
+        unit="pixels",
+    )
+    rotation_angle: float = option(
+        0.0,
+        "Also cut rotated copies of each chip, this many degrees apart. 0: no copies.",
+        minimum=0,
+        below=360,
+        unit="degrees",
+    )
+    min_labelled: float = option(
+        0.0, "Leave out chips with a smaller fraction of labelled pixels.", minimum=0, maximum=1
+    )
+    min_valid: float = option(
+        0.0,
+        "Leave out chips with a smaller fraction of valid pixels; chips without any are always left out.",
+        minimum=0,
+        maximum=1,
+    )
+    skip_empty: bool = option(False, "Leave out chips that contain only background.")
+    aoi_rule: AreaRule = option(
+        "mask",
+        "What happens at the edge of the area of interest: mask makes pixels outside unlabelled; inside leaves out "
+        "chips that are not completely inside.",
+        choices=get_args(AreaRule),
+    )
+    grid: bool = option(
+        True,
+        "Cut chips on a regular grid. False: only random chips.",
+        flag="--no-grid",
+        shell_help="Cut only random chips, none on the regular grid.",
+    )
+    random_chips: int = option(
+        0,
+        "Cut this many random chips, too, centred so that all classes come up equally often.",
+        minimum=0,
+        unit="chips",
+    )
+    seed: int = option(42, "Random seed for `random_chips`.", minimum=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
         if not self.grid and not self.random_chips:
-            raise OptionError("Without the grid and without random chips there is nothing to cut. Ask for one of them.")
-
-    def _check_types(self) -> None:
-        for name in ("tile_size", "stride", "random_chips", "seed"):
-            value = getattr(self, name)
-            if not isinstance(value, int | None) or (value is None and name != "stride"):
-                raise OptionError(f"{name} is {value!r}; needed a whole number.")
-        for name in ("min_labelled", "min_valid", "rotation_angle"):
-            if not isinstance(getattr(self, name), int | float):
-                raise OptionError(f"{name} is {getattr(self, name)!r}; needed a number.")
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> ChipSpec:
-        """Those of all options of cutting that say which chips are cut.
-
-        Raises:
-            OptionError: if one is out of range.
-        """
-        return cls(**{own.name: options[own.name] for own in fields(cls) if own.name in options})
+            raise OptionError(
+                "There is nothing to cut without the grid and without random chips. Leave out `grid=False`, or give "
+                "`random_chips`."
+            )
 
     @property
     def step(self) -> int:
+        """Pixels from one chip to the next."""
         return self.stride or self.tile_size
 
     @property
@@ -92,109 +173,46 @@ class ChipSpec:
 
     @property
     def angles(self) -> tuple[float, ...]:
-        """Of the turned copies, in degrees."""
-        if not self.rotation_angle:
-            return ()
-        return tuple(float(a) for a in np.arange(self.rotation_angle, 360 - 1e-9, self.rotation_angle))
+        """Angles of the rotated copies, in degrees."""
+        step = float(self.rotation_angle)
+        return tuple(step + n * step for n in range(math.ceil((360 - 1e-9 - step) / step))) if step else ()
 
 
-class ChipOptions(TypedDict, total=False):
-    """Options of how chips are cut, from images and labels of all kinds; each may be left out."""
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """How chips are written."""
 
-    background: Background
-    """"class" (the default): outside of polygons is class 0, "background"; "ignore": it is unlabelled."""
+    chip_format: ChipFormat = option(
+        "tif",
+        "File format of the images: tif, or png or jpg where pixel type and number of bands allow. Labels are always "
+        "lossless.",
+        choices=get_args(ChipFormat),
+        flag="--format",
+    )
+    append: bool = option(False, "Add to an existing chip folder; its chips stay as they are.")
+    overwrite: bool = option(False, "Replace outputs that exist.")
+    workers: int | None = option(None, "Threads. None: one per CPU core.", minimum=1, unit="threads")
 
-    aoi: str | Path | gpd.GeoDataFrame | None
-    """Polygons outside of which nothing is labelled."""
-
-    aoi_rule: AreaRule
-    """"mask" (the default): what lies outside the area is unlabelled; "inside": only chips wholly inside are cut."""
-
-    all_touched: bool
-    """True burns each pixel that a polygon touches; False those whose centre it covers."""
-
-    where: str | None
-    """A query on the attributes of the labels, as after WHERE in SQL: "kind = 'road' AND width > 3"."""
-
-    class_mapping: Mapping[Any, Any] | str | Path | None
-    """{class found: its name}, or a YAML file of it; the same name merges, None makes unlabelled, "*" is all others."""
-
-    buffer: float
-    """Metres by which lines and points are widened to polygons; 0: they are left out."""
-
-    priority: Sequence[str] | None
-    """Class names, the one on top first, for places where polygons overlap; otherwise the smaller is on top."""
-
-    priority_field: str | None
-    """A number of each polygon instead: larger ones lie on top."""
-
-    bands: Sequence[str | int] | None
-    """Names, or numbers from 1; None: all."""
-
-    per_image: bool
-    """True (the default): each image on its own pixel grid; False: all as one mosaic, on the grid of the first."""
-
-    order: str
-    """Which image lies on top: "given" (the default), "newest", "oldest", or a field; "-field": its largest first."""
-
-    cell_size: float | None
-    """Side of a pixel in CRS units, to which images are resampled; None: as they are."""
-
-    extent: tuple[float, float, float, float] | None
-    """Left, bottom, right and top, in the CRS of the images, beyond which nothing is cut; None: all."""
-
-    min_labelled: float
-    """Chips with a smaller labelled share are left out."""
-
-    min_valid: float
-    """Chips with a smaller share of valid pixels are left out; those without any always are."""
-
-    skip_empty: bool
-    """True leaves out chips that show nothing but background."""
-
-    rotation_angle: float
-    """Degrees from one turned copy of a chip to the next; 0: no copies."""
-
-    grid: bool
-    """False leaves out the regular chips, so that only random ones stay."""
-
-    random_chips: int
-    """Chips beside the grid, drawn so that each class comes up as often as any other."""
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.append and self.overwrite:
+            raise OptionError("`append` and `overwrite` exclude each other. Choose one.")
 
 
-class ImageChipOptions(ChipOptions, total=False):
-    """The same with what `export_training_data` takes by position."""
-
-    class_field: str | None
-    """The attribute that holds the class; None: all polygons are one class."""
-
-    tile_size: int
-    """Side of a chip in pixels; 256."""
-
-    stride: int | None
-    """Pixels from one chip to the next; None: `tile_size`, so that chips touch; more thins them out."""
+CUTTING = (LabelOptions, ImageOptions, ChipSpec)
+"""The options that decide which chips are cut."""
 
 
-SCENE_OPTIONS = ("bands", "per_image", "order", "cell_size", "extent")
-
-
-LABEL_OPTIONS = (
-    "class_field", "background", "all_touched", "priority", "priority_field", "where", "class_mapping", "buffer",
-)  # fmt: skip
-
-
-KNOWN_OPTIONS = {*SCENE_OPTIONS, *LABEL_OPTIONS, "aoi", *(option.name for option in fields(ChipSpec))}
-
-
-@cache
 def defaults() -> dict[str, Any]:
-    """The options of images and labels, as they are where nothing is said."""
-    given = {**signature(open_scenes).parameters, **signature(read_labels).parameters}
-    return {name: given[name].default for name in (*SCENE_OPTIONS, *LABEL_OPTIONS)} | {"aoi": None}
+    """Return the defaults of all options of labels and images."""
+    return {name: entry.default for name, entry in option_fields(LabelOptions, ImageOptions).items()}
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raises OptionError if there is no such option of cutting."""
-    unknown = sorted(set(options) - KNOWN_OPTIONS)
-    if unknown:
-        raise OptionError(f"No such option: {', '.join(unknown)}; there are {', '.join(sorted(KNOWN_OPTIONS))}.")
+def changed_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of cutting that are not at their default."""
+    found = {}
+    for name, entry in option_fields(*CUTTING).items():
+        value, default = options[name], entry.default
+        if value is not None and (type(value) is not type(default) or value != default):
+            found[name] = value
+    return found

@@ -1,53 +1,62 @@
-"""The shell's way through: `geopsp chips`, `train`, `evaluate`, `predict`, `polygonize`, `info`, `demo`.
+"""The shell: `geopsp chips`, `train`, `evaluate`, `predict`, `polygonize`, `info`, `demo`.
 
 Nothing heavy is imported before a command runs, so that `geopsp --help` is quick.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 import geopsp
-from geopsp.cli.options import (
-    CUTTING_DEFAULTS,
-    cutting_options,
-    device_option,
-    map_options,
-    output_options,
-    overwrite_option,
-    shaping_options,
-    split_options,
-    take_chip_options,
-    take_polygon_options,
-    training_options,
-)
+from geopsp.chips.options import CUTTING, ExportOptions
+from geopsp.cli.messages import Translator, shell_messages
+from geopsp.cli.options import options_of, overwrite_option, take
 from geopsp.errors import GeopspError, OptionError
+from geopsp.inference.options import MapOptions
+from geopsp.models.loss_options import LossSpec
+from geopsp.polygons.options import PolygonOptions, PolygonSettings
+from geopsp.training.options import NETWORKS, DataOptions, FitOptions, ModelOptions, PSPNetOptions, RunConfig
 from geopsp.vector.formats import ENDINGS
 
 
-class Commands(click.Group):
-    """Shows errors of ours in one line and exits with 2."""
+class ShellCommand(click.Command):
+    """Sets up messages, and shows errors of ours in one line with exit status 2."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.params += [
+            click.Option(["--quiet", "-q"], is_flag=True, help="Show only warnings and errors."),
+            click.Option(["--verbose", "-v"], is_flag=True, help="Show details for debugging, too."),
+        ]
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except GeopspError as error:
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-            sys.exit(2)
+        quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
+        if quiet and verbose:
+            raise click.UsageError("--quiet and --verbose exclude each other.", ctx)
+        translate = Translator(self)
+        with shell_messages(translate, logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO):
+            try:
+                return super().invoke(ctx)
+            except GeopspError as error:
+                click.echo(f"Error: {' '.join(translate(str(error)).split())}", err=True)
+                ctx.exit(2)
+
+
+class Commands(click.Group):
+    """The commands of the shell."""
+
+    command_class = ShellCommand
 
 
 images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 
 
-ALSO = ("polygons", "probabilities", "confidence", "disagreement")
-
-
-labels_help = "Polygons (FILE or FILE|layername=LAYER), lines, points, or a raster of class codes."
+labels_help = "Vector file (FILE or FILE|layername=LAYER) of polygons, lines or points, or a raster of class codes."
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -59,17 +68,13 @@ def main() -> None:
 @main.command()
 @images_argument
 @click.option("--labels", required=True, help=labels_help)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
-@click.option("--size", default=256, show_default=True, help="Side of a chip in pixels.")
-@cutting_options
-@click.option("--seed", default=42, show_default=True, help="Of the random chips.")
-@click.option("--format", "chip_format", type=click.Choice(["tif", "png", "jpg"]), default="tif", show_default=True)
-@click.option("--append", is_flag=True, help="Add to a folder that exists.")
-@click.option("--workers", type=int, help="Threads. Default: as many as there are cores.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Chip folder to write.")
+@options_of(*CUTTING, ExportOptions)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the report to this file.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Also a picture of the chips over the images (.png).")
-@overwrite_option
-def chips(images: tuple[str, ...], labels: str, out: Path, **options: Any) -> None:
+@click.option("--picture", type=click.Path(path_type=Path), help="Also draw the chips over the images (.png).")
+def chips(
+    images: tuple[str, ...], labels: str, out: Path, json_path: Path | None, picture: Path | None, **options: Any
+) -> None:
     """Cut georeferenced training chips from IMAGEs and labels.
 
     An IMAGE is a raster, a URL, a glob, a folder, or a STAC item or item collection.
@@ -78,116 +83,90 @@ def chips(images: tuple[str, ...], labels: str, out: Path, **options: Any) -> No
     from geopsp.core.progress import progress_bar
     from geopsp.report.summary import describe_chips, write_chip_report
 
-    cut, json_path, picture = take_chip_options(options), options.pop("json_path"), options.pop("picture")
-    size = options.pop("size")
+    options = take(options, *CUTTING, ExportOptions)
     with progress_bar("Cutting chips") as progress:
-        found = export_training_data(list(images), labels, out, tile_size=size, progress=progress, **cut, **options)
-    click.echo(describe_chips(found))
+        chip_set = export_training_data(list(images), labels, out, progress=progress, **options)
+    click.echo(describe_chips(chip_set))
     if json_path:
-        write_chip_report(found, json_path, overwrite=True)
+        write_chip_report(chip_set, json_path, overwrite=True)
     if picture:
         from geopsp.report.chip_map import chip_map
         from geopsp.training.plots import save_figure
 
-        save_figure(chip_map(found), picture)
+        save_figure(chip_map(chip_set), picture)
 
 
 @main.command()
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
-@click.option("--labels", help=f"Train straight from rasters, which are given for CHIPS. {labels_help}")
-@cutting_options
-@training_options
-@split_options
-@device_option
+@click.option("--labels", help=f"Train straight from images, given instead of CHIPS. {labels_help}")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
+@click.option("--network", type=click.Choice(NETWORKS), default=NETWORKS[0], show_default=True, help="Architecture.")
+@options_of(ModelOptions, PSPNetOptions, LossSpec, FitOptions, RunConfig)
+@click.option("--freeze", is_flag=True, help="Keep the encoder's weights as they are.")
+@options_of(DataOptions)
+@options_of(*CUTTING, without=("tile_size", "seed"))
 @overwrite_option
-def train(chips: tuple[str, ...], out: Path, **o: Any) -> None:
-    """Train a network on one folder of CHIPS or several, or with --labels straight from images, and save it."""
+def train(
+    chips: tuple[str, ...], labels: str | None, out: Path, network: str, freeze: bool, overwrite: bool, **options: Any
+) -> None:
+    """Train a network on one or several folders of CHIPS, or with --labels straight from images, and save it."""
     from geopsp.core.log import is_main_process
     from geopsp.core.output import check_output
     from geopsp.models.saved_model import MANIFEST
     from geopsp.report.summary import describe_scores
     from geopsp.training.fit import RUN
 
-    check_output(out, overwrite=o["overwrite"], folder=True, marker=MANIFEST)
-    model = _classifier(chips, o)
-    if o["freeze"]:
+    check_output(out, overwrite=overwrite, folder=True, marker=MANIFEST)
+    model = _classifier(chips, labels, network, options)
+    if freeze:
         model.freeze()
     if is_main_process():
         click.echo(repr(model))
-    folder = o["run"] or out.with_name(f"{out.name}.run")
-    if o["overwrite"] and not o["run"] and not o["resume"] and (folder / RUN).exists() and is_main_process():
+    fit_options = take(options, FitOptions, RunConfig)
+    keeps_run = "folder" in fit_options
+    folder = Path(fit_options.setdefault("folder", out.with_name(f"{out.name}.run")))
+    is_new = overwrite and not keeps_run and not fit_options.get("resume")
+    if is_new and (folder / RUN).exists() and is_main_process():
         shutil.rmtree(folder)
-    model.fit(
-        o["epochs"],
-        o["lr"],
-        folder=folder,
-        **{name: o[name] for name in ("early_stopping", "monitor", "accumulate", "ema", "compiled", "devices", "nodes",
-                                      "resume", "tensorboard")},
-    )  # fmt: skip
+    model.fit(**fit_options)
     if not is_main_process():
         return
-    saved = model.save(out, overwrite=o["overwrite"])
+    saved = model.save(out, overwrite=overwrite)
     click.echo(describe_scores(model.evaluate()))
     click.echo(f"Saved to {saved}")
-    if not o["run"]:
-        _clear(folder, keep=o["tensorboard"])
+    if not keeps_run:
+        _clear_run(folder, keep_logs=fit_options.get("tensorboard", False))
 
 
-def _clear(folder: Path, *, keep: bool) -> None:
-    """Of a run that is over, only its logs stay, if at all."""
-    if not keep:
+def _clear_run(folder: Path, *, keep_logs: bool) -> None:
+    """Delete the folder of a finished run, or all of it but its logs."""
+    if not keep_logs:
         shutil.rmtree(folder)
         return
     for path in (*folder.glob("*.ckpt"), *folder.glob("run.json")):
         path.unlink()
 
 
-def _classifier(chips: tuple[str, ...], o: dict[str, Any]) -> Any:
-    """The network that the options describe, for these chips."""
-    from geopsp import DeepLab, FCNClassifier, PSPNetClassifier, UnetClassifier, prepare_data
+def _classifier(chips: tuple[str, ...], labels: str | None, network: str, options: dict[str, Any]) -> Any:
+    """Return the network that the options describe, with these chips as its data."""
+    from geopsp.training.networks import CLASSIFIERS
+    from geopsp.training.training_data import prepare_data
 
-    cut = take_chip_options(o)
-    source = {"images": list(chips), "labels": o["labels"], **cut} if o["labels"] else {"path": list(chips)}
-    if not o["labels"] and (given := [name for name, value in cut.items() if value != CUTTING_DEFAULTS[name]]):
-        raise OptionError(f"{', '.join(given)}: these say how chips are cut, and need --labels. Leave them out.")
-    data = prepare_data(
-        **source,
-        chip_size=o["chip_size"],
-        val_split_pct=o["val_split"],
-        batch_size=o["batch_size"] or None,
-        valid_path=list(o["valid_path"]) or None,
-        **{name: o[name] for name in ("seed", "workers", "balanced_sampling", "cache", "split", "block_size", "gap",
-                                      "folds", "fold")},
-    )  # fmt: skip
-    same = (
-        "pointrend",
-        "encoder_depth",
-        "class_balancing",
-        "focal_loss",
-        "label_smoothing",
-        "ohem",
-        "mixup",
-        "device",
-    )
-    options = {name: o[name] for name in same}
-    options |= {f"{name}_fraction": o[name] for name in ("lovasz", "tversky")} | {"dice_loss_fraction": o["dice"]}
-    weights = {"none": None}.get(o["weights"].lower(), o["weights"])
-    options |= {"ignore_classes": o["ignore_classes"], "pretrained_path": o["pretrained"]}
-    options |= {} if o["pretrained"] and weights == "auto" else {"encoder_weights": weights}
-    options |= {name: o[name] for name in ("output_stride", "aux", "aux_loss") if o[name] is not None}
-    shape = {} if o["pyramid_sizes"] is None else {"pyramid_sizes": o["pyramid_sizes"]}
-    shape |= {"use_unet": False} if o["no_unet"] else {}
-    if shape and o["network"] != "pspnet":
-        raise OptionError(f"--pyramid-sizes and --no-unet are pspnet's; the network is {o['network']}. Leave them out.")
-    kinds = {"pspnet": PSPNetClassifier, "fcn": FCNClassifier, "unet": UnetClassifier, "deeplab": DeepLab}
-    return kinds[o["network"]](data, o["backbone"], **shape, **options)
+    only_pspnet = take(options, PSPNetOptions)
+    if only_pspnet and network != "pspnet":
+        raise OptionError(
+            f"`pyramid_sizes` and `use_unet=False` only apply to the network pspnet, not to {network}. Leave them out."
+        )
+    source = {"images": list(chips), "labels": labels} if labels else {"path": list(chips)}
+    data = prepare_data(**source, **take(options, *CUTTING, DataOptions))
+    return CLASSIFIERS[network](data, **only_pspnet, **take(options, ModelOptions, LossSpec))
 
 
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the scores to this file.")
-@device_option
+@options_of(ModelOptions, only=("device",))
 @overwrite_option
 def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device: str | None, overwrite: bool) -> None:
     """Score MODEL on every labelled pixel of CHIPS."""
@@ -207,52 +186,59 @@ def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @images_argument
-@output_options
-@map_options
-def predict(model: Path, images: tuple[str, ...], out: str, no_background: bool, **o: Any) -> None:
-    """Map IMAGEs, as one mosaic or each by itself, with MODEL.
+@click.option("--out", required=True, type=click.Path(), help="GeoTIFF (COG) to write; with --per-image a folder.")
+@options_of(MapOptions)
+@options_of(PolygonSettings, unset=True)
+def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> None:
+    """Classify IMAGEs with MODEL, as one mosaic or each by itself.
 
-    A run that was broken off goes on where it was when it is called again. From --connectivity to --regularize
-    options say how --polygons are made.
+    An interrupted run resumes when the same command is called again. The options from --connectivity to --regularize
+    say how --polygons are made.
     """
     from geopsp.inference.classify_pixels import classify_pixels
+    from geopsp.inference.outputs import EXTRA_OUTPUTS
 
-    o |= {"polygon_options": take_polygon_options(o), "predict_background": not no_background}
-    found: Any = classify_pixels(list(images), model, out, **o)
-    for path in (*(found if isinstance(found, list) else [found]), *(o[name] for name in ALSO if o[name])):
+    polygon_options = take(options, PolygonSettings)
+    options = take(options, MapOptions)
+    if polygon_options:
+        options["polygon_options"] = polygon_options
+    found: Any = classify_pixels(list(images), model, out, **options)
+    for path in (
+        *(found if isinstance(found, list) else [found]),
+        *(options[n] for n in EXTRA_OUTPUTS if n in options),
+    ):
         click.echo(f"Wrote {path}")
 
 
 @main.command()
 @click.argument("raster", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help=ENDINGS)
-@shaping_options
-@click.option("--confidence", type=click.Path(path_type=Path), help="A raster of how sure the map is of each pixel.")
-@overwrite_option
-def polygonize(raster: Path, out: Path, confidence: Path | None, overwrite: bool, **o: Any) -> None:
-    """Make polygons of a class RASTER."""
+@click.option("--out", required=True, type=click.Path(path_type=Path), help=f"File to write: {ENDINGS}.")
+@options_of(PolygonSettings, unset=True)
+@options_of(PolygonOptions, only=("confidence", "overwrite"))
+def polygonize(raster: Path, out: Path, **options: Any) -> None:
+    """Write the regions of a class RASTER as polygons."""
     from geopsp.polygons.raster_to_polygons import raster_to_polygons
 
-    raster_to_polygons(raster, out, confidence=confidence, overwrite=overwrite, **take_polygon_options(o))
+    raster_to_polygons(raster, out, **take(options, PolygonOptions))
     click.echo(f"Wrote {out}")
 
 
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def info(path: Path) -> None:
-    """Tell what PATH is: a raster, a chip folder or a model."""
+    """Describe a raster, chip folder or model."""
     from geopsp.report.summary import describe_path
 
     click.echo(describe_path(path))
 
 
 @main.command()
-@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Where results go.")
-@click.option("--data", type=click.Path(path_type=Path), help="The sample data. Default: those that come with geopsp.")
-@click.option("--epochs", type=int, help="Default: as many as a few minutes on two cores allow.")
+@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Folder for results.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the sample data. Default: geopsp's own.")
+@click.option("--epochs", type=int, help="Passes over the training chips. Default: as many as take a few minutes.")
 @overwrite_option
 def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> None:
-    """Run the whole job on the sample data: chips, training, scores, map, polygons, report."""
+    """Run all steps on the sample data: chips, training, scores, map, polygons, report."""
     from geopsp.cli.demo import run
 
     run(out, data=data, epochs=epochs, overwrite=overwrite)

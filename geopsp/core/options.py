@@ -15,6 +15,7 @@ Nothing heavy is imported here, nor by the modules of options, so that `geopsp -
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
@@ -62,6 +63,9 @@ class OptionInfo:
 
     shell_help: str = ""
     """Help in the shell if it differs, e.g. for a flag that turns a default off; "": `help`."""
+
+    shell_default: Any = None
+    """The default that the shell shows where Python's is None."""
 
     metavar: str | None = None
     """Placeholder of the value in the help of the shell."""
@@ -247,9 +251,26 @@ def require_known(given: Iterable[str], known: Iterable[str], where: str) -> Non
             raise OptionError(f"{where} has no option `{name}`. {hint}")
 
 
-def from_names(cls: type[T], names: Mapping[str, Any]) -> T:
-    """Make options from those of the names that are options, e.g. from `locals()` of a function with such arguments."""
-    return cls(**{name: names[name] for name in option_fields(cls) if name in names})
+def only_apply(names: Iterable[str]) -> str:
+    """Return "`a` only applies" or "`a`, `b` only apply"."""
+    quoted = [f"`{name}`" for name in names]
+    return f"{', '.join(quoted)} only {'applies' if len(quoted) == 1 else 'apply'}"
+
+
+def from_names(cls: type[T], names: Mapping[str, Any], **more: Any) -> T:
+    """Make options from those of the names that are options, e.g. from `locals()` of a function with such arguments.
+
+    Args:
+        cls: The dataclass of options.
+        names: Values by name.
+        **more: Fields that are no options.
+    """
+    return cls(**{name: names[name] for name in option_fields(cls) if name in names}, **more)
+
+
+def option_values(options: Any) -> dict[str, Any]:
+    """Return the values of the options of a dataclass, by name."""
+    return {name: getattr(options, name) for name in option_fields(type(options))}
 
 
 def describes(*classes: type[Any], **texts: str) -> Callable[[Function], Function]:
@@ -279,4 +300,11 @@ def help_text(info: OptionInfo) -> str:
     text = info.help
     if info.choices and not all(str(choice) in text for choice in info.choices):
         text += f" One of {', '.join(map(repr, info.choices))}."
-    return text + (f" In {info.unit}." if info.unit and info.unit.lower() not in text.lower() else "")
+    return with_unit(text, info.unit)
+
+
+def with_unit(text: str, unit: str) -> str:
+    """Return a help text with the unit after its first sentence, unless it mentions it."""
+    if not unit or unit.lower() in text.lower():
+        return text
+    return re.sub(r"\.(?= [A-Z]| \d+:|$)", f" ({unit}).", text, count=1)

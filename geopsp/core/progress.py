@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +21,17 @@ class Progress(Protocol):
 def progress_bar(title: str, *, gap: float = 0.0, unit: str = "", clock: bool = True) -> Iterator[Progress]:
     """Yield a callback that draws a bar; in a log file, it prints a line every fifth, at least `gap` seconds apart.
 
+    Where the level of the logger "geopsp" is above INFO, nothing is shown.
+
     Args:
         title: Shown before the bar.
         gap: Minimum number of seconds between two lines in a log file.
         unit: Name of the steps in the plural, e.g. "batches".
         clock: False to show no time, if the remarks contain it.
     """
-    if is_main_process() and (console().is_terminal or console().is_jupyter):
+    if not logging.getLogger("geopsp").isEnabledFor(logging.INFO):
+        yield lambda *_: None
+    elif is_main_process() and (console().is_terminal or console().is_jupyter):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 

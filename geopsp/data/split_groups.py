@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,6 +11,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geopsp.core.options import require_choice, require_int, require_number
 from geopsp.errors import OptionError
 
 SplitBy = Literal["blocks", "source", "folder", "areas", "random"]
@@ -30,41 +30,40 @@ def check_split(
     folds: int | None = None,
     fold: int = 0,
 ) -> None:
-    """Raises OptionError if an option of a split is out of range or would do nothing; chips are not needed for that."""
-    _require_numbers({"val_split_pct": share, "block_size": block_size, "gap": gap}, Real, "a number")
-    _require_numbers({"seed": seed, "folds": folds, "fold": fold}, Integral, "a whole number")
-    if not 0 < share < 1:
-        raise OptionError(f"val_split_pct is {share}; needed a share above 0 and below 1.")
-    if seed < 0:
-        raise OptionError(f"seed is {seed}; needed 0 or more.")
-    if by not in get_args(SplitBy):
-        raise OptionError(f"Chips cannot be split by {by!r}; needed one of {', '.join(get_args(SplitBy))}.")
+    """Check the options of a split before chips are read.
+
+    Raises:
+        OptionError: if one is out of range, or would have no effect.
+    """
+    require_number("val_split_pct", share, above=0, below=1)
+    require_int("seed", seed, minimum=0)
+    require_choice("split", by, get_args(SplitBy))
     for name, value, kind in (("areas", areas, "areas"), ("folders", folders, "folder")):
         if (by == kind) != (value is not None):
             raise OptionError(f"by is {by!r} and {name} is {'not ' if value is None else ''}given; "
                               f"{name} and by={kind!r} need each other.")  # fmt: skip
-    if block_size is not None and (by != "blocks" or not 0 < block_size < np.inf):
-        raise OptionError(
-            f"block_size is {block_size} in a split by {by!r}; needed a length in CRS units, and a split by blocks."
-        )
-    if gap is not None and (by == "random" or not 0 <= gap < np.inf):
-        raise OptionError(
-            f"gap is {gap} in a split by {by!r}; needed a distance in CRS units from 0, and not a random split."
-        )
-    if folds is not None and (folds < 2 or by in {"areas", "folder"}):
-        raise OptionError(
-            f"folds is {folds} in a split by {by!r}; needed at least 2, and a split by blocks, source or random."
-        )
-    if not 0 <= fold < (folds or 1):
-        raise OptionError(f"fold is {fold} of {folds or 'none'}; needed 0 to one less than folds.")
+    if block_size is not None:
+        require_number("block_size", block_size, above=0, unit="CRS units")
+        if by != "blocks":
+            raise OptionError(f"`block_size` is {block_size:g}, but only applies to a split by blocks, not by {by}.")
+    if gap is not None:
+        require_number("gap", gap, minimum=0, unit="CRS units")
+        if by == "random":
+            raise OptionError(f"`gap` is {gap:g}, but does not apply to a random split. Leave it out.")
+    _check_folds(folds, fold, by)
 
 
-def _require_numbers(options: dict[str, Any], kind: type[Real | Integral], needed: str) -> None:
-    for name, value in options.items():
-        if value is None and name in {"block_size", "gap", "folds"}:
-            continue
-        if isinstance(value, bool) or not isinstance(value, kind):
-            raise OptionError(f"{name} is {value!r}; needed {needed}.")
+def _check_folds(folds: int | None, fold: int, by: SplitBy) -> None:
+    require_int("fold", fold, minimum=0)
+    if folds is None:
+        if fold:
+            raise OptionError(f"`fold` is {fold}, but needs `folds`, the number of folds.")
+        return
+    require_int("folds", folds, minimum=2)
+    if by in {"areas", "folder"}:
+        raise OptionError(f"`folds` is {folds}, but only applies to a split by blocks, source or random, not by {by}.")
+    if fold >= folds:
+        raise OptionError(f"`fold` is {fold}, but must be a whole number from 0 to {folds - 1} (`folds` is {folds}).")
 
 
 def as_list(value: Any) -> list[Any]:

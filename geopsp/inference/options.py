@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from geopsp.core.options import check_fields, from_names, option, option_fields, require_known
+from geopsp.core.options import (
+    check_fields,
+    from_names,
+    only_apply,
+    option,
+    option_fields,
+    option_values,
+    require_known,
+)
 from geopsp.errors import OptionError
 from geopsp.polygons.options import PolygonSettings, PolygonSettingsDict
 from geopsp.vector.formats import ENDINGS
@@ -103,7 +111,7 @@ class MapOptions(MapSettings):
     probability_type: ProbabilityType = option(
         "uint8",
         "How probabilities p are stored: uint8 is round(254 p) with nodata 255, float16 is p with nodata NaN.",
-        choices=("uint8", "float16"),
+        choices=get_args(ProbabilityType),
     )
     confidence: str | Path | None = option(
         None, "Also write a GeoTIFF with the probability of the predicted class. None: not written."
@@ -167,15 +175,13 @@ class MapOptions(MapSettings):
             raise OptionError(f"`polygon_options` is {given!r}, but must be a dict of options of raster_to_polygons.")
         require_known(given, option_fields(PolygonSettings), "`polygon_options`")
         if given and self.polygons is None:
-            names = ", ".join(f"`{name}`" for name in given)
-            verb = "applies" if len(given) == 1 else "apply"
-            raise OptionError(f"{names} only {verb} to polygon output. Add `polygons`, the file to write them to.")
+            raise OptionError(f"{only_apply(given)} to polygon output. Add `polygons`, the file to write them to.")
         PolygonSettings(**given)
 
     @property
     def settings(self) -> MapSettings:
         """How the scene is classified, without files and devices."""
-        return from_names(MapSettings, {name: getattr(self, name) for name in option_fields(MapSettings)})
+        return from_names(MapSettings, option_values(self))
 
     @property
     def polygon_settings(self) -> PolygonSettings:

@@ -7,17 +7,15 @@ a function and an entry in `FRACTIONS`, with a field of that name in `LossSpec`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geopsp.core.legend import IGNORE_INDEX, Legend
-from geopsp.errors import OptionError
+from geopsp.core.legend import IGNORE_INDEX
+from geopsp.models.loss_options import LossSpec
 from geopsp.models.network import TrainingOutput
 from geopsp.models.region_losses import TINY, class_masks, dice, lovasz, mean_over_present, tversky
 
@@ -25,98 +23,8 @@ WEIGHT_CAP = 10.0
 """Largest ratio between the weights of two classes under class balancing."""
 
 
-AVERAGES = ("micro", "macro")
-
-
 MIXUP_ALPHA = 0.4
 """Both parameters of the Beta distribution of mixup shares. Source: Zhang et al., "mixup" (2018), section 3.1."""
-
-
-@dataclass(frozen=True, slots=True)
-class LossSpec:
-    """What is minimised: cross entropy, plus what is asked for here."""
-
-    class_balancing: bool = False
-    """True weights classes by one over the root of their pixels, capped at 10 to 1."""
-
-    focal_loss: bool = False
-    """True scales each pixel's cross entropy by (1 - p)^2."""
-
-    dice_loss_fraction: float = 0.0
-    """Share of the soft Dice loss in the sum; what the three shares leave is cross entropy."""
-
-    dice_loss_average: str = "micro"
-    """`micro`: all pixels of all classes together; `macro`: the mean over the classes present."""
-
-    lovasz_fraction: float = 0.0
-    """Share of the Lovasz-softmax loss in the sum."""
-
-    tversky_fraction: float = 0.0
-    """Share of the Tversky loss in the sum."""
-
-    tversky_alpha: float = 0.3
-    """Weight of false positives in the Tversky loss. 0.3 and 0.7 as in Salehi et al. (2017)."""
-
-    tversky_beta: float = 0.7
-    """Weight of false negatives in the Tversky loss."""
-
-    label_smoothing: float = 0.0
-    """Share of each pixel's label that is spread evenly over all classes."""
-
-    ohem: float = 1.0
-    """Share of the labelled pixels, the hardest, that count in the cross entropy (online hard example mining)."""
-
-    mixup: bool = False
-    """True trains on blends of two chips."""
-
-    ignore_classes: tuple[str, ...] = ()
-    """Names of classes whose pixels count as unlabelled."""
-
-    aux_weight: float = 0.4
-    """Weight of the auxiliary head. Source: Zhao et al. (2017), table 2."""
-
-    def __post_init__(self) -> None:
-        for name in ("dice_loss_fraction", "lovasz_fraction", "tversky_fraction", "label_smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; needed a share from 0 to 1.")
-        for name in ("tversky_alpha", "tversky_beta", "aux_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise OptionError(f"{name} is {getattr(self, name)}; needed a weight of 0 or more.")
-        if not self.tversky_alpha + self.tversky_beta > 0:
-            raise OptionError("tversky_alpha and tversky_beta are both 0; needed one of them above 0.")
-        if not 0 < self.ohem <= 1:
-            raise OptionError(f"ohem is {self.ohem}; needed a share above 0, up to 1 (all pixels).")
-        if self.dice_loss_average not in AVERAGES:
-            raise OptionError(f"dice_loss_average is {self.dice_loss_average!r}; needed one of {', '.join(AVERAGES)}.")
-        if self.entropy_fraction < 0:
-            raise OptionError(
-                f"The fractions of Dice ({self.dice_loss_fraction}), Lovasz ({self.lovasz_fraction}) and Tversky "
-                f"({self.tversky_fraction}) sum to {1 - self.entropy_fraction:g}; needed at most 1. Lower one."
-            )
-
-    @property
-    def entropy_fraction(self) -> float:
-        """What the other losses leave to cross entropy."""
-        left = math.fsum((1, -self.dice_loss_fraction, -self.lovasz_fraction, -self.tversky_fraction))
-        return 0.0 if abs(left) < 1e-9 else left  # shares such as 0.6, 0.3 and 0.1 are not exact
-
-    def ignored(self, legend: Legend) -> list[int]:
-        """The channels of the classes to ignore."""
-        return [legend.names.index(name) for name in self.ignore_classes]
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "ignore_classes": list(self.ignore_classes)}
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> LossSpec:
-        """The losses saved; what was not an option yet takes its default."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(row) - known):
-            raise OptionError(
-                f"Unknown loss options {', '.join(unknown)}; needed some of {', '.join(sorted(known))}. "
-                "A newer geopsp may have saved them: update."
-            )
-        return cls(**{**row, "ignore_classes": tuple(row.get("ignore_classes", ()))})
 
 
 FRACTIONS: dict[str, Callable[[Tensor, Tensor, LossSpec], Tensor]] = {

@@ -28,7 +28,7 @@ from geopsp.errors import GeopspError, InputNotFoundError, OptionError, PackageE
 from geopsp.models.build import ModelSpec, build_network, count_parameters
 from geopsp.models.context import CONTEXTS
 from geopsp.models.decoder import DECODERS
-from geopsp.models.losses import LossSpec
+from geopsp.models.loss_options import LossSpec
 from geopsp.models.network import SegmentationNetwork
 
 MANIFEST = "model.json"

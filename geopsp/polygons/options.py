@@ -89,7 +89,7 @@ class PolygonSettings:
     regularize: bool | float = option(
         False,
         "Make right-angled outlines of the classes in `keep`, as buildings have. Corners move by at most this many "
-        "metres; True: two pixels. Adjacent polygons are not adjusted. The column `moved_m` holds the distance.",
+        "metres; True: two pixels. Adjacent polygons are not adjusted. The column moved_m holds the distance.",
         shell_help="Make right-angled outlines of the classes in --keep. Corners move by at most METRES. "
         "Without a number: two pixels.",
         unit="metres",
@@ -142,8 +142,8 @@ class PolygonOptions(PolygonSettings):
 
     confidence: str | Path | None = option(
         None,
-        "A raster of the same grid with the confidence of each pixel, 0 to 1. Adds the columns `confidence` and "
-        "`edge_unsure`. None: without.",
+        "A raster of the same grid with the confidence of each pixel, 0 to 1. Adds the columns confidence "
+        "(mean) and edge_unsure. None: without.",
     )
     overwrite: bool = option(False, "Replace an output that exists.")
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
 from geopsp.core.log import is_main_process
+from geopsp.core.options import describes, from_names
 from geopsp.core.output import check_output
 from geopsp.data.dataset import TiledChipDataset
 from geopsp.data.loader import ChipLoaders, chip_weights, tile_loader
@@ -22,6 +23,7 @@ from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
 from geopsp.models.build import ModelSpec, build_network, check_tile_size
 from geopsp.models.device import pick_device
 from geopsp.models.encoder import supported_backbones
+from geopsp.models.loss_options import LossSpec, as_names
 from geopsp.models.losses import class_weights
 from geopsp.models.memory import training_batch_size
 from geopsp.models.network import SegmentationNetwork
@@ -34,15 +36,13 @@ from geopsp.training.metrics import Confusion
 from geopsp.training.options import (
     CLIP,
     MONITORS,
-    ClassifierOptions,
     FitOptions,
     LearningRate,
-    check_options,
-    loss_spec,
+    ModelOptions,
+    RunConfig,
     parse_lr,
 )
 from geopsp.training.step import is_frozen
-from geopsp.training.trainer import RunConfig
 from geopsp.training.training_data import TrainingData
 
 logger = logging.getLogger(__name__)
@@ -58,40 +58,53 @@ class PixelClassifier:
     The networks are its subclasses, e.g. `PSPNetClassifier`. `PixelClassifier.from_model` loads any of them.
     """
 
+    @describes(ModelOptions, LossSpec)
     def __init__(
         self,
         data: TrainingData,
         spec: ModelSpec,
         *,
         pretrained_path: str | Path | None = None,
-        **options: Unpack[ClassifierOptions],
+        pointrend: bool = False,
+        aux: str | None = None,
+        output_stride: int | None = None,
+        encoder_depth: int = 5,
+        encoder_weights: str | Path | None = "auto",
+        class_balancing: bool = False,
+        focal_loss: bool = False,
+        dice_loss_fraction: float = 0.0,
+        dice_loss_average: str = "micro",
+        lovasz_fraction: float = 0.0,
+        tversky_fraction: float = 0.0,
+        tversky_alpha: float = 0.3,
+        tversky_beta: float = 0.7,
+        label_smoothing: float = 0.0,
+        ohem: float = 1.0,
+        mixup: bool = False,
+        ignore_classes: Sequence[str] = (),
+        device: str | None = None,
     ) -> None:
-        """A network that fits the data, ready to train.
+        """Build a network for the data, ready to train.
 
         Args:
             data: From `prepare_data`.
-            spec: The network.
-            pretrained_path: A local .safetensors or .pth file, or the folder of a saved model, to start from: the whole
-                network's weights if they fit, else the encoder's.
-            options: See `geopsp.options.Options`.
+            spec: The network; `pointrend`, `aux`, `output_stride` and `encoder_depth` are taken from it.
+            {options}
 
         Raises:
             ModelError: if there is no such backbone, weights do not fit, or the chips' size does not suit it.
-            OptionError: if an option is out of range or a class to ignore is not there.
+            OptionError: if an option is out of range, or a class to ignore does not exist.
         """
-        check_options(options)
+        losses = from_names(LossSpec, locals() | {"ignore_classes": as_names(ignore_classes)}).for_legend(data.legend)
+        from_names(ModelOptions, locals())
         check_tile_size(data.chip_size, output_stride=spec.output_stride)
-        losses = loss_spec(options, data.legend)
         torch.manual_seed(data.seed)
         network = build_network(spec)
-        if pretrained_path is not None and options.get("encoder_weights") is not None:
-            raise OptionError("encoder_weights and pretrained_path are both given. Start from one of them.")
         if pretrained_path is None:
-            given = options.get("encoder_weights", "auto")
-            weights = init_encoder(network, spec.backbone, given, data.chips.bands)
+            weights = init_encoder(network, spec.backbone, encoder_weights, data.chips.bands)
         else:
             weights = init_network(network, spec.backbone, Path(pretrained_path), data.chips.bands)
-        self.device = options.get("device")
+        self.device = device
         self.data: TrainingData | None = self._with_batch_size(network, data)
         settings = {"encoder_weights": weights, "batch_size": self.data.batch_size, "seed": data.seed}
         self.model = TrainedModel(
@@ -182,6 +195,7 @@ class PixelClassifier:
         """Train all of the network in the next `fit`."""
         self.model.network.requires_grad_(requires_grad=True)
 
+    @describes(FitOptions, RunConfig)
     def fit(
         self,
         epochs: int = 10,
@@ -202,39 +216,19 @@ class PixelClassifier:
         resume: bool = False,
         loggers: Sequence[Logger] = (),
     ) -> None:
-        """The network is trained for so many epochs more; a second call goes on from the first.
+        """Train for `epochs` more epochs; calling fit again continues from the current weights.
 
         Args:
-            epochs: Passes over the training chips.
-            lr: Highest learning rate; (low, high) or slice(low, high): of the first layers and the last, those between
-                lie between; None: `lr_find` looks for it.
-            one_cycle: True raises and lowers the rate over the run; False keeps it.
-            early_stopping: True stops when `monitor` was not bettered for 5 epochs.
-            checkpoint: True brings back the epoch with the best `monitor` at the end.
-            tensorboard: True writes a log for TensorBoard into the folder.
-            monitor: One of `available_metrics`.
-            accumulate: Batches whose gradients are added up for one step.
-            clip: Largest norm of the gradient; inf: no clipping.
-            ema: Decay of a moving average of the weights, which is then validated and kept, e.g. 0.999; 0: none.
-            compiled: True compiles the network first, which takes minutes and is worth it for long runs on a GPU.
-            devices: GPUs (or processes on a CPU) to train on, each with batches of its own.
-            nodes: Machines, each of which starts the same script by torchrun or Slurm.
-            folder: Where checkpoints, history.csv and logs go; None: history.csv comes with `save` alone, and a log for
-                TensorBoard goes to runs/ and the time.
-            resume: True goes on from the folder's last epoch, if a run was broken off there.
-            loggers: More of Lightning's loggers.
+            {options}
 
         Raises:
-            OptionError: if an argument is out of range.
-            TrainingError: if the loss is no longer finite or memory runs out.
+            OptionError: if an option is out of range.
+            TrainingError: if the loss is no longer finite, or memory runs out.
         """
-        place = RunConfig(
-            self.device, devices, nodes, Path(folder) if folder else None, resume, tensorboard, tuple(loggers)
-        )
+        run = from_names(RunConfig, locals(), device=self.device)
         seed = self._require_data("fit").seed + len(self.model.history)
-        spec = FitOptions(epochs, parse_lr(1.0 if lr is None else lr), one_cycle, early_stopping, checkpoint, monitor,
-                          seed, accumulate, clip, ema, compiled)  # fmt: skip
-        self._train(self._resolve(spec, place, search_lr=lr is None), place)
+        options = from_names(FitOptions, locals())
+        self._train(self._resolve(replace(options, seed=seed), run, search_lr=lr is None), run)
 
     def _resolve(self, options: FitOptions, run: RunConfig, *, search_lr: bool) -> FitOptions:
         """Return the options with the seed of the run that is resumed, and with a learning rate.

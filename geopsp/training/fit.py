@@ -23,14 +23,13 @@ from geopsp.core.output import atomic_output
 from geopsp.data.dataset import Sample
 from geopsp.data.loader import ChipLoaders
 from geopsp.errors import OptionError
-from geopsp.models.losses import LossSpec
+from geopsp.models.loss_options import LossSpec
 from geopsp.models.memory import memory_errors
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.callbacks import EMAWeights, EpochLogger, ResumableEarlyStopping
 from geopsp.training.lightning_module import SegmentationTask
-from geopsp.training.options import MONITORS, FitOptions
+from geopsp.training.options import MONITORS, FitOptions, RunConfig
 from geopsp.training.trainer import (
-    RunConfig,
     compiled_network,
     describe_devices,
     interruptible,

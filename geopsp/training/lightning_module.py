@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.data.dataset import Sample
 from geopsp.errors import TrainingError
-from geopsp.models.losses import LossSpec, ignore_channels
+from geopsp.models.loss_options import LossSpec
+from geopsp.models.losses import ignore_channels
 from geopsp.models.network import SegmentationNetwork, mask_channels
 from geopsp.training.metrics import Confusion, count_pairs
 from geopsp.training.options import FitOptions
@@ -66,7 +67,7 @@ class SegmentationTask(L.LightningModule):
         self.network, self.legend, self.losses, self.options, self.chip_name = (
             network, legend, losses, options, chip_name
         )  # fmt: skip
-        self.lr = options.lr[1]
+        self.lr = options.rates[1]
         self.compute_gradients = MicroBatchGradients(losses, batch_size)
         self.ignored = losses.ignored(legend)
         self.register_buffer("weight", weight, persistent=False)
@@ -146,7 +147,7 @@ class SegmentationTask(L.LightningModule):
         self.log_dict({"valid_loss": float(loss / pixels.clamp_min(1)), **metrics}, sync_dist=False)
 
     def configure_optimizers(self) -> Any:
-        groups = parameter_groups(self.network, self.options.lr)
+        groups = parameter_groups(self.network, self.options.rates)
         optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=self.device.type in {"cpu", "cuda"})
         if not self.options.one_cycle:
             return optimizer

@@ -17,7 +17,7 @@ from geopsp.core.options import require_int
 from geopsp.core.progress import progress_bar
 from geopsp.data.loader import ChipLoaders
 from geopsp.models.device import autocast, device_name, pick_device
-from geopsp.models.losses import LossSpec
+from geopsp.models.loss_options import LossSpec
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.evaluate import to_device
 from geopsp.training.lightning_module import WEIGHT_DECAY

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar
 
+from geopsp.core.options import describes, from_names, option_fields
 from geopsp.errors import OptionError
-from geopsp.models.build import ATROUS_RATES, PYRAMID_SIZES, ModelSpec
+from geopsp.models.build import ATROUS_RATES, ModelSpec
+from geopsp.models.loss_options import LossSpec
 from geopsp.training.classifier import PixelClassifier
-from geopsp.training.options import ClassifierOptions
+from geopsp.training.options import BACKBONE, PYRAMID_SIZES, ModelOptions, PSPNetOptions
 from geopsp.training.training_data import TrainingData
-
-BACKBONE = "resnet50"
 
 
 class PSPNetClassifier(PixelClassifier):
-    """A pyramid scene parsing network: each pixel sees averages of the whole tile.
+    """A pyramid scene parsing network: pooled averages of the whole tile give each pixel its context.
 
     Source: Zhao et al., "Pyramid Scene Parsing Network" (2017).
     """
 
+    @describes(ModelOptions, PSPNetOptions, LossSpec)
     def __init__(
         self,
         data: TrainingData,
@@ -31,33 +32,44 @@ class PSPNetClassifier(PixelClassifier):
         unet_aux_loss: bool = False,
         *,
         aux_loss: bool | None = None,
-        **options: Unpack[ClassifierOptions],
+        pointrend: bool = False,
+        aux: str | None = None,
+        output_stride: int | None = None,
+        encoder_depth: int = 5,
+        encoder_weights: str | Path | None = "auto",
+        class_balancing: bool = False,
+        focal_loss: bool = False,
+        dice_loss_fraction: float = 0.0,
+        dice_loss_average: str = "micro",
+        lovasz_fraction: float = 0.0,
+        tversky_fraction: float = 0.0,
+        tversky_alpha: float = 0.3,
+        tversky_beta: float = 0.7,
+        label_smoothing: float = 0.0,
+        ohem: float = 1.0,
+        mixup: bool = False,
+        ignore_classes: Sequence[str] = (),
+        device: str | None = None,
     ) -> None:
-        """A network that fits the data, ready to train.
+        """Build a network for the data, ready to train.
 
         Args:
             data: From `prepare_data`.
-            backbone: Name of an encoder, see `supported_backbones`; None: resnet50.
-            use_unet: True refines the result through the encoder's finer maps; False enlarges it eightfold.
-            pyramid_sizes: Bins along either side of each pooling; (): no pyramid.
-            pretrained_path: A local weight file, or the folder of a saved model, to start from.
-            unet_aux_loss: True adds the auxiliary loss where `use_unet` is True; without U-Net it is there anyway.
-            aux_loss: True or False overrules this, e.g. to see what the auxiliary loss is worth.
-            options: See `geopsp.options.Options`.
+            {options}
 
         Raises:
             ModelError: if there is no such backbone, weights do not fit, or the chips' size does not suit it.
             OptionError: if an option is out of range.
         """
-        spec = _spec(
+        options, own = from_names(ModelOptions, locals()), from_names(PSPNetOptions, locals())
+        spec = _model_spec(
             data,
-            backbone,
             options,
-            pyramid_sizes=tuple(pyramid_sizes),
+            pyramid_sizes=tuple(own.pyramid_sizes),
             decoder="unet" if use_unet else "plain",
-            has_aux=(unet_aux_loss or not use_unet) if aux_loss is None else aux_loss,
+            has_aux=unet_aux_loss or not use_unet,
         )
-        super().__init__(data, spec, pretrained_path=pretrained_path, **options)
+        super().__init__(data, spec, **_common(locals()))
 
 
 class _BackboneClassifier(PixelClassifier):
@@ -68,26 +80,53 @@ class _BackboneClassifier(PixelClassifier):
     atrous: ClassVar[bool] = False
     has_aux: ClassVar[bool] = False
 
+    @describes(ModelOptions, LossSpec)
     def __init__(
         self,
         data: TrainingData,
         backbone: str | None = None,
         pretrained_path: str | Path | None = None,
         aux_loss: bool | None = None,
-        **options: Unpack[ClassifierOptions],
+        *,
+        pointrend: bool = False,
+        aux: str | None = None,
+        output_stride: int | None = None,
+        encoder_depth: int = 5,
+        encoder_weights: str | Path | None = "auto",
+        class_balancing: bool = False,
+        focal_loss: bool = False,
+        dice_loss_fraction: float = 0.0,
+        dice_loss_average: str = "micro",
+        lovasz_fraction: float = 0.0,
+        tversky_fraction: float = 0.0,
+        tversky_alpha: float = 0.3,
+        tversky_beta: float = 0.7,
+        label_smoothing: float = 0.0,
+        ohem: float = 1.0,
+        mixup: bool = False,
+        ignore_classes: Sequence[str] = (),
+        device: str | None = None,
     ) -> None:
-        """As `PSPNetClassifier`; `aux_loss`: whether there is an auxiliary loss; None: as the class says."""
-        spec = _spec(
+        """Build a network for the data, ready to train.
+
+        Args:
+            data: From `prepare_data`.
+            {options}
+
+        Raises:
+            ModelError: if there is no such backbone, weights do not fit, or the chips' size does not suit it.
+            OptionError: if an option is out of range.
+        """
+        spec = _model_spec(
             data,
-            backbone,
-            options,
+            from_names(ModelOptions, locals()),
             pyramid_sizes=(),
             decoder=self.decoder,
-            has_aux=self.has_aux if aux_loss is None else aux_loss,
+            has_aux=self.has_aux,
             stride=self.stride,
             atrous=self.atrous,
         )
-        super().__init__(data, spec, pretrained_path=pretrained_path, **options)
+        super().__init__(data, spec, **_common(locals()))
 
 
 class FCNClassifier(_BackboneClassifier):
@@ -123,10 +162,24 @@ class DeepLab(_BackboneClassifier):
     decoder, stride, atrous = "deeplab", 16, True
 
 
-def _spec(
+CLASSIFIERS: dict[str, type[PSPNetClassifier | _BackboneClassifier]] = {
+    "pspnet": PSPNetClassifier,
+    "fcn": FCNClassifier,
+    "unet": UnetClassifier,
+    "deeplab": DeepLab,
+}
+"""The classifiers by their names in the shell, `training.options.NETWORKS`."""
+
+
+def _common(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that `PixelClassifier` takes, too."""
+    known = option_fields(ModelOptions, LossSpec).keys() - {"backbone", "aux_loss"}
+    return {name: names[name] for name in known}
+
+
+def _model_spec(
     data: TrainingData,
-    backbone: str | None,
-    options: ClassifierOptions,
+    options: ModelOptions,
     *,
     pyramid_sizes: tuple[int, ...],
     decoder: str,
@@ -134,22 +187,32 @@ def _spec(
     stride: int = 8,
     atrous: bool = False,
 ) -> ModelSpec:
-    if "aux" in options and not has_aux:
+    """Return the description of a network.
+
+    Args:
+        data: Its chips.
+        options: As the user gave them.
+        pyramid_sizes: Grid sizes of the pyramid pooling; (): no pyramid.
+        decoder: One of `models.build.DECODERS`.
+        has_aux: True if it has an auxiliary loss, unless the options force it on or off.
+        stride: Its output stride, unless the options have one or few stages of the encoder do not reach it.
+        atrous: True for atrous convolutions at several rates.
+    """
+    has_aux = has_aux if options.aux_loss is None else options.aux_loss
+    if options.aux is not None and not has_aux:
         raise OptionError(
-            f"aux is {options['aux']!r}, but this network has no auxiliary loss. Ask for it (unet_aux_loss=True or "
-            "aux_loss=True, --aux-loss)."
+            f"`aux` is {options.aux!r}, but the network has no auxiliary loss. Add `aux_loss=True`, or leave `aux` out."
         )
-    depth = options.get("encoder_depth", 5)
-    chosen = options.get("output_stride", min(stride, 2**depth))
+    output_stride = options.output_stride or min(stride, 2**options.encoder_depth)
     return ModelSpec(
-        backbone or BACKBONE,
+        options.backbone or BACKBONE,
         len(data.chips.bands),
         data.c,
         pyramid_sizes=pyramid_sizes,
-        atrous_rates=ATROUS_RATES.get(chosen, ()) if atrous else (),
+        atrous_rates=ATROUS_RATES.get(output_stride, ()) if atrous else (),
         decoder=decoder,
-        pointrend=options.get("pointrend", False),
-        aux=options.get("aux", "pixel") if has_aux else "none",
-        output_stride=chosen,
-        encoder_depth=depth,
+        pointrend=options.pointrend,
+        aux=(options.aux or "pixel") if has_aux else "none",
+        output_stride=output_stride,
+        encoder_depth=options.encoder_depth,
     )

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.data.dataset import Sample
 from geopsp.errors import TrainingError
-from geopsp.models.losses import LossSpec, draw_mixup_share, ignore_channels, mixup_batch, total_loss
+from geopsp.models.loss_options import LossSpec
+from geopsp.models.losses import draw_mixup_share, ignore_channels, mixup_batch, total_loss
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
 
 logger = logging.getLogger(__name__)

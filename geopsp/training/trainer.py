@@ -7,10 +7,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,43 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from geopsp.errors import OptionError
 from geopsp.models.device import device_name, has_bfloat16, pick_device
 from geopsp.models.network import SegmentationNetwork
-
-
-@dataclass(frozen=True, slots=True)
-class RunConfig:
-    """Where training happens and what it leaves behind."""
-
-    device: str | None = None
-    """As torch names it; None: the first GPU, else the CPU."""
-
-    devices: int = 1
-    """Of that kind in each machine."""
-
-    nodes: int = 1
-    """Machines; each starts the same script by torchrun, Slurm or whatever Lightning knows."""
-
-    folder: Path | None = None
-    """Where checkpoints, history.csv and logs go; None: nowhere, but for TensorBoard's runs/ and the time."""
-
-    resume: bool = False
-    """True goes on from the folder's last checkpoint, where there is one."""
-
-    tensorboard: bool = False
-    loggers: Sequence[Logger] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("devices", "nodes"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; needed at least 1.")
-        if self.resume and self.folder is None:
-            raise OptionError("resume needs the folder of the run; none was given. Pass folder=, e.g. 'runs/first'.")
-        if self.tensorboard and self.folder is None:
-            now = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-            object.__setattr__(self, "folder", Path("runs") / now)
-
-    @property
-    def world(self) -> int:
-        return self.devices * self.nodes
+from geopsp.training.options import RunConfig
 
 
 def make_trainer(run: RunConfig, folder: Path, **options: Any) -> L.Trainer:

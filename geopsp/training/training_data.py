@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
@@ -17,20 +17,21 @@ from torchvision.transforms import v2
 from geopsp.chips.chip_set import ChipSet, class_pixels
 from geopsp.chips.export_training_data import index_chips
 from geopsp.chips.labelled_scenes import LabelledScenes
-from geopsp.chips.options import ChipSpec, ImageChipOptions, check_options
+from geopsp.chips.options import CUTTING, AreaRule, Background, ChipSpec, changed_options
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import Legend
+from geopsp.core.options import describes, from_names, only_apply, option_fields
 from geopsp.core.progress import progress_bar
 from geopsp.data.augment import default_transforms
 from geopsp.data.cache import open_cache
 from geopsp.data.dataset import ChipDataset, ChipFiles, ChipReader, Sample, TiledChipDataset, chip_statistics
-from geopsp.data.loader import ChipLoaders, check_loader_options, chip_weights
+from geopsp.data.loader import ChipLoaders, chip_weights
 from geopsp.data.scene_reader import SceneChipReader, safe_margin
 from geopsp.data.split import Areas, Audit, split_chips
 from geopsp.data.split_groups import SplitBy, as_list, check_split
 from geopsp.errors import ChipError, OptionError
-from geopsp.models.build import MIN_TILE
 from geopsp.raster.find_images import Images
+from geopsp.training.options import MIN_CHIP_SIZE, DataOptions
 from geopsp.vector.open import open_layer
 
 logger = logging.getLogger(__name__)
@@ -145,68 +146,81 @@ class TrainingData:
     feed = loaders
 
 
+@describes(*CUTTING, DataOptions)
 def prepare_data(
     path: str | Path | Sequence[str | Path] | None = None,
     chip_size: int | None = None,
     val_split_pct: float = 0.2,
-    batch_size: int | None = BATCH,
+    batch_size: int | None = 8,
     *,
     images: Images | None = None,
     labels: str | Path | gpd.GeoDataFrame | None = None,
+    class_field: str | None = None,
+    background: Background = "class",
+    all_touched: bool = False,
+    priority: Sequence[str] | None = None,
+    priority_field: str | None = None,
+    where: str | None = None,
+    class_mapping: Mapping[Any, Any] | str | Path | None = None,
+    buffer: float = 0.0,
+    aoi: str | Path | gpd.GeoDataFrame | None = None,
+    aoi_rule: AreaRule = "mask",
+    bands: Sequence[str | int] | None = None,
+    per_image: bool = True,
+    order: str = "given",
+    cell_size: float | None = None,
+    extent: Sequence[float] | None = None,
+    tile_size: int | None = None,
+    stride: int | None = None,
+    rotation_angle: float = 0.0,
+    min_labelled: float = 0.0,
+    min_valid: float = 0.0,
+    skip_empty: bool = False,
+    grid: bool = True,
+    random_chips: int = 0,
     seed: int = 42,
     transforms: v2.Transform | None = None,
     workers: int | None = None,
     balanced_sampling: bool = False,
-    cache: Path | str | None = None,
+    cache: str | Path | None = None,
     split: SplitBy = "blocks",
     block_size: float | None = None,
     gap: float | None = None,
-    valid_path: Areas | None = None,
+    valid_path: str | Path | gpd.GeoDataFrame | Sequence[str | Path | gpd.GeoDataFrame] | None = None,
     folds: int | None = None,
     fold: int = 0,
-    **cutting: Unpack[ImageChipOptions],
 ) -> TrainingData:
-    """Chips, split by ground, with the training part's statistics; the audit is printed.
+    """Split chips into training and validation, by blocks of the ground, and compute the training statistics.
 
-    They come from exported folders, or straight from images and labels: then the same chips are cut when they are
-    asked for, and training windows are drawn anew in each epoch, up to half a chip off, but not into validation ground.
+    Chips come from exported folders (`path`), or straight from `images` and `labels`: then the same chips are cut when
+    they are needed, and training windows are drawn anew in each epoch, up to half a chip off, but never into
+    validation ground. The audit of the split is logged.
 
     Args:
-        path: A chip folder, ours or one that ArcGIS exported, or a list of them that agree in classes and bands.
-        chip_size: Side of what the network is shown, in pixels; None: the exported size, or 256.
-        val_split_pct: Share of the labelled chips to validate on, 0 to 1. They are whole blocks of ground, with a
-            gap of at least a chip around them that is used for neither.
-        batch_size: Chips a training step; None: as many as fit.
-        images: Instead of a path: a raster, a URL, a glob, a folder, a STAC file, {band: file}, or a list of these.
-        labels: With images: vector data, a GeoDataFrame, or a raster of codes.
-        seed: Of the split and the order of chips, and of chips that are cut at random.
-        transforms: torchvision v2 transforms on (Image, Mask); None: symmetries, scale, brightness and contrast.
-        workers: Processes that read chips; 0: none but this one; None: by device and cores.
-        balanced_sampling: True draws chips with rare classes more often; an epoch has as many chips as before.
-        cache: A folder to keep decoded chips in, for this run and later ones; None: chips are decoded at each reading.
-        split: What goes to one side as a whole: "blocks" of ground, "source" images; "random" takes single chips.
-        block_size: Side of a block in CRS units; None: several sizes are tried.
-        gap: Least distance in CRS units between the parts; None: a chip's side for blocks and areas.
-        valid_path: What to validate on instead: chip folders (with path), or layers of polygons, of which what touches
-            them is taken; one or a list.
-        folds: Number of folds of which one validates; None: one split.
-        fold: Which of them, from 0.
-        **cutting: With images, how chips are cut, as for `export_training_data`.
+        path: A chip folder, ours or one that ArcGIS exported, or a list of them with equal classes and bands.
+        images: Instead of `path`: a raster, a URL, a glob, a folder, a STAC file, {band: file}, or a list of these.
+        labels: With `images`: vector data, a GeoDataFrame, or a raster of class codes.
+        {options}
+
+    Options from `class_field` to `random_chips` say how chips are cut, as in `export_training_data`; they apply only
+    with `images`.
 
     Raises:
         InputNotFoundError, RasterError, GridError, BandError, LabelError, ChipError, OptionError, OutputError: as the
             input is.
     """
+    given = dict(locals())
     chosen = _validation(split, valid_path, cut=images is not None or labels is not None)
+    from_names(DataOptions, given)
     chosen |= {"share": val_split_pct, "seed": seed, "block_size": block_size, "gap": gap, "folds": folds, "fold": fold}
     check_split(**chosen)
-    check_loader_options(batch_size=batch_size, workers=workers, seed=seed)
     if images is None and labels is None:
-        _check_size(chip_size)
-        chips, ground = _from_folders(path, chosen.get("folders", ()), cutting), None
+        chips, ground = _from_folders(path, chosen.get("folders", ()), given), None
         size = _check_size(chip_size, chips.tile_size)
     else:
-        spec = ChipSpec.of({"tile_size": TILE if chip_size is None else chip_size, "seed": seed, **cutting})
+        given["tile_size"] = tile_size or chip_size or TILE
+        cutting = {name: given[name] for name in option_fields(*CUTTING)}
+        spec = from_names(ChipSpec, cutting)
         size = _check_size(chip_size, spec.tile_size)
         chips, ground = _from_images(path, images, labels, cache, spec, cutting)
     found = split_chips(chips, **chosen)
@@ -234,16 +248,15 @@ def prepare_data(
 
 
 def _from_folders(
-    path: str | Path | Sequence[str | Path] | None, more: Sequence[Path], cutting: Mapping[str, Any]
+    path: str | Path | Sequence[str | Path] | None, more: Sequence[Path], given: Mapping[str, Any]
 ) -> ChipSet:
     """The chips of folders, those to validate on among them."""
     if path is None:
-        raise OptionError("There is nothing to train on: needed a chip folder (path), or images and labels.")
-    check_options(cutting)
-    if cutting:
+        raise OptionError("There is nothing to train on. Give a chip folder (`path`), or `images` and `labels`.")
+    if cutting := sorted(set(changed_options(given)) - {"seed"}):
         raise OptionError(
-            f"{', '.join(sorted(cutting))}: such options say how chips are cut from images, but those in {path} are "
-            "cut already. Leave them out, or pass images= and labels= instead of a path."
+            f"{only_apply(cutting)} to chips that are cut from images, but those in {path} are cut already. Leave out "
+            "such options, or give `images` and `labels` instead of a chip folder."
         )
     folders = as_list(path)
     known = {Path(folder).resolve() for folder in folders}
@@ -255,31 +268,30 @@ def _from_images(
 ) -> tuple[ChipSet, LabelledScenes]:
     """The chips that an export would write, and what to cut them from."""
     if path is not None:
-        raise OptionError("Both a chip folder and images or labels are given. Choose path, or images and labels.")
+        raise OptionError("Both a chip folder and images or labels are given. Give `path`, or `images` and `labels`.")
     if images is None or labels is None:
         missing = "images" if images is None else "labels"
-        raise OptionError(f"There are no {missing}; needed both, images= and labels=, or a chip folder (path).")
+        raise OptionError(f"`{missing}` are missing. Give both `images` and `labels`, or a chip folder (`path`).")
     if cache is not None:
         raise OptionError(
-            "A cache holds chips of folders; windows of images change in each epoch. Leave cache out, or export the "
-            "chips (export_training_data) and train from their folder."
+            "A cache holds chips of folders, but chips cut from images change in each epoch. Leave out `cache`, or "
+            "export the chips and train from their folder."
         )
     ground = LabelledScenes.open(images, labels, **cutting)
     with progress_bar("Looking for chips") as progress:
         return index_chips(ground, spec, progress=progress), ground
 
 
-def _check_size(chip_size: int | None, tile_size: int | None = None) -> int:
-    """The side of what the network is shown, of chips of some size; None: that is not known yet.
+def _check_size(chip_size: int | None, tile_size: int) -> int:
+    """Return the size of the training crops.
 
     Raises:
-        OptionError: if they do not fit.
+        OptionError: if it is not between the least that a network takes and the size of the chips.
     """
-    size = chip_size if chip_size is not None else TILE if tile_size is None else tile_size
-    if not isinstance(size, int | np.integer) or size < MIN_TILE or size > (tile_size or size):
+    size = tile_size if chip_size is None else chip_size
+    if not MIN_CHIP_SIZE <= size <= tile_size:
         raise OptionError(
-            f"chip_size is {size!r}; needed "
-            + (f"{MIN_TILE} to {tile_size}, the size of the chips." if tile_size else f"at least {MIN_TILE} pixels.")
+            f"`chip_size` is {size}, but must be between {MIN_CHIP_SIZE} and {tile_size} (the size of the chips)."
         )
     return int(size)
 
@@ -298,23 +310,23 @@ def _validation(split: SplitBy, valid_path: Areas | None, *, cut: bool) -> dict[
     """
     if valid_path is None:
         if split in {"folder", "areas"}:
-            raise OptionError(f"split is {split!r} and there is no valid_path. Name there what validates; leave split.")
+            raise OptionError(f"`split` is {split!r}, but there is no `valid_path`. Give `valid_path` instead.")
         return {"by": split}
     if split != "blocks":
-        raise OptionError(f"split is {split!r}, but valid_path says what validates. Leave one of them out.")
+        raise OptionError(f"`split` is {split!r}, but `valid_path` says what validates. Leave one of them out.")
     if not isinstance(valid_path, str | Path | gpd.GeoDataFrame | Sequence) or not (parts := as_list(valid_path)):
-        raise OptionError(f"valid_path is {valid_path!r}; needed chip folders, or layers of polygons.")
+        raise OptionError(f"`valid_path` is {valid_path!r}, but must be chip folders, or layers of polygons.")
     folders = [part for part in parts if _is_folder(part)]
     if not folders:
         for part in parts:
             open_layer(part)
         return {"by": "areas", "areas": parts}
     if len(folders) < len(parts):
-        raise OptionError(f"valid_path names both chip folders ({folders[0]}) and polygons. Choose one kind.")
+        raise OptionError(f"`valid_path` names both chip folders ({folders[0]}) and polygons. Choose one kind.")
     if cut:
         raise OptionError(
-            f"valid_path names the folder {folders[0]}, but the chips are cut from images. Name polygons, or train "
-            "from chip folders (path) too."
+            f"`valid_path` names the folder {folders[0]}, but the chips are cut from images. Name polygons, or train "
+            "from chip folders, too."
         )
     return {"by": "folder", "folders": [Path(folder) for folder in folders]}
 
@@ -324,7 +336,7 @@ def _is_folder(part: Any) -> bool:
     if isinstance(part, gpd.GeoDataFrame):
         return False
     if not isinstance(part, str | Path):
-        raise OptionError(f"valid_path names {part!r}; needed a chip folder, or a layer of polygons.")
+        raise OptionError(f"`valid_path` names {part!r}, but must name chip folders, or layers of polygons.")
     return Path(part).is_dir() and Path(part).suffix.lower() != ".gdb"
 
 

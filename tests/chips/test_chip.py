@@ -45,17 +45,17 @@ def test_windows_cover_the_grid_from_its_origin_and_none_lies_outside(width, hei
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tile_size": 8}, "tile_size is 8"),
-        ({"stride": 0}, "stride is 0"),
-        ({"min_labelled": 1.5}, "min_labelled is 1.5"),
-        ({"min_valid": -0.1}, "min_valid is -0.1"),
-        ({"rotation_angle": 360}, "rotation_angle is 360"),
-        ({"aoi_rule": "clip"}, "aoi_rule is 'clip'"),
-        ({"random_chips": -1}, "random_chips is -1"),
+        ({"tile_size": 8}, "`tile_size` is 8"),
+        ({"stride": 0}, "`stride` is 0"),
+        ({"min_labelled": 1.5}, "`min_labelled` is 1.5"),
+        ({"min_valid": -0.1}, "`min_valid` is -0.1"),
+        ({"rotation_angle": 360}, "`rotation_angle` is 360"),
+        ({"aoi_rule": "clip"}, "`aoi_rule` is 'clip'"),
+        ({"random_chips": -1}, "`random_chips` is -1"),
         ({"grid": False}, "nothing to cut"),
-        ({"tile_size": 64.0}, "tile_size is 64.0; needed a whole number"),
-        ({"stride": "9"}, "stride is '9'; needed a whole number"),
-        ({"min_valid": "1"}, "min_valid is '1'; needed a number"),
+        ({"tile_size": 64.0}, "`tile_size` is 64.0, but must be a whole number"),
+        ({"stride": "9"}, "`stride` is '9', but must be a whole number"),
+        ({"min_valid": "1"}, "`min_valid` is '1', but must be a number"),
     ],
 )
 def test_options_out_of_range(options, words):

@@ -18,6 +18,7 @@ from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX
+from geopsp.core.options import from_names
 from geopsp.errors import BandError, ChipError, GeopspError, LabelError, OptionError, OutputError
 from geopsp.raster.scene import Scene
 
@@ -524,7 +525,7 @@ def test_a_survey_finds_what_an_export_writes(make_raster, labels, tmp_path):
     options = {"class_field": "kind", "tile_size": 16, "stride": 12, "min_labelled": 0.1, "background": "ignore"}
     image = make_raster(nodata=5)
     written = export_training_data(image, labels, tmp_path / "chips", **options)
-    found = index_chips(LabelledScenes.open(image, labels, **options), ChipSpec.of(options))
+    found = index_chips(LabelledScenes.open(image, labels, **options), from_names(ChipSpec, options))
     names = ["chip", "label", "image"]
     assert found.index.drop(columns=["chip", "label"]).equals(written.index.drop(columns=names))
     for name in ("legend", "bands", "dtype", "tile_size", "cell_size", "units"):

@@ -235,7 +235,7 @@ def test_a_docstring_is_filled():
     assert inspect.getdoc(bake).splitlines()[2:8] == [
         "Args:",
         "    image: The image, .tif or .png.",
-        "    tile: Side of a tile. None: as in training. In pixels.",
+        "    tile: Side of a tile (pixels). None: as in training.",
         "    precision: Precision. One of 'auto', 'fp32'.",
         "    quick: Be quick.",
         "",
@@ -271,7 +271,7 @@ def test_a_function_without_a_docstring_stays_without():
     ("info", "text"),
     [
         ({"help": "Side in pixels.", "unit": "pixels"}, "Side in pixels."),
-        ({"help": "Side.", "unit": "pixels"}, "Side. In pixels."),
+        ({"help": "Side.", "unit": "pixels"}, "Side (pixels)."),
         ({"help": "Rounds of smoothing.", "unit": "rounds"}, "Rounds of smoothing."),
         ({"help": "a or b.", "choices": ("a", "b")}, "a or b."),
         ({"help": "Way.", "choices": ("given", "newest")}, "Way. One of 'given', 'newest'."),

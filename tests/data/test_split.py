@@ -172,7 +172,7 @@ def test_too_few_chips_with_labels():
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 20])
 def test_shares_out_of_range(share):
-    with pytest.raises(OptionError, match=f"val_split_pct is {share}"):
+    with pytest.raises(OptionError, match=f"`val_split_pct` is {share}"):
         split_chips(chips_at(lattice(9, 9)), share=share, seed=0)
 
 
@@ -407,26 +407,26 @@ def test_chips_without_georeference(by):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"by": "luck"}, "needed one of blocks, source"),
-        ({"by": "source", "block_size": 3.0}, "in a split by 'source'.*a split by blocks"),
-        ({"block_size": 0.0}, "block_size is 0.0"),
-        ({"by": "random", "gap": 3.0}, "not a random split"),
-        ({"gap": -1.0}, "gap is -1.0"),
+        ({"by": "luck"}, "`split` is 'luck', but must be one of 'blocks', 'source'"),
+        ({"by": "source", "block_size": 3.0}, "only applies to a split by blocks, not by source"),
+        ({"block_size": 0.0}, "`block_size` is 0.0"),
+        ({"by": "random", "gap": 3.0}, "not apply to a random split"),
+        ({"gap": -1.0}, "`gap` is -1.0"),
         ({"by": "areas"}, "areas is not given"),
         ({"folders": "x"}, "folders is given"),
-        ({"folds": 1}, "folds is 1"),
-        ({"folds": 3, "by": "folder", "folders": "chips"}, "folds is 3"),
-        ({"folds": 3, "fold": 3}, "fold is 3 of 3"),
-        ({"fold": 1}, "fold is 1 of none"),
-        ({"share": "0.2"}, "val_split_pct is '0.2'; needed a number"),
-        ({"share": None}, "val_split_pct is None"),
-        ({"seed": 1.5}, "seed is 1.5; needed a whole number"),
-        ({"seed": -1}, "seed is -1"),
-        ({"folds": "3"}, "folds is '3'; needed a whole number"),
-        ({"folds": 3, "fold": True}, "fold is True; needed"),
-        ({"folds": 3, "fold": "1"}, "fold is '1'"),
-        ({"gap": "5"}, "gap is '5'; needed a number"),
-        ({"block_size": [5]}, r"block_size is \[5\]; needed a number"),
+        ({"folds": 1}, "`folds` is 1"),
+        ({"folds": 3, "by": "folder", "folders": "chips"}, "`folds` is 3"),
+        ({"folds": 3, "fold": 3}, "`fold` is 3, but must be a whole number from 0 to 2"),
+        ({"fold": 1}, "`fold` is 1, but needs `folds`"),
+        ({"share": "0.2"}, "`val_split_pct` is '0.2', but must be a number"),
+        ({"share": None}, "`val_split_pct` is None"),
+        ({"seed": 1.5}, "`seed` is 1.5, but must be a whole number"),
+        ({"seed": -1}, "`seed` is -1"),
+        ({"folds": "3"}, "`folds` is '3', but must be a whole number"),
+        ({"folds": 3, "fold": True}, "`fold` is True, but must"),
+        ({"folds": 3, "fold": "1"}, "`fold` is '1'"),
+        ({"gap": "5"}, "`gap` is '5', but must be a number"),
+        ({"block_size": [5]}, r"`block_size` is \[5\], but must be a number"),
     ],
 )
 def test_options_that_are_wrong_or_would_do_nothing(options, words):

@@ -125,11 +125,11 @@ def test_errors(data, trained, small_world, tmp_path, make_raster):
     model = PSPNetClassifier(data, "tu-test_resnet", encoder_weights=None)
     with pytest.raises(TrainingError, match="not trained"):
         model.plot_losses()
-    with pytest.raises(OptionError, match="epochs is 0"):
+    with pytest.raises(OptionError, match="`epochs` is 0"):
         model.fit(0, 1e-3)
     with pytest.raises(OptionError, match="monitor"):
         model.fit(1, 1e-3, monitor="beauty")
-    with pytest.raises(OptionError, match="lr is -1"):
+    with pytest.raises(OptionError, match="`lr` is -1"):
         model.fit(1, -1)
     with pytest.raises(ChipError, match="loaded without data"):
         PSPNetClassifier.from_model(trained).accuracy()

@@ -208,9 +208,9 @@ def test_what_validates_is_of_one_kind_and_there(small_world, tmp_path):
     for given in ({"path": "gone"}, cut):
         for valid_path, error, says in (
             ([layer, small_world["chips"]], OptionError, "both chip folders .* and polygons"),
-            ([], OptionError, r"valid_path is \[\]; needed chip folders"),
-            (5, OptionError, "valid_path is 5; needed chip folders"),
-            ([layer, 5], OptionError, "valid_path names 5; needed"),
+            ([], OptionError, r"`valid_path` is \[\], but must be chip folders"),
+            (5, OptionError, "`valid_path` is 5, but must be chip folders"),
+            ([layer, 5], OptionError, "`valid_path` names 5, but must"),
             (tmp_path / "nothing", InputNotFoundError, "No such file.*nothing"),
         ):
             with pytest.raises(error, match=says):
@@ -222,37 +222,38 @@ def test_what_validates_is_of_one_kind_and_there(small_world, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({}, "nothing to train on: needed a chip folder"),
-        ({"images": "scene.tif"}, "There are no labels; needed both"),
-        ({"labels": "labels.gpkg"}, "There are no images; needed both"),
-        ({"path": "chips", "images": "a.tif", "labels": "b.gpkg"}, "Choose path, or images and labels"),
-        ({"images": "a.tif", "labels": "b.gpkg", "cache": "folder"}, "Leave cache out, or export"),
-        ({"images": "a.tif", "labels": "b.gpkg", "nonsense": 3}, "No such option: nonsense"),
-        ({"path": "chips", "nonsense": 3}, "No such option: nonsense"),
-        ({"path": "chips", "stride": 3, "buffer": 2.0}, "buffer, stride: such options say how chips are cut"),
-        ({"images": "a.tif", "labels": "b.gpkg", "min_valid": 2.0}, "min_valid is 2"),
-        ({"images": "a.tif", "labels": "b.gpkg", "chip_size": 8}, "8; needed"),
-        ({"path": "chips", "split": "source", "valid_path": "chips"}, "split is 'source', but valid_path"),
+        ({}, "nothing to train on. Give a chip folder"),
+        ({"images": "scene.tif"}, "`labels` are missing. Give both"),
+        ({"labels": "labels.gpkg"}, "`images` are missing. Give both"),
+        ({"path": "chips", "images": "a.tif", "labels": "b.gpkg"}, "Give `path`, or `images` and `labels`"),
+        ({"images": "a.tif", "labels": "b.gpkg", "cache": "folder"}, "Leave out `cache`, or export"),
+        ({"path": "chips", "stride": 3, "buffer": 2.0}, "`buffer`, `stride` only apply to chips that are cut"),
+        ({"images": "a.tif", "labels": "b.gpkg", "min_valid": 2.0}, "`min_valid` is 2"),
+        ({"images": "a.tif", "labels": "b.gpkg", "chip_size": 8}, "`chip_size` is 8, but must"),
+        ({"path": "chips", "split": "source", "valid_path": "chips"}, "`split` is 'source', but `valid_path`"),
         ({"path": "chips", "workers": -1}, "`workers` is -1"),
         *(
             ({**source, **options}, says)
             for source in ({"path": "chips"}, {"images": "a.tif", "labels": "b.gpkg"})
             for options, says in (
-                ({"gap": -5}, "gap is -5"),
-                ({"fold": 5}, "fold is 5 of none"),
-                ({"folds": "3"}, "folds is '3'"),
-                ({"split": "folder"}, "split is 'folder' and there is no valid_path"),
-                ({"split": "areas"}, "split is 'areas' and there is no valid_path"),
-                ({"split": "luck"}, "cannot be split by 'luck'"),
-                ({"split": "source", "block_size": 9.0}, "block_size is 9.0 in a split by 'source'"),
-                ({"val_split_pct": 0}, "val_split_pct is 0;"),
-                ({"val_split_pct": "0.2"}, "val_split_pct is '0.2'"),
-                ({"seed": "a"}, "seed is 'a'"),
-                ({"chip_size": "64"}, "chip_size is '64'|tile_size"),
-                ({"chip_size": 8}, "8; needed"),
+                ({"gap": -5}, "`gap` is -5"),
+                ({"fold": 5}, "`fold` is 5, but needs `folds`"),
+                ({"folds": "3"}, "`folds` is '3'"),
+                ({"split": "folder"}, "`split` is 'folder', but there is no `valid_path`"),
+                ({"split": "areas"}, "`split` is 'areas', but there is no `valid_path`"),
+                ({"split": "luck"}, "`split` is 'luck', but must be one of"),
+                ({"split": "source", "block_size": 9.0}, "`block_size` is 9, but only applies to a split by blocks"),
+                ({"val_split_pct": 0}, "`val_split_pct` is 0, but must"),
+                ({"val_split_pct": "0.2"}, "`val_split_pct` is '0.2'"),
+                ({"seed": "a"}, "`seed` is 'a'"),
+                ({"chip_size": "64"}, "`chip_size` is '64'"),
+                ({"chip_size": 8}, "`chip_size` is 8, but must"),
             )
         ),
-        ({"images": "a.tif", "labels": "b.gpkg", "tile_size": 64, "chip_size": 65}, "chip_size is 65; needed 32 to 64"),
+        (
+            {"images": "a.tif", "labels": "b.gpkg", "tile_size": 64, "chip_size": 65},
+            "`chip_size` is 65.* 32 and 64",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_said(options, says):
