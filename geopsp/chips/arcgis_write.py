@@ -1,4 +1,4 @@
-"""The files by which ArcGIS knows a folder of "Classified Tiles", written beside our own."""
+"""Write the files by which ArcGIS knows a folder of "Classified Tiles"."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import numpy as np
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
 
-MAP = "map.txt"
+MAP_FILE = "map.txt"
 
 
-MODEL = "esri_model_definition.emd"
+MODEL_FILE = "esri_model_definition.emd"
 
 
-SUMS = "esri_accumulated_stats.json"
+SUMS_FILE = "esri_accumulated_stats.json"
 
 
 MODE = "Classified_Tiles"
 
 
-def write_esri_files(
+def write_arcgis_files(
     folder: Path,
     index: gpd.GeoDataFrame,
     legend: Legend,
@@ -34,17 +34,17 @@ def write_esri_files(
     dtype: str,
     tile_size: int,
 ) -> None:
-    """map.txt, stats.txt, esri_model_definition.emd and esri_accumulated_stats.json lie in the folder."""
+    """Write map.txt, stats.txt, esri_model_definition.emd and esri_accumulated_stats.json to a folder."""
     counts = index[[f"pixels_{code}" for code in legend.codes]].to_numpy(np.int64)
     pairs = "".join(
         f"images/{chip} labels/{label}\n" for chip, label in zip(index["chip"], index["label"], strict=True)
     )
-    (folder / MAP).write_text(pairs, encoding="utf-8")
+    (folder / MAP_FILE).write_text(pairs, encoding="utf-8")
     (folder / "stats.txt").write_text(_summary(index, legend, counts), encoding="utf-8")
     definition = _model_definition(legend, stats, bands, dtype, tile_size)
-    (folder / MODEL).write_text(json.dumps(definition, indent=1), encoding="utf-8")
+    (folder / MODEL_FILE).write_text(json.dumps(definition, indent=1), encoding="utf-8")
     accumulated = _accumulated(len(index), counts, stats, tile_size)
-    (folder / SUMS).write_text(json.dumps(accumulated, indent=1), encoding="utf-8")
+    (folder / SUMS_FILE).write_text(json.dumps(accumulated, indent=1), encoding="utf-8")
 
 
 def _summary(index: gpd.GeoDataFrame, legend: Legend, counts: Any) -> str:

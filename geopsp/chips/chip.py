@@ -1,4 +1,4 @@
-"""What a chip is, and how one is cut: the pixels of a window, its labels, and whether it is worth keeping."""
+"""Chips: pixels of a window with their labels, the reasons to skip one, rotation."""
 
 from __future__ import annotations
 
@@ -14,54 +14,58 @@ from geopsp.core.grid import Grid
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.raster.scene import RasterArray
 
+SKIP_REASONS = ("invalid", "unlabelled", "empty", "outside")
+"""What `skip_reason` may return."""
+
 
 class LabelPatch(NamedTuple):
-    """What is known of the ground under a grid; all (rows, cols)."""
+    """Labels on a grid; all arrays are (rows, cols)."""
 
     codes: NDArray[np.uint8]
-    """Class codes; IGNORE where nothing is known."""
+    """Class codes; IGNORE_INDEX where unlabelled."""
 
-    contested: NDArray[np.bool_]
-    """True where polygons of several classes lie."""
+    conflict: NDArray[np.bool_]
+    """True where polygons of several classes overlap."""
 
     inside: NDArray[np.bool_] | None = None
-    """True in the area of interest; None: there is none, and all is inside."""
+    """True in the area of interest; None if there is no such area."""
 
-    def part(self, place: Any) -> LabelPatch:
-        """Of some rows and columns."""
-        inside = None if self.inside is None else self.inside[place]
-        return LabelPatch(self.codes[place], self.contested[place], inside)
+    def crop(self, rows_cols: Any) -> LabelPatch:
+        """Return the labels of some rows and columns, given as an index of arrays."""
+        inside = None if self.inside is None else self.inside[rows_cols]
+        return LabelPatch(self.codes[rows_cols], self.conflict[rows_cols], inside)
 
     @property
     def all_inside(self) -> bool:
+        """True if all pixels lie in the area of interest."""
         return self.inside is None or fraction_true(self.inside) == 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chip:
-    """One tile of an image with its labels."""
+    """A square of an image with its labels."""
 
     patch: RasterArray
     codes: NDArray[np.uint8]
-    """(rows, cols) class codes; IGNORE where nothing is known."""
+    """(rows, cols) class codes; IGNORE_INDEX where unlabelled."""
 
     conflicts: int
-    """Labelled pixels on which polygons of several classes lie."""
+    """Valid pixels on which polygons of several classes overlap."""
 
     inside: bool
-    """True if it lies wholly in the area of interest."""
+    """True if all of it lies in the area of interest."""
 
 
-def make_chip(patch: RasterArray, truth: LabelPatch) -> Chip:
-    """Pixels with their labels: IGNORE where the image is invalid."""
+def make_chip(patch: RasterArray, labels: LabelPatch) -> Chip:
+    """Combine pixels with their labels, which become IGNORE_INDEX where the image is invalid."""
     if fraction_true(patch.valid) == 1:
-        return Chip(patch, truth.codes, int(np.count_nonzero(truth.contested)), truth.all_inside)
-    codes = np.where(patch.valid, truth.codes, IGNORE_INDEX).astype(np.uint8)
-    return Chip(patch, codes, int(np.count_nonzero(truth.contested & patch.valid)), truth.all_inside)
+        return Chip(patch, labels.codes, int(np.count_nonzero(labels.conflict)), labels.all_inside)
+    codes = np.where(patch.valid, labels.codes, IGNORE_INDEX).astype(np.uint8)
+    return Chip(patch, codes, int(np.count_nonzero(labels.conflict & patch.valid)), labels.all_inside)
 
 
 def count_codes(codes: NDArray[np.uint8], legend: Legend) -> NDArray[np.int64]:
-    """(256,) pixels by code, of which there are none but the legend's and IGNORE."""
+    """Count pixels by code, (256,). Codes other than the legend's and IGNORE_INDEX do not occur in `codes`."""
     counts = np.zeros(256, np.int64)
     for code in (*legend.codes, IGNORE_INDEX):
         counts[code] = np.count_nonzero(codes == code)
@@ -69,19 +73,19 @@ def count_codes(codes: NDArray[np.uint8], legend: Legend) -> NDArray[np.int64]:
 
 
 def fraction_true(mask: NDArray[np.bool_]) -> float:
-    """Of the pixels that are True."""
+    """Return the fraction of pixels that are True."""
     return float(np.count_nonzero(mask) / mask.size)
 
 
 def rotate_grid(grid: Grid, angle: float) -> Grid:
-    """The grid turned counter-clockwise about its middle by degrees, in pixel space."""
-    to_middle = Affine.translation(grid.width / 2, grid.height / 2)
-    turn = to_middle @ Affine.rotation(angle) @ ~to_middle
-    return Grid(grid.crs, grid.transform @ turn, grid.width, grid.height)
+    """Rotate a grid counter-clockwise about its centre, by degrees in pixel space."""
+    to_centre = Affine.translation(grid.width / 2, grid.height / 2)
+    rotation = to_centre @ Affine.rotation(angle) @ ~to_centre
+    return Grid(grid.crs, grid.transform @ rotation, grid.width, grid.height)
 
 
 def rotate90(chip: Chip, quarters: int) -> Chip:
-    """The chip turned by quarters of a circle, pixel for pixel."""
+    """Rotate a chip counter-clockwise by quarter turns, without resampling."""
     if not quarters:
         return chip
     patch = RasterArray(
@@ -93,26 +97,26 @@ def rotate90(chip: Chip, quarters: int) -> Chip:
 
 
 def chip_windows(grid: Grid, spec: ChipSpec) -> tuple[range, range]:
-    """First rows and columns of the tiles, from the grid's origin; the last may overhang.
+    """Return the first rows and the first columns of all chips, from the grid's origin; the last may overhang.
 
-    They cover the grid unless the stride skips.
+    The chips cover the grid, unless the stride is larger than a chip.
     """
 
-    def firsts(length: int) -> range:
+    def starts(length: int) -> range:
         return range(0, max(length - spec.tile_size + min(spec.step, spec.tile_size), 1), spec.step)
 
-    return firsts(grid.height), firsts(grid.width)
+    return starts(grid.height), starts(grid.width)
 
 
 def skip_reason(counts: NDArray[np.int64], legend: Legend, spec: ChipSpec, *, valid: float, inside: bool) -> str | None:
-    """Why a chip is left out: "outside", "invalid", "unlabelled" or "empty"; None: it is kept.
+    """Return why a chip is skipped, one of `SKIP_REASONS`; None if it is kept.
 
     Args:
         counts: (256,) pixels by code.
-        legend: Classes.
-        spec: What a chip needs.
-        valid: Share of the pixels that are valid.
-        inside: True if it lies wholly in the area of interest.
+        legend: The classes.
+        spec: The options that decide.
+        valid: Fraction of valid pixels.
+        inside: True if all of the chip lies in the area of interest.
     """
     if not inside and spec.aoi_rule == "inside":
         return "outside"
@@ -124,5 +128,5 @@ def skip_reason(counts: NDArray[np.int64], legend: Legend, spec: ChipSpec, *, va
 
 
 def is_empty(counts: NDArray[np.int64], legend: Legend) -> bool:
-    """True if there is no pixel of any class but background."""
+    """Return True if no pixel shows a class other than background."""
     return not counts[[info.code for info in legend if info.name != BACKGROUND]].any()

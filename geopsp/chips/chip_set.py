@@ -1,4 +1,4 @@
-"""The chips of one export folder, or of several: their index, classes, bands and statistics."""
+"""Chip folders: open one, or join several, with their index, classes, bands and statistics."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geopsp.chips.arcgis_read import read_esri_folder
-from geopsp.chips.arcgis_write import MAP
+from geopsp.chips.arcgis_read import read_arcgis_folder
+from geopsp.chips.arcgis_write import MAP_FILE
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.errors import ChipError, InputNotFoundError
@@ -29,15 +29,19 @@ MANIFEST = "chips.json"
 VERSION = 2
 
 
+PROPERTIES = {"bands": "bands", "tile_size": "chip size", "dtype": "data type", "units": "CRS units"}
+"""What chips that are used together have in common, and the words of messages."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ChipSet:
-    """An exported folder of chips, or several that agree in classes and bands."""
+    """A chip folder, or several with the same bands, data type and chip size."""
 
     folders: tuple[Path, ...]
     index: gpd.GeoDataFrame
-    """One row a chip; `image` and `label` are its paths, `table` tells which of `tables` reads its labels.
+    """One row per chip. `image` and `label` are paths, `table` is the number in `tables` that its labels need.
 
-    Of chips that lie in no folder, because they are cut when they are asked for, there are no paths.
+    Chips that are cut when they are needed, and lie in no folder, have no paths.
     """
 
     legend: Legend
@@ -49,36 +53,38 @@ class ChipSet:
 
     units: str
     statistics: BandStats
-    """Over the valid pixels of all chips."""
+    """Of the valid pixels of all chips."""
 
     reports: tuple[dict[str, Any], ...]
+    """One per export, as in chips.json."""
+
     tables: tuple[NDArray[np.uint8], ...]
-    """For each folder (256,) channel indices by the code in its label files; IGNORE for a code that is no class."""
+    """For each folder (256,) channel indices by the code in its label files; IGNORE_INDEX for other codes."""
 
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The image files of each source, as far as they are known."""
+    """The image files of each source, where they are known."""
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __repr__(self) -> str:
-        place = f"in {', '.join(map(str, self.folders))}" if self.folders else "cut when asked for"
+        where = f"in {', '.join(map(str, self.folders))}" if self.folders else "cut when asked for"
         return (
             f"<{len(self)} chips of {self.tile_size} x {self.tile_size}, {len(self.bands)} bands, "
-            f"{len(self.legend)} classes ({', '.join(self.legend.names)}) {place}>"
+            f"{len(self.legend)} classes ({', '.join(self.legend.names)}) {where}>"
         )
 
     @property
     def pixels_per_class(self) -> NDArray[np.int64]:
-        """(classes,) labelled pixels, in the order of the legend."""
+        """Labelled pixels by class, (classes,), in the order of the legend."""
         total: NDArray[np.int64] = class_pixels(self.index, self.legend).sum(axis=0)
         return total
 
     def with_legend(self, legend: Legend) -> ChipSet:
-        """The same chips in the classes of another legend, matched by name.
+        """Return the same chips with the classes of another legend, matched by name.
 
         Raises:
-            ChipError: if it lacks one of their classes.
+            ChipError: if the legend lacks a class of the chips.
         """
         if legend == self.legend:
             return self
@@ -86,34 +92,34 @@ class ChipSet:
         if unknown:
             raise ChipError(
                 f"The chips in {', '.join(map(str, self.folders))} have classes that are not known here: "
-                f"{', '.join(unknown)}; known are {', '.join(legend.names)}. Export them with the same classes."
+                f"{', '.join(unknown)}. Known classes: {', '.join(legend.names)}. Export them with the same classes."
             )
-        place = np.full(256, IGNORE_INDEX, np.uint8)
-        place[: len(self.legend)] = [legend.names.index(name) for name in self.legend.names]
+        channels = np.full(256, IGNORE_INDEX, np.uint8)
+        channels[: len(self.legend)] = [legend.names.index(name) for name in self.legend.names]
         counts = np.zeros((len(self), len(legend)), np.int64)
-        counts[:, place[: len(self.legend)]] = class_pixels(self.index, self.legend)
+        counts[:, channels[: len(self.legend)]] = class_pixels(self.index, self.legend)
         index = self.index.drop(columns=[f"pixels_{code}" for code in self.legend.codes])
         columns = {f"pixels_{code}": counts[:, i] for i, code in enumerate(legend.codes)}
-        tables = tuple(place[table] for table in self.tables)
+        tables = tuple(channels[table] for table in self.tables)
         return replace(self, index=index.assign(**columns), legend=legend, tables=tables)
 
     @classmethod
     def open(cls, folders: str | Path | Sequence[str | Path]) -> ChipSet:
-        """The chips of one folder, or of several together; folders that ArcGIS exported are read as they are.
+        """Open one chip folder, or join several; also folders of "Classified Tiles" that ArcGIS exported.
 
         Raises:
             InputNotFoundError: if there is no such folder.
-            ChipError: if one is empty or half-written, or they do not agree.
+            ChipError: if a folder is empty or incomplete, or the folders differ in bands, data type or chip size.
         """
         paths = [folders] if isinstance(folders, str | Path) else list(folders)
         if not paths:
-            raise ChipError("No chip folder was given; needed at least one.")
+            raise ChipError("No chip folder is given. Give at least one.")
         sets = [_open_folder(Path(path)) for path in paths]
         return sets[0] if len(sets) == 1 else _join(sets)
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any], index: gpd.GeoDataFrame, folder: Path | None = None) -> ChipSet:
-        """The chips that a manifest and an index tell of, in a folder or in none."""
+        """Make the chip set of a manifest and an index, as `read_folder` returns them; paths need `folder`."""
         if folder is not None:
             paths = {
                 name: [str(folder / f"{name}s" / file) for file in index[column]]
@@ -142,51 +148,60 @@ class ChipSet:
 
 
 def class_pixels(index: gpd.GeoDataFrame, legend: Legend) -> NDArray[np.int64]:
-    """(chips, classes) labelled pixels."""
+    """Return (chips, classes) labelled pixels."""
     counts: NDArray[np.int64] = index[[f"pixels_{code}" for code in legend.codes]].to_numpy(np.int64)
     return counts
 
 
 def _open_folder(folder: Path) -> ChipSet:
     if not folder.is_dir():
-        raise InputNotFoundError(f"No such folder: {folder}. Export chips there first (geopsp chips).")
-    if (folder / MAP).exists() and not any((folder / ours).exists() for ours in (MANIFEST, INDEX)):
-        return ChipSet.from_manifest(*read_esri_folder(folder), folder)
+        raise InputNotFoundError(f"No such folder: {folder}. Export chips first with geopsp chips.")
+    if is_arcgis_folder(folder):
+        return ChipSet.from_manifest(*read_arcgis_folder(folder), folder)
     manifest, index = read_folder(folder)
     chips = ChipSet.from_manifest(manifest, index, folder)
     _require_files(folder, chips.index)
     return chips
 
 
+def is_arcgis_folder(folder: Path) -> bool:
+    """Return True if ArcGIS exported the chips, so that our own files are missing."""
+    return (folder / MAP_FILE).exists() and not any((folder / name).exists() for name in (MANIFEST, INDEX))
+
+
 def read_folder(folder: Path) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
-    """What chips.json and chips.parquet of a folder hold.
+    """Read the manifest (chips.json) and the index (chips.parquet) of a folder.
 
     Raises:
         ChipError: if they are missing or damaged.
     """
     if not (folder / MANIFEST).exists() or not (folder / INDEX).exists():
         raise ChipError(
-            f"{folder} is not a finished chip folder: {MANIFEST} or {INDEX} is missing. Export it again (geopsp chips)."
+            f"{folder} is not a finished chip folder: {MANIFEST} or {INDEX} is missing. Export it with geopsp chips."
         )
     try:
-        manifest, index = _current(
+        manifest, index = _upgrade(
             json.loads((folder / MANIFEST).read_text(encoding="utf-8")), gpd.read_parquet(folder / INDEX)
         )
         index = index.iloc[: manifest["chips"]]  # a killed export may have added some
         class_pixels(index, ChipSet.from_manifest(manifest, index).legend)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ChipError(
-            f"{folder} has a damaged {MANIFEST} or {INDEX} ({error!r}). Export it again (geopsp chips)."
+            f"{folder} has a damaged {MANIFEST} or {INDEX} ({error!r}). Export it again with geopsp chips."
         ) from error
     return manifest, index
 
 
-def _current(manifest: dict[str, Any], index: gpd.GeoDataFrame) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
-    """Manifest and index of version 1 as those of today."""
+def _upgrade(manifest: dict[str, Any], index: gpd.GeoDataFrame) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
+    """Return manifest and index of version 1 in the form of the current version.
+
+    Raises:
+        ValueError: if the version is not known.
+    """
     if manifest["version"] == VERSION:
         return manifest, index
     if manifest["version"] != 1:
-        raise ValueError(f"version {manifest['version']}, needed 1 or {VERSION}")
+        raise ValueError(f"it has version {manifest['version']}, but must have 1 or {VERSION}")
     old = manifest["report"]
     skipped = {
         "invalid": old["without_valid_pixel"],
@@ -202,38 +217,34 @@ def _current(manifest: dict[str, Any], index: gpd.GeoDataFrame) -> tuple[dict[st
 
 def _require_files(folder: Path, index: gpd.GeoDataFrame) -> None:
     if not len(index):
-        raise ChipError(f"{folder} holds no chip. Export it again with other labels or a lower min_labelled.")
-    parts = [folder / part for part in ("images", "labels") if (folder / part).is_dir()]
-    there = {entry.path for part in parts for entry in os.scandir(part)}
-    missing = [path for path in [*index["image"], *index["label"]] if path not in there]
+        raise ChipError(f"{folder} contains no chip. Export it again with other labels or a lower `min_labelled`.")
+    subfolders = [folder / name for name in ("images", "labels") if (folder / name).is_dir()]
+    found = {entry.path for subfolder in subfolders for entry in os.scandir(subfolder)}
+    missing = [path for path in [*index["image"], *index["label"]] if path not in found]
     if missing:
         raise ChipError(
-            f"{folder} is half-written: {len(missing)} of {2 * len(index)} files are missing, the first is "
-            f"{missing[0]}. Export it again, overwriting it (geopsp chips --overwrite)."
+            f"{folder} is incomplete: {len(missing):,} of {2 * len(index):,} files are missing, the first is "
+            f"{missing[0]}. Export it again with `overwrite=True`."
         )
 
 
 def _join(sets: Sequence[ChipSet]) -> ChipSet:
-    """Several folders as one set, with the classes of all.
+    """Join several folders, with the classes of all.
 
     Raises:
-        ChipError: if bands, pixel types or chip sizes differ, or a folder is given twice.
+        ChipError: if bands, data types or chip sizes differ, or a folder is given twice.
     """
     first = sets[0]
     folders = tuple(part.folders[0] for part in sets)
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ChipError(f"A chip folder is given twice: {', '.join(map(str, folders))}. Name each once.")
-    for other in sets[1:]:
-        for what in ("bands", "tile_size", "dtype", "units"):
-            ours, theirs = getattr(first, what), getattr(other, what)
-            if ours != theirs:
-                raise ChipError(
-                    f"{first.folders[0]} and {other.folders[0]} differ in {what}: {ours} and {theirs}. "
-                    "Export them with the same options."
-                )
-    legend = _all_classes([part.legend for part in sets])
+        raise ChipError(f"A chip folder is given twice: {', '.join(map(str, folders))}. Give each once.")
+    properties = [{name: getattr(part, name) for name in PROPERTIES} for part in sets]
+    for other, theirs in zip(folders[1:], properties[1:], strict=True):
+        if difference := describe_difference(properties[0], theirs):
+            raise ChipError(f"{folders[0]} and {other} differ in {difference}. Export them with the same options.")
+    legend = _merge_legends([part.legend for part in sets])
     parts = [part.with_legend(legend) for part in sets]
-    frames = [_placed(part.index, first.index.crs).assign(table=number) for number, part in enumerate(parts)]
+    frames = [_to_crs(part.index, first.index.crs).assign(table=number) for number, part in enumerate(parts)]
     statistics = first.statistics
     for part in sets[1:]:
         statistics = statistics.merge(part.statistics)
@@ -249,16 +260,28 @@ def _join(sets: Sequence[ChipSet]) -> ChipSet:
     )
 
 
-def _placed(index: gpd.GeoDataFrame, crs: Any) -> gpd.GeoDataFrame:
-    """The index with its footprints in a CRS; chips of pixels only have none."""
+def describe_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Return in what chips differ, e.g. "chip size: 32 and 64"; "" if they can be used together.
+
+    Both map the names of `PROPERTIES` to their values.
+    """
+    for name, words in PROPERTIES.items():
+        one, other = (", ".join(each[name]) if name == "bands" else str(each[name]) for each in (ours, theirs))
+        if one != other:
+            return f"{words}: {one} and {other}"
+    return ""
+
+
+def _to_crs(index: gpd.GeoDataFrame, crs: Any) -> gpd.GeoDataFrame:
+    """Return the index with its footprints in a CRS; chips without georeference have none."""
     return index if index.crs == crs else index.to_crs(crs)
 
 
-def _all_classes(legends: Sequence[Legend]) -> Legend:
-    """The classes of all: with their codes where these agree, else background 0 and the others numbered by name."""
+def _merge_legends(legends: Sequence[Legend]) -> Legend:
+    """Return the classes of all, with their codes if these agree, else with new ones: background 0, others by name."""
     found = {info.name: info for legend in legends for info in legend}
     codes = {info.code for info in found.values()}
-    agree = len(codes) == len(found) and all(info.code == found[info.name].code for own in legends for info in own)
+    agree = len(codes) == len(found) and all(info.code == found[info.name].code for each in legends for info in each)
     if agree:
         return Legend(tuple(sorted(found.values(), key=lambda info: info.code)))
     names = sorted(name for name in found if name != BACKGROUND)

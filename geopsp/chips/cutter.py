@@ -1,13 +1,13 @@
-"""All chips of a ground, unit by unit: rows of chips down each strip of each scene, then random ones."""
+"""Cut all chips: rows of chips down each column strip of each scene, then random chips."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, groupby, pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,29 +19,35 @@ from geopsp.chips.random_chips import RandomChipSampler
 from geopsp.chips.results import CandidateChip, ExportTotals, RowResult
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Window
-from geopsp.core.parallel import prefetch
+from geopsp.core.parallel import map_ordered, prefetch
 from geopsp.raster.row_buffer import RowBuffer, Rows, read_parallel
 from geopsp.raster.scene import RasterArray, Scene
 
 DRAWS_PER_BATCH = 32
-"""Random chips drawn in a unit of work."""
+"""Random chips that are drawn at once, and journalled as one row."""
 
 
 ROWS_IN_FLIGHT = 2
-"""Units in hand: while one is written, the next is read."""
+"""Rows of chips in memory: while one is written, the next is cut."""
 
 
 MAX_DRAWS_PER_CHIP = 20
-"""Draws for each random chip that is asked for; after that there are taken to be no more."""
+"""After so many draws for each random chip asked for, there are no more to be found."""
 
 
-Write = Callable[[str, Chip], tuple[str, str]]
-"""Writes a chip's files under a stem, and gives their names."""
+MAX_STRIP_BYTES = 256e6
+"""Memory of the rows of a column strip; a wider scene is cut in several strips."""
+
+
+class ChipWriter(Protocol):
+    """Writes the files of a chip under a stem, and returns the names of the image and of the labels."""
+
+    def __call__(self, stem: str, chip: Chip, /) -> tuple[str, str]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class ChipRow:
-    """A row of chips in a strip of a scene."""
+    """A row of chips in a column strip of a scene."""
 
     scene: int
     columns: range
@@ -49,228 +55,230 @@ class ChipRow:
 
     row: int
     owned: Window
-    """Where polygons are counted with this unit; these windows partition the scene."""
-
-
-def plan(ground: LabelledScenes, spec: ChipSpec) -> list[ChipRow]:
-    """The units of the regular chips, strip by strip, from the top."""
-    return [unit for number in range(len(ground.scenes)) for unit in _plan_scene(ground, spec, number)]
-
-
-def _plan_scene(ground: LabelledScenes, spec: ChipSpec, number: int) -> Iterator[ChipRow]:
-    scene = ground.scenes[number]
-    rows, columns = chip_windows(scene.grid, spec)
-    pixel = len(scene.bands) * scene.dtype.itemsize + 8  # validity, codes, conflicts, area, and what burning them takes
-    runs = column_strips(columns, spec.tile_size, bytes_a_column=2 * pixel * (spec.tile_size + scene.block_shape[0]))
-    lefts = [0, *(run[0] for run in runs[1:]), scene.grid.width]
-    tops = [*rows, max(scene.grid.height, rows[-1] + 1)]
-    for run, (left, right) in zip(runs, pairwise(lefts), strict=True):
-        for row, below in pairwise(tops):
-            yield ChipRow(number, run, row, Window(left, row, right - left, below - row))
-
-
-class ChipCutter:
-    """Cuts, judges and numbers chips in order, and has them written by the threads of a pool."""
-
-    def __init__(
-        self,
-        ground: LabelledScenes,
-        spec: ChipSpec,
-        tally: ExportTotals,
-        pool: Executor,
-        *,
-        write: Write,
-        first: int = 0,
-    ) -> None:
-        """`tally` takes up what is found; `first` is the number of the next chip."""
-        self.ground, self.spec, self.tally = ground, spec, tally
-        self._pool, self._write, self._next = pool, write, first
-
-    def grid_chips(self, units: list[ChipRow]) -> Iterator[RowResult]:
-        """The hauls of units, in their order; each is in the tally and its files are written when it comes."""
-        waiting: deque[PendingRow] = deque()
-        for shown in prefetch(self._shown(units)):
-            waiting.append(self._cut(shown))
-            if len(waiting) >= ROWS_IN_FLIGHT:
-                yield self._finish(waiting.popleft())
-        while waiting:
-            yield self._finish(waiting.popleft())
-
-    def random_chips(self) -> Iterator[RowResult]:
-        """The hauls of random chips that are still missing from the tally."""
-        lottery = RandomChipSampler(self.tally, self.ground, self.spec)
-        known = self.tally.places()
-        for unit in count(self.tally.counts["draws"] // DRAWS_PER_BATCH):
-            missing = self.spec.random_chips - self.tally.counts["random_chips"]
-            if (
-                missing <= 0
-                or not lottery.classes
-                or unit * DRAWS_PER_BATCH > MAX_DRAWS_PER_CHIP * self.spec.random_chips
-            ):
-                return
-            pending = PendingRow(self._empty_haul(), [])
-            drawn = self._pool.map(lottery.draw, range(unit * DRAWS_PER_BATCH, (unit + 1) * DRAWS_PER_BATCH))
-            fresh = {cut.place: cut for cut in drawn if cut is not None and cut.place not in known}
-            for cut in list(fresh.values())[:missing]:
-                known.add(cut.place)
-                self._submit(pending, cut)
-                pending.haul.counts["random_chips"] += 1
-            pending.haul.counts["draws"] = DRAWS_PER_BATCH
-            yield self._finish(pending)
-
-    def _empty_haul(self) -> RowResult:
-        return RowResult(BandStats.empty(len(self.ground.scenes[0].bands)))
-
-    def _finish(self, pending: PendingRow) -> RowResult:
-        haul = pending.haul
-        for future in pending.jobs:
-            part = future.result()
-            haul.rows += part.rows
-            haul.counts.update(part.counts)
-            haul.stats = haul.stats.merge(part.stats)
-        self.tally.add(haul)
-        return haul
-
-    def _shown(self, units: list[ChipRow]) -> Iterator[LoadedRow]:
-        """What the units show, made one by one."""
-        with ThreadPoolExecutor(1) as reader:
-            for (number, columns), run in groupby(units, key=lambda unit: (unit.scene, unit.columns)):
-                span = range(columns[0], columns[-1] + self.spec.tile_size)
-                strip = ColumnStrip(self.ground, self.ground.scenes[number], span, self._pool)
-                for unit in run:
-                    yield self._show(unit, strip, reader)
-
-    def _show(self, unit: ChipRow, strip: ColumnStrip, reader: Executor) -> LoadedRow:
-        """The image is read beside the burning of labels, or not at all where these rule all chips out."""
-        first, stop = unit.row, unit.row + self.spec.tile_size
-        early = None if self.spec.asks_for_labels else reader.submit(strip.pixels, first, stop)
-        haul = self._empty_haul()
-        found = self.ground.labels.count(self.ground.scenes[unit.scene].grid, unit.owned)
-        haul.polygons.update(self.ground.in_own_codes(found.pop("polygons", {})))
-        haul.counts.update(found)
-        truth = strip.truth(first, stop)
-        wanted = [col for col in unit.columns if self._may_be_kept(haul, truth.part(self._place(unit, col)))]
-        pixels = early.result() if early else strip.pixels(first, stop) if wanted else None
-        return LoadedRow(unit, haul, truth, wanted, pixels)
-
-    def _place(self, unit: ChipRow, col: int) -> Any:
-        """Where a chip lies in what its unit shows."""
-        left = col - unit.columns[0]
-        return ..., slice(left, left + self.spec.tile_size)
-
-    def _may_be_kept(self, haul: RowResult, truth: LabelPatch) -> bool:
-        """True if a chip may be kept, as far as its labels tell; else the reason is counted."""
-        if not self.spec.asks_for_labels:
-            return True
-        legend = self.ground.legend
-        reason = skip_reason(count_codes(truth.codes, legend), legend, self.spec, valid=1.0, inside=truth.all_inside)
-        haul.counts.update([f"skipped_{reason}"] if reason else [])
-        return reason is None
-
-    def _cut(self, shown: LoadedRow) -> PendingRow:
-        """The chips of a unit are judged, and those that are kept are on their way."""
-        pending, unit, size = PendingRow(shown.haul, []), shown.unit, self.spec.tile_size
-        for col in shown.wanted:
-            assert shown.pixels is not None
-            data, valid = (array[self._place(unit, col)] for array in shown.pixels)
-            window = Window(col, unit.row, size, size)
-            patch = RasterArray(data, valid, self.ground.scenes[unit.scene].grid.crop(window))
-            chip = make_chip(patch, shown.truth.part(self._place(unit, col)))
-            self._take(pending, CandidateChip.of(self.ground, unit.scene, window, chip))
-        return pending
-
-    def _take(self, pending: PendingRow, cut: CandidateChip) -> None:
-        """The chip is kept, or the reason why not is counted; without the grid it is noted for the random ones."""
-        reason = cut.judged(self.ground, self.spec)
-        if reason:
-            pending.haul.counts[f"skipped_{reason}"] += 1
-        elif self.spec.grid:
-            self._submit(pending, cut)
-        else:
-            pending.haul.rows.append(cut.row(self.ground))
-
-    def _submit(self, pending: PendingRow, cut: CandidateChip) -> None:
-        pending.jobs.append(self._pool.submit(self._store, f"{self._next:06d}", cut))
-        self._next += 1
-
-    def _store(self, stem: str, cut: CandidateChip) -> RowResult:
-        """The chip is written, and those of its turned copies that are worth it."""
-        haul = self._empty_haul()
-        self._keep(haul, stem, cut)
-        for angle in self.spec.angles:
-            copy = self.ground.read_chip(self.ground.scenes[cut.scene], cut.window, angle)
-            turned = CandidateChip.of(self.ground, cut.scene, cut.window, copy, angle)
-            if reason := turned.judged(self.ground, self.spec):
-                haul.counts[f"skipped_{reason}"] += 1
-            else:
-                self._keep(haul, f"{stem}_r{angle:g}".replace(".", "p"), turned)
-        return haul
-
-    def _keep(self, haul: RowResult, stem: str, cut: CandidateChip) -> None:
-        image, label = self._write(stem, cut.chip)
-        haul.rows.append(cut.row(self.ground, image, label))
-        haul.stats = haul.stats.merge(BandStats.from_array(cut.chip.patch.data, cut.chip.patch.valid))
-        haul.counts["conflict_pixels"] += cut.chip.conflicts
-        haul.counts["empty"] += is_empty(cut.counts, self.ground.legend)
+    """Where polygons are counted with this row; the windows of all rows partition the scene."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedRow:
-    """The rows of a unit."""
+    """Labels and pixels of a row of chips."""
 
-    unit: ChipRow
-    haul: RowResult
-    """As yet without chips."""
+    chip_row: ChipRow
+    result: RowResult
+    """Counts of polygons and of chips that their labels rule out."""
 
-    truth: LabelPatch
-    wanted: list[int]
+    labels: LabelPatch
+    columns: list[int]
     """First columns of the chips that may be kept."""
 
     pixels: tuple[NDArray[Any], NDArray[np.bool_]] | None
-    """(bands, rows, cols) and (rows, cols) validity; None where no chip is wanted."""
+    """(bands, rows, cols) pixels and (rows, cols) valid mask; None if no chip may be kept."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingRow:
-    """A unit whose chips are being written."""
+    """A row whose chips are being written."""
 
-    haul: RowResult
-    jobs: list[Future[RowResult]]
+    result: RowResult
+    futures: list[Future[RowResult]]
 
 
-BUDGET = 256e6
-"""Bytes that the rows in hand may take; a wider scene goes through in several strips."""
+def plan(inputs: LabelledScenes, spec: ChipSpec) -> list[ChipRow]:
+    """Return the rows of chips of the grid: scene by scene, strip by strip, from the top."""
+    return [chip_row for number in range(len(inputs.scenes)) for chip_row in _plan_scene(inputs, spec, number)]
+
+
+def _plan_scene(inputs: LabelledScenes, spec: ChipSpec, number: int) -> Iterator[ChipRow]:
+    scene = inputs.scenes[number]
+    rows, columns = chip_windows(scene.grid, spec)
+    # 8 bytes: valid mask, codes, conflicts, area of interest, and what burning takes
+    pixel_bytes = len(scene.bands) * scene.dtype.itemsize + 8
+    column_bytes = 2 * pixel_bytes * (spec.tile_size + scene.block_shape[0])
+    strips = column_strips(columns, spec.tile_size, column_bytes=column_bytes)
+    lefts = [0, *(strip[0] for strip in strips[1:]), scene.grid.width]
+    tops = [*rows, max(scene.grid.height, rows[-1] + 1)]
+    for strip, (left, right) in zip(strips, pairwise(lefts), strict=True):
+        for row, next_row in pairwise(tops):
+            yield ChipRow(number, strip, row, Window(left, row, right - left, next_row - row))
+
+
+def column_strips(columns: range, size: int, *, column_bytes: float) -> list[range]:
+    """Split the first columns of chips into strips of at most `MAX_STRIP_BYTES`.
+
+    Args:
+        columns: First columns of all chips.
+        size: Side of a chip in pixels.
+        column_bytes: Memory of one column of pixels.
+    """
+    width = max(size, int(MAX_STRIP_BYTES / column_bytes))
+    num_chips = max(1, (width - size) // columns.step + 1)
+    return [columns[i : i + num_chips] for i in range(0, len(columns), num_chips)]
+
+
+class ChipCutter:
+    """Cuts chips in order, skips those that are not worth keeping, and has the others written by a thread pool."""
+
+    def __init__(
+        self,
+        inputs: LabelledScenes,
+        spec: ChipSpec,
+        totals: ExportTotals,
+        pool: Executor,
+        *,
+        write: ChipWriter,
+        first: int = 0,
+    ) -> None:
+        """Results are added to `totals`; `first` is the number of the next chip."""
+        self.inputs, self.spec, self.totals = inputs, spec, totals
+        self._pool, self._write, self._next = pool, write, first
+
+    def grid_chips(self, chip_rows: list[ChipRow]) -> Iterator[RowResult]:
+        """Yield the results of rows in their order, each after its files are written and it is in the totals."""
+        with (
+            ThreadPoolExecutor(1) as cutter,
+            closing(prefetch(self._load_rows(chip_rows))) as loaded,
+            closing(map_ordered(cutter, self._cut, loaded, in_flight=ROWS_IN_FLIGHT)) as pending_rows,
+        ):
+            for pending in pending_rows:
+                yield self._finish(pending)
+
+    def random_chips(self) -> Iterator[RowResult]:
+        """Yield the results of batches of random chips, until the totals contain as many as asked for."""
+        sampler = RandomChipSampler(self.totals, self.inputs, self.spec)
+        known = self.totals.positions()
+        for batch in count(self.totals.counts["draws"] // DRAWS_PER_BATCH):
+            missing = self.spec.random_chips - self.totals.counts["random_chips"]
+            exhausted = batch * DRAWS_PER_BATCH > MAX_DRAWS_PER_CHIP * self.spec.random_chips
+            if missing <= 0 or not sampler.classes or exhausted:
+                return
+            pending = PendingRow(self._empty_result(), [])
+            drawn = self._pool.map(sampler.draw, range(batch * DRAWS_PER_BATCH, (batch + 1) * DRAWS_PER_BATCH))
+            new = {chip.position: chip for chip in drawn if chip is not None and chip.position not in known}
+            for candidate in list(new.values())[:missing]:
+                known.add(candidate.position)
+                self._submit(pending, candidate)
+                pending.result.counts["random_chips"] += 1
+            pending.result.counts["draws"] = DRAWS_PER_BATCH
+            yield self._finish(pending)
+
+    def _empty_result(self) -> RowResult:
+        return RowResult(BandStats.empty(len(self.inputs.scenes[0].bands)))
+
+    def _finish(self, pending: PendingRow) -> RowResult:
+        """Wait for the files of a row, and add its result to the totals."""
+        result = pending.result
+        for future in pending.futures:
+            written = future.result()
+            result.rows += written.rows
+            result.counts.update(written.counts)
+            result.stats = result.stats.merge(written.stats)
+        self.totals.add(result)
+        return result
+
+    def _load_rows(self, chip_rows: list[ChipRow]) -> Iterator[LoadedRow]:
+        with ThreadPoolExecutor(1) as reader:
+            for (number, columns), rows in groupby(chip_rows, key=lambda chip_row: (chip_row.scene, chip_row.columns)):
+                span = range(columns[0], columns[-1] + self.spec.tile_size)
+                strip = ColumnStrip(self.inputs, self.inputs.scenes[number], span, self._pool)
+                for chip_row in rows:
+                    yield self._load(chip_row, strip, reader)
+
+    def _load(self, chip_row: ChipRow, strip: ColumnStrip, reader: Executor) -> LoadedRow:
+        """Read the pixels of a row while its labels are burned; only afterwards, if labels can rule all chips out."""
+        first, stop = chip_row.row, chip_row.row + self.spec.tile_size
+        reading = None if self.spec.asks_for_labels else reader.submit(strip.pixels, first, stop)
+        result = self._empty_result()
+        counts = self.inputs.labels.count(self.inputs.scenes[chip_row.scene].grid, chip_row.owned)
+        result.polygons.update(self.inputs.to_chip_codes(counts.pop("polygons", {})))
+        result.counts.update(counts)
+        labels = strip.labels(first, stop)
+        columns = [
+            col for col in chip_row.columns if self._may_be_kept(result, labels.crop(self._slices(chip_row, col)))
+        ]
+        pixels = reading.result() if reading else strip.pixels(first, stop) if columns else None
+        return LoadedRow(chip_row, result, labels, columns, pixels)
+
+    def _slices(self, chip_row: ChipRow, col: int) -> Any:
+        """Return the index of a chip in the arrays of its row."""
+        left = col - chip_row.columns[0]
+        return ..., slice(left, left + self.spec.tile_size)
+
+    def _may_be_kept(self, result: RowResult, labels: LabelPatch) -> bool:
+        """Return True if the labels alone do not rule a chip out; else count the reason."""
+        if not self.spec.asks_for_labels:
+            return True
+        legend = self.inputs.legend
+        reason = skip_reason(count_codes(labels.codes, legend), legend, self.spec, valid=1.0, inside=labels.all_inside)
+        result.counts.update([f"skipped_{reason}"] if reason else [])
+        return reason is None
+
+    def _cut(self, loaded: LoadedRow) -> PendingRow:
+        """Cut the chips of a row, and submit those that are kept to be written."""
+        pending, chip_row, size = PendingRow(loaded.result, []), loaded.chip_row, self.spec.tile_size
+        for col in loaded.columns:
+            assert loaded.pixels is not None
+            data, valid = (array[self._slices(chip_row, col)] for array in loaded.pixels)
+            window = Window(col, chip_row.row, size, size)
+            patch = RasterArray(data, valid, self.inputs.scenes[chip_row.scene].grid.crop(window))
+            chip = make_chip(patch, loaded.labels.crop(self._slices(chip_row, col)))
+            candidate = CandidateChip.from_chip(self.inputs, chip_row.scene, window, chip)
+            if reason := candidate.skip_reason(self.inputs, self.spec):
+                pending.result.counts[f"skipped_{reason}"] += 1
+            elif self.spec.grid:
+                self._submit(pending, candidate)
+            else:  # random chips are drawn from those that the grid would have
+                pending.result.rows.append(candidate.index_row(self.inputs))
+        return pending
+
+    def _submit(self, pending: PendingRow, candidate: CandidateChip) -> None:
+        pending.futures.append(self._pool.submit(self._write_chip, f"{self._next:06d}", candidate))
+        self._next += 1
+
+    def _write_chip(self, stem: str, candidate: CandidateChip) -> RowResult:
+        """Write a chip, and those of its rotated copies that are worth keeping."""
+        result = self._empty_result()
+        self._write_files(result, stem, candidate)
+        scene = self.inputs.scenes[candidate.scene]
+        for angle in self.spec.angles:
+            copy = self.inputs.read_chip(scene, candidate.window, angle)
+            rotated = CandidateChip.from_chip(self.inputs, candidate.scene, candidate.window, copy, angle)
+            if reason := rotated.skip_reason(self.inputs, self.spec):
+                result.counts[f"skipped_{reason}"] += 1
+            else:
+                self._write_files(result, f"{stem}_r{angle:g}".replace(".", "p"), rotated)
+        return result
+
+    def _write_files(self, result: RowResult, stem: str, candidate: CandidateChip) -> None:
+        chip = candidate.chip
+        image, label = self._write(stem, chip)
+        result.rows.append(candidate.index_row(self.inputs, image, label))
+        result.stats = result.stats.merge(BandStats.from_array(chip.patch.data, chip.patch.valid))
+        result.counts["conflict_pixels"] += chip.conflicts
+        result.counts["empty"] += is_empty(candidate.counts, self.inputs.legend)
 
 
 class ColumnStrip:
-    """Labels and pixels of some columns of a scene, from the top down."""
+    """Labels and pixels of some columns of a scene, read from the top down."""
 
-    def __init__(self, ground: LabelledScenes, scene: Scene, columns: range, pool: Executor) -> None:
-        """`columns` are the first and the last one and all between; `pool` reads."""
+    def __init__(self, inputs: LabelledScenes, scene: Scene, columns: range, pool: Executor) -> None:
+        """`columns` is a range of pixel columns; `pool` reads."""
 
         def window(first: int, stop: int) -> Window:
             return Window(columns.start, first, len(columns), stop - first)
 
         def burn(first: int, stop: int) -> Rows:
-            return tuple(part for part in ground.read_labels(scene.grid.crop(window(first, stop))) if part is not None)
+            labels = inputs.read_labels(scene.grid.crop(window(first, stop)))
+            return tuple(array for array in labels if array is not None)
 
         def read(first: int, stop: int) -> Rows:
             return read_parallel(scene, window(first, stop), pool)
 
         self._labels, self._pixels = (RowBuffer(rows, block=scene.block_shape[0]) for rows in (burn, read))
 
-    def truth(self, first: int, stop: int) -> LabelPatch:
-        """The labels of some rows, not above those last asked for."""
+    def labels(self, first: int, stop: int) -> LabelPatch:
+        """Return the labels of some rows; `first` may not be above that of the last request."""
         return LabelPatch(*self._labels.read(first, stop))
 
     def pixels(self, first: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(bands, rows, cols) pixels of some rows, and (rows, cols) their validity."""
+        """Return (bands, rows, cols) pixels and (rows, cols) valid mask of some rows; `first` as for `labels`."""
         data, valid = self._pixels.read(first, stop)
         return data, valid
-
-
-def column_strips(columns: range, size: int, *, bytes_a_column: float) -> list[range]:
-    """The tiles' first columns in runs that fit the budget."""
-    most = max(size, int(BUDGET / bytes_a_column))
-    count = max(1, (most - size) // columns.step + 1)
-    return [columns[i : i + count] for i in range(0, len(columns), count)]

@@ -1,10 +1,10 @@
-"""Chips: pairs of image and label tiles in the "Classified Tiles" folder of ArcGIS, with an index of our own.
+"""Export chips: pairs of image and label tiles in the "Classified Tiles" folder of ArcGIS, with an index of our own.
 
 DIR/images/000000.tif   DIR/labels/000000.tif   DIR/map.txt   DIR/stats.txt
 DIR/esri_model_definition.emd   DIR/esri_accumulated_stats.json
-DIR/chips.parquet       one row a chip: footprint, source, window, valid and labelled share, pixels of each class
-DIR/chips.json          what was exported, how, and what was found on the way
-
+DIR/chips.parquet       the index, one row per chip: footprint, source, window, fractions valid and labelled, pixels by
+                        class
+DIR/chips.json          the manifest: classes, bands, statistics, and for each export its options and report
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Any, Unpack
 
 import geopandas as gpd
 
-from geopsp.chips.arcgis_write import MAP
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import Kind, check_kind
-from geopsp.chips.chip_set import INDEX, MANIFEST, ChipSet, read_folder
-from geopsp.chips.export import Export, cut_all, index_of, manifest_header, report_of
+from geopsp.chips.chip_set import MANIFEST, ChipSet, is_arcgis_folder, read_folder
+from geopsp.chips.export import Export, cut_all, make_index, make_report, manifest_header
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipOptions, ChipSpec
 from geopsp.core.progress import Progress
@@ -75,10 +74,10 @@ def export_training_data(
     options = {**cutting, "class_field": class_field, "tile_size": tile_size, "stride": stride, "seed": seed}
     spec, ground = ChipSpec.of(options), LabelledScenes.open(images, labels, **options)
     check_kind(chip_format, ground.scenes[0].dtype, len(ground.scenes[0].bands))
-    export = Export(ground, spec, chip_format, _plain(options), workers, progress)
+    export = Export(ground, spec, chip_format, _to_json(options), workers, progress)
     known = [] if overwrite else _known(Path(out), append=append)
     if export.key in known:
-        logger.info(f"{out} holds these chips already: there is nothing to do.")
+        logger.info(f"{out} already contains these chips: nothing to do.")
     elif known and append:
         export.append_to(Path(out))
     else:
@@ -87,39 +86,42 @@ def export_training_data(
 
 
 def _known(out: Path, *, append: bool) -> list[str]:
-    """The keys of the exports that a folder holds.
+    """Return the keys of all exports to a folder; [] if there is no folder.
 
     Raises:
-        ChipError: if files of it are missing, or it is to be added to and was made by ArcGIS.
+        ChipError: if files of the folder are missing, or it should be appended to and was exported by ArcGIS.
     """
     if (out / MANIFEST).exists():
         ChipSet.open(out)
         return [entry.get("key", "") for entry in read_folder(out)[0]["exports"]]
-    if append and (out / MAP).exists() and not (out / INDEX).exists():
-        raise ChipError(f"{out} was exported by ArcGIS and stays as it is. Export to another folder; train on both.")
+    if append and is_arcgis_folder(out):
+        raise ChipError(
+            f"Cannot append to {out}, which ArcGIS exported. Export to another folder, and train on both together."
+        )
     return []
 
 
 def index_chips(
-    ground: LabelledScenes, spec: ChipSpec, *, workers: int | None = None, progress: Progress | None = None
+    inputs: LabelledScenes, spec: ChipSpec, *, workers: int | None = None, progress: Progress | None = None
 ) -> ChipSet:
-    """The chips that an export would write, counted but not written.
+    """Return the chips that an export would write, without writing them.
 
     Raises:
         RasterError: if pixels cannot be read.
         ChipError: if no chip is left.
     """
-    tally = cut_all(ground, spec, _not_written, workers=workers, progress=progress)
-    manifest = {**manifest_header(ground, spec, tally), "exports": [{"report": report_of(ground, spec, tally)}]}
-    return ChipSet.from_manifest(manifest, index_of(ground, spec, tally))
+    totals = cut_all(inputs, spec, _write_nothing, workers=workers, progress=progress)
+    report = make_report(inputs, spec, totals)
+    manifest = {**manifest_header(inputs, spec, totals), "exports": [{"report": report}]}
+    return ChipSet.from_manifest(manifest, make_index(inputs, spec, totals))
 
 
-def _not_written(stem: str, _: Chip) -> tuple[str, str]:
+def _write_nothing(stem: str, _: Chip, /) -> tuple[str, str]:
     return stem, stem
 
 
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options as JSON has them; polygons are known by their stamp instead."""
+def _to_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options in JSON's types; of a GeoDataFrame only that it is one, as its fingerprint identifies it."""
     given = {name: value for name, value in options.items() if value is not None}
     return {
         name: "a GeoDataFrame" if isinstance(value, gpd.GeoDataFrame) else json.loads(json.dumps(value, default=str))

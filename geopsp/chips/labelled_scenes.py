@@ -1,4 +1,4 @@
-"""What chips are cut from: images, their labels, and the area within which these hold."""
+"""Scenes with labels and an area of interest, the input of chips."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from geopsp.raster.scene import Scene
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledScenes:
-    """What chips are cut from: scenes, their labels, and the area within which these hold."""
+    """Scenes with their labels and an area of interest."""
 
     scenes: tuple[Scene, ...]
     labels: PolygonLabels | RasterLabels
     area: AreaOfInterest | None = None
 
     code_map: tuple[Legend, NDArray[np.uint8]] | None = None
-    """Classes of the chips, and (256,) their codes by the labels' own; None: as the labels have them."""
+    """The legend of the chips, and (256,) its codes by those of the labels; None: the legend of the labels."""
 
     notes: tuple[str, ...] = ()
-    """Which images the labels miss."""
+    """Images that the labels do not overlap, in words."""
 
     @classmethod
     def open(cls, images: Images, labels: str | Path | gpd.GeoDataFrame, **options: Any) -> LabelledScenes:
@@ -50,7 +50,7 @@ class LabelledScenes:
         scenes = open_scenes(images, **{name: options[name] for name in SCENE_OPTIONS if name in options})
         source = read_labels(labels, **{name: options[name] for name in LABEL_OPTIONS if name in options})
         area = AreaOfInterest.read(options["aoi"]) if options.get("aoi") is not None else None
-        notes = [note for part in (source, area) if part is not None for note in _misses(part, scenes)]
+        notes = [note for part in (source, area) if part is not None for note in _note_missed(part, scenes)]
         return cls(tuple(scenes), source, area, notes=tuple(notes))
 
     @property
@@ -58,32 +58,33 @@ class LabelledScenes:
         return self.code_map[0] if self.code_map else self.labels.legend
 
     def with_legend(self, legend: Legend) -> LabelledScenes:
-        """The same in the codes of another legend, by name, to which the classes that it lacks are added."""
-        own, wider = self.labels.legend, legend.extended_by(self.labels.legend)
+        """Return the same with the codes of another legend, matched by name and extended by the classes it lacks."""
+        own, extended = self.labels.legend, legend.extended_by(self.labels.legend)
         table = np.full(256, IGNORE_INDEX, np.uint8)
-        table[own.codes] = [wider.code_of(name) for name in own.names]
-        return replace(self, code_map=(wider, table))
+        table[own.codes] = [extended.code_of(name) for name in own.names]
+        return replace(self, code_map=(extended, table))
 
-    def in_own_codes(self, counts: Mapping[int, int]) -> dict[int, int]:
-        """What is counted by the labels' codes, by those of the chips."""
+    def to_chip_codes(self, counts: Mapping[int, int]) -> dict[int, int]:
+        """Return counts by the codes of the labels as counts by the codes of the chips."""
         return {int(self.code_map[1][code]): n for code, n in counts.items()} if self.code_map else dict(counts)
 
     def scene(self, name: str) -> Scene:
+        """Return a scene by its name."""
         return next(scene for scene in self.scenes if scene.name == name)
 
     def read_labels(self, grid: Grid) -> LabelPatch:
-        """The labels of a grid."""
+        """Burn the labels of a grid."""
         burned = self.labels.burn(grid)
-        codes, contested = burned.codes, burned.conflict
+        codes, conflict = burned.codes, burned.conflict
         if self.code_map:
             codes = np.take(self.code_map[1], codes)
         if self.area is None:
-            return LabelPatch(codes, contested)
+            return LabelPatch(codes, conflict)
         inside = self.area.inside(grid)
-        return LabelPatch(np.where(inside, codes, IGNORE_INDEX).astype(np.uint8), contested & inside, inside)
+        return LabelPatch(np.where(inside, codes, IGNORE_INDEX).astype(np.uint8), conflict & inside, inside)
 
     def read_chip(self, scene: Scene, window: Window, angle: float = 0.0) -> Chip:
-        """The pixels of a window, turned about its middle, and their labels; IGNORE where the image is invalid."""
+        """Read the pixels and burn the labels of a window, rotated counter-clockwise about its centre by degrees."""
         if angle % 90 == 0:
             patch = scene.read(window)
             return rotate90(make_chip(patch, self.read_labels(patch.grid)), round(angle / 90) % 4)
@@ -91,11 +92,11 @@ class LabelledScenes:
         return make_chip(patch, self.read_labels(patch.grid))
 
 
-def _misses(part: PolygonLabels | RasterLabels | AreaOfInterest, scenes: Sequence[Scene]) -> list[str]:
-    """What to say of the images that labels or area do not meet.
+def _note_missed(part: PolygonLabels | RasterLabels | AreaOfInterest, scenes: Sequence[Scene]) -> list[str]:
+    """Return notes of the images that labels, or an area of interest, do not overlap.
 
     Raises:
-        LabelError: if they meet none; that of the first.
+        LabelError: if they overlap none; the error of the first.
     """
     errors: list[LabelError] = []
     notes = []
@@ -104,7 +105,7 @@ def _misses(part: PolygonLabels | RasterLabels | AreaOfInterest, scenes: Sequenc
             part.require_overlap(scene.grid)
         except LabelError as error:
             errors.append(error)
-            notes.append(f"{scene.name} shows nothing of what is labelled: {error}")
+            notes.append(f"{scene.name} is not labelled: {error}")
     if len(errors) == len(scenes):
         raise errors[0]
     return notes

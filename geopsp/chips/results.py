@@ -1,4 +1,4 @@
-"""What was cut so far, unit by unit, in memory and in a ledger on disk from which a killed export goes on."""
+"""What was cut so far: index rows, counts and statistics, in memory and in the journal of an export."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
-from geopsp.chips.chip import Chip, count_codes, fraction_true, skip_reason
+from geopsp.chips.chip import SKIP_REASONS, Chip, count_codes, fraction_true, skip_reason
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.output import write_text_atomic
 
 LABEL_COUNTS = ("repaired", "not_polygons", "without_class", "dropped")
 """What labels count beside polygons."""
@@ -28,61 +29,64 @@ LABEL_COUNTS = ("repaired", "not_polygons", "without_class", "dropped")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CandidateChip:
-    """A chip, where it was cut, and what it shows."""
+    """A chip that may be kept, and where it was cut."""
 
     scene: int
     """Number of its scene."""
 
     window: Window
     angle: float
-    """Degrees by which it is turned."""
+    """Rotation in degrees."""
 
     chip: Chip
     counts: NDArray[np.int64]
     """(256,) pixels by code."""
 
     valid: float
-    """Share of valid pixels."""
+    """Fraction of valid pixels."""
 
     @classmethod
-    def of(cls, ground: LabelledScenes, scene: int, window: Window, chip: Chip, angle: float = 0.0) -> CandidateChip:
-        return cls(scene, window, angle, chip, count_codes(chip.codes, ground.legend), fraction_true(chip.patch.valid))
+    def from_chip(
+        cls, inputs: LabelledScenes, scene: int, window: Window, chip: Chip, angle: float = 0.0
+    ) -> CandidateChip:
+        """Count the pixels of a chip."""
+        return cls(scene, window, angle, chip, count_codes(chip.codes, inputs.legend), fraction_true(chip.patch.valid))
 
     @property
-    def place(self) -> tuple[int, int, int]:
-        """Number of its scene, first column and row."""
+    def position(self) -> tuple[int, int, int]:
+        """Number of the scene, first column, first row."""
         return self.scene, self.window.col, self.window.row
 
-    def judged(self, ground: LabelledScenes, spec: ChipSpec) -> str | None:
-        """As `judge`."""
-        return skip_reason(self.counts, ground.legend, spec, valid=self.valid, inside=self.chip.inside)
+    def skip_reason(self, inputs: LabelledScenes, spec: ChipSpec) -> str | None:
+        """Return why the chip is skipped; see `chip.skip_reason`."""
+        return skip_reason(self.counts, inputs.legend, spec, valid=self.valid, inside=self.chip.inside)
 
-    def row(self, ground: LabelledScenes, image: str | None = None, label: str | None = None) -> dict[str, Any]:
-        """Its row in the index; without files it is counted only."""
+    def index_row(self, inputs: LabelledScenes, image: str | None = None, label: str | None = None) -> dict[str, Any]:
+        """Return the row of the index; without names of files, of a chip that is only counted."""
         return {
             "chip": image,
             "label": label,
             "scene": self.scene,
-            "source": ground.scenes[self.scene].name,
+            "source": inputs.scenes[self.scene].name,
             "col": self.window.col,
             "row": self.window.row,
             "angle": self.angle,
             "valid": self.valid,
             "labelled": 1 - int(self.counts[IGNORE_INDEX]) / int(self.counts.sum()),
-            **{f"pixels_{code}": int(self.counts[code]) for code in ground.legend.codes},
+            **{f"pixels_{code}": int(self.counts[code]) for code in inputs.legend.codes},
         }
 
 
 @dataclass(slots=True, eq=False)
 class RowResult:
-    """The chips of one unit of work, and what was left out."""
+    """What cutting one row of chips gave: index rows, counts and band statistics."""
 
     stats: BandStats
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """One a chip, as in the index; of chips that are counted but not kept, `chip` is None."""
+    """Rows of the index, one per chip; `chip` is None for chips that are counted but not kept."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """skipped_REASON, conflict_pixels, empty, and what labels count: repaired, without_class and so on."""
+    """skipped_REASON, conflict_pixels, empty, random_chips, draws, and `LABEL_COUNTS`."""
 
     polygons: Counter[int] = field(default_factory=Counter)
     """By class code."""
@@ -99,79 +103,100 @@ class RowResult:
 
 @dataclass(slots=True, eq=False)
 class ExportTotals:
-    """All hauls together."""
+    """The results of all rows of chips together."""
 
     legend: Legend
     stats: BandStats
     counts: Counter[str] = field(default_factory=Counter)
-    polygons: Counter[int] = field(default_factory=Counter)
-    kept: int = 0
-    """Chips, turned copies among them."""
+    """As of `RowResult`."""
 
-    numbered: int = 0
-    """Chips, turned copies apart."""
+    polygons: Counter[int] = field(default_factory=Counter)
+    """By class code."""
+
+    num_chips: int = 0
+    """Chips that are kept, with rotated copies."""
+
+    num_unrotated: int = 0
+    """Chips that are kept, without rotated copies."""
 
     _frames: list[pd.DataFrame] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, ground: LabelledScenes) -> ExportTotals:
-        """As yet nothing."""
-        return cls(ground.legend, BandStats.empty(len(ground.scenes[0].bands)))
+    def empty(cls, inputs: LabelledScenes) -> ExportTotals:
+        """Return the totals of no rows."""
+        return cls(inputs.legend, BandStats.empty(len(inputs.scenes[0].bands)))
 
-    def add(self, haul: RowResult) -> None:
-        self.stats = self.stats.merge(haul.stats)
-        self.counts.update(haul.counts)
-        self.polygons.update(haul.polygons)
-        if haul.rows:
-            self._frames.append(pd.DataFrame.from_records(haul.rows))
-            kept = [row["angle"] for row in haul.rows if row["chip"] is not None]
-            self.kept, self.numbered = self.kept + len(kept), self.numbered + kept.count(0)
+    def add(self, result: RowResult) -> None:
+        """Add the result of a row."""
+        self.stats = self.stats.merge(result.stats)
+        self.counts.update(result.counts)
+        self.polygons.update(result.polygons)
+        if result.rows:
+            self._frames.append(pd.DataFrame.from_records(result.rows))
+            angles = [row["angle"] for row in result.rows if row["chip"] is not None]
+            self.num_chips += len(angles)
+            self.num_unrotated += angles.count(0)
 
     def frame(self) -> pd.DataFrame:
-        """One row a chip, kept or only counted."""
+        """Return the index rows of all chips, kept or only counted."""
         if len(self._frames) > 1:
             self._frames = [pd.concat(self._frames, ignore_index=True)]
         return self._frames[0] if self._frames else pd.DataFrame()
 
-    def places(self) -> set[tuple[int, int, int]]:
-        """Scene, first column and first row of each chip that is kept."""
+    def positions(self) -> set[tuple[int, int, int]]:
+        """Return the positions of all chips that are kept; see `CandidateChip.position`."""
         frame = self.frame()
         kept = frame[frame["chip"].notna()] if len(frame) else frame
         return set(zip(kept["scene"], kept["col"], kept["row"], strict=True)) if len(kept) else set()
 
     def index(self, grids: Sequence[Grid], size: int) -> gpd.GeoDataFrame:
-        """The kept chips with their footprints, in the CRS of the first scene."""
+        """Return the index of the chips that are kept, with their footprints in the CRS of the first scene.
+
+        Args:
+            grids: Of the scenes.
+            size: Side of a chip in pixels.
+        """
         frame = self.frame()
         frame = frame[frame["chip"].notna()].reset_index(drop=True)
         frame["crs"] = [grids[number].crs.to_string() for number in frame["scene"]]
         shapes = np.empty(len(frame), object)
         for number, grid in enumerate(grids):
-            here = (frame["scene"] == number).to_numpy()
-            if here.any():
-                place = frame.loc[here, ["col", "row", "angle"]].to_numpy(float)
-                own = gpd.GeoSeries(footprints(grid, place, size), crs=grid.crs)
-                shapes[here] = own.to_crs(grids[0].crs).to_numpy()
+            in_scene = (frame["scene"] == number).to_numpy()
+            if in_scene.any():
+                positions = frame.loc[in_scene, ["col", "row", "angle"]].to_numpy(float)
+                outlines = gpd.GeoSeries(footprints(grid, positions, size), crs=grid.crs)
+                shapes[in_scene] = outlines.to_crs(grids[0].crs).to_numpy()
         return gpd.GeoDataFrame(frame.drop(columns="scene"), geometry=shapes, crs=grids[0].crs)
 
     def report(self, labels: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
-        """What was found on the way, for people and for chips.json."""
+        """Return the report of an export for chips.json.
+
+        Args:
+            labels: The report of the labels.
+            notes: Remarks on the input, in words.
+        """
         names = {info.code: info.name for info in self.legend}
-        skipped = {reason: self.counts[f"skipped_{reason}"] for reason in ("invalid", "unlabelled", "empty", "outside")}
-        own = {name: self.counts[name] for name in LABEL_COUNTS if name in self.counts}
+        label_counts = {name: self.counts[name] for name in LABEL_COUNTS if name in self.counts}
         return {
-            "chips": self.kept,
-            "skipped": skipped,
+            "chips": self.num_chips,
+            "skipped": {reason: self.counts[f"skipped_{reason}"] for reason in SKIP_REASONS},
             "empty": self.counts["empty"],
             "conflict_pixels": self.counts["conflict_pixels"],
             "polygons": {names[code]: n for code, n in sorted(self.polygons.items()) if code in names},
-            "labels": {**labels, **own},
+            "labels": {**labels, **label_counts},
             "notes": list(notes),
         }
 
 
-def footprints(grid: Grid, place: NDArray[np.float64], size: int) -> NDArray[np.object_]:
-    """Outlines in the grid's CRS of chips at (chips, 3) columns, rows and degrees."""
-    col, row, angle = place.T[:, :, None]
+def footprints(grid: Grid, positions: NDArray[np.float64], size: int) -> NDArray[np.object_]:
+    """Return the outlines of chips in the grid's CRS.
+
+    Args:
+        grid: Of the scene.
+        positions: (chips, 3) first column, first row and rotation in degrees.
+        size: Side of a chip in pixels.
+    """
+    col, row, angle = positions.T[:, :, None]
     middle = size / 2
     x, y = (np.array(ring) - middle for ring in ([0, size, size, 0], [0, 0, size, size]))
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
@@ -183,41 +208,44 @@ def footprints(grid: Grid, place: NDArray[np.float64], size: int) -> NDArray[np.
 
 
 class ExportJournal:
-    """A file to which each finished unit of work is added; what it holds for the same job is not done again."""
+    """A JSON Lines file with the key of an export and the results of finished rows of chips.
+
+    A resumed export with the same key starts after the last complete line.
+    """
 
     def __init__(self, path: Path, key: str) -> None:
-        """The ledger of a job is opened or begun; one of another job is begun anew."""
-        found = _lines(path)
-        if not found or found[0].get("key") != key:
-            found = [{"key": key}]
-        self.hauls = [RowResult.from_json(row) for row in found[1:]]
-        """What was there when it was opened."""
+        """Open the journal of an export, or begin it if there is none with this key."""
+        lines = _read_complete_lines(path)
+        if not lines or lines[0].get("key") != key:
+            lines = [{"key": key}]
+        self.results = [RowResult.from_json(line) for line in lines[1:]]
+        """The results that the file held when it was opened."""
 
-        self.empty = not self.hauls
+        self.is_empty = not self.results
         self._path = path
-        whole = path.with_name(f"{path.name}.whole")  # without the last line, if a kill has torn it
-        whole.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
-        whole.replace(path)
+        write_text_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))  # without a line torn by a kill
 
-    def add(self, haul: RowResult) -> None:
+    def add(self, result: RowResult) -> None:
+        """Append the result of a finished row."""
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(haul.to_json()) + "\n")
-        self.empty = False
+            file.write(json.dumps(result.to_json()) + "\n")
+        self.is_empty = False
 
     def remove(self) -> None:
+        """Delete the file."""
         self._path.unlink(missing_ok=True)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """What a ledger holds, up to a line that is torn."""
-    found: list[dict[str, Any]] = []
+def _read_complete_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a journal up to the first that is torn."""
+    lines: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8").splitlines():
             try:
-                row = json.loads(line)
+                line = json.loads(text)
             except ValueError:
                 break
-            if not isinstance(row, dict):
+            if not isinstance(line, dict):
                 break
-            found.append(row)
-    return found
+            lines.append(line)
+    return lines

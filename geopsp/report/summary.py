@@ -9,7 +9,7 @@ from typing import Any
 
 from geopsp.chips.chip_set import MANIFEST as CHIPS_MANIFEST
 from geopsp.chips.chip_set import ChipSet, class_pixels
-from geopsp.chips.class_balance import class_warnings, is_imbalance
+from geopsp.chips.class_balance import class_warnings, is_imbalance, warning_text
 from geopsp.core.bands import has_band_names
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
@@ -138,12 +138,13 @@ def _warnings(chips: ChipSet) -> list[str]:
     """Return the warnings of the exports, and those on class balance for all chips together."""
     counts = class_pixels(chips.index, chips.legend)
     texts = [text for report in chips.reports for text in _lasting_warnings(report)]
-    return list(dict.fromkeys([*texts, *class_warnings(chips.legend, counts.sum(axis=0), (counts > 0).sum(axis=0))]))
+    balance = class_warnings(chips.legend, counts.sum(axis=0), (counts > 0).sum(axis=0))
+    return list(dict.fromkeys([*texts, *map(warning_text, balance)]))
 
 
 def _lasting_warnings(report: Mapping[str, Any]) -> list[str]:
-    """Return the warnings of an export but those on class balance, which other chips may change."""
-    return [text for text in report.get("warnings", []) if not is_imbalance(text)]
+    """Return the texts of the warnings of an export but those on class balance, which other chips may change."""
+    return [warning_text(warning) for warning in report.get("warnings", []) if not is_imbalance(warning)]
 
 
 def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[str]:

@@ -14,8 +14,8 @@ import rasterio
 import shapely
 from rasterio.transform import from_origin
 
-from geopsp.chips.arcgis_read import read_esri_folder
-from geopsp.chips.arcgis_write import write_esri_files
+from geopsp.chips.arcgis_read import read_arcgis_folder
+from geopsp.chips.arcgis_write import write_arcgis_files
 from geopsp.chips.chip_set import VERSION, ChipSet, class_pixels
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
@@ -115,7 +115,7 @@ def test_a_folder_that_arcgis_exported_opens_unchanged(arcgis_folder):
 
 
 def test_manifest_and_index_have_the_keys_of_ours(arcgis_folder):
-    manifest, index = read_esri_folder(arcgis_folder()[0])
+    manifest, index = read_arcgis_folder(arcgis_folder()[0])
     assert set(manifest) == {
         "version", "chips", "tile_size", "legend", "bands", "dtype", "cell_size", "units", "statistics", "exports",
     }  # fmt: skip
@@ -135,7 +135,7 @@ def test_invalid_pixels_are_not_counted(arcgis_folder):
         data = dataset.read()
         data[:, :4] = 0
         dataset.write(data)
-    index = read_esri_folder(folder)[1].set_index("chip")
+    index = read_arcgis_folder(folder)[1].set_index("chip")
     assert index["valid"][path.name] == 0.75
     assert index["labelled"][path.name] == 0.75
     number = int(path.stem)
@@ -147,11 +147,11 @@ def test_invalid_pixels_are_not_counted(arcgis_folder):
 def test_chips_of_pixels_only(arcgis_folder, ending, exact):
     """No ground is known; the rest is as ever."""
     folder, *_ = arcgis_folder(ending=ending, crs=None, model={"ImageSpaceUsed": "PIXEL_SPACE"})
-    manifest, index = read_esri_folder(folder)
+    manifest, index = read_arcgis_folder(folder)
     assert index.geometry.isna().all()
     assert index.crs is None
     assert (manifest["units"], manifest["cell_size"]) == ("pixel", [1.0, 1.0])
-    assert "no georeference" in manifest["exports"][0]["report"]["warnings"][0]
+    assert "no georeference" in manifest["exports"][0]["report"]["warnings"][0]["text"]
     assert index["chip"][0] == f"{0:012d}{ending}"
     assert index["label"][0] == f"{0:012d}.tif"
 
@@ -162,7 +162,7 @@ def test_chips_of_several_crs_are_brought_to_the_first(arcgis_folder):
     name = f"{4:012d}.tif"
     for part in ("images", "labels"):
         shutil.copy(far / part / name, folder / part / name)
-    index = read_esri_folder(folder)[1]
+    index = read_arcgis_folder(folder)[1]
     own = shapely.box(LEFT + 160, TOP - SIZE * CELL, LEFT + 160 + SIZE * CELL, TOP)
     there = gpd.GeoSeries([own], crs="EPSG:32633").to_crs("EPSG:32632")
     assert index.crs.to_epsg() == 32632
@@ -180,12 +180,12 @@ def test_chips_of_several_crs_are_brought_to_the_first(arcgis_folder):
 )
 def test_band_names(arcgis_folder, names, bands):
     folder, *_ = arcgis_folder(chips=1, model={"InputRastersProps": {"BandNames": names}})
-    assert read_esri_folder(folder)[0]["bands"] == bands
+    assert read_arcgis_folder(folder)[0]["bands"] == bands
 
 
 def test_statistics_of_the_definition_where_there_are_no_sums(arcgis_folder):
     folder, seen, _ = arcgis_folder(sums={"BandStatsState": None})
-    found = BandStats.from_json(read_esri_folder(folder)[0]["statistics"])
+    found = BandStats.from_json(read_arcgis_folder(folder)[0]["statistics"])
     np.testing.assert_allclose(found.std, seen.std(axis=1))
     assert found.count == seen.shape[1]
 
@@ -194,7 +194,7 @@ def test_bands_may_count_different_numbers_of_pixels(arcgis_folder):
     rows = [
         {"Min": 0, "Max": 9, "M1": 4, "M2": spread * num, "Num": num} for spread, num in ((4, 100), (9, 50), (1, 0.0))
     ]
-    found = BandStats.from_json(read_esri_folder(arcgis_folder(sums={"BandStatsState": rows})[0])[0]["statistics"])
+    found = BandStats.from_json(read_arcgis_folder(arcgis_folder(sums={"BandStatsState": rows})[0])[0]["statistics"])
     np.testing.assert_allclose(found.std, [2, 3, 0])
     assert found.count == 100
 
@@ -210,19 +210,19 @@ def test_a_class_of_value_0_is_named_as_the_folder_does(arcgis_folder):
 
 def test_what_does_not_fit_is_told(arcgis_folder):
     folder, _, drawn = arcgis_folder(codes=(0, 2, 7, 9), sums={"NumTilesAsDouble": 9.0})
-    manifest, index = read_esri_folder(folder)
-    counted, others = manifest["exports"][0]["report"]["warnings"]
-    assert "counts 9 chips, map.txt names 6" in counted
-    assert f"{(drawn == 7).sum():,} label pixels have a value that is no class" in others
+    manifest, index = read_arcgis_folder(folder)
+    counted, others = (warning["text"] for warning in manifest["exports"][0]["report"]["warnings"])
+    assert "counts 9 chips, but map.txt names 6" in counted
+    assert f"{(drawn == 7).sum():,} label pixels have a value that is not a class" in others
     np.testing.assert_allclose(index["labelled"], (drawn != 7).mean(axis=(1, 2, 3)))
 
 
 @pytest.mark.parametrize("key", ["NumTiles", "NumTilesAsDouble"])
 def test_a_count_that_is_no_number_is_told(arcgis_folder, key):
-    manifest, index = read_esri_folder(arcgis_folder(sums={key: "x"})[0])
+    manifest, index = read_arcgis_folder(arcgis_folder(sums={key: "x"})[0])
     assert len(index) == 6
     assert manifest["exports"][0]["report"]["warnings"] == [
-        "esri_accumulated_stats.json counts 'x' chips, map.txt names 6; the latter are read."
+        {"kind": "input", "text": "esri_accumulated_stats.json counts 'x' chips, but map.txt names 6, which are used."}
     ]
 
 
@@ -250,7 +250,7 @@ def test_names_may_hold_blanks(arcgis_folder, names, columns):
     lines = (folder / "map.txt").read_text(encoding="utf-8-sig").splitlines()
     lines[3] = rf"images\{names[0]}  labels\{names[1]}{columns}"
     (folder / "map.txt").write_text("\n".join(lines))
-    index = read_esri_folder(folder)[1]
+    index = read_arcgis_folder(folder)[1]
     assert (index["chip"][3], index["label"][3]) == names
     assert index["chip"][4] == f"{4:012d}.tif"
 
@@ -259,22 +259,22 @@ def test_names_may_hold_blanks(arcgis_folder, names, columns):
 def test_other_formats_are_refused(arcgis_folder, mode):
     folder, *_ = arcgis_folder(model={"MetaDataMode": mode}, sums={"MetaDataMode": mode})
     with pytest.raises(ChipError, match=rf'exported as {mode!r}.*"Classified Tiles"'):
-        read_esri_folder(folder)
+        read_arcgis_folder(folder)
 
 
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ({"Classes": [{"Value": 300, "Name": "a"}]}, r"class values \[300\].*from 0 to 254"),
-        ({"Classes": [{"Value": 255, "Name": "a"}]}, r"class values \[255\]"),
+        ({"Classes": [{"Value": 300, "Name": "a"}]}, r"class values 300, .*from 0 to 254"),
+        ({"Classes": [{"Value": 255, "Name": "a"}]}, "class values 255"),
         ({"Classes": []}, "no Classes"),
         ({"Classes": None}, "no usable Classes"),
-        ({"Classes": [{"Value": 1, "Name": "a"}, {"Value": 2, "Name": "a"}]}, "names classes alike"),
+        ({"Classes": [{"Value": 1, "Name": "a"}, {"Value": 2, "Name": "a"}]}, "several classes of one name"),
     ],
 )
 def test_unusable_classes(arcgis_folder, model, words):
     with pytest.raises(ChipError, match=words):
-        read_esri_folder(arcgis_folder(model=model)[0])
+        read_arcgis_folder(arcgis_folder(model=model)[0])
 
 
 def test_missing_and_broken_files(arcgis_folder):
@@ -284,38 +284,38 @@ def test_missing_and_broken_files(arcgis_folder):
     whole = image.read_bytes()
 
     image.unlink()
-    with pytest.raises(ChipError, match=r"half-written: 1 of the 12 files in map.txt are missing.*000003"):
-        read_esri_folder(folder)
+    with pytest.raises(ChipError, match=r"incomplete: 1 of the 12 files in map.txt are missing.*000003"):
+        read_arcgis_folder(folder)
     image.write_bytes(whole[:40])
-    with pytest.raises(ChipError, match=r"cannot be read .*000003"):
-        read_esri_folder(folder)
+    with pytest.raises(ChipError, match=r"Cannot read the chip .*000003"):
+        read_arcgis_folder(folder)
     image.unlink()
     raster(image, np.ones((3, 8, 8), np.uint8), crs="EPSG:32632", transform=from_origin(0, 0, 1, 1))
-    with pytest.raises(ChipError, match=r"is of \(16, 16\), its image of \(8, 8\)"):
-        read_esri_folder(folder)
+    with pytest.raises(ChipError, match="has 16 x 16 pixels, but its image has 8 x 8"):
+        read_arcgis_folder(folder)
     raster(label, np.ones((1, 8, 8), np.uint8), crs="EPSG:32632", transform=from_origin(0, 0, 1, 1))
-    with pytest.raises(ChipError, match=r"differ in rows and columns: \(16, 16\) and \(8, 8\)"):
-        read_esri_folder(folder)
+    with pytest.raises(ChipError, match="differ in size: 16 x 16 pixels and 8 x 8 pixels"):
+        read_arcgis_folder(folder)
     image.write_bytes(whole)
     raster(label, np.full((1, 16, 16), 700, np.uint16), crs="EPSG:32632", transform=from_origin(0, 0, 1, 1))
-    with pytest.raises(ChipError, match=r"holds uint16 from 700 to 700"):
-        read_esri_folder(folder)
+    with pytest.raises(ChipError, match=r"values from 700 to 700 \(uint16\)"):
+        read_arcgis_folder(folder)
 
     for name in ("esri_model_definition.emd", "esri_accumulated_stats.json"):
         text = (folder / name).read_text(encoding="utf-8-sig")
         (folder / name).write_text("{ broken")
-        with pytest.raises(ChipError, match=f"{name} is broken"):
-            read_esri_folder(folder)
+        with pytest.raises(ChipError, match=f"{name} is damaged"):
+            read_arcgis_folder(folder)
         (folder / name).unlink()
         with pytest.raises(ChipError, match=f"has no {name}"):
-            read_esri_folder(folder)
+            read_arcgis_folder(folder)
         (folder / name).write_text(text)
     (folder / "map.txt").write_text("images\\a.tif\n")
-    with pytest.raises(ChipError, match=r"one file only in line 1"):
-        read_esri_folder(folder)
+    with pytest.raises(ChipError, match=r"Line 1 of .* names only one file"):
+        read_arcgis_folder(folder)
     (folder / "map.txt").write_text("\n")
-    with pytest.raises(ChipError, match=r"half-written"):
-        read_esri_folder(folder)
+    with pytest.raises(ChipError, match="names no chips"):
+        read_arcgis_folder(folder)
 
 
 # Ours, as its reader takes them
@@ -360,7 +360,7 @@ def test_ours_with_mixed_endings_open_there(tmp_path):
     pixels = {"pixels_0": [4, 0, 0], "pixels_3": [1, 2, 3]}
     index = gpd.GeoDataFrame(pixels | {"chip": [c for c, _ in files], "label": [n for _, n in files]})
     stats = BandStats.from_array(np.arange(24).reshape(2, 3, 4), np.ones((3, 4), bool))
-    write_esri_files(tmp_path, index, legend, stats, ["red", "nir"], "uint8", 4)
+    write_arcgis_files(tmp_path, index, legend, stats, ["red", "nir"], "uint8", 4)
     found = taken_by_arcgis(tmp_path)
     assert found["pairs"] == [[f"images/{chip}", f"labels/{label}"] for chip, label in files]
     assert found["classes"] == {0: ("background", (27, 27, 27)), 3: ("boat", legend.classes[1].rgb)}

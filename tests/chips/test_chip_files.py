@@ -172,7 +172,7 @@ def test_a_half_written_chip_is_written_over(tmp_path):
 
 @pytest.mark.parametrize("kind", ["tif", "png", "jpg"])
 def test_a_folder_that_is_gone_is_an_output_error(kind, tmp_path):
-    with pytest.raises(OutputError, match=r"The chip 3 cannot be written.*Is the disk full"):
+    with pytest.raises(OutputError, match=r"Cannot write the chip 3 to .*Is the disk full"):
         write_chip(tmp_path / "gone", "3", chip(), LEGEND, kind)
 
 
@@ -193,12 +193,12 @@ def test_a_full_disk_is_an_output_error(kind, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "dtype", "bands", "says"),
     [
-        ("png", "float32", 3, "3 bands of float32; png holds 1 or 3 bands of uint8 or uint16. Choose tif"),
+        ("png", "float32", 3, "3 bands of float32, but png chips have 1 or 3 bands of uint8 or uint16"),
         ("png", "uint8", 4, "4 bands of uint8"),
         ("png", "uint16", 2, "2 bands of uint16"),
-        ("jpg", "uint16", 3, "jpg holds 1 or 3 bands of uint8"),
+        ("jpg", "uint16", 3, "jpg chips have 1 or 3 bands of uint8"),
         ("jpg", "uint8", 2, "2 bands"),
-        ("gif", "uint8", 3, "format is 'gif'; needed one of tif, png, jpg"),
+        ("gif", "uint8", 3, "`chip_format` is 'gif', but must be one of 'tif', 'png', 'jpg'"),
     ],
 )
 def test_what_does_not_fit_is_said(kind, dtype, bands, says):

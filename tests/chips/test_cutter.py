@@ -7,8 +7,7 @@ import rasterio
 import shapely
 from common import square
 
-from geopsp.chips import cutter as harvest
-from geopsp.chips import cutter as reels
+from geopsp.chips import cutter
 from geopsp.chips.chip import rotate_grid
 from geopsp.chips.export_training_data import export_training_data, index_chips
 from geopsp.chips.labelled_scenes import LabelledScenes
@@ -128,7 +127,7 @@ def test_no_random_chip_shows_what_another_shows(make_raster, labels):
     ground = LabelledScenes.open(make_raster("small.tif", size=(30, 40)), labels, class_field="kind")
     chips = index_chips(ground, ChipSpec(tile_size=64, random_chips=30))
     assert len(chips) == 1
-    assert "30 of 30 random chips were not found" in chips.reports[0]["notes"]
+    assert "30 of 30 random chips could not be found" in chips.reports[0]["notes"]
     assert set(chips.reports[0]["labels"]) & {"random_chips", "draws"} == set()
 
 
@@ -142,7 +141,7 @@ def test_random_chips_that_cannot_be_found_are_said(image, labels):
     assert (chips.index["labelled"] >= 0.02).all()
     short = 4 - (len(chips) - len(index_chips(ground, ChipSpec(tile_size=32, min_labelled=0.02, min_valid=1.0))))
     notes = chips.reports[0]["notes"]
-    assert [n for n in notes if "random" in n] == ([f"{short} of 4 random chips were not found"] if short else [])
+    assert [n for n in notes if "random" in n] == ([f"{short} of 4 random chips could not be found"] if short else [])
 
 
 # Areas
@@ -168,8 +167,8 @@ def test_strips_and_threads_change_nothing_but_the_order(budget, workers, image,
     ground = LabelledScenes.open(image, labels, class_field="kind")
     spec = ChipSpec(tile_size=32, stride=20, min_labelled=0.1)
     whole = index_chips(ground, spec, workers=1)
-    monkeypatch.setattr(reels, "BUDGET", budget)
-    assert len({unit.columns for unit in harvest.plan(ground, spec)}) > 1
+    monkeypatch.setattr(cutter, "MAX_STRIP_BYTES", budget)
+    assert len({chip_row.columns for chip_row in cutter.plan(ground, spec)}) > 1
     parts = index_chips(ground, spec, workers=workers)
     place = ["row", "col"]
     ours, theirs = (
@@ -183,11 +182,11 @@ def test_strips_and_threads_change_nothing_but_the_order(budget, workers, image,
 
 @pytest.mark.parametrize("stride", [16, 32, 50])
 def test_owned_windows_partition_each_scene(stride, image, labels, monkeypatch):
-    monkeypatch.setattr(reels, "BUDGET", 40_000)
+    monkeypatch.setattr(cutter, "MAX_STRIP_BYTES", 40_000)
     ground = LabelledScenes.open(image, labels, class_field="kind")
     seen = np.zeros((140, 160), int)
-    for unit in harvest.plan(ground, ChipSpec(tile_size=32, stride=stride)):
-        seen[unit.owned.slices(Window(0, 0, 160, 140))] += 1
+    for chip_row in cutter.plan(ground, ChipSpec(tile_size=32, stride=stride)):
+        seen[chip_row.owned.slices(Window(0, 0, 160, 140))] += 1
     assert (seen == 1).all()
 
 
@@ -229,5 +228,5 @@ def test_polygons_are_counted_once(image, labels):
 
 def test_a_scene_without_a_chip_worth_keeping(image, labels):
     ground = LabelledScenes.open(image, labels[1:], class_field="kind", background="ignore")
-    with pytest.raises(ChipError, match=r"No chip is left: 25 less than 100% labelled\. Lower min_labelled"):
+    with pytest.raises(ChipError, match=r"No chip is left: 25 less than 100% labelled\. Lower `min_labelled`"):
         index_chips(ground, ChipSpec(tile_size=32, min_labelled=1.0))

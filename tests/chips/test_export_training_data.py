@@ -408,7 +408,7 @@ def test_an_append_that_is_broken_off_is_as_if_it_had_not_been_and_goes_on(make_
     assert same_files(out, tmp_path / "unbroken")
 
 
-@pytest.mark.parametrize(("change", "what"), [({"tile_size": 64}, "tile_size: 32 and 64"), ({"bands": [1]}, "bands")])
+@pytest.mark.parametrize(("change", "what"), [({"tile_size": 64}, "chip size: 32 and 64"), ({"bands": [1]}, "bands")])
 def test_chips_of_another_kind_are_not_appended(change, what, make_raster, labels, tmp_path):
     image, out, usual = make_raster(), tmp_path / "chips", {"class_field": "kind", "tile_size": 32}
     export_training_data(image, labels, out, **usual)
@@ -452,7 +452,7 @@ def test_a_finished_export_survives_whatever_happens_to_its_last_step(make_raste
         calls.clear()
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", replace)
-            with pytest.raises(OutputError, match="cannot be written"):
+            with pytest.raises(OutputError, match="Cannot write"):
                 export_training_data(image, labels, out, **OPTIONS, overwrite=True)
         assert (tmp_path / ".partial-chips" / "chips.json").exists()
     monkeypatch.setattr(geopsp.chips.export, "write_chip", lambda *_: pytest.fail("written again"))
@@ -488,7 +488,7 @@ def test_a_folder_with_a_file_missing_is_not_taken_for_done(make_raster, labels,
     export_training_data(image, labels, out, "kind", 32)
     (out / "images" / "000003.tif").unlink()
     for options in ({}, {"append": True}):
-        with pytest.raises(ChipError, match=r"half-written.*--overwrite"):
+        with pytest.raises(ChipError, match=r"is incomplete.*`overwrite=True`"):
             export_training_data(image, labels, out, "kind", 32, **options)
     assert len(export_training_data(image, labels, out, "kind", 32, overwrite=True)) == 6
 
@@ -502,21 +502,21 @@ def test_no_number_of_workers(workers, make_raster, labels, tmp_path):
 def test_images_that_labels_miss_are_told(make_raster, labels, tmp_path):
     far = make_raster("far.tif", origin=(LEFT + 5000, TOP))
     chips = export_training_data([make_raster(), far], labels, tmp_path / "c", "kind", 32)
-    assert [note for note in chips.reports[0]["notes"] if "far.tif shows nothing of what is labelled" in note]
+    assert [note for note in chips.reports[0]["notes"] if "far.tif is not labelled" in note]
 
 
 def test_pixels_of_other_sizes_are_told(make_raster, labels, tmp_path, capsys):
     image, out = make_raster(), tmp_path / "chips"
     export_training_data(image, labels, out, "kind", 16)
     both = export_training_data(image, labels, out, "kind", 16, cell_size=4.0, append=True)
-    assert "pixels of 2, the new ones 4" in capsys.readouterr().err.replace("\n", " ")
+    assert "pixels of 2 m, the new ones of 4 m" in capsys.readouterr().err.replace("\n", " ")
     assert both.cell_size == (2.0, 2.0)
 
 
 def test_a_folder_of_arcgis_is_not_added_to(make_raster, labels, tmp_path):
     (tmp_path / "pro").mkdir()
     (tmp_path / "pro" / "map.txt").write_text("")
-    with pytest.raises(ChipError, match="exported by ArcGIS and stays as it is"):
+    with pytest.raises(ChipError, match="which ArcGIS exported"):
         export_training_data(make_raster(), labels, tmp_path / "pro", "kind", 32, append=True)
 
 

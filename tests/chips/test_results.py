@@ -17,7 +17,7 @@ from geopsp.core.grid import Grid, Window
 CRS = rasterio.CRS.from_epsg(32632)
 
 
-def haul(number):
+def result(number):
     stats = BandStats.from_array(np.full((2, 3, 3), number, "uint8"), np.ones((3, 3), bool))
     return RowResult(stats, [{"chip": f"{number}.tif", "angle": 0.0}], Counter(empty=number), Counter({3: number}))
 
@@ -40,24 +40,24 @@ def test_footprints_are_the_corners_of_the_chips_grids(col, row, angle, size, tu
 
 def test_a_ledger_goes_on_where_it_was_even_if_its_last_line_is_torn(tmp_path):
     path = tmp_path / "ledger"
-    ledger = ExportJournal(path, "one")
-    assert ledger.empty
+    journal = ExportJournal(path, "one")
+    assert journal.is_empty
     for number in (1, 2):
-        ledger.add(haul(number))
-    assert not ledger.empty
+        journal.add(result(number))
+    assert not journal.is_empty
     text = path.read_text()
     for cut in (1, 20, len(text.splitlines()[-1])):
         path.write_text(text[:-cut])
         again = ExportJournal(path, "one")
         kept = 2 if cut == 1 else 1
-        assert [h.to_json() for h in again.hauls] == [haul(n + 1).to_json() for n in range(kept)]
-        again.add(haul(9))
-        assert len(ExportJournal(path, "one").hauls) == kept + 1
-    assert ExportJournal(path, "another").hauls == []
+        assert [found.to_json() for found in again.results] == [result(n + 1).to_json() for n in range(kept)]
+        again.add(result(9))
+        assert len(ExportJournal(path, "one").results) == kept + 1
+    assert ExportJournal(path, "another").results == []
     assert json.loads(path.read_text()) == {"key": "another"}
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]\n", '{"key"'])
 def test_a_ledger_of_nothing_is_begun_anew(text, tmp_path):
     (tmp_path / "ledger").write_text(text)
-    assert ExportJournal(tmp_path / "ledger", "one").hauls == []
+    assert ExportJournal(tmp_path / "ledger", "one").results == []

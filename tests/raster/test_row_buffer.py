@@ -53,7 +53,7 @@ def test_what_was_handed_out_does_not_change():
 @settings(max_examples=60, deadline=None)
 def test_strips_hold_every_column_and_fit_the_budget(count, step, size, most):
     columns = range(0, count * step, step)
-    runs = column_strips(columns, size, bytes_a_column=cutter.BUDGET / most)
+    runs = column_strips(columns, size, column_bytes=cutter.MAX_STRIP_BYTES / most)
     assert [col for run in runs for col in run] == list(columns)
     assert all(run[-1] + size - run[0] <= max(most, size) for run in runs)
 
