@@ -495,7 +495,7 @@ def test_a_folder_with_a_file_missing_is_not_taken_for_done(make_raster, labels,
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5])
 def test_no_number_of_workers(workers, make_raster, labels, tmp_path):
-    with pytest.raises(OptionError, match="workers is"):
+    with pytest.raises(OptionError, match="`workers` is"):
         export_training_data(make_raster(), labels, tmp_path / "c", "kind", 32, workers=workers)
 
 

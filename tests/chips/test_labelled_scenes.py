@@ -44,7 +44,7 @@ def test_under_another_legend_codes_follow_names(make_raster, labels):
     assert {info.name: info.code for info in wider.legend} == {"background": 0, "dam": 1, "crop": 2, "water": 3}
     ours, theirs = (one.read_labels(ground.scenes[0].grid).codes for one in (ground, wider))
     assert {(int(a), int(b)) for a, b in zip(ours.ravel(), theirs.ravel(), strict=True)} == {(0, 0), (1, 2), (2, 3)}
-    assert wider.in_own_codes({1: 7, 2: 8}) == {2: 7, 3: 8}
+    assert wider.to_chip_codes({1: 7, 2: 8}) == {2: 7, 3: 8}
 
 
 def test_labels_must_meet_one_of_the_images(make_raster, labels):
