@@ -196,7 +196,7 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
     say how --polygons are made.
     """
     from geopsp.inference.classify_pixels import classify_pixels
-    from geopsp.inference.outputs import EXTRA_OUTPUTS
+    from geopsp.inference.outputs import extra_outputs
 
     polygon_options = take(options, PolygonSettings)
     options = take(options, MapOptions)
@@ -205,7 +205,7 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
     found: Any = classify_pixels(list(images), model, out, **options)
     for path in (
         *(found if isinstance(found, list) else [found]),
-        *(options[n] for n in EXTRA_OUTPUTS if n in options),
+        *(options[name] for name in extra_outputs() if name in options),
     ):
         click.echo(f"Wrote {path}")
 
