@@ -31,7 +31,7 @@ from common import measure, medians, option_parser, peak_mb, print_json, table
 CELL, BLOCK, CLASSES = 2.0, 512, 6
 ORIGIN = (600_000.0, 5_300_000.0)
 CRS = "EPSG:32632"
-WARM = 256
+WARM_UP_SIDE, SMOKE_SIDE = 256, 128
 PERIOD = 4093
 """Side of the pattern that a huge raster repeats: prime, so that it meets each seam elsewhere."""
 
@@ -157,7 +157,7 @@ def one_run(name: str, *arguments: str) -> dict[str, float]:
 
 def alternate(folder: Path, options: argparse.Namespace) -> dict[tuple[str, str], dict[str, float]]:
     """Run all ways in turn; return their medians by raster and way."""
-    warm = write_raster(folder / "warm.tif", PATTERNS["noisy"], WARM)
+    warm = write_raster(folder / "warm.tif", PATTERNS["noisy"], SMOKE_SIDE if options.smoke else WARM_UP_SIDE)
     run = partial(measure, __file__, one_run, smoke=options.smoke)
     ways: dict[tuple[str, str], Any] = {}
     for name in ("noisy", "smooth"):
@@ -207,7 +207,7 @@ def at_scale(folder: Path, side: int) -> dict[str, Any]:
     start = time.perf_counter()
     raster = write_raster(folder / "huge.tif", PATTERNS["huge"], side)
     making = time.perf_counter() - start
-    warm = write_raster(folder / "warm.tif", PATTERNS["noisy"], WARM)
+    warm = write_raster(folder / "warm.tif", PATTERNS["noisy"], WARM_UP_SIDE)
     run = measure(__file__, one_run, "to_file", raster, warm, folder / "huge.gpkg")
     size = (folder / "huge.gpkg").stat().st_size / 2**20
     header = ["pixels on a side", "raster MB", "made in s", "seconds", "Mpx/s", "polygons", "GeoPackage MB", "peak MB"]
@@ -230,7 +230,7 @@ def main() -> None:
         print(json.dumps(one_run(*options.run)))
         return
     if options.smoke:
-        options.rounds, options.side = 1, WARM
+        options.rounds, options.side = 1, SMOKE_SIDE
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.rounds:

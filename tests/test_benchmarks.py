@@ -11,8 +11,8 @@ import pytest
 from common import REPOSITORY
 
 BENCHMARKS = REPOSITORY / "benchmarks"
-QUICK = ("chips", "peers", "polygons", "ppm", "predict", "train")
-SLOW = ("accuracy", "context", "first_use", "gpu", "real_data", "scale")
+QUICK = ("chips", "peers", "ppm", "predict", "train")
+SLOW = ("accuracy", "context", "first_use", "gpu", "polygons", "real_data", "scale")
 
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not here, but in the repository")
 
