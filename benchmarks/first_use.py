@@ -80,7 +80,10 @@ def save_random_model(scene: Any, folder: Path) -> None:
 
 
 def run_command(arguments: tuple[str | Path, ...], cache: Path) -> dict[str, float]:
-    """Run geopsp with a cache folder; return wall seconds, CPU seconds, and the functions in the cache afterwards."""
+    """Run geopsp with a cache folder; return wall and CPU seconds, and what the cache holds afterwards.
+
+    CPU seconds are those of the command and of the processes that it starts to compile.
+    """
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, "-m", "geopsp.cli", *map(str, arguments), "--overwrite"]
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
@@ -89,7 +92,8 @@ def run_command(arguments: tuple[str | Path, ...], cache: Path) -> dict[str, flo
     if done.returncode:
         raise SystemExit(f"{done.stdout}\n{done.stderr}")
     cpu = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
-    return {"wall": wall, "cpu": cpu, "functions": len(list(cache.rglob("*.nbi")))}
+    functions, versions = (len(list(cache.rglob(pattern))) for pattern in ("*.nbi", "*.nbc"))
+    return {"wall": wall, "cpu": cpu, "functions": functions, "versions": versions}
 
 
 def cold_and_warm(arguments: tuple[str | Path, ...], folder: Path) -> dict[str, dict[str, float]]:
@@ -120,10 +124,10 @@ def main() -> None:
                 runs[name].append(cold_and_warm(arguments, folder))
     ways = {(name, cache): medians([run[cache] for run in runs[name]]) for name in runs for cache in ("cold", "warm")}
     rows = [
-        [f"geopsp {name}", cache, way["wall"], way["cpu"], round(way["functions"])]
+        [f"geopsp {name}", cache, way["wall"], way["cpu"], round(way["functions"]), round(way["versions"])]
         for (name, cache), way in ways.items()
     ]
-    print(table(["command", "cache", "wall s", "CPU s", "functions in the cache"], rows))
+    print(table(["command", "cache", "wall s", "CPU s", "functions compiled", "versions of them"], rows))
     print_json({f"{name}, {cache}, {key}": value for (name, cache), way in ways.items() for key, value in way.items()})
 
 
