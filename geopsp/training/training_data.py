@@ -27,7 +27,8 @@ from geopsp.data.cache import open_cache
 from geopsp.data.dataset import ChipDataset, ChipFiles, ChipReader, Sample, TiledChipDataset, chip_statistics
 from geopsp.data.loader import ChipLoaders, chip_weights
 from geopsp.data.scene_reader import SceneChipReader, safe_margin
-from geopsp.data.split import Areas, Audit, split_chips
+from geopsp.data.split import Areas, split_chips
+from geopsp.data.split_audit import Audit
 from geopsp.data.split_groups import SplitBy, as_list, check_split
 from geopsp.errors import ChipError, OptionError
 from geopsp.raster.find_images import Images
