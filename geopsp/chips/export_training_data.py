@@ -85,10 +85,10 @@ def export_training_data(
     """
     options = {name: value for name, value in locals().items() if name in option_fields(*CUTTING)}
     from_names(ExportOptions, locals())
-    spec, ground = from_names(ChipSpec, options), LabelledScenes.open(images, labels, **options)
-    check_kind(chip_format, ground.scenes[0].dtype, len(ground.scenes[0].bands))
-    options = changed_options(options) | {"tile_size": tile_size, "seed": seed}
-    export = Export(ground, spec, chip_format, _to_json(options), workers, progress)
+    spec, inputs = from_names(ChipSpec, options), LabelledScenes.open(images, labels, **options)
+    check_kind(chip_format, inputs.scenes[0].dtype, len(inputs.scenes[0].bands))
+    changed = changed_options(options) | {"tile_size": tile_size, "seed": seed}
+    export = Export(inputs, spec, chip_format, _to_json(changed), workers, progress)
     known = [] if overwrite else _known(Path(out), append=append)
     if export.key in known:
         logger.info(f"{out} already contains these chips: nothing to do.")
