@@ -33,15 +33,7 @@ from geopsp.training.evaluate import chips_for, evaluate
 from geopsp.training.fit import fit, read_run
 from geopsp.training.lr_finder import find_lr
 from geopsp.training.metrics import Confusion
-from geopsp.training.options import (
-    CLIP,
-    MONITORS,
-    FitOptions,
-    LearningRate,
-    ModelOptions,
-    RunConfig,
-    parse_lr,
-)
+from geopsp.training.options import CLIP, MONITORS, FitOptions, LearningRate, ModelOptions, RunConfig, parse_lr
 from geopsp.training.step import is_frozen
 from geopsp.training.training_data import TrainingData
 
@@ -64,26 +56,13 @@ class PixelClassifier:
         data: TrainingData,
         spec: ModelSpec,
         *,
-        pretrained_path: str | Path | None = None,
-        pointrend: bool = False,
-        aux: str | None = None,
-        output_stride: int | None = None,
-        encoder_depth: int = 5,
-        encoder_weights: str | Path | None = "auto",
-        class_balancing: bool = False,
-        focal_loss: bool = False,
-        dice_loss_fraction: float = 0.0,
-        dice_loss_average: str = "micro",
-        lovasz_fraction: float = 0.0,
-        tversky_fraction: float = 0.0,
-        tversky_alpha: float = 0.3,
-        tversky_beta: float = 0.7,
-        label_smoothing: float = 0.0,
-        ohem: float = 1.0,
-        mixup: bool = False,
-        ignore_classes: Sequence[str] = (),
-        device: str | None = None,
-    ) -> None:
+        pretrained_path: str | Path | None = None, pointrend: bool = False, aux: str | None = None,
+        output_stride: int | None = None, encoder_depth: int = 5, encoder_weights: str | Path | None = "auto",
+        class_balancing: bool = False, focal_loss: bool = False, dice_loss_fraction: float = 0.0,
+        dice_loss_average: str = "micro", lovasz_fraction: float = 0.0, tversky_fraction: float = 0.0,
+        tversky_alpha: float = 0.3, tversky_beta: float = 0.7, label_smoothing: float = 0.0, ohem: float = 1.0,
+        mixup: bool = False, ignore_classes: Sequence[str] = (), device: str | None = None,
+    ) -> None:  # fmt: skip
         """Build a network for the data, ready to train.
 
         Args:

@@ -149,48 +149,22 @@ class TrainingData:
 
 @describes(*CUTTING, DataOptions)
 def prepare_data(
-    path: str | Path | Sequence[str | Path] | None = None,
-    chip_size: int | None = None,
-    val_split_pct: float = 0.2,
-    batch_size: int | None = 8,
-    *,
-    images: Images | None = None,
-    labels: str | Path | gpd.GeoDataFrame | None = None,
-    class_field: str | None = None,
-    background: Background = "class",
-    all_touched: bool = False,
-    priority: Sequence[str] | None = None,
-    priority_field: str | None = None,
-    where: str | None = None,
-    class_mapping: Mapping[Any, Any] | str | Path | None = None,
-    buffer: float = 0.0,
-    aoi: str | Path | gpd.GeoDataFrame | None = None,
-    aoi_rule: AreaRule = "mask",
-    bands: Sequence[str | int] | None = None,
-    per_image: bool = True,
-    order: str = "given",
-    cell_size: float | None = None,
-    extent: Sequence[float] | None = None,
-    tile_size: int | None = None,
-    stride: int | None = None,
-    rotation_angle: float = 0.0,
-    min_labelled: float = 0.0,
-    min_valid: float = 0.0,
-    skip_empty: bool = False,
-    grid: bool = True,
-    random_chips: int = 0,
-    seed: int = 42,
-    transforms: v2.Transform | None = None,
-    workers: int | None = None,
-    balanced_sampling: bool = False,
-    cache: str | Path | None = None,
-    split: SplitBy = "blocks",
-    block_size: float | None = None,
+    path: str | Path | Sequence[str | Path] | None = None, chip_size: int | None = None, val_split_pct: float = 0.2,
+    batch_size: int | None = 8, *, images: Images | None = None, labels: str | Path | gpd.GeoDataFrame | None = None,
+    class_field: str | None = None, background: Background = "class", all_touched: bool = False,
+    priority: Sequence[str] | None = None, priority_field: str | None = None, where: str | None = None,
+    class_mapping: Mapping[Any, Any] | str | Path | None = None, buffer: float = 0.0,
+    aoi: str | Path | gpd.GeoDataFrame | None = None, aoi_rule: AreaRule = "mask",
+    bands: Sequence[str | int] | None = None, per_image: bool = True, order: str = "given",
+    cell_size: float | None = None, extent: Sequence[float] | None = None, tile_size: int | None = None,
+    stride: int | None = None, rotation_angle: float = 0.0, min_labelled: float = 0.0, min_valid: float = 0.0,
+    skip_empty: bool = False, grid: bool = True, random_chips: int = 0, seed: int = 42,
+    transforms: v2.Transform | None = None, workers: int | None = None, balanced_sampling: bool = False,
+    cache: str | Path | None = None, split: SplitBy = "blocks", block_size: float | None = None,
     gap: float | None = None,
     valid_path: str | Path | gpd.GeoDataFrame | Sequence[str | Path | gpd.GeoDataFrame] | None = None,
-    folds: int | None = None,
-    fold: int = 0,
-) -> TrainingData:
+    folds: int | None = None, fold: int = 0,
+) -> TrainingData:  # fmt: skip
     """Split chips into training and validation, by blocks of the ground, and compute the training statistics.
 
     Chips come from exported folders (`path`), or straight from `images` and `labels`: then the same chips are cut when
@@ -211,39 +185,49 @@ def prepare_data(
             input is.
     """
     given = dict(locals())
+    options = from_names(DataOptions, given)
     chosen = _validation(split, valid_path, cut=images is not None or labels is not None)
-    from_names(DataOptions, given)
     chosen |= {"share": val_split_pct, "seed": seed, "block_size": block_size, "gap": gap, "folds": folds, "fold": fold}
     check_split(**chosen)
     if images is None and labels is None:
-        chips, ground = _from_folders(path, chosen.get("folders", ()), given), None
-        size = _check_size(chip_size, chips.tile_size)
+        chips, inputs = _from_folders(path, chosen.get("folders", ()), given), None
     else:
-        given["tile_size"] = tile_size or chip_size or TILE
-        cutting = {name: given[name] for name in option_fields(*CUTTING)}
-        spec = from_names(ChipSpec, cutting)
-        size = _check_size(chip_size, spec.tile_size)
-        chips, ground = _from_images(path, images, labels, cache, spec, cutting)
+        chips, inputs = _from_images(given)
+    return _split(chips, inputs, options, chosen)
+
+
+def _split(
+    chips: ChipSet, inputs: LabelledScenes | None, options: DataOptions, chosen: Mapping[str, Any]
+) -> TrainingData:
+    """Split the chips, and compute the statistics of the training chips.
+
+    Args:
+        chips: All chips.
+        inputs: What they are cut from; None: they are read from their folders.
+        options: As the user gave them.
+        chosen: Arguments of `split_chips`.
+    """
+    size = _check_size(options.chip_size, chips.tile_size)
     found = split_chips(chips, **chosen)
     logger.info(f"Split: {found.audit}")
     _require_classes(chips, found.audit)
     decoder: ChipReader
-    if ground is not None:
-        decoder = SceneChipReader(ground, chips, margin=safe_margin(chips, found.train, found.audit.gap))
+    if inputs is not None:
+        decoder = SceneChipReader(inputs, chips, margin=safe_margin(chips, found.train, found.audit.gap))
     else:
-        decoder = open_cache(chips, cache) if cache is not None else ChipFiles(chips)
+        decoder = open_cache(chips, options.cache) if options.cache is not None else ChipFiles(chips)
     return TrainingData(
         chips,
         size,
-        batch_size,
-        seed,
+        options.batch_size,
+        options.seed,
         found.train,
         found.valid,
         found.audit,
         chip_statistics(chips, found.train, decoder),
-        transforms or default_transforms(),
-        workers,
-        balanced_sampling,
+        options.transforms or default_transforms(),
+        options.workers,
+        options.balanced_sampling,
         decoder,
     )
 
@@ -264,23 +248,26 @@ def _from_folders(
     return ChipSet.open([*folders, *(folder for folder in more if folder.resolve() not in known)])
 
 
-def _from_images(
-    path: Any, images: Images | None, labels: Any, cache: Any, spec: ChipSpec, cutting: Mapping[str, Any]
-) -> tuple[ChipSet, LabelledScenes]:
-    """The chips that an export would write, and what to cut them from."""
-    if path is not None:
+def _from_images(given: Mapping[str, Any]) -> tuple[ChipSet, LabelledScenes]:
+    """Return the chips that an export would write, and what to cut them from; `given` are the arguments by name."""
+    images, labels = given["images"], given["labels"]
+    tile_size = given["tile_size"] or given["chip_size"] or TILE
+    cutting = {name: given[name] for name in option_fields(*CUTTING)} | {"tile_size": tile_size}
+    spec = from_names(ChipSpec, cutting)
+    _check_size(given["chip_size"], spec.tile_size)
+    if given["path"] is not None:
         raise OptionError("Both a chip folder and images or labels are given. Give `path`, or `images` and `labels`.")
     if images is None or labels is None:
         missing = "images" if images is None else "labels"
         raise OptionError(f"`{missing}` are missing. Give both `images` and `labels`, or a chip folder (`path`).")
-    if cache is not None:
+    if given["cache"] is not None:
         raise OptionError(
             "A cache holds chips of folders, but chips cut from images change in each epoch. Leave out `cache`, or "
             "export the chips and train from their folder."
         )
-    ground = LabelledScenes.open(images, labels, **cutting)
+    inputs = LabelledScenes.open(images, labels, **cutting)
     with progress_bar("Looking for chips") as progress:
-        return index_chips(ground, spec, progress=progress), ground
+        return index_chips(inputs, spec, progress=progress), inputs
 
 
 def _check_size(chip_size: int | None, tile_size: int) -> int:
