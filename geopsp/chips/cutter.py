@@ -32,7 +32,7 @@ ROWS_IN_FLIGHT = 2
 
 
 MAX_DRAWS_PER_CHIP = 20
-"""After so many draws for each random chip asked for, there are no more to be found."""
+"""Draws for each random chip that is asked for, until the search is given up."""
 
 
 MAX_STRIP_BYTES = 256e6

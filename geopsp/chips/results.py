@@ -214,7 +214,7 @@ class ExportJournal:
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        """Open the journal of an export, or begin it if there is none with this key."""
+        """Open the journal of an export; a journal with another key is replaced."""
         lines = _read_complete_lines(path)
         if not lines or lines[0].get("key") != key:
             lines = [{"key": key}]

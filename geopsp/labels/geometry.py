@@ -122,16 +122,16 @@ def _project(shapes: Shapes, to_target: pyproj.Transformer, step: float) -> Shap
     return np.asarray(projected, object)
 
 
-def _area_of_use(crs: pyproj.CRS, here: pyproj.CRS, margin: float) -> Any:
+def _area_of_use(crs: pyproj.CRS, other: pyproj.CRS, margin: float) -> Any:
     """Return the area of use of a CRS, widened by degrees, as boxes in another CRS; None if it is not known."""
     named = crs.to_authority()  # a CRS read from WKT 1 has no area of use
-    use, globe = pyproj.CRS.from_authority(*named).area_of_use if named else crs.area_of_use, here.geodetic_crs
-    if use is None or globe is None:
+    use, geodetic = pyproj.CRS.from_authority(*named).area_of_use if named else crs.area_of_use, other.geodetic_crs
+    if use is None or geodetic is None:
         return None
     south, north = max(use.south - margin, -90.0), min(use.north + margin, 90.0)
     west, east = use.west - margin, use.east + margin + (360 if use.east < use.west else 0)
     spans = [(west, east), (west + 360, east + 360), (west - 360, east - 360)]
     spans = [(max(a, -180.0), min(b, 180.0)) for a, b in spans if min(b, 180.0) > max(a, -180.0)]
-    found = [transform_bounds((a, south, b, north), globe.to_wkt(), here.to_wkt()) for a, b in spans]
+    found = [transform_bounds((a, south, b, north), geodetic.to_wkt(), other.to_wkt()) for a, b in spans]
     boxes = [shapely.box(*bounds) for bounds in found if bounds is not None]
     return shapely.union_all(boxes) if boxes else None
