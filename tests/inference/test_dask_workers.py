@@ -323,7 +323,7 @@ def test_a_worker_without_the_folder_is_named(new_job, client, monkeypatch):
             order.path.write_bytes(b"what another machine has there")
             yield order
 
-    monkeypatch.setattr(cluster, "_order", another)
+    monkeypatch.setattr(cluster, "_job_file", another)
     folder = re.escape(str(job.folder))
     with pytest.raises(OutputError, match=rf"worker tcp://\S+ does not see {folder}.*all machines share"):
         make_parts(job, [0], client)

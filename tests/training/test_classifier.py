@@ -120,7 +120,7 @@ def test_pictures(data, trained):
 
 
 def test_errors(data, trained, small_world, tmp_path, make_raster):
-    with pytest.raises(ModelError, match=r"No backbone is named 'resnet19'.*resnet18, resnet34"):
+    with pytest.raises(ModelError, match=r"There is no backbone 'resnet19'.*resnet18, resnet34"):
         PSPNetClassifier(data, "resnet19", encoder_weights=None)
     model = PSPNetClassifier(data, "tu-test_resnet", encoder_weights=None)
     with pytest.raises(TrainingError, match="not trained"):

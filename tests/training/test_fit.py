@@ -418,9 +418,9 @@ def test_an_unknown_device_is_refused():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"chip_size": 16}, "chip_size is 16"),
+        ({"chip_size": 16}, "`chip_size` is 16, but must be"),
         ({"batch_size": 0}, "`batch_size` is 0"),
-        ({"val_split_pct": 1.5}, "val_split_pct is 1.5"),
+        ({"val_split_pct": 1.5}, "`val_split_pct` is 1.5, but must be"),
     ],
 )
 def test_prepare_data_options(small_world, options, says):

@@ -105,7 +105,7 @@ def test_ignored_classes_belong_to_their_model_alone(data):
     [
         (PSPNetClassifier, {"aux": "presence"}, OptionError, "has no auxiliary loss"),
         (PSPNetClassifier, {"pretrained_path": "a.pth"}, OptionError, "both given"),
-        (DeepLab, {"encoder_depth": 3, "output_stride": 16}, ModelError, "so few stages reach 8"),
+        (DeepLab, {"encoder_depth": 3, "output_stride": 16}, ModelError, "so few stages reach a stride of 8 at most"),
         (FCNClassifier, {"pointrend": True, "output_stride": 12}, OptionError, "`output_stride` is 12"),
     ],
 )

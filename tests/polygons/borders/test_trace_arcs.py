@@ -42,7 +42,7 @@ def test_arcs_run_once_along_each_side_between_two_regions(codes):
     arcs = trace_arcs(labels).arcs
     padded, walked = np.pad(labels, 1), 0
     for arc in range(len(arcs)):
-        x, y = arcs.xy[arcs.starts[arc] : arcs.starts[arc + 1]].T
+        x, y = arcs.xy[arcs.starts[arc] : arcs.starts[arc + 1]].astype(int).T
         for col, row, to_col, to_row in zip(x, y, x[1:], y[1:], strict=False):
             assert (col == to_col) != (row == to_row)
             walked += abs(to_col - col) + abs(to_row - row)
