@@ -423,7 +423,16 @@ def test_nothing_of_the_user_s_is_lost(small_world, trained, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
     fails("train", small_world["chips"], "--out", tmp_path / "photos", "--overwrite", says="contains other files")
-    fails("chips", scene, "--labels", small_world["labels"], "--out", scene, "--overwrite", says="is a file, but must be a folder")
+    fails(
+        "chips",
+        scene,
+        "--labels",
+        small_world["labels"],
+        "--out",
+        scene,
+        "--overwrite",
+        says="is a file, but must be a folder",
+    )
     assert (tmp_path / "photos" / "cat.jpg").exists()
     with rasterio.open(scene) as dataset:
         assert dataset.count == 2
@@ -476,7 +485,12 @@ def test_evaluate_where_a_class_is_missing(small_world, trained, make_labels, tm
     assert found["per_class"]["a"]["recall"] is None
     assert found["per_class"]["b"]["recall"] > 0.9
     fails("evaluate", trained, tmp_path / "only_b", "--json", scores, says="already exists")
-    fails("evaluate", trained, tmp_path / "with_z", says="classes that are not known here: z. Known classes: background, a, b.")
+    fails(
+        "evaluate",
+        trained,
+        tmp_path / "with_z",
+        says="classes that are not known here: z. Known classes: background, a, b.",
+    )
 
 
 def test_bad_input_to_the_others(small_world, tmp_path):
