@@ -185,8 +185,8 @@ def prepare_data(
             input is.
     """
     given = dict(locals())
-    options = from_names(DataOptions, given)
     chosen = _validation(split, valid_path, cut=images is not None or labels is not None)
+    options = from_names(DataOptions, given)
     chosen |= {"share": val_split_pct, "seed": seed, "block_size": block_size, "gap": gap, "folds": folds, "fold": fold}
     check_split(**chosen)
     if images is None and labels is None:
