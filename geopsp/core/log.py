@@ -25,6 +25,12 @@ def is_main_process() -> bool:
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
+def in_notebook() -> bool:
+    """True in a Jupyter kernel."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython.get_ipython(), "kernel") if ipython is not None else False
+
+
 @cache
 def console() -> Any:
     """Return the console of messages and progress bars: standard error, so that results can be piped."""
@@ -46,7 +52,7 @@ class MessageHandler(logging.Handler):
             text = self.format(record)
             if record.levelno >= logging.WARNING:
                 text = f"{record.levelname.capitalize()}: {text}"
-            if "ipykernel" in sys.modules:
+            if in_notebook():
                 print(text)  # noqa: T201 (a notebook shows standard error in red)
             else:
                 console().print(text, markup=False, style=STYLES.get(record.levelno))

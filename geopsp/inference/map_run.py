@@ -64,6 +64,7 @@ class MapRun:
         if not job.done or job.only_folder_left or _has_polygons(paths):
             with self._client() as client:
                 job = job.with_parts(num_threads(client))
+                self._compile(client)
                 self._log_job(job, client, timed=True)
                 with progress_bar("Mapping") as progress:
                     self._run_job(job, client, progress)
@@ -127,6 +128,7 @@ class MapRun:
         try:
             if job.done:
                 return lambda _: None
+            self._compile(client)
             self._log_job(job, client, timed=timed)
             if client is None:
                 return lambda progress: self._run_job(job, None, progress)
@@ -195,10 +197,13 @@ class MapRun:
             progress=progress,
         )
 
-    def _log_job(self, job: MapJob, client: Any, *, timed: bool) -> None:
-        """Say what is mapped where, how it differs from the training, and what it costs."""
+    def _compile(self, client: Any) -> None:
+        """Compile what a map on this CPU needs, before anything is timed."""
         if client is None and self.torch_device.type == "cpu":
             compile_ahead(COMPILED)
+
+    def _log_job(self, job: MapJob, client: Any, *, timed: bool) -> None:
+        """Say what is mapped where, how it differs from the training, and what it costs."""
         where = device_name(self.torch_device) if client is None else "a Dask cluster"
         grid, images = job.scene.grid, len(job.scene.layers)
         size = f"{grid.width:,} x {grid.height:,} pixels"

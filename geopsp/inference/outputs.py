@@ -21,7 +21,7 @@ from geopsp.inference.options import ProbabilityType
 from geopsp.inference.tile_plan import SCORE_ONE
 from geopsp.raster.cog.raster_spec import RasterSpec
 
-STEPS = 254
+FRACTION_STEPS = 254
 """A fraction p is stored as round(254 p), with scale 1/254 and nodata 255."""
 
 
@@ -49,7 +49,7 @@ def class_spec(path: Path, legend: Legend) -> RasterSpec:
 
 def fraction_spec(name: str, path: Path) -> RasterSpec:
     """Describe a raster of one band of fractions, 0 to 1."""
-    return RasterSpec(name, path, (name,), "uint8", IGNORE_INDEX, "mean", scale=1 / STEPS)
+    return RasterSpec(name, path, (name,), "uint8", IGNORE_INDEX, "mean", scale=1 / FRACTION_STEPS)
 
 
 def probability_spec(path: Path, legend: Legend, dtype: ProbabilityType = "uint8") -> RasterSpec:
@@ -57,13 +57,13 @@ def probability_spec(path: Path, legend: Legend, dtype: ProbabilityType = "uint8
     names = tuple(legend.names)
     if dtype == "float16":
         return RasterSpec("probabilities", path, names, dtype, np.nan, "mean")
-    return RasterSpec("probabilities", path, names, dtype, IGNORE_INDEX, "mean", scale=1 / STEPS)
+    return RasterSpec("probabilities", path, names, dtype, IGNORE_INDEX, "mean", scale=1 / FRACTION_STEPS)
 
 
 def encode_fractions(spec: RasterSpec, fractions: Tensor) -> NDArray[Any]:
     """Return (bands, rows, cols) fractions as a raster stores them; `fractions` is changed."""
     if spec.dtype == "uint8":
-        fractions = fractions.mul_(STEPS).add_(0.5).clamp_(0, STEPS).to(torch.uint8)
+        fractions = fractions.mul_(FRACTION_STEPS).add_(0.5).clamp_(0, FRACTION_STEPS).to(torch.uint8)
     return fractions.cpu().numpy().astype(spec.dtype, copy=False)
 
 

@@ -44,9 +44,8 @@ class Confidence:
                 f"{path} has {len(scene.bands)} bands, but must have one, with values from 0 to 1. Export that band."
             )
         if scene.grid.window_of(grid) != scene.grid.full_window:
-            ours, theirs = (repr(grid).strip("<>") for grid in (scene.grid, grid))
             raise GridError(
-                f"{path} is on another grid ({ours}) than the map ({theirs}). Warp it to the grid of the map."
+                f"{path} is on another grid ({scene.grid}) than the map ({grid}). Warp it to the grid of the map."
             )
         band = scene.sources[0].indexes[0] - 1
         with open_raster(path) as dataset:

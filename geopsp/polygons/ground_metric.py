@@ -219,7 +219,7 @@ def cumulative_area(metric, left, row, areas):  # type: ignore[no-untyped-def]
     while start <= size:
         end = min(size + 1, ((left + start) // metric.step + 1) * metric.step - left)
         # Pixel areas are linear between knots, so the mean of a run is the value at its middle.
-        first = pixel_area(metric, left + start, row + 0.5)
+        first = pixel_area(metric, float(left + start), row + 0.5)
         slope = pixel_area(metric, left + start + 0.5, row + 0.5) - first
         for col in range(start, end):
             areas[col] = total + (col - start) * (first + slope * (col - start))

@@ -13,7 +13,7 @@ from geopsp.core.jit import jit
 from geopsp.errors import OutputError
 from geopsp.polygons.features import Features
 
-LITTLE_ENDIAN, POLYGON, MULTIPOLYGON = 1, 3, 6
+LITTLE_ENDIAN, POLYGON, MULTIPOLYGON = 1, np.int64(3), np.int64(6)  # of one type: one compiled version of functions
 """WKB's codes of the byte order and of geometry types."""
 
 
@@ -51,7 +51,7 @@ def encode_wkb(features: Features, transform: Affine) -> Any:
 
 @jit("f8[:, ::1]", "i8[::1]", "i8[::1]", "i8[::1]", "UniTuple(f8, 6)", "u1[::1]")
 def _write_features(xy, rings, polygons, parts, transform, content):  # type: ignore[no-untyped-def]
-    at = 0
+    at = np.int64(0)
     for feature in range(parts.size - 1):
         first, last = parts[feature], parts[feature + 1]
         if last - first > 1:

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from geopsp.core.log import in_notebook
 from geopsp.errors import OptionError
 from geopsp.models.device import device_name, has_bfloat16, pick_device
 from geopsp.models.network import SegmentationNetwork
@@ -69,7 +70,7 @@ def _strategy(run: RunConfig) -> DDPStrategy | str:
 
 def is_interactive() -> bool:
     """Return True in a notebook: there is no script for other processes to start, and a fork cannot use the GPU."""
-    return hasattr(sys, "ps1") or "ipykernel" in sys.modules
+    return hasattr(sys, "ps1") or in_notebook()
 
 
 def _loggers(run: RunConfig) -> list[Logger]:

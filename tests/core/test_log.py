@@ -6,6 +6,7 @@ import io
 import logging
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -24,12 +25,14 @@ def one_process(monkeypatch):
 
 @pytest.fixture
 def notebook(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    shell = SimpleNamespace(kernel="a Jupyter kernel")
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
 
 
 @pytest.fixture
 def script(monkeypatch):
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    """A script may import IPython, too."""
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
 
 
 def test_levels(script, capsys):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from geopsp.core.grid import Window
 from geopsp.errors import GeopspError, GridError, InputNotFoundError, RasterError
-from geopsp.inference.outputs import STEPS
+from geopsp.inference.outputs import FRACTION_STEPS
 from geopsp.polygons.confidence import Confidence
 from geopsp.raster.info import read_info
 
@@ -38,9 +38,9 @@ def whole(confidence):
 
 def test_our_own_bytes_are_shares_of_254(make):
     stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    found = whole(make(stored, scale=1 / STEPS, nodata=255))
+    found = whole(make(stored, scale=1 / FRACTION_STEPS, nodata=255))
     assert found.dtype == np.float32
-    assert found.ravel()[:255].tolist() == (np.arange(255) / STEPS).astype(np.float32).tolist()
+    assert found.ravel()[:255].tolist() == (np.arange(255) / FRACTION_STEPS).astype(np.float32).tolist()
     assert found.ravel()[127] == 0.5  # not a little less, which would count as unsure
     assert np.isnan(found[15, 15])
 

@@ -126,7 +126,7 @@ def _select(
 def _trace(padded: Any) -> Any:
     corners, node_of, turns, ends = _find_corners(padded)
     max_arcs = ends // 2 + turns // 4
-    xy, used = np.empty((turns + ends + turns // 4, 2), np.int32), 0
+    xy = np.empty((turns + ends + turns // 4, 2), np.int32)
     starts, count = np.zeros(max_arcs + 1, np.int64), 0
     left, right = np.empty(max_arcs, np.int32), np.empty(max_arcs, np.int32)
     directions = np.empty((max_arcs, 2), np.int8)
@@ -143,7 +143,9 @@ def _trace(padded: Any) -> Any:
                         continue
                     left[count], right[count] = _labels_beside(padded, row, col, direction)
                     directions[count, 0] = direction
-                    used, end_row, end_col, last = _follow_border(corners, untraced, row, col, direction, xy, used)
+                    end, end_row, end_col, last = _follow_border(
+                        corners, untraced, row, col, direction, xy, starts[count]
+                    )
                     directions[count, 1] = last
                     if closed:
                         end_nodes[count] = -1
@@ -152,10 +154,10 @@ def _trace(padded: Any) -> Any:
                         leaving[end_nodes[count, 0], direction] = 2 * count
                         leaving[end_nodes[count, 1], last ^ 2] = 2 * count + 1
                     count += 1
-                    starts[count] = used
+                    starts[count] = end
     left, right, directions = left[:count].copy(), right[:count].copy(), directions[:count].copy()
     next_dart, next_same = _connect_darts(directions, end_nodes, leaving)
-    return xy[:used].copy(), starts[: count + 1].copy(), left, right, directions, next_dart, next_same
+    return xy[: starts[count]].copy(), starts[: count + 1].copy(), left, right, directions, next_dart, next_same
 
 
 @jit()
