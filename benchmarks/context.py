@@ -16,7 +16,17 @@ import numpy as np
 from common import option_parser, print_json, table
 
 from geopsp import PSPNetClassifier, prepare_data
-from geopsp.cli.demo import ALIKE, BATCH, EPOCHS, OUTPUT_STRIDE, RATE, SCENES, TEST, export_sample, find_sample_data
+from geopsp.cli.demo import (
+    BATCH_SIZE,
+    EPOCHS,
+    LEARNING_RATE,
+    OUTPUT_STRIDE,
+    SCENES,
+    SIMILAR_CLASSES,
+    TEST,
+    export_sample,
+    find_sample_data,
+)
 from geopsp.models.build import PYRAMID_SIZES
 
 NETWORKS = {
@@ -43,17 +53,18 @@ def main() -> None:
         for name in names:
             scores = []
             for seed in map(int, options.seeds.split(",")):
-                data = replace(prepare_data(chips.folders, batch_size=BATCH), seed=seed)
+                data = replace(prepare_data(chips.folders, batch_size=BATCH_SIZE), seed=seed)
                 if options.smoke:
                     data = replace(data, train_rows=data.train_rows[:8], valid_rows=data.valid_rows[:2])
                 model = PSPNetClassifier(
                     data, "resnet18", encoder_weights=None, class_balancing=True, output_stride=OUTPUT_STRIDE,
                     **NETWORKS[name],
                 )  # fmt: skip
-                model.fit(options.epochs, RATE, monitor="valid_miou")
+                model.fit(options.epochs, LEARNING_RATE, monitor="valid_miou")
                 found = model.evaluate(test)
                 iou = dict(zip(found.legend.names, found.iou(), strict=True))
-                scores.append([found.mean_iou(), iou[ALIKE[0]], iou[ALIKE[1]], found.confused(*ALIKE)])
+                ious = [iou[name] for name in SIMILAR_CLASSES]
+                scores.append([found.mean_iou(), *ious, found.confused(*SIMILAR_CLASSES)])
             mean, spread = np.mean(scores, axis=0), np.std(scores, axis=0)
             rows.append([name, *(f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread, strict=True))])
             result |= {f"{name}: miou": float(mean[0]), f"{name}: boat/car confused": float(mean[3])}

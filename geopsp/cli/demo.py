@@ -24,51 +24,34 @@ from geopsp.training.training_data import prepare_data
 
 logger = logging.getLogger(__name__)
 
-TILE = 128
-
-
-EPOCHS = 16
-
-
+SCENES, TEST = ("scene_west.tif", "scene_east.tif"), "scene_test.tif"
 REPORT = "report.html"
 
-
-BATCH = 8
-
-
-RATE = 2e-3
-
+TILE, BATCH_SIZE, EPOCHS, LEARNING_RATE = 128, 8, 16, 2e-3
 
 OUTPUT_STRIDE = 16
-"""Faster than 8, so that more epochs fit into the same time; better for it (docs/benchmarks.md)."""
+"""Faster than 8: more epochs in the same time give better scores (docs/benchmarks.md)."""
 
-
-SCENES = ("scene_west.tif", "scene_east.tif")
-
-
-TEST = "scene_test.tif"
-
-
-ALIKE = ("boat", "car")
-"""Classes that look alike pixel by pixel."""
+SIMILAR_CLASSES = ("boat", "car")
+"""Their pixels look the same; only the surroundings tell them apart."""
 
 
 def find_sample_data(data: Path | None) -> Path:
-    """The folder of the sample data: the one given, else beside the package, else in it.
+    """Return the folder of the sample data: the one given, or that beside or inside the package.
 
     Raises:
-        InputNotFoundError: if it does not hold the scenes.
+        InputNotFoundError: if the scenes are not there.
     """
     here = Path(geopsp.__file__).parent
     places = [data] if data else [here.parent / "sample_data", here / "sample_data"]
     for place in places:
         if (place / TEST).exists():
             return place
-    raise InputNotFoundError(f"No sample data in {places[0]}; needed {TEST} and others. Run sample_data/make.py.")
+    raise InputNotFoundError(f"{places[0]} does not hold the sample data ({TEST} and others). Run sample_data/make.py.")
 
 
 def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overwrite: bool = False) -> Confusion:
-    """The folder `out` holds chips, model, map, polygons, pictures and a report; the held-out scores are returned."""
+    """Write chips, model, map, polygons, pictures and a report to the folder `out`; return the held-out scores."""
     start = time.monotonic()
     sample = find_sample_data(data)
     with atomic_output(out, overwrite=overwrite, folder=True, marker=REPORT) as folder:
@@ -84,12 +67,12 @@ def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overw
         pictures = _pictures(folder, sample, model)
         texts = {"Chips": describe_chips(chips).replace(str(folder), str(out)), "Model": repr(model)}
         _write(folder, scores, pictures, texts, seconds=time.monotonic() - start)
-    _tell(out, scores, time.monotonic() - start)
+    _log_results(out, scores, time.monotonic() - start)
     return scores
 
 
 def export_sample(sample: Path, scenes: tuple[str, ...], labels: str, out: Path) -> ChipSet:
-    """Chips of scenes of the sample data."""
+    """Export chips of scenes of the sample data."""
     with progress_bar("Cutting chips") as progress:
         return export_training_data(
             [sample / name for name in scenes],
@@ -104,7 +87,7 @@ def export_sample(sample: Path, scenes: tuple[str, ...], labels: str, out: Path)
 
 
 def _train(chips: ChipSet, epochs: int) -> PixelClassifier:
-    data = prepare_data(chips.folders, batch_size=BATCH)
+    data = prepare_data(chips.folders, batch_size=BATCH_SIZE)
     model = PSPNetClassifier(
         data,
         backbone="resnet18",
@@ -114,12 +97,12 @@ def _train(chips: ChipSet, epochs: int) -> PixelClassifier:
         output_stride=OUTPUT_STRIDE,
     )
     logger.info(repr(model))
-    model.fit(epochs, RATE, monitor="valid_miou")
+    model.fit(epochs, LEARNING_RATE, monitor="valid_miou")
     return model
 
 
 def _pictures(folder: Path, sample: Path, model: PixelClassifier) -> dict[str, Path]:
-    """PNG previews by caption."""
+    """Write PNG previews; return their files by caption."""
     west, east = (preview(sample / name, folder / f"{Path(name).stem}.png") for name in SCENES)
     return {
         "The map of both scenes as one mosaic": preview(folder / "map.tif", folder / "map.png"),
@@ -127,7 +110,7 @@ def _pictures(folder: Path, sample: Path, model: PixelClassifier) -> dict[str, P
         "Eastern scene": east,
         "The held-out scene": preview(sample / TEST, folder / "test.png"),
         "Its map": preview(folder / "test_map.tif", folder / "test_map.png"),
-        "Validation chips: image, truth, found": save_figure(model.show_results(rows=4), folder / "results.png"),
+        "Validation chips: image, labels, prediction": save_figure(model.show_results(rows=4), folder / "results.png"),
         "Training": save_figure(plot_losses(model.model.history), folder / "losses.png"),
     }
 
@@ -136,18 +119,18 @@ def _write(
     folder: Path, scores: Confusion, pictures: dict[str, Path], texts: dict[str, str], *, seconds: float
 ) -> None:
     notes = [
-        f"Scored on a scene that was not trained on: mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}.",
-        f"Of boat and car pixels found as either, {scores.confused(*ALIKE):.1%} took the other's name.",
+        f"Scores on a scene not used in training: mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}.",
+        f"Boat and car pixels mistaken for each other: {scores.confused(*SIMILAR_CLASSES):.1%}.",
         f"The whole run took {seconds:.0f} s.",
     ]
     write_report(folder / REPORT, title="geopsp demo", scores=scores, notes=notes, pictures=pictures, texts=texts)
-    content = {**scores.to_json(), "seconds": round(seconds), "boat_car_confused": scores.confused(*ALIKE)}
+    content = {**scores.to_json(), "seconds": round(seconds), "boat_car_confused": scores.confused(*SIMILAR_CLASSES)}
     (folder / "scores.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _tell(out: Path, scores: Confusion, seconds: float) -> None:
+def _log_results(out: Path, scores: Confusion, seconds: float) -> None:
     logger.info(f"\nScores on the held-out scene:\n{describe_scores(scores)}")
-    logger.info(f"Boats and cars that took the other's name: {scores.confused(*ALIKE):.1%}\n")
+    logger.info(f"Boat and car pixels mistaken for each other: {scores.confused(*SIMILAR_CLASSES):.1%}\n")
     for name, what in (
         (REPORT, "report"), ("map.tif", "map of both scenes"), ("map.gpkg", "its polygons"),
         ("probabilities.tif", "its probabilities"), ("map.png", "its picture"),
