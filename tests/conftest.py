@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from hypothesis import HealthCheck, settings
 from rasterio.transform import from_origin
 
 MakeRaster = Callable[..., Path]
+
+os.environ["GEOPSP_SYNC"] = "0"  # no test cuts the power; those of sync.py set it themselves
 
 
 ANY_MACHINE = {

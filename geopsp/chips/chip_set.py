@@ -15,15 +15,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geopsp.chips.arcgis_read import read_arcgis_folder
-from geopsp.chips.arcgis_write import MAP_FILE
+from geopsp.chips.arcgis_write import MAP_FILE, MODEL_FILE, SUMS_FILE
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
+from geopsp.core.owned_files import FolderKind
 from geopsp.errors import ChipError, InputNotFoundError
 
 INDEX = "chips.parquet"
 
 
 MANIFEST = "chips.json"
+
+CHIP_FOLDER = FolderKind(
+    MANIFEST, (INDEX, MAP_FILE, MODEL_FILE, SUMS_FILE, "stats.txt", "images/[0-9]*", "labels/[0-9]*", ".index/*")
+)
 
 
 VERSION = 2

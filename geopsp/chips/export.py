@@ -21,7 +21,7 @@ import rasterio
 from geopsp.chips.arcgis_write import write_arcgis_files
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import Kind, write_chip
-from geopsp.chips.chip_set import INDEX, MANIFEST, VERSION, describe_difference, read_folder
+from geopsp.chips.chip_set import CHIP_FOLDER, INDEX, MANIFEST, VERSION, describe_difference, read_folder
 from geopsp.chips.class_balance import class_warnings
 from geopsp.chips.cutter import ChipCutter, ChipWriter, plan
 from geopsp.chips.labelled_scenes import LabelledScenes
@@ -31,11 +31,12 @@ from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
 from geopsp.core.options import require_int
 from geopsp.core.output import check_output, output_lock, resumable_folder
+from geopsp.core.owned_files import require_no_links, require_not_inputs, write_file_list
 from geopsp.core.parallel import cpu_count
 from geopsp.core.progress import Progress
 from geopsp.core.run_state import key_of
 from geopsp.core.text import format_count, format_length
-from geopsp.errors import ChipError
+from geopsp.errors import ChipError, RasterError
 
 logger = logging.getLogger(__name__)
 
@@ -75,15 +76,17 @@ class Export:
             OutputError: as `check_output`, or if another run writes it.
             ChipError: if no chip is left.
         """
-        check_output(out, overwrite=overwrite, folder=True, marker=MANIFEST)
+        check_output(out, overwrite=overwrite, folder=True, kind=CHIP_FOLDER)
+        require_not_inputs([out], self.inputs.local_files())
         with output_lock(out):
-            with resumable_folder(out, state_file=JOURNAL, overwrite=overwrite, marker=MANIFEST) as folder:
+            with resumable_folder(out, state_file=JOURNAL, overwrite=overwrite, kind=CHIP_FOLDER) as folder:
                 journal = self._open_journal(folder)
                 if not journal.results and (folder / "images").exists():
                     logger.info(f"A previous unfinished export to {out} had other inputs or options: starting over.")
                     for name in ("images", "labels"):
                         shutil.rmtree(folder / name, ignore_errors=True)
                 totals = self._write_chips(folder, journal)
+                self._require_same_inputs(journal)
                 manifest = {**manifest_header(self.inputs, self.spec, totals), "exports": [self._entry(totals)]}
                 _write_index(folder, manifest, make_index(self.inputs, self.spec, totals))
             (out / JOURNAL).unlink()
@@ -95,6 +98,7 @@ class Export:
             ChipError: if these have other bands, another data type or another size, or if no chip is left.
         """
         with output_lock(out):
+            require_no_links(out)
             self._append_to(out, *read_folder(out))  # read under the lock, when nobody else can change it
 
     def _append_to(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame) -> None:
@@ -110,7 +114,9 @@ class Export:
         first = 1 + max(int(re.match(r"\d+", name)[0]) for name in index["chip"])  # type: ignore[index]
         journal = self._open_journal(out)
         totals = export._write_chips(out, journal, first=first)  # noqa: SLF001 (the same class)
+        self._require_same_inputs(journal)
         export._append_index(out, manifest, index, totals)  # noqa: SLF001
+        write_file_list(out)
         journal.remove()
 
     def _append_index(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame, totals: ExportTotals) -> None:
@@ -127,6 +133,18 @@ class Export:
             "statistics": stats.to_json(),
         }
         _write_index(out, {**header, "exports": [*manifest["exports"], self._entry(totals)]}, both)
+
+    def _require_same_inputs(self, journal: ExportJournal) -> None:
+        """Check that no input has changed since the export began.
+
+        Raises:
+            RasterError: if one has.
+        """
+        if self.key != journal.key:
+            raise RasterError(
+                "An image, the labels or the area of interest changed during the export. Repeat the same command when "
+                "they are complete."
+            )
 
     def _open_journal(self, folder: Path) -> ExportJournal:
         journal = ExportJournal(folder / JOURNAL, self.key)

@@ -16,6 +16,7 @@ from geopsp.chips.options import CUTTING, ImageOptions, LabelOptions
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.options import from_names, option_fields, option_values, require_known
+from geopsp.core.paths import local_file
 from geopsp.errors import LabelError
 from geopsp.labels.area import AreaOfInterest
 from geopsp.labels.polygon_labels import PolygonLabels
@@ -70,6 +71,16 @@ class LabelledScenes:
     def to_chip_codes(self, counts: Mapping[int, int]) -> dict[int, int]:
         """Return counts by the codes of the labels as counts by the codes of the chips."""
         return {int(self.code_map[1][code]): n for code, n in counts.items()} if self.code_map else dict(counts)
+
+    def local_files(self) -> list[Path]:
+        """Return the local files and folders that images, labels and area are read from."""
+        scenes = [*self.scenes, *([self.labels.scene] if isinstance(self.labels, RasterLabels) else [])]
+        names = [name for scene in scenes for source in scene.sources for name in (source.path, *source.files)]
+        layers = [
+            part.layer for part in (self.labels, self.area) if part is not None and not isinstance(part, RasterLabels)
+        ]
+        names += [path for layer in layers if (path := getattr(layer, "path", None)) is not None]
+        return [file for name in names if (file := local_file(name)) is not None]
 
     def scene(self, name: str) -> Scene:
         """Return a scene by its name."""

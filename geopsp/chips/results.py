@@ -222,6 +222,7 @@ class ExportJournal:
         """The results that the file held when it was opened."""
 
         self.is_empty = not self.results
+        self.key = key
         self._path = path
         write_text_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))  # without a line torn by a kill
 

@@ -6,7 +6,6 @@ Nothing heavy is imported before a command runs, so that `geopsp --help` is quic
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,20 +79,27 @@ def chips(
     An IMAGE is a raster, a URL, a glob, a folder, or a STAC item or item collection.
     """
     from geopsp.chips.export_training_data import export_training_data
+    from geopsp.core.output import check_output
+    from geopsp.core.owned_files import require_not_inputs
     from geopsp.core.progress import progress_bar
     from geopsp.report.summary import describe_chips, write_chip_report
 
     options = take(options, *CUTTING, ExportOptions)
+    overwrite, reports = options.get("overwrite", False), [path for path in (json_path, picture) if path]
+    for path in reports:
+        check_output(path, overwrite=overwrite)
+    require_not_inputs(reports, [Path(name.partition("|")[0]) for name in (*images, labels)])
     with progress_bar("Cutting chips") as progress:
         chip_set = export_training_data(list(images), labels, out, progress=progress, **options)
     click.echo(describe_chips(chip_set))
+    require_not_inputs(reports, [Path(file) for files in chip_set.files.values() for file in files])
     if json_path:
-        write_chip_report(chip_set, json_path, overwrite=True)
+        write_chip_report(chip_set, json_path, overwrite=overwrite)
     if picture:
         from geopsp.report.chip_map import chip_map
         from geopsp.training.plots import save_figure
 
-        save_figure(chip_map(chip_set), picture)
+        save_figure(chip_map(chip_set), picture, overwrite=overwrite)
 
 
 @main.command()
@@ -111,12 +117,13 @@ def train(
 ) -> None:
     """Train a network on one or several folders of CHIPS, or with --labels straight from images, and save it."""
     from geopsp.core.log import is_main_process
-    from geopsp.core.output import check_output
-    from geopsp.models.saved_model import MANIFEST
+    from geopsp.core.output import check_output, output_lock
+    from geopsp.core.owned_files import remove_owned
+    from geopsp.models.saved_model import MODEL_FOLDER
     from geopsp.report.summary import describe_scores
-    from geopsp.training.fit import RUN
+    from geopsp.training.fit import RUN, RUN_FOLDER
 
-    check_output(out, overwrite=overwrite, folder=True, marker=MANIFEST)
+    check_output(out, overwrite=overwrite, folder=True, kind=MODEL_FOLDER)
     model = _classifier(chips, labels, network, options)
     if freeze:
         model.freeze()
@@ -127,7 +134,8 @@ def train(
     folder = Path(fit_options.setdefault("folder", out.with_name(f"{out.name}.run")))
     is_new = overwrite and not keeps_run and not fit_options.get("resume")
     if is_new and (folder / RUN).exists() and is_main_process():
-        shutil.rmtree(folder)
+        with output_lock(folder):
+            remove_owned(folder, RUN_FOLDER)
     model.fit(**fit_options)
     if not is_main_process():
         return
@@ -139,12 +147,11 @@ def train(
 
 
 def _clear_run(folder: Path, *, keep_logs: bool) -> None:
-    """Delete the folder of a finished run, or all of it but its logs."""
-    if not keep_logs:
-        shutil.rmtree(folder)
-        return
-    for path in (*folder.glob("*.ckpt"), *folder.glob("run.json")):
-        path.unlink()
+    """Delete our files in the folder of a finished run, or all of them but the logs."""
+    from geopsp.core.owned_files import remove_matching
+    from geopsp.training.fit import RUN_FOLDER, RUN_LOGS
+
+    remove_matching(folder, RUN_FOLDER, keep=RUN_LOGS if keep_logs else ())
 
 
 def _classifier(chips: tuple[str, ...], labels: str | None, network: str, options: dict[str, Any]) -> Any:

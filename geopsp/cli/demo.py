@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 
 import geopsp
-from geopsp.chips.chip_set import ChipSet
+from geopsp.chips.chip_set import CHIP_FOLDER, MANIFEST, ChipSet
 from geopsp.chips.export_training_data import export_training_data
 from geopsp.core.output import atomic_output
+from geopsp.core.owned_files import FolderKind
 from geopsp.core.progress import progress_bar
 from geopsp.errors import InputNotFoundError
 from geopsp.inference.classify_pixels import classify_pixels
+from geopsp.models.saved_model import MODEL_FOLDER
 from geopsp.report.html_report import preview, write_report
 from geopsp.report.summary import describe_chips, describe_scores
 from geopsp.training.classifier import PixelClassifier
@@ -26,6 +28,15 @@ logger = logging.getLogger(__name__)
 
 SCENES, TEST = ("scene_west.tif", "scene_east.tif"), "scene_test.tif"
 REPORT = "report.html"
+
+DEMO_FOLDER = FolderKind(
+    REPORT,
+    (
+        "scores.json", "*.png", "map.*", "test_map.*", "probabilities.tif",
+        *(f"model/{name}" for name in ("model.json", *MODEL_FOLDER.patterns)),
+        *(f"{chips}/{name}" for chips in ("chips", "test_chips") for name in (MANIFEST, *CHIP_FOLDER.patterns)),
+    ),
+)  # fmt: skip
 
 TILE, BATCH_SIZE, EPOCHS, LEARNING_RATE = 128, 8, 16, 2e-3
 
@@ -54,7 +65,7 @@ def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overw
     """Write chips, model, map, polygons, pictures and a report to the folder `out`; return the held-out scores."""
     start = time.monotonic()
     sample = find_sample_data(data)
-    with atomic_output(out, overwrite=overwrite, folder=True, marker=REPORT) as folder:
+    with atomic_output(out, overwrite=overwrite, folder=True, kind=DEMO_FOLDER) as folder:
         chips = export_sample(sample, SCENES, "labels.gpkg", folder / "chips")
         held_out = export_sample(sample, (TEST,), "test_labels.gpkg", folder / "test_chips")
         model = _train(chips, epochs or EPOCHS)

@@ -5,16 +5,33 @@ If an output path is a link, the link stays and its target is written or replace
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from geopsp.core.owned_files import (
+    FolderKind,
+    foreign_files,
+    remove_owned,
+    require_owned,
+    unfinished_name,
+    write_file_list,
+)
+from geopsp.core.sync import sync_file, sync_folder, sync_tree
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, OutputError
+
+LOCK = ".lock"
+"""A file in temporary folders that their process holds."""
+
+MAX_PREFIX = 100
+"""Characters of an output's name in that of its temporary folder."""
 
 
 def check_output(
@@ -22,7 +39,7 @@ def check_output(
     *,
     overwrite: bool = False,
     folder: bool = False,
-    marker: str | None = None,
+    kind: FolderKind | None = None,
     companions: Sequence[Path] = (),
 ) -> Path:
     """Check that an output can be written, make its parent folder, and return the path with links resolved.
@@ -31,7 +48,7 @@ def check_output(
         path: The output.
         overwrite: True to allow replacing what exists.
         folder: True if the output is a folder.
-        marker: A file that every output folder of this kind holds; a folder without it is replaced only if empty.
+        kind: What a folder of earlier versions holds, which wrote no list of their files.
         companions: Files that are replaced or removed with the output.
 
     Raises:
@@ -39,9 +56,11 @@ def check_output(
     """
     asked, path = path, resolve_link(path)
     try:
+        if folder:
+            _restore_replaced(path, kind)
         if path.exists() and not overwrite:
             raise OutputError(f"{asked} already exists. Use `overwrite=True` to replace it, or choose another name.")
-        _require_replaceable(path, folder=folder, marker=marker)
+        _require_replaceable(path, folder=folder, kind=kind)
         existing = [file.name for file in companions if os.path.lexists(file)]
         if existing and not overwrite:
             raise OutputError(
@@ -78,21 +97,14 @@ def resolve_link(path: str | Path) -> Path:
     return target
 
 
-def _require_replaceable(path: Path, *, folder: bool, marker: str | None) -> None:
+def _require_replaceable(path: Path, *, folder: bool, kind: FolderKind | None) -> None:
     if not path.exists():
         return
     if path.is_dir() != folder:
         found, needed = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
         raise OutputError(f"{path} is {found}, but must be {needed}. Choose another name.")
-    if folder and marker is not None and any(path.iterdir()) and not (path / marker).exists():
-        raise OutputError(f"{path} contains other files and no {marker}, so it is not replaced. Choose another name.")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    if folder:
+        require_owned(path, kind)
 
 
 @contextmanager
@@ -110,32 +122,31 @@ def write_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_output(
-    path: str | Path, *, overwrite: bool = False, folder: bool = False, marker: str | None = None
+    path: str | Path, *, overwrite: bool = False, folder: bool = False, kind: FolderKind | None = None
 ) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, with the same ending; rename it when the block ends without an error.
+    """Yield a temporary path on the disk of `path`, with the same name; move it there if the block ends without error.
 
     Args:
         path: The output.
         overwrite: True to allow replacing what exists.
         folder: True to make the temporary path a folder.
-        marker: As for `check_output`.
+        kind: As for `check_output`.
 
     Raises:
         OutputError: as `check_output`, or if writing fails.
     """
-    path = check_output(path, overwrite=overwrite, folder=folder, marker=marker)
-    partial = partial_path(path)
-    try:
-        with write_errors(path):
-            _remove(partial)
-            if folder:
-                partial.mkdir()
-            yield partial
-            if path.is_dir():
-                _remove(path)
+    path = check_output(path, overwrite=overwrite, folder=folder, kind=kind)
+    with write_errors(path), temporary_folder(path) as temporary:
+        partial = temporary / path.name
+        if folder:
+            partial.mkdir()
+        yield partial
+        if folder:
+            _publish_folder(partial, path, kind)
+        else:
+            sync_file(partial)
             partial.replace(path)
-    finally:
-        _remove(partial)
+            sync_folder(path.parent)
 
 
 @contextmanager
@@ -151,60 +162,107 @@ def atomic_files(path: str | Path, *, overwrite: bool = False, companions: Seque
         OutputError: as `check_output`, or if writing fails.
     """
     path = check_output(path, overwrite=overwrite, companions=companions)
-    folder = partial_path(path)
-    try:
-        with write_errors(path):
-            _remove(folder)
-            folder.mkdir()
-            partial = folder / f"{path.stem}{path.suffix.lower()}"
-            yield partial
-            others = [file for file in folder.iterdir() if file != partial]
-            if others:  # never an old file beside new companions
-                path.unlink(missing_ok=True)
-            for old in companions:
-                old.unlink(missing_ok=True)
-            for file in others:
-                file.replace(path.with_name(file.name))
-            partial.replace(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with write_errors(path), temporary_folder(path) as temporary:
+        partial = temporary / f"{path.stem}{path.suffix.lower()}"
+        yield partial
+        others = [file for file in temporary.iterdir() if file != partial]
+        for file in (*others, partial):
+            sync_file(file)
+        if others:  # never an old file beside new companions
+            path.unlink(missing_ok=True)
+        for old in companions:
+            old.unlink(missing_ok=True)
+        for file in others:
+            file.replace(path.with_name(file.name))
+        partial.replace(path)
+        sync_folder(path.parent)
 
 
 @contextmanager
-def resumable_folder(
-    path: str | Path, *, state_file: str, overwrite: bool = False, marker: str | None = None
-) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; rename it when the block ends without an error.
+def resumable_folder(path: str | Path, *, state_file: str, overwrite: bool = False, kind: FolderKind) -> Iterator[Path]:
+    """Yield the temporary folder `.partial-NAME` beside `path`; rename it when the block ends without an error.
 
-    After an error the temporary folder stays if it holds `state_file`, so that the next call resumes. The old folder is
-    renamed to .old-NAME before the new one takes its name, so that a kill never loses both.
+    After an error the temporary folder stays if it holds `state_file`, so that the next call resumes.
 
     Args:
         path: The output folder.
         state_file: Name of the file that records the progress.
         overwrite: True to allow replacing what exists.
-        marker: As for `check_output`.
+        kind: As for `check_output`; the temporary folder holds the same files, and the state file.
 
     Raises:
-        OutputError: as `check_output`, or if writing fails.
+        OutputError: as `check_output`, if the temporary folder holds files of others, or if writing fails.
     """
-    path = check_output(path, overwrite=overwrite, folder=True, marker=marker)
+    path = check_output(path, overwrite=overwrite, folder=True, kind=kind)
     partial = partial_path(path)
+    unfinished = FolderKind(state_file, (*filter(None, [kind.marker]), *kind.patterns))
+    with write_errors(path):
+        if os.path.lexists(partial):
+            require_owned(partial, unfinished)
+            if not (partial / state_file).exists():
+                shutil.rmtree(partial)
+        partial.mkdir(exist_ok=True)
     try:
         with write_errors(path):
-            if not (partial / state_file).exists():
-                _remove(partial)
-            partial.mkdir(exist_ok=True)
             yield partial
-            old = path.with_name(f".old-{path.name}")
-            _remove(old)
-            if path.is_dir():
-                path.replace(old)
-            partial.replace(path)
-            _remove(old)
+            _publish_folder(partial, path, kind)
     finally:
-        if not (partial / state_file).exists():
-            _remove(partial)
+        if partial.exists() and not (partial / state_file).exists():
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _publish_folder(folder: Path, path: Path, kind: FolderKind | None) -> None:
+    """Give a finished folder its name; one that it replaces is removed afterwards, so that a kill never loses both."""
+    write_file_list(folder)
+    sync_tree(folder)
+    old = path.with_name(f".old-{path.name}")
+    remove_owned(old, kind)
+    if path.is_dir():
+        require_owned(path, kind)
+        path.replace(old)
+    folder.replace(path)
+    sync_folder(path.parent)
+    if old.is_dir():
+        shutil.rmtree(old)
+
+
+def _restore_replaced(path: Path, kind: FolderKind | None) -> None:
+    """Give a folder its name back that a killed run had set aside to replace it."""
+    old = path.with_name(f".old-{path.name}")
+    if not os.path.lexists(path) and old.is_dir() and not old.is_symlink() and not foreign_files(old, kind):
+        old.replace(path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside a path, to be moved to it; its name cannot be guessed, and only this user can read it.
+
+    What killed runs left for the same path is removed.
+    """
+    _clear_temporary_folders(path)
+    folder = Path(tempfile.mkdtemp(prefix=_temporary_prefix(path), dir=path.parent))
+    lock = FileLock(folder / LOCK)
+    try:
+        with lock:
+            content = folder / "content"
+            content.mkdir()
+            yield content
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary_prefix(path: Path) -> str:
+    return f".partial-{path.name[:MAX_PREFIX]}-"
+
+
+def _clear_temporary_folders(path: Path) -> None:
+    """Remove temporary folders of a path that no running process holds."""
+    for folder in path.parent.glob(f"{glob.escape(_temporary_prefix(path))}????????"):
+        lock = folder / LOCK
+        if folder.is_symlink() or lock.is_symlink() or not lock.is_file():
+            continue  # not one of ours
+        with suppress(Timeout, OSError), FileLock(lock).acquire(timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -216,6 +274,7 @@ def output_lock(out: Path) -> Iterator[None]:
     """
     path = resolve_link(out)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
+    _require_free(Path(lock.lock_file))
     with write_errors(out):
         try:
             with lock.acquire(timeout=0):
@@ -225,6 +284,12 @@ def output_lock(out: Path) -> Iterator[None]:
                     Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout as error:
             raise OutputError(f"Another run is writing to {out}. Wait for it, or choose another name.") from error
+
+
+def _require_free(lock: Path) -> None:
+    """Raise OutputError if what has the name of a lock is no lock: those are empty files."""
+    if os.path.lexists(lock) and (lock.is_symlink() or not lock.is_file() or lock.stat().st_size):
+        raise OutputError(f"{lock} is in the way of a lock file. Rename it, or choose another output.")
 
 
 def partial_path(path: Path) -> Path:
@@ -239,6 +304,11 @@ def write_text_atomic(path: Path, text: str) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    temporary = path.with_name(unfinished_name(path.name))
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+        sync_file(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

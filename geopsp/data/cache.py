@@ -17,6 +17,7 @@ from numpy.lib.format import dtype_to_descr, open_memmap, write_array_header_1_0
 
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.output import atomic_output, check_output
+from geopsp.core.owned_files import FolderKind, remove_owned
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.core.run_state import read_state
 from geopsp.core.text import format_count, format_error
@@ -32,6 +33,8 @@ VERSION = 1
 
 
 PARTS = ("image", "valid", "codes")
+
+CACHE_FOLDER = FolderKind(CACHE_INFO, tuple(f"{part}.npy" for part in PARTS))
 
 
 class ChipCache:
@@ -69,14 +72,14 @@ def open_cache(chips: ChipSet, folder: str | Path) -> ChipCache:
     cache, _ = _open(path, key)
     if cache is not None:
         return cache
-    check_output(path, overwrite=True, folder=True)
+    check_output(path.parent / f"{path.name}.lock", overwrite=True)
     with FileLock(path.with_suffix(".lock")):  # of several processes, one writes
         cache, problem = _open(path, key)
         if cache is not None:
             return cache
         if problem:
             logger.info(f"{problem}: decoding the chips again.")
-            shutil.rmtree(path)
+            remove_owned(path, CACHE_FOLDER, any_size=True)
         with progress_bar("Decoding chips") as progress:
             _write(chips, path, key, progress)
     return ChipCache(path)
@@ -114,7 +117,7 @@ def _write(chips: ChipSet, path: Path, key: str, progress: Progress) -> None:
     needed = len(chips) * sum(math.prod(shape) * kind.itemsize for shape, kind in zip(shapes, types, strict=True))
     _require_room(path, needed)
     logger.info(f"Decoding {format_count(len(chips), 'chip')} into {path}: {needed / 1e6:,.0f} MB")
-    with atomic_output(path, folder=True) as folder, ExitStack() as stack:
+    with atomic_output(path, folder=True, kind=CACHE_FOLDER) as folder, ExitStack() as stack:
         files = [stack.enter_context((folder / f"{part}.npy").open("wb")) for part in PARTS]
         for file, shape, kind in zip(files, shapes, types, strict=True):
             header = {"descr": dtype_to_descr(kind), "fortran_order": False, "shape": (len(chips), *shape)}

@@ -15,6 +15,7 @@ model, input or option has another key, and starts over; what was made for one k
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from rasterio.errors import RasterioError
 
 from geopsp.core.legend import Legend
 from geopsp.core.output import check_output, partial_path, write_errors
+from geopsp.core.owned_files import FolderKind, require_owned
 from geopsp.core.run_state import read_state, write_state
 from geopsp.errors import RasterError
 from geopsp.inference.options import MapSettings
@@ -41,6 +43,12 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Part of the key and of job.json."""
+
+
+_OF_A_KEY = "[0-9a-f]*-[0-9]*x[0-9]*"
+
+WORK_FOLDER = FolderKind(None, ("job.json", "publish", *(_OF_A_KEY + "/*" * depth for depth in (1, 2, 3))))
+"""The folder `.partial-NAME`."""
 
 
 KEY_TAG, MODEL_TAG = "GEOPSP_JOB", "GEOPSP_MODEL"
@@ -190,7 +198,8 @@ class MapJob:
     @property
     def only_folder_left(self) -> bool:
         """True if the job is done, but was killed while its folder was removed."""
-        return self.folder.is_dir() and read_state(self._state_file).get("key") in (None, self.key) and self.done
+        key = read_state(self._state_file).get("key") if _is_real_folder(self.folder) else ""
+        return key in (None, self.key) and self.done
 
     @property
     def _publication(self) -> dict[str, Any]:
@@ -230,6 +239,8 @@ class MapJob:
 
         What another job left is removed. `batch_size` counts if the job is new and the settings hold none.
         """
+        if os.path.lexists(self.folder):
+            require_owned(self.folder, WORK_FOLDER)
         state = read_state(self._state_file)
         part = [self.parts.part_width, self.parts.part_height]
         if state.get("key") != self.key or state["part"] != part:
@@ -254,10 +265,13 @@ class MapJob:
         """Delete the job's folder.
 
         `publish` goes first and `job.json` last, so that an interrupted deletion can be recognised.
+
+        Raises:
+            OutputError: if it is a link, or holds files of others.
         """
-        if not self.folder.is_dir():
-            self.folder.unlink(missing_ok=True)
+        if not os.path.lexists(self.folder):
             return
+        require_owned(self.folder, WORK_FOLDER)
         self._publish_file.unlink(missing_ok=True)
         for path in self.folder.iterdir():
             if path.is_dir():
@@ -269,7 +283,7 @@ class MapJob:
 
     def remove_if_empty(self) -> None:
         """Delete the job's folder if it holds no part to resume from."""
-        if self.folder.is_dir() and not any((self._work_folder / "parts").glob("*")):
+        if _is_real_folder(self.folder) and not any((self._work_folder / "parts").glob("*")):
             self.clear()
 
     @property
@@ -286,6 +300,11 @@ def _key_of_raster(path: Path) -> str | None:
             return found
     except RasterioError:
         return None
+
+
+def _is_real_folder(path: Path) -> bool:
+    """True for a folder that is no link."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def fingerprints(scene: Scene, aoi: LazyAreaOfInterest | None) -> tuple[str, ...]:

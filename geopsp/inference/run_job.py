@@ -15,9 +15,10 @@ from typing import Any
 
 import rasterio
 
-from geopsp.core.output import output_lock, partial_path, resolve_link
+from geopsp.core.output import atomic_output, output_lock, resolve_link
 from geopsp.core.parallel import cpu_count
 from geopsp.core.progress import Progress
+from geopsp.core.sync import sync_file, sync_folder
 from geopsp.errors import OutputError
 from geopsp.inference.dask_workers import parts_on_cluster
 from geopsp.inference.job import MapJob
@@ -174,11 +175,12 @@ def _write_sidecars(raster: RasterSpec, path: Path, *, overwrite_style: bool) ->
 def _move(source: Path, target: Path) -> None:
     """Move a file so that it appears complete, also on another disk."""
     try:
+        sync_file(source)
         source.replace(target)
+        sync_folder(target.parent)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        partial_copy = partial_path(target)
-        shutil.copyfile(source, partial_copy)
-        partial_copy.replace(target)
+        with atomic_output(target, overwrite=True) as partial_copy:
+            shutil.copyfile(source, partial_copy)
         source.unlink()

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.output import atomic_output
+from geopsp.core.owned_files import FolderKind
 from geopsp.errors import GeopspError, InputNotFoundError, OptionError, PackageError
 from geopsp.models.build import ModelSpec, build_network, count_parameters
 from geopsp.models.context import CONTEXTS
@@ -38,6 +39,8 @@ WEIGHTS = "weights.safetensors"
 
 
 HISTORY = "history.csv"
+
+MODEL_FOLDER = FolderKind(MANIFEST, (WEIGHTS, HISTORY))
 
 
 VERSION = 2
@@ -153,7 +156,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
     Raises:
         OutputError: if the folder exists and `overwrite` is False, or cannot be written.
     """
-    with atomic_output(folder, overwrite=overwrite, folder=True, marker=MANIFEST) as partial:
+    with atomic_output(folder, overwrite=overwrite, folder=True, kind=MODEL_FOLDER) as partial:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
         save_file(state, partial / WEIGHTS)
         if model.history:

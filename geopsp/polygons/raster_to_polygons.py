@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from geopsp.core.jit import compile_ahead
 from geopsp.core.options import describes, from_names
-from geopsp.core.output import output_lock, partial_path
+from geopsp.core.output import output_lock, temporary_folder, write_errors
 from geopsp.core.progress import Progress, progress_bar
-from geopsp.errors import OutputError
 from geopsp.polygons.attributes import AttributeTable, legend_for
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
@@ -108,27 +106,10 @@ def _cleaned(
         yield raster
         return
     with (
-        _temporary_folder(out) as folder,
+        write_errors(out),
+        temporary_folder(out) as folder,
         clean_raster(
             raster, metric, min_area=min_area, fill_holes=fill_holes, folder=folder, progress=progress
         ) as cleaned,
     ):
         yield cleaned
-
-
-@contextmanager
-def _temporary_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` and delete it at the end; one left by an interrupted run is deleted first."""
-    folder = out.with_name(f"{partial_path(out).name}.cleaned")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir()
-    except OSError as error:
-        raise OutputError(
-            f"Cannot create the temporary folder {folder}: {error}. Delete what is there, choose a shorter name or "
-            "another folder for the output, or free disk space."
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

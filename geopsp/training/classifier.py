@@ -27,7 +27,7 @@ from geopsp.models.loss_options import LossSpec, as_names
 from geopsp.models.losses import class_weights
 from geopsp.models.memory import training_batch_size
 from geopsp.models.network import SegmentationNetwork
-from geopsp.models.saved_model import MANIFEST, TrainedModel, load_model, save_model
+from geopsp.models.saved_model import MODEL_FOLDER, TrainedModel, load_model, save_model
 from geopsp.models.weights import init_encoder, init_network
 from geopsp.training.evaluate import chips_for, evaluate
 from geopsp.training.fit import fit, read_run
@@ -316,7 +316,7 @@ class PixelClassifier:
         """
         if not is_main_process():
             return Path(name_or_path)
-        check_output(name_or_path, overwrite=overwrite, folder=True, marker=MANIFEST)
+        check_output(name_or_path, overwrite=overwrite, folder=True, kind=MODEL_FOLDER)
         if compute_metrics and self.data is not None and self.model.history:
             self.model.metrics = self.evaluate().to_json()
         return save_model(self.model, name_or_path, overwrite=overwrite)

@@ -19,13 +19,15 @@ from torch.utils.data import DataLoader
 
 from geopsp.core.legend import Legend
 from geopsp.core.log import is_main_process
-from geopsp.core.output import atomic_output
+from geopsp.core.output import atomic_output, output_lock
+from geopsp.core.owned_files import FolderKind
 from geopsp.data.dataset import Sample
 from geopsp.data.loader import ChipLoaders
 from geopsp.errors import OptionError
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.memory import memory_errors
 from geopsp.models.network import SegmentationNetwork
+from geopsp.models.saved_model import HISTORY
 from geopsp.training.callbacks import EMAWeights, EpochLogger, ResumableEarlyStopping
 from geopsp.training.lightning_module import SegmentationTask
 from geopsp.training.options import MONITORS, FitOptions, RunConfig
@@ -45,6 +47,10 @@ PATIENCE = 5
 
 RUN, LAST, BEST = "run.json", "last", "best"
 """Files in the folder of a run: its options, and its checkpoints."""
+
+RUN_LOGS = (HISTORY, "tensorboard/*")
+
+RUN_FOLDER = FolderKind(RUN, (f"{LAST}.ckpt", f"{BEST}.ckpt", *RUN_LOGS))
 
 
 class ChipDataModule(L.LightningDataModule):
@@ -95,6 +101,9 @@ def fit(
     with silence_lightning(), ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geopsp-")))
         folder = run.folder or scratch
+        if run.folder and is_main_process():
+            run.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(output_lock(run.folder))
         checkpoint = _open_run(run, _run_inputs(network, loaders, losses, options, run))
         names = loaders.train.names
         task = SegmentationTask(

@@ -137,9 +137,9 @@ def plot_rates(best: float, rates: Sequence[float], losses: Sequence[float]) -> 
     return figure
 
 
-def save_figure(figure: Figure, out: str | Path) -> Path:
+def save_figure(figure: Figure, out: str | Path, *, overwrite: bool = True) -> Path:
     """Write a figure to a file, and close it."""
-    with atomic_output(out, overwrite=True) as partial:
+    with atomic_output(out, overwrite=overwrite) as partial:
         figure.savefig(partial, dpi=110)
     plt.close(figure)
     return Path(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import signal
 import sys
@@ -14,15 +15,30 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from geopsp.core.log import in_notebook
-from geopsp.errors import OptionError
+from geopsp.core.output import atomic_output
+from geopsp.errors import OptionError, OutputError
 from geopsp.models.device import device_name, has_bfloat16, pick_device
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.options import RunConfig
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes each checkpoint beside its place, then renames it: a kill or a full disk leaves the one before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            with atomic_output(path, overwrite=True) as partial:
+                partial.write_bytes(content.getbuffer())
+        except OutputError as error:
+            raise OutputError(f"{error} The run can be resumed from its last checkpoint.") from error
 
 
 def make_trainer(run: RunConfig, folder: Path, **options: Any) -> L.Trainer:
@@ -59,6 +75,7 @@ def make_trainer(run: RunConfig, folder: Path, **options: Any) -> L.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        plugins=[AtomicCheckpoints()],
         **options,
     )
 

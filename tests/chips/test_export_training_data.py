@@ -275,7 +275,7 @@ def test_a_folder_that_exists_is_kept_unless_overwritten(make_raster, labels, tm
 def test_a_folder_of_other_things_is_not_replaced(make_raster, labels, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("")
-    with pytest.raises(OutputError, match="contains other files"):
+    with pytest.raises(OutputError, match="geopsp did not write"):
         export_training_data(make_raster(), labels, tmp_path / "photos", "kind", 32, overwrite=True)
     assert (tmp_path / "photos" / "cat.jpg").exists()
 

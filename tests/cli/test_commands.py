@@ -422,7 +422,7 @@ def test_nothing_of_the_user_s_is_lost(small_world, trained, tmp_path):
     fails("predict", trained, scene, *twice, "--overwrite", says="have the same name")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
-    fails("train", small_world["chips"], "--out", tmp_path / "photos", "--overwrite", says="contains other files")
+    fails("train", small_world["chips"], "--out", tmp_path / "photos", "--overwrite", says="geopsp did not write")
     fails(
         "chips",
         scene,
@@ -498,7 +498,7 @@ def test_bad_input_to_the_others(small_world, tmp_path):
     fails("info", tmp_path / "no", says="No such file or folder")
     fails("info", tmp_path, says="is neither a chip folder (chips.json) nor a model (model.json)")
     fails("evaluate", tmp_path, small_world["chips"], says="has no model.json")
-    fails("demo", "--data", tmp_path, "--out", tmp_path / "demo", says="No sample data")
+    fails("demo", "--data", tmp_path, "--out", tmp_path / "demo", says="does not hold the sample data")
 
 
 def test_overwrite(small_world, trained, tmp_path):

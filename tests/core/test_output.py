@@ -1,4 +1,7 @@
 import errno
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,22 @@ from geopsp.core.output import (
     resumable_folder,
     write_text_atomic,
 )
+from geopsp.core.owned_files import FILE_LIST, FolderKind
 from geopsp.errors import OutputError, RasterError
+
+KIND = FolderKind("journal", ("new", "old"))
 
 
 def names(folder):
-    return sorted(p.name for p in folder.iterdir())
+    """Return the names in a folder, but for the list of files."""
+    return sorted(p.name for p in folder.iterdir() if p.name != FILE_LIST)
+
+
+def make_folder(path):
+    """Make a folder as an earlier run did."""
+    with atomic_output(path, folder=True) as partial:
+        (partial / "old").write_text("old")
+        (partial / "journal").write_text("old")
 
 
 def test_a_file_appears_when_the_block_ends_and_not_before(tmp_path):
@@ -34,9 +48,7 @@ def test_a_file_appears_when_the_block_ends_and_not_before(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
 def test_a_block_that_fails_leaves_what_was_there(folder, error, tmp_path):
     out = tmp_path / "out"
-    out.mkdir() if folder else out.write_text("old")
-    if folder:
-        (out / "old").write_text("old")
+    make_folder(out) if folder else out.write_text("old")
     with pytest.raises(type(error)), atomic_output(out, overwrite=True, folder=folder) as partial:  # noqa: PT012
         (partial / "new" if folder else partial).write_text("new")
         raise error
@@ -56,12 +68,37 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     assert out.read_text() == "new"
 
 
-def test_remains_of_a_killed_run_are_swept(tmp_path):
-    (tmp_path / ".partial-chips").mkdir()
-    (tmp_path / ".partial-chips" / "junk").write_text("")
+KILLED = """
+import os, signal
+from pathlib import Path
+from geopsp.core.output import atomic_output
+with atomic_output("chips", folder=True) as partial:
+    (partial / "new").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_remains_of_a_killed_run_are_removed(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, check=False)
+    assert len(names(tmp_path)) == 1
     with atomic_output(tmp_path / "chips", folder=True) as partial:
         assert names(partial) == []
+        with atomic_output(tmp_path / "chips", folder=True) as other:  # a second writer keeps off the first one's
+            assert partial.exists()
+            assert other != partial
+        shutil.rmtree(tmp_path / "chips")
     assert names(tmp_path) == ["chips"]
+
+
+def test_a_folder_that_only_looks_like_remains_stays(tmp_path):
+    folder = tmp_path / ".partial-chips-12345678"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    (tmp_path / ".partial-chips-abcdefgh").symlink_to(folder)
+    with atomic_output(tmp_path / "chips", folder=True):
+        pass
+    assert names(tmp_path) == [".partial-chips-12345678", ".partial-chips-abcdefgh", "chips"]
+    assert (folder / "thesis.txt").read_text() == "mine"
 
 
 def test_a_file_in_place_of_the_folder(tmp_path):
@@ -82,13 +119,26 @@ def test_only_a_folder_of_ours_is_replaced(tmp_path):
     out = tmp_path / "photos"
     out.mkdir()
     (out / "cat.jpg").write_text("")
-    options = {"overwrite": True, "folder": True, "marker": "chips.json"}
-    with pytest.raises(OutputError, match="contains other files"), atomic_output(out, **options):
-        pass
-    (out / "cat.jpg").rename(out / "chips.json")
+    options = {"overwrite": True, "folder": True, "kind": KIND}
+    for added in ("journal", "new"):  # of an earlier version, beside a file of others
+        with pytest.raises(OutputError, match=r"geopsp did not write.*cat\.jpg"), atomic_output(out, **options):
+            pass
+        (out / added).write_text("")
+    (out / "cat.jpg").unlink()
     with atomic_output(out, **options) as partial:
-        (partial / "new").write_text("")
-    assert names(out) == ["new"]
+        (partial / "new").write_text("new")
+        (partial / "journal").write_text("")
+    assert names(out) == ["journal", "new"]
+    (out / "new").write_text("my own words")
+    with pytest.raises(OutputError, match=r"were changed since \(new\)"), atomic_output(out, **options):
+        pass
+    (out / "new").write_text("new")
+    (out / "here").symlink_to(tmp_path)
+    with pytest.raises(OutputError, match=r"\(here\)"), atomic_output(out, **options):
+        pass
+    (out / "here").unlink()
+    with atomic_output(out, **options):
+        pass
 
 
 def test_a_full_disk_is_an_output_error_and_a_broken_input_is_not(tmp_path):
@@ -107,11 +157,12 @@ def test_what_a_link_points_to_is_replaced_and_the_link_stays(folder, there, tmp
     near.mkdir()
     real, link = far / "real.tif", near / "map.tif"
     if there:
-        real.mkdir() if folder else real.write_text("old")
+        make_folder(real) if folder else real.write_text("old")
     (near / "middle").symlink_to(real)
     link.symlink_to("middle")
     with atomic_output(link, overwrite=there, folder=folder) as partial:
-        assert partial == partial_path(link) == far / ".partial-real.tif"
+        assert partial.is_relative_to(far)
+        assert partial_path(link) == far / ".partial-real.tif"
         (partial / "new" if folder else partial).write_text("new")
     assert link.readlink().name == "middle"
     assert not real.is_symlink()
@@ -123,9 +174,9 @@ def test_what_a_link_points_to_is_replaced_and_the_link_stays(folder, there, tmp
 
 def test_a_run_that_goes_on_follows_links_too(tmp_path):
     real, link = tmp_path / "real", tmp_path / "link"
-    (real / "old").mkdir(parents=True)
+    make_folder(real)
     link.symlink_to(real)
-    with resumable_folder(link, state_file="journal", overwrite=True) as partial:
+    with resumable_folder(link, state_file="journal", overwrite=True, kind=KIND) as partial:
         (partial / "journal").write_text("")
     assert link.is_symlink()
     assert names(real) == ["journal"]

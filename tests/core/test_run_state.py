@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from geopsp.core import output
 from geopsp.core.run_state import key_of, read_state, write_state
 
 
@@ -47,12 +48,10 @@ def test_a_failed_write_leaves_the_old_state(tmp_path, monkeypatch):
         write_state(path, {"key": object()})
     assert read_state(path) == {"key": "old"}
 
-    def full(self, text, **_):
-        with self.open("w") as file:
-            file.write(text[:5])
+    def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(output, "sync_file", full)
     with pytest.raises(OSError, match="No space"):
         write_state(path, {"key": "new"})
     assert read_state(path) == {"key": "old"}

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
+from geopsp.core.owned_files import FILE_LIST
 from geopsp.errors import InputNotFoundError, OutputError, PackageError
 from geopsp.models import saved_model as package
 from geopsp.models.build import ModelSpec, build_network
@@ -85,12 +86,15 @@ def test_scores_of_absent_classes_come_back_as_nan(model, tmp_path, monkeypatch)
     assert math.isnan(loaded.metrics["per_class"]["road"]["iou"])
 
 
+FILES = [FILE_LIST, "history.csv", MANIFEST, WEIGHTS]
+
+
 def test_the_folder_holds_tensors_and_json_and_no_pickle(folder):
-    assert sorted(path.name for path in folder.iterdir()) == ["history.csv", MANIFEST, WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == FILES
     json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     spec = ModelSpec("resnet18", 4, 3, pointrend=True, aux="pixel", pyramid_sizes=(1, 3))
     assert set(load_file(folder / WEIGHTS)) == set(build_network(spec).state_dict())
-    for path in folder.iterdir():
+    for path in map(folder.joinpath, FILES[1:]):
         with pytest.raises(ValueError, match=r"opcode|pickle|bytes|literal"):
             list(pickletools.genops(path.read_bytes()))
 
@@ -245,8 +249,12 @@ def test_an_existing_folder_stays_unless_it_may_be_replaced(model, folder, tmp_p
     with pytest.raises(OutputError, match="already exists"):
         save_model(model, folder)
     assert (folder / "mine.txt").exists()
+    with pytest.raises(OutputError, match=r"geopsp did not write.*mine\.txt"):
+        save_model(model, folder, overwrite=True)
+    assert (folder / "mine.txt").read_text() == "mine"
+    (folder / "mine.txt").unlink()
     save_model(model, folder, overwrite=True)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["model", "history.csv", MANIFEST, WEIGHTS])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["model", *FILES])
 
 
 @pytest.mark.parametrize("there", [False, True])
