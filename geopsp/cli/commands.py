@@ -214,7 +214,7 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
 @click.argument("raster", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help=f"File to write: {ENDINGS}.")
 @options_of(PolygonSettings, unset=True)
-@options_of(PolygonOptions, only=("confidence", "overwrite"))
+@options_of(PolygonOptions, only=("confidence", "nodata", "overwrite"))
 def polygonize(raster: Path, out: Path, **options: Any) -> None:
     """Write the regions of a class RASTER as polygons."""
     from geopsp.polygons.raster_to_polygons import raster_to_polygons

@@ -177,7 +177,7 @@ def _footprints(chips: ChipSet, labelled: NDArray[np.intp], by: SplitBy, gap: fl
     if unknown and by in {"blocks", "areas"}:
         raise ChipError(
             f"{unknown} of {format_count(len(labelled), 'labelled chip')} have no georeference, which a split by {by} "
-            "needs. Split by source or folder, or at random if no chips are neighbours."
+            "needs. Split by image (`split='source'`) or by folder, or at random if no chips are neighbours."
         )
     shapes[shapely.is_empty(shapes)] = None
     side = np.sqrt(np.nan_to_num(shapely.area(shapes)))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geopsp.core.grid import Grid
 from geopsp.core.jit import jit
-from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.legend import IGNORE_INDEX, ClassInfo, Legend
 from geopsp.polygons.borders.topology import to_crs
 from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric, lengths
@@ -120,13 +120,18 @@ def areas_in_pixels(features: Features) -> Floats:
     return areas
 
 
-def legend_for(raster: str | Path) -> Legend:
+def legend_for(raster: str | Path, more: ClassInfo | None = None) -> Legend:
     """Return a legend of all codes from 0 to 254; codes that the raster's legend lacks are named `class N`.
+
+    Args:
+        raster: A class raster.
+        more: A class that its file does not name.
 
     Raises:
         InputNotFoundError, RasterError: if there is no such raster, or its classes tag is damaged.
     """
     known = {info.code: info for info in read_legend(raster) or ()}
+    known |= {more.code: more} if more else {}
     names = {code: known[code].name if code in known else f"class {code}" for code in range(IGNORE_INDEX)}
     return Legend.from_names(names, {code: info.color for code, info in known.items()})
 

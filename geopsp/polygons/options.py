@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from geopsp.core.options import check_fields, option, require_number
+from geopsp.core.options import check_fields, check_nodata, option, require_number
 from geopsp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -145,10 +145,17 @@ class PolygonOptions(PolygonSettings):
         "A raster of the same grid with the confidence of each pixel, 0 to 1. Adds the columns confidence "
         "(mean) and edge_unsure. None: without.",
     )
+    nodata: int | str | None = option(
+        None,
+        "The value that becomes no polygon; none: all values are classes, also 0 and 255. None: the nodata value of "
+        "the raster, and 255 unless it is a mask of 0 and 255.",
+        metavar="VALUE",
+    )
     overwrite: bool = option(False, "Replace an output that exists.")
 
     def __post_init__(self) -> None:
         PolygonSettings.__post_init__(self)
+        check_nodata("nodata", self.nodata)
 
 
 class PolygonSettingsDict(TypedDict, total=False):

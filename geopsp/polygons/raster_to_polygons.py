@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from geopsp.core.jit import compile_ahead
-from geopsp.core.options import describes, from_names
+from geopsp.core.options import check_nodata, describes, from_names
 from geopsp.core.output import output_lock, partial_path
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.errors import OutputError
@@ -38,13 +38,16 @@ def raster_to_polygons(
     dissolve: bool = False,
     regularize: bool | float = False,
     confidence: str | Path | None = None,
+    nodata: int | str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the regions of a class raster as polygons, and return the path of the file.
 
-    Code 255, nodata and masked pixels become no polygons. The columns are `code`, `name` and `color` (from the raster),
-    `area_m2` and `perimeter_m` (on the ellipsoid), `confidence` (mean) and `edge_unsure` (fraction of the border pixels
-    below 0.5) if a confidence raster is given, `moved_m` if `regularize` is, and a point inside (`point_x`, `point_y`).
+    Nodata and masked pixels become no polygons, nor does 255 unless the raster is a mask of 0 and 255. The columns are
+    `code`, `name`, `color` (from the raster), `area_m2` and `perimeter_m` (on the ellipsoid), `confidence` (mean) and
+    `edge_unsure` (fraction of the border pixels below 0.5) if a confidence raster is given, `moved_m` if `regularize`
+    is, and a point inside (`point_x`, `point_y`).
+
     The geometry is in the raster's CRS; in GeoJSON in WGS 84.
 
     The steps are, in this order: fill holes, merge small regions, select classes, simplify, smooth, measure. The raster
@@ -68,11 +71,13 @@ def raster_to_polygons(
         OutputError: if `out` exists and `overwrite` is False, it cannot be written, or another run writes to it.
     """
     settings = from_names(PolygonOptions, locals())
+    value = check_nodata("nodata", nodata)
     asked, out = Path(out), check_vector_output(out, overwrite=overwrite)
     compile_ahead(compiled_modules(settings))
-    with output_lock(out), ClassRaster.open(raster) as class_raster, progress_bar("Polygons") as progress:
+    with output_lock(out), ClassRaster.open(raster, nodata=value) as class_raster, progress_bar("Polygons") as progress:
+        class_raster.check_values(value)
         grid = class_raster.grid
-        metric, legend = GroundMetric.from_grid(grid), legend_for(raster)
+        metric, legend = GroundMetric.from_grid(grid), legend_for(raster, class_raster.class_of_255)
         confidence_raster = None if confidence is None else Confidence.open(confidence, grid)
         table = AttributeTable(
             grid,
