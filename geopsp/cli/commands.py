@@ -56,7 +56,28 @@ class Commands(click.Group):
 images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 
 
-labels_help = "Vector file (FILE or FILE|layername=LAYER) of polygons, lines or points, or a raster of class codes."
+labels_help = (
+    "Vector file (FILE or FILE|layername=LAYER) of polygons, lines or points, a raster of class codes, or the masks of "
+    "the images: a folder, a glob in quotes, or this option several times."
+)
+
+
+def _labels(images: tuple[str, ...], given: tuple[str, ...]) -> Any:
+    """Return labels as Python takes them.
+
+    Raises:
+        OptionError: if the shell expanded a glob of labels, so that all but the first came to the images.
+    """
+    if len(given) != 1:
+        return list(given)
+    mask = Path(given[0])
+    beside = [name for name in map(Path, images) if name.parent == mask.parent and name.suffix == mask.suffix]
+    if mask.is_file() and beside and len(beside) < len(images) and all(name.is_file() for name in beside):
+        raise OptionError(
+            f"{beside[0]} is given as an image, but lies beside the labels {mask}. If these are several masks, put the "
+            f"pattern in quotes: --labels '{mask.parent / '*'}{mask.suffix}'."
+        )
+    return given[0]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -67,13 +88,18 @@ def main() -> None:
 
 @main.command()
 @images_argument
-@click.option("--labels", required=True, help=labels_help)
+@click.option("--labels", required=True, multiple=True, help=labels_help)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Chip folder to write.")
 @options_of(*CUTTING, ExportOptions)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the report to this file.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw the chips over the images (.png).")
 def chips(
-    images: tuple[str, ...], labels: str, out: Path, json_path: Path | None, picture: Path | None, **options: Any
+    images: tuple[str, ...],
+    labels: tuple[str, ...],
+    out: Path,
+    json_path: Path | None,
+    picture: Path | None,
+    **options: Any,
 ) -> None:
     """Cut georeferenced training chips from IMAGEs and labels.
 
@@ -85,7 +111,7 @@ def chips(
 
     options = take(options, *CUTTING, ExportOptions)
     with progress_bar("Cutting chips") as progress:
-        chip_set = export_training_data(list(images), labels, out, progress=progress, **options)
+        chip_set = export_training_data(list(images), _labels(images, labels), out, progress=progress, **options)
     click.echo(describe_chips(chip_set))
     if json_path:
         write_chip_report(chip_set, json_path, overwrite=True)
@@ -98,7 +124,7 @@ def chips(
 
 @main.command()
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
-@click.option("--labels", help=f"Train straight from images, given instead of CHIPS. {labels_help}")
+@click.option("--labels", multiple=True, help=f"Train straight from images, given instead of CHIPS. {labels_help}")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 @click.option("--network", type=click.Choice(NETWORKS), default=NETWORKS[0], show_default=True, help="Architecture.")
 @options_of(ModelOptions, PSPNetOptions, LossSpec, FitOptions, RunConfig)
@@ -107,7 +133,13 @@ def chips(
 @options_of(*CUTTING, without=("tile_size", "seed"))
 @overwrite_option
 def train(
-    chips: tuple[str, ...], labels: str | None, out: Path, network: str, freeze: bool, overwrite: bool, **options: Any
+    chips: tuple[str, ...],
+    labels: tuple[str, ...],
+    out: Path,
+    network: str,
+    freeze: bool,
+    overwrite: bool,
+    **options: Any,
 ) -> None:
     """Train a network on one or several folders of CHIPS, or with --labels straight from images, and save it."""
     from geopsp.core.log import is_main_process
@@ -147,7 +179,7 @@ def _clear_run(folder: Path, *, keep_logs: bool) -> None:
         path.unlink()
 
 
-def _classifier(chips: tuple[str, ...], labels: str | None, network: str, options: dict[str, Any]) -> Any:
+def _classifier(chips: tuple[str, ...], labels: tuple[str, ...], network: str, options: dict[str, Any]) -> Any:
     """Return the network that the options describe, with these chips as its data."""
     from geopsp.training.networks import CLASSIFIERS
     from geopsp.training.training_data import prepare_data
@@ -157,7 +189,7 @@ def _classifier(chips: tuple[str, ...], labels: str | None, network: str, option
         raise OptionError(
             f"`pyramid_sizes` and `use_unet=False` only apply to the network pspnet, not to {network}. Leave them out."
         )
-    source = {"images": list(chips), "labels": labels} if labels else {"path": list(chips)}
+    source = {"images": list(chips), "labels": _labels(chips, labels)} if labels else {"path": list(chips)}
     data = prepare_data(**source, **take(options, *CUTTING, DataOptions))
     return CLASSIFIERS[network](data, **only_pspnet, **take(options, ModelOptions, LossSpec))
 

@@ -145,11 +145,11 @@ def _parse_class(row: Mapping[Any, Any], source: str) -> MaskClass:
     value = _parse_whole(given["value"])
     name = str(given["name"]).strip() if given["name"] is not None else ""
     shown = ", ".join(f"{key}={value}" for key, value in fields.items())
+    has_color = any(given[kind] is not None for kind in ("color", "red", "green", "blue"))
+    if (has_color and color is None) or (given["value"] is not None and value is None):
+        raise OptionError(f"{source} has the line {shown!r}, whose color or code cannot be read. {NEEDED}.")
     if not name or (color is None and value is None):
         raise OptionError(f"{source} has the line {shown!r}, but a class needs a name, and a color or code. {NEEDED}.")
-    wrong = given["color"] is not None and color is None
-    if wrong or (given["value"] is not None and value is None):
-        raise OptionError(f"{source} has the line {shown!r}, whose color or code cannot be read. {NEEDED}.")
     return MaskClass(canonical_name(name), color, value)
 
 

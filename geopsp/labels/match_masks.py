@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 MASK_WORDS = (
     "mask", "masks", "label", "labels", "labelids", "labeltrainids", "gt", "groundtruth", "ground_truth", "annotation",
-    "annotations", "seg", "segmentation", "target", "targets", "truth", "lbl", "msk", "l",
+    "annotations", "seg", "segmentation", "gtfine", "gtcoarse", "target", "targets", "truth", "lbl", "msk", "l",
 )  # fmt: skip
-"""What the name of a mask may begin or end with, apart from the rest by `_`, `-`, `.` or a blank."""
+"""What the name of a mask may begin or end with, set off by `_`, `-`, `.`, a blank or, if it is longer, a digit."""
 
 IMAGE_WORDS = ("image", "images", "img", "sat", "satellite", "rgb", "raw", "ortho", "leftimg8bit")
 """The same for images."""
@@ -176,10 +176,13 @@ def _image_key(name: str) -> str:
 
 
 def _without(stem: str, words: Sequence[str]) -> str:
-    """Return a stem without the words at its beginning or end; all of it if nothing else is left."""
-    word = "|".join(map(re.escape, words))
-    rest = re.sub(rf"{SEPARATOR}+(?:{word})$", "", stem)
-    return re.sub(rf"^(?:{word}){SEPARATOR}+", "", rest) or stem
+    """Return a stem without words at its beginning and end; all of it if nothing else is left."""
+    word, long = "|".join(map(re.escape, words)), "|".join(re.escape(word) for word in words if len(word) > 2)
+    ending = re.compile(rf"{SEPARATOR}+(?:{word})$|(?<=\d)(?:{long})$")
+    beginning = re.compile(rf"^(?:{word}){SEPARATOR}+|^(?:{long})(?=\d)")
+    while (rest := beginning.sub("", ending.sub("", stem))) and rest != stem:
+        stem = rest
+    return stem
 
 
 def _stripped(mask: str) -> str:

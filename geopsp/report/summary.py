@@ -152,6 +152,7 @@ def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[st
     labels = report["labels"]
     polygons = labels.get("polygons") or sum(report.get("polygons", {}).values())
     counts = [format_count(polygons, "polygon")] if polygons else []
+    counts += [format_count(labels["masks"], "mask")] if labels.get("masks") else []
     counts += [f"{labels[key]:,} {words}" for key, words in LABEL_COUNTS.items() if labels.get(key)]
     lines = [f"labels     {labels['source']}" + (f": {', '.join(counts)}" if counts else "")]
     if report["conflict_pixels"]:
