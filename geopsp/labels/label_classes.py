@@ -133,13 +133,13 @@ def _by_codes(
     files: Sequence[LabelFile], pixels: Mapping[int, int], counts: ValueCounts, rules: RasterRules, source: str,
     known: Legend | None,
 ) -> LabelClasses:  # fmt: skip
-    """Make the class table of class codes; 255 is a class if it is mapped, asked for, or all but 0."""
+    """Make the class table of class codes; 255 is a class if it is mapped, all but 0, or another value is nodata."""
     mapped = _numbers(rules.mapping)
     values, mapping, warnings = set(pixels), dict(rules.mapping), []
     is_wide = files[0].dtype != "uint8" and any(value > IGNORE_INDEX for value in values)
     if IGNORE_INDEX in values and IGNORE_INDEX not in mapped and not is_wide:
         is_binary = values <= {0, IGNORE_INDEX} and rules.nodata is None and OTHERS not in mapping
-        if is_binary or rules.nodata == "none":
+        if is_binary or rules.nodata is not None:
             name = FOREGROUND if values <= {0, IGNORE_INDEX} else f"class {IGNORE_INDEX}"
             mapping = {**mapping, IGNORE_INDEX: mapping.get(OTHERS) or ClassTarget(name)}
             mapped = mapped | {IGNORE_INDEX}
@@ -181,6 +181,8 @@ def _lossy(files: Sequence[LabelFile]) -> list[str]:
 def _nodata_warnings(files: Sequence[LabelFile], counts: ValueCounts, rules: RasterRules, source: str) -> list[str]:
     """Warn if most pixels, or all but one class, are nodata."""
     share = counts.share()
+    if isinstance(rules.nodata, float) and not share:
+        return [f"No pixel of {source} has the value {rules.nodata:g}, which `label_nodata` names."]
     if rules.nodata is not None or not share or (share < MOST and len(counts.pixels) > 1):
         return []
     nodatas = sorted({f"{file.nodata:g}" for file in files if file.nodata is not None})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from rasterio.enums import Resampling
 
 from geopsp.core.grid import Grid, Window
 from geopsp.core.parallel import cpu_count, map_ordered
+from geopsp.core.progress import progress_bar
 from geopsp.errors import LabelError
 from geopsp.raster.info import read_info
 from geopsp.raster.mosaic import BandSource, ImageLayer
@@ -28,6 +29,9 @@ MAX_DISTINCT_VALUES = 2**16
 
 BLOCK = 2048
 """Side, in pixels, of what is read at once."""
+
+MANY_BLOCKS = 64
+"""Blocks from which on the progress of counting is shown."""
 
 LabelNodata = float | Literal["none"] | None
 """The value of unlabelled pixels; "none": no value; None: the nodata value of each file."""
@@ -147,26 +151,41 @@ def count_values(files: Sequence[LabelFile], source: str, known: Mapping[Any, An
         LabelError: if they are no whole numbers, or too many.
     """
     total = ValueCounts()
-    with (
-        ThreadPoolExecutor(cpu_count()) as pool,
-        closing(map_ordered(pool, _count_block, _blocks(files, total), in_flight=16)) as parts,
-    ):
-        for file, values, counts in parts:
-            if file.palette is not None and not file.expand_palette:
-                for value in map(int, values):
-                    total.palettes.setdefault(value, {}).setdefault(int(file.palette[value]), file.path)
-            total.num_valid += int(counts.sum())
-            total.pixels.update(dict(zip(map(int, values.tolist()), counts.tolist(), strict=True)))
-            if len(total.pixels) > MAX_DISTINCT_VALUES and known is None:
-                kind = "colours" if files[0].has_colors else "values"
-                raise LabelError(
-                    f"{source} has more than {MAX_DISTINCT_VALUES:,} different {kind}, but must contain class codes. "
-                    "Is it the right file?"
-                )
-            if len(total.pixels) > MAX_DISTINCT_VALUES and known is not None:
-                kept = dict(total.pixels.most_common(MAX_DISTINCT_VALUES // 2))
-                total.pixels = Counter(kept | {v: n for v, n in total.pixels.items() if v in known})
+    num_blocks = sum(-(-file.scene.grid.height // BLOCK) * -(-file.scene.grid.width // BLOCK) for file in files)
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(cpu_count()))
+        parts = stack.enter_context(closing(map_ordered(pool, _count_block, _blocks(files, total), in_flight=16)))
+        progress = stack.enter_context(progress_bar("Reading labels")) if num_blocks > MANY_BLOCKS else None
+        for done, (file, values, counts) in enumerate(parts, start=1):
+            _add_counts(total, file, values, counts)
+            if len(total.pixels) > MAX_DISTINCT_VALUES:
+                _forget_rare(total, source, "colours" if file.has_colors else "values", known)
+            if progress:
+                progress(done, num_blocks)
     return total
+
+
+def _add_counts(total: ValueCounts, file: LabelFile, values: NDArray[Any], counts: NDArray[np.int64]) -> None:
+    if file.palette is not None and not file.expand_palette:
+        for value in map(int, values):
+            total.palettes.setdefault(value, {}).setdefault(int(file.palette[value]), file.path)
+    total.num_valid += int(counts.sum())
+    total.pixels.update(dict(zip(map(int, values.tolist()), counts.tolist(), strict=True)))
+
+
+def _forget_rare(total: ValueCounts, source: str, kind: str, known: Mapping[Any, Any] | None) -> None:
+    """Keep the known and the most frequent values only.
+
+    Raises:
+        LabelError: if no value is known.
+    """
+    if known is None:
+        raise LabelError(
+            f"{source} has more than {MAX_DISTINCT_VALUES:,} different {kind}, but must contain class codes. "
+            "Is it the right file?"
+        )
+    kept = dict(total.pixels.most_common(MAX_DISTINCT_VALUES // 2))
+    total.pixels = Counter(kept | {value: count for value, count in total.pixels.items() if value in known})
 
 
 def _blocks(files: Sequence[LabelFile], total: ValueCounts) -> Iterator[tuple[LabelFile, Window]]:

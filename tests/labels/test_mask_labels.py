@@ -75,7 +75,12 @@ def test_what_a_mask_of_0_and_255_may_mean_otherwise(make_raster, warnings):
     assert warnings == []
     only = read_labels(path, label_nodata=255)
     np.testing.assert_array_equal(codes_of(only), BINARY[0])
-    assert "have its nodata value" not in "".join(warnings)
+    foreground = read_labels(path, label_nodata=0)
+    np.testing.assert_array_equal(codes_of(foreground), np.where(BINARY[0] == 255, 1, IGNORE_INDEX))
+    assert foreground.legend.names == ["foreground"]
+    assert warnings == []
+    assert read_labels(path, label_nodata=7).legend.names == ["background", "foreground"]
+    assert "has the value 7, which `label_nodata` names" in warnings[0]
     ignored = read_labels(path, background="ignore")
     np.testing.assert_array_equal(codes_of(ignored), np.where(BINARY[0] == 255, 1, IGNORE_INDEX))
 
@@ -168,6 +173,20 @@ def test_colours_with_a_table(make_raster, warnings, alpha):
     ]
     np.testing.assert_array_equal(codes_of(labels), np.where(inside, CLASS_NUMBERS + 1, IGNORE_INDEX))
     assert warnings == []
+
+
+def test_more_colours_than_are_counted(make_raster, warnings, monkeypatch):
+    monkeypatch.setattr("geopsp.labels.label_file.MAX_DISTINCT_VALUES", 50)
+    data = RNG.integers(0, 256, (3, *SHAPE[1:])).astype("uint8")
+    data[:, :20] = RGB[:, :20]
+    data[:, 0, 0] = 1, 2, 3
+    path = make_raster("rgb.tif", data)
+    labels = read_labels(path, mask_classes=COLORS | {"dot": (1, 2, 3)})
+    assert codes_of(labels)[0, 0] == 4
+    np.testing.assert_array_equal(codes_of(labels)[1:20], CLASS_NUMBERS[1:20] + 1)
+    assert warnings[0].startswith("1,000 pixels (50.00%)")
+    with pytest.raises(LabelError, match="has more than 50 different colours"):
+        read_labels(path)
 
 
 def test_unknown_colours_are_unlabelled_and_named(make_raster, warnings):
