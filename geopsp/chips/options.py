@@ -218,14 +218,14 @@ CUTTING = (LabelOptions, ImageOptions, ChipSpec)
 """The options that decide which chips are cut."""
 
 
-NEW_SINCE_0_2 = {"label_nodata", "mask_classes"}
+NOT_IN_OLD_KEYS = {"label_nodata", "mask_classes"}
 """Options that the keys of older exports do not have: they are in a key only if they are given."""
 
 
 def defaults() -> dict[str, Any]:
     """Return the defaults of all options of labels and images that are in the key of every export."""
     found = option_fields(LabelOptions, ImageOptions)
-    return {name: entry.default for name, entry in found.items() if name not in NEW_SINCE_0_2}
+    return {name: entry.default for name, entry in found.items() if name not in NOT_IN_OLD_KEYS}
 
 
 def changed_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,9 @@ FOREGROUND = "foreground"
 MOST = 0.5
 """Share of the pixels from which on it is said that they are unlabelled."""
 
+MAX_LOSSY_VALUES = 16
+"""Values of a JPEG mask from which on they are not those that were drawn."""
+
 MAX_LISTED = 6
 """Colours or values that a message lists."""
 
@@ -72,6 +75,7 @@ def label_classes(
     if rules.classes is not None:
         table, more = _by_mask_classes(files, counts, rules, rules.classes, source)
         return LabelClasses(table, table.notes, (*warnings, *more))
+    _require_lossless(files, counts, rules)
     if not files[0].has_colors:
         found = _by_codes(files, dict(counts.pixels), counts, rules, source, known)
         return LabelClasses(found.table, found.notes, (*warnings, *found.warnings))
@@ -178,14 +182,28 @@ def _lossy(files: Sequence[LabelFile]) -> list[str]:
     return [f"{lossy[0]}{more}: the labels are {text}."] if lossy else []
 
 
+def _require_lossless(files: Sequence[LabelFile], counts: ValueCounts, rules: RasterRules) -> None:
+    """Check that the values are not those that JPEG makes of a few codes.
+
+    Raises:
+        LabelError: if they are.
+    """
+    lossy = next((file.path for file in files if file.is_lossy), None)
+    if lossy and not rules.mapping and len(counts.pixels) > MAX_LOSSY_VALUES:
+        raise LabelError(
+            f"{lossy} is JPEG, which changes values, and has {len(counts.pixels)} of them: these are no class codes. "
+            "Make masks in a lossless format (PNG, TIFF), or say with `class_mapping` what each value is."
+        )
+
+
 def _nodata_warnings(files: Sequence[LabelFile], counts: ValueCounts, rules: RasterRules, source: str) -> list[str]:
-    """Warn if most pixels, or all but one class, are nodata."""
+    """Warn if most pixels, all but one class, or the value 0 are nodata."""
     share = counts.share()
     if isinstance(rules.nodata, float) and not share:
         return [f"No pixel of {source} has the value {rules.nodata:g}, which `label_nodata` names."]
-    if rules.nodata is not None or not share or (share < MOST and len(counts.pixels) > 1):
-        return []
     nodatas = sorted({f"{file.nodata:g}" for file in files if file.nodata is not None})
+    if rules.nodata is not None or not share or (share < MOST and len(counts.pixels) > 1 and "0" not in nodatas):
+        return []
     if not nodatas:
         return [f"{share:.1%} of the pixels of {source} are hidden by its mask or alpha band: they are unlabelled."]
     warning = (

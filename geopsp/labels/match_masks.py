@@ -17,7 +17,7 @@ from typing import Any
 
 from geopsp.core.paths import is_local
 from geopsp.core.text import format_count
-from geopsp.errors import LabelError
+from geopsp.errors import LabelError, OptionError
 from geopsp.raster.find_images import list_files
 from geopsp.raster.open import RASTER_ENDINGS
 from geopsp.raster.source_image import SourceImage
@@ -49,24 +49,32 @@ def find_masks(labels: Any) -> list[str] | None:
     """Return the files of a folder, a glob or a list of label rasters; None if `labels` is anything else.
 
     Raises:
-        InputNotFoundError: if a glob, or an item of a list of label rasters, names no file.
+        InputNotFoundError: if an item names no file.
+        OptionError: if a list holds anything but label rasters.
     """
     if isinstance(labels, list | tuple):
         if not labels or not all(isinstance(item, str | Path) and _is_raster(item) for item in labels):
-            return None
-        found = [name for item in labels for name in (find_masks(item) or [str(item)])]
+            raise OptionError(
+                f"`labels` is the list {', '.join(map(str, labels))!r}, but a list of labels must hold label rasters, one per image. Combine vector "
+                "layers first, e.g. with pandas.concat."
+            )
+        found = [name for item in labels for name in (_files(item) if is_local(item) else [str(item)])]
         return list(dict.fromkeys(found))
     if not isinstance(labels, str | Path) or not is_local(labels) or Path(labels).is_file():
         return None
     path = Path(labels)
     if path.is_dir():
-        files = [file for file in path.iterdir() if not file.name.startswith(".")]
-        endings = {file.suffix.lower() for file in files}
-        if path.suffix.lower() == ".gdb" or endings & {".shp", ".tab", ".mif"} or not endings & RASTER_ENDINGS:
+        endings = {file.suffix.lower() for file in path.iterdir() if not file.name.startswith(".")}
+        is_vector = path.suffix.lower() == ".gdb" or endings & {".shp", ".tab", ".mif"}
+        if is_vector or (endings and not endings & RASTER_ENDINGS):
             return None
     elif not (_is_pattern(labels) and _is_raster(labels)):
         return None
-    return [str(file) for file in list_files(labels)]
+    return _files(labels)
+
+
+def _files(item: str | Path) -> list[str]:
+    return [str(file) for file in list_files(item)]
 
 
 def _is_pattern(name: str | Path) -> bool:
@@ -74,9 +82,11 @@ def _is_pattern(name: str | Path) -> bool:
 
 
 def _is_raster(name: str | Path) -> bool:
-    """Return True for a raster by its ending, and for folders and patterns without one."""
+    """Return True for a raster by its ending, and for folders and patterns of any ending."""
     suffix = Path(name).suffix.lower()
-    return suffix in RASTER_ENDINGS or Path(name).is_dir() or (_is_pattern(name) and suffix in {"", ".*"})
+    return (
+        suffix in RASTER_ENDINGS or Path(name).is_dir() or (_is_pattern(name) and (not suffix or _is_pattern(suffix)))
+    )
 
 
 def match_masks(images: Sequence[SourceImage], masks: Sequence[str], source: str) -> list[MaskPair]:

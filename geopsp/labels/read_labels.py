@@ -37,7 +37,7 @@ from geopsp.raster.info import read_info
 from geopsp.vector.layer import VectorLayer
 from geopsp.vector.open import open_layer
 
-RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".img", ".png", ".jp2", ".asc", ".bil", ".grd"}
+RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".jp2", ".asc", ".bil", ".grd"}
 
 
 MAX_DISTINCT_VALUES = 100_000

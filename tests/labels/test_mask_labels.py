@@ -226,6 +226,10 @@ def test_jpeg_masks_are_warned_of(tmp_path, warnings):
     read_masks(image, [str(mask)], rules(mask_classes={"wood": "#008000", "x": "#fefefe", "y": "#018101"}), "m")
     assert "JPEG, which changes values" in warnings[0]
     assert "does not name" in warnings[1]
+    grey = write(tmp_path / "g.jpg", BINARY, driver="JPEG")
+    with pytest.raises(LabelError, match=r"g\.jpg is JPEG, which changes values, and has \d+ of them"):
+        read_masks(image, [str(grey)], rules(), "g")
+    read_masks(image, [str(grey)], rules(class_mapping={0: "a", 255: "b", "*": None}), "g")
 
 
 # One mask per image

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from geopsp.errors import InputNotFoundError, LabelError
+from geopsp.errors import InputNotFoundError, LabelError, OptionError
 from geopsp.labels.match_masks import find_masks, match_masks
 from geopsp.raster.source_image import SourceImage
 
@@ -103,7 +103,15 @@ def test_folders_globs_and_lists(make_raster, tmp_path):
     assert find_masks([tmp_path / "m", one]) == [one, two]
     assert find_masks(one) is None
     assert find_masks("labels.gpkg") is None
-    assert find_masks(["a.gpkg", "b.gpkg"]) is None
+    assert find_masks(str(tmp_path / "m" / "*.t*")) == [one, two]
+    for wrong in ([], ["a.gpkg", "b.gpkg"], [one, "b.gpkg"]):
+        with pytest.raises(OptionError, match="must hold label rasters, one per image"):
+            find_masks(wrong)
+    with pytest.raises(InputNotFoundError, match=r"none\.tif"):
+        find_masks([one, tmp_path / "none.tif"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputNotFoundError, match="the folder has no file"):
+        find_masks(tmp_path / "empty")
     with pytest.raises(InputNotFoundError, match="matches no file"):
         find_masks(str(tmp_path / "*.png"))
     (tmp_path / "m" / "a.shp").touch()
