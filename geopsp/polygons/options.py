@@ -40,18 +40,18 @@ class PolygonSettings:
     )
     simplify: float = option(
         0.0,
-        "Tolerance of simplification (Visvalingam-Whyatt), in CRS units: a vertex is removed while the triangle with "
-        "its two neighbours is smaller than the square of `simplify`. Borders that polygons share stay shared: no "
-        "gaps, no overlaps. Steps of single pixels disappear from 0.71 pixels on. 0: off.",
-        shell_help="Simplify outlines with this tolerance, without gaps or overlaps between neighbours.",
+        "Tolerance of simplification (Visvalingam-Whyatt), in metres on the ground in any CRS: a vertex is removed "
+        "while the triangle with its two neighbours is smaller than the square of `simplify`. Borders that polygons "
+        "share stay shared: no gaps, no overlaps. Steps of single pixels disappear from 0.71 pixels on. 0: off.",
+        shell_help="Simplify outlines with this tolerance on the ground, without gaps or overlaps between neighbours.",
         minimum=0,
         maximum=MAX_AREA,
-        unit="CRS units",
+        unit="metres",
     )
     smooth: int = option(
         0,
         "Rounds of corner cutting; 2 or 3 look smooth. Borders that polygons share stay shared, and no border moves by "
-        "4 pixels or more. 0: off.",
+        "4 pixels or more, in any CRS. 0: off.",
         shell_help="Round the outlines; 2 or 3 rounds are enough.",
         minimum=0,
         maximum=MAX_ROUNDS,

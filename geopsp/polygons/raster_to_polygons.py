@@ -20,6 +20,7 @@ from geopsp.polygons.options import PolygonOptions, PolygonSettings
 from geopsp.polygons.polygonizer import Polygonizer, compiled_modules
 from geopsp.polygons.regions.clean import clean_raster
 from geopsp.vector.formats import ENDINGS, format_of
+from geopsp.vector.qgis_style import write_style
 from geopsp.vector.write import check_vector_output, write_vector
 
 
@@ -52,8 +53,10 @@ def raster_to_polygons(
     regularized.
 
     Simplifying changes an area by less than `simplify` squared per removed vertex, and may bring a polygon below
-    `min_area` again. The area of a simplified or smoothed polygon is its pixel count times the mean pixel area of the
-    region: exact to about 1e-4, but off by percents in geographic rasters with pixels as large as a degree.
+    `min_area` again. The tolerance is nowhere exceeded on the ground: where the size of pixels varies within 2,048
+    pixels, as in world maps in degrees, the largest counts. The area of a simplified or smoothed polygon is its pixel
+    count times the mean pixel area of the region: exact to about 1e-4, but off by percents in geographic rasters with
+    pixels as large as a degree.
 
     Args:
         raster: One band of class codes, 0 to 254.
@@ -86,15 +89,18 @@ def raster_to_polygons(
         with _cleaned(class_raster, metric, settings, out, progress) as cleaned:
             polygonizer = Polygonizer(settings, table)
             with closing(polygonizer.batches(cleaned, confidence_raster, progress)) as batches:  # ends its threads
-                write_vector(
+                codes = write_vector(
                     batches,
                     table.schema,
                     out,
                     crs=grid.crs.to_wkt(version="WKT2_2019"),
                     legend=legend,
                     multi=settings.may_be_multi,
+                    resolution=metric.pixel_side,
                     overwrite=overwrite,
                 )
+        if not format_of(out).has_own_style:
+            write_style(out, [info for info in legend if info.code in codes or info.name != f"class {info.code}"])
     return asked
 
 

@@ -211,6 +211,51 @@ def test_the_tolerance_is_the_root_of_a_triangle(pixels, smooth):
     assert (vertices(vectorize(codes, simplify=10 * pixels)) < vertices(vectorize(codes))) == smooth
 
 
+def ground_transform(crs, side):
+    """The transform of a grid at 15 degrees east and 49 north whose pixels have this side on the ground, in metres."""
+    to_crs = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    to_ground = pyproj.Proj("+proj=aeqd +lat_0=49 +lon_0=15 +datum=WGS84")
+    (x, y), ends = to_crs.transform(15, 49), [to_ground(side, 0, inverse=True), to_ground(0, -side, inverse=True)]
+    (right, _), (_, down) = (to_crs.transform(*end) for end in ends)
+    return Affine(right - x, 0, x, 0, down - y, y)
+
+
+FEET = "+proj=utm +zone=33 +datum=WGS84 +units=us-ft"
+
+
+@pytest.mark.parametrize("cell", [16, 2048])
+@pytest.mark.parametrize("options", [{"simplify": 2}, {"simplify": 4, "smooth": 2}, {"smooth": 1}])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", FEET])
+def test_tolerances_are_metres_on_the_ground(crs, options, cell, monkeypatch):
+    """The same ground has the same outlines, in pixels, in degrees, in Mercator and in feet."""
+    monkeypatch.setattr(maker, "GENERALIZED_CELL", cell)
+    codes, side = blobs(), 1.1
+    utm = Affine(side, 0, 500_000, 0, -side, 5_427_000)
+    expected = vectorize(codes, transform=utm, **options)
+    transform = ground_transform(crs, side)
+    found = vectorize(codes, transform=transform, crs=crs, **options)
+    pixels = [
+        shapely.transform(table.geometry.values, lambda xy, grid=grid: np.column_stack(~grid @ xy.T))
+        for table, grid in ((expected, utm), (found, transform))
+    ]
+    assert vertices(expected) < vertices(vectorize(codes, transform=utm)) or "simplify" not in options
+    assert shapely.hausdorff_distance(*pixels).max() < 1e-3
+
+
+def test_a_tolerance_is_metres_in_every_row_of_a_large_map(monkeypatch):
+    """Pixels of a map in degrees are narrower in the north: there, teeth of a pixel disappear, but not in the south."""
+    monkeypatch.setattr(maker, "GENERALIZED_CELL", 16)
+    codes = np.zeros((160, 16), np.uint8)
+    codes[:, :8] = 1
+    codes[::2, 7] = 0
+    transform = Affine(0.5, 0, 10, 0, -0.5, 80)
+    # half a pixel is as large as the square of the tolerance at 45.3 degrees, in a row of cells from 48 to 40 degrees
+    table = vectorize(codes, transform=transform, crs="EPSG:4326", simplify=33_000)
+    lat = shapely.get_coordinates(table.geometry.values[table.code == 1])[:, 1]
+    assert (lat > 48.1).sum() <= 16 < 2 * 63
+    assert ((lat > 0) & (lat < 47.9)).sum() == 2 * 95
+
+
 @gently
 @given(
     codes=rasters,
