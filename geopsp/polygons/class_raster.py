@@ -1,23 +1,33 @@
-"""Read a class raster as windows of uint8 codes."""
+"""Read a class raster as windows of uint8 codes; values beyond these are numbered."""
 
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX
+from geopsp.core.parallel import cpu_count, map_ordered
 from geopsp.errors import RasterError
 from geopsp.raster.info import read_info
 from geopsp.raster.open import gdal_env, open_raster, read_error
+
+VALUES_BLOCK = 2048
+"""Side, in pixels, of what is read at once to find all values."""
+
+
+MAX_VALUE = 10**15
+"""The largest class code; beyond, floats do not tell whole numbers apart."""
 
 
 class _Handle:
@@ -49,11 +59,14 @@ class ClassRaster:
     dtype: np.dtype[Any]
     """Data type of the file."""
 
-    nodata: int | None
+    nodata: float | None
     """Nodata value besides 255; None if there is none, or if no pixel can have it."""
 
     has_mask: bool
-    """True if the file has a mask band."""
+    """True if the file has a mask band or an alpha band."""
+
+    values: NDArray[np.int64] | None = None
+    """Ascending values of the file whose positions stand for them as codes; None: the values are the codes."""
 
     _local: threading.local = field(default_factory=threading.local, init=False, repr=False)
     _handles: list[_Handle] = field(default_factory=list, init=False, repr=False)
@@ -64,20 +77,48 @@ class ClassRaster:
 
         Raises:
             InputNotFoundError: if there is no such file.
-            RasterError: if it has several bands, or other data than integers.
+            RasterError: if it has several bands besides alpha, or complex numbers.
             GridError: if it has no CRS or no georeference.
         """
         info = read_info(path, all_bands=True)
         with gdal_env(path), open_raster(path) as dataset:
-            if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
-                bands = "1 band" if dataset.count == 1 else f"{dataset.count} bands"
+            if dataset.count - (dataset.colorinterp[-1] == ColorInterp.alpha) != 1:
                 raise RasterError(
-                    f"{path} has {bands} of {dataset.dtypes[0]}, but must have one band of class codes (uint8). Export "
-                    "the band of the classes."
+                    f"{path} has {dataset.count} bands of {dataset.dtypes[0]}, but must have one band of class codes. "
+                    "Export the band of the classes, e.g. gdal_translate -b 1."
                 )
             flags = dataset.mask_flag_enums[0]
         has_mask = MaskFlags.per_dataset in flags and MaskFlags.all_valid not in flags
-        return cls(path, info.grid, np.dtype(info.dtype), _as_int(info.nodata), has_mask)
+        nodata = info.nodata if info.dtype.startswith("float") else _as_int(info.nodata)
+        return cls(path, info.grid, np.dtype(info.dtype), nodata, has_mask)
+
+    def number_values(self) -> None:
+        """Read all values once if the type can hold others than codes; if some are no codes, number them.
+
+        Raises:
+            RasterError: if the file is damaged, or has fractions or more than 255 different values.
+        """
+        if self.dtype == np.uint8:
+            return
+        found: set[int] = set()
+        blocks = self.grid.blocks(VALUES_BLOCK)
+        with (
+            ThreadPoolExecutor(cpu_count()) as pool,
+            closing(map_ordered(pool, self._values_of, blocks, in_flight=16)) as parts,
+        ):
+            for values in parts:
+                found |= set(values.tolist())
+                if len(found) > IGNORE_INDEX and not 0 <= min(found) <= max(found) <= IGNORE_INDEX:
+                    raise RasterError(
+                        f"{self.path} has more than {IGNORE_INDEX} different values, from {min(found)} to {max(found)}, "
+                        f"but polygons are made of at most {IGNORE_INDEX} classes. Reclassify it first."
+                    )
+        if found and not 0 <= min(found) <= max(found) <= IGNORE_INDEX:
+            self.values = np.array(sorted(found), np.int64)
+
+    def _values_of(self, window: Window) -> NDArray[np.int64]:
+        data, valid = self._read_file(window)
+        return np.unique(self._whole_numbers(data, self._where_known(data, valid)))
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Return (rows, cols) codes of a window; 255 for nodata, masked pixels and pixels outside of the raster.
@@ -93,35 +134,68 @@ class ClassRaster:
             codes[inside.slices(window)] = self._read(inside)
         return codes
 
-    def _read(self, window: Window) -> NDArray[np.uint8]:
+    def _read_file(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read a window inside the raster: values as they are, and True where the mask or alpha band shows them."""
         area = RioWindow(window.col, window.row, window.width, window.height)
         handle = self._thread_handle()
         try:
             with handle.lock, gdal_env(self.path):
                 dataset = handle.open(self.path)
                 data: NDArray[Any] = dataset.read(1, window=area)
-                valid = dataset.read_masks(1, window=area) > 0 if self.has_mask else None
+                return data, dataset.read_masks(1, window=area) > 0 if self.has_mask else None
         except RasterioError as error:
             raise read_error(self.path, area, error) from error
+
+    def _read(self, window: Window) -> NDArray[np.uint8]:
+        data, valid = self._read_file(window)
         if self.dtype == np.uint8:
             if self.nodata not in {None, IGNORE_INDEX}:
                 data[data == self.nodata] = IGNORE_INDEX
             if valid is not None:
                 data[~valid] = IGNORE_INDEX
             return data
-        return self._to_uint8(data, valid)
+        return self._to_uint8(data, self._where_known(data, valid))
 
-    def _to_uint8(self, data: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+    def _where_known(self, data: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        """Return True for pixels that are neither masked nor nodata."""
         valid = np.ones(data.shape, bool) if valid is None else valid
+        if data.dtype.kind == "f":
+            valid &= ~np.isnan(data)
         if self.nodata is not None:
-            valid &= data != self.nodata
-        if (((data < 0) | (data > IGNORE_INDEX)) & valid).any():
+            valid &= data != (data.dtype.type(self.nodata) if data.dtype.kind == "f" else self.nodata)
+        return valid
+
+    def _whole_numbers(self, data: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return (n,) values of the valid pixels.
+
+        Raises:
+            RasterError: if some are fractions or too large.
+        """
+        values = data[valid]
+        wrong = values > MAX_VALUE
+        if values.dtype.kind in "if":
+            wrong |= values < -MAX_VALUE
+        if values.dtype.kind == "f":
+            wrong |= values != np.floor(values)
+        if wrong.any():
+            examples = ", ".join(str(value) for value in np.unique(values[wrong])[:3])
             raise RasterError(
-                f"{self.path} contains values from {data[valid].min()} to {data[valid].max()}, but class codes are 0 "
+                f"{self.path} contains {examples} ({self.dtype}), but class codes are whole numbers of at most 15 "
+                "digits. Is it the right raster? Reclassify it first."
+            )
+        return values.astype(np.int64)
+
+    def _to_uint8(self, data: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        values = self._whole_numbers(data, valid)
+        if self.values is not None:
+            values = np.searchsorted(self.values, values)
+        elif values.size and not 0 <= values.min() <= values.max() <= IGNORE_INDEX:
+            raise RasterError(
+                f"{self.path} contains values from {values.min()} to {values.max()}, but class codes are 0 "
                 f"to {IGNORE_INDEX - 1}. Reclassify it first."
             )
         codes = np.full(data.shape, IGNORE_INDEX, np.uint8)
-        np.copyto(codes, data, where=valid, casting="unsafe")
+        codes[valid] = values
         return codes
 
     def _thread_handle(self) -> _Handle:

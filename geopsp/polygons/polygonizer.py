@@ -77,7 +77,7 @@ class Polygonizer:
             raster,
             self.table.metric,
             connectivity=settings.connectivity,
-            selected=settings.selected_codes(self.table.legend),
+            selected=settings.selected_codes(self.table.legend, self.table.values),
             simplify=simplify_arcs if settings.simplify else None,
             min_triangle=self._min_triangle if settings.simplify else None,
             smooth=settings.smooth,

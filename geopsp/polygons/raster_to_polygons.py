@@ -12,7 +12,7 @@ from geopsp.core.options import describes, from_names
 from geopsp.core.output import output_lock, partial_path
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.errors import OutputError
-from geopsp.polygons.attributes import AttributeTable, legend_for
+from geopsp.polygons.attributes import AttributeTable, file_classes, legend_for
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.ground_metric import GroundMetric
@@ -59,14 +59,15 @@ def raster_to_polygons(
     pixels as large as a degree.
 
     Args:
-        raster: One band of class codes, 0 to 254.
+        raster: One band of class codes, perhaps with alpha: 0 to 254, or in other types than uint8 at most 255 different
+            whole numbers of any size, also stored as floats.
         out: The file to write; it ends in {endings}.
         {options}
 
     Raises:
         OptionError: if an option is out of range, two contradict each other, or the ending of `out` is unknown.
         InputNotFoundError: if there is no such raster.
-        RasterError: if it is not a complete raster with one band of class codes.
+        RasterError: if it is not a complete raster with one band of class codes, or has too many classes.
         GridError: if it has no CRS, or the confidence raster lies on another grid.
         OutputError: if `out` exists and `overwrite` is False, it cannot be written, or another run writes to it.
     """
@@ -74,18 +75,21 @@ def raster_to_polygons(
     asked, out = Path(out), check_vector_output(out, overwrite=overwrite)
     compile_ahead(compiled_modules(settings))
     with output_lock(out), ClassRaster.open(raster) as class_raster, progress_bar("Polygons") as progress:
-        grid = class_raster.grid
-        metric, legend = GroundMetric.from_grid(grid), legend_for(raster)
+        class_raster.number_values()
+        grid, values = class_raster.grid, class_raster.values
+        metric, legend = GroundMetric.from_grid(grid), legend_for(raster, values)
+        classes = file_classes(legend, values)
         confidence_raster = None if confidence is None else Confidence.open(confidence, grid)
         table = AttributeTable(
             grid,
             metric,
             legend,
+            values,
             has_confidence=confidence_raster is not None,
             has_moved=bool(regularize),
             in_wgs84=format_of(out).is_wgs84,
         )
-        settings.selected_codes(legend)  # an unknown class is an error before anything is read
+        settings.selected_codes(legend, values)  # an unknown class is an error before anything is read
         with _cleaned(class_raster, metric, settings, out, progress) as cleaned:
             polygonizer = Polygonizer(settings, table)
             with closing(polygonizer.batches(cleaned, confidence_raster, progress)) as batches:  # ends its threads
@@ -94,13 +98,13 @@ def raster_to_polygons(
                     table.schema,
                     out,
                     crs=grid.crs.to_wkt(version="WKT2_2019"),
-                    legend=legend,
+                    legend=classes,
                     multi=settings.may_be_multi,
                     resolution=metric.pixel_side,
                     overwrite=overwrite,
                 )
         if not format_of(out).has_own_style:
-            write_style(out, [info for info in legend if info.code in codes or info.name != f"class {info.code}"])
+            write_style(out, [info for info in classes if info.code in codes or info.name != f"class {info.code}"])
     return asked
 
 

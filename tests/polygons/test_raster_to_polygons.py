@@ -609,6 +609,44 @@ def test_a_map_without_a_legend_takes_the_colour_table(tmp_path):
     assert table.color.tolist() == ["#ff0010", "#00ff00"]
 
 
+@pytest.mark.parametrize("ending", [".gpkg", ".parquet", ".fgb"])
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "float32"])
+def test_large_codes_keep_their_values_names_and_colours(tmp_path, dtype, ending):
+    """As those of CORINE: with a table of attributes, chosen by code or by name."""
+    plain = blobs(20)
+    values = np.array([111, 112, 523, 999, 0, 0, 0, 1000])
+    codes = values[np.where(plain == 255, 0, plain)].astype(dtype)
+    raster = write(tmp_path / "map.tif", codes, nodata=0)
+    rows = "".join(f"<Row index='{i}'><F>{value}</F><F>{name}</F></Row>" for i, (value, name) in
+                   enumerate([(111, "city"), (523, "sea")]))  # fmt: skip
+    fields = "<FieldDefn index='0'><Name>Value</Name><Type>0</Type><Usage>5</Usage></FieldDefn>"
+    fields += "<FieldDefn index='1'><Name>Class</Name><Type>2</Type><Usage>2</Usage></FieldDefn>"
+    table = f"<GDALRasterAttributeTable>{fields}{rows}</GDALRasterAttributeTable>"
+    (tmp_path / "map.tif.aux.xml").write_text(
+        f"<PAMDataset><PAMRasterBand band='1'>{table}</PAMRasterBand></PAMDataset>"
+    )
+    found = READERS[ending](raster_to_polygons(raster, tmp_path / f"map{ending}"))
+    wanted = list(shapes(codes.astype("int32"), mask=codes != 0, connectivity=4, transform=NORTH_UP))
+    polygons = [shapely.geometry.shape(shape) for shape, _ in wanted]
+    assert outlines(found) == outlines(
+        geopandas.GeoDataFrame({"code": [int(code) for _, code in wanted]}, geometry=polygons)
+    )
+    names = {111: "city", 112: "class 112", 523: "sea", 999: "class 999", 1000: "class 1000"}
+    assert dict(zip(found.code, found.name, strict=True)) == {code: names[code] for code in set(found.code)}
+    some = READERS[ending](raster_to_polygons(raster, tmp_path / f"some{ending}", keep=["sea", 1000, "111"]))
+    assert set(some.code) == {111, 523, 1000} & set(found.code)
+    with pytest.raises(OptionError, match="city, sea; give names, or codes 111, 112"):
+        raster_to_polygons(raster, tmp_path / f"none{ending}", keep=[5])
+
+
+def test_a_black_class_stays_black(tmp_path):
+    raster = write(tmp_path / "map.tif", np.array([[0, 1, 2]], np.uint8))
+    with rasterio.open(raster, "r+") as dataset:
+        dataset.write_colormap(1, {0: (0, 0, 0, 255), 1: (255, 0, 16, 255), 2: (0, 0, 0, 255)})
+    table = geopandas.read_parquet(raster_to_polygons(raster, tmp_path / "map.parquet"))
+    assert table.color.tolist() == ["#000000", "#ff0010", "#000000"]
+
+
 def test_an_output_is_replaced_only_when_told(tmp_path):
     raster, out = write(tmp_path / "map.tif", np.ones((2, 2), np.uint8)), tmp_path / "map.gpkg"
     out.write_text("precious")
@@ -664,10 +702,9 @@ def test_a_truncated_raster_is_told(tmp_path, compress):
     ("codes", "found"),
     [
         (np.ones((2, 2, 3), np.uint8), r"3 bands"),
-        (np.ones((2, 2), np.float32), "float32"),
+        (np.full((2, 2), 0.5, np.float32), "float32"),
         (np.ones((2, 2), np.complex64), "complex64"),
-        (np.array([[1, 256]], np.int16), "from 1 to 256"),
-        (np.array([[-2, 3]], np.int16), "from -2 to 3"),
+        (np.arange(256, dtype=np.int16).reshape(16, 16) - 1, "more than 255 different values, from -1 to 254"),
     ],
 )
 def test_other_rasters_than_of_codes_are_told(tmp_path, codes, found):
