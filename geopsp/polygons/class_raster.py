@@ -110,8 +110,8 @@ class ClassRaster:
                 found |= set(values.tolist())
                 if len(found) > IGNORE_INDEX and not 0 <= min(found) <= max(found) <= IGNORE_INDEX:
                     raise RasterError(
-                        f"{self.path} has more than {IGNORE_INDEX} different values, from {min(found)} to {max(found)}, "
-                        f"but polygons are made of at most {IGNORE_INDEX} classes. Reclassify it first."
+                        f"{self.path} has more than {IGNORE_INDEX} different values, from {min(found)} to {max(found)}"
+                        f", but polygons are made of at most {IGNORE_INDEX} classes. Reclassify it first."
                     )
         if found and not 0 <= min(found) <= max(found) <= IGNORE_INDEX:
             self.values = np.array(sorted(found), np.int64)

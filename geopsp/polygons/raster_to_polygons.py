@@ -59,8 +59,8 @@ def raster_to_polygons(
     pixels as large as a degree.
 
     Args:
-        raster: One band of class codes, perhaps with alpha: 0 to 254, or in other types than uint8 at most 255 different
-            whole numbers of any size, also stored as floats.
+        raster: One band of class codes, perhaps with alpha: 0 to 254, or in other types than uint8 at most 255
+            different whole numbers of any size, also stored as floats.
         out: The file to write; it ends in {endings}.
         {options}
 
