@@ -256,12 +256,20 @@ def polygonize(raster: Path, out: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path(path_type=Path))
-def info(path: Path) -> None:
-    """Describe a raster, chip folder or model."""
-    from geopsp.report.summary import describe_path
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--json", "as_json", is_flag=True, help="Show the same as JSON.")
+def info(paths: tuple[str, ...], as_json: bool) -> None:
+    """Describe what a PATH is, and show the command that takes it.
 
-    click.echo(describe_path(path))
+    A PATH is a raster, a container of rasters such as NetCDF, a vector file (FILE or FILE|layername=LAYER), images
+    (a folder, a glob or several files), a folder of images and masks, a chip folder or a model.
+    """
+    import json
+
+    from geopsp.report.describe import describe
+
+    found = describe(paths)
+    click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False) if as_json else str(found))
 
 
 @main.command()

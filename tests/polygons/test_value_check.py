@@ -40,19 +40,19 @@ def pixels(path, **options):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32"])
 def test_a_mask_of_0_and_255(make_raster, warnings, dtype):
     path = make_raster("m.tif", MASK.astype(dtype))
-    assert pixels(path) == ({"class 0": 570, "foreground": 30}, {"class 0": 0, "foreground": 1})
-    assert "contains 255 (5.0% of the pixels): taken as the class 'foreground' with the code 1" in warnings[0]
-    assert pixels(path, keep=["foreground"])[0] == {"foreground": 30}
+    assert pixels(path) == ({"class 0": 570, "class 255": 30}, {"class 0": 0, "class 255": 255})
+    assert "is taken as a mask: 255 (5.0% of the pixels) is a class. If it is none, use `nodata=255`" in warnings[0]
+    assert pixels(path, keep=[255])[0] == {"class 255": 30}
     assert pixels(path, nodata=255)[0] == {"class 0": 570}
-    assert pixels(path, nodata=0)[0] == {"foreground": 30}
+    assert pixels(path, nodata=0)[0] == {"class 255": 30}
 
 
 def test_a_mask_whose_background_is_nodata(make_raster, warnings):
     path = make_raster("m.tif", MASK, nodata=0)
-    assert pixels(path)[0] == {"foreground": 30}
+    assert pixels(path)[0] == {"class 255": 30}
     assert "95.0% of the pixels of" in warnings[0]
     assert "nodata value (0) and become no polygons. If that is a class, use `nodata='none'`" in warnings[0]
-    assert pixels(path, nodata="none")[0] == {"class 0": 570, "foreground": 30}
+    assert pixels(path, nodata="none")[0] == {"class 0": 570, "class 255": 30}
     ones = make_raster("o.tif", MASK // 255, nodata=0)
     assert pixels(ones)[0] == {"class 1": 30}
     assert "95.0% of the pixels" in warnings[-1]
@@ -63,7 +63,7 @@ def test_a_mask_whose_foreground_is_nodata(make_raster, warnings):
     assert pixels(path)[0] == {"class 0": 570}
     assert "5.0% of the pixels" in warnings[0]
     assert "`nodata='none'`" in warnings[0]
-    assert pixels(path, nodata="none")[0] == {"class 0": 570, "foreground": 30}
+    assert pixels(path, nodata="none")[0] == {"class 0": 570, "class 255": 30}
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -76,7 +76,7 @@ def test_255_among_other_codes(make_raster, warnings, dtype):
     )
     found, codes = pixels(path, nodata="none")
     assert found == {"class 0": 480, "class 1": 90, "class 255": 30}
-    assert codes["class 255"] == 2
+    assert codes["class 255"] == 255
     assert pixels(path, nodata="none", min_area=200)[0] == {"class 0": 510, "class 1": 90}
 
 
@@ -89,13 +89,19 @@ def test_a_map_of_ours_is_not_read_twice(make_raster, warnings, monkeypatch):
     assert warnings == []
 
 
-def test_values_that_are_no_codes_are_told_before_the_work(make_raster, tmp_path):
+def test_values_beyond_codes(make_raster, tmp_path, warnings):
     path = make_raster("m.tif", CODES.astype("int16") + 100)
-    with pytest.raises(RasterError, match=r"contains 355, but class codes are 0 to 254\. .*`nodata`"):
-        raster_to_polygons(path, tmp_path / "a.gpkg")
+    assert pixels(path)[0] == {"class 100": 480, "class 101": 90, "class 355": 30}
     assert pixels(path, nodata=355)[0] == {"class 100": 480, "class 101": 90}
+    wide = make_raster("w.tif", np.where(CODES == 1, 300, CODES.astype("uint16")))
+    assert pixels(wide)[0] == {"class 0": 480, "class 255": 30, "class 300": 90}
+    assert warnings == []
     with pytest.raises(OptionError, match="`nodata` is 'x', but must be a whole number or 'none'"):
         raster_to_polygons(path, tmp_path / "a.gpkg", nodata="x")
+    every = make_raster("e.tif", np.arange(256, dtype="uint8").reshape(1, 16, 16))
+    with pytest.raises(RasterError, match="contains all values from 0 to 255"):
+        raster_to_polygons(every, tmp_path / "a.gpkg", nodata="none")
+    assert len(pixels(every)[0]) == 255
 
 
 def test_masked_pixels_do_not_count(make_raster):
@@ -103,6 +109,6 @@ def test_masked_pixels_do_not_count(make_raster):
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         path = make_raster("m.tif", np.array([[[0, 255, 7, 255]]], "uint8"), mask=np.array([[1, 1, 0, 0]], bool))
     with ClassRaster.open(path) as raster:
-        raster.check_values()
-        assert raster.count_values() == {0: 1, 255: 1}
+        raster.number_values()
+        assert raster.count_values().pixels == {0: 1, 255: 1}
         assert raster.read(Window(0, 0, 4, 1)).tolist() == [[0, 1, 255, 255]]
