@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "training": "core raster vector chips data models",
     "polygons": "core raster vector",
     "inference": "core raster vector labels models polygons",
-    "report": "core raster chips data models training",
+    "report": "core raster vector labels chips data models training",
     "cli": "core vector chips models training polygons inference report",
 }
 """The folders that each folder may import from, beside itself and `errors`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 from xml.sax.saxutils import escape
@@ -66,13 +67,15 @@ def write_chip(folder: Path, stem: str, chip: Chip, legend: Legend, kind: Kind) 
     """
     names = f"{stem}.{kind}", f"{stem}.{'tif' if kind == 'tif' else 'png'}"
     grid = chip.patch.grid
+    if not grid.crs:  # without georeference
+        chip = replace(chip, patch=replace(chip.patch, grid=grid.without_georeference))
     try:
         for path, content, nodata in (
             (folder / "images" / names[0], _encode_image(chip, kind), None),
             (folder / "labels" / names[1], _encode_labels(chip, legend, kind), IGNORE_INDEX),
         ):
             path.write_bytes(content)
-            if path.suffix in WORLD_FILES:
+            if grid.crs and path.suffix in WORLD_FILES:
                 _write_georeference(path, grid, nodata)
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise OutputError(

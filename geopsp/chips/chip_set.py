@@ -249,7 +249,7 @@ def _join(sets: Sequence[ChipSet]) -> ChipSet:
             raise ChipError(f"{folders[0]} and {other} differ in {difference}. Export them with the same options.")
     legend = _merge_legends([part.legend for part in sets])
     parts = [part.with_legend(legend) for part in sets]
-    frames = [_to_crs(part.index, first.index.crs).assign(table=number) for number, part in enumerate(parts)]
+    frames = [to_crs(part.index, first.index.crs).assign(table=number) for number, part in enumerate(parts)]
     statistics = first.statistics
     for part in sets[1:]:
         statistics = statistics.merge(part.statistics)
@@ -277,8 +277,10 @@ def describe_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> s
     return ""
 
 
-def _to_crs(index: gpd.GeoDataFrame, crs: Any) -> gpd.GeoDataFrame:
+def to_crs(index: gpd.GeoDataFrame, crs: Any) -> gpd.GeoDataFrame:
     """Return the index with its footprints in a CRS; chips without georeference have none."""
+    if index.crs is None or crs is None:
+        return index.set_crs(crs, allow_override=True) if index.geometry.isna().all() else index
     return index if index.crs == crs else index.to_crs(crs)
 
 

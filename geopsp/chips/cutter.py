@@ -266,7 +266,7 @@ class ColumnStrip:
             return Window(columns.start, first, len(columns), stop - first)
 
         def burn(first: int, stop: int) -> Rows:
-            labels = inputs.read_labels(scene.grid.crop(window(first, stop)))
+            labels = inputs.read_labels(scene, scene.grid.crop(window(first, stop)))
             return tuple(array for array in labels if array is not None)
 
         def read(first: int, stop: int) -> Rows:

@@ -21,13 +21,14 @@ import rasterio
 from geopsp.chips.arcgis_write import write_arcgis_files
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import Kind, write_chip
-from geopsp.chips.chip_set import CHIP_FOLDER, INDEX, MANIFEST, VERSION, describe_difference, read_folder
+from geopsp.chips.chip_set import CHIP_FOLDER, INDEX, MANIFEST, VERSION, describe_difference, read_folder, to_crs
 from geopsp.chips.class_balance import class_warnings
 from geopsp.chips.cutter import ChipCutter, ChipWriter, plan
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec, defaults
 from geopsp.chips.results import ExportJournal, ExportTotals
 from geopsp.core.bands import BandStats
+from geopsp.core.grid import Grid
 from geopsp.core.legend import Legend
 from geopsp.core.options import require_int
 from geopsp.core.output import check_output, output_lock, resumable_folder
@@ -122,7 +123,7 @@ class Export:
     def _append_index(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame, totals: ExportTotals) -> None:
         """Write index and manifest of the old and the new chips."""
         stats = BandStats.from_json(manifest["statistics"]).merge(totals.stats)
-        new = make_index(self.inputs, self.spec, totals).to_crs(index.crs)
+        new = to_crs(make_index(self.inputs, self.spec, totals), index.crs)
         both = pd.concat([index, new], ignore_index=True)
         pixels = [name for name in both.columns if name.startswith("pixels_")]
         both[pixels] = both[pixels].fillna(0).astype("int64")
@@ -251,6 +252,7 @@ def _no_chips_message(totals: ExportTotals, spec: ChipSpec) -> str:
 def manifest_header(inputs: LabelledScenes, spec: ChipSpec, totals: ExportTotals) -> dict[str, Any]:
     """Return what chips.json says of all chips."""
     first = inputs.scenes[0]
+    placed = next((scene for scene in inputs.scenes if scene.grid.crs), first)
     return {
         "version": VERSION,
         "chips": totals.num_chips,
@@ -258,16 +260,23 @@ def manifest_header(inputs: LabelledScenes, spec: ChipSpec, totals: ExportTotals
         "legend": inputs.legend.to_json(),
         "bands": list(first.bands),
         "dtype": first.dtype.name,
-        "cell_size": list(first.cell_size),
-        "units": first.grid.crs.linear_units if first.grid.crs.is_projected else "degree",
+        "cell_size": list(placed.cell_size),
+        "units": _units(placed.grid),
         "statistics": totals.stats.to_json(),
     }
+
+
+def _units(grid: Grid) -> str:
+    """Return the unit of the CRS; "pixel" without one."""
+    if not grid.crs:
+        return "pixel"
+    return str(grid.crs.linear_units) if grid.crs.is_projected else "degree"
 
 
 def make_report(inputs: LabelledScenes, spec: ChipSpec, totals: ExportTotals) -> dict[str, Any]:
     """Return the report of an export for chips.json: counts, notes and warnings."""
     notes = [note for scene in inputs.scenes for note in scene.notes] + list(inputs.notes)
-    sizes = [scene.cell_size[0] for scene in inputs.scenes]
+    sizes = [scene.cell_size[0] for scene in inputs.scenes if scene.grid.crs] or [1.0]
     if max(sizes) > 1.01 * min(sizes):
         units = manifest_header(inputs, spec, totals)["units"]
         smallest, largest = (format_length(size, units) for size in (min(sizes), max(sizes)))

@@ -21,7 +21,7 @@ from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import check_kind
 from geopsp.chips.chip_set import MANIFEST, ChipSet, is_arcgis_folder, read_folder
 from geopsp.chips.export import Export, cut_all, make_index, make_report, manifest_header
-from geopsp.chips.labelled_scenes import LabelledScenes
+from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipFormat, ChipSpec, ExportOptions, changed_options
 from geopsp.core.options import describes, from_names, option_fields
 from geopsp.core.progress import Progress
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 @describes(*CUTTING, ExportOptions)
 def export_training_data(
     images: Images,
-    labels: str | Path | gpd.GeoDataFrame,
+    labels: Labels,
     out: str | Path,
     class_field: str | None = None,
     tile_size: int = 256,
@@ -47,6 +47,8 @@ def export_training_data(
     where: str | None = None,
     class_mapping: Mapping[Any, Any] | str | Path | None = None,
     buffer: float = 0.0,
+    label_nodata: int | str | None = None,
+    mask_classes: Mapping[Any, Any] | str | Path | None = None,
     aoi: str | Path | gpd.GeoDataFrame | None = None,
     aoi_rule: AreaRule = "mask",
     bands: Sequence[str | int] | None = None,
@@ -73,8 +75,8 @@ def export_training_data(
 
     Args:
         images: A raster, a URL, a glob, a folder, a STAC file, {band: file}, or a list of these.
-        labels: Vector data (any format that pyogrio reads, `file|layername=layer`, a GeoDataFrame) or a raster of class
-            codes.
+        labels: Vector data (any format that pyogrio reads, `file|layername=layer`, a GeoDataFrame) a raster of class
+            codes, or masks: a folder, glob or list of label rasters, each of the image with its name.
         out: The folder to write.
         {options}
         progress: Called after each row of chips with the number of chips done and in total.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import geopandas as gpd
 import numpy as np
@@ -19,12 +19,16 @@ from geopsp.core.options import from_names, option_fields, option_values, requir
 from geopsp.core.paths import local_file
 from geopsp.errors import LabelError
 from geopsp.labels.area import AreaOfInterest
+from geopsp.labels.mask_labels import MaskLabels, SceneMasks, read_masks
 from geopsp.labels.polygon_labels import PolygonLabels
 from geopsp.labels.raster_labels import RasterLabels
-from geopsp.labels.read_labels import read_labels
-from geopsp.raster.find_images import Images
+from geopsp.labels.read_labels import masks_of, name_of, raster_rules, read_labels
+from geopsp.raster.find_images import Images, find_images
 from geopsp.raster.open_scenes import open_scenes
 from geopsp.raster.scene import Scene
+
+Labels: TypeAlias = str | Path | gpd.GeoDataFrame | Sequence[str | Path]
+"""A vector file or label raster, a GeoDataFrame, or a folder, glob or list of label rasters."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +36,7 @@ class LabelledScenes:
     """Scenes with their labels and an area of interest."""
 
     scenes: tuple[Scene, ...]
-    labels: PolygonLabels | RasterLabels
+    labels: PolygonLabels | RasterLabels | MaskLabels
     area: AreaOfInterest | None = None
 
     code_map: tuple[Legend, NDArray[np.uint8]] | None = None
@@ -42,8 +46,11 @@ class LabelledScenes:
     """Images that the labels do not overlap, in words."""
 
     @classmethod
-    def open(cls, images: Images, labels: str | Path | gpd.GeoDataFrame, **options: Any) -> LabelledScenes:
+    def open(cls, images: Images, labels: Labels, **options: Any) -> LabelledScenes:
         """Images and labels that meet; of all options of cutting, those that do not say which chips are cut are used.
+
+        A folder, glob or list of label rasters, and a label raster without georeference, are masks: each belongs to
+        the image of its name.
 
         Raises:
             InputNotFoundError, RasterError, GridError, BandError, LabelError, OptionError: as the input is.
@@ -51,8 +58,21 @@ class LabelledScenes:
         require_known(options, option_fields(*CUTTING), "LabelledScenes.open()")
         label_options = option_values(from_names(LabelOptions, options))
         aoi = label_options.pop("aoi")
-        scenes = open_scenes(images, **option_values(from_names(ImageOptions, options)))
-        source = read_labels(labels, **label_options)
+        image_options = option_values(from_names(ImageOptions, options))
+        source: PolygonLabels | RasterLabels | MaskLabels
+        if (masks := masks_of(labels)) is None:
+            scenes = open_scenes(images, **image_options)
+            source = read_labels(labels, **label_options)
+        else:
+            placing = (image_options["cell_size"], image_options["extent"], aoi)
+            found, source = read_masks(
+                find_images(images, order=image_options["order"]),
+                masks,
+                raster_rules(labels, **label_options),
+                name_of(labels),
+                needs_georeference=not image_options["per_image"] or any(value is not None for value in placing),
+            )
+            scenes = open_scenes(found, **image_options)
         area = None if aoi is None else AreaOfInterest.read(aoi)
         notes = [note for part in (source, area) if part is not None for note in _note_missed(part, scenes)]
         return cls(tuple(scenes), source, area, notes=tuple(notes))
@@ -74,21 +94,23 @@ class LabelledScenes:
 
     def local_files(self) -> list[Path]:
         """Return the local files and folders that images, labels and area are read from."""
-        scenes = [*self.scenes, *([self.labels.scene] if isinstance(self.labels, RasterLabels) else [])]
+        rasters: list[RasterLabels] = []
+        if isinstance(self.labels, RasterLabels | MaskLabels):
+            rasters = [self.labels] if isinstance(self.labels, RasterLabels) else list(self.labels.masks.values())
+        scenes = [*self.scenes, *(labels.scene for labels in rasters)]
         names = [name for scene in scenes for source in scene.sources for name in (source.path, *source.files)]
-        layers = [
-            part.layer for part in (self.labels, self.area) if part is not None and not isinstance(part, RasterLabels)
-        ]
-        names += [path for layer in layers if (path := getattr(layer, "path", None)) is not None]
+        for part in (self.labels, self.area):
+            path = getattr(getattr(part, "layer", None), "path", None)  # a GeoDataFrame has none
+            names += [path] if path else []
         return [file for name in names if (file := local_file(name)) is not None]
 
     def scene(self, name: str) -> Scene:
         """Return a scene by its name."""
         return next(scene for scene in self.scenes if scene.name == name)
 
-    def read_labels(self, grid: Grid) -> LabelPatch:
-        """Burn the labels of a grid."""
-        burned = self.labels.burn(grid)
+    def read_labels(self, scene: Scene, grid: Grid) -> LabelPatch:
+        """Burn the labels of a scene on a grid."""
+        burned = _labels_of(self.labels, scene).burn(grid)
         codes, conflict = burned.codes, burned.conflict
         if self.code_map:
             codes = np.take(self.code_map[1], codes)
@@ -101,12 +123,21 @@ class LabelledScenes:
         """Read the pixels and burn the labels of a window, rotated counter-clockwise about its centre by degrees."""
         if angle % 90 == 0:
             patch = scene.read(window)
-            return rotate90(make_chip(patch, self.read_labels(patch.grid)), round(angle / 90) % 4)
+            return rotate90(make_chip(patch, self.read_labels(scene, patch.grid)), round(angle / 90) % 4)
         patch = scene.read_onto(rotate_grid(scene.grid.crop(window), angle))
-        return make_chip(patch, self.read_labels(patch.grid))
+        return make_chip(patch, self.read_labels(scene, patch.grid))
 
 
-def _note_missed(part: PolygonLabels | RasterLabels | AreaOfInterest, scenes: Sequence[Scene]) -> list[str]:
+def _labels_of(
+    labels: PolygonLabels | RasterLabels | MaskLabels, scene: Scene
+) -> PolygonLabels | RasterLabels | SceneMasks:
+    """Return the labels of a scene."""
+    return labels.of_scene(scene) if isinstance(labels, MaskLabels) else labels
+
+
+def _note_missed(
+    part: PolygonLabels | RasterLabels | MaskLabels | AreaOfInterest, scenes: Sequence[Scene]
+) -> list[str]:
     """Return notes of the images that labels, or an area of interest, do not overlap.
 
     Raises:
@@ -116,7 +147,7 @@ def _note_missed(part: PolygonLabels | RasterLabels | AreaOfInterest, scenes: Se
     notes = []
     for scene in scenes:
         try:
-            part.require_overlap(scene.grid)
+            (part if isinstance(part, AreaOfInterest) else _labels_of(part, scene)).require_overlap(scene.grid)
         except LabelError as error:
             errors.append(error)
             notes.append(f"{scene.name} is not labelled: {error}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from geopsp.core.options import check_fields, option, option_fields
+from geopsp.core.options import check_fields, check_nodata, option, option_fields
 from geopsp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -63,6 +63,20 @@ class LabelOptions:
         minimum=0,
         unit="metres",
     )
+    label_nodata: int | str | None = option(
+        None,
+        "The value of unlabelled pixels in label rasters; none: no value is, so that all are classes, also 0 and 255. "
+        "None: the nodata value of each file, and 255.",
+        metavar="VALUE",
+    )
+    mask_classes: Mapping[Any, Any] | str | Path | None = option(
+        None,
+        "The classes of masks: a CSV file with the header name,r,g,b (or name,color or name,code), a JSON file, or a "
+        'dict such as {"water": "#2b6cb0"}. Other colours are unlabelled. None: the values of label rasters are class '
+        "codes.",
+        shell_help="The classes of masks: a CSV file with the header name,r,g,b (or name,color or name,code), or a "
+        "JSON file. Other colours are unlabelled. Default: the values of label rasters are class codes.",
+    )
     aoi: str | Path | gpd.GeoDataFrame | None = option(
         None,
         "Area of interest: polygons (FILE or FILE|layername=LAYER) outside of which nothing is labelled. None: all.",
@@ -70,6 +84,7 @@ class LabelOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_nodata("label_nodata", self.label_nodata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +218,14 @@ CUTTING = (LabelOptions, ImageOptions, ChipSpec)
 """The options that decide which chips are cut."""
 
 
+NOT_IN_OLD_KEYS = {"label_nodata", "mask_classes"}
+"""Options that the keys of older exports do not have: they are in a key only if they are given."""
+
+
 def defaults() -> dict[str, Any]:
-    """Return the defaults of all options of labels and images."""
-    return {name: entry.default for name, entry in option_fields(LabelOptions, ImageOptions).items()}
+    """Return the defaults of all options of labels and images that are in the key of every export."""
+    found = option_fields(LabelOptions, ImageOptions)
+    return {name: entry.default for name, entry in found.items() if name not in NOT_IN_OLD_KEYS}
 
 
 def changed_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,7 +150,9 @@ class ExportTotals:
         return set(zip(kept["scene"], kept["col"], kept["row"], strict=True)) if len(kept) else set()
 
     def index(self, grids: Sequence[Grid], size: int) -> gpd.GeoDataFrame:
-        """Return the index of the chips that are kept, with their footprints in the CRS of the first scene.
+        """Return the index of the chips that are kept, with footprints in the CRS of the first scene that has one.
+
+        Chips of scenes without georeference have no footprint.
 
         Args:
             grids: Of the scenes.
@@ -158,15 +160,17 @@ class ExportTotals:
         """
         frame = self.frame()
         frame = frame[frame["chip"].notna()].reset_index(drop=True)
-        frame["crs"] = [grids[number].crs.to_string() for number in frame["scene"]]
+        crs = next((grid.crs for grid in grids if grid.crs), None)
+        names = [grid.crs.to_string() if grid.crs else "" for grid in grids]
+        frame["crs"] = [names[number] for number in frame["scene"]]
         shapes = np.empty(len(frame), object)
         for number, grid in enumerate(grids):
             in_scene = (frame["scene"] == number).to_numpy()
-            if in_scene.any():
+            if grid.crs and in_scene.any():
                 positions = frame.loc[in_scene, ["col", "row", "angle"]].to_numpy(float)
                 outlines = gpd.GeoSeries(footprints(grid, positions, size), crs=grid.crs)
-                shapes[in_scene] = outlines.to_crs(grids[0].crs).to_numpy()
-        return gpd.GeoDataFrame(frame.drop(columns="scene"), geometry=shapes, crs=grids[0].crs)
+                shapes[in_scene] = outlines.to_crs(crs).to_numpy()
+        return gpd.GeoDataFrame(frame.drop(columns="scene"), geometry=shapes, crs=crs)
 
     def report(self, labels: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
         """Return the report of an export for chips.json.

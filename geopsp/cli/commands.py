@@ -55,7 +55,28 @@ class Commands(click.Group):
 images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 
 
-labels_help = "Vector file (FILE or FILE|layername=LAYER) of polygons, lines or points, or a raster of class codes."
+labels_help = (
+    "Vector file (FILE or FILE|layername=LAYER) of polygons, lines or points, a raster of class codes, or the masks of "
+    "the images: a folder, a glob in quotes, or this option several times."
+)
+
+
+def _labels(images: tuple[str, ...], given: tuple[str, ...]) -> Any:
+    """Return labels as Python takes them.
+
+    Raises:
+        OptionError: if the shell expanded a glob of labels, so that all but the first came to the images.
+    """
+    if len(given) != 1:
+        return list(given)
+    mask = Path(given[0])
+    beside = [name for name in map(Path, images) if name.parent == mask.parent and name.suffix == mask.suffix]
+    if mask.is_file() and beside and len(beside) < len(images) and all(name.is_file() for name in beside):
+        raise OptionError(
+            f"{beside[0]} is given as an image, but lies beside the labels {mask}. If these are several masks, put the "
+            f"pattern in quotes: --labels '{mask.parent / '*'}{mask.suffix}'."
+        )
+    return given[0]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -66,13 +87,18 @@ def main() -> None:
 
 @main.command()
 @images_argument
-@click.option("--labels", required=True, help=labels_help)
+@click.option("--labels", required=True, multiple=True, help=labels_help)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Chip folder to write.")
 @options_of(*CUTTING, ExportOptions)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the report to this file.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw the chips over the images (.png).")
 def chips(
-    images: tuple[str, ...], labels: str, out: Path, json_path: Path | None, picture: Path | None, **options: Any
+    images: tuple[str, ...],
+    labels: tuple[str, ...],
+    out: Path,
+    json_path: Path | None,
+    picture: Path | None,
+    **options: Any,
 ) -> None:
     """Cut georeferenced training chips from IMAGEs and labels.
 
@@ -88,9 +114,9 @@ def chips(
     overwrite, reports = options.get("overwrite", False), [path for path in (json_path, picture) if path]
     for path in reports:
         check_output(path, overwrite=overwrite)
-    require_not_inputs(reports, [Path(name.partition("|")[0]) for name in (*images, labels)])
+    require_not_inputs(reports, [Path(name.partition("|")[0]) for name in (*images, *labels)])
     with progress_bar("Cutting chips") as progress:
-        chip_set = export_training_data(list(images), labels, out, progress=progress, **options)
+        chip_set = export_training_data(list(images), _labels(images, labels), out, progress=progress, **options)
     click.echo(describe_chips(chip_set))
     require_not_inputs(reports, [Path(file) for files in chip_set.files.values() for file in files])
     if json_path:
@@ -104,7 +130,7 @@ def chips(
 
 @main.command()
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
-@click.option("--labels", help=f"Train straight from images, given instead of CHIPS. {labels_help}")
+@click.option("--labels", multiple=True, help=f"Train straight from images, given instead of CHIPS. {labels_help}")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 @click.option("--network", type=click.Choice(NETWORKS), default=NETWORKS[0], show_default=True, help="Architecture.")
 @options_of(ModelOptions, PSPNetOptions, LossSpec, FitOptions, RunConfig)
@@ -113,7 +139,13 @@ def chips(
 @options_of(*CUTTING, without=("tile_size", "seed"))
 @overwrite_option
 def train(
-    chips: tuple[str, ...], labels: str | None, out: Path, network: str, freeze: bool, overwrite: bool, **options: Any
+    chips: tuple[str, ...],
+    labels: tuple[str, ...],
+    out: Path,
+    network: str,
+    freeze: bool,
+    overwrite: bool,
+    **options: Any,
 ) -> None:
     """Train a network on one or several folders of CHIPS, or with --labels straight from images, and save it."""
     from geopsp.core.log import is_main_process
@@ -154,7 +186,7 @@ def _clear_run(folder: Path, *, keep_logs: bool) -> None:
     remove_matching(folder, RUN_FOLDER, keep=RUN_LOGS if keep_logs else ())
 
 
-def _classifier(chips: tuple[str, ...], labels: str | None, network: str, options: dict[str, Any]) -> Any:
+def _classifier(chips: tuple[str, ...], labels: tuple[str, ...], network: str, options: dict[str, Any]) -> Any:
     """Return the network that the options describe, with these chips as its data."""
     from geopsp.training.networks import CLASSIFIERS
     from geopsp.training.training_data import prepare_data
@@ -164,7 +196,7 @@ def _classifier(chips: tuple[str, ...], labels: str | None, network: str, option
         raise OptionError(
             f"`pyramid_sizes` and `use_unet=False` only apply to the network pspnet, not to {network}. Leave them out."
         )
-    source = {"images": list(chips), "labels": labels} if labels else {"path": list(chips)}
+    source = {"images": list(chips), "labels": _labels(chips, labels)} if labels else {"path": list(chips)}
     data = prepare_data(**source, **take(options, *CUTTING, DataOptions))
     return CLASSIFIERS[network](data, **only_pspnet, **take(options, ModelOptions, LossSpec))
 
@@ -221,7 +253,7 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
 @click.argument("raster", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help=f"File to write: {ENDINGS}.")
 @options_of(PolygonSettings, unset=True)
-@options_of(PolygonOptions, only=("confidence", "overwrite"))
+@options_of(PolygonOptions, only=("confidence", "nodata", "overwrite"))
 def polygonize(raster: Path, out: Path, **options: Any) -> None:
     """Write the regions of a class RASTER as polygons."""
     from geopsp.polygons.raster_to_polygons import raster_to_polygons
@@ -231,12 +263,20 @@ def polygonize(raster: Path, out: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path(path_type=Path))
-def info(path: Path) -> None:
-    """Describe a raster, chip folder or model."""
-    from geopsp.report.summary import describe_path
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--json", "as_json", is_flag=True, help="Show the same as JSON.")
+def info(paths: tuple[str, ...], as_json: bool) -> None:
+    """Describe what a PATH is, and show the command that takes it.
 
-    click.echo(describe_path(path))
+    A PATH is a raster, a container of rasters such as NetCDF, a vector file (FILE or FILE|layername=LAYER), images
+    (a folder, a glob or several files), a folder of images and masks, a chip folder or a model.
+    """
+    import json
+
+    from geopsp.report.describe import describe
+
+    found = describe(paths)
+    click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False) if as_json else str(found))
 
 
 @main.command()

@@ -63,6 +63,8 @@ class Grid:
     """A grid of pixels; `transform` takes (col, row) to the CRS coordinates of a pixel's corner."""
 
     crs: CRS
+    """None of an image without georeference."""
+
     transform: Affine
     width: int
     height: int
@@ -82,6 +84,11 @@ class Grid:
     def unit(self) -> str:
         """The unit of lengths, e.g. "metre" or "degree"; "unit" without a CRS."""
         return str(self.crs.units_factor[0]) if self.crs else "unit"
+
+    @property
+    def without_georeference(self) -> Grid:
+        """The grid of the same pixels without CRS and place."""
+        return Grid(None, Affine.identity(), self.width, self.height)
 
     def crop(self, window: Window) -> Grid:
         """Return the grid of a window, which may overhang, so that this also pads."""

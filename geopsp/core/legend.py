@@ -47,6 +47,11 @@ class ClassInfo:
     def rgb(self) -> tuple[int, int, int]:
         return tuple(bytes.fromhex(self.color[1:]))  # type: ignore[return-value]
 
+    @property
+    def alpha(self) -> int:
+        """Opacity in styles, 0 to 255: a background whose colour nobody chose hides nothing."""
+        return 0 if (self.name.lower(), self.color) == (BACKGROUND, DEFAULT_COLORS[BACKGROUND]) else 255
+
 
 def distinct_color(position: int) -> str:
     """Return a colour unlike those of neighbouring positions (golden-angle hues)."""

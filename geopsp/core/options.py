@@ -22,7 +22,7 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from os import PathLike
 from textwrap import wrap
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from geopsp.errors import OptionError
 
@@ -221,6 +221,24 @@ def require_path(name: str, value: Any, *, optional: bool = False) -> None:
     """
     if (not isinstance(value, str | PathLike) or not str(value)) and not (optional and value is None):
         raise _option_error(name, value, "the path of a file or folder", optional=optional)
+
+
+def check_nodata(name: str, value: Any) -> float | Literal["none"] | None:
+    """Return a nodata value that the user gave: a whole number, also as text, "none" for no value, or None.
+
+    Raises:
+        OptionError: if it is anything else.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str) and value.lower() == "none":
+        return "none"
+    try:
+        if not isinstance(value, bool) and float(value).is_integer():
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise _option_error(name, value, "a whole number or 'none'", optional=True)
 
 
 def require_choice(name: str, value: Any, choices: Iterable[Any], *, optional: bool = False) -> None:

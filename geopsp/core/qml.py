@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from geopsp.core.output import atomic_output
+
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+
+
+HEAD = DOCTYPE + '<qgis version="3.22.0" styleCategories="Symbology"'
+"""How all styles begin that are written here; QGIS itself writes its version in other words."""
 
 
 INVALID = re.compile(r"[^\t\n\r -\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
@@ -20,6 +27,29 @@ def new_qml() -> ET.Element:
 def qml_document(root: ET.Element) -> str:
     """Return a style as text, as `xml_document`."""
     return DOCTYPE + xml_document(root)
+
+
+def write_qml(path: Path, root: ET.Element) -> bool:
+    """Write a style, unless a file is there that is not one of ours; return True if it is written.
+
+    QGIS takes NAME.qml for a raster NAME.tif and for polygons NAME.fgb, and reads from it what suits the layer. So the
+    style of a raster keeps that of polygons in the same file, and the other way round.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    if path.exists():
+        try:
+            text = path.read_text(encoding="utf-8")
+            old = ET.fromstring(text)  # noqa: S314 (entities are not expanded from elsewhere)
+        except (OSError, ValueError, ET.ParseError):
+            return False
+        if not text.startswith(HEAD):
+            return False
+        root.extend(part for part in old if root.find(part.tag) is None)
+    with atomic_output(path, overwrite=True) as partial:
+        partial.write_text(qml_document(root), encoding="utf-8")
+    return True
 
 
 def xml_document(root: ET.Element) -> str:

@@ -62,6 +62,8 @@ def safe_margin(chips: ChipSet, rows: NDArray[np.intp], gap: float | None) -> in
         rows: The training chips.
         gap: Distance to the nearest validation chip, in CRS units; None: unknown, and the result is 0.
     """
+    if gap is None:
+        return 0
     corners = shapely.get_coordinates(chips.index.geometry.to_numpy()[rows]).reshape(len(rows), 5, 2)
     longest = np.linalg.norm(np.diff(corners, axis=1), axis=2).max()
-    return min(chips.tile_size // 2, int((gap or 0) / longest * chips.tile_size / 2 + 1e-3))
+    return min(chips.tile_size // 2, int(gap / longest * chips.tile_size / 2 + 1e-3))

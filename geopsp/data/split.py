@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
-from geopsp.core.text import format_count
+from geopsp.core.text import format_count, format_length
 from geopsp.data.split_audit import Audit
 from geopsp.data.split_groups import SplitBy, as_list, check_split, random_folds, random_splits, spatial_blocks
 from geopsp.errors import ChipError, OptionError
@@ -142,12 +142,19 @@ def split_chips(
         layouts = random_splits(groups, footprints.pixels, share, rng)
     best = _best_layout(layouts, footprints, share, range(folds) if folds else (1,))
     if best is None:
-        raise ChipError(_no_split_message(len(labelled), by, folds))
+        hint = _length_hint(chips.units, block_size=block_size, gap=gap)
+        raise ChipError(_no_split_message(len(labelled), by, folds) + hint)
     return _result(chips, labelled, best == (fold if folds else 1), footprints, f"{by}{_fold_words(folds, fold)}")
 
 
 def _fold_words(folds: int | None, fold: int) -> str:
     return f" (fold {fold + 1} of {folds})" if folds else ""
+
+
+def _length_hint(unit: str, **lengths: float | None) -> str:
+    """Return what the lengths that the user gave are in the CRS of the chips; metres may be meant in degrees."""
+    given = [f"`{name}` is {format_length(length, unit)}" for name, length in lengths.items() if length is not None]
+    return f" {' and '.join(given)}, in the unit of the CRS." if given else ""
 
 
 def _no_split_message(labelled: int, by: SplitBy, folds: int | None) -> str:
@@ -177,7 +184,7 @@ def _footprints(chips: ChipSet, labelled: NDArray[np.intp], by: SplitBy, gap: fl
     if unknown and by in {"blocks", "areas"}:
         raise ChipError(
             f"{unknown} of {format_count(len(labelled), 'labelled chip')} have no georeference, which a split by {by} "
-            "needs. Split by source or folder, or at random if no chips are neighbours."
+            "needs. Split by image (`split='source'`) or by folder, or at random if no chips are neighbours."
         )
     shapes[shapely.is_empty(shapes)] = None
     side = np.sqrt(np.nan_to_num(shapely.area(shapes)))

@@ -30,7 +30,7 @@ from geopsp.raster.cog.assemble import assemble
 from geopsp.raster.cog.part_mosaic import PartPath
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.cog.sieve import sieve
-from geopsp.raster.legend_io import write_class_files
+from geopsp.raster.legend_io import write_class_files, write_fraction_style
 
 logger = logging.getLogger(__name__)
 
@@ -92,17 +92,17 @@ def start_job(
         job.check(overwrite=overwrite)  # again, as another run may have ended meanwhile
         job = job.with_parts()
         with _started(job, model, device=device, resources=resources, client=client) as make_parts:
-            yield partial(_finish, job, make_parts, overwrite_style=overwrite)
+            yield partial(_finish, job, make_parts)
 
 
-def _finish(job: MapJob, make_parts: Finish, progress: Progress | None, *, overwrite_style: bool) -> None:
+def _finish(job: MapJob, make_parts: Finish, progress: Progress | None) -> None:
     """Wait for the parts, make the rasters and delete the job's folder."""
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         if not job.publishing:
             make_parts(progress)
             job.require_same_inputs()
             _assemble(job)
-        _publish(job, overwrite_style=overwrite_style)
+        _publish(job)
     job.clear()
 
 
@@ -146,17 +146,17 @@ def _assemble(job: MapJob) -> None:
     job.publish()
 
 
-def _publish(job: MapJob, *, overwrite_style: bool) -> None:
-    """Move the rasters to their places, the classes last; `overwrite_style`: True may replace an existing style."""
+def _publish(job: MapJob) -> None:
+    """Move the rasters to their places, the classes last."""
     for raster in reversed(job.rasters):
         staged = job.staged_path(raster)
         if not staged.exists():  # moved by a run that was interrupted here
             continue
         target = resolve_link(raster.path)
-        _write_sidecars(raster, target, overwrite_style=overwrite_style)
+        _write_sidecars(raster, target)
         if raster.path != target:  # programs look for sidecars beside the link
             try:
-                _write_sidecars(raster, raster.path, overwrite_style=overwrite_style)
+                _write_sidecars(raster, raster.path)
             except (OutputError, OSError) as error:  # no reason to lose the map
                 logger.warning(
                     f"The colours of {raster.path}, a link to {target}, may be missing or out of date: {error}"
@@ -164,12 +164,14 @@ def _publish(job: MapJob, *, overwrite_style: bool) -> None:
         _move(staged, target)
 
 
-def _write_sidecars(raster: RasterSpec, path: Path, *, overwrite_style: bool) -> None:
-    """Write class names and colours beside a raster; if it has none, remove those of an earlier one."""
+def _write_sidecars(raster: RasterSpec, path: Path) -> None:
+    """Write class names, colours and style beside a raster; if it has no classes, remove those of an earlier one."""
     if raster.legend is not None:
-        write_class_files(path, raster.legend, overwrite_style=overwrite_style)
-    elif (old := path.with_name(path.name + ".aux.xml")).exists():  # a read-only disk refuses to remove even nothing
+        write_class_files(path, raster.legend)
+        return
+    if (old := path.with_name(path.name + ".aux.xml")).exists():  # a read-only disk refuses to remove even nothing
         old.unlink()
+    write_fraction_style(path)
 
 
 def _move(source: Path, target: Path) -> None:

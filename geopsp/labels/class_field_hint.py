@@ -78,3 +78,16 @@ def _class_values(column: pd.Series, *, likely: bool) -> list[Value]:
 def _describe(name: str, values: Sequence[Value]) -> str:
     examples = ", ".join(map(value_name, values[:MAX_EXAMPLES])) + ", ..." * (len(values) > MAX_EXAMPLES)
     return f"{name} ({len(values)} values: {examples})"
+
+
+def likely_class_field(fields: Sequence[str], frame: gpd.GeoDataFrame) -> str | None:
+    """Return the field that looks most like the class of each feature; None if none does.
+
+    Args:
+        fields: All fields.
+        frame: Features with these fields.
+    """
+    for name in candidate_fields(fields):
+        if name in frame and _class_values(frame[name], likely=_has_class_word(name)):
+            return name
+    return None

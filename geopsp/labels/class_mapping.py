@@ -137,7 +137,7 @@ def _parse_target(target: Any, maps: str) -> ClassTarget:
         name = normalize_value(target)
         if name is None or isinstance(target, list | tuple | set):
             raise OptionError(f"{maps} {target!r}, but a class is a name, null, or a dict of name, code and color.")
-        return ClassTarget(_canonical_name(value_name(name)))
+        return ClassTarget(canonical_name(value_name(name)))
     unknown, name = set(target) - {"name", "code", "color"}, normalize_value(target.get("name"))
     if unknown or name is None:
         raise OptionError(f"{maps} {dict(target)!r}, but a class has a name and, at most, a code and a color.")
@@ -146,10 +146,10 @@ def _parse_target(target: Any, maps: str) -> ClassTarget:
         raise OptionError(f"{maps} the code {code!r}, but codes are whole numbers from 0 to {IGNORE_INDEX - 1}.")
     if color is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", str(color)):
         raise OptionError(f"{maps} the color {color!r}, but colors are written as #rrggbb.")
-    return ClassTarget(_canonical_name(value_name(name)), code, color.lower() if color else None)
+    return ClassTarget(canonical_name(value_name(name)), code, color.lower() if color else None)
 
 
-def _canonical_name(name: str) -> str:
+def canonical_name(name: str) -> str:
     """Return "background" for "Background" and the like; other names stay."""
     return BACKGROUND if name.lower() == BACKGROUND else name
 
@@ -238,7 +238,7 @@ def _as_number(value: Value) -> Value:
 def _names_of(kept: list[Value], known: Legend | None) -> dict[Value, str]:
     """Return the class name of each value that is not mapped."""
     if not _are_codes(kept):
-        return {value: _canonical_name(value_name(value)) for value in kept}
+        return {value: canonical_name(value_name(value)) for value in kept}
     own = {info.code: info.name for info in known or ()}
     return {v: own.get(int(v)) or (f"class {v}" if v else BACKGROUND) for v in kept}
 

@@ -2,58 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
 
 from geopsp.core.crs import get_transformer, transform_bounds
 from geopsp.core.grid import Grid, Window
-from geopsp.core.legend import IGNORE_INDEX, Legend
-from geopsp.core.parallel import cpu_count, map_ordered
+from geopsp.core.legend import IGNORE_INDEX, ClassInfo, Legend
+from geopsp.core.parallel import cpu_count
 from geopsp.core.paths import file_fingerprint
 from geopsp.errors import LabelError
-from geopsp.labels.class_mapping import (
-    OTHERS,
-    Background,
-    ClassTable,
-    ClassTarget,
-    Value,
-    class_table,
-    mapping_identity,
-    normalize_value,
-)
+from geopsp.labels.class_mapping import ClassTable, Value
+from geopsp.labels.label_classes import LabelClasses, RasterRules, label_classes, mask_targets
+from geopsp.labels.label_file import BLOCK, LabelFile, ValueCounts, count_values
 from geopsp.labels.overlap import no_overlap_message
 from geopsp.labels.rasterize import RasterizedLabels
-from geopsp.raster.info import read_info
 from geopsp.raster.legend_io import read_legend
 from geopsp.raster.scene import Scene
 
-MAX_DISTINCT_VALUES = 2**16
-"""A raster with more values is no label raster."""
-
-
-BLOCK = 2048
-"""Side, in pixels, of what is read at once."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RasterLabels:
-    """A raster of class codes, on a grid of its own."""
+    """A raster of class codes, or of colours that stand for classes, on a grid of its own."""
 
-    scene: Scene
+    file: LabelFile
     table: ClassTable
+    """Codes by value, or by colour 0xRRGGBB."""
+
     source: str
     notes: tuple[str, ...] = ()
-    mapping: Mapping[Value, ClassTarget] = field(default_factory=dict)
+    rules: RasterRules = field(default_factory=RasterRules)
+
+    @property
+    def scene(self) -> Scene:
+        """The pixels of the raster."""
+        return self.file.scene
 
     @property
     def legend(self) -> Legend:
@@ -91,8 +83,8 @@ class RasterLabels:
 
     def _codes(self, window: Window) -> NDArray[np.uint8]:
         """Read the class codes of a window of the label raster."""
-        pixels = self.scene.read(window)
-        return np.where(pixels.valid, map_values(pixels.data[0], self.table.codes), IGNORE_INDEX).astype(np.uint8)
+        data, valid = self.file.read(window)
+        return np.where(valid, map_values(data, self.table.codes), IGNORE_INDEX).astype(np.uint8)
 
     def report(self) -> dict[str, Any]:
         """Return what chips.json says of the labels: their source and notes."""
@@ -115,7 +107,7 @@ class RasterLabels:
     def fingerprint(self) -> list[str]:
         """Return what identifies the files, their classes and the class mapping."""
         parts = [*self.scene.fingerprint(), *file_fingerprint(self.source, ""), repr(self.legend.to_json())]
-        return [*parts, *mapping_identity(self.mapping)]
+        return [*parts, *self.rules.identity()]
 
 
 def _halves(window: Window) -> list[Window]:
@@ -153,77 +145,78 @@ def map_values(data: NDArray[Any], codes: Mapping[Value, int]) -> NDArray[np.uin
     return np.where(keys[position] == data, table[position], IGNORE_INDEX).astype(np.uint8)
 
 
-def read_label_raster(
-    path: str | Path, background: Background, mapping: Mapping[Value, ClassTarget] | None = None
-) -> RasterLabels:
-    """Open a raster of class codes. Its classes are the values found, named by its own class table if it has one.
+def read_label_raster(path: str | Path, rules: RasterRules) -> RasterLabels:
+    """Open a raster of class codes or colours.
+
+    Classes are the values found, named by the raster's own class table if it has one; or what a table of mask classes
+    says.
 
     Raises:
-        LabelError: if it has several bands, or values that are neither class codes nor mapped.
+        LabelError: if it has several bands that are no colours, or values that are neither class codes nor mapped.
     """
     source = str(path)
-    info = read_info(path)
-    if len(info.indexes) != 1:
-        raise LabelError(
-            f"{source} has {len(info.indexes)} bands of {info.dtype}, but a label raster has one band of whole numbers."
-        )
-    scene = Scene.open(path, resampling=Resampling.nearest)
-    mapped = {key for key in mapping or {} if isinstance(key, int)}
-    values = _distinct_values(scene, source)
-    labelled = values - ({IGNORE_INDEX, *([0] if background == "ignore" else [])} - mapped)
-    _require_codes(labelled, source, mapping or {})
-    known = read_legend(path)
-    table = class_table(labelled, source, background="ignore", mapping=mapping, known=known)
-    notes = list(table.notes)
-    unnamed = sorted(labelled - {info.code for info in known} - mapped) if known else []
-    if unnamed:
-        notes.append(f"{source} contains {', '.join(map(str, unnamed))}, which its own class table does not name")
-    if IGNORE_INDEX in values - labelled:
-        notes.append(f"{source} contains {IGNORE_INDEX}, which is not its nodata value: these pixels are unlabelled")
-    return RasterLabels(scene, table, source, tuple(notes), mapping or {})
+    file, classes = read_classes([LabelFile.open(path, nodata=rules.nodata)], rules, source)
+    return RasterLabels(file[0], classes.table, source, (*classes.notes, *classes.warnings), rules)
 
 
-def _distinct_values(scene: Scene, source: str) -> set[int]:
-    """Return all values of a raster, read block by block.
+def read_classes(files: list[LabelFile], rules: RasterRules, source: str) -> tuple[list[LabelFile], LabelClasses]:
+    """Return label rasters as they must be read, and their classes; what may surprise is logged as a warning.
+
+    Args:
+        files: One or several.
+        rules: The options of labels.
+        source: Their name in messages.
 
     Raises:
-        LabelError: if they are no whole numbers, or too many.
+        LabelError: if some are of colours and others of codes, or as `label_classes`.
     """
-    found: set[int] = set()
+    files = _as_colors_or_codes(files, rules, source)
+    known = None if rules.classes is None else mask_targets(files, rules, rules.classes, source)
+    counts = count_values(files, source, known)
+    legend = None if rules.classes else _common_legend(files, counts, source)
+    classes = label_classes(files, counts, rules, source, legend)
+    for warning in classes.warnings:
+        logger.warning(warning)
+    return files, classes
 
-    def values_of(block: Window) -> NDArray[Any]:
-        pixels = scene.read(block)
-        return np.asarray(pd.unique(pixels.data[0][pixels.valid]))
 
-    blocks = (block for block in scene.grid.blocks(BLOCK) if not scene.known_empty(block))
-    with ThreadPoolExecutor(cpu_count()) as pool, closing(map_ordered(pool, values_of, blocks, in_flight=16)) as parts:
-        for values in parts:
-            _require_whole_numbers(values, source)
-            found |= {int(value) for value in values.tolist()}
-            if len(found) > MAX_DISTINCT_VALUES:
+def _common_legend(files: Sequence[LabelFile], counts: ValueCounts, source: str) -> Legend | None:
+    """Return the classes that the files themselves name; None if there are none.
+
+    Raises:
+        LabelError: if two files give one value different names, or different colours by their palettes.
+    """
+    needed = "Name the classes with `mask_classes`: by `color` if the colours are right, by `code` if the values are."
+    for value, colors in counts.palettes.items():
+        if len(colors) > 1:
+            (one, path), (other, second) = list(colors.items())[:2]
+            raise LabelError(
+                f"The palettes of {source} differ: the value {value} is #{one:06x} in {path}, but #{other:06x} in "
+                f"{second}. {needed}"
+            )
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        legends = list(pool.map(lambda file: read_legend(file.path), files))
+    found: dict[int, tuple[ClassInfo, str]] = {}
+    for file, legend in zip(files, legends, strict=True):
+        for info in legend or ():
+            first, path = found.setdefault(info.code, (info, file.path))
+            if first.name != info.name:
                 raise LabelError(
-                    f"{source} has more than {MAX_DISTINCT_VALUES:,} different values, but must contain class codes. "
-                    "Is it the right file?"
+                    f"The class tables of {source} differ: the value {info.code} is {first.name!r} in {path}, but "
+                    f"{info.name!r} in {file.path}. {needed}"
                 )
-    return found
+    return Legend(tuple(found[code][0] for code in sorted(found))) if found else None
 
 
-def _require_whole_numbers(values: NDArray[Any], source: str) -> None:
-    if values.dtype.kind == "f" and not (values == np.floor(values)).all():
-        examples = ", ".join(map(str, values[values != np.floor(values)][:3].tolist()))
+def _as_colors_or_codes(files: list[LabelFile], rules: RasterRules, source: str) -> list[LabelFile]:
+    """Expand palettes if the classes are named by colours only."""
+    by_color = rules.classes is not None and all(entry.value is None for entry in rules.classes.classes)
+    if by_color:
+        files = [replace(file, expand_palette=file.palette is not None) for file in files]
+    colored, coded = ([file for file in files if file.has_colors is wanted] for wanted in (True, False))
+    if colored and coded:
         raise LabelError(
-            f"{source} has values such as {examples} ({values.dtype}), but a label raster contains whole numbers."
+            f"{source} has masks of colours ({colored[0].path}) and masks of one band ({coded[0].path}). Convert them "
+            "to one kind, or name only those of one kind."
         )
-
-
-def _require_codes(values: set[int], source: str, mapping: Mapping[Value, ClassTarget]) -> None:
-    if not values:
-        raise LabelError(f"{source} has no labelled pixel, but must contain codes from 0 to {IGNORE_INDEX - 1}.")
-    mapped = {normalize_value(float(key)) if isinstance(key, str) and key.isdigit() else key for key in mapping}
-    wrong = sorted(value for value in values if not 0 <= value < IGNORE_INDEX and value not in mapped)
-    if wrong and OTHERS not in mapping:
-        listed = ", ".join(map(str, wrong[:9])) + ", ..." * (len(wrong) > 9)
-        raise LabelError(
-            f"{source} contains {listed}, but class codes are whole numbers from 0 to {IGNORE_INDEX - 1}. "
-            "Map other values to classes with `class_mapping`."
-        )
+    return files

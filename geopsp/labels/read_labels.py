@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geopsp.core.legend import BACKGROUND, Legend
-from geopsp.core.options import require_choice, require_number
+from geopsp.core.options import check_nodata, require_choice, require_number
+from geopsp.core.paths import is_local
 from geopsp.errors import LabelError, OptionError
 from geopsp.labels.class_field_hint import candidate_fields, warn_of_class_fields
 from geopsp.labels.class_mapping import (
@@ -27,12 +28,16 @@ from geopsp.labels.class_mapping import (
 )
 from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk
 from geopsp.labels.features import LabelRules, layer_crs, read_all_features, read_features, require_polygons
+from geopsp.labels.label_classes import RasterRules
+from geopsp.labels.mask_classes import read_mask_classes
+from geopsp.labels.match_masks import find_masks
 from geopsp.labels.polygon_labels import PolygonLabels
 from geopsp.labels.raster_labels import RasterLabels, read_label_raster
+from geopsp.raster.info import read_info
 from geopsp.vector.layer import VectorLayer
 from geopsp.vector.open import open_layer
 
-RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".img", ".png", ".jp2", ".asc", ".bil", ".grd"}
+RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".jp2", ".asc", ".bil", ".grd"}
 
 
 MAX_DISTINCT_VALUES = 100_000
@@ -50,8 +55,10 @@ def read_labels(
     where: str | None = None,
     class_mapping: Mapping[Any, Any] | str | Path | None = None,
     buffer: float = 0.0,
+    label_nodata: int | str | None = None,
+    mask_classes: Mapping[Any, Any] | str | Path | None = None,
 ) -> PolygonLabels | RasterLabels:
-    """Open labels: a vector file, a GeoDataFrame or a raster of class codes.
+    """Open labels: a vector file, a GeoDataFrame or a label raster.
 
     Vector files of more than 64 MB that have a spatial index are read by bounding box.
 
@@ -68,31 +75,79 @@ def read_labels(
         class_mapping: What each value becomes: a class name, None (unlabelled), or a dict of name, code and color. "*"
             stands for all other values, which otherwise stay as they are. A dict or a YAML file.
         buffer: Metres by which lines and points are widened to polygons; 0 leaves them out.
+        label_nodata: The value of unlabelled pixels in a label raster; "none": none; None: its own nodata value.
+        mask_classes: Names of the colours or values of a label raster: a dict, or a CSV or JSON file.
 
     Raises:
         InputNotFoundError: if there is no such file or layer.
         LabelError: if there are no polygons, no such field, or too many classes.
         OptionError: if an option is out of range, or does not apply to such labels.
     """
+    options = dict(locals())
+    if isinstance(labels, str | Path) and is_raster(labels):
+        return read_label_raster(labels, raster_rules(**options))
+    _check_options(background, buffer, class_field, priority_field)
+    if label_nodata is not None or mask_classes is not None:
+        raise OptionError(f"`label_nodata` and `mask_classes` apply to label rasters, but {_shown(labels)} is none.")
+    layer = open_layer(labels, where=where, field_wanted=class_field)
+    for name in (class_field, priority_field):
+        if name is not None and name not in layer.fields:
+            raise LabelError(f"{layer.source} has no field {name!r}. Fields: {', '.join(layer.fields) or 'none'}.")
+    mapping = read_mapping(class_mapping)
+    return _read_polygons(layer, class_field, background, all_touched, priority, priority_field, mapping, buffer)
+
+
+def _check_options(background: Any, buffer: Any, class_field: Any, priority_field: Any) -> None:
     require_choice("background", background, ("class", "ignore"))
     require_number("buffer", buffer, minimum=0)
     for option, value in (("class_field", class_field), ("priority_field", priority_field)):
         if not isinstance(value, str | None):
             raise OptionError(f"`{option}` is {value!r}, but must be the name of one field.")
-    mapping = read_mapping(class_mapping)
-    if isinstance(labels, str | Path) and is_raster(labels):
-        given = (class_field, priority, priority_field, where)
-        if any(value is not None for value in given) or all_touched or buffer:
-            raise OptionError(
-                f"{labels} is a label raster, but `class_field`, `priority`, `priority_field`, `where`, `buffer` and "
-                "`all_touched` apply to polygons only. Leave them out."
-            )
-        return read_label_raster(labels, background, mapping)
-    layer = open_layer(labels, where=where, field_wanted=class_field)
-    for name in (class_field, priority_field):
-        if name is not None and name not in layer.fields:
-            raise LabelError(f"{layer.source} has no field {name!r}. Fields: {', '.join(layer.fields) or 'none'}.")
-    return _read_polygons(layer, class_field, background, all_touched, priority, priority_field, mapping, buffer)
+
+
+def raster_rules(
+    labels: Any, *, class_field: str | None = None, background: Background = "class", all_touched: bool = False,
+    priority: Sequence[str] | None = None, priority_field: str | None = None, where: str | None = None,
+    class_mapping: Mapping[Any, Any] | str | Path | None = None, buffer: float = 0.0,
+    label_nodata: int | str | None = None, mask_classes: Mapping[Any, Any] | str | Path | None = None,
+) -> RasterRules:  # fmt: skip
+    """Return the options of label rasters; all are as in `read_labels`.
+
+    Raises:
+        InputNotFoundError: if a file that an option names does not exist.
+        OptionError: if an option is out of range, or applies to polygons only.
+    """
+    _check_options(background, buffer, class_field, priority_field)
+    if any(value is not None for value in (class_field, priority, priority_field, where)) or all_touched or buffer:
+        raise OptionError(
+            f"{_shown(labels)} is a label raster, but `class_field`, `priority`, `priority_field`, `where`, `buffer` "
+            "and `all_touched` apply to polygons only. Leave them out."
+        )
+    nodata = check_nodata("label_nodata", label_nodata)
+    return RasterRules(background, read_mapping(class_mapping) or {}, nodata, read_mask_classes(mask_classes))
+
+
+def masks_of(labels: Any) -> list[str] | None:
+    """Return the files of labels that are masks, each of one image; None if the labels are of another kind.
+
+    These are folders, globs and lists of label rasters, and a label raster without georeference.
+    """
+    found = find_masks(labels)
+    if found is None and isinstance(labels, str | Path) and is_raster(labels) and is_local(labels):
+        grid = read_info(labels, needs_crs=False).grid
+        return [str(labels)] if not grid.crs or grid.transform.is_identity else None
+    return found
+
+
+def name_of(labels: Any) -> str:
+    """Return the name of labels in messages."""
+    if isinstance(labels, list | tuple):
+        return f"{labels[0]} and {len(labels) - 1} more" if len(labels) > 1 else str(labels[0])
+    return str(labels)
+
+
+def _shown(labels: Any) -> str:
+    return name_of(labels) if isinstance(labels, str | Path | list | tuple) else "the GeoDataFrame"
 
 
 def is_raster(path: str | Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from geopsp.core.grid import Grid
 from geopsp.core.jit import jit
-from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.legend import IGNORE_INDEX, ClassInfo, Legend
 from geopsp.polygons.borders.topology import to_crs
 from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric, lengths
 from geopsp.polygons.wkb import encode_wkb
 from geopsp.polygons.zonal_stats import AREA, CONFIDENCE_SUM, NUM_CONFIDENT, NUM_EDGE, NUM_PIXELS, NUM_UNSURE
-from geopsp.raster.legend_io import read_legend
+from geopsp.raster.legend_io import read_class_table
 
 Floats = NDArray[np.float64]
 
@@ -41,6 +41,9 @@ class AttributeTable:
     legend: Legend
     """Must have every code of the map."""
 
+    values: NDArray[np.int64] | None = None
+    """Values of the file for which the codes stand, see `ClassRaster.values`."""
+
     has_confidence: bool = False
     """True if there is a confidence raster."""
 
@@ -56,8 +59,14 @@ class AttributeTable:
         numbers += ["confidence", "edge_unsure"] if self.has_confidence else []
         numbers += ["moved_m"] if self.has_moved else []
         numbers += ["point_x", "point_y"]
-        fields = [pa.field("code", pa.int16()), pa.field("name", pa.string()), pa.field("color", pa.string())]
+        fields = [pa.field("code", self._code_type), pa.field("name", pa.string()), pa.field("color", pa.string())]
         return pa.schema([*fields, *(pa.field(name, pa.float64()) for name in numbers), GEOMETRY])
+
+    @property
+    def _code_type(self) -> pa.DataType:
+        if self.values is None:
+            return pa.int16()
+        return pa.int32() if np.abs(self.values).max() < 2**31 else pa.int64()
 
     def to_batch(self, features: Features, *, moved: Floats | None = None) -> pa.RecordBatch:
         """Return one row per feature; unknown values are null.
@@ -71,7 +80,7 @@ class AttributeTable:
         """
         classes = pa.array(np.searchsorted(self.legend.codes, features.codes))
         columns = [
-            pa.array(features.codes.astype(np.int16)),
+            pa.array(features.codes if self.values is None else self.values[features.codes], self._code_type),
             pa.array(self.legend.names).take(classes),
             pa.array([info.color for info in self.legend]).take(classes),
             *(pa.array(values, from_pandas=True) for values in self._numbers(features, moved)),
@@ -120,15 +129,27 @@ def areas_in_pixels(features: Features) -> Floats:
     return areas
 
 
-def legend_for(raster: str | Path) -> Legend:
-    """Return a legend of all codes from 0 to 254; codes that the raster's legend lacks are named `class N`.
+def legend_for(raster: str | Path, values: NDArray[np.int64] | None = None) -> Legend:
+    """Return a legend of all codes from 0 to 254; those that the raster's class table lacks are named `class N`.
+
+    Args:
+        raster: A class raster.
+        values: The values of the file for which the codes stand, see `ClassRaster.values`.
 
     Raises:
         InputNotFoundError, RasterError: if there is no such raster, or its classes tag is damaged.
     """
-    known = {info.code: info for info in read_legend(raster) or ()}
-    names = {code: known[code].name if code in known else f"class {code}" for code in range(IGNORE_INDEX)}
-    return Legend.from_names(names, {code: info.color for code, info in known.items()})
+    names, colors = read_class_table(raster)
+    found = range(IGNORE_INDEX) if values is None else values.tolist()
+    return Legend.from_names(
+        {code: names.get(value, f"class {value}") for code, value in enumerate(found)},
+        {code: colors[value] for code, value in enumerate(found) if value in colors},
+    )
+
+
+def file_classes(legend: Legend, values: NDArray[np.int64] | None = None) -> list[ClassInfo]:
+    """Return the classes with the codes that the file has."""
+    return list(legend) if values is None else [replace(info, code=int(values[info.code])) for info in legend]
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -1,23 +1,34 @@
-"""Read a class raster as windows of uint8 codes."""
+"""Read a class raster as windows of uint8 codes; values beyond these are numbered."""
 
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Grid, Window
-from geopsp.core.legend import IGNORE_INDEX
+from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX
+from geopsp.core.parallel import cpu_count, map_ordered
 from geopsp.errors import RasterError
+from geopsp.polygons.value_check import ValueCounts, find_classes
 from geopsp.raster.info import read_info
 from geopsp.raster.open import gdal_env, open_raster, read_error
+
+VALUES_BLOCK = 2048
+"""Side, in pixels, of what is read at once to find all values."""
+
+
+MAX_VALUE = 10**15
+"""The largest class code; beyond, floats do not tell whole numbers apart."""
 
 
 class _Handle:
@@ -49,35 +60,94 @@ class ClassRaster:
     dtype: np.dtype[Any]
     """Data type of the file."""
 
-    nodata: int | None
+    nodata: float | None
     """Nodata value besides 255; None if there is none, or if no pixel can have it."""
 
     has_mask: bool
-    """True if the file has a mask band."""
+    """True if the file has a mask band or an alpha band."""
+
+    values: NDArray[np.int64] | None = None
+    """Ascending values of the file whose positions stand for them as codes; None: the values are the codes."""
 
     _local: threading.local = field(default_factory=threading.local, init=False, repr=False)
     _handles: list[_Handle] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """Open a raster and read its header.
+    def open(cls, path: str | Path, *, nodata: float | Literal["none"] | None = None) -> Self:
+        """Open a raster and read its header; see `number_values`.
+
+        Args:
+            path: The raster.
+            nodata: The value that is no class; "none": no value; None: the nodata value of the file.
 
         Raises:
             InputNotFoundError: if there is no such file.
-            RasterError: if it has several bands, or other data than integers.
+            RasterError: if it has several bands besides alpha, or complex numbers.
             GridError: if it has no CRS or no georeference.
         """
         info = read_info(path, all_bands=True)
         with gdal_env(path), open_raster(path) as dataset:
-            if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
-                bands = "1 band" if dataset.count == 1 else f"{dataset.count} bands"
+            if dataset.count - (dataset.colorinterp[-1] == ColorInterp.alpha) != 1:
                 raise RasterError(
-                    f"{path} has {bands} of {dataset.dtypes[0]}, but must have one band of class codes (uint8). Export "
-                    "the band of the classes."
+                    f"{path} has {dataset.count} bands of {dataset.dtypes[0]}, but must have one band of class codes. "
+                    "Export the band of the classes, e.g. gdal_translate -b 1."
                 )
             flags = dataset.mask_flag_enums[0]
         has_mask = MaskFlags.per_dataset in flags and MaskFlags.all_valid not in flags
-        return cls(path, info.grid, np.dtype(info.dtype), _as_int(info.nodata), has_mask)
+        value = info.nodata if nodata is None else None if nodata == "none" else nodata
+        value = value if info.dtype.startswith("float") else _as_int(value)
+        return cls(path, info.grid, np.dtype(info.dtype), value, has_mask)
+
+    def number_values(self, *, asked: float | Literal["none"] | None = None) -> None:
+        """Read all values once; number them if some are no codes, or 255 is a class. Say what becomes no polygon.
+
+        A map of ours, whose classes are known, is not read.
+
+        Args:
+            asked: The nodata value that the user gave.
+
+        Raises:
+            RasterError: if the file is damaged, or has fractions or more than 255 different values.
+        """
+        with gdal_env(self.path), open_raster(self.path) as dataset:
+            is_ours = CLASSES_TAG in dataset.tags()
+        if is_ours and self.dtype == np.uint8 and asked is None:
+            return
+        found = find_classes(self.path, self.count_values(), self.nodata, asked)
+        self.values = None if found is None else np.array(found, np.int64)
+
+    def count_values(self) -> ValueCounts:
+        """Count the pixels by value; masked pixels do not count.
+
+        Raises:
+            RasterError: if the file is damaged, or has fractions or more than 255 different values.
+        """
+        total = ValueCounts()
+        blocks = self.grid.blocks(VALUES_BLOCK)
+        with (
+            ThreadPoolExecutor(cpu_count()) as pool,
+            closing(map_ordered(pool, self._count_block, blocks, in_flight=16)) as parts,
+        ):
+            for values, counts, num_nodata in parts:
+                total.pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+                total.num_nodata += num_nodata
+                found = total.pixels
+                if len(found) > IGNORE_INDEX and not 0 <= min(found) <= max(found) <= IGNORE_INDEX:
+                    raise RasterError(
+                        f"{self.path} has more than {IGNORE_INDEX} different values, from {min(found)} to {max(found)}"
+                        f", but polygons are made of at most {IGNORE_INDEX} classes. Reclassify it first."
+                    )
+        return total
+
+    def _count_block(self, window: Window) -> tuple[NDArray[Any], NDArray[Any], int]:
+        """Return the values of a window, how many pixels have each, and how many are nodata but not masked."""
+        data, valid = self._read_file(window)
+        known = self._where_known(data, None if valid is None else valid.copy())
+        num_nodata = int(np.count_nonzero(~known if valid is None else valid & ~known))
+        if data.dtype == np.uint8:
+            counts = np.bincount(data[known], minlength=256)
+            return np.flatnonzero(counts), counts[counts > 0], num_nodata
+        return *np.unique(self._whole_numbers(data, known), return_counts=True), num_nodata
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Return (rows, cols) codes of a window; 255 for nodata, masked pixels and pixels outside of the raster.
@@ -93,35 +163,72 @@ class ClassRaster:
             codes[inside.slices(window)] = self._read(inside)
         return codes
 
-    def _read(self, window: Window) -> NDArray[np.uint8]:
+    def _read_file(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read a window inside the raster: values as they are, and True where the mask or alpha band shows them."""
         area = RioWindow(window.col, window.row, window.width, window.height)
         handle = self._thread_handle()
         try:
             with handle.lock, gdal_env(self.path):
                 dataset = handle.open(self.path)
                 data: NDArray[Any] = dataset.read(1, window=area)
-                valid = dataset.read_masks(1, window=area) > 0 if self.has_mask else None
+                return data, dataset.read_masks(1, window=area) > 0 if self.has_mask else None
         except RasterioError as error:
             raise read_error(self.path, area, error) from error
+
+    def _read(self, window: Window) -> NDArray[np.uint8]:
+        data, valid = self._read_file(window)
+        if self.dtype == np.uint8 and self.values is not None:
+            lookup = np.full(256, IGNORE_INDEX, np.uint8)
+            lookup[self.values] = np.arange(len(self.values))
+            data = lookup[data]
+        elif self.dtype == np.uint8 and self.nodata not in {None, IGNORE_INDEX}:
+            data[data == self.nodata] = IGNORE_INDEX
         if self.dtype == np.uint8:
-            if self.nodata not in {None, IGNORE_INDEX}:
-                data[data == self.nodata] = IGNORE_INDEX
             if valid is not None:
                 data[~valid] = IGNORE_INDEX
             return data
-        return self._to_uint8(data, valid)
+        return self._to_uint8(data, self._where_known(data, valid))
 
-    def _to_uint8(self, data: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+    def _where_known(self, data: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        """Return True for pixels that are neither masked nor nodata."""
         valid = np.ones(data.shape, bool) if valid is None else valid
+        if data.dtype.kind == "f":
+            valid &= ~np.isnan(data)
         if self.nodata is not None:
-            valid &= data != self.nodata
-        if (((data < 0) | (data > IGNORE_INDEX)) & valid).any():
+            valid &= data != (data.dtype.type(self.nodata) if data.dtype.kind == "f" else self.nodata)
+        return valid
+
+    def _whole_numbers(self, data: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return (n,) values of the valid pixels.
+
+        Raises:
+            RasterError: if some are fractions or too large.
+        """
+        values = data[valid]
+        wrong = values > MAX_VALUE
+        if values.dtype.kind in "if":
+            wrong |= values < -MAX_VALUE
+        if values.dtype.kind == "f":
+            wrong |= values != np.floor(values)
+        if wrong.any():
+            examples = ", ".join(str(value) for value in np.unique(values[wrong])[:3])
             raise RasterError(
-                f"{self.path} contains values from {data[valid].min()} to {data[valid].max()}, but class codes are 0 "
+                f"{self.path} contains {examples} ({self.dtype}), but class codes are whole numbers of at most 15 "
+                "digits. Is it the right raster? Reclassify it first."
+            )
+        return values.astype(np.int64)
+
+    def _to_uint8(self, data: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        values = self._whole_numbers(data, valid)
+        if self.values is not None:
+            values = np.searchsorted(self.values, values)
+        elif values.size and not 0 <= values.min() <= values.max() <= IGNORE_INDEX:
+            raise RasterError(
+                f"{self.path} contains values from {values.min()} to {values.max()}, but class codes are 0 "
                 f"to {IGNORE_INDEX - 1}. Reclassify it first."
             )
         codes = np.full(data.shape, IGNORE_INDEX, np.uint8)
-        np.copyto(codes, data, where=valid, casting="unsafe")
+        codes[valid] = values
         return codes
 
     def _thread_handle(self) -> _Handle:

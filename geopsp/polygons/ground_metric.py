@@ -11,7 +11,7 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from geopsp.core.grid import Grid
+from geopsp.core.grid import Grid, Window
 from geopsp.core.jit import jit
 from geopsp.errors import GridError
 
@@ -32,6 +32,10 @@ MAX_ERROR = 2e-6
 
 DIFFERENCE_STEP = 10.0
 """Metres to each side of a point, for central differences."""
+
+
+MAX_DISTORTION = 0.02
+"""Largest relative error of areas at which the metres of a projected CRS are taken as metres on the ground."""
 
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(3)
@@ -70,6 +74,12 @@ class GroundMetric(NamedTuple):
     area_correction: Floats
     """(n - 1, m - 1) factor for pixel areas interpolated between knots; it makes the area of such a cell exact."""
 
+    @property
+    def pixel_side(self) -> float:
+        """The shorter side of a pixel in metres; the median of the raster, 1 if that is unknown."""
+        sides = np.sqrt(np.minimum(self.e, self.g))
+        return (float(np.nanmedian(sides)) if np.isfinite(sides).any() else 1.0) or 1.0
+
     @classmethod
     def from_grid(cls, grid: Grid) -> GroundMetric:
         """Compute the metric of a grid's pixels.
@@ -90,6 +100,36 @@ class GroundMetric(NamedTuple):
         correction = np.divide(mean, interpolated, out=np.ones_like(mean), where=interpolated != 0)
         e, f, g = at_knots
         return cls(step, cols, rows, e, f, g, area, correction)
+
+
+def square_pixels(area: float, metric: GroundMetric, grid: Grid, window: Window) -> float:
+    """Return an area in square metres on the ground as square pixels, nowhere in a window more than it is there.
+
+    In a projected CRS whose own metres are true to MAX_DISTORTION these are used: there, tolerances of whole pixels
+    are common, and must not fall below or above a pixel by chance.
+
+    Args:
+        area: In square metres.
+        metric: Pixel sizes of the grid.
+        grid: The grid.
+        window: Where the area is measured.
+
+    Returns:
+        0 where the ground is unknown.
+    """
+    cols = slice(*_knots_around(metric.cols, window.col, window.col_stop))
+    rows = slice(*_knots_around(metric.rows, window.row, window.row_stop))
+    largest = float(np.nan_to_num(metric.pixel_area[rows, cols]).max())
+    if grid.crs.is_projected:
+        of_crs = abs(grid.transform.determinant) * float(grid.crs.units_factor[1]) ** 2
+        largest = of_crs if abs(largest / of_crs - 1) <= MAX_DISTORTION else largest
+    return area / largest if largest > 0 else 0.0
+
+
+def _knots_around(knots: Floats, start: int, stop: int) -> tuple[int, int]:
+    """Return the first of the knots that enclose a range of pixels, and the one behind the last."""
+    first = int(np.searchsorted(knots, start, side="right")) - 1
+    return max(0, first), int(np.searchsorted(knots, stop)) + 1
 
 
 def example_metric() -> GroundMetric:

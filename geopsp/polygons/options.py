@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from geopsp.core.options import check_fields, option, require_number
+from geopsp.core.options import check_fields, check_nodata, option, require_number
 from geopsp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -40,18 +40,18 @@ class PolygonSettings:
     )
     simplify: float = option(
         0.0,
-        "Tolerance of simplification (Visvalingam-Whyatt), in CRS units: a vertex is removed while the triangle with "
-        "its two neighbours is smaller than the square of `simplify`. Borders that polygons share stay shared: no "
-        "gaps, no overlaps. Steps of single pixels disappear from 0.71 pixels on. 0: off.",
-        shell_help="Simplify outlines with this tolerance, without gaps or overlaps between neighbours.",
+        "Tolerance of simplification (Visvalingam-Whyatt), in metres on the ground in any CRS: a vertex is removed "
+        "while the triangle with its two neighbours is smaller than the square of `simplify`. Borders that polygons "
+        "share stay shared: no gaps, no overlaps. Steps of single pixels disappear from 0.71 pixels on. 0: off.",
+        shell_help="Simplify outlines with this tolerance on the ground, without gaps or overlaps between neighbours.",
         minimum=0,
         maximum=MAX_AREA,
-        unit="CRS units",
+        unit="metres",
     )
     smooth: int = option(
         0,
         "Rounds of corner cutting; 2 or 3 look smooth. Borders that polygons share stay shared, and no border moves by "
-        "4 pixels or more. 0: off.",
+        "4 pixels or more, in any CRS. 0: off.",
         shell_help="Round the outlines; 2 or 3 rounds are enough.",
         minimum=0,
         maximum=MAX_ROUNDS,
@@ -122,8 +122,12 @@ class PolygonSettings:
         """True if all polygons must be known before the first can be written."""
         return self.dissolve or bool(self.regularize)
 
-    def selected_codes(self, legend: Legend) -> NDArray[np.bool_]:
+    def selected_codes(self, legend: Legend, values: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
         """Return (256,) True for the class codes to write.
+
+        Args:
+            legend: All classes.
+            values: The values of the raster that stand for the codes in `keep` and `drop`; None: the codes do.
 
         Raises:
             OptionError: if there is no such class.
@@ -132,7 +136,7 @@ class PolygonSettings:
 
         named = np.zeros(256, np.bool_)
         for entry in self.keep if self.keep is not None else self.drop or ():
-            named[_codes(entry, legend)] = True
+            named[_codes(entry, legend, None if values is None else values.tolist())] = True
         return named if self.keep is not None else ~named
 
 
@@ -145,10 +149,17 @@ class PolygonOptions(PolygonSettings):
         "A raster of the same grid with the confidence of each pixel, 0 to 1. Adds the columns confidence "
         "(mean) and edge_unsure. None: without.",
     )
+    nodata: int | str | None = option(
+        None,
+        "The value that becomes no polygon; none: all values are classes, also 0 and 255. None: the nodata value of "
+        "the raster, and 255 unless it is a mask of 0 and 255.",
+        metavar="VALUE",
+    )
     overwrite: bool = option(False, "Replace an output that exists.")
 
     def __post_init__(self) -> None:
         PolygonSettings.__post_init__(self)
+        check_nodata("nodata", self.nodata)
 
 
 class PolygonSettingsDict(TypedDict, total=False):
@@ -174,16 +185,17 @@ def _require_classes(name: str, classes: Any) -> None:
         )
 
 
-def _codes(entry: str | int, legend: Legend) -> list[int]:
+def _codes(entry: str | int, legend: Legend, values: Sequence[int] | None) -> list[int]:
     """The codes of all classes of this name, else the code itself, also as text."""
     found = [info.code for info in legend if info.name == entry]
     if found:
         return found
-    text = str(entry)
-    if not isinstance(entry, bool) and text.isdecimal() and int(text) < 255:
-        return [int(text)]
-    named = dict.fromkeys(info.name for info in legend if info.name != f"class {info.code}")
+    text, known = str(entry), range(255) if values is None else values
+    if not isinstance(entry, bool) and text.removeprefix("-").isdecimal() and int(text) in known:
+        return [known.index(int(text))]
+    named = dict.fromkeys(info.name for info in legend if info.name != f"class {known[info.code]}")
+    codes = "from 0 to 254" if values is None else ", ".join(map(str, known))
     raise OptionError(
         f"The raster has no class {entry!r}. Its classes are {', '.join(named) or 'unnamed'}; give names, or codes "
-        "from 0 to 254."
+        f"{codes}."
     )

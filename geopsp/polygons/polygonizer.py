@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from geopsp.core.grid import Window
 from geopsp.core.progress import Progress
 from geopsp.polygons.attributes import AttributeTable
 from geopsp.polygons.borders.regularize import regularize_outlines
@@ -18,7 +19,7 @@ from geopsp.polygons.borders.trace_raster import TRACE_CELL, trace_raster
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.features import Features, concatenate, dissolve, take
-from geopsp.polygons.ground_metric import lengths
+from geopsp.polygons.ground_metric import lengths, square_pixels
 from geopsp.polygons.options import PolygonSettings
 
 GENERALIZED_CELL = 2048
@@ -76,9 +77,9 @@ class Polygonizer:
             raster,
             self.table.metric,
             connectivity=settings.connectivity,
-            selected=settings.selected_codes(self.table.legend),
-            simplify=partial(simplify_arcs, min_triangle=self._min_triangle()) if settings.simplify else None,
-            min_triangle=self._min_triangle(),
+            selected=settings.selected_codes(self.table.legend, self.table.values),
+            simplify=simplify_arcs if settings.simplify else None,
+            min_triangle=self._min_triangle if settings.simplify else None,
             smooth=settings.smooth,
             confidence=confidence,
             cell_size=GENERALIZED_CELL if generalized else TRACE_CELL,
@@ -93,9 +94,9 @@ class Polygonizer:
             indices = np.arange(first, min(first + size, len(features)))
             yield self.table.to_batch(take(features, indices), moved=None if moved is None else moved[indices])
 
-    def _min_triangle(self) -> float:
+    def _min_triangle(self, window: Window) -> float:
         """Return the area below which triangles are simplified, in square pixels, which suits every direction."""
-        return self.settings.simplify**2 / abs(self.table.grid.transform.determinant)
+        return square_pixels(self.settings.simplify**2, self.table.metric, self.table.grid, window)
 
     def _combine(self, features: Features) -> tuple[Features, Floats | None]:
         """Regularize, then dissolve; also return the largest distance in metres that corners of each feature moved."""

@@ -7,10 +7,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from geopsp.core.jit import compile_ahead
-from geopsp.core.options import describes, from_names
+from geopsp.core.options import check_nodata, describes, from_names
 from geopsp.core.output import output_lock, temporary_folder, write_errors
 from geopsp.core.progress import Progress, progress_bar
-from geopsp.polygons.attributes import AttributeTable, legend_for
+from geopsp.polygons.attributes import AttributeTable, file_classes, legend_for
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.ground_metric import GroundMetric
@@ -18,6 +18,7 @@ from geopsp.polygons.options import PolygonOptions, PolygonSettings
 from geopsp.polygons.polygonizer import Polygonizer, compiled_modules
 from geopsp.polygons.regions.clean import clean_raster
 from geopsp.vector.formats import ENDINGS, format_of
+from geopsp.vector.qgis_style import write_style
 from geopsp.vector.write import check_vector_output, write_vector
 
 
@@ -36,13 +37,15 @@ def raster_to_polygons(
     dissolve: bool = False,
     regularize: bool | float = False,
     confidence: str | Path | None = None,
+    nodata: int | str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the regions of a class raster as polygons, and return the path of the file.
 
-    Code 255, nodata and masked pixels become no polygons. The columns are `code`, `name` and `color` (from the raster),
-    `area_m2` and `perimeter_m` (on the ellipsoid), `confidence` (mean) and `edge_unsure` (fraction of the border pixels
-    below 0.5) if a confidence raster is given, `moved_m` if `regularize` is, and a point inside (`point_x`, `point_y`).
+    Nodata and masked pixels become no polygons, nor does 255 unless the raster is a mask of 0 and 255. The columns are
+    `code`, `name`, `color` (from the raster), `area_m2` and `perimeter_m` (on the ellipsoid), `confidence` (mean) and
+    `edge_unsure` (fraction of the border pixels below 0.5) if a confidence raster is given, `moved_m` if `regularize`
+    is, and a point inside (`point_x`, `point_y`).
     The geometry is in the raster's CRS; in GeoJSON in WGS 84.
 
     The steps are, in this order: fill holes, merge small regions, select classes, simplify, smooth, measure. The raster
@@ -50,49 +53,63 @@ def raster_to_polygons(
     regularized.
 
     Simplifying changes an area by less than `simplify` squared per removed vertex, and may bring a polygon below
-    `min_area` again. The area of a simplified or smoothed polygon is its pixel count times the mean pixel area of the
-    region: exact to about 1e-4, but off by percents in geographic rasters with pixels as large as a degree.
+    `min_area` again. The tolerance is nowhere exceeded on the ground: where the size of pixels varies within 2,048
+    pixels, as in world maps in degrees, the largest counts. The area of a simplified or smoothed polygon is its pixel
+    count times the mean pixel area of the region: exact to about 1e-4, but off by percents in geographic rasters with
+    pixels as large as a degree.
 
     Args:
-        raster: One band of class codes, 0 to 254.
+        raster: One band of class codes, perhaps with alpha: 0 to 254, or in other types than uint8 at most 255
+            different whole numbers of any size, also stored as floats.
         out: The file to write; it ends in {endings}.
         {options}
 
     Raises:
         OptionError: if an option is out of range, two contradict each other, or the ending of `out` is unknown.
         InputNotFoundError: if there is no such raster.
-        RasterError: if it is not a complete raster with one band of class codes.
+        RasterError: if it is not a complete raster with one band of class codes, or has too many classes.
         GridError: if it has no CRS, or the confidence raster lies on another grid.
         OutputError: if `out` exists and `overwrite` is False, it cannot be written, or another run writes to it.
     """
     settings = from_names(PolygonOptions, locals())
+    nodata_value = check_nodata("nodata", nodata)
     asked, out = Path(out), check_vector_output(out, overwrite=overwrite)
     compile_ahead(compiled_modules(settings))
-    with output_lock(out), ClassRaster.open(raster) as class_raster, progress_bar("Polygons") as progress:
-        grid = class_raster.grid
-        metric, legend = GroundMetric.from_grid(grid), legend_for(raster)
+    with (
+        output_lock(out),
+        ClassRaster.open(raster, nodata=nodata_value) as class_raster,
+        progress_bar("Polygons") as progress,
+    ):
+        class_raster.number_values(asked=nodata_value)
+        grid, values = class_raster.grid, class_raster.values
+        metric, legend = GroundMetric.from_grid(grid), legend_for(raster, values)
+        classes = file_classes(legend, values)
         confidence_raster = None if confidence is None else Confidence.open(confidence, grid)
         table = AttributeTable(
             grid,
             metric,
             legend,
+            values,
             has_confidence=confidence_raster is not None,
             has_moved=bool(regularize),
             in_wgs84=format_of(out).is_wgs84,
         )
-        settings.selected_codes(legend)  # an unknown class is an error before anything is read
+        settings.selected_codes(legend, values)  # an unknown class is an error before anything is read
         with _cleaned(class_raster, metric, settings, out, progress) as cleaned:
             polygonizer = Polygonizer(settings, table)
             with closing(polygonizer.batches(cleaned, confidence_raster, progress)) as batches:  # ends its threads
-                write_vector(
+                codes = write_vector(
                     batches,
                     table.schema,
                     out,
                     crs=grid.crs.to_wkt(version="WKT2_2019"),
-                    legend=legend,
+                    legend=classes,
                     multi=settings.may_be_multi,
+                    resolution=metric.pixel_side,
                     overwrite=overwrite,
                 )
+        if not format_of(out).has_own_style:
+            write_style(out, [info for info in classes if info.code in codes or info.name != f"class {info.code}"])
     return asked
 
 

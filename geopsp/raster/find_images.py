@@ -101,12 +101,17 @@ def _expand(answers: Iterable[tuple[Any, list[SourceImage] | None]]) -> Iterator
 
 def _expand_pattern(pattern: str | Path) -> list[SourceImage]:
     """Return the images in a folder or of a glob: first the raster files, then what finders know."""
-    answers = [(path, _ask_finders(path)) for path in _list_files(pattern)]
+    answers = [(path, _ask_finders(path)) for path in list_files(pattern)]
     rasters = [path for path, found in answers if found is None]
     return [*group_band_files(rasters), *(image for _, found in answers for image in found or ())]
 
 
-def _list_files(pattern: str | Path) -> list[Path]:
+def list_files(pattern: str | Path) -> list[Path]:
+    """Return the raster files of a folder or a glob, or the file itself.
+
+    Raises:
+        InputNotFoundError: if there are none.
+    """
     path = Path(pattern)
     if path.is_dir():
         products = [path] if _is_product(path) else sorted(p for p in path.iterdir() if _is_product(p))

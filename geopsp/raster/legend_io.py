@@ -7,21 +7,28 @@ Written: the `.aux.xml` of GDAL and the `.qml` style of QGIS beside the raster.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import rasterio.shutil
+from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX, Legend
 from geopsp.core.output import atomic_output
-from geopsp.core.qml import new_qml, qml_document, xml_document
+from geopsp.core.qml import new_qml, qml_document, write_qml, xml_document
 from geopsp.core.text import format_error
 from geopsp.errors import RasterError
 from geopsp.raster.open import gdal_env, open_raster
+
+logger = logging.getLogger(__name__)
+
+BLACK = "#000000"
+
 
 NAME, VALUES, COLORS = "2", {"3", "5"}, ("6", "7", "8")
 """GDAL's numbers for the usage of a column: GFU_Name; GFU_Min or GFU_MinMax; GFU_Red, GFU_Green, GFU_Blue."""
@@ -29,6 +36,10 @@ NAME, VALUES, COLORS = "2", {"3", "5"}, ("6", "7", "8")
 
 NAME_COLUMNS = ("class_name", "classname", "class_names", "category", "label", "name", "class", "type", "description")
 """Names of columns that may hold class names, the most likely first."""
+
+
+MAX_CODE = 2**31 - 1
+"""The largest code of a class table; a table that counts further is no table of classes."""
 
 
 def read_legend(path: str | Path) -> Legend | None:
@@ -40,17 +51,32 @@ def read_legend(path: str | Path) -> Legend | None:
     Raises:
         InputNotFoundError, RasterError: if the raster does not exist, or our tag is damaged.
     """
+    names, colors = read_class_table(path)
+    names = {code: name for code, name in names.items() if code < IGNORE_INDEX}
+    return Legend.from_names(names, colors) if names else None
+
+
+def read_class_table(path: str | Path) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the names and colours of a class raster by code, which may be any number from 0 on.
+
+    Colours may be of more codes than names. Of a colour table without names, each colour is a class but for black ones:
+    where there are several, they only pad the table.
+
+    Raises:
+        InputNotFoundError, RasterError: as `read_legend`.
+    """
     with gdal_env(path), open_raster(path) as dataset:
         text = dataset.tags().get(CLASSES_TAG)
         if text:
-            return _parse_tag(text, path)
-        if dataset.count != 1:
-            return None
+            legend = _parse_tag(text, path)
+            return dict(zip(legend.codes, legend.names, strict=True)), {info.code: info.color for info in legend}
+        if dataset.count != 1 and dataset.colorinterp[-1] != ColorInterp.alpha:
+            return {}, {}
         palette = _read_color_table(dataset)
         names, colors = _read_attribute_table(dataset)
     if not names:
-        names = {code: f"class {code}" for code in palette}
-    return Legend.from_names(names, palette | colors) if names else None
+        names = {code: f"class {code}" for code in _classes_of(palette)}
+    return names, palette | colors
 
 
 def _parse_tag(text: str, path: str | Path) -> Legend:
@@ -64,16 +90,19 @@ def _parse_tag(text: str, path: str | Path) -> Legend:
 
 
 def _read_color_table(dataset: rasterio.DatasetReader) -> dict[int, str]:
-    """Return colours by code, without black and transparent ones, which only pad the table."""
+    """Return colours by code, without transparent ones; {} if all are black."""
     try:
         entries = dataset.colormap(1)
     except ValueError:
         return {}
-    return {
-        code: _hex_color(red, green, blue)
-        for code, (red, green, blue, alpha) in entries.items()
-        if code < IGNORE_INDEX and alpha and (red or green or blue)
-    }
+    colors = {code: _hex_color(*rgb) for code, (*rgb, alpha) in entries.items() if alpha}
+    return colors if set(colors.values()) - {BLACK} else {}
+
+
+def _classes_of(palette: Mapping[int, str]) -> list[int]:
+    """Return the codes of a colour table that are classes."""
+    is_padded = list(palette.values()).count(BLACK) > 1
+    return [code for code, color in palette.items() if code < IGNORE_INDEX and not (is_padded and color == BLACK)]
 
 
 def _read_attribute_table(dataset: rasterio.DatasetReader) -> tuple[dict[int, str], dict[int, str]]:
@@ -87,7 +116,7 @@ def _read_attribute_table(dataset: rasterio.DatasetReader) -> tuple[dict[int, st
     if band is None:
         return {}, {}
     texts = [(entry.text or "").strip() for entry in band.iterfind("CategoryNames/Category")]
-    names, colors = {code: text for code, text in enumerate(texts[:IGNORE_INDEX]) if text}, {}
+    names, colors = {code: text for code, text in enumerate(texts) if text}, {}
     attributes = band.find("GDALRasterAttributeTable")
     for code, name, color in _parse_rows(attributes) if attributes is not None else ():
         if name:
@@ -99,21 +128,25 @@ def _read_attribute_table(dataset: rasterio.DatasetReader) -> tuple[dict[int, st
 
 def _parse_rows(table: ET.Element) -> Iterator[tuple[int, str, str]]:
     """Yield code, name and colour of each row with a single integer code; "" where there is no name or colour."""
-    fields = [(f.findtext("Name", "").strip().lower(), f.findtext("Usage", "0")) for f in table.iterfind("FieldDefn")]
+    definitions = table.findall("FieldDefn")
+    fields = [(each.findtext("Name", "").strip().lower(), each.findtext("Usage", "0")) for each in definitions]
     value = _find_column(fields, VALUES, ("value", "code", "class_value", "classvalue", "id"))
     name = _find_column(fields, {NAME}, NAME_COLUMNS)
     rgb = [_find_column(fields, {usage}, (word,)) for usage, word in zip(COLORS, ("red", "green", "blue"), strict=True)]
+    columns = [column for column in rgb if column is not None]
     rows = [[cell.text or "" for cell in row.iterfind("F")] for row in table.iterfind("Row")]
-    cells = [[row[column] for column in rgb if column is not None] for row in rows]
-    fractions = all(_parse_number(cell) <= 1 for row in cells for cell in row)  # some tools write colours from 0 to 1
-    for number, (row, color) in enumerate(zip(rows, cells, strict=True)):
+    cells = [[_parse_number(row[column]) for column in columns] for row in rows]
+    whole = all(definitions[column].findtext("Type") == str(INTEGER) for column in columns)
+    # some tools write colours from 0 to 1, in columns of real numbers
+    scale = 255 if not whole and all(cell <= 1 for row in cells for cell in row) else 1
+    for number, (row, levels) in enumerate(zip(rows, cells, strict=True)):
         code = _parse_number(row[value]) if value is not None else number
-        if code == int(code) and 0 <= code < IGNORE_INDEX:
-            levels = [round(_parse_number(cell) * (255 if fractions else 1)) for cell in color]
+        if code == int(code) and 0 <= code <= MAX_CODE:
+            has_color = len(levels) == 3 and min(levels) >= 0
             yield (
                 int(code),
                 row[name].strip() if name is not None else "",
-                _hex_color(*levels) if len(levels) == 3 else "",
+                _hex_color(*(round(level * scale) for level in levels)) if has_color else "",
             )
 
 
@@ -145,26 +178,45 @@ FIELDS = (("Value", INTEGER, 5), ("Class", STRING, 2), ("Red", INTEGER, 6), ("Gr
 """Name, type and usage of each column: GFU_MinMax, GFU_Name, GFU_Red, GFU_Green, GFU_Blue."""
 
 
-def write_class_files(path: str | Path, legend: Legend, *, overwrite_style: bool = True) -> None:
+def write_class_files(path: str | Path, legend: Legend) -> None:
     """Write the attribute table and category names to NAME.tif.aux.xml, and QGIS's style to NAME.qml.
 
-    Args:
-        path: The class raster.
-        legend: Its classes.
-        overwrite_style: False keeps a style that exists, as a user may have made it.
+    A style that is not ours stays.
 
     Raises:
         OutputError: if they cannot be written.
     """
     path = Path(path)
-    for target, text in (
-        (path.with_name(path.name + ".aux.xml"), attribute_table(legend)),
-        (path.with_suffix(".qml"), style(legend)),
-    ):
-        if target.suffix == ".qml" and target.exists() and not overwrite_style:
-            continue
-        with atomic_output(target, overwrite=True) as partial:
-            partial.write_text(text, encoding="utf-8")
+    with atomic_output(path.with_name(path.name + ".aux.xml"), overwrite=True) as partial:
+        partial.write_text(attribute_table(legend), encoding="utf-8")
+    _write_style(path, _class_style(legend))
+
+
+def write_fraction_style(path: str | Path) -> None:
+    """Write QGIS's style of a raster of fractions to NAME.qml: the first band, from black (0) to white (1).
+
+    Otherwise QGIS would show three bands as red, green and blue. A style that is not ours stays.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    root = new_qml()
+    pipe = ET.SubElement(root, "pipe")
+    look = {"type": "singlebandgray", "grayBand": "1", "gradient": "BlackToWhite", "opacity": "1", "alphaBand": "-1",
+            "nodataColor": ""}  # fmt: skip
+    renderer = ET.SubElement(pipe, "rasterrenderer", look)
+    ET.SubElement(renderer, "rasterTransparency")
+    stretch = ET.SubElement(renderer, "contrastEnhancement")
+    for name, value in (("minValue", "0"), ("maxValue", "1"), ("algorithm", "StretchToMinimumMaximum")):
+        ET.SubElement(stretch, name).text = value
+    ET.SubElement(root, "blendMode").text = "0"
+    _write_style(Path(path), root)
+
+
+def _write_style(path: Path, root: ET.Element) -> None:
+    target = path.with_suffix(".qml")
+    if not write_qml(target, root):
+        logger.info("%s is kept, as geopsp did not write it; QGIS shows %s with it.", target.name, path.name)
 
 
 def attribute_table(legend: Legend) -> str:
@@ -189,6 +241,10 @@ def attribute_table(legend: Legend) -> str:
 
 def style(legend: Legend) -> str:
     """Return a QGIS 3 style with a colour and a label for each class."""
+    return qml_document(_class_style(legend))
+
+
+def _class_style(legend: Legend) -> ET.Element:
     root = new_qml()
     pipe = ET.SubElement(root, "pipe")
     look = {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1", "nodataColor": ""}
@@ -196,7 +252,7 @@ def style(legend: Legend) -> str:
     ET.SubElement(renderer, "rasterTransparency")
     palette = ET.SubElement(renderer, "colorPalette")
     for info in legend:
-        entry = {"value": str(info.code), "color": info.color, "alpha": "255", "label": info.name}
+        entry = {"value": str(info.code), "color": info.color, "alpha": str(info.alpha), "label": info.name}
         ET.SubElement(palette, "paletteEntry", entry)
     ET.SubElement(root, "blendMode").text = "0"
-    return qml_document(root)
+    return root

@@ -123,7 +123,8 @@ def select_bands(image: SourceImage, bands: Sequence[str | int] | None) -> Image
     given = image.bands or ((),) * len(image.files)
     nodatas = image.nodata or (None,) * len(image.files)
     files = list(zip(image.files, given, nodatas, strict=True))
-    headers = {file: _read_header(file, nodata, bands) for file, names, nodata in files if not names}
+    placed = image.needs_georeference
+    headers = {file: _read_header(file, nodata, bands, placed) for file, names, nodata in files if not names}
     names_by_file = [names or headers[file].bands for file, names, _ in files]
     owners = [(number, i) for number, names in enumerate(names_by_file) for i in range(len(names))]
     all_bands = tuple(name for names in names_by_file for name in names)
@@ -133,7 +134,7 @@ def select_bands(image: SourceImage, bands: Sequence[str | int] | None) -> Image
     for number, ((file, _, nodata), names) in enumerate(zip(files, names_by_file, strict=True)):
         here = [(position, owners[i][1]) for position, i in enumerate(chosen) if owners[i][0] == number]
         if here:
-            info = headers.get(file) or _require_bands(_read_header(file, nodata, names), names)
+            info = headers.get(file) or _require_bands(_read_header(file, nodata, names, placed), names)
             indexes = tuple(info.indexes[i] for _, i in here)
             band_sources.append(BandSource(info, indexes, tuple(position for position, _ in here)))
     names = tuple(w if isinstance(w, str) else all_bands[i] for w, i in zip(wanted, chosen, strict=True))
@@ -141,11 +142,15 @@ def select_bands(image: SourceImage, bands: Sequence[str | int] | None) -> Image
     return ImageLayer(image.name, all_bands, names, tuple(band_sources))
 
 
-def _read_header(file: str, nodata: float | None, wanted: Sequence[str | int] | None) -> RasterInfo:
+def _read_header(
+    file: str, nodata: float | None, wanted: Sequence[str | int] | None, needs_georeference: bool
+) -> RasterInfo:
     """Read the header; add the image's nodata value where the file has none, and the alpha band if it is wanted."""
-    info = read_info(file)
+    info = read_info(file, needs_crs=needs_georeference)
     if info.alpha and wanted and (len(wanted) > len(info.bands) or {info.alpha, f"band_{info.alpha}"} & {*wanted}):
-        info = read_info(file, all_bands=True)
+        info = read_info(file, all_bands=True, needs_crs=needs_georeference)
+    if not needs_georeference:
+        info = replace(info, grid=info.grid.without_georeference)
     if nodata is None or (info.dtype[0] in "iu" and not in_dtype_range(nodata, info.dtype)):
         return info
     nodatas = tuple(nodata if value is None else value for value in info.nodatas)

@@ -30,5 +30,8 @@ class SourceImage:
     nodata: tuple[float | None, ...] = ()
     """Nodata value per file, for bands without one in the file; (): none."""
 
+    needs_georeference: bool = True
+    """False leaves out CRS and place of an image that has not both."""
+
     notes: tuple[str, ...] = ()
     """How the image was put together, for the user."""

@@ -1,4 +1,4 @@
-"""Descriptions of rasters, chips, models and scores, as text and JSON."""
+"""Descriptions of chips, models and scores, as text and JSON."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geopsp.chips.chip_set import MANIFEST as CHIPS_MANIFEST
 from geopsp.chips.chip_set import ChipSet, class_pixels
 from geopsp.chips.class_balance import class_warnings, is_imbalance, warning_text
-from geopsp.core.bands import has_band_names
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
 from geopsp.core.text import format_count, format_pixel_size
-from geopsp.errors import InputNotFoundError, PackageError, RasterError
-from geopsp.raster.info import read_info
-from geopsp.raster.legend_io import read_legend
 from geopsp.training.metrics import Confusion
 
 LABEL_COUNTS = {
@@ -31,47 +26,6 @@ SKIP_REASONS = {
     "empty": "without any class", "outside": "not completely inside the area of interest",
 }  # fmt: skip
 """Words for the reasons to skip a chip."""
-
-
-def describe_path(path: Path) -> str:
-    """Describe a raster, a chip folder or a model.
-
-    Raises:
-        InputNotFoundError: if there is no such file or folder.
-        RasterError: if it is a file, but no raster.
-        PackageError: if it is a folder, but has neither chips nor a model.
-    """
-    if not path.exists():
-        raise InputNotFoundError(f"No such file or folder: {path}. Check the path.")
-    if not path.is_dir():
-        try:
-            return describe_raster(path)
-        except RasterError as error:
-            raise RasterError(
-                f"{error} geopsp info describes rasters, chip folders and models; for a vector file use ogrinfo."
-            ) from error
-    if (path / CHIPS_MANIFEST).exists() or (path / "images").is_dir():
-        return describe_chips(ChipSet.open(path))
-    return describe_model(path)
-
-
-def describe_raster(path: Path) -> str:
-    """Describe size, bands, CRS, extent and classes of a raster."""
-    info, legend = read_info(path, needs_crs=False), read_legend(path)
-    grid = info.grid
-    left, bottom, right, top = grid.bounds()
-    size, bands = format_pixel_size(*grid.cell_size, grid.unit), format_count(len(info.indexes), "band")
-    lines = [
-        f"{path}: raster of {grid.width:,} x {grid.height:,} pixels, {bands} of {info.dtype}",
-        f"  bands      {', '.join(info.bands)}" + ("" if has_band_names(info.bands) else " (unnamed)"),
-        f"  CRS        {grid.crs.to_string() if grid.crs else 'none (assign one before use)'}",
-        f"  pixel      {size}" + (", rotated" if grid.transform.b or grid.transform.d else ""),
-        f"  extent     x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}",
-        f"  nodata     {'none declared' if info.nodata is None else f'{info.nodata:g}'}",
-    ]
-    if legend:
-        lines.append("  classes    " + ", ".join(f"{info.code} {info.name}" for info in legend))
-    return "\n".join(lines)
 
 
 def describe_chips(chips: ChipSet) -> str:
@@ -98,7 +52,14 @@ def describe_chips(chips: ChipSet) -> str:
 
 def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write the content of `describe_chips` as JSON."""
-    content = {
+    with atomic_output(path, overwrite=overwrite) as partial:
+        partial.write_text(json.dumps(chip_report(chips), indent=1), encoding="utf-8")
+    return Path(path)
+
+
+def chip_report(chips: ChipSet) -> dict[str, Any]:
+    """Return the content of `describe_chips` for JSON."""
+    return {
         "folders": list(map(str, chips.folders)),
         "chips": len(chips),
         "tile_size": chips.tile_size,
@@ -112,9 +73,6 @@ def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = Fal
         "exports": [{**report, "warnings": _lasting_warnings(report)} for report in chips.reports],
         "warnings": _warnings(chips),
     }
-    with atomic_output(path, overwrite=overwrite) as partial:
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    return Path(path)
 
 
 def _class_rows(chips: ChipSet) -> list[dict[str, Any]]:
@@ -152,6 +110,7 @@ def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[st
     labels = report["labels"]
     polygons = labels.get("polygons") or sum(report.get("polygons", {}).values())
     counts = [format_count(polygons, "polygon")] if polygons else []
+    counts += [format_count(labels["masks"], "mask")] if labels.get("masks") else []
     counts += [f"{labels[key]:,} {words}" for key, words in LABEL_COUNTS.items() if labels.get(key)]
     lines = [f"labels     {labels['source']}" + (f": {', '.join(counts)}" if counts else "")]
     if report["conflict_pixels"]:
@@ -172,18 +131,37 @@ def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[st
     return [*lines, *(f"note       {note}" for note in report.get("notes", []))]
 
 
+def model_report(path: Path) -> dict[str, Any]:
+    """Return the content of `describe_model` for JSON."""
+    from geopsp.models.saved_model import load_model
+
+    model = load_model(path)
+    return {
+        "path": str(path),
+        "classifier": model.settings.get("network", "PSPNetClassifier"),
+        "network": model.composition,
+        "tile_size": model.tile_size,
+        "cell_size": list(model.cell_size),
+        "units": model.units,
+        "bands": list(model.bands),
+        "mean": [float(value) for value in model.statistics.mean],
+        "std": [float(value) for value in model.statistics.std],
+        "dtype": model.dtype,
+        "classes": model.legend.to_json(),
+        "epochs": len(model.history),
+        "encoder_weights": model.settings.get("encoder_weights"),
+        "metrics": dict(model.metrics),
+    }
+
+
 def describe_model(path: Path) -> str:
     """Describe architecture, bands, classes and scores of a saved model.
 
     Raises:
-        PackageError: if the folder holds no model.
+        PackageError: if the model is damaged.
     """
-    from geopsp.models.saved_model import MANIFEST, load_model
+    from geopsp.models.saved_model import load_model
 
-    if not (path / MANIFEST).exists():
-        images = sum(file.suffix.lower() in {".tif", ".tiff"} for file in path.iterdir())
-        found = f" It contains {format_count(images, 'GeoTIFF')}: train on the folder with `labels`." if images else ""
-        raise PackageError(f"{path} is neither a chip folder ({CHIPS_MANIFEST}) nor a model ({MANIFEST}).{found}")
     model = load_model(path)
     stats = model.statistics
     bands = [f"{n} ({m:.4g} ± {s:.3g})" for n, m, s in zip(model.bands, stats.mean, stats.std, strict=True)]

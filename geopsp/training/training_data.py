@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
 from geopsp.chips.export_training_data import index_chips
-from geopsp.chips.labelled_scenes import LabelledScenes
+from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipSpec, changed_options
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import Legend
@@ -150,10 +150,11 @@ class TrainingData:
 @describes(*CUTTING, DataOptions)
 def prepare_data(
     path: str | Path | Sequence[str | Path] | None = None, chip_size: int | None = None, val_split_pct: float = 0.2,
-    batch_size: int | None = 8, *, images: Images | None = None, labels: str | Path | gpd.GeoDataFrame | None = None,
+    batch_size: int | None = 8, *, images: Images | None = None, labels: Labels | None = None,
     class_field: str | None = None, background: Background = "class", all_touched: bool = False,
     priority: Sequence[str] | None = None, priority_field: str | None = None, where: str | None = None,
     class_mapping: Mapping[Any, Any] | str | Path | None = None, buffer: float = 0.0,
+    label_nodata: int | str | None = None, mask_classes: Mapping[Any, Any] | str | Path | None = None,
     aoi: str | Path | gpd.GeoDataFrame | None = None, aoi_rule: AreaRule = "mask",
     bands: Sequence[str | int] | None = None, per_image: bool = True, order: str = "given",
     cell_size: float | None = None, extent: Sequence[float] | None = None, tile_size: int | None = None,
@@ -174,7 +175,8 @@ def prepare_data(
     Args:
         path: A chip folder, ours or one that ArcGIS exported, or a list of them with equal classes and bands.
         images: Instead of `path`: a raster, a URL, a glob, a folder, a STAC file, {band: file}, or a list of these.
-        labels: With `images`: vector data, a GeoDataFrame, or a raster of class codes.
+        labels: With `images`: vector data, a GeoDataFrame, a raster of class codes, or masks: a folder, glob or list of
+            label rasters, each of the image with its name.
         {options}
 
     Options from `class_field` to `random_chips` say how chips are cut, as in `export_training_data`; they apply only
@@ -328,10 +330,18 @@ def _is_folder(part: Any) -> bool:
     return Path(part).is_dir() and Path(part).suffix.lower() != ".gdb"
 
 
+def _second_class(chips: ChipSet) -> str:
+    """Say how chips get a second class, by the kind of their labels."""
+    if any("priority" in report.get("labels", {}) for report in chips.reports):
+        return "Export with `background='class'`, or label another class."
+    return (
+        "If the nodata value of the label rasters is a class, such as the background, export with "
+        "`label_nodata='none'`; also check that `background='ignore'` is not set. Otherwise label another class."
+    )
+
+
 def _require_classes(chips: ChipSet, audit: Audit) -> None:
     if len(chips.legend) < 2:
-        raise ChipError(
-            f"The chips hold one class only, {chips.legend.names[0]!r}; needed two. Export with background='class'."
-        )
+        raise ChipError(f"The chips hold one class only, {chips.legend.names[0]!r}; needed two. {_second_class(chips)}")
     if audit.missing_in_train:
         logger.warning(f"no training pixel is {', '.join(audit.missing_in_train)}; the model cannot learn that.")

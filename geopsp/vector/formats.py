@@ -40,6 +40,12 @@ class VectorFormat:
     layer_options: Mapping[str, str] = field(default_factory=dict)
     """GDAL's options for a new layer."""
 
+    file_options: Mapping[str, str] = field(default_factory=dict)
+    """GDAL's options for a new file."""
+
+    has_own_style: bool = False
+    """True if the file itself holds its style for QGIS."""
+
     encoding: str | None = None
     """Encoding of texts; None: as GDAL chooses."""
 
@@ -85,6 +91,8 @@ FORMATS = [
         driver="GPKG",
         endings=(".gpkg",),
         layer_options={"DESCRIPTION": "Polygons of classes, made with geopsp"},
+        file_options={"VERSION": "1.3"},  # of a newer one, GDAL 3.6 and QGIS with it warn
+        has_own_style=True,
         reserved_names=re.compile("layer_styles$|gpkg|sqlite_|rtree_", re.IGNORECASE),
         max_geometry_bytes=10**9 - 2**10,  # SQLite's largest value, less the header
         journal_suffixes=("-wal", "-shm", "-journal"),

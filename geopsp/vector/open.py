@@ -150,3 +150,12 @@ def _check_query(layer: OgrLayer, where: str) -> None:
         pyogrio.read_dataframe(layer.path, layer=layer.name, where=where, max_features=1)
     except (RuntimeError, ValueError) as error:
         raise query_error(where, layer.source, layer.fields, error) from error
+
+
+def open_any_layer(path: str | Path) -> VectorLayer:
+    """Open a file, or a layer of it, as `open_layer` does, also one without a CRS.
+
+    Raises:
+        InputNotFoundError, LabelError: as `open_layer`.
+    """
+    return _open_file(str(path), None, None, None)

@@ -1,14 +1,18 @@
-"""QGIS style of the polygons in a GeoPackage: colours and names of their classes."""
+"""QGIS style of polygons, in a GeoPackage or beside a file: colours and names of their classes."""
 
 from __future__ import annotations
 
+import logging
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from geopsp.core.legend import ClassInfo, Legend
-from geopsp.core.qml import new_qml, qml_document
+from geopsp.core.legend import ClassInfo
+from geopsp.core.qml import new_qml, qml_document, write_qml
+
+logger = logging.getLogger(__name__)
 
 OUTLINE_WIDTH = "0.1"
 """Millimetres; in the fill's colour, so that the background does not show between neighbours."""
@@ -41,8 +45,8 @@ SELECT '', '', table_name, column_name, 'classes', ?, '', 1, 'Class colours', ''
 """
 
 
-def add_style(package: str | Path, legend: Legend) -> None:
-    """Add the default style of a GeoPackage's layer, in the colours of the legend.
+def add_style(package: str | Path, classes: Iterable[ClassInfo]) -> None:
+    """Add the default style of a GeoPackage's layer, in the colours of the classes.
 
     After an error the file may be damaged.
 
@@ -54,11 +58,30 @@ def add_style(package: str | Path, legend: Legend) -> None:
             base.execute(pragma)
         base.execute(CREATE_TABLE)
         base.execute(INSERT_CONTENTS, ("layer_styles",))
-        base.execute(INSERT_STYLE, (polygon_style(legend),))
+        base.execute(INSERT_STYLE, (polygon_style(classes),))
 
 
-def polygon_style(legend: Legend) -> str:
+def write_style(path: Path, classes: Iterable[ClassInfo]) -> None:
+    """Write the style of a vector file beside it, as NAME.qml; a style that is not ours stays.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    target = path.with_suffix(".qml")
+    if not write_qml(target, _style(classes)):
+        logger.info(
+            "%s is kept, as geopsp did not write it, and QGIS takes it as the style of %s. Rename it to get a style of "
+            "the classes with the next file.",
+            target.name, path.name,
+        )  # fmt: skip
+
+
+def polygon_style(classes: Iterable[ClassInfo]) -> str:
     """Return a QGIS 3 style with a fill and a label for each class, by the column `code`."""
+    return qml_document(_style(classes))
+
+
+def _style(classes: Iterable[ClassInfo]) -> ET.Element:
     root = new_qml()
     attributes = {
         "type": "categorizedSymbol",
@@ -69,7 +92,7 @@ def polygon_style(legend: Legend) -> str:
     }
     renderer = ET.SubElement(root, "renderer-v2", attributes)
     categories, symbols = ET.SubElement(renderer, "categories"), ET.SubElement(renderer, "symbols")
-    for number, info in enumerate(legend):
+    for number, info in enumerate(classes):
         entry = {
             "value": str(info.code), "type": "long", "symbol": str(number), "render": "true", "label": info.name,
         }  # fmt: skip
@@ -78,12 +101,12 @@ def polygon_style(legend: Legend) -> str:
     ET.SubElement(root, "blendMode").text = "0"
     ET.SubElement(root, "layerOpacity").text = "1"
     ET.SubElement(root, "layerGeometryType").text = "2"
-    return qml_document(root)
+    return root
 
 
 def _add_fill(symbols: ET.Element, name: str, info: ClassInfo) -> None:
     """Add the symbol of a class, with properties for QGIS from 3.26 on (Option) and for older ones (prop)."""
-    color = ",".join(map(str, (*info.rgb, 255)))
+    color = ",".join(map(str, (*info.rgb, info.alpha)))
     fill = {"color": color, "style": "solid"}
     outline = {
         "outline_color": color, "outline_style": "solid", "outline_width": OUTLINE_WIDTH, "outline_width_unit": "MM",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyogrio
 import pyproj
+import shapely
 
-from geopsp.core.legend import Legend
+from geopsp.core.legend import ClassInfo
 from geopsp.core.output import atomic_files, check_output, resolve_link
 from geopsp.core.text import format_error
 from geopsp.errors import OptionError, OutputError
+from geopsp.vector.antimeridian import WGS84, decimals, to_wgs84
 from geopsp.vector.formats import GEOPARQUET, VectorFormat, format_of
 from geopsp.vector.geoparquet import write_parquet
 from geopsp.vector.qgis_style import add_style
@@ -68,10 +70,11 @@ def write_vector(
     out: str | Path,
     *,
     crs: Any,
-    legend: Legend,
+    legend: Iterable[ClassInfo],
     multi: bool = False,
+    resolution: float = 1.0,
     overwrite: bool = False,
-) -> None:
+) -> set[int]:
     """Write batches of polygons, one after the other, in the format that the ending of `out` says.
 
     Args:
@@ -83,7 +86,11 @@ def write_vector(
         crs: As pyproj takes it; GeoJSON is always in WGS 84.
         legend: Classes for the style in a GeoPackage.
         multi: True to write all polygons as multipolygons.
+        resolution: Side of the smallest squares that polygons are made of, in metres, which decides on decimals.
         overwrite: True to replace `out`.
+
+    Returns:
+        The codes that were written.
 
     Raises:
         OptionError: if the ending of `out` is unknown.
@@ -95,15 +102,17 @@ def write_vector(
     slices = _slices(batches, multi=multi)
     with atomic_files(out, overwrite=overwrite, companions=vector_format.companions(out)) as partial:
         if vector_format.driver == GEOPARQUET:
-            write_parquet(slices, schema, partial, crs=crs, kind=kind)
-            return
-        written = _write_layer(slices, schema, partial, vector_format, crs=crs, kind=kind)
+            written = _WriteCount()
+            write_parquet(written.watch(slices), schema, partial, crs=crs, kind=kind)
+            return written.codes
+        written = _write_layer(slices, schema, partial, vector_format, crs=crs, kind=kind, resolution=resolution)
         verify_complete(partial, written.rows, vector_format.is_complete)
         if vector_format.driver == "GPKG":
             try:
-                add_style(partial, Legend(tuple(info for info in legend if info.code in written.codes)))
+                add_style(partial, [info for info in legend if info.code in written.codes])
             except sqlite3.Error as error:
                 raise OutputError(f"Cannot write {out}: {format_error(error)}. Is the disk full?") from error
+    return written.codes
 
 
 @dataclass(slots=True, eq=False)
@@ -156,10 +165,14 @@ def _write_layer(
     *,
     crs: pyproj.CRS,
     kind: str,
+    resolution: float,
 ) -> _WriteCount:
     """Write by GDAL, and return what was written."""
     written = _WriteCount()
     schema, batches = _fit(schema, batches, path, vector_format, crs)
+    layer_options = dict(vector_format.layer_options)
+    if vector_format.is_wgs84:
+        crs, layer_options["COORDINATE_PRECISION"] = WGS84, str(decimals(resolution))
     try:
         with written.while_opening:
             if vector_format.driver == "GPKG":
@@ -173,7 +186,8 @@ def _write_layer(
                 geometry_type=kind,
                 crs=crs.to_wkt(version="WKT2_2019"),
                 encoding=vector_format.encoding,
-                layer_options=dict(vector_format.layer_options),
+                dataset_options=dict(vector_format.file_options),
+                layer_options=layer_options,
             )
     except (RuntimeError, ValueError) as error:
         raise written.error or OutputError(
@@ -199,6 +213,7 @@ def _fit(
     """
     if vector_format.is_wgs84:
         _require_wgs84(crs, vector_format)
+        batches = (_in_wgs84(batch, crs) for batch in batches)
     if vector_format.max_geometry_bytes is not None:
         batches = _check_geometry_bytes(batches, vector_format, vector_format.max_geometry_bytes)
     if vector_format.max_bytes is not None:
@@ -222,6 +237,14 @@ def _require_wgs84(crs: pyproj.CRS, vector_format: VectorFormat) -> None:
             f"Cannot transform {crs.name} to WGS 84, which a {vector_format.name} needs: {format_error(error)}. "
             "Write a GeoPackage."
         ) from error
+
+
+def _in_wgs84(batch: pa.RecordBatch, crs: pyproj.CRS) -> pa.RecordBatch:
+    """Return the rows with polygons in WGS 84, cut at the antimeridian."""
+    position = batch.schema.get_field_index("geometry")
+    shapes = to_wgs84(shapely.from_wkb(batch.column(position).to_numpy(zero_copy_only=False)), crs)
+    column = pa.array(shapely.to_wkb(shapes, byte_order=1), batch.column(position).type)
+    return batch.set_column(position, batch.schema.field(position), column)
 
 
 def _check_geometry_bytes(

@@ -78,7 +78,7 @@ def test_other_turns_show_the_ground_where_it_lies(make_raster, labels, tmp_path
         np.testing.assert_allclose(pixels[0][inner], line[inner] - 0.5, atol=0.02)
         np.testing.assert_allclose(pixels[1][inner], col[inner] - 0.5, atol=0.02)
         np.testing.assert_array_equal(
-            read(row.label)[0][0], np.where(valid, ground.read_labels(grid).codes, IGNORE_INDEX)
+            read(row.label)[0][0], np.where(valid, ground.read_labels(source, grid).codes, IGNORE_INDEX)
         )
 
 

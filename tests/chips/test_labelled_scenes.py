@@ -39,7 +39,7 @@ def test_under_another_legend_codes_follow_names(make_raster, labels):
     ground = LabelledScenes.open(make_raster(), labels, class_field="kind")
     wider = ground.with_legend(Legend.from_names({0: "background", 1: "dam", 2: "crop"}))
     assert {info.name: info.code for info in wider.legend} == {"background": 0, "dam": 1, "crop": 2, "water": 3}
-    ours, theirs = (one.read_labels(ground.scenes[0].grid).codes for one in (ground, wider))
+    ours, theirs = (one.read_labels(ground.scenes[0], ground.scenes[0].grid).codes for one in (ground, wider))
     assert {(int(a), int(b)) for a, b in zip(ours.ravel(), theirs.ravel(), strict=True)} == {(0, 0), (1, 2), (2, 3)}
     assert wider.to_chip_codes({1: 7, 2: 8}) == {2: 7, 3: 8}
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import pytest
 import rasterio
@@ -520,3 +521,27 @@ def test_demo(tmp_path):
     scores = json.loads((tmp_path / "demo" / "scores.json").read_text())
     assert scores["miou"] > 0.70
     assert scores["boat_car_confused"] < 0.10
+
+
+def test_chips_of_folders_of_images_and_masks(make_raster, tmp_path):
+    for number in range(2):
+        make_raster(f"images/{number}.tif", size=(40, 40))
+        make_raster(f"masks/{number}_mask.tif", np.full((1, 40, 40), 255 * number, "uint8"))
+    masks = [tmp_path / "masks" / f"{number}_mask.tif" for number in range(2)]
+    for name, labels in (("a", [masks[0].parent]), ("b", [f"{masks[0].parent}/*.tif"]), ("c", masks)):
+        options = [part for label in labels for part in ("--labels", label)]
+        result = run("chips", tmp_path / "images", *options, "--out", tmp_path / name, "--size", 32)
+        assert result.exit_code == 0, result.output
+        assert "2 masks" in result.output
+        assert "use --class-mapping; if 255 means unlabelled, --label-nodata 255." in result.output
+    result = run("chips", tmp_path / "images", masks[1], "--labels", masks[0], "--out", tmp_path / "d", "--size", 32)
+    assert result.exit_code == 2
+    assert "put the pattern in quotes: --labels" in result.output
+    result = run(
+        "chips", tmp_path / "images", "--labels", masks[0].parent, "--out", tmp_path / "e", "--size", 32,
+        "--label-nodata", "none", "--mask-classes", tmp_path / "none.csv",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "Check the path of --mask-classes" in result.output
+    result = run("polygonize", masks[1], "--out", tmp_path / "p.gpkg", "--nodata", "none")
+    assert result.exit_code == 0, result.output

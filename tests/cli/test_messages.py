@@ -85,7 +85,7 @@ def test_quiet_and_verbose(flags, shown, monkeypatch):
         logger.warning("warning")
         return "a result"
 
-    monkeypatch.setattr("geopsp.report.summary.describe_path", describe)
+    monkeypatch.setattr("geopsp.report.describe.describe", describe)
     result = CliRunner().invoke(main, ["info", "x", *flags])
     assert result.exit_code == 0, result.output
     assert result.stderr.splitlines() == shown
@@ -107,7 +107,7 @@ def test_errors_are_one_line_in_the_words_of_the_command(monkeypatch):
     def fail(path):
         raise OptionError("a.tif already exists.\n  Use `overwrite=True`, or `name='b'`.")
 
-    monkeypatch.setattr("geopsp.report.summary.describe_path", fail)
+    monkeypatch.setattr("geopsp.report.describe.describe", fail)
     result = CliRunner().invoke(main, ["info", "x"])
     assert result.exit_code == 2
     assert result.stderr == "Error: a.tif already exists. Use overwrite=True, or name='b'.\n"

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -451,3 +452,10 @@ def test_areas_of_several_layers_validate_together(tmp_path):
     assert not set(alone.valid.tolist()) & {11, 23, 35}
     with pytest.raises(ChipError, match="No labelled chip touches"):
         split_chips(chips, share=0.2, seed=0, by="areas", areas=[east, east.translate(99999).to_frame()])
+
+
+def test_lengths_in_metres_are_told_for_what_they_are_in_degrees():
+    chips = replace(chips_at(lattice(9, 9)), units="degree")
+    words = r"`block_size` is 5e\+03 degrees \(about .* km\) and `gap` is 1e\+03 degrees .* in the unit of the CRS"
+    with pytest.raises(ChipError, match=words):
+        split_chips(chips, share=0.2, seed=0, block_size=5000, gap=1000)

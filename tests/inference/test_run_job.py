@@ -17,6 +17,7 @@ import shapely
 import torch
 from common import REPOSITORY
 from inference_common import CLASSES, Echo, trained_model
+from rasterio.enums import ColorInterp
 from rasterio.features import sieve as gdal_sieve
 from rio_cogeo import cog_validate
 from torch import nn
@@ -102,7 +103,8 @@ def test_what_a_map_and_its_companions_are(scene, tmp_path):
     job = make(scene, tmp_path / "out", Echo())
     out = tmp_path / "out"
     assert sorted(contents(out)) == [
-        "confidence.tif", "disagreement.tif", "map.qml", "map.tif", "map.tif.aux.xml", "probabilities.tif",
+        "confidence.qml", "confidence.tif", "disagreement.qml", "disagreement.tif", "map.qml", "map.tif",
+        "map.tif.aux.xml", "probabilities.qml", "probabilities.tif",
     ]  # fmt: skip
     data = scene.read().data[0]
     assert np.array_equal(pixels(out / "map.tif")[0], np.append(IGNORE_INDEX, job.legend.codes)[data])
@@ -112,6 +114,8 @@ def test_what_a_map_and_its_companions_are(scene, tmp_path):
         with rasterio.open(product.path) as dataset:
             assert (dataset.crs, dataset.transform) == (scene.grid.crs, scene.grid.transform)
             assert dataset.descriptions == product.bands
+            if product.legend is None:
+                assert dataset.colorinterp == (ColorInterp.gray, *[ColorInterp.undefined] * (dataset.count - 1))
             assert dataset.tags()[KEY_TAG] == job.key
             assert "sha256" in dataset.tags()[MODEL_TAG]
             assert np.array_equal(dataset.read(1) == IGNORE_INDEX, data == 0)
@@ -228,7 +232,7 @@ def test_an_output_that_exists_stays_and_nothing_is_computed(taken, scene, tmp_p
         make(scene, out, Watched(after=0))
     assert contents(out) == {taken: b"mine"}
     make(scene, out, overwrite=True)
-    assert len(contents(out)) == 6
+    assert len(contents(out)) == 9
 
 
 def test_another_place_is_not_taken_for_ours(scene, tmp_path):
@@ -286,7 +290,7 @@ def test_a_style_that_somebody_made_stays(scene, tmp_path):
     make(scene, tmp_path / "out", only=True)
     assert (tmp_path / "out" / "map.qml").read_text() == "mine"
     make(scene, tmp_path / "out", only=True, overwrite=True)
-    assert "qgis" in (tmp_path / "out" / "map.qml").read_text()
+    assert (tmp_path / "out" / "map.qml").read_text() == "mine"
 
 
 def test_products_of_another_disk_are_copied(scene, tmp_path, monkeypatch):
@@ -330,11 +334,11 @@ def test_a_link_in_a_folder_that_cannot_be_written_costs_nothing_but_its_colours
         folder.mkdir()
     (out / "map.tif").symlink_to(far / "real.tif")
 
-    def class_files(path, legend, *, overwrite_style):
+    def class_files(path, legend):
         dressed.append(path)
         if path.parent == out:
             raise OutputError("The folder cannot be written.")
-        sidecars.write_class_files(path, legend, overwrite_style=overwrite_style)
+        sidecars.write_class_files(path, legend)
 
     monkeypatch.setattr(run_job_module, "write_class_files", class_files)
     job = make(scene, out, only=True)

@@ -453,8 +453,10 @@ def test_a_map_of_ours_brings_its_names(tmp_path):
 
 
 def test_code_rasters_that_cannot_be_used(make_raster):
-    with pytest.raises(LabelError, match="has 3 bands of uint8"):
+    with pytest.raises(LabelError, match=r"has red, green and blue, .* `mask_classes`"):
         read_labels(make_raster("rgb.tif"))
+    with pytest.raises(LabelError, match="has 4 bands of uint16"):
+        read_labels(make_raster("four.tif", bands=4, dtype="uint16"))
     with pytest.raises(LabelError, match=r"values such as 1\.5 \(float32\)"):
         read_labels(make_raster("float.tif", np.full((1, 4, 4), 1.5, np.float32)))
     with pytest.raises(LabelError, match=r"contains 300, but class codes .*Map other values to classes"):

@@ -67,10 +67,48 @@ def test_values_that_are_no_codes_are_told_when_read(make_raster, values, found)
 
 
 @pytest.mark.parametrize(
+    "dtype", ["int8", "uint16", "int16", "int32", "uint32", "int64", "uint64", "float32", "float64"]
+)
+def test_values_of_any_type_are_numbered_if_they_are_no_codes(make_raster, dtype):
+    small = np.array([[[1, 7], [0, 120]]], dtype)
+    large = {"int8": [-5, 3, 3, 120]}.get(dtype, [111, 512, 60000 if dtype != "int16" else 30000, 255])
+    for data, values in ((small, None), (np.array(large, dtype).reshape(1, 2, 2), sorted(set(large)))):
+        with ClassRaster.open(make_raster("map.tif", data)) as raster:
+            raster.number_values()
+            found = raster.read(Window(0, 0, 2, 2))
+            assert (raster.values is None) == (values is None)
+            numbers = found if values is None else raster.values[found]
+            assert np.array_equal(numbers, data[0])
+
+
+def test_nodata_of_floats_is_nothing(make_raster):
+    data = np.array([[[1, np.nan], [-3.4e38, 2000]]], "float32")
+    with ClassRaster.open(make_raster("map.tif", data, nodata=float(np.float32(-3.4e38)))) as raster:
+        raster.number_values()
+        assert raster.values.tolist() == [1, 2000]
+        assert raster.read(Window(0, 0, 2, 2)).tolist() == [[0, 255], [255, 1]]
+
+
+@pytest.mark.parametrize(("data", "words"), [
+    (np.array([[[0.25, 1]]], "float32"), r"0\.25 \(float32\), but class codes are whole numbers"),
+    (np.array([[[np.inf, 1]]], "float64"), r"inf"),
+    (np.arange(300, dtype="int16").reshape(1, 15, 20), "more than 255 different values, from 0 to 299"),
+    (np.array([[[2**60, 1]]], "int64"), "of at most 15 digits"),
+])  # fmt: skip
+def test_what_cannot_be_numbered_is_told(make_raster, data, words):
+    with pytest.raises(RasterError, match=words), ClassRaster.open(make_raster("map.tif", data)) as raster:
+        raster.number_values()
+
+
+def test_alpha_is_a_mask(make_raster):
+    path = make_raster("map.tif", np.array([[[1, 2]], [[255, 0]]], "uint8"), photometric="minisblack", alpha="yes")
+    assert ClassRaster.open(path).read(Window(0, 0, 2, 1)).tolist() == [[1, 255]]
+
+
+@pytest.mark.parametrize(
     ("data", "found"),
     [
         (np.ones((3, 2, 2), "uint8"), r"3 bands of uint8"),
-        (np.ones((1, 2, 2), "float32"), "float32"),
         (np.ones((1, 2, 2), "complex64"), "complex64"),
     ],
 )

@@ -27,7 +27,7 @@ LEGEND = Legend.from_names({0: "class 0", 1: "water", 2: "3", 3: "building"})
         ({"regularize": "yes", "keep": [1]}, "`regularize` is 'yes'"),
         ({"regularize": np.nan, "keep": [1]}, "`regularize` is nan"),
         ({"keep": b"ab"}, "list of class names"),
-        ({"simplify": -1}, "`simplify` is -1.*CRS units"),
+        ({"simplify": -1}, "`simplify` is -1.*metres"),
         ({"simplify": "2"}, "`simplify` is '2'"),
         ({"min_area": float("nan")}, "`min_area` is nan.*m2"),
         ({"fill_holes": -0.5}, "`fill_holes` is -0.5"),

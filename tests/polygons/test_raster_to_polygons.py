@@ -211,6 +211,51 @@ def test_the_tolerance_is_the_root_of_a_triangle(pixels, smooth):
     assert (vertices(vectorize(codes, simplify=10 * pixels)) < vertices(vectorize(codes))) == smooth
 
 
+def ground_transform(crs, side):
+    """The transform of a grid at 15 degrees east and 49 north whose pixels have this side on the ground, in metres."""
+    to_crs = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    to_ground = pyproj.Proj("+proj=aeqd +lat_0=49 +lon_0=15 +datum=WGS84")
+    (x, y), ends = to_crs.transform(15, 49), [to_ground(side, 0, inverse=True), to_ground(0, -side, inverse=True)]
+    (right, _), (_, down) = (to_crs.transform(*end) for end in ends)
+    return Affine(right - x, 0, x, 0, down - y, y)
+
+
+FEET = "+proj=utm +zone=33 +datum=WGS84 +units=us-ft"
+
+
+@pytest.mark.parametrize("cell", [16, 2048])
+@pytest.mark.parametrize("options", [{"simplify": 2}, {"simplify": 4, "smooth": 2}, {"smooth": 1}])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", FEET])
+def test_tolerances_are_metres_on_the_ground(crs, options, cell, monkeypatch):
+    """The same ground has the same outlines, in pixels, in degrees, in Mercator and in feet."""
+    monkeypatch.setattr(maker, "GENERALIZED_CELL", cell)
+    codes, side = blobs(), 1.1
+    utm = Affine(side, 0, 500_000, 0, -side, 5_427_000)
+    expected = vectorize(codes, transform=utm, **options)
+    transform = ground_transform(crs, side)
+    found = vectorize(codes, transform=transform, crs=crs, **options)
+    pixels = [
+        shapely.transform(table.geometry.values, lambda xy, grid=grid: np.column_stack(~grid @ xy.T))
+        for table, grid in ((expected, utm), (found, transform))
+    ]
+    assert vertices(expected) < vertices(vectorize(codes, transform=utm)) or "simplify" not in options
+    assert shapely.hausdorff_distance(*pixels).max() < 1e-3
+
+
+def test_a_tolerance_is_metres_in_every_row_of_a_large_map(monkeypatch):
+    """Pixels of a map in degrees are narrower in the north: there, teeth of a pixel disappear, but not in the south."""
+    monkeypatch.setattr(maker, "GENERALIZED_CELL", 16)
+    codes = np.zeros((160, 16), np.uint8)
+    codes[:, :8] = 1
+    codes[::2, 7] = 0
+    transform = Affine(0.5, 0, 10, 0, -0.5, 80)
+    # half a pixel is as large as the square of the tolerance at 45.3 degrees, in a row of cells from 48 to 40 degrees
+    table = vectorize(codes, transform=transform, crs="EPSG:4326", simplify=33_000)
+    lat = shapely.get_coordinates(table.geometry.values[table.code == 1])[:, 1]
+    assert (lat > 48.1).sum() <= 16 < 2 * 63
+    assert ((lat > 0) & (lat < 47.9)).sum() == 2 * 95
+
+
 @gently
 @given(
     codes=rasters,
@@ -558,6 +603,44 @@ def test_a_map_without_a_legend_takes_the_colour_table(tmp_path):
     assert table.color.tolist() == ["#ff0010", "#00ff00"]
 
 
+@pytest.mark.parametrize("ending", [".gpkg", ".parquet", ".fgb"])
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "float32"])
+def test_large_codes_keep_their_values_names_and_colours(tmp_path, dtype, ending):
+    """As those of CORINE: with a table of attributes, chosen by code or by name."""
+    plain = blobs(20)
+    values = np.array([111, 112, 523, 999, 0, 0, 0, 1000])
+    codes = values[np.where(plain == 255, 0, plain)].astype(dtype)
+    raster = write(tmp_path / "map.tif", codes, nodata=0)
+    rows = "".join(f"<Row index='{i}'><F>{value}</F><F>{name}</F></Row>" for i, (value, name) in
+                   enumerate([(111, "city"), (523, "sea")]))  # fmt: skip
+    fields = "<FieldDefn index='0'><Name>Value</Name><Type>0</Type><Usage>5</Usage></FieldDefn>"
+    fields += "<FieldDefn index='1'><Name>Class</Name><Type>2</Type><Usage>2</Usage></FieldDefn>"
+    table = f"<GDALRasterAttributeTable>{fields}{rows}</GDALRasterAttributeTable>"
+    (tmp_path / "map.tif.aux.xml").write_text(
+        f"<PAMDataset><PAMRasterBand band='1'>{table}</PAMRasterBand></PAMDataset>"
+    )
+    found = READERS[ending](raster_to_polygons(raster, tmp_path / f"map{ending}"))
+    wanted = list(shapes(codes.astype("int32"), mask=codes != 0, connectivity=4, transform=NORTH_UP))
+    polygons = [shapely.geometry.shape(shape) for shape, _ in wanted]
+    assert outlines(found) == outlines(
+        geopandas.GeoDataFrame({"code": [int(code) for _, code in wanted]}, geometry=polygons)
+    )
+    names = {111: "city", 112: "class 112", 523: "sea", 999: "class 999", 1000: "class 1000"}
+    assert dict(zip(found.code, found.name, strict=True)) == {code: names[code] for code in set(found.code)}
+    some = READERS[ending](raster_to_polygons(raster, tmp_path / f"some{ending}", keep=["sea", 1000, "111"]))
+    assert set(some.code) == {111, 523, 1000} & set(found.code)
+    with pytest.raises(OptionError, match="city, sea; give names, or codes 111, 112"):
+        raster_to_polygons(raster, tmp_path / f"none{ending}", keep=[5])
+
+
+def test_a_black_class_stays_black(tmp_path):
+    raster = write(tmp_path / "map.tif", np.array([[0, 1, 2]], np.uint8))
+    with rasterio.open(raster, "r+") as dataset:
+        dataset.write_colormap(1, {0: (0, 0, 0, 255), 1: (255, 0, 16, 255), 2: (0, 0, 0, 255)})
+    table = geopandas.read_parquet(raster_to_polygons(raster, tmp_path / "map.parquet"))
+    assert table.color.tolist() == ["#000000", "#ff0010", "#000000"]
+
+
 def test_an_output_is_replaced_only_when_told(tmp_path):
     raster, out = write(tmp_path / "map.tif", np.ones((2, 2), np.uint8)), tmp_path / "map.gpkg"
     out.write_text("precious")
@@ -613,10 +696,9 @@ def test_a_truncated_raster_is_told(tmp_path, compress):
     ("codes", "found"),
     [
         (np.ones((2, 2, 3), np.uint8), r"3 bands"),
-        (np.ones((2, 2), np.float32), "float32"),
+        (np.full((2, 2), 0.5, np.float32), "float32"),
         (np.ones((2, 2), np.complex64), "complex64"),
-        (np.array([[1, 256]], np.int16), "from 1 to 256"),
-        (np.array([[-2, 3]], np.int16), "from -2 to 3"),
+        (np.arange(256, dtype=np.int16).reshape(16, 16) - 1, "more than 255 different values, from -1 to 254"),
     ],
 )
 def test_other_rasters_than_of_codes_are_told(tmp_path, codes, found):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import rasterio
 
-from geopsp.core.legend import CLASSES_TAG, Legend
+from geopsp.core.legend import CLASSES_TAG, DEFAULT_COLORS, Legend
 from geopsp.errors import RasterError
-from geopsp.raster.legend_io import read_legend
+from geopsp.raster.legend_io import _classes_of, read_class_table, read_legend
 
 
 def table(fields, rows):
@@ -67,6 +67,37 @@ def test_a_table_as_qgis_writes_it_goes_before_category_names(class_file):
 def test_colours_as_shares_of_one(class_file):
     fields = [("Value", 0, 0), ("Name", 2, 2), ("Red", 1, 0), ("Green", 1, 0), ("Blue", 1, 0)]
     assert rows(class_file(table(fields, [(1, "lake", 0.0, 0.5, 1.0)]))) == [(1, "lake", "#0080ff")]
+
+
+def test_whole_numbers_are_never_shares_of_one(class_file):
+    """A ramp of grey for a mask: 1 of 255."""
+    fields = [("Value", 0, 0), ("Name", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]
+    found = rows(class_file(table(fields, [(0, "none", 0, 0, 0), (1, "boat", 1, 1, 1)])))
+    assert found == [(0, "none", "#000000"), (1, "boat", "#010101")]
+
+
+def test_a_row_without_a_colour_is_not_black(class_file):
+    fields = [("Value", 0, 0), ("Name", 2, 2), ("Red", 2, 0), ("Green", 2, 0), ("Blue", 2, 0)]
+    found = rows(class_file(table(fields, [(1, "water", "", "", ""), (2, "ice", 0.5, 0.5, 1.0)])))
+    assert found == [(1, "water", DEFAULT_COLORS["water"]), (2, "ice", "#8080ff")]
+
+
+def test_a_black_class_is_black(class_file):
+    """With a name, or as the only black one; several black ones without a name pad the table."""
+    names = "<CategoryNames><Category>night</Category><Category>day</Category></CategoryNames>"
+    assert rows(class_file(names, {0: (0, 0, 0, 255), 1: (250, 250, 9, 255)}))[0] == (0, "night", "#000000")
+    path = class_file(colors={0: (0, 0, 0, 255), 1: (250, 250, 9, 255)})
+    names, colors = read_class_table(path)
+    assert names == {1: "class 1"}  # a TIFF has 256 colours
+    assert (colors[0], colors[1]) == ("#000000", "#fafa09")
+    assert _classes_of({0: "#000000", 1: "#fafa09"}) == [0, 1]
+
+
+def test_codes_beyond_a_byte_have_names_too(class_file):
+    fields = [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]
+    path = class_file(table(fields, [(112, "city", 255, 0, 0), (1112, "wood", 0, 255, 0)]))
+    assert read_class_table(path) == ({112: "city", 1112: "wood"}, {112: "#ff0000", 1112: "#00ff00"})
+    assert rows(path) == [(112, "city", "#ff0000")]
 
 
 def test_rows_without_a_value_count_from_zero(class_file):

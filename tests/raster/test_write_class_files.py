@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from geopsp.core.legend import ClassInfo, Legend
 from geopsp.errors import OutputError
-from geopsp.raster.legend_io import attribute_table, read_legend, style, write_class_files
+from geopsp.raster.legend_io import attribute_table, read_legend, style, write_class_files, write_fraction_style
+from geopsp.vector.qgis_style import polygon_style, write_style
 
 LEGEND = Legend.from_names({0: "background", 3: "boat & <car>", 7: "Äcker"}, {3: "#010203"})
 
@@ -55,11 +56,60 @@ def test_the_attribute_table_by_hand():
 
 
 def test_they_lie_beside_the_raster_and_take_the_place_of_old_ones(tmp_path):
-    (tmp_path / "map.v2.qml").write_text("old")
+    (tmp_path / "map.v2.qml").write_text(style(Legend.from_names({9: "old"})), encoding="utf-8")
+    (tmp_path / "map.v2.tif.aux.xml").write_text("old")
     write_class_files(tmp_path / "map.v2.tif", LEGEND)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.v2.qml", "map.v2.tif.aux.xml"]
     assert (tmp_path / "map.v2.qml").read_text(encoding="utf-8") == style(LEGEND)
     assert (tmp_path / "map.v2.tif.aux.xml").read_text(encoding="utf-8") == attribute_table(LEGEND)
+
+
+@pytest.mark.parametrize("text", ["mine", "", "<qgis version='3.34.1-Prizren'><pipe/></qgis>", b"\xff\xfe\x00"])
+def test_a_style_that_is_not_ours_stays(text, tmp_path, capsys):
+    content = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "map.qml").write_bytes(content)
+    write_class_files(tmp_path / "map.tif", LEGEND)
+    write_fraction_style(tmp_path / "map.tif")
+    write_style(tmp_path / "map.fgb", LEGEND)
+    assert (tmp_path / "map.qml").read_bytes() == content
+    assert "map.qml is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("raster_first", [True, False])
+def test_a_raster_and_polygons_of_one_name_share_a_style(raster_first, tmp_path):
+    """QGIS takes map.qml for both, and finds in it what suits a raster and what suits polygons."""
+    writers = [
+        lambda: write_class_files(tmp_path / "map.tif", LEGEND),
+        lambda: write_style(tmp_path / "map.fgb", LEGEND),
+    ]
+    for write in writers if raster_first else writers[::-1]:
+        for _ in range(2):
+            write()
+    root = ET.parse(tmp_path / "map.qml").getroot()
+    assert sorted(part.tag for part in root) == sorted(
+        ["pipe", "renderer-v2", "blendMode", "layerOpacity", "layerGeometryType"]
+    )
+    assert len(root.findall("pipe/rasterrenderer/colorPalette/paletteEntry")) == len(LEGEND)
+    assert len(root.findall("renderer-v2/categories/category")) == len(LEGEND)
+
+
+def test_a_background_without_a_colour_of_its_own_is_transparent():
+    legend = Legend.from_names({0: "Background", 1: "field"})
+    chosen = Legend.from_names({0: "background", 1: "field"}, {0: "#000000"})
+    for classes, alphas in ((legend, ["0", "255"]), (chosen, ["255", "255"])):
+        assert [each.get("alpha") for each in ET.fromstring(style(classes)).iter("paletteEntry")] == alphas
+        fills = [
+            each.get("v") for each in ET.fromstring(polygon_style(classes)).iter("prop") if each.get("k") == "color"
+        ]
+        assert [fill.rpartition(",")[2] for fill in fills] == alphas
+
+
+def test_fractions_are_grey(tmp_path):
+    write_fraction_style(tmp_path / "probabilities.tif")
+    renderer = ET.parse(tmp_path / "probabilities.qml").getroot().find("pipe/rasterrenderer")
+    assert (renderer.get("type"), renderer.get("grayBand")) == ("singlebandgray", "1")
+    limits = renderer.find("contrastEnhancement")
+    assert (limits.findtext("minValue"), limits.findtext("maxValue")) == ("0", "1")
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):

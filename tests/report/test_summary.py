@@ -22,10 +22,11 @@ from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.progress import progress_bar
-from geopsp.errors import InputNotFoundError, OutputError, PackageError, RasterError
+from geopsp.errors import OutputError
 from geopsp.raster.info import read_info
+from geopsp.report.describe import describe
 from geopsp.report.html_report import preview, write_report
-from geopsp.report.summary import describe_chips, describe_path, describe_scores, write_chip_report, write_scores
+from geopsp.report.summary import describe_chips, describe_scores, write_chip_report, write_scores
 from geopsp.training.metrics import Confusion
 from geopsp.training.plots import colorize, plot_rates, rgb_band_indices, save_figure, to_rgb
 
@@ -72,7 +73,7 @@ def test_preview_shows_classes_in_their_colours(tmp_path, make_raster):
     assert shown_image.shape == (20, 30, 4)
     assert tuple((shown_image[5, 3, :3] * 255).round().astype(int)) == LEGEND.classes[0].rgb
     assert shown_image[0, 0, 3] == 0
-    assert "1 water, 4 a <b> & c" in describe_path(tmp_path / "map.tif")
+    assert "1 water, 4 a <b> & c" in str(describe([str(tmp_path / "map.tif")]))
 
 
 def test_picture_stretches_valid_pixels_only():
@@ -97,7 +98,7 @@ def test_figures_are_written(tmp_path):
 
 
 def test_a_raster_without_crs_is_still_described(make_raster):
-    assert "none (assign one before use)" in describe_path(make_raster("bare.tif", crs=None))
+    assert "none (assign one before use)" in str(describe([str(make_raster("bare.tif", crs=None))]))
 
 
 def test_progress_in_a_log_is_five_lines(capsys):
@@ -161,24 +162,9 @@ def test_chips_without_labels_are_not_called_background():
     assert "empty      82 chips contain no labels" in describe_chips(chips)
 
 
-def test_what_is_neither_raster_nor_chips_nor_model_says_what_to_do(tmp_path, make_raster, make_labels):
-    with pytest.raises(InputNotFoundError, match="No such file or folder"):
-        describe_path(tmp_path / "none")
-    labels = make_labels("l.gpkg", [shapely.box(0, 0, 1, 1)])
-    with pytest.raises(RasterError, match=r"l\.gpkg .* for a vector file use ogrinfo"):
-        describe_path(labels)
-    folder = make_raster("scenes/a.tif").parent
-    words = r"scenes is neither a chip folder \(chips\.json\) nor a model \(model\.json\)"
-    with pytest.raises(PackageError, match=words + r"\. It contains 1 GeoTIFF: train on the folder with `labels`"):
-        describe_path(folder)
-    (folder / "a.tif").unlink()
-    with pytest.raises(PackageError, match=words + r"\.$"):
-        describe_path(folder)
-
-
 def test_a_raster_in_degrees_tells_metres_too(make_raster):
     path = make_raster("d.tif", bands=1, crs="EPSG:4326", origin=(11.0, 48.0), cell=0.0001)
-    text = describe_path(path)
+    text = str(describe([str(path)]))
     assert "61 pixels, 1 band of uint8" in text
     assert "0.0001 x 0.0001 degrees (about 11.1 m)" in text
 

@@ -31,6 +31,7 @@ from geopsp.inference.options import MapOptions
 from geopsp.polygons.raster_to_polygons import raster_to_polygons
 from geopsp.vector import formats, geoparquet
 from geopsp.vector import write as files
+from geopsp.vector.antimeridian import decimals
 from geopsp.vector.formats import FORMATS, VectorFormat, endings_text
 from geopsp.vector.open import open_layer
 from geopsp.vector.write import check_vector_output, write_vector
@@ -166,6 +167,21 @@ def test_geojson_is_in_wgs_84_with_right_handed_rings(tmp_path):
     assert shapely.is_ccw(shapely.get_exterior_ring(parts)).all()
     assert not shapely.is_ccw(shapely.get_interior_ring(parts, 0)[:1]).any()
     assert frame.area_m2.tolist() == batch_of(shapes).column("area_m2").to_pylist()
+
+
+def test_geojson_of_small_pixels_has_enough_decimals(tmp_path):
+    """At 7 decimals, a centimetre, squares of a centimetre would lose a tenth of their area."""
+    x, y = np.meshgrid(np.arange(20) * 0.01, np.arange(20) * 0.01)
+    squares = shapely.box(ORIGIN[0] + x, ORIGIN[1] + y, ORIGIN[0] + x + 0.01, ORIGIN[1] + y + 0.01).ravel()
+    frame = read(written(tmp_path / "a.geojson", [batch_of(squares)], resolution=0.01))
+    np.testing.assert_allclose(frame.to_crs(UTM).area, 1e-4, rtol=0.02)
+    assert [decimals(side) for side in (1e-9, 0.01, 1, 2, 30, 1e6)] == [15, 10, 8, 7, 7, 7]
+
+
+def test_a_geopackage_is_of_a_version_that_all_readers_know(tmp_path):
+    out = written(tmp_path / "a.gpkg", [batch_of(shapes_of(3))])
+    with closing(sqlite3.connect(out)) as base:
+        assert base.execute("PRAGMA user_version").fetchone() == (10300,)
 
 
 def test_geojson_is_of_this_earth(tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.polygons.borders.seam_nodes import SeamNodes, link_across_seams
@@ -46,7 +47,7 @@ class CellStitcher:
         *,
         connectivity: int = 4,
         selected: NDArray[np.bool_] = ALL_CODES,
-        min_triangle: float = 0.0,
+        min_triangle: Callable[[Window], float] | None = None,
         smooth: int = 0,
     ) -> None:
         """Start without open regions.
@@ -55,8 +56,8 @@ class CellStitcher:
             grid: The cells.
             connectivity: 4, or 8.
             selected: (256,) True for codes that become features.
-            min_triangle: In square pixels: vertices that simplifying left on seams are dropped if the triangle with
-                their neighbours is smaller.
+            min_triangle: Returns square pixels for a window: vertices that simplifying left on its seams are dropped
+                if the triangle with their neighbours is smaller. None: all stay.
             smooth: Rounds of smoothing; the last ones near seams are still to be done.
         """
         self._selected, self._grid, self._touch_at_corners = selected, grid, connectivity == 8
@@ -94,12 +95,13 @@ class CellStitcher:
     ) -> ArcGraph:
         """Simplify and smooth borders across seams; keep the vertices near the seam below for the next row."""
         vertices, distance = np.concatenate([self._near_seams, *near_seams, nodes.fixed]), self._grid.seam_distance
-        if self._min_triangle:
+        if self._min_triangle is not None:
+            row = max(0, row_stop - 2 * self._grid.cell_size)  # two rows of cells meet at the seam above
             graph, left = drop_seam_vertices(
                 graph,
                 nodes.bends,
                 vertices,
-                min_triangle=self._min_triangle,
+                min_triangle=self._min_triangle(Window(0, row, self._grid.width, row_stop - row)),
                 max_distance=distance,
                 between_seams=not self._smooth,
             )

@@ -13,10 +13,7 @@ from geopsp.polygons.borders.simplify import simplify_arcs
 def shaped(codes, *, least, rounds=0, **options):
     """Return features with arcs simplified and smoothed in cells and across seams."""
 
-    def simplify(arcs, rings):
-        return simplify_arcs(arcs, rings, least)
-
-    return swept(codes, simplify=simplify, min_triangle=least, smooth=rounds, **options)
+    return swept(codes, simplify=simplify_arcs, min_triangle=lambda _: least, smooth=rounds, **options)
 
 
 def maps():

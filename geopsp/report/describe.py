@@ -1,0 +1,89 @@
+"""What any path is (a raster, a vector file, images, masks, chips, a model), and the command that takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from geopsp.chips.chip_set import MANIFEST as CHIPS_MANIFEST
+from geopsp.chips.chip_set import ChipSet
+from geopsp.core.paths import is_local
+from geopsp.core.text import format_count
+from geopsp.errors import GeopspError, InputNotFoundError, LabelError, PackageError, RasterError
+from geopsp.raster.open import open_raster
+from geopsp.report.describe_images import describe_images, image_files
+from geopsp.report.describe_raster import describe_container, describe_raster
+from geopsp.report.describe_vector import VECTOR_ENDINGS, describe_vector, vector_files
+from geopsp.report.description import ANY_IMAGE, Description, shell_line
+from geopsp.report.summary import chip_report, describe_chips, describe_model, model_report
+from geopsp.vector.open import LAYER_SEPARATOR
+
+MODEL_MANIFEST = "model.json"
+
+
+ARCGIS_FILES = ("esri_model_definition.emd", "map.txt")
+"""Files of a folder of chips that ArcGIS exported."""
+
+
+def describe(paths: Sequence[str]) -> Description:
+    """Describe what a user names, and the command that takes it; several paths are images.
+
+    Raises:
+        InputNotFoundError: if there is no such file or folder.
+        RasterError, LabelError: if a file is neither a raster nor a vector file.
+        PackageError: if a folder holds nothing that geopsp knows.
+    """
+    paths = [f"./{path}" if path.startswith("-") else path for path in paths]  # as commands take it
+    if len(paths) > 1:
+        return describe_images(paths, shell_line("geopsp", "chips", *paths))
+    (path,) = paths
+    file = Path(path.partition(LAYER_SEPARATOR)[0])
+    if not is_local(path) or LAYER_SEPARATOR in path:
+        return _describe_file(path)
+    if not file.exists():
+        if any(sign in path for sign in "*?["):
+            return describe_images(paths, shell_line("geopsp", "chips", path))
+        raise InputNotFoundError(f"No such file or folder: {path}. Check the path.")
+    if not file.is_dir() or file.suffix.lower() in {".gdb", ".zarr"}:
+        return _describe_file(path)
+    return _describe_folder(file)
+
+
+def _describe_file(path: str) -> Description:
+    """Describe a vector file or a raster, the likelier one first."""
+    kinds = [_describe_raster_file, describe_vector]
+    if Path(path.partition(LAYER_SEPARATOR)[0]).suffix.lower() in VECTOR_ENDINGS:
+        kinds.reverse()
+    errors: list[GeopspError] = []
+    for describe_kind in kinds:
+        try:
+            return describe_kind(path)
+        except (RasterError, LabelError) as error:
+            errors.append(error)
+    raise type(errors[0])(f"{path} is neither a raster nor a vector file that can be read. {errors[0]}") from errors[0]
+
+
+def _describe_raster_file(path: str) -> Description:
+    with open_raster(path) as dataset:
+        is_container = not dataset.count and dataset.subdatasets
+    return describe_container(path) if is_container else describe_raster(path)
+
+
+def _describe_folder(folder: Path) -> Description:
+    if (folder / CHIPS_MANIFEST).exists() or any((folder / name).exists() for name in ARCGIS_FILES):
+        chips = ChipSet.open(folder)
+        command = shell_line("geopsp", "train", folder, "--out", "model")
+        return Description("chips", describe_chips(chips), chip_report(chips), command)
+    if (folder / MODEL_MANIFEST).exists():
+        command = shell_line("geopsp", "predict", folder, ANY_IMAGE, "--out", "map.tif")
+        return Description("model", describe_model(folder), model_report(folder), command)
+    if image_files(folder) or any(image_files(each) for each in folder.iterdir() if each.is_dir()):
+        return describe_images([str(folder)], shell_line("geopsp", "chips", folder))
+    if found := vector_files(folder):
+        lines = [f"{folder}: {format_count(len(found), 'vector file')}", *(f"  {file.name}" for file in found)]
+        content = {"path": str(folder), "files": [str(file) for file in found]}
+        return Description("vectors", "\n".join(lines), content, shell_line("geopsp", "info", found[0]))
+    raise PackageError(
+        f"{folder} is neither a chip folder ({CHIPS_MANIFEST}) nor a model ({MODEL_MANIFEST}), and holds no images or "
+        "vector files. Check the path."
+    )
