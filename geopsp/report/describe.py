@@ -11,6 +11,7 @@ from geopsp.core.paths import is_local
 from geopsp.core.text import format_count
 from geopsp.errors import GeopspError, InputNotFoundError, LabelError, PackageError, RasterError
 from geopsp.raster.open import open_raster
+from geopsp.raster.stac import ENDINGS as STAC_ENDINGS
 from geopsp.report.describe_images import describe_images, image_files
 from geopsp.report.describe_raster import describe_container, describe_raster
 from geopsp.report.describe_vector import VECTOR_ENDINGS, describe_vector, vector_files
@@ -23,6 +24,10 @@ MODEL_MANIFEST = "model.json"
 
 ARCGIS_FILES = ("esri_model_definition.emd", "map.txt")
 """Files of a folder of chips that ArcGIS exported."""
+
+
+STAC_HEAD = 2**16
+"""Bytes of a STAC file in which it says its version."""
 
 
 def describe(paths: Sequence[str]) -> Description:
@@ -44,9 +49,19 @@ def describe(paths: Sequence[str]) -> Description:
         if any(sign in path for sign in "*?["):
             return describe_images(paths, shell_line("geopsp", "chips", path))
         raise InputNotFoundError(f"No such file or folder: {path}. Check the path.")
+    if _is_stac(file):
+        return describe_images(paths, shell_line("geopsp", "chips", path))
     if not file.is_dir() or file.suffix.lower() in {".gdb", ".zarr"}:
         return _describe_file(path)
     return _describe_folder(file)
+
+
+def _is_stac(file: Path) -> bool:
+    """Return True for a STAC Item or ItemCollection, which is GeoJSON too."""
+    if file.suffix.lower() not in STAC_ENDINGS or not file.is_file():
+        return False
+    with file.open("rb") as content:
+        return b'"stac_version"' in content.read(STAC_HEAD)
 
 
 def _describe_file(path: str) -> Description:

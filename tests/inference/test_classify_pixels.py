@@ -209,7 +209,7 @@ def test_each_image_by_itself(model, make_raster, messages, tmp_path):
         assert (read(out) == CODES[read(path)]).all()
     made = {name: sorted(path.name for path in folder.glob("[a-z]*")) for name, folder in folders.items()}
     assert made["polygons"] == ["a.gpkg", "b.gpkg"]
-    assert made["confidence"] == made["probabilities"] == ["a.tif", "b.tif"]
+    assert made["confidence"] == made["probabilities"] == ["a.qml", "a.tif", "b.qml", "b.tif"]
     times = [path.stat().st_mtime_ns for path in found]
     paths.append(make_raster("in/c.tif", data=levels(9), names=("level",)))
     (folders["polygons"] / "a.gpkg").unlink()

@@ -101,6 +101,19 @@ def test_images_of_a_folder(tmp_path, make_raster):
         assert describe(names).content["images"] == 4
 
 
+def test_a_stac_item_is_an_image(tmp_path, make_raster):
+    image, path = make_raster("scene.tif"), tmp_path / "item.json"
+    item = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "a", "geometry": None, "links": [],
+        "properties": {"datetime": "2024-01-31T00:00:00Z"},
+        "assets": {"data": {"href": str(image), "type": "image/tiff; application=geotiff", "roles": ["data"]}},
+    }  # fmt: skip
+    path.write_text(json.dumps(item))
+    found = describe([str(path)])
+    assert (found.kind, found.content["images"], found.content["type"]) == ("images", 1, {"uint8": 1})
+    assert found.command.startswith(f"geopsp chips {path} --labels")
+
+
 def test_images_and_masks(tmp_path, make_raster):
     for number in range(3):
         make_raster(f"images/t{number}.tif")
