@@ -72,10 +72,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class _DeferredLoader(DataLoader[Sample]):
-    """A loader that draws nothing before its first batch is requested.
+    """A loader that draws nothing before its first batch is requested, and nothing from torch's global generator.
 
-    Lightning makes the iterator before it sets the sampler's epoch.
+    Lightning makes the iterator before it sets the sampler's epoch. torch draws the seed of the workers whenever it
+    makes an iterator: each epoch without workers, once with them. From the global generator this would change what
+    dropout and mixup draw next.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, generator=torch.Generator(), **options)
 
     def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
         yield from super().__iter__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +22,23 @@ from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import Legend
 from geopsp.core.options import describes, from_names, only_apply, option_fields
 from geopsp.core.progress import progress_bar
+from geopsp.core.text import format_count
 from geopsp.data.augment import default_transforms
 from geopsp.data.cache import open_cache
-from geopsp.data.dataset import ChipDataset, ChipFiles, ChipReader, Sample, TiledChipDataset, chip_statistics
+from geopsp.data.chip_statistics import chip_statistics
+from geopsp.data.dataset import ChipDataset, ChipFiles, ChipReader, Sample, TiledChipDataset
 from geopsp.data.loader import ChipLoaders, chip_weights
 from geopsp.data.scene_reader import SceneChipReader, safe_margin
-from geopsp.data.split import Areas, split_chips
+from geopsp.data.split import split_chips
 from geopsp.data.split_audit import Audit
 from geopsp.data.split_groups import SplitBy, as_list, check_split
 from geopsp.errors import ChipError, OptionError
+from geopsp.models.device import pick_device
+from geopsp.models.memory import training_batch_size
+from geopsp.models.network import SegmentationNetwork
 from geopsp.raster.find_images import Images
 from geopsp.training.options import MIN_CHIP_SIZE, DataOptions
-from geopsp.vector.open import open_layer
+from geopsp.training.validation_part import validation_part
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +190,7 @@ def prepare_data(
             input is.
     """
     given = dict(locals())
-    chosen = _validation(split, valid_path, cut=images is not None or labels is not None)
+    chosen = validation_part(split, valid_path, cut=images is not None or labels is not None)
     options = from_names(DataOptions, given)
     chosen |= {"share": val_split_pct, "seed": seed, "block_size": block_size, "gap": gap, "folds": folds, "fold": fold}
     check_split(**chosen)
@@ -284,50 +289,6 @@ def _check_size(chip_size: int | None, tile_size: int) -> int:
     return int(size)
 
 
-def _validation(split: SplitBy, valid_path: Areas | None, *, cut: bool) -> dict[str, Any]:
-    """The options of a split that say what validates.
-
-    Args:
-        split: What goes to one side as a whole.
-        valid_path: What validates, chip folders or layers of polygons; None: what is drawn.
-        cut: True if chips are cut from images, so that there are no folders.
-
-    Raises:
-        InputNotFoundError, LabelError: if polygons cannot be opened.
-        OptionError: if these do not fit together.
-    """
-    if valid_path is None:
-        if split in {"folder", "areas"}:
-            raise OptionError(f"`split` is {split!r}, but there is no `valid_path`. Give `valid_path` instead.")
-        return {"by": split}
-    if split != "blocks":
-        raise OptionError(f"`split` is {split!r}, but `valid_path` says what validates. Leave one of them out.")
-    if not isinstance(valid_path, str | Path | gpd.GeoDataFrame | Sequence) or not (parts := as_list(valid_path)):
-        raise OptionError(f"`valid_path` is {valid_path!r}, but must be chip folders, or layers of polygons.")
-    folders = [part for part in parts if _is_folder(part)]
-    if not folders:
-        for part in parts:
-            open_layer(part)
-        return {"by": "areas", "areas": parts}
-    if len(folders) < len(parts):
-        raise OptionError(f"`valid_path` names both chip folders ({folders[0]}) and polygons. Choose one kind.")
-    if cut:
-        raise OptionError(
-            f"`valid_path` names the folder {folders[0]}, but the chips are cut from images. Name polygons, or train "
-            "from chip folders, too."
-        )
-    return {"by": "folder", "folders": [Path(folder) for folder in folders]}
-
-
-def _is_folder(part: Any) -> bool:
-    """True for a folder that is no geodatabase."""
-    if isinstance(part, gpd.GeoDataFrame):
-        return False
-    if not isinstance(part, str | Path):
-        raise OptionError(f"`valid_path` names {part!r}, but must name chip folders, or layers of polygons.")
-    return Path(part).is_dir() and Path(part).suffix.lower() != ".gdb"
-
-
 def _require_classes(chips: ChipSet, audit: Audit) -> None:
     if len(chips.legend) < 2:
         raise ChipError(
@@ -335,3 +296,29 @@ def _require_classes(chips: ChipSet, audit: Audit) -> None:
         )
     if audit.missing_in_train:
         logger.warning(f"no training pixel is {', '.join(audit.missing_in_train)}; the model cannot learn that.")
+
+
+def require_training_data(data: Any, needed_by: str) -> TrainingData:
+    """Return the argument `data` of a classifier.
+
+    Raises:
+        OptionError: if it is anything but the result of `prepare_data`.
+    """
+    if isinstance(data, TrainingData):
+        return data
+    folder = repr(str(data)) if isinstance(data, str | Path) else "path"
+    found = repr(data) if isinstance(data, str | Path | None) else f"a {type(data).__name__}"
+    raise OptionError(
+        f"`data` is {found}, but must come from prepare_data. Use {needed_by}(prepare_data({folder}), ...)."
+    )
+
+
+def with_batch_size(network: SegmentationNetwork, data: TrainingData, device: str | None) -> TrainingData:
+    """Return the data with a batch size that fits into the memory of a device, if they have none."""
+    if data.batch_size is not None:
+        return data
+    bands, where = len(data.chips.bands), pick_device(device)
+    size = training_batch_size(network, bands=bands, size=data.chip_size, chips=len(data.train_rows), device=where)
+    chips = format_count(len(data.train_rows), "training chip")
+    logger.info(f"Batch size: {size} (chosen for the free memory and {chips})")
+    return replace(data, batch_size=size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from geopsp import PSPNetClassifier, prepare_data
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
@@ -104,6 +107,32 @@ def test_a_resumed_run_is_as_an_unbroken_one(data, tmp_path, monkeypatch, option
     assert not changed(weights(whole), again)
     written = pd.read_csv(tmp_path / "broken" / "history.csv")
     np.testing.assert_allclose(written[same].to_numpy(), whole.history[same].to_numpy())
+
+
+def test_neither_workers_nor_an_interruption_change_the_weights(data, tmp_path, monkeypatch):
+    """torch's loader drew the seed of its workers from the generator of mixup: once a run, or once an epoch."""
+    few = replace(data, train_rows=data.train_rows[:24], transforms=DrawsFromAll())
+    whole = tiny(replace(few, workers=0), mixup=True)
+    whole.fit(3, 2e-3, checkpoint=False)
+    for workers, before in ((0, 2), (2, 0), (3, None)):
+        model, folder = tiny(replace(few, workers=workers), mixup=True), tmp_path / str(workers)
+        if before is not None:
+            broken = tiny(replace(few, workers=before), mixup=True)
+            with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="the power went"):
+                patch.setattr("geopsp.training.fit._callbacks", with_more([Kill(1)]))
+                broken.fit(3, 2e-3, checkpoint=False, folder=folder)
+        model.fit(3, 2e-3, checkpoint=False, folder=folder, resume=True)
+        assert not changed(weights(whole), model), workers
+        assert model.history["train_loss"].tolist() == whole.history["train_loss"].tolist()
+
+
+class DrawsFromAll(v2.Transform):
+    """A transform such as users write, with the generators of torch, numpy and Python."""
+
+    def transform(self, inpt, params):
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        return inpt + torch.rand(()) / 10 + np.random.rand() / 10 + random.random() / 10  # noqa: NPY002
 
 
 def with_more(callbacks):
