@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 
 from geopsp.chips.chip import Chip, LabelPatch, make_chip, rotate90, rotate_grid
 from geopsp.chips.options import CUTTING, ImageOptions, LabelOptions
+from geopsp.core.argument_names import require_known
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
-from geopsp.core.options import from_names, option_fields, option_values, require_known
+from geopsp.core.options import from_names, option_fields, option_values
+from geopsp.core.warnings_log import collect_warnings
 from geopsp.errors import LabelError
 from geopsp.labels.area import AreaOfInterest
 from geopsp.labels.polygon_labels import PolygonLabels
@@ -24,6 +27,11 @@ from geopsp.labels.read_labels import read_labels
 from geopsp.raster.find_images import Images
 from geopsp.raster.open_scenes import open_scenes
 from geopsp.raster.scene import Scene
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 5
+"""Images that a warning names at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +45,8 @@ class LabelledScenes:
     code_map: tuple[Legend, NDArray[np.uint8]] | None = None
     """The legend of the chips, and (256,) its codes by those of the labels; None: the legend of the labels."""
 
-    notes: tuple[str, ...] = ()
-    """Images that the labels do not overlap, in words."""
+    warnings: tuple[str, ...] = ()
+    """What was warned of when images, labels and area of interest were opened."""
 
     @classmethod
     def open(cls, images: Images, labels: str | Path | gpd.GeoDataFrame, **options: Any) -> LabelledScenes:
@@ -50,11 +58,16 @@ class LabelledScenes:
         require_known(options, option_fields(*CUTTING), "LabelledScenes.open()")
         label_options = option_values(from_names(LabelOptions, options))
         aoi = label_options.pop("aoi")
-        scenes = open_scenes(images, **option_values(from_names(ImageOptions, options)))
-        source = read_labels(labels, **label_options)
-        area = None if aoi is None else AreaOfInterest.read(aoi)
-        notes = [note for part in (source, area) if part is not None for note in _note_missed(part, scenes)]
-        return cls(tuple(scenes), source, area, notes=tuple(notes))
+        with collect_warnings() as warnings:
+            scenes = open_scenes(images, **option_values(from_names(ImageOptions, options)))
+            source = read_labels(labels, **label_options)
+            area = None if aoi is None else AreaOfInterest.read(aoi)
+            for part in (source, area):
+                if part is not None:
+                    _warn_if_missed(part, scenes)
+            for note in (*source.report()["notes"], *(area.layer.notes if area else ())):
+                logger.warning(f"{note.rstrip('.')}.")
+        return cls(tuple(scenes), source, area, warnings=tuple(warnings))
 
     @property
     def legend(self) -> Legend:
@@ -95,20 +108,24 @@ class LabelledScenes:
         return make_chip(patch, self.read_labels(patch.grid))
 
 
-def _note_missed(part: PolygonLabels | RasterLabels | AreaOfInterest, scenes: Sequence[Scene]) -> list[str]:
-    """Return notes of the images that labels, or an area of interest, do not overlap.
+def _warn_if_missed(part: PolygonLabels | RasterLabels | AreaOfInterest, scenes: Sequence[Scene]) -> None:
+    """Warn of images that labels, or an area of interest, do not overlap.
 
     Raises:
         LabelError: if they overlap none; the error of the first.
     """
-    errors: list[LabelError] = []
-    notes = []
+    errors: dict[str, LabelError] = {}
     for scene in scenes:
         try:
             part.require_overlap(scene.grid)
         except LabelError as error:
-            errors.append(error)
-            notes.append(f"{scene.name} is not labelled: {error}")
+            errors[scene.name] = error
+    if not errors:
+        return
+    first = next(iter(errors.values()))
     if len(errors) == len(scenes):
-        raise errors[0]
-    return notes
+        raise first
+    more = ", ..." * (len(errors) > MAX_NAMED)
+    logger.warning(
+        f"{len(errors)} of {len(scenes)} images are not labelled ({', '.join(list(errors)[:MAX_NAMED])}{more}): {first}"
+    )

@@ -36,8 +36,8 @@ def chip_statistics(chips: ChipSet, rows: NDArray[np.intp], reader: ChipReader |
     merged = merge_stats(stats, len(chips.bands))
     if not merged.count:
         raise ChipError(
-            f"No pixel of {format_count(len(rows), 'training chip')} is valid: all are nodata, NaN or masked. Check the "
-            "images and their nodata value, and export the chips again."
+            f"No pixel of {format_count(len(rows), 'training chip')} is valid: all are nodata, NaN or masked. Check "
+            "the images and their nodata value, and export the chips again."
         )
     _check_codes(chips, pixels)
     return merged

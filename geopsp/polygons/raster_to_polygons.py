@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from geopsp.core.jit import compile_ahead
-from geopsp.core.options import describes, from_names
+from geopsp.core.options import describes, from_names, require_path
 from geopsp.core.output import output_lock, partial_path
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.errors import OutputError
@@ -68,6 +68,8 @@ def raster_to_polygons(
         OutputError: if `out` exists and `overwrite` is False, it cannot be written, or another run writes to it.
     """
     settings = from_names(PolygonOptions, locals())
+    require_path("raster", raster)
+    require_path("out", out)
     asked, out = Path(out), check_vector_output(out, overwrite=overwrite)
     compile_ahead(compiled_modules(settings))
     with output_lock(out), ClassRaster.open(raster) as class_raster, progress_bar("Polygons") as progress:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geopsp.chips.chip_set import MANIFEST as CHIPS_MANIFEST
 from geopsp.chips.chip_set import ChipSet, class_pixels
-from geopsp.chips.class_balance import class_warnings, is_imbalance, warning_text
+from geopsp.chips.chip_warnings import chip_warnings, lasting_warnings
 from geopsp.core.bands import has_band_names
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
 from geopsp.core.text import format_count, format_pixel_size
 from geopsp.errors import InputNotFoundError, PackageError, RasterError
+from geopsp.models.manifest import MANIFEST
 from geopsp.raster.info import read_info
 from geopsp.raster.legend_io import read_legend
-from geopsp.training.metrics import Confusion
+
+if TYPE_CHECKING:
+    from geopsp.training.metrics import Confusion
 
 LABEL_COUNTS = {
     "repaired": "repaired", "null": "without geometry", "empty": "empty", "not_polygons": "not polygons",
@@ -93,7 +96,7 @@ def describe_chips(chips: ChipSet) -> str:
     has_background = BACKGROUND in chips.legend.names
     for report in chips.reports:
         lines += [f"  {line}" for line in _report_lines(report, has_background=has_background)]
-    return "\n".join([*lines, *(f"  warning    {text}" for text in _warnings(chips))])
+    return "\n".join([*lines, *(f"  warning    {text}" for text in chip_warnings(chips))])
 
 
 def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -109,8 +112,8 @@ def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = Fal
         "labelled": float(chips.index["labelled"].mean()),
         "valid": float(chips.index["valid"].mean()),
         "classes": _class_rows(chips),
-        "exports": [{**report, "warnings": _lasting_warnings(report)} for report in chips.reports],
-        "warnings": _warnings(chips),
+        "exports": [{**report, "warnings": lasting_warnings(report)} for report in chips.reports],
+        "warnings": chip_warnings(chips),
     }
     with atomic_output(path, overwrite=overwrite) as partial:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -132,19 +135,6 @@ def _class_rows(chips: ChipSet) -> list[dict[str, Any]]:
         }
         for info, pixels in zip(chips.legend, counts.T, strict=True)
     ]
-
-
-def _warnings(chips: ChipSet) -> list[str]:
-    """Return the warnings of the exports, and those on class balance for all chips together."""
-    counts = class_pixels(chips.index, chips.legend)
-    texts = [text for report in chips.reports for text in _lasting_warnings(report)]
-    balance = class_warnings(chips.legend, counts.sum(axis=0), (counts > 0).sum(axis=0))
-    return list(dict.fromkeys([*texts, *map(warning_text, balance)]))
-
-
-def _lasting_warnings(report: Mapping[str, Any]) -> list[str]:
-    """Return the texts of the warnings of an export but those on class balance, which other chips may change."""
-    return [warning_text(warning) for warning in report.get("warnings", []) if not is_imbalance(warning)]
 
 
 def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[str]:
@@ -178,12 +168,12 @@ def describe_model(path: Path) -> str:
     Raises:
         PackageError: if the folder holds no model.
     """
-    from geopsp.models.saved_model import MANIFEST, load_model
-
     if not (path / MANIFEST).exists():
         images = sum(file.suffix.lower() in {".tif", ".tiff"} for file in path.iterdir())
         found = f" It contains {format_count(images, 'GeoTIFF')}: train on the folder with `labels`." if images else ""
         raise PackageError(f"{path} is neither a chip folder ({CHIPS_MANIFEST}) nor a model ({MANIFEST}).{found}")
+    from geopsp.models.saved_model import load_model
+
     model = load_model(path)
     stats = model.statistics
     bands = [f"{n} ({m:.4g} ± {s:.3g})" for n, m, s in zip(model.bands, stats.mean, stats.std, strict=True)]
@@ -199,6 +189,7 @@ def describe_model(path: Path) -> str:
     ]
     if model.metrics.get("miou") is not None:
         lines.append(f"  validation mIoU {model.metrics['miou']:.4f}, accuracy {model.metrics['accuracy']:.4f}")
+    lines += [f"  warning    {text}" for text in model.settings.get("warnings", [])]
     return "\n".join(lines)
 
 

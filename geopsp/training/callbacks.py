@@ -15,7 +15,8 @@ from torch import Tensor
 
 from geopsp.core.log import is_main_process
 from geopsp.core.progress import Progress, progress_bar
-from geopsp.models.saved_model import HISTORY, write_history
+from geopsp.models.manifest import HISTORY
+from geopsp.models.saved_model import write_history
 from geopsp.training.lightning_module import SegmentationTask
 
 logger = logging.getLogger(__name__)

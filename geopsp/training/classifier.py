@@ -24,8 +24,8 @@ from geopsp.models.build import ModelSpec, build_network, check_tile_size
 from geopsp.models.encoder import supported_backbones
 from geopsp.models.loss_options import LossSpec, as_names
 from geopsp.models.losses import class_weights
-from geopsp.models.network import SegmentationNetwork
-from geopsp.models.saved_model import MANIFEST, TrainedModel, load_model, save_model
+from geopsp.models.manifest import MANIFEST
+from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.weights import init_encoder, init_network
 from geopsp.training.evaluate import chips_for, evaluate
 from geopsp.training.fit import fit, read_run
@@ -86,7 +86,8 @@ class PixelClassifier:
         self.device = device
         self._chose_batch_size = data.batch_size is None
         self.data: TrainingData | None = with_batch_size(network, data, device)
-        settings = {"encoder_weights": weights, "batch_size": self.data.batch_size, "seed": data.seed}
+        settings: dict[str, Any] = {"encoder_weights": weights, "batch_size": self.data.batch_size, "seed": data.seed}
+        settings |= {"warnings": list(data.warnings)} if data.warnings else {}
         self.model = TrainedModel(
             spec=spec,
             network=network,

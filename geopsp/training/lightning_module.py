@@ -144,8 +144,8 @@ class SegmentationTask(L.LightningModule):
         loss, pixels = strategy.reduce(self.loss_and_pixels.to(self.device, torch.float32), reduce_op="sum")
         if not pixels:  # the index of the chips counted some
             raise TrainingError(
-                "No pixel of the validation chips has a class that counts, so no epoch can be scored. Their labels have "
-                "changed since the export: export the chips again."
+                "No pixel of the validation chips has a class that counts, so no epoch can be scored. Their labels "
+                "have changed since the export: export the chips again."
             )
         scores = Confusion(self.legend, strategy.reduce(self.confusion, reduce_op="sum").cpu().numpy())
         metrics = {"accuracy": scores.accuracy(), "valid_miou": scores.mean_iou(), "dice": scores.mean_dice()}

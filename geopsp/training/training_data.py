@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.chips.chip_warnings import log_chip_warnings
 from geopsp.chips.export_training_data import index_chips
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipSpec, changed_options
@@ -23,6 +24,7 @@ from geopsp.core.legend import Legend
 from geopsp.core.options import describes, from_names, only_apply, option_fields
 from geopsp.core.progress import progress_bar
 from geopsp.core.text import format_count
+from geopsp.core.warnings_log import collect_warnings
 from geopsp.data.augment import default_transforms
 from geopsp.data.cache import open_cache
 from geopsp.data.chip_statistics import chip_statistics
@@ -78,6 +80,9 @@ class TrainingData:
 
     decoder: ChipReader | None = None
     """Reader of the chips' pixels; None: the chips' files."""
+
+    warnings: tuple[str, ...] = ()
+    """What was warned of when the chips were cut or opened, and split; models keep it."""
 
     @property
     def legend(self) -> Legend:
@@ -192,13 +197,18 @@ def prepare_data(
     given = dict(locals())
     chosen = validation_part(split, valid_path, cut=images is not None or labels is not None)
     options = from_names(DataOptions, given)
+    if transforms is not None and not callable(transforms):
+        raise OptionError(f"`transforms` is {transforms!r}, but must be torchvision v2 transforms, or None.")
     chosen |= {"share": val_split_pct, "seed": seed, "block_size": block_size, "gap": gap, "folds": folds, "fold": fold}
     check_split(**chosen)
-    if images is None and labels is None:
-        chips, inputs = _from_folders(path, chosen.get("folders", ()), given), None
-    else:
-        chips, inputs = _from_images(given)
-    return _split(chips, inputs, options, chosen)
+    with collect_warnings() as warnings:
+        if images is None and labels is None:
+            chips, inputs = _from_folders(path, chosen.get("folders", ()), given), None
+            log_chip_warnings(chips)
+        else:
+            chips, inputs = _from_images(given)
+        data = _split(chips, inputs, options, chosen)
+    return replace(data, warnings=tuple(warnings))
 
 
 def _split(
@@ -292,10 +302,14 @@ def _check_size(chip_size: int | None, tile_size: int) -> int:
 def _require_classes(chips: ChipSet, audit: Audit) -> None:
     if len(chips.legend) < 2:
         raise ChipError(
-            f"The chips hold one class only, {chips.legend.names[0]!r}; needed two. Export with background='class'."
+            f"The chips hold one class only, {chips.legend.names[0]!r}, but two are needed. Label another class, or "
+            "export with `background='class'`."
         )
     if audit.missing_in_train:
-        logger.warning(f"no training pixel is {', '.join(audit.missing_in_train)}; the model cannot learn that.")
+        logger.warning(
+            f"No training pixel is {', '.join(audit.missing_in_train)}, so the model cannot learn that. Choose another "
+            "`seed`, or label more."
+        )
 
 
 def require_training_data(data: Any, needed_by: str) -> TrainingData:
