@@ -305,11 +305,13 @@ def _require_classes(chips: ChipSet, audit: Audit) -> None:
             f"The chips hold one class only, {chips.legend.names[0]!r}, but two are needed. Label another class, or "
             "export with `background='class'`."
         )
-    if audit.missing_in_train:
-        logger.warning(
-            f"No training pixel is {', '.join(audit.missing_in_train)}, so the model cannot learn that. Choose another "
-            "`seed`, or label more."
-        )
+    counts = dict(zip(chips.legend.names, chips.pixels_per_class, strict=True))  # of 0, the class balance tells
+    for part, missing, so in (
+        ("training", audit.missing_in_train, "the model cannot learn that"),
+        ("validation", audit.missing_in_valid, "nothing is known of how well the model finds that"),
+    ):
+        if names := [name for name in missing if counts[name]]:
+            logger.warning(f"No {part} pixel is {', '.join(names)}, so {so}. Choose another `seed`, or label more.")
 
 
 def require_training_data(data: Any, needed_by: str) -> TrainingData:

@@ -14,7 +14,9 @@ from geopsp import PSPNetClassifier, classify_pixels, prepare_data
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import BandError, ChipError, ModelError, OptionError, OutputError, TrainingError
 from geopsp.labels.read_labels import read_labels
+from geopsp.models.saved_model import load_model
 from geopsp.raster.scene import Scene
+from geopsp.report.summary import describe_path
 
 mpl.use("agg")
 
@@ -167,10 +169,18 @@ def test_a_class_absent_from_training_is_said(small_world, tmp_path, capsys):
     index = tmp_path / "chips" / "chips.parquet"
     gpd.read_parquet(index)[keep].to_parquet(index)
     data = prepare_data(tmp_path / "chips")
-    assert "no training pixel is b" in capsys.readouterr().err.replace("\n", " ")
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "Warning: No pixel is labelled 'b', so it cannot be learned." in told
+    assert "No training pixel is" not in told
+    assert any("labelled 'b'" in text for text in data.warnings)
     model = PSPNetClassifier(data, "tu-test_resnet", use_unet=False, encoder_weights=None)
     model.fit(1, 1e-4)
     assert np.isnan(model.per_class_metrics().loc["b", "recall"])
+    saved = model.save(tmp_path / "model")
+    assert load_model(saved).settings["warnings"] == list(data.warnings)
+    assert "  warning    No pixel is labelled 'b'" in describe_path(saved)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in saved.iterdir()}
+    assert len(set(modes.values())) == 1, f"{modes}: colleagues can read all files of a model or none"
 
 
 def test_one_class_only_is_refused(small_world, tmp_path):

@@ -236,11 +236,13 @@ def test_progress_shows_this_epochs_loss_the_best_score_and_the_time_left(data, 
     monkeypatch.setattr("geopsp.training.callbacks.progress_bar", recording_bar)
     model = tiny(data)
     model.fit(2, 1e-3)
+    tiles = len(model.data.valid_dl)
     assert [(title, done, total) for title, done, total, _ in reported] == [
-        (f"epoch {epoch}/2", done, 4) for epoch in (1, 2) for done in (1, 2, 3, 4)
-    ]
-    notes = [note for *_, note in reported]
-    assert all(re.fullmatch(r"loss \d\.\d{3}, .*time left: epoch \d:\d\d, total \d:\d\d", note) for note in notes)
+        (f"epoch {epoch}/2{part}", done, total)
+        for epoch in (1, 2) for part, total in (("", 4), (", validation", tiles)) for done in range(1, total + 1)
+    ]  # fmt: skip
+    notes = [note for title, *_, note in reported if "validation" not in title]
+    assert all(re.fullmatch(r"loss \d\.\d{3}, (best mIoU \d\.\d{3}, )?\d:\d\d left", note) for note in notes)
     assert all(f"best mIoU {model.history['valid_miou'][0]:.3f}" in note for note in notes[4:])
     assert notes[0].split(",")[0] != notes[4].split(",")[0]
 
