@@ -86,10 +86,10 @@ def chips_for(model: TrainedModel, chips: ChipSet) -> ChipSet:
             f"The chips are {chips.tile_size} pixels wide, but the model needs at least {model.tile_size}. Export "
             "larger chips."
         )
-    found, trained = chips.cell_size[1], model.cell_size[1]
-    if chips.units == model.units and not 1 / SIZE_RATIO <= found / trained <= SIZE_RATIO:
+    pixel, trained = chips.cell_size[1], model.cell_size[1]
+    if chips.units == model.units and not 1 / SIZE_RATIO <= pixel / trained <= SIZE_RATIO:
         logger.warning(
-            f"The chips have pixels of {format_length(found, chips.units)}, but the model was trained at "
+            f"The chips have pixels of {format_length(pixel, chips.units)}, but the model was trained at "
             f"{format_length(trained, model.units)}: objects appear at other sizes, so the network knows them badly."
         )
     return chips.with_legend(model.legend)
