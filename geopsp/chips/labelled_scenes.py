@@ -127,5 +127,5 @@ def _warn_if_missed(part: PolygonLabels | RasterLabels | AreaOfInterest, scenes:
         raise first
     more = ", ..." * (len(errors) > MAX_NAMED)
     logger.warning(
-        f"{len(errors)} of {len(scenes)} images are not labelled ({', '.join(list(errors)[:MAX_NAMED])}{more}): {first}"
+        f"No labels on {len(errors)} of {len(scenes)} images ({', '.join(list(errors)[:MAX_NAMED])}{more}): {first}"
     )

@@ -47,7 +47,7 @@ def test_warnings_are_told_repeated_and_kept(ground, tmp_path):
     start = result.stderr.splitlines().index(f"{len(told)} warnings:")
     assert [line.removeprefix("- ") for line in result.stderr.splitlines()[start + 1 :]] == told
     assert sum("does not contain z, but --class-mapping does" in text for text in told) == 1
-    assert sum("1 of 2 images are not labelled (" in text for text in told) == 1
+    assert sum("No labels on 1 of 2 images (" in text for text in told) == 1
     assert sum("Class 'b' occurs in only 1 chip" in text and "--random-chips" in text for text in told) == 1
     assert "`" not in result.output
     (export,) = json.loads((tmp_path / "chips" / "chips.json").read_text())["exports"]
