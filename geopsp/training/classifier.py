@@ -73,7 +73,7 @@ class PixelClassifier:
             ModelError: if there is no such backbone, weights do not fit, or the chips' size does not suit it.
             OptionError: if an option is out of range, or a class to ignore does not exist.
         """
-        data = require_training_data(data, type(self).__name__)
+        data = require_training_data(data, f"{type(self).__name__}({{}}, ...)")
         losses = from_names(LossSpec, locals() | {"ignore_classes": as_names(ignore_classes)}).for_legend(data.legend)
         from_names(ModelOptions, locals())
         check_tile_size(data.chip_size, output_stride=spec.output_stride)
@@ -113,7 +113,7 @@ class PixelClassifier:
         """
         require_path("path", path)
         if data is not None:
-            require_training_data(data, f"{cls.__name__}.from_model")
+            require_training_data(data, f"{cls.__name__}.from_model(path, data={{}})")
         self = cls.__new__(cls)
         self.model, self.data, self.device = load_model(path), data, device
         kind = self.model.settings.get("network", cls.__name__)

@@ -63,7 +63,7 @@ class PSPNetClassifier(PixelClassifier):
         """
         options, own = from_names(ModelOptions, locals()), from_names(PSPNetOptions, locals())
         spec = _model_spec(
-            require_training_data(data, type(self).__name__),
+            require_training_data(data, f"{type(self).__name__}({{}}, ...)"),
             options,
             pyramid_sizes=tuple(own.pyramid_sizes),
             decoder="unet" if use_unet else "plain",
@@ -118,7 +118,7 @@ class _BackboneClassifier(PixelClassifier):
             OptionError: if an option is out of range.
         """
         spec = _model_spec(
-            require_training_data(data, type(self).__name__),
+            require_training_data(data, f"{type(self).__name__}({{}}, ...)"),
             from_names(ModelOptions, locals()),
             pyramid_sizes=(),
             decoder=self.decoder,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipSpec, changed_options
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import Legend
-from geopsp.core.options import describes, from_names, only_apply, option_fields
+from geopsp.core.options import describes, from_names, only_apply, option_fields, require_path
 from geopsp.core.progress import progress_bar
 from geopsp.core.text import format_count
 from geopsp.core.warnings_log import collect_warnings
@@ -33,7 +33,7 @@ from geopsp.data.loader import ChipLoaders, chip_weights
 from geopsp.data.scene_reader import SceneChipReader, safe_margin
 from geopsp.data.split import split_chips
 from geopsp.data.split_audit import Audit
-from geopsp.data.split_groups import SplitBy, as_list, check_split
+from geopsp.data.split_groups import SplitBy, check_split
 from geopsp.errors import ChipError, OptionError
 from geopsp.models.device import pick_device
 from geopsp.models.memory import training_batch_size
@@ -258,7 +258,9 @@ def _from_folders(
             f"{only_apply(cutting)} to chips that are cut from images, but those in {path} are cut already. Leave out "
             "such options, or give `images` and `labels` instead of a chip folder."
         )
-    folders = as_list(path)
+    folders = [path] if isinstance(path, str | Path) or not isinstance(path, Iterable) else list(path)
+    for folder in folders:
+        require_path("path", folder)
     known = {Path(folder).resolve() for folder in folders}
     return ChipSet.open([*folders, *(folder for folder in more if folder.resolve() not in known)])
 
@@ -314,19 +316,18 @@ def _require_classes(chips: ChipSet, audit: Audit) -> None:
             logger.warning(f"No {part} pixel is {', '.join(names)}, so {so}. Choose another `seed`, or label more.")
 
 
-def require_training_data(data: Any, needed_by: str) -> TrainingData:
-    """Return the argument `data` of a classifier.
+def require_training_data(data: Any, usage: str) -> TrainingData:
+    """Return the argument `data` of a classifier; `usage` is its call, with {} for the right value.
 
     Raises:
         OptionError: if it is anything but the result of `prepare_data`.
     """
     if isinstance(data, TrainingData):
         return data
-    folder = repr(str(data)) if isinstance(data, str | Path) else "path"
-    found = repr(data) if isinstance(data, str | Path | None) else f"a {type(data).__name__}"
-    raise OptionError(
-        f"`data` is {found}, but must come from prepare_data. Use {needed_by}(prepare_data({folder}), ...)."
-    )
+    is_path = isinstance(data, str | Path)
+    found = repr(str(data)) if is_path else "None" if data is None else f"a {type(data).__name__}"
+    made = f"prepare_data({found if is_path else 'path'})"
+    raise OptionError(f"`data` is {found}, but must come from prepare_data. Use {usage.format(made)}.")
 
 
 def with_batch_size(network: SegmentationNetwork, data: TrainingData, device: str | None) -> TrainingData:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import geopandas as gpd
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 import geopsp
 from geopsp import PSPNetClassifier, classify_pixels, prepare_data
 from geopsp.core.legend import IGNORE_INDEX
-from geopsp.errors import BandError, ChipError, ModelError, OptionError, OutputError, TrainingError
+from geopsp.errors import BandError, ChipError, GeopspError, ModelError, OptionError, OutputError, TrainingError
 from geopsp.labels.read_labels import read_labels
 from geopsp.models.saved_model import load_model
 from geopsp.raster.scene import Scene
@@ -201,3 +203,48 @@ def test_weights_auto_says_when_there_are_none(data, monkeypatch, capsys, tmp_pa
     assert "random weights" in capsys.readouterr().err
     with pytest.raises(ModelError, match="no network"):
         PSPNetClassifier(data, "resnet18", encoder_weights="imagenet")
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: PSPNetClassifier("chips"),
+            r"`data` is 'chips', but must come from prepare_data. Use PSPNetClassifier",
+        ),
+        (lambda: geopsp.UnetClassifier(Path("chips")), r"`data` is 'chips'.*Use UnetClassifier\(prepare_data\('chips'"),
+        (lambda: PSPNetClassifier(None), r"`data` is None, but must come from prepare_data"),
+        (lambda: PSPNetClassifier([1]), r"`data` is a list, but must come from prepare_data"),
+        (lambda: PSPNetClassifier.from_model("m", "chips"), r"`data` is 'chips'.*data=prepare_data\('chips'\)"),
+        (lambda: geopsp.PixelClassifier.from_model(None), r"`path` is None, but must be the path"),
+        (lambda: geopsp.ChipSet.open(3), r"`path` is 3, but must be the path"),
+        (lambda: prepare_data(["chips", None]), r"`path` is None, but must be the path"),
+        (lambda: prepare_data(3), r"`path` is 3, but must be the path"),
+        (lambda: prepare_data("chips", transforms="flip"), r"`transforms` is 'flip', but must be torchvision v2"),
+        (lambda: geopsp.export_training_data("a.tif", "l.gpkg", None), r"`out` is None, but must be the path"),
+        (lambda: geopsp.raster_to_polygons(None, "o.gpkg"), r"`raster` is None, but must be the path"),
+        (lambda: geopsp.raster_to_polygons("a.tif", 3), r"`out` is 3, but must be the path"),
+        (lambda: classify_pixels("a.tif", "m", None), r"`out` is None, but must be the path"),
+    ],
+)
+def test_an_argument_of_a_wrong_kind_is_one_clear_line(call, says):
+    with pytest.raises(OptionError, match=says):
+        call()
+
+
+def test_a_method_s_argument_of_a_wrong_kind_is_one_clear_line(small_world, trained, tmp_path):
+    model = PSPNetClassifier.from_model(trained, prepare_data(small_world["chips"]))
+    for call, says in (
+        (lambda: model.show_results("a"), "`rows` is 'a'"),
+        (lambda: model.show_results(2, alpha=7), "`alpha` is 7"),
+        (lambda: model.data.show_batch(0), "`rows` is 0"),
+        (lambda: model.fit(epochs="3"), "`epochs` is '3'"),
+        (lambda: model.fit(3, learning_rate=1), r"fit\(\) has no option `learning_rate`. Did you mean `lr`"),
+        (lambda: model.evaluate(3), "`path` is 3"),
+        (lambda: model.save(None), "`name_or_path` is None"),
+        (lambda: model.save(tmp_path / "m", compute_metrics="no"), "`compute_metrics` is 'no'"),
+        (lambda: model.lr_find(steps="a"), "`steps` is 'a'"),
+        (lambda: model.per_class_metrics(["nothing"]), "nothing"),
+    ):
+        with pytest.raises(GeopspError, match=says):
+            call()
