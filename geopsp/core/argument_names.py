@@ -52,11 +52,11 @@ def require_known(given: Iterable[str], known: Iterable[str], where: str) -> Non
 def checks_names(function: Function) -> Function:
     """Decorate a function: an argument that it does not have is an `OptionError`, not a TypeError."""
     known = [name for name in inspect.signature(function).parameters if name not in {"self", "cls"}]
-    where = f"{function.__qualname__.removesuffix('.__init__')}()"
+    makes_object = function.__name__ == "__init__"
 
     @wraps(function)
     def checked(*args: Any, **options: Any) -> Any:
-        require_known(options, known, where)
+        require_known(options, known, f"{type(args[0]).__name__ if makes_object else function.__qualname__}()")
         return function(*args, **options)
 
     return cast("Function", checked)

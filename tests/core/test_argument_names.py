@@ -34,6 +34,7 @@ def test_an_unknown_name_suggests_the_nearest():
         (lambda: geopsp.export_training_data("a", "b", "c", class_value_field="x"), "Did you mean `class_field`"),
         (lambda: geopsp.raster_to_polygons("a", "b", tolerance=1), "Did you mean `simplify`"),
         (lambda: geopsp.PSPNetClassifier(None, encoder="resnet18"), r"PSPNetClassifier\(\).*Did you mean `backbone`"),
+        (lambda: geopsp.UnetClassifier(None, bacbone="x"), r"^UnetClassifier\(\).*Did you mean `backbone`"),
         (lambda: geopsp.prepare_data("chips", learning_rate=8), "no option `learning_rate`. The options are path,"),
     ],
 )
