@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from geopsp.chips.export_training_data import export_training_data as export_training_data
     from geopsp.core.legend import ClassInfo as ClassInfo
     from geopsp.core.legend import Legend as Legend
+    from geopsp.core.warnings_log import warnings_as_errors as warnings_as_errors
     from geopsp.errors import GeopspError as GeopspError
     from geopsp.inference.classify_pixels import classify_pixels as classify_pixels
     from geopsp.polygons.raster_to_polygons import raster_to_polygons as raster_to_polygons
@@ -49,6 +50,7 @@ _HOME = {
     "export_training_data": "chips.export_training_data",
     "prepare_data": "training.training_data",
     "raster_to_polygons": "polygons.raster_to_polygons",
+    "warnings_as_errors": "core.warnings_log",
 }
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "export_training_data",
     "prepare_data",
     "raster_to_polygons",
+    "warnings_as_errors",
 ]
 
 

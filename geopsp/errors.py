@@ -11,7 +11,8 @@
     ├── PackageError        (ValueError)         a saved model with a part missing or changed
     ├── OptionError         (ValueError)         an argument outside its range
     ├── TrainingError       (RuntimeError)       training that cannot start or go on
-    └── OutputError         (OSError)            an output that already exists or cannot be written
+    ├── OutputError         (OSError)            an output that already exists or cannot be written
+    └── StrictError         (RuntimeError)       a warning, inside warnings_as_errors()
 
 Each message says what was found, what was needed and what to do.
 """
@@ -65,3 +66,7 @@ class TrainingError(GeopspError, RuntimeError):
 
 class OutputError(GeopspError, OSError):
     """An output already exists, or cannot be written."""
+
+
+class StrictError(GeopspError, RuntimeError):
+    """A warning, where warnings are errors (`warnings_as_errors`, --strict)."""

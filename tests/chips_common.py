@@ -18,7 +18,7 @@ LEGEND = Legend.from_names({0: "background", 7: "water", 9: "road"})
 
 
 def write(path: Path, data, *, mask=None, **profile):
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(

@@ -133,7 +133,7 @@ def test_choices_are_those_of_the_types(name):
     for entry in option_fields(*classes).values():
         choices = info_of(entry).choices
         if choices and entry.type not in {"int", "str"}:
-            assert choices == get_args(eval(entry.type, function.__globals__))
+            assert choices == get_args(eval(entry.type, inspect.unwrap(function).__globals__))
 
 
 def test_numbers_that_stand_twice_are_the_same():

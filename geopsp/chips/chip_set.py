@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from geopsp.chips.arcgis_read import read_arcgis_folder
 from geopsp.chips.arcgis_write import MAP_FILE, MODEL_FILE, SUMS_FILE
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
+from geopsp.core.options import require_path
 from geopsp.core.owned_files import FolderKind
+from geopsp.core.text import format_count
 from geopsp.errors import ChipError, InputNotFoundError
 
 INDEX = "chips.parquet"
@@ -74,10 +76,9 @@ class ChipSet:
 
     def __repr__(self) -> str:
         where = f"in {', '.join(map(str, self.folders))}" if self.folders else "cut when asked for"
-        return (
-            f"<{len(self)} chips of {self.tile_size} x {self.tile_size}, {len(self.bands)} bands, "
-            f"{len(self.legend)} classes ({', '.join(self.legend.names)}) {where}>"
-        )
+        size, bands = f"{self.tile_size} x {self.tile_size}", format_count(len(self.bands), "band")
+        classes = f"{format_count(len(self.legend), 'class', 'classes')} ({', '.join(self.legend.names)})"
+        return f"<{format_count(len(self), 'chip')} of {size}, {bands}, {classes} {where}>"
 
     @property
     def pixels_per_class(self) -> NDArray[np.int64]:
@@ -114,11 +115,14 @@ class ChipSet:
 
         Raises:
             InputNotFoundError: if there is no such folder.
+            OptionError: if one is no path.
             ChipError: if a folder is empty or incomplete, or the folders differ in bands, data type or chip size.
         """
-        paths = [folders] if isinstance(folders, str | Path) else list(folders)
+        paths = [folders] if isinstance(folders, str | Path) or not isinstance(folders, Iterable) else list(folders)
         if not paths:
             raise ChipError("No chip folder is given. Give at least one.")
+        for path in paths:
+            require_path("path", path)
         sets = [_open_folder(Path(path)) for path in paths]
         return sets[0] if len(sets) == 1 else _join(sets)
 
@@ -160,7 +164,7 @@ def class_pixels(index: gpd.GeoDataFrame, legend: Legend) -> NDArray[np.int64]:
 
 def _open_folder(folder: Path) -> ChipSet:
     if not folder.is_dir():
-        raise InputNotFoundError(f"No such folder: {folder}. Export chips first with geopsp chips.")
+        raise InputNotFoundError(f"No such folder: {folder}. Export chips first with `export_training_data()`.")
     if is_arcgis_folder(folder):
         return ChipSet.from_manifest(*read_arcgis_folder(folder), folder)
     manifest, index = read_folder(folder)
@@ -182,7 +186,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
     """
     if not (folder / MANIFEST).exists() or not (folder / INDEX).exists():
         raise ChipError(
-            f"{folder} is not a finished chip folder: {MANIFEST} or {INDEX} is missing. Export it with geopsp chips."
+            f"{folder} is not a finished chip folder: {MANIFEST} or {INDEX} is missing. Export it with "
+            "`export_training_data()`."
         )
     try:
         manifest, index = _upgrade(
@@ -192,7 +197,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
         class_pixels(index, ChipSet.from_manifest(manifest, index).legend)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ChipError(
-            f"{folder} has a damaged {MANIFEST} or {INDEX} ({error!r}). Export it again with geopsp chips."
+            f"{folder} has a damaged {MANIFEST} or {INDEX} ({error!r}). Export it again with `export_training_data()`."
         ) from error
     return manifest, index
 

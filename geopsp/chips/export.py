@@ -22,7 +22,7 @@ from geopsp.chips.arcgis_write import write_arcgis_files
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import Kind, write_chip
 from geopsp.chips.chip_set import CHIP_FOLDER, INDEX, MANIFEST, VERSION, describe_difference, read_folder, to_crs
-from geopsp.chips.class_balance import class_warnings
+from geopsp.chips.class_balance import ChipWarning, class_warnings
 from geopsp.chips.cutter import ChipCutter, ChipWriter, plan
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec, defaults
@@ -274,19 +274,23 @@ def _units(grid: Grid) -> str:
 
 
 def make_report(inputs: LabelledScenes, spec: ChipSpec, totals: ExportTotals) -> dict[str, Any]:
-    """Return the report of an export for chips.json: counts, notes and warnings."""
-    notes = [note for scene in inputs.scenes for note in scene.notes] + list(inputs.notes)
+    """Return the report of an export for chips.json: counts, notes and warnings; log what is newly warned of."""
+    units = manifest_header(inputs, spec, totals)["units"]
     sizes = [scene.cell_size[0] for scene in inputs.scenes if scene.grid.crs] or [1.0]
+    texts = []
     if max(sizes) > 1.01 * min(sizes):
-        units = manifest_header(inputs, spec, totals)["units"]
         smallest, largest = (format_length(size, units) for size in (min(sizes), max(sizes)))
-        notes.append(f"the images have pixels of {smallest} to {largest}: objects appear at different sizes")
-    missing = spec.random_chips - totals.counts["random_chips"]
-    notes += [f"{missing} of {format_count(spec.random_chips, 'random chip')} could not be found"] if missing else []
+        texts.append(f"The images have pixels of {smallest} to {largest}: objects appear at different sizes.")
+    if missing := spec.random_chips - totals.counts["random_chips"]:
+        texts.append(f"{missing} of {format_count(spec.random_chips, 'random chip')} could not be found.")
     frame = totals.frame()
     pixels = frame.loc[frame["chip"].notna(), [f"pixels_{code}" for code in inputs.legend.codes]].to_numpy(np.int64)
-    warnings = class_warnings(inputs.legend, pixels.sum(axis=0), (pixels > 0).sum(axis=0))
-    return totals.report(inputs.labels.report(), notes) | {"warnings": warnings}
+    balance = class_warnings(inputs.legend, pixels.sum(axis=0), (pixels > 0).sum(axis=0))
+    for text in (*texts, *(warning["text"] for warning in balance)):
+        logger.warning(text)
+    notes = [note for scene in inputs.scenes for note in scene.notes]
+    warnings = [ChipWarning(kind="input", text=text) for text in (*inputs.warnings, *texts)]
+    return totals.report(inputs.labels.report(), notes) | {"warnings": [*warnings, *balance]}
 
 
 def make_index(inputs: LabelledScenes, spec: ChipSpec, totals: ExportTotals) -> gpd.GeoDataFrame:

@@ -20,10 +20,11 @@ import geopandas as gpd
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import check_kind
 from geopsp.chips.chip_set import MANIFEST, ChipSet, is_arcgis_folder, read_folder
+from geopsp.chips.chip_warnings import log_chip_warnings
 from geopsp.chips.export import Export, cut_all, make_index, make_report, manifest_header
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipFormat, ChipSpec, ExportOptions, changed_options
-from geopsp.core.options import describes, from_names, option_fields
+from geopsp.core.options import describes, from_names, option_fields, require_path
 from geopsp.core.progress import Progress
 from geopsp.errors import ChipError
 from geopsp.raster.find_images import Images
@@ -87,6 +88,7 @@ def export_training_data(
     """
     options = {name: value for name, value in locals().items() if name in option_fields(*CUTTING)}
     from_names(ExportOptions, locals())
+    require_path("out", out)
     spec, inputs = from_names(ChipSpec, options), LabelledScenes.open(images, labels, **options)
     check_kind(chip_format, inputs.scenes[0].dtype, len(inputs.scenes[0].bands))
     changed = changed_options(options) | {"tile_size": tile_size, "seed": seed}
@@ -94,7 +96,10 @@ def export_training_data(
     known = [] if overwrite else _known(Path(out), append=append)
     if export.key in known:
         logger.info(f"{out} already contains these chips: nothing to do.")
-    elif known and append:
+        chips = ChipSet.open(out)
+        log_chip_warnings(chips)
+        return chips
+    if known and append:
         export.append_to(Path(out))
     else:
         export.run(Path(out), overwrite=overwrite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 
 from geopsp.chips.chip import Chip, LabelPatch, make_chip, rotate90, rotate_grid
 from geopsp.chips.options import CUTTING, ImageOptions, LabelOptions
+from geopsp.core.argument_names import require_known
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
-from geopsp.core.options import from_names, option_fields, option_values, require_known
+from geopsp.core.options import from_names, option_fields, option_values
 from geopsp.core.paths import local_file
+from geopsp.core.warnings_log import collect_warnings
 from geopsp.errors import LabelError
 from geopsp.labels.area import AreaOfInterest
 from geopsp.labels.mask_labels import MaskLabels, SceneMasks, read_masks
@@ -26,6 +29,11 @@ from geopsp.labels.read_labels import masks_of, name_of, raster_rules, read_labe
 from geopsp.raster.find_images import Images, find_images
 from geopsp.raster.open_scenes import open_scenes
 from geopsp.raster.scene import Scene
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 5
+"""Images that a warning names at most."""
 
 Labels: TypeAlias = str | Path | gpd.GeoDataFrame | Sequence[str | Path]
 """A vector file or label raster, a GeoDataFrame, or a folder, glob or list of label rasters."""
@@ -42,8 +50,8 @@ class LabelledScenes:
     code_map: tuple[Legend, NDArray[np.uint8]] | None = None
     """The legend of the chips, and (256,) its codes by those of the labels; None: the legend of the labels."""
 
-    notes: tuple[str, ...] = ()
-    """Images that the labels do not overlap, in words."""
+    warnings: tuple[str, ...] = ()
+    """What was warned of when images, labels and area of interest were opened."""
 
     @classmethod
     def open(cls, images: Images, labels: Labels, **options: Any) -> LabelledScenes:
@@ -60,22 +68,27 @@ class LabelledScenes:
         aoi = label_options.pop("aoi")
         image_options = option_values(from_names(ImageOptions, options))
         source: PolygonLabels | RasterLabels | MaskLabels
-        if (masks := masks_of(labels)) is None:
-            scenes = open_scenes(images, **image_options)
-            source = read_labels(labels, **label_options)
-        else:
-            placing = (image_options["cell_size"], image_options["extent"], aoi)
-            found, source = read_masks(
-                find_images(images, order=image_options["order"]),
-                masks,
-                raster_rules(labels, **label_options),
-                name_of(labels),
-                needs_georeference=not image_options["per_image"] or any(value is not None for value in placing),
-            )
-            scenes = open_scenes(found, **image_options)
-        area = None if aoi is None else AreaOfInterest.read(aoi)
-        notes = [note for part in (source, area) if part is not None for note in _note_missed(part, scenes)]
-        return cls(tuple(scenes), source, area, notes=tuple(notes))
+        with collect_warnings() as warnings:
+            if (masks := masks_of(labels)) is None:
+                scenes = open_scenes(images, **image_options)
+                source = read_labels(labels, **label_options)
+            else:
+                placing = (image_options["cell_size"], image_options["extent"], aoi)
+                found, source = read_masks(
+                    find_images(images, order=image_options["order"]),
+                    masks,
+                    raster_rules(labels, **label_options),
+                    name_of(labels),
+                    needs_georeference=not image_options["per_image"] or any(value is not None for value in placing),
+                )
+                scenes = open_scenes(found, **image_options)
+            area = None if aoi is None else AreaOfInterest.read(aoi)
+            for part in (source, area):
+                if part is not None:
+                    _warn_if_missed(part, scenes)
+            for note in (*source.report()["notes"], *(area.layer.notes if area else ())):
+                logger.warning(f"{note.rstrip('.')}.")
+        return cls(tuple(scenes), source, area, warnings=tuple(warnings))
 
     @property
     def legend(self) -> Legend:
@@ -135,22 +148,24 @@ def _labels_of(
     return labels.of_scene(scene) if isinstance(labels, MaskLabels) else labels
 
 
-def _note_missed(
-    part: PolygonLabels | RasterLabels | MaskLabels | AreaOfInterest, scenes: Sequence[Scene]
-) -> list[str]:
-    """Return notes of the images that labels, or an area of interest, do not overlap.
+def _warn_if_missed(part: PolygonLabels | RasterLabels | MaskLabels | AreaOfInterest, scenes: Sequence[Scene]) -> None:
+    """Warn of images that labels, or an area of interest, do not overlap.
 
     Raises:
         LabelError: if they overlap none; the error of the first.
     """
-    errors: list[LabelError] = []
-    notes = []
+    errors: dict[str, LabelError] = {}
     for scene in scenes:
         try:
             (part if isinstance(part, AreaOfInterest) else _labels_of(part, scene)).require_overlap(scene.grid)
         except LabelError as error:
-            errors.append(error)
-            notes.append(f"{scene.name} is not labelled: {error}")
+            errors[scene.name] = error
+    if not errors:
+        return
+    first = next(iter(errors.values()))
     if len(errors) == len(scenes):
-        raise errors[0]
-    return notes
+        raise first
+    more = ", ..." * (len(errors) > MAX_NAMED)
+    logger.warning(
+        f"No labels on {len(errors)} of {len(scenes)} images ({', '.join(list(errors)[:MAX_NAMED])}{more}): {first}"
+    )

@@ -5,7 +5,6 @@ Nothing heavy is imported before a command runs, so that `geopsp --help` is quic
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +12,14 @@ import click
 
 import geopsp
 from geopsp.chips.options import CUTTING, ExportOptions
-from geopsp.cli.messages import Translator, shell_messages
 from geopsp.cli.options import options_of, overwrite_option, take
-from geopsp.errors import GeopspError, OptionError
+from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.errors import OptionError
 from geopsp.inference.options import MapOptions
 from geopsp.models.loss_options import LossSpec
 from geopsp.polygons.options import PolygonOptions, PolygonSettings
 from geopsp.training.options import NETWORKS, DataOptions, FitOptions, ModelOptions, PSPNetOptions, RunConfig
 from geopsp.vector.formats import ENDINGS
-
-
-class ShellCommand(click.Command):
-    """Sets up messages, and shows errors of ours in one line with exit status 2."""
-
-    def __init__(self, *args: Any, **attributes: Any) -> None:
-        super().__init__(*args, **attributes)
-        self.params += [
-            click.Option(["--quiet", "-q"], is_flag=True, help="Show only warnings and errors."),
-            click.Option(["--verbose", "-v"], is_flag=True, help="Show details for debugging, too."),
-        ]
-
-    def invoke(self, ctx: click.Context) -> Any:
-        quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
-        if quiet and verbose:
-            raise click.UsageError("--quiet and --verbose exclude each other.", ctx)
-        translate = Translator(self)
-        with shell_messages(translate, logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO):
-            try:
-                return super().invoke(ctx)
-            except GeopspError as error:
-                click.echo(f"Error: {' '.join(translate(str(error)).split())}", err=True)
-                ctx.exit(2)
 
 
 class Commands(click.Group):
@@ -85,7 +61,7 @@ def main() -> None:
     """Turn satellite and aerial imagery into maps: chips, training, prediction, polygons."""
 
 
-@main.command()
+@main.command(strict=True, stopped="Chips that are cut are kept: the same command goes on from them.")
 @images_argument
 @click.option("--labels", required=True, multiple=True, help=labels_help)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Chip folder to write.")
@@ -117,7 +93,7 @@ def chips(
     require_not_inputs(reports, [Path(name.partition("|")[0]) for name in (*images, *labels)])
     with progress_bar("Cutting chips") as progress:
         chip_set = export_training_data(list(images), _labels(images, labels), out, progress=progress, **options)
-    click.echo(describe_chips(chip_set))
+    say(describe_chips(chip_set))
     require_not_inputs(reports, [Path(file) for files in chip_set.files.values() for file in files])
     if json_path:
         write_chip_report(chip_set, json_path, overwrite=overwrite)
@@ -128,7 +104,11 @@ def chips(
         save_figure(chip_map(chip_set), picture, overwrite=overwrite)
 
 
-@main.command()
+@main.command(
+    strict=True,
+    stopped="Finished epochs are kept in the folder of the run (--run, or OUT.run): the same command with --resume "
+    "goes on from them.",
+)
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--labels", multiple=True, help=f"Train straight from images, given instead of CHIPS. {labels_help}")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
@@ -151,7 +131,7 @@ def train(
     from geopsp.core.log import is_main_process
     from geopsp.core.output import check_output, output_lock
     from geopsp.core.owned_files import remove_owned
-    from geopsp.models.saved_model import MODEL_FOLDER
+    from geopsp.models.manifest import MODEL_FOLDER
     from geopsp.report.summary import describe_scores
     from geopsp.training.fit import RUN, RUN_FOLDER
 
@@ -160,7 +140,7 @@ def train(
     if freeze:
         model.freeze()
     if is_main_process():
-        click.echo(repr(model))
+        say(repr(model))
     fit_options = take(options, FitOptions, RunConfig)
     keeps_run = "folder" in fit_options
     folder = Path(fit_options.setdefault("folder", out.with_name(f"{out.name}.run")))
@@ -172,8 +152,8 @@ def train(
     if not is_main_process():
         return
     saved = model.save(out, overwrite=overwrite)
-    click.echo(describe_scores(model.evaluate()))
-    click.echo(f"Saved to {saved}")
+    say(describe_scores(model.evaluate()))
+    say(f"Saved to {saved}")
     if not keeps_run:
         _clear_run(folder, keep_logs=fit_options.get("tensorboard", False))
 
@@ -201,7 +181,7 @@ def _classifier(chips: tuple[str, ...], labels: tuple[str, ...], network: str, o
     return CLASSIFIERS[network](data, **only_pspnet, **take(options, ModelOptions, LossSpec))
 
 
-@main.command()
+@main.command(strict=True, stopped="Nothing is kept of the scores.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the scores to this file.")
@@ -209,20 +189,24 @@ def _classifier(chips: tuple[str, ...], labels: tuple[str, ...], network: str, o
 @overwrite_option
 def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device: str | None, overwrite: bool) -> None:
     """Score MODEL on every labelled pixel of CHIPS."""
+    from geopsp.chips.chip_set import ChipSet
     from geopsp.core.output import check_output
+    from geopsp.models.manifest import read_manifest
     from geopsp.report.summary import describe_scores, write_scores
-    from geopsp.training.classifier import PixelClassifier
 
     if json_path:
         check_output(json_path, overwrite=overwrite)
-    classifier = PixelClassifier.from_model(model, device=device)
-    scores = classifier.evaluate(list(chips))
+    read_manifest(model)  # before torch is loaded
+    chip_set = ChipSet.open(list(chips))
+    from geopsp.training.classifier import PixelClassifier
+
+    scores = PixelClassifier.from_model(model, device=device).evaluate(chip_set)
     if json_path:
         write_scores(scores, json_path, overwrite=overwrite)
-    click.echo(describe_scores(scores))
+    say(describe_scores(scores))
 
 
-@main.command()
+@main.command(strict=True, stopped="Parts that are made are kept: the same command goes on from them.")
 @click.argument("model", type=click.Path(path_type=Path))
 @images_argument
 @click.option("--out", required=True, type=click.Path(), help="GeoTIFF (COG) to write; with --per-image a folder.")
@@ -234,6 +218,9 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
     An interrupted run resumes when the same command is called again. The options from --connectivity to --regularize
     say how --polygons are made.
     """
+    from geopsp.models.manifest import read_manifest
+
+    read_manifest(model)  # before torch is loaded
     from geopsp.inference.classify_pixels import classify_pixels
     from geopsp.inference.outputs import extra_outputs
 
@@ -246,10 +233,10 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
         *(found if isinstance(found, list) else [found]),
         *(options[name] for name in extra_outputs() if name in options),
     ):
-        click.echo(f"Wrote {path}")
+        say(f"Wrote {path}")
 
 
-@main.command()
+@main.command(strict=True, stopped="Nothing was written.")
 @click.argument("raster", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help=f"File to write: {ENDINGS}.")
 @options_of(PolygonSettings, unset=True)
@@ -259,7 +246,7 @@ def polygonize(raster: Path, out: Path, **options: Any) -> None:
     from geopsp.polygons.raster_to_polygons import raster_to_polygons
 
     raster_to_polygons(raster, out, **take(options, PolygonOptions))
-    click.echo(f"Wrote {out}")
+    say(f"Wrote {out}")
 
 
 @main.command()
@@ -276,10 +263,10 @@ def info(paths: tuple[str, ...], as_json: bool) -> None:
     from geopsp.report.describe import describe
 
     found = describe(paths)
-    click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False) if as_json else str(found))
+    say(json.dumps(found.to_json(), indent=1, ensure_ascii=False) if as_json else str(found))
 
 
-@main.command()
+@main.command(stopped="Nothing was written.")
 @click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Folder for results.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the sample data. Default: geopsp's own.")
 @click.option("--epochs", type=int, help="Passes over the training chips. Default: as many as take a few minutes.")

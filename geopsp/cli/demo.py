@@ -15,7 +15,7 @@ from geopsp.core.owned_files import FolderKind
 from geopsp.core.progress import progress_bar
 from geopsp.errors import InputNotFoundError
 from geopsp.inference.classify_pixels import classify_pixels
-from geopsp.models.saved_model import MODEL_FOLDER
+from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.report.html_report import preview, write_report
 from geopsp.report.summary import describe_chips, describe_scores
 from geopsp.training.classifier import PixelClassifier

@@ -6,31 +6,49 @@ import ast
 import logging
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from geopsp.cli.options import ShellOption, is_inverted, shell_value
-from geopsp.core.log import handler
+from geopsp.core.log import STYLES, console, handler, is_main_process
+from geopsp.core.text import format_count
 
-ARGUMENT = re.compile(r"`([A-Za-z_]\w*)(?:=([^`]*))?`")
+ARGUMENT = re.compile(r"`([A-Za-z_]\w*)(?:=([^`]*)|(\(\)))?`")
+
+
+FUNCTIONS = {
+    "classify_pixels": "geopsp predict", "export_training_data": "geopsp chips", "fit": "geopsp train",
+    "prepare_data": "geopsp train", "raster_to_polygons": "geopsp polygonize",
+}  # fmt: skip
+"""Python's functions, in messages as `name()`, and the commands that do the same."""
 
 
 class Translator:
-    """Replaces Python's arguments in backticks, with or without a value, by the options of a command."""
+    """Replaces what is Python's, in backticks, by what is the shell's: arguments by options, functions by commands."""
 
-    def __init__(self, command: click.Command) -> None:
-        self.options = {each.name: each for each in command.params if isinstance(each, click.Option)}
+    def __init__(self, command: click.Command, others: Iterable[click.Command] = ()) -> None:
+        """Take the command that runs, and others whose options a message may name."""
+        options = [each for one in (*others, command) for each in one.params if isinstance(each, click.Option)]
+        self.options = {each.name: each for each in options}
+        self.arguments = {
+            each.name: each.make_metavar(click.Context(command)) for each in command.params
+            if isinstance(each, click.Argument)
+        }  # fmt: skip
 
     def __call__(self, text: str) -> str:
-        """Return the text in the shell's words; names that the command does not have only lose their backticks."""
+        """Return the text in the shell's words; names that no command has only lose their backticks."""
         return ARGUMENT.sub(self._replace, text)
 
     def _replace(self, found: re.Match[str]) -> str:
-        name, written = found[1], found[2]
+        name, written, is_function = found.groups()
+        if is_function:
+            return FUNCTIONS.get(name, f"{name}()")
         option = self.options.get(name)
+        if written is None and option is None:
+            return self.arguments.get(name, name)
         if option is None:
             return found[0].strip("`")
         if written is None:
@@ -92,3 +110,10 @@ def shell_messages(translate: Translator, level: int) -> Iterator[None]:
     finally:
         handler.removeFilter(once)
         logger.level, handler.always, handler.formatter = before
+
+
+def show_summary(warnings: Sequence[str], translate: Translator) -> None:
+    """Repeat the warnings of a command at its end."""
+    if warnings and is_main_process():
+        lines = [f"{format_count(len(warnings), 'warning')}:", *(f"- {translate(text)}" for text in warnings)]
+        console().print("\n".join(lines), markup=False, style=STYLES[logging.WARNING])

@@ -18,12 +18,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from difflib import get_close_matches
 from numbers import Integral, Real
 from os import PathLike
 from textwrap import wrap
 from typing import Any, Literal, TypeVar
 
+from geopsp.core.argument_names import checks_names
 from geopsp.errors import OptionError
 
 T = TypeVar("T")
@@ -255,20 +255,6 @@ def require_choice(name: str, value: Any, choices: Iterable[Any], *, optional: b
         raise _option_error(name, value, f"one of {', '.join(map(repr, choices))}", optional=optional)
 
 
-def require_known(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Check the names of options; `where` says what takes them: "`polygon_options`", "prepare_data()".
-
-    Raises:
-        OptionError: if one is unknown; suggests the nearest known name.
-    """
-    known = tuple(known)
-    for name in given:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"Did you mean `{near[0]}`?" if near else f"The options are {', '.join(known)}."
-            raise OptionError(f"{where} has no option `{name}`. {hint}")
-
-
 def only_apply(names: Iterable[str]) -> str:
     """Return "`a` only applies" or "`a`, `b` only apply"."""
     quoted = [f"`{name}`" for name in names]
@@ -294,6 +280,8 @@ def option_values(options: Any) -> dict[str, Any]:
 def describes(*classes: type[Any], **texts: str) -> Callable[[Function], Function]:
     """Decorate a function: replace the line "{options}" of its docstring by the help of its arguments.
 
+    Arguments that it does not have are errors that suggest a name.
+
     Args:
         classes: Hold the options.
         texts: Replace other words in braces, by name.
@@ -308,7 +296,7 @@ def describes(*classes: type[Any], **texts: str) -> Callable[[Function], Functio
         for word, replacement in {**texts, "options": f"\n{indent}".join(lines)}.items():
             text = text.replace(f"{{{word}}}", replacement)
         function.__doc__ = text
-        return function
+        return checks_names(function)
 
     return decorate
 

@@ -10,6 +10,9 @@ from typing import Protocol
 
 from geopsp.core.log import console, is_main_process
 
+LOG_SECONDS = 30.0
+"""Seconds between two lines of long work in a log file."""
+
 
 class Progress(Protocol):
     """Callback after each step, with the steps done, the steps in total, and a remark to show."""

@@ -141,10 +141,4 @@ def _require_room(path: Path, needed: int) -> None:
 def _decode(chips: ChipSet) -> Iterator[RawChip]:
     files = ChipFiles(chips)
     for row in range(len(chips)):
-        chip = files.read(row, 0, 0, chips.tile_size)
-        if chip.data.dtype != chips.dtype:
-            raise ChipError(
-                f"{files.images[row]} has {chip.data.dtype} pixels, but its folder says {chips.dtype}. Export the "
-                "chips again."
-            )
-        yield chip
+        yield files.read(row, 0, 0, chips.tile_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from geopsp.chips.chip_set import ChipSet
-from geopsp.core.bands import BandStats, Normalization, merge_stats
+from geopsp.core.bands import Normalization
 from geopsp.core.grid import tile_starts
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.text import format_error
@@ -88,18 +89,33 @@ class ChipFiles:
                 "prepare_data(images=..., labels=...)."
             )
         self.images, self.labels = list(chips.index["image"]), list(chips.index["label"])
-        self.bands, self.size = len(chips.bands), chips.tile_size
+        self.bands, self.size, self.dtype = len(chips.bands), chips.tile_size, chips.dtype
 
     def read(self, row: int, top: int, left: int, size: int) -> RawChip:
         """Read a window.
 
         Raises:
-            ChipError: if a file cannot be read, or has another size or number of bands than the index says.
+            ChipError: if a file cannot be read, has another size, type or number of bands than the index says, or
+                labels that are no class codes.
         """
         window = Window(left, top, size, size)
         data, valid = _read(self.images[row], (self.bands, self.size, self.size), window)
+        if data.dtype.name != self.dtype:
+            raise ChipError(
+                f"{self.images[row]} has {data.dtype} pixels, but its folder says {self.dtype}. Export the chips again."
+            )
         codes, _ = _read(self.labels[row], (1, self.size, self.size), window)  # the label's own nodata may be a class
+        if codes.dtype != np.uint8:
+            _require_codes(self.labels[row], codes)
         return RawChip(data, valid, np.where(valid, codes[0], IGNORE_INDEX).astype(np.uint8))
+
+
+def _require_codes(path: str, codes: NDArray[Any]) -> None:
+    if codes.dtype.kind not in "iu" or codes.min() < 0 or codes.max() > IGNORE_INDEX:
+        raise ChipError(
+            f"{path} has values from {codes.min()} to {codes.max()} ({codes.dtype}), but class codes are whole numbers "
+            f"from 0 to {IGNORE_INDEX - 1}, and {IGNORE_INDEX} is unlabelled. Export the chips again."
+        )
 
 
 def _read(path: str, shape: tuple[int, int, int], window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -222,14 +238,17 @@ class TiledChipDataset(_Chips):
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Make random draws depend on the seed alone, and restore the random state; that of the GPU is not touched."""
+    """Make random draws of torch, numpy and Python depend on the seed alone, and restore their states.
+
+    Ours draw from torch; a transform of the user may draw from any. The generator of the GPU is not touched.
+    """
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (a user's transforms may use it)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        yield
-
-
-def chip_statistics(chips: ChipSet, rows: NDArray[np.intp], reader: ChipReader | None = None) -> BandStats:
-    """Return the band statistics of the valid pixels of some chips."""
-    reader, side = reader or ChipFiles(chips), chips.tile_size
-    raw_chips = (reader.read(int(row), 0, 0, side) for row in rows)
-    return merge_stats([BandStats.from_array(chip.data, chip.valid) for chip in raw_chips], len(chips.bands))
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from geopsp.core.main_guard import require_main_guard
 from geopsp.core.options import require_int
 from geopsp.core.parallel import cpu_count
 from geopsp.core.text import format_count
@@ -72,10 +74,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class _DeferredLoader(DataLoader[Sample]):
-    """A loader that draws nothing before its first batch is requested.
+    """A loader that draws nothing before its first batch is requested, and nothing from torch's global generator.
 
-    Lightning makes the iterator before it sets the sampler's epoch.
+    Lightning makes the iterator before it sets the sampler's epoch. torch draws the seed of the workers whenever it
+    makes an iterator: each epoch without workers, once with them. From the global generator this would change what
+    dropout and mixup draw next.
     """
+
+    def __init__(self, dataset: Dataset[Sample], **options: Any) -> None:
+        super().__init__(dataset, generator=torch.Generator(), **options)
 
     def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
         yield from super().__iter__()
@@ -121,7 +128,7 @@ class ChipLoaders:
             batch_multiple=self.batch_size,
         )
         options = _worker_options(self.workers, world)
-        return _DeferredLoader(self.train, self.batch_size * accumulate, sampler=sampler, **options)
+        return _DeferredLoader(self.train, batch_size=self.batch_size * accumulate, sampler=sampler, **options)
 
     def val_loader(self, *, rank: int = 0, world: int = 1) -> DataLoader[Sample]:
         """Return every validation tile exactly once over all ranks, in order; each rank has as many batches.
@@ -152,6 +159,9 @@ def tile_loader(
 
 def _worker_options(workers: int | None, world: int) -> dict[str, Any]:
     count = _default_workers(world) if workers is None else workers
+    start_method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    if count and start_method != "fork":
+        require_main_guard(f"`workers={count}`")
     return {
         "num_workers": count,
         "persistent_workers": count > 0,

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, overload
 import geopandas as gpd
 
 from geopsp.core.options import describes, from_names, require_path
+from geopsp.core.text import format_count
 from geopsp.errors import GridError, LabelError, OptionError
 from geopsp.inference.job import LazyAreaOfInterest
 from geopsp.inference.map_run import MapRun
@@ -146,7 +147,7 @@ def _open_scenes(
     """Open the images with the model's bands; those that the area of interest does not overlap are left out."""
     bands = options.bands
     if bands is not None and len(bands) != len(model.bands):
-        found = "1 band is" if len(bands) == 1 else f"{len(bands)} bands are"
+        found = format_count(len(bands), "band is", "bands are")
         raise OptionError(f"{found} given, but the model needs {', '.join(model.bands)}, in this order.")
     scenes = open_scenes(
         images,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from geopsp.core.main_guard import require_main_guard
 from geopsp.core.parallel import cpu_count
 from geopsp.errors import OptionError
 
@@ -38,6 +39,7 @@ def connect(scheduler: str) -> Iterator[Client]:
     from distributed import Client
 
     if scheduler == "local":
+        require_main_guard('`scheduler="local"`')
         with _local_cluster() as cluster, Client(cluster, set_as_default=False) as client:
             yield client
     else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from geopsp.core.argument_names import require_known
 from geopsp.core.options import (
     check_fields,
     from_names,
@@ -14,7 +15,6 @@ from geopsp.core.options import (
     option,
     option_fields,
     option_values,
-    require_known,
 )
 from geopsp.errors import OptionError
 from geopsp.polygons.options import PolygonSettings, PolygonSettingsDict

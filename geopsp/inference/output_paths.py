@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,7 +66,10 @@ class OutputPaths:
 
 
 def image_names(scenes: Sequence[Scene]) -> list[str]:
-    """Return a file name for the map of each scene: its image's, with the folder's before it where names repeat."""
+    """Return a file name for the map of each scene: its image's, with the folder's before it where names repeat.
+
+    Blanks and signs become "_". Where that makes names equal, each gets a checksum of its full name.
+    """
     paths = [Path(scene.layers[0].name.partition("?")[0]) for scene in scenes]
     names = [path.stem if path.suffix.lower() in RASTER_ENDINGS else path.name for path in paths]
     counts = Counter(names)
@@ -73,7 +77,12 @@ def image_names(scenes: Sequence[Scene]) -> list[str]:
         name if counts[name] == 1 else f"{path.resolve().parent.name}_{name}"
         for name, path in zip(names, paths, strict=True)
     ]
-    return [re.sub(r"[^\w.+-]+", "_", name).strip("_") for name in full]
+    plain = [re.sub(r"[^\w.+-]+", "_", name).strip("_") for name in full]
+    counts = Counter(name.casefold() for name in plain)  # some disks do not tell A.tif from a.tif
+    return [
+        name if counts[name.casefold()] == 1 else f"{name}-{zlib.crc32(original.encode()):08x}"
+        for name, original in zip(plain, full, strict=True)
+    ]
 
 
 def _extra_paths(options: MapOptions) -> dict[str, str | Path]:

@@ -19,6 +19,7 @@ from geopsp.core.output import atomic_output, output_lock, resolve_link
 from geopsp.core.parallel import cpu_count
 from geopsp.core.progress import Progress
 from geopsp.core.sync import sync_file, sync_folder
+from geopsp.core.text import format_count
 from geopsp.errors import OutputError
 from geopsp.inference.dask_workers import parts_on_cluster
 from geopsp.inference.job import MapJob
@@ -138,7 +139,8 @@ def _assemble(job: MapJob) -> None:
         for raster in job.rasters:
             path: PartPath = partial(job.part_path, raster)
             if raster.legend is not None and job.settings.sieve:
-                logger.info(f"Sieving: regions of fewer than {job.settings.sieve} pixels join their largest neighbour.")
+                size = format_count(job.settings.sieve, "pixel")
+                logger.info(f"Sieving: regions of fewer than {size} join their largest neighbour.")
                 sieve(raster, job.parts, path, job.sieved_path, job.settings.sieve, pool=pool)
                 path = job.sieved_path
             staged = job.staged_path(raster)

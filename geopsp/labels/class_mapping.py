@@ -217,7 +217,7 @@ def _targets(
             f"{source} has the values {_listed(values)}, but `class_mapping` maps other values only: "
             f"{', '.join(unused)}. Correct its keys, or leave it out."
         )
-    notes = (f"{source} does not contain {_listed(unused)}, but class_mapping does",) if unused else ()
+    notes = (f"{source} does not contain {_listed(unused)}, but `class_mapping` does",) if unused else ()
     if OTHERS in mapping:
         targets |= {value: mapping[OTHERS] for value in values if value not in targets}
     return targets, notes

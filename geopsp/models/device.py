@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from geopsp.core.text import format_count
 from geopsp.errors import ModelError
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -45,8 +46,7 @@ def device_name(device: torch.device) -> str:
         return f"GPU {torch.cuda.get_device_name(device)}"
     if device.type == "mps":
         return "Apple GPU"
-    threads = torch.get_num_threads()
-    return f"CPU ({threads} {'thread' if threads == 1 else 'threads'})"
+    return f"CPU ({format_count(torch.get_num_threads(), 'thread')})"
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from geopsp.core.options import check_fields, option, require_known, require_number
+from geopsp.core.argument_names import require_known
+from geopsp.core.options import check_fields, option, require_number
 from geopsp.errors import OptionError
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -24,32 +25,14 @@ from safetensors.torch import load_file, save_file
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.output import atomic_output
-from geopsp.core.owned_files import FolderKind
-from geopsp.errors import GeopspError, InputNotFoundError, OptionError, PackageError
+from geopsp.core.text import format_count
+from geopsp.errors import GeopspError, OptionError, PackageError
 from geopsp.models.build import ModelSpec, build_network, count_parameters
 from geopsp.models.context import CONTEXTS
 from geopsp.models.decoder import DECODERS
 from geopsp.models.loss_options import LossSpec
+from geopsp.models.manifest import HISTORY, MANIFEST, MODEL_FOLDER, VERSION, WEIGHTS, manifest_checksum, read_manifest
 from geopsp.models.network import SegmentationNetwork
-
-MANIFEST = "model.json"
-
-
-WEIGHTS = "weights.safetensors"
-
-
-HISTORY = "history.csv"
-
-MODEL_FOLDER = FolderKind(MANIFEST, (WEIGHTS, HISTORY))
-
-
-VERSION = 2
-"""Version of the folder's format."""
-
-
-READABLE_VERSIONS = (1, VERSION)
-"""Version 1 had PSPNet only."""
-
 
 INCONSISTENT = (
     GeopspError, SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError
@@ -101,11 +84,10 @@ class TrainedModel:
     @property
     def summary(self) -> str:
         """Parts, size, bands, classes and training, in one line."""
-        size, bands, epochs = count_parameters(self.network) / 1e6, self.spec.bands, len(self.history)
+        bands, epochs = format_count(self.spec.bands, "band"), format_count(len(self.history), "epoch")
         return (
-            f"{self.composition}; {size:.1f} M parameters; {bands} {'band' if bands == 1 else 'bands'}, "
-            f"{self.spec.classes} classes, tiles of {self.tile_size}; {epochs} {'epoch' if epochs == 1 else 'epochs'} "
-            "trained"
+            f"{self.composition}; {count_parameters(self.network) / 1e6:.1f} M parameters; {bands}, "
+            f"{self.spec.classes} classes, tiles of {self.tile_size}; {epochs} trained"
         )
 
     def excluded_channels(self, *, background: bool = True) -> tuple[int, ...]:
@@ -162,8 +144,9 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         if model.history:
             write_history(model.history, partial / HISTORY)
         manifest = _manifest(model, _checksum(partial / WEIGHTS))
-        manifest["manifest_sha256"] = _manifest_checksum(manifest)
+        manifest["manifest_sha256"] = manifest_checksum(manifest)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=True), encoding="utf-8")
+        shutil.copymode(partial / MANIFEST, partial / WEIGHTS)  # safetensors lets nobody else read its files
     return Path(folder)
 
 
@@ -200,12 +183,6 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _manifest_checksum(manifest: Mapping[str, Any]) -> str:
-    """Return the checksum of a manifest's content, whatever its layout."""
-    content = {name: value for name, value in manifest.items() if name != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def load_model(folder: str | Path) -> TrainedModel:
     """Load a saved model, in evaluation mode, on the CPU.
 
@@ -230,33 +207,6 @@ def load_model(folder: str | Path) -> TrainedModel:
         ) from error
     model.network.eval()
     return model
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a model folder.
-
-    Raises:
-        InputNotFoundError: if there is no such folder.
-        PackageError: if it does not hold a model that this version can read.
-    """
-    if not folder.is_dir():
-        raise InputNotFoundError(f"No such folder: {folder}. Train and save a model first (geopsp train).")
-    if not (folder / MANIFEST).exists():
-        raise PackageError(f"{folder} has no {MANIFEST}, so it is not a saved model.")
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PackageError(f"Cannot read {folder / MANIFEST}: {error}. Copy the folder again.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != "geopsp-model" or "weights_sha256" not in manifest:
-        raise PackageError(f"{folder / MANIFEST} does not describe a geopsp model. Copy the folder again.")
-    if manifest.get("version") not in READABLE_VERSIONS:
-        raise PackageError(
-            f"{folder} holds a model of version {manifest.get('version')}, but this geopsp reads versions up to "
-            f"{VERSION}. Upgrade geopsp."
-        )
-    if manifest.get("manifest_sha256") != _manifest_checksum(manifest):
-        raise PackageError(f"{folder / MANIFEST} was changed: its checksum differs. Copy the folder again.")
-    return manifest
 
 
 def _model_from_manifest(manifest: Mapping[str, Any]) -> TrainedModel:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from geopsp.errors import ModelError
 from geopsp.models.encoder import OFFLINE, encoder_family
+from geopsp.models.manifest import WEIGHTS
 from geopsp.models.network import SegmentationNetwork
-from geopsp.models.saved_model import WEIGHTS
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from geopsp.core.jit import compile_ahead
-from geopsp.core.options import check_nodata, describes, from_names
+from geopsp.core.options import check_nodata, describes, from_names, require_path
 from geopsp.core.output import output_lock, temporary_folder, write_errors
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.polygons.attributes import AttributeTable, file_classes, legend_for
@@ -73,6 +73,8 @@ def raster_to_polygons(
     """
     settings = from_names(PolygonOptions, locals())
     nodata_value = check_nodata("nodata", nodata)
+    require_path("raster", raster)
+    require_path("out", out)
     asked, out = Path(out), check_vector_output(out, overwrite=overwrite)
     compile_ahead(compiled_modules(settings))
     with (

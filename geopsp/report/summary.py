@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
-from geopsp.chips.class_balance import class_warnings, is_imbalance, warning_text
+from geopsp.chips.chip_warnings import chip_warnings, lasting_warnings
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
 from geopsp.core.text import format_count, format_pixel_size
-from geopsp.training.metrics import Confusion
+
+if TYPE_CHECKING:
+    from geopsp.training.metrics import Confusion
 
 LABEL_COUNTS = {
     "repaired": "repaired", "null": "without geometry", "empty": "empty", "not_polygons": "not polygons",
@@ -47,7 +49,7 @@ def describe_chips(chips: ChipSet) -> str:
     has_background = BACKGROUND in chips.legend.names
     for report in chips.reports:
         lines += [f"  {line}" for line in _report_lines(report, has_background=has_background)]
-    return "\n".join([*lines, *(f"  warning    {text}" for text in _warnings(chips))])
+    return "\n".join([*lines, *(f"  warning    {text}" for text in chip_warnings(chips))])
 
 
 def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -70,8 +72,8 @@ def chip_report(chips: ChipSet) -> dict[str, Any]:
         "labelled": float(chips.index["labelled"].mean()),
         "valid": float(chips.index["valid"].mean()),
         "classes": _class_rows(chips),
-        "exports": [{**report, "warnings": _lasting_warnings(report)} for report in chips.reports],
-        "warnings": _warnings(chips),
+        "exports": [{**report, "warnings": lasting_warnings(report)} for report in chips.reports],
+        "warnings": chip_warnings(chips),
     }
 
 
@@ -90,19 +92,6 @@ def _class_rows(chips: ChipSet) -> list[dict[str, Any]]:
         }
         for info, pixels in zip(chips.legend, counts.T, strict=True)
     ]
-
-
-def _warnings(chips: ChipSet) -> list[str]:
-    """Return the warnings of the exports, and those on class balance for all chips together."""
-    counts = class_pixels(chips.index, chips.legend)
-    texts = [text for report in chips.reports for text in _lasting_warnings(report)]
-    balance = class_warnings(chips.legend, counts.sum(axis=0), (counts > 0).sum(axis=0))
-    return list(dict.fromkeys([*texts, *map(warning_text, balance)]))
-
-
-def _lasting_warnings(report: Mapping[str, Any]) -> list[str]:
-    """Return the texts of the warnings of an export but those on class balance, which other chips may change."""
-    return [warning_text(warning) for warning in report.get("warnings", []) if not is_imbalance(warning)]
 
 
 def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[str]:
@@ -177,6 +166,7 @@ def describe_model(path: Path) -> str:
     ]
     if model.metrics.get("miou") is not None:
         lines.append(f"  validation mIoU {model.metrics['miou']:.4f}, accuracy {model.metrics['accuracy']:.4f}")
+    lines += [f"  warning    {text}" for text in model.settings.get("warnings", [])]
     return "\n".join(lines)
 
 

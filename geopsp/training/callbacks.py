@@ -14,15 +14,12 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 from torch import Tensor
 
 from geopsp.core.log import is_main_process
-from geopsp.core.progress import Progress, progress_bar
-from geopsp.models.saved_model import HISTORY, write_history
+from geopsp.core.progress import LOG_SECONDS, Progress, progress_bar
+from geopsp.models.manifest import HISTORY
+from geopsp.models.saved_model import write_history
 from geopsp.training.lightning_module import SegmentationTask
 
 logger = logging.getLogger(__name__)
-
-LOG_SECONDS = 30.0
-"""Seconds between two lines about an epoch in a log file."""
-
 
 LOSS_EVERY = 10
 """Batches between two readings of the loss: each reading makes a GPU wait."""
@@ -45,7 +42,10 @@ class EpochLogger(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epoch_start, self.train_seconds = time.monotonic(), 0.0
-        title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self._open_bar(_title(trainer))
+
+    def _open_bar(self, title: str) -> None:
+        self.bar.close()
         self.progress = self.bar.enter_context(progress_bar(title, gap=LOG_SECONDS, unit="batches", clock=False))
 
     def on_train_batch_end(
@@ -60,12 +60,12 @@ class EpochLogger(Callback):
             self.progress(done, total, self._remark(trainer, done, total))
 
     def _remark(self, trainer: L.Trainer, done: int, total: int) -> str:
-        """Return the loss, the best score so far, and the time left in this epoch and in the run."""
+        """Return the loss, the best score so far, and the time left in this run."""
         best = max((row["valid_miou"] for row in self.rows[self.num_earlier :]), default=None)
         scores = [self.loss_text] if best is None else [self.loss_text, f"best mIoU {best:.3f}"]
         epoch_left = self.train_seconds / done * (total - done)
-        total_left = epoch_left + _epochs_left(trainer) * self._epoch_seconds(done, total)
-        return f"{', '.join(scores)}, time left: epoch {_clock(epoch_left)}, total {_clock(total_left)}"
+        run_left = epoch_left + _epochs_left(trainer) * self._epoch_seconds(done, total)
+        return f"{', '.join(scores)}, {_clock(run_left)} left"
 
     def _epoch_seconds(self, done: int, total: int) -> float:
         """Return the seconds of the last epoch of this run; in the first one, an estimate from its batches so far."""
@@ -73,6 +73,16 @@ class EpochLogger(Callback):
         return rows[-1]["seconds"] if rows else self.train_seconds / done * total
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._open_bar(f"{_title(trainer)}, validation")
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        if self.progress:
+            self.progress(batch_idx + 1, int(trainer.num_val_batches[0]))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.bar.close()
         self.progress = None
 
@@ -92,7 +102,7 @@ class EpochLogger(Callback):
         )
         left = _epochs_left(trainer) * seconds
         logger.info(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  train loss {metrics['train_loss']:.4f}  "
+            f"{_title(trainer)}  train loss {metrics['train_loss']:.4f}  "
             f"valid loss {metrics['valid_loss']:.4f}  mIoU {metrics['valid_miou']:.4f}  "
             f"accuracy {metrics['accuracy']:.4f}  time {_clock(seconds)}, left {_clock(left)}"
         )
@@ -137,6 +147,10 @@ class EMAWeights(WeightAveraging):
     def _mean(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         n = int(count)
         return torch.lerp(average.float(), current.float(), 1 - min(self.decay, (1 + n) / (10 + n))).to(average.dtype)
+
+
+def _title(trainer: L.Trainer) -> str:
+    return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
 
 def _epochs_left(trainer: L.Trainer) -> int:

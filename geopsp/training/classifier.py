@@ -13,29 +13,28 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.chips.chip_set import ChipSet
 from geopsp.core.log import is_main_process
-from geopsp.core.options import describes, from_names
+from geopsp.core.options import describes, from_names, require_bool, require_path
 from geopsp.core.output import check_output
 from geopsp.data.dataset import TiledChipDataset
 from geopsp.data.loader import ChipLoaders, chip_weights, tile_loader
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
 from geopsp.models.build import ModelSpec, build_network, check_tile_size
-from geopsp.models.device import pick_device
 from geopsp.models.encoder import supported_backbones
 from geopsp.models.loss_options import LossSpec, as_names
 from geopsp.models.losses import class_weights
-from geopsp.models.memory import training_batch_size
-from geopsp.models.network import SegmentationNetwork
-from geopsp.models.saved_model import MODEL_FOLDER, TrainedModel, load_model, save_model
+from geopsp.models.manifest import MODEL_FOLDER
+from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.weights import init_encoder, init_network
 from geopsp.training.evaluate import chips_for, evaluate
 from geopsp.training.fit import fit, read_run
+from geopsp.training.learned_pixels import learned_pixels, require_learned_pixels, require_scores
 from geopsp.training.lr_finder import find_lr
 from geopsp.training.metrics import Confusion
 from geopsp.training.options import CLIP, MONITORS, FitOptions, LearningRate, ModelOptions, RunConfig, parse_lr
 from geopsp.training.step import is_frozen
-from geopsp.training.training_data import TrainingData
+from geopsp.training.training_data import TrainingData, require_training_data, with_batch_size
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +73,7 @@ class PixelClassifier:
             ModelError: if there is no such backbone, weights do not fit, or the chips' size does not suit it.
             OptionError: if an option is out of range, or a class to ignore does not exist.
         """
+        data = require_training_data(data, f"{type(self).__name__}({{}}, ...)")
         losses = from_names(LossSpec, locals() | {"ignore_classes": as_names(ignore_classes)}).for_legend(data.legend)
         from_names(ModelOptions, locals())
         check_tile_size(data.chip_size, output_stride=spec.output_stride)
@@ -84,8 +84,10 @@ class PixelClassifier:
         else:
             weights = init_network(network, spec.backbone, Path(pretrained_path), data.chips.bands)
         self.device = device
-        self.data: TrainingData | None = self._with_batch_size(network, data)
-        settings = {"encoder_weights": weights, "batch_size": self.data.batch_size, "seed": data.seed}
+        self._chose_batch_size = data.batch_size is None
+        self.data: TrainingData | None = with_batch_size(network, data, device)
+        settings: dict[str, Any] = {"encoder_weights": weights, "batch_size": self.data.batch_size, "seed": data.seed}
+        settings |= {"warnings": list(data.warnings)} if data.warnings else {}
         self.model = TrainedModel(
             spec=spec,
             network=network,
@@ -100,16 +102,6 @@ class PixelClassifier:
             settings={"network": type(self).__name__, **settings},
         )
 
-    def _with_batch_size(self, network: SegmentationNetwork, data: TrainingData) -> TrainingData:
-        """Return the data with a batch size that fits into memory, if it has none."""
-        self._chose_batch_size = data.batch_size is None
-        if not self._chose_batch_size:
-            return data
-        bands, device = len(data.chips.bands), pick_device(self.device)
-        size = training_batch_size(network, bands=bands, size=data.chip_size, chips=len(data.train_rows), device=device)
-        logger.info(f"Batch size: {size} (chosen for the free memory and {len(data.train_rows)} training chips)")
-        return replace(data, batch_size=size)
-
     @classmethod
     def from_model(cls, path: str | Path, data: TrainingData | None = None, *, device: str | None = None) -> Self:
         """Load a saved classifier; with `data` of the same bands and classes it can be trained further.
@@ -119,6 +111,9 @@ class PixelClassifier:
             ModelError: if it holds another kind of network.
             BandError, ChipError: if the data have other bands or classes.
         """
+        require_path("path", path)
+        if data is not None:
+            require_training_data(data, f"{cls.__name__}.from_model(path, data={{}})")
         self = cls.__new__(cls)
         self.model, self.data, self.device = load_model(path), data, device
         kind = self.model.settings.get("network", cls.__name__)
@@ -129,7 +124,8 @@ class PixelClassifier:
             if data.chip_size != size:
                 logger.info(f"Chips are used at {size} x {size} pixels, the size that the model was trained with.")
             data = replace(data, chips=chips, statistics=self.model.statistics, chip_size=size)
-            self.data = self._with_batch_size(self.model.network, data)
+            self._chose_batch_size = data.batch_size is None
+            self.data = with_batch_size(self.model.network, data, device)
             self.model.settings["batch_size"] = self.data.batch_size
         return self
 
@@ -245,8 +241,14 @@ class PixelClassifier:
             self.model.settings.setdefault("runs", []).append(settings)
 
     def _loaders(self, seed: int) -> ChipLoaders:
-        """Return the loaders of the data; classes that this model ignores do not raise a chip's sampling weight."""
-        loaders = replace(self._require_data("fit").loaders, seed=seed)
+        """Return the loaders of the data; classes that this model ignores do not raise a chip's sampling weight.
+
+        Raises:
+            ChipError: if there is nothing to train on, or nothing to validate on.
+        """
+        data = self._require_data("fit")
+        require_learned_pixels(data, self.model.losses)
+        loaders = replace(data.loaders, seed=seed)
         return loaders if loaders.weights is None else replace(loaders, weights=chip_weights(self._counts()))
 
     def evaluate(self, chips: str | Path | Sequence[str | Path] | ChipSet | None = None) -> Confusion:
@@ -259,15 +261,14 @@ class PixelClassifier:
             return self._score(self._require_data("evaluate without chips").valid_dl)
         chip_set = chips_for(self.model, chips if isinstance(chips, ChipSet) else ChipSet.open(chips))
         rows = (chip_set.index["labelled"].to_numpy() > 0).nonzero()[0]
-        if not len(rows):
-            raise ChipError("The chips have no labelled pixels, so there is nothing to score. Choose other chips.")
         dataset = TiledChipDataset(chip_set, rows, self.model.normalization, size=self.model.tile_size)
         return self._score(tile_loader(dataset, 4))
 
     def _score(self, batches: Any) -> Confusion:
-        network, legend = self.model.network, self.model.legend
-        ignored = self.model.losses.ignored(legend)
-        return evaluate(network, batches, legend, ignored=ignored, device=self.device)
+        legend, losses = self.model.legend, self.model.losses
+        ignored = losses.ignored(legend)
+        scores = evaluate(self.model.network, batches, legend, ignored=ignored, device=self.device)
+        return require_scores(scores, losses)
 
     def mIOU(self, mean: bool = False) -> dict[str, float] | float:  # noqa: N802 (arcgis.learn's name)
         """Return the IoU of each class on the validation chips, or their mean; NaN for a class that does not occur."""
@@ -314,6 +315,8 @@ class PixelClassifier:
         Raises:
             OutputError: if the folder exists and `overwrite` is False, or if it cannot be written.
         """
+        require_path("name_or_path", name_or_path)
+        require_bool("compute_metrics", compute_metrics)
         if not is_main_process():
             return Path(name_or_path)
         check_output(name_or_path, overwrite=overwrite, folder=True, kind=MODEL_FOLDER)
@@ -336,11 +339,9 @@ class PixelClassifier:
         return class_weights(torch.from_numpy(self._counts().sum(axis=0)))
 
     def _counts(self) -> NDArray[np.int64]:
-        """Count the labelled pixels of each class, (training chips, classes); 0 for classes that this model ignores."""
+        """Count the labelled pixels that are learned, (training chips, classes)."""
         data = self._require_data("fit")
-        counts = class_pixels(data.chips.index.iloc[data.train_rows], data.legend).copy()
-        counts[:, self.model.losses.ignored(data.legend)] = 0
-        return counts
+        return learned_pixels(data, self.model.losses, data.train_rows)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.model.summary}>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.legend import Legend
+from geopsp.core.progress import LOG_SECONDS, progress_bar
+from geopsp.core.text import format_length
 from geopsp.data.dataset import Sample
 from geopsp.errors import BandError, ChipError
 from geopsp.models.device import autocast, pick_device
@@ -18,6 +21,11 @@ from geopsp.models.memory import memory_errors
 from geopsp.models.network import mask_channels
 from geopsp.models.saved_model import TrainedModel
 from geopsp.training.metrics import Confusion, boundary_counts, boundary_width, count_pairs
+
+logger = logging.getLogger(__name__)
+
+SIZE_RATIO = 1.25
+"""Largest ratio of two pixel sizes that count as equal, as in `inference.input_check`."""
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:
@@ -47,14 +55,15 @@ def evaluate(
     size = len(legend)
     confusion = torch.zeros(size, size, dtype=torch.int64, device=where)
     boundary = torch.zeros(size, 2, dtype=torch.int64, device=where)
-    with memory_errors(), torch.inference_mode():
-        for batch in loader:
+    with memory_errors(), torch.inference_mode(), progress_bar("Scoring", gap=LOG_SECONDS, unit="batches") as progress:
+        for number, batch in enumerate(loader, 1):
             image, valid, label, _ = to_device(batch, where)
             label = ignore_channels(label, ignored)
             with autocast(where):
                 predicted = mask_channels(network(image, valid), ignored).max(dim=1).indices
             confusion += count_pairs(label, predicted, size)
             boundary += boundary_counts(label, predicted, size, boundary_width(image.shape[-1]))
+            progress(number, len(loader))
     network.cpu()
     return Confusion(legend, confusion.cpu().numpy(), boundary.cpu().numpy())
 
@@ -76,5 +85,11 @@ def chips_for(model: TrainedModel, chips: ChipSet) -> ChipSet:
         raise ChipError(
             f"The chips are {chips.tile_size} pixels wide, but the model needs at least {model.tile_size}. Export "
             "larger chips."
+        )
+    pixel, trained = chips.cell_size[1], model.cell_size[1]
+    if chips.units == model.units and not 1 / SIZE_RATIO <= pixel / trained <= SIZE_RATIO:
+        logger.warning(
+            f"The chips have pixels of {format_length(pixel, chips.units)}, but the model was trained at "
+            f"{format_length(trained, model.units)}: objects appear at other sizes, so the network knows them badly."
         )
     return chips.with_legend(model.legend)

@@ -7,6 +7,7 @@ import json
 import logging
 import pickle
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ from geopsp.core.legend import Legend
 from geopsp.core.log import is_main_process
 from geopsp.core.output import atomic_output, output_lock
 from geopsp.core.owned_files import FolderKind
+from geopsp.core.text import format_count
 from geopsp.data.dataset import Sample
 from geopsp.data.loader import ChipLoaders
 from geopsp.errors import OptionError
 from geopsp.models.loss_options import LossSpec
+from geopsp.models.manifest import HISTORY
 from geopsp.models.memory import memory_errors
 from geopsp.models.network import SegmentationNetwork
-from geopsp.models.saved_model import HISTORY
 from geopsp.training.callbacks import EMAWeights, EpochLogger, ResumableEarlyStopping
 from geopsp.training.lightning_module import SegmentationTask
 from geopsp.training.options import MONITORS, FitOptions, RunConfig
@@ -51,6 +53,18 @@ RUN, LAST, BEST = "run.json", "last", "best"
 RUN_LOGS = (HISTORY, "tensorboard/*")
 
 RUN_FOLDER = FolderKind(RUN, (f"{LAST}.ckpt", f"{BEST}.ckpt", *RUN_LOGS))
+
+
+WORDS = {
+    "chips": "the training chips", "parameters": "the number of parameters of the network",
+    "trained": "the number of parameters that train", "transform": "`transforms`",
+    "validation_tiles": "the number of validation tiles",
+}  # fmt: skip
+"""What a run depends on that is no option of its name."""
+
+
+NAMELESS = ("chips", "transform")
+"""What is too long to be shown."""
 
 
 class ChipDataModule(L.LightningDataModule):
@@ -115,8 +129,7 @@ def fit(
         )  # fmt: skip
         callbacks = _callbacks(options, run, history, best)
         trainer = make_trainer(run, folder, max_epochs=options.epochs, callbacks=callbacks)
-        epochs = f"{options.epochs} epoch{'s' * (options.epochs > 1)}"
-        logger.info(f"Training for {epochs} on {describe_devices(trainer, run)}")
+        logger.info(f"Training for {format_count(options.epochs, 'epoch')} on {describe_devices(trainer, run)}")
         task.train().to(memory_format=torch.channels_last)
         stack.enter_context(compiled_network(network, wanted=options.compiled))
         try:
@@ -167,6 +180,31 @@ def _run_inputs(
     }
 
 
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs between the inputs of two runs, each in words."""
+    flat_earlier, flat_now = _flat(earlier), _flat(now)
+    return [
+        f"{WORDS.get(name, f'`{name}`')} {_change(name, flat_earlier.get(name), value)}"
+        for name, value in flat_now.items()
+        if flat_earlier.get(name) != value
+    ]
+
+
+def _flat(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {**inputs.get("fit", {}), **inputs.get("losses", {})} | {
+        name: value for name, value in inputs.items() if name not in {"fit", "losses"}
+    }
+
+
+def _change(name: str, earlier: Any, now: Any) -> str:
+    """Return a change in words; of one learning rate for all layers, the rate."""
+    if name in NAMELESS:
+        return "differ" if name == "chips" else "differs"
+    if name == "lr":
+        earlier, now = (rates[0] if len(set(rates)) == 1 else tuple(rates) for rates in (earlier, now))
+    return f"was {earlier!r}, is {now!r}"
+
+
 def read_run(folder: Path) -> dict[str, Any] | None:
     """Read what the run in a folder depends on, with its `FitOptions` under "fit"; None if there is none to resume.
 
@@ -198,12 +236,10 @@ def _open_run(run: RunConfig, inputs: dict[str, Any]) -> Path | None:
         return None
     last = run.folder / f"{LAST}.ckpt"
     if run.resume and (earlier := read_run(run.folder)):
-        differing = [name for name in inputs if json.loads(json.dumps(inputs[name])) != earlier.get(name)]
-        if differing:
-            changes = "; ".join(f"{name} was {earlier.get(name)}, is {inputs[name]}" for name in differing)
+        if differing := _differences(earlier, json.loads(json.dumps(inputs))):
             raise OptionError(
-                f"{run.folder} holds another run ({changes}). Resume it with its own options and chips, or choose "
-                "another folder."
+                f"{run.folder} holds another run: {'; '.join(differing)}. Resume it with its own options and chips, or "
+                "choose another folder."
             )
         logger.info(f"Resuming from {last}")
         return last

@@ -142,9 +142,14 @@ class SegmentationTask(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         strategy = self.trainer.strategy
         loss, pixels = strategy.reduce(self.loss_and_pixels.to(self.device, torch.float32), reduce_op="sum")
+        if not pixels:  # the index of the chips counted some
+            raise TrainingError(
+                "No pixel of the validation chips has a class that counts, so no epoch can be scored. Their labels "
+                "have changed since the export: export the chips again."
+            )
         scores = Confusion(self.legend, strategy.reduce(self.confusion, reduce_op="sum").cpu().numpy())
         metrics = {"accuracy": scores.accuracy(), "valid_miou": scores.mean_iou(), "dice": scores.mean_dice()}
-        self.log_dict({"valid_loss": float(loss / pixels.clamp_min(1)), **metrics}, sync_dist=False)
+        self.log_dict({"valid_loss": float(loss / pixels), **metrics}, sync_dist=False)
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.network, self.options.rates)

@@ -12,7 +12,7 @@ from geopsp.models.build import ATROUS_RATES, ModelSpec
 from geopsp.models.loss_options import LossSpec
 from geopsp.training.classifier import PixelClassifier
 from geopsp.training.options import BACKBONE, PYRAMID_SIZES, ModelOptions, PSPNetOptions
-from geopsp.training.training_data import TrainingData
+from geopsp.training.training_data import TrainingData, require_training_data
 
 
 class PSPNetClassifier(PixelClassifier):
@@ -63,7 +63,7 @@ class PSPNetClassifier(PixelClassifier):
         """
         options, own = from_names(ModelOptions, locals()), from_names(PSPNetOptions, locals())
         spec = _model_spec(
-            data,
+            require_training_data(data, f"{type(self).__name__}({{}}, ...)"),
             options,
             pyramid_sizes=tuple(own.pyramid_sizes),
             decoder="unet" if use_unet else "plain",
@@ -118,7 +118,7 @@ class _BackboneClassifier(PixelClassifier):
             OptionError: if an option is out of range.
         """
         spec = _model_spec(
-            data,
+            require_training_data(data, f"{type(self).__name__}({{}}, ...)"),
             from_names(ModelOptions, locals()),
             pyramid_sizes=(),
             decoder=self.decoder,

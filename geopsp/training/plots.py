@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from geopsp.core.bands import match_bands
 from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.options import require_int, require_number
 from geopsp.core.output import atomic_output
 from geopsp.data.dataset import ChipDataset, Sample, TiledChipDataset
 from geopsp.models.device import pick_device
@@ -52,6 +53,11 @@ def colorize(index: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
     return table[index]
 
 
+def _check_figure(rows: int, alpha: float) -> None:
+    require_int("rows", rows, minimum=1)
+    require_number("alpha", alpha, minimum=0, maximum=1)
+
+
 def _panel(axes: Axes, title: str, *layers: Any, alpha: float = 1.0) -> None:
     for number, layer in enumerate(layers):
         axes.imshow(layer, alpha=alpha if number else 1.0, interpolation="nearest")
@@ -72,14 +78,15 @@ def show_batch(
     dataset: ChipDataset, *, seed: int, rows: int, alpha: float, rgb_bands: Sequence[str | int] | None
 ) -> Figure:
     """Draw training chips after augmentation, each beside its labels."""
+    _check_figure(rows, alpha)
     legend, bands = dataset.chips.legend, rgb_band_indices(dataset.chips.bands, rgb_bands)
     count = min(rows * 3, len(dataset))
     figure, axes = plt.subplots(
         -(-count // 3), 6, figsize=(12, 2.2 * -(-count // 3) + 0.6), layout="constrained", squeeze=False
     )
     order = np.random.default_rng(seed).permutation(len(dataset))[:count]
-    for (left, right), item in zip(axes.reshape(-1, 2), order, strict=False):
-        image, valid, label = _to_numpy(dataset[int(item)])
+    for number, ((left, right), item) in enumerate(zip(axes.reshape(-1, 2), order, strict=False)):
+        image, valid, label = _to_numpy(dataset[int(item), seed + number])
         rgb = to_rgb(image, valid, bands)
         _panel(left, "image", rgb)
         _panel(right, "labels", rgb, colorize(label, legend), alpha=alpha)
@@ -93,6 +100,7 @@ def show_results(
     model: TrainedModel, dataset: TiledChipDataset, *, seed: int, rows: int, alpha: float, device: str | None
 ) -> Figure:
     """Draw validation chips: image, labels and prediction."""
+    _check_figure(rows, alpha)
     bands = rgb_band_indices(model.bands)
     count, where = min(rows, len(dataset)), pick_device(device)
     network = model.network.to(where).eval()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.text import format_count
 from geopsp.data.dataset import Sample
 from geopsp.errors import TrainingError
 from geopsp.models.loss_options import LossSpec
@@ -100,15 +101,15 @@ class MicroBatchGradients:
                 size = min(self.size, len(batch.image))
                 if size < 2 or not single_device:
                     raise TrainingError(
-                        f"The GPU's memory is too small for {size} chip{'s' * (size > 1)} at a time. Lower "
+                        f"The GPU's memory is too small for {format_count(size, 'chip')} at a time. Lower "
                         "`batch_size` (`accumulate` keeps the steps as large) or `chip_size`, or use a smaller "
                         "backbone."
                     ) from error
             self.size = size // 2
             torch.cuda.empty_cache()
             logger.info(
-                f"GPU memory ran out. Batches of {len(batch.image)} chips are now computed {self.size} at a time, and "
-                "their gradients added up, so the steps stay as large as before."
+                f"GPU memory ran out. Batches of {format_count(len(batch.image), 'chip')} are now computed {self.size} "
+                "at a time, and their gradients added up, so the steps stay as large as before."
             )
 
     def _sum(

@@ -102,9 +102,10 @@ def _loggers(run: RunConfig) -> list[Logger]:
 
 def describe_devices(trainer: L.Trainer, run: RunConfig) -> str:
     """Return the devices and the precision in words, e.g. "CPU (1 thread, float32)"."""
-    name, *threads = device_name(trainer.strategy.root_device).split(", ")
+    name, device = device_name(trainer.strategy.root_device), trainer.strategy.root_device.type
     precision = "bfloat16" if trainer.precision == "bf16-mixed" else "float32"
-    return f"{f'{run.world} x ' if run.world > 1 else ''}{name} ({', '.join([*threads, precision])})"
+    details = f"{name.removesuffix(')')}, {precision})" if device == "cpu" else f"{name} ({precision})"
+    return f"{run.world} x {details}" if run.world > 1 else details
 
 
 @contextmanager

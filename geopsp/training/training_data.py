@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +15,32 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.chips.chip_warnings import log_chip_warnings
 from geopsp.chips.export_training_data import index_chips
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipSpec, changed_options
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import Legend
-from geopsp.core.options import describes, from_names, only_apply, option_fields
+from geopsp.core.options import describes, from_names, only_apply, option_fields, require_path
 from geopsp.core.progress import progress_bar
+from geopsp.core.text import format_count
+from geopsp.core.warnings_log import collect_warnings
 from geopsp.data.augment import default_transforms
 from geopsp.data.cache import open_cache
-from geopsp.data.dataset import ChipDataset, ChipFiles, ChipReader, Sample, TiledChipDataset, chip_statistics
+from geopsp.data.chip_statistics import chip_statistics
+from geopsp.data.dataset import ChipDataset, ChipFiles, ChipReader, Sample, TiledChipDataset
 from geopsp.data.loader import ChipLoaders, chip_weights
 from geopsp.data.scene_reader import SceneChipReader, safe_margin
-from geopsp.data.split import Areas, split_chips
+from geopsp.data.split import split_chips
 from geopsp.data.split_audit import Audit
-from geopsp.data.split_groups import SplitBy, as_list, check_split
+from geopsp.data.split_groups import SplitBy, check_split
 from geopsp.errors import ChipError, OptionError
+from geopsp.models.device import pick_device
+from geopsp.models.memory import training_batch_size
+from geopsp.models.network import SegmentationNetwork
 from geopsp.raster.find_images import Images
 from geopsp.training.options import MIN_CHIP_SIZE, DataOptions
-from geopsp.vector.open import open_layer
+from geopsp.training.validation_part import validation_part
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +80,9 @@ class TrainingData:
 
     decoder: ChipReader | None = None
     """Reader of the chips' pixels; None: the chips' files."""
+
+    warnings: tuple[str, ...] = ()
+    """What was warned of when the chips were cut or opened, and split; models keep it."""
 
     @property
     def legend(self) -> Legend:
@@ -187,15 +197,20 @@ def prepare_data(
             input is.
     """
     given = dict(locals())
-    chosen = _validation(split, valid_path, cut=images is not None or labels is not None)
+    chosen = validation_part(split, valid_path, cut=images is not None or labels is not None)
     options = from_names(DataOptions, given)
+    if transforms is not None and not callable(transforms):
+        raise OptionError(f"`transforms` is {transforms!r}, but must be torchvision v2 transforms, or None.")
     chosen |= {"share": val_split_pct, "seed": seed, "block_size": block_size, "gap": gap, "folds": folds, "fold": fold}
     check_split(**chosen)
-    if images is None and labels is None:
-        chips, inputs = _from_folders(path, chosen.get("folders", ()), given), None
-    else:
-        chips, inputs = _from_images(given)
-    return _split(chips, inputs, options, chosen)
+    with collect_warnings() as warnings:
+        if images is None and labels is None:
+            chips, inputs = _from_folders(path, chosen.get("folders", ()), given), None
+            log_chip_warnings(chips)
+        else:
+            chips, inputs = _from_images(given)
+        data = _split(chips, inputs, options, chosen)
+    return replace(data, warnings=tuple(warnings))
 
 
 def _split(
@@ -245,7 +260,9 @@ def _from_folders(
             f"{only_apply(cutting)} to chips that are cut from images, but those in {path} are cut already. Leave out "
             "such options, or give `images` and `labels` instead of a chip folder."
         )
-    folders = as_list(path)
+    folders = [path] if isinstance(path, str | Path) or not isinstance(path, Iterable) else list(path)
+    for folder in folders:
+        require_path("path", folder)
     known = {Path(folder).resolve() for folder in folders}
     return ChipSet.open([*folders, *(folder for folder in more if folder.resolve() not in known)])
 
@@ -286,50 +303,6 @@ def _check_size(chip_size: int | None, tile_size: int) -> int:
     return int(size)
 
 
-def _validation(split: SplitBy, valid_path: Areas | None, *, cut: bool) -> dict[str, Any]:
-    """The options of a split that say what validates.
-
-    Args:
-        split: What goes to one side as a whole.
-        valid_path: What validates, chip folders or layers of polygons; None: what is drawn.
-        cut: True if chips are cut from images, so that there are no folders.
-
-    Raises:
-        InputNotFoundError, LabelError: if polygons cannot be opened.
-        OptionError: if these do not fit together.
-    """
-    if valid_path is None:
-        if split in {"folder", "areas"}:
-            raise OptionError(f"`split` is {split!r}, but there is no `valid_path`. Give `valid_path` instead.")
-        return {"by": split}
-    if split != "blocks":
-        raise OptionError(f"`split` is {split!r}, but `valid_path` says what validates. Leave one of them out.")
-    if not isinstance(valid_path, str | Path | gpd.GeoDataFrame | Sequence) or not (parts := as_list(valid_path)):
-        raise OptionError(f"`valid_path` is {valid_path!r}, but must be chip folders, or layers of polygons.")
-    folders = [part for part in parts if _is_folder(part)]
-    if not folders:
-        for part in parts:
-            open_layer(part)
-        return {"by": "areas", "areas": parts}
-    if len(folders) < len(parts):
-        raise OptionError(f"`valid_path` names both chip folders ({folders[0]}) and polygons. Choose one kind.")
-    if cut:
-        raise OptionError(
-            f"`valid_path` names the folder {folders[0]}, but the chips are cut from images. Name polygons, or train "
-            "from chip folders, too."
-        )
-    return {"by": "folder", "folders": [Path(folder) for folder in folders]}
-
-
-def _is_folder(part: Any) -> bool:
-    """True for a folder that is no geodatabase."""
-    if isinstance(part, gpd.GeoDataFrame):
-        return False
-    if not isinstance(part, str | Path):
-        raise OptionError(f"`valid_path` names {part!r}, but must name chip folders, or layers of polygons.")
-    return Path(part).is_dir() and Path(part).suffix.lower() != ".gdb"
-
-
 def _second_class(chips: ChipSet) -> str:
     """Say how chips get a second class, by the kind of their labels."""
     if any("priority" in report.get("labels", {}) for report in chips.reports):
@@ -342,6 +315,38 @@ def _second_class(chips: ChipSet) -> str:
 
 def _require_classes(chips: ChipSet, audit: Audit) -> None:
     if len(chips.legend) < 2:
-        raise ChipError(f"The chips hold one class only, {chips.legend.names[0]!r}; needed two. {_second_class(chips)}")
-    if audit.missing_in_train:
-        logger.warning(f"no training pixel is {', '.join(audit.missing_in_train)}; the model cannot learn that.")
+        raise ChipError(
+            f"The chips hold one class only, {chips.legend.names[0]!r}, but two are needed. {_second_class(chips)}"
+        )
+    counts = dict(zip(chips.legend.names, chips.pixels_per_class, strict=True))  # of 0, the class balance tells
+    for part, missing, so in (
+        ("training", audit.missing_in_train, "the model cannot learn that"),
+        ("validation", audit.missing_in_valid, "nothing is known of how well the model finds that"),
+    ):
+        if names := [name for name in missing if counts[name]]:
+            logger.warning(f"No {part} pixel is {', '.join(names)}, so {so}. Choose another `seed`, or label more.")
+
+
+def require_training_data(data: Any, usage: str) -> TrainingData:
+    """Return the argument `data` of a classifier; `usage` is its call, with {} for the right value.
+
+    Raises:
+        OptionError: if it is anything but the result of `prepare_data`.
+    """
+    if isinstance(data, TrainingData):
+        return data
+    is_path = isinstance(data, str | Path)
+    found = repr(str(data)) if is_path else "None" if data is None else f"a {type(data).__name__}"
+    made = f"prepare_data({found if is_path else 'path'})"
+    raise OptionError(f"`data` is {found}, but must come from prepare_data. Use {usage.format(made)}.")
+
+
+def with_batch_size(network: SegmentationNetwork, data: TrainingData, device: str | None) -> TrainingData:
+    """Return the data with a batch size that fits into the memory of a device, if they have none."""
+    if data.batch_size is not None:
+        return data
+    bands, where = len(data.chips.bands), pick_device(device)
+    size = training_batch_size(network, bands=bands, size=data.chip_size, chips=len(data.train_rows), device=where)
+    chips = format_count(len(data.train_rows), "training chip")
+    logger.info(f"Batch size: {size} (chosen for the free memory and {chips})")
+    return replace(data, batch_size=size)

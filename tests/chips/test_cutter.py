@@ -127,7 +127,7 @@ def test_no_random_chip_shows_what_another_shows(make_raster, labels):
     ground = LabelledScenes.open(make_raster("small.tif", size=(30, 40)), labels, class_field="kind")
     chips = index_chips(ground, ChipSpec(tile_size=64, random_chips=30))
     assert len(chips) == 1
-    assert "30 of 30 random chips could not be found" in chips.reports[0]["notes"]
+    assert {"kind": "input", "text": "30 of 30 random chips could not be found."} in chips.reports[0]["warnings"]
     assert set(chips.reports[0]["labels"]) & {"random_chips", "draws"} == set()
 
 
@@ -140,8 +140,9 @@ def test_random_chips_that_cannot_be_found_are_said(image, labels):
     chips = index_chips(ground, ChipSpec(**options, min_valid=1.0))
     assert (chips.index["labelled"] >= 0.02).all()
     short = 4 - (len(chips) - len(index_chips(ground, ChipSpec(tile_size=32, min_labelled=0.02, min_valid=1.0))))
-    notes = chips.reports[0]["notes"]
-    assert [n for n in notes if "random" in n] == ([f"{short} of 4 random chips could not be found"] if short else [])
+    texts = [warning["text"] for warning in chips.reports[0]["warnings"]]
+    found = [text for text in texts if "random chips" in text and "found" in text]
+    assert found == ([f"{short} of 4 random chips could not be found."] if short else [])
 
 
 # Areas

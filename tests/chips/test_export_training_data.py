@@ -504,7 +504,8 @@ def test_no_number_of_workers(workers, make_raster, labels, tmp_path):
 def test_images_that_labels_miss_are_told(make_raster, labels, tmp_path):
     far = make_raster("far.tif", origin=(LEFT + 5000, TOP))
     chips = export_training_data([make_raster(), far], labels, tmp_path / "c", "kind", 32)
-    assert [note for note in chips.reports[0]["notes"] if "far.tif is not labelled" in note]
+    texts = [warning["text"] for warning in chips.reports[0]["warnings"]]
+    assert [text for text in texts if text.startswith("No labels on 1 of 2 images (") and "far.tif): The" in text]
 
 
 def test_pixels_of_other_sizes_are_told(make_raster, labels, tmp_path, capsys):

@@ -350,6 +350,7 @@ def test_bad_input_to_predict(small_world, trained, make_raster, tmp_path):
 def test_each_option_of_predict_is_passed_on(words, name, value, monkeypatch):
     """Under the name that Python knows; the others are as Python has them."""
     calls = []
+    monkeypatch.setattr("geopsp.models.manifest.read_manifest", lambda path: {})
     monkeypatch.setattr(
         "geopsp.inference.classify_pixels.classify_pixels", lambda *args, **options: calls.append((args, options))
     )

@@ -30,7 +30,7 @@ logger = logging.getLogger("geopsp.somewhere")
         ("predict", "Set `bands=[3, 'nir']`", "Set --bands 3,nir"),
         ("predict", "Add `polygons=FILE`", "Add --polygons FILE"),
         ("predict", "`client` and `scheduler`", "client and --scheduler"),
-        ("predict", "`images=[...]`, `model`", "images=[...], model"),
+        ("predict", "`images=[...]`, `model`", "images=[...], MODEL"),
         ("chips", "`tile_size=64`", "--size 64"),
         ("chips", "`tile_size` is 8", "--size is 8"),
         ("chips", "`grid=False`", "--no-grid"),
@@ -51,6 +51,24 @@ logger = logging.getLogger("geopsp.somewhere")
 )
 def test_arguments_become_flags(command, text, expected):
     assert Translator(main.commands[command])(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "expected"),
+    [
+        ("chips", "Use `balanced_sampling=True` when training", "Use --balanced-sampling when training"),
+        ("info", "Use `overwrite=True` or `labels`, `name='b'`", "Use --overwrite or --labels, name='b'"),
+        ("train", "`folder` and `polygons=FILE`", "--run and --polygons FILE"),
+        (
+            "evaluate",
+            "Export with `export_training_data()` or `prepare_data()`",
+            "Export with geopsp chips or geopsp train",
+        ),
+        ("predict", "`images`, `model` and `other()`", "IMAGE..., MODEL and other()"),
+    ],
+)
+def test_what_is_of_another_command_is_named_as_there(command, text, expected):
+    assert Translator(main.commands[command], main.commands.values())(text) == expected
 
 
 def test_messages_and_warnings(capsys):
@@ -88,7 +106,7 @@ def test_quiet_and_verbose(flags, shown, monkeypatch):
     monkeypatch.setattr("geopsp.report.describe.describe", describe)
     result = CliRunner().invoke(main, ["info", "x", *flags])
     assert result.exit_code == 0, result.output
-    assert result.stderr.splitlines() == shown
+    assert result.stderr.splitlines() == [*shown, "1 warning:", "- warning"]
     assert result.stdout == "a result\n"
 
 
@@ -110,4 +128,4 @@ def test_errors_are_one_line_in_the_words_of_the_command(monkeypatch):
     monkeypatch.setattr("geopsp.report.describe.describe", fail)
     result = CliRunner().invoke(main, ["info", "x"])
     assert result.exit_code == 2
-    assert result.stderr == "Error: a.tif already exists. Use overwrite=True, or name='b'.\n"
+    assert result.stderr == "Error: a.tif already exists. Use --overwrite, or name='b'.\n"

@@ -26,7 +26,6 @@ from geopsp.core.options import (
     require_bool,
     require_choice,
     require_int,
-    require_known,
     require_number,
     require_path,
     require_text,
@@ -191,17 +190,6 @@ def test_single_values():
         with pytest.raises(OptionError) as caught:
             check("v", value, **options)
         assert str(caught.value) == words
-
-
-def test_an_unknown_name_suggests_the_nearest():
-    known = ["batch_size", "tile_size", "aoi"]
-    require_known(["aoi", "tile_size"], iter(known), "prepare_data()")
-    with pytest.raises(OptionError) as caught:
-        require_known(["aoi", "batchsize"], known, "prepare_data()")
-    assert str(caught.value) == "prepare_data() has no option `batchsize`. Did you mean `batch_size`?"
-    with pytest.raises(OptionError) as caught:
-        require_known(["x"], known, "`polygon_options`")
-    assert str(caught.value) == ("`polygon_options` has no option `x`. The options are batch_size, tile_size, aoi.")
 
 
 def test_fields_that_are_no_options_are_left_out():

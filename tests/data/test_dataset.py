@@ -17,7 +17,8 @@ from geopsp.chips.chip_set import ChipSet
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.data.augment import RandomD4
-from geopsp.data.dataset import ChipDataset, ChipFiles, Sample, TiledChipDataset, chip_statistics
+from geopsp.data.chip_statistics import chip_statistics
+from geopsp.data.dataset import ChipDataset, ChipFiles, Sample, TiledChipDataset
 from geopsp.errors import ChipError
 from geopsp.raster.scene import Scene
 

@@ -399,12 +399,14 @@ def test_names_of_maps():
     assert named("/x/a.tif", "/y/a.jp2", "/y/b.tif") == ["x_a", "y_a", "b"]
     assert named("https://host/a%20b.tif?token=1&x=y") == ["a_20b"]
     assert named('NETCDF:"/x/a.nc":var') == ["a.nc_var"]
+    assert named("/x/a b.tif", "/x/a_b.tif", "/x/c.tif") == ["a_b-806c5cd3", "a_b-28cb39ea", "c"]
+    assert len({name.casefold() for name in named("/x/A b.tif", "/x/a_b.tif", "/x/a%b.tif")}) == 3
 
 
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"tile_sise": 64}, TypeError, "unexpected keyword argument 'tile_sise'"),
+        ({"tile_sise": 64}, OptionError, "no option `tile_sise`. Did you mean `tile_size`?"),
         ({"client": 1, "scheduler": "local"}, OptionError, "`client` and `scheduler` are both given"),
         ({"bands": [1, 2]}, OptionError, "2 bands are given, but the model needs level"),
         ({"bands": [1, 1]}, OptionError, "`bands` has 1 twice"),

@@ -102,7 +102,7 @@ def test_a_mapping_from_a_file(tmp_path):
 def test_what_a_mapping_names_in_vain_is_noted():
     for mapping in ({"a": "x", "z": "y"}, {"z": "y", "*": "x"}):
         made = class_table(["a", "b"], "It", background="class", mapping=read_mapping(mapping))
-        assert made.notes == ("It does not contain z, but class_mapping does",)
+        assert made.notes == ("It does not contain z, but `class_mapping` does",)
         assert "y" not in made.legend.names
     assert class_table(["a"], "It", background="class", mapping=read_mapping({"a": "x"})).notes == ()
 

@@ -18,7 +18,8 @@ from geopsp.errors import InputNotFoundError, OutputError, PackageError
 from geopsp.models import saved_model as package
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.losses import LossSpec
-from geopsp.models.saved_model import MANIFEST, WEIGHTS, TrainedModel, load_model, read_manifest, save_model
+from geopsp.models.manifest import MANIFEST, WEIGHTS, manifest_checksum, read_manifest
+from geopsp.models.saved_model import TrainedModel, load_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def rewrite(folder, *, sealed=True, **change):
     manifest = json.loads((folder / MANIFEST).read_text()) | change
     manifest = {name: value for name, value in manifest.items() if value is not None}
     if sealed:
-        manifest["manifest_sha256"] = package._manifest_checksum(manifest)
+        manifest["manifest_sha256"] = manifest_checksum(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 

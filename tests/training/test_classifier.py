@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import geopandas as gpd
 import matplotlib as mpl
 import numpy as np
@@ -12,9 +14,11 @@ import torch
 import geopsp
 from geopsp import PSPNetClassifier, classify_pixels, prepare_data
 from geopsp.core.legend import IGNORE_INDEX
-from geopsp.errors import BandError, ChipError, ModelError, OptionError, OutputError, TrainingError
+from geopsp.errors import BandError, ChipError, GeopspError, ModelError, OptionError, OutputError, TrainingError
 from geopsp.labels.read_labels import read_labels
+from geopsp.models.saved_model import load_model
 from geopsp.raster.scene import Scene
+from geopsp.report.summary import describe_path
 
 mpl.use("agg")
 
@@ -167,10 +171,18 @@ def test_a_class_absent_from_training_is_said(small_world, tmp_path, capsys):
     index = tmp_path / "chips" / "chips.parquet"
     gpd.read_parquet(index)[keep].to_parquet(index)
     data = prepare_data(tmp_path / "chips")
-    assert "no training pixel is b" in capsys.readouterr().err.replace("\n", " ")
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "Warning: No pixel is labelled 'b', so it cannot be learned." in told
+    assert "No training pixel is" not in told
+    assert any("labelled 'b'" in text for text in data.warnings)
     model = PSPNetClassifier(data, "tu-test_resnet", use_unet=False, encoder_weights=None)
     model.fit(1, 1e-4)
     assert np.isnan(model.per_class_metrics().loc["b", "recall"])
+    saved = model.save(tmp_path / "model")
+    assert load_model(saved).settings["warnings"] == list(data.warnings)
+    assert "  warning    No pixel is labelled 'b'" in describe_path(saved)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in saved.iterdir()}
+    assert len(set(modes.values())) == 1, f"{modes}: colleagues can read all files of a model or none"
 
 
 def test_one_class_only_is_refused(small_world, tmp_path):
@@ -191,3 +203,48 @@ def test_weights_auto_says_when_there_are_none(data, monkeypatch, capsys, tmp_pa
     assert "random weights" in capsys.readouterr().err
     with pytest.raises(ModelError, match="no network"):
         PSPNetClassifier(data, "resnet18", encoder_weights="imagenet")
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: PSPNetClassifier("chips"),
+            r"`data` is 'chips', but must come from prepare_data. Use PSPNetClassifier",
+        ),
+        (lambda: geopsp.UnetClassifier(Path("chips")), r"`data` is 'chips'.*Use UnetClassifier\(prepare_data\('chips'"),
+        (lambda: PSPNetClassifier(None), r"`data` is None, but must come from prepare_data"),
+        (lambda: PSPNetClassifier([1]), r"`data` is a list, but must come from prepare_data"),
+        (lambda: PSPNetClassifier.from_model("m", "chips"), r"`data` is 'chips'.*data=prepare_data\('chips'\)"),
+        (lambda: geopsp.PixelClassifier.from_model(None), r"`path` is None, but must be the path"),
+        (lambda: geopsp.ChipSet.open(3), r"`path` is 3, but must be the path"),
+        (lambda: prepare_data(["chips", None]), r"`path` is None, but must be the path"),
+        (lambda: prepare_data(3), r"`path` is 3, but must be the path"),
+        (lambda: prepare_data("chips", transforms="flip"), r"`transforms` is 'flip', but must be torchvision v2"),
+        (lambda: geopsp.export_training_data("a.tif", "l.gpkg", None), r"`out` is None, but must be the path"),
+        (lambda: geopsp.raster_to_polygons(None, "o.gpkg"), r"`raster` is None, but must be the path"),
+        (lambda: geopsp.raster_to_polygons("a.tif", 3), r"`out` is 3, but must be the path"),
+        (lambda: classify_pixels("a.tif", "m", None), r"`out` is None, but must be the path"),
+    ],
+)
+def test_an_argument_of_a_wrong_kind_is_one_clear_line(call, says):
+    with pytest.raises(OptionError, match=says):
+        call()
+
+
+def test_a_method_s_argument_of_a_wrong_kind_is_one_clear_line(small_world, trained, tmp_path):
+    model = PSPNetClassifier.from_model(trained, prepare_data(small_world["chips"]))
+    for call, says in (
+        (lambda: model.show_results("a"), "`rows` is 'a'"),
+        (lambda: model.show_results(2, alpha=7), "`alpha` is 7"),
+        (lambda: model.data.show_batch(0), "`rows` is 0"),
+        (lambda: model.fit(epochs="3"), "`epochs` is '3'"),
+        (lambda: model.fit(3, learning_rate=1), r"fit\(\) has no option `learning_rate`. Did you mean `lr`"),
+        (lambda: model.evaluate(3), "`path` is 3"),
+        (lambda: model.save(None), "`name_or_path` is None"),
+        (lambda: model.save(tmp_path / "m", compute_metrics="no"), "`compute_metrics` is 'no'"),
+        (lambda: model.lr_find(steps="a"), "`steps` is 'a'"),
+        (lambda: model.per_class_metrics(["nothing"]), "nothing"),
+    ):
+        with pytest.raises(GeopspError, match=says):
+            call()

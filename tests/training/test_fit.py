@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from geopsp import PSPNetClassifier, prepare_data
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
@@ -106,6 +109,34 @@ def test_a_resumed_run_is_as_an_unbroken_one(data, tmp_path, monkeypatch, option
     np.testing.assert_allclose(written[same].to_numpy(), whole.history[same].to_numpy())
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than there are cores
+def test_neither_workers_nor_an_interruption_change_the_weights(data, tmp_path, monkeypatch):
+    """torch's loader drew the seed of its workers from the generator of mixup: once a run, or once an epoch."""
+    few = replace(data, train_rows=data.train_rows[:24], transforms=DrawsFromAll())
+    whole = tiny(replace(few, workers=0), mixup=True)
+    whole.fit(3, 2e-3, checkpoint=False)
+    for workers, before in ((0, 2), (2, 0), (3, None)):
+        model, folder = tiny(replace(few, workers=workers), mixup=True), tmp_path / str(workers)
+        if before is not None:
+            broken = tiny(replace(few, workers=before), mixup=True)
+            with monkeypatch.context() as patch:
+                patch.setattr("geopsp.training.fit._callbacks", with_more([Kill(1)]))
+                with pytest.raises(RuntimeError, match="the power went"):
+                    broken.fit(3, 2e-3, checkpoint=False, folder=folder)
+        model.fit(3, 2e-3, checkpoint=False, folder=folder, resume=True)
+        assert not changed(weights(whole), model), workers
+        assert model.history["train_loss"].tolist() == whole.history["train_loss"].tolist()
+
+
+class DrawsFromAll(v2.Transform):
+    """A transform such as users write, with the generators of torch, numpy and Python."""
+
+    def transform(self, inpt, params):
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        return inpt + torch.rand(()) / 10 + np.random.rand() / 10 + random.random() / 10  # noqa: NPY002
+
+
 def with_more(callbacks):
     from geopsp.training.fit import _callbacks
 
@@ -118,7 +149,7 @@ def test_only_the_same_run_is_resumed(data, tmp_path, capsys):
     assert "no run to resume" in capsys.readouterr().err
     with pytest.raises(OptionError, match="already holds a run"):
         model.fit(1, 1e-3, folder=tmp_path)
-    with pytest.raises(OptionError, match=r"fit was .*0\.001.* is .*0\.002"):
+    with pytest.raises(OptionError, match=r"holds another run: `lr` was 0\.001, is 0\.002\. Resume"):
         tiny(data).fit(1, 2e-3, folder=tmp_path, resume=True)
     with pytest.raises(OptionError, match="Set `lr` and `batch_size`"):
         tiny(data).fit(1, devices=2)
@@ -205,11 +236,13 @@ def test_progress_shows_this_epochs_loss_the_best_score_and_the_time_left(data, 
     monkeypatch.setattr("geopsp.training.callbacks.progress_bar", recording_bar)
     model = tiny(data)
     model.fit(2, 1e-3)
+    tiles = len(model.data.valid_dl)
     assert [(title, done, total) for title, done, total, _ in reported] == [
-        (f"epoch {epoch}/2", done, 4) for epoch in (1, 2) for done in (1, 2, 3, 4)
-    ]
-    notes = [note for *_, note in reported]
-    assert all(re.fullmatch(r"loss \d\.\d{3}, .*time left: epoch \d:\d\d, total \d:\d\d", note) for note in notes)
+        (f"epoch {epoch}/2{part}", done, total)
+        for epoch in (1, 2) for part, total in (("", 4), (", validation", tiles)) for done in range(1, total + 1)
+    ]  # fmt: skip
+    notes = [note for title, *_, note in reported if "validation" not in title]
+    assert all(re.fullmatch(r"loss \d\.\d{3}, (best mIoU \d\.\d{3}, )?\d:\d\d left", note) for note in notes)
     assert all(f"best mIoU {model.history['valid_miou'][0]:.3f}" in note for note in notes[4:])
     assert notes[0].split(",")[0] != notes[4].split(",")[0]
 

@@ -1,0 +1,5 @@
+"""`python -m geopsp`."""
+
+from geopsp.cli import main
+
+main()

@@ -1,0 +1,103 @@
+"""What all commands have in common: messages, warnings and their summary, errors in one line, Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geopsp.cli.messages import Translator, shell_messages, show_summary
+from geopsp.core.argument_names import suggest_names
+from geopsp.core.warnings_log import collect_warnings, warnings_as_errors
+from geopsp.errors import GeopspError, StrictError
+
+STRICT_HELP = (
+    "Take warnings for errors: stop at the first, with exit status 2. Nothing is written, unless it arises after an "
+    "output is complete."
+)
+
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of every shell."""
+
+
+class ShellCommand(click.Command):
+    """Sets up messages, repeats the warnings at the end, and shows errors of ours in one line with exit status 2."""
+
+    def __init__(self, *args: Any, strict: bool = False, stopped: str = "", **attributes: Any) -> None:
+        """Take what click takes.
+
+        Args:
+            *args: As of click.
+            strict: True adds the option --strict.
+            stopped: What Ctrl-C leaves, and how to go on.
+            **attributes: As of click.
+        """
+        super().__init__(*args, **attributes)
+        self.stopped = stopped
+        self.params += [click.Option(["--strict"], is_flag=True, help=STRICT_HELP)] if strict else []
+        self.params += [
+            click.Option(["--quiet", "-q"], is_flag=True, help="Show only warnings and errors."),
+            click.Option(["--verbose", "-v"], is_flag=True, help="Show details for debugging, too."),
+        ]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; suggest the option that an unknown one means.
+
+        What is no option, but a file, is taken for the file, as where a shell expands * to a name such as -a.tif.
+        """
+        known = {flag for each in self.params for flag in (*each.opts, *each.secondary_opts)}
+        args = [f"./{arg}" if arg.startswith("-") and arg not in known and _is_file(arg) else arg for arg in args]
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            flags = {str(each.name): each.opts[0] for each in self.params}
+            meant = suggest_names(error.option_name.strip("-").replace("-", "_"), flags)
+            if not meant:
+                raise
+            raise click.UsageError(
+                f"No such option {error.option_name}. Did you mean {flags[meant[0]]}?", ctx
+            ) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
+        strict = ctx.params.pop("strict", False)
+        if quiet and verbose:
+            raise click.UsageError("--quiet and --verbose exclude each other.", ctx)
+        translate = translator(ctx)
+        level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+        with shell_messages(translate, level), collect_warnings() as warnings:
+            try:
+                with warnings_as_errors() if strict else nullcontext():
+                    result = super().invoke(ctx)
+                show_summary(warnings, translate)
+            except GeopspError as error:
+                show_summary(warnings, translate)
+                reason = " (--strict takes this warning for an error.)" if isinstance(error, StrictError) else ""
+                click.echo(f"Error: {' '.join(translate(str(error)).split())}{reason}", err=True)
+                ctx.exit(2)
+            except KeyboardInterrupt:
+                click.echo(f"Stopped. {self.stopped}".rstrip(), err=True)
+                ctx.exit(INTERRUPTED)
+        return result
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def translator(ctx: click.Context) -> Translator:
+    """Return what puts texts into the words of a command."""
+    group = ctx.parent.command if ctx.parent else None
+    return Translator(ctx.command, group.commands.values() if isinstance(group, click.Group) else ())
+
+
+def say(text: str) -> None:
+    """Print a result in the words of the command that runs."""
+    click.echo(translator(click.get_current_context())(text))
