@@ -22,7 +22,7 @@ from geopsp.chips.arcgis_write import write_arcgis_files
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import Kind, write_chip
 from geopsp.chips.chip_set import INDEX, MANIFEST, VERSION, describe_difference, read_folder
-from geopsp.chips.class_balance import class_warnings
+from geopsp.chips.class_balance import ChipWarning, class_warnings
 from geopsp.chips.cutter import ChipCutter, ChipWriter, plan
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec, defaults
@@ -32,6 +32,7 @@ from geopsp.core.legend import Legend
 from geopsp.core.options import require_int
 from geopsp.core.output import check_output, output_lock, resumable_folder
 from geopsp.core.parallel import cpu_count
+from geopsp.core.pixel_values import pixel_values_entry
 from geopsp.core.progress import Progress
 from geopsp.core.run_state import key_of
 from geopsp.core.text import format_count, format_length
@@ -65,6 +66,7 @@ class Export:
         inputs = self.inputs
         fingerprints = [scene.fingerprint() for scene in inputs.scenes] + [inputs.labels.fingerprint()]
         fingerprints += [inputs.area.fingerprint()] if inputs.area else []
+        fingerprints += [values for scene in inputs.scenes if (values := scene.value_identity())]
         cutting = asdict(self.spec) | {"seed": self.spec.seed if self.spec.random_chips else 0}
         return key_of([VERSION, self.kind, defaults() | self.options | cutting, fingerprints])
 
@@ -120,9 +122,9 @@ class Export:
         both = pd.concat([index, new], ignore_index=True)
         pixels = [name for name in both.columns if name.startswith("pixels_")]
         both[pixels] = both[pixels].fillna(0).astype("int64")
-        header = {
+        header: dict[str, Any] = {
             **manifest_header(self.inputs, self.spec, totals),
-            **{name: manifest[name] for name in ("cell_size", "units")},
+            **{name: manifest[name] for name in ("cell_size", "units", "pixel_values") if name in manifest},
             "chips": len(both),
             "statistics": stats.to_json(),
         }
@@ -243,6 +245,7 @@ def manifest_header(inputs: LabelledScenes, spec: ChipSpec, totals: ExportTotals
         "cell_size": list(first.cell_size),
         "units": first.grid.crs.linear_units if first.grid.crs.is_projected else "degree",
         "statistics": totals.stats.to_json(),
+        **pixel_values_entry(first.pixel_values),
     }
 
 
@@ -258,7 +261,8 @@ def make_report(inputs: LabelledScenes, spec: ChipSpec, totals: ExportTotals) ->
     notes += [f"{missing} of {format_count(spec.random_chips, 'random chip')} could not be found"] if missing else []
     frame = totals.frame()
     pixels = frame.loc[frame["chip"].notna(), [f"pixels_{code}" for code in inputs.legend.codes]].to_numpy(np.int64)
-    warnings = class_warnings(inputs.legend, pixels.sum(axis=0), (pixels > 0).sum(axis=0))
+    warnings = [ChipWarning(kind="input", text=text) for scene in inputs.scenes for text in scene.warnings]
+    warnings += class_warnings(inputs.legend, pixels.sum(axis=0), (pixels > 0).sum(axis=0))
     return totals.report(inputs.labels.report(), notes) | {"warnings": warnings}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from geopsp.labels.read_labels import read_labels
 from geopsp.raster.find_images import Images
 from geopsp.raster.open_scenes import open_scenes
 from geopsp.raster.scene import Scene
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +54,8 @@ class LabelledScenes:
         label_options = option_values(from_names(LabelOptions, options))
         aoi = label_options.pop("aoi")
         scenes = open_scenes(images, **option_values(from_names(ImageOptions, options)))
+        for text in (text for scene in scenes for text in scene.warnings):
+            logger.warning(text)
         source = read_labels(labels, **label_options)
         area = None if aoi is None else AreaOfInterest.read(aoi)
         notes = [note for part in (source, area) if part is not None for note in _note_missed(part, scenes)]

@@ -96,6 +96,12 @@ class ImageOptions:
         "Left, bottom, right and top in the CRS of the first image; only this area is used. None: all.",
         unit="CRS units",
     )
+    scaled: bool | None = option(
+        None,
+        "Physical values, raw * scale + offset of each band, as float32; False: values as files store them. None: as "
+        "files store them, but physical where files differ in scale or offset.",
+        flag="--scaled/--no-scaled",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -203,9 +209,14 @@ CUTTING = (LabelOptions, ImageOptions, ChipSpec)
 """The options that decide which chips are cut."""
 
 
+NEWER = ("scaled",)
+"""Options that earlier versions had not: at their default they are left out of keys, so that these stay."""
+
+
 def defaults() -> dict[str, Any]:
-    """Return the defaults of all options of labels and images."""
-    return {name: entry.default for name, entry in option_fields(LabelOptions, ImageOptions).items()}
+    """Return the defaults of all options of labels and images that are part of every key."""
+    fields = option_fields(LabelOptions, ImageOptions)
+    return {name: entry.default for name, entry in fields.items() if name not in NEWER}
 
 
 def changed_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,8 +167,20 @@ def _classifier(chips: tuple[str, ...], labels: str | None, network: str, option
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the scores to this file.")
 @options_of(ModelOptions, only=("device",))
+@click.option(
+    "--allow-resolution-mismatch",
+    is_flag=True,
+    help="Score chips whose pixels are more than 4 times larger or smaller than those of the training, too.",
+)
 @overwrite_option
-def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device: str | None, overwrite: bool) -> None:
+def evaluate(
+    model: Path,
+    chips: tuple[str, ...],
+    json_path: Path | None,
+    device: str | None,
+    allow_resolution_mismatch: bool,
+    overwrite: bool,
+) -> None:
     """Score MODEL on every labelled pixel of CHIPS."""
     from geopsp.core.output import check_output
     from geopsp.report.summary import describe_scores, write_scores
@@ -177,7 +189,7 @@ def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device
     if json_path:
         check_output(json_path, overwrite=overwrite)
     classifier = PixelClassifier.from_model(model, device=device)
-    scores = classifier.evaluate(list(chips))
+    scores = classifier.evaluate(list(chips), allow_resolution_mismatch=allow_resolution_mismatch)
     if json_path:
         write_scores(scores, json_path, overwrite=overwrite)
     click.echo(describe_scores(scores))

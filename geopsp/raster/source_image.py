@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from geopsp.core.pixel_values import BandScale
+
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
@@ -29,6 +31,9 @@ class SourceImage:
 
     nodata: tuple[float | None, ...] = ()
     """Nodata value per file, for bands without one in the file; (): none."""
+
+    scales: tuple[tuple[BandScale | None, ...], ...] = ()
+    """Scale and offset of the bands of each file, for files without any; (): none."""
 
     notes: tuple[str, ...] = ()
     """How the image was put together, for the user."""
