@@ -223,11 +223,11 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
 
 
 @main.command()
-@click.argument("raster", type=click.Path(path_type=Path))
+@click.argument("raster", type=click.Path())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help=f"File to write: {ENDINGS}.")
 @options_of(PolygonSettings, unset=True)
 @options_of(PolygonOptions, only=("confidence", "overwrite"))
-def polygonize(raster: Path, out: Path, **options: Any) -> None:
+def polygonize(raster: str, out: Path, **options: Any) -> None:
     """Write the regions of a class RASTER as polygons."""
     from geopsp.polygons.raster_to_polygons import raster_to_polygons
 
@@ -236,9 +236,9 @@ def polygonize(raster: Path, out: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path(path_type=Path))
-def info(path: Path) -> None:
-    """Describe a raster, chip folder or model."""
+@click.argument("path", type=click.Path())
+def info(path: str) -> None:
+    """Describe a raster, a raster inside a file (netcdf:FILE:VARIABLE), a chip folder or a model."""
     from geopsp.report.summary import describe_path
 
     click.echo(describe_path(path))

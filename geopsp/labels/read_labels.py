@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.options import require_choice, require_number
+from geopsp.core.paths import is_subdataset
 from geopsp.errors import LabelError, OptionError
 from geopsp.labels.class_field_hint import candidate_fields, warn_of_class_fields
 from geopsp.labels.class_mapping import (
@@ -32,7 +33,7 @@ from geopsp.labels.raster_labels import RasterLabels, read_label_raster
 from geopsp.vector.layer import VectorLayer
 from geopsp.vector.open import open_layer
 
-RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".img", ".png", ".jp2", ".asc", ".bil", ".grd"}
+RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".img", ".png", ".jp2", ".asc", ".bil", ".grd", ".nc", ".h5", ".hdf"}
 
 
 MAX_DISTINCT_VALUES = 100_000
@@ -96,7 +97,9 @@ def read_labels(
 
 
 def is_raster(path: str | Path) -> bool:
-    """Return True if a path or URL ends like a raster; the query of a URL does not count."""
+    """Return True if a path or URL, without its query, ends like a raster, or for the name of one inside a file."""
+    if is_subdataset(path):
+        return True
     text = str(path)
     name = urlsplit(text).path if "://" in text else text
     return Path(name).suffix.lower() in RASTER_ENDINGS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from geopsp.chips.class_balance import class_warnings, is_imbalance, warning_tex
 from geopsp.core.bands import has_band_names
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
+from geopsp.core.paths import is_local
+from geopsp.core.pixel_values import PixelValues
 from geopsp.core.text import format_count, format_pixel_size
 from geopsp.errors import InputNotFoundError, PackageError, RasterError
 from geopsp.raster.info import read_info
 from geopsp.raster.legend_io import read_legend
+from geopsp.raster.open import gdal_env, open_raster
 from geopsp.training.metrics import Confusion
 
 LABEL_COUNTS = {
@@ -33,7 +37,7 @@ SKIP_REASONS = {
 """Words for the reasons to skip a chip."""
 
 
-def describe_path(path: Path) -> str:
+def describe_path(path: str | Path) -> str:
     """Describe a raster, a chip folder or a model.
 
     Raises:
@@ -41,6 +45,9 @@ def describe_path(path: Path) -> str:
         RasterError: if it is a file, but no raster.
         PackageError: if it is a folder, but has neither chips nor a model.
     """
+    if not is_local(path):
+        return describe_raster(path)
+    path = Path(path)
     if not path.exists():
         raise InputNotFoundError(f"No such file or folder: {path}. Check the path.")
     if not path.is_dir():
@@ -55,14 +62,21 @@ def describe_path(path: Path) -> str:
     return describe_model(path)
 
 
-def describe_raster(path: Path) -> str:
-    """Describe size, bands, CRS, extent and classes of a raster."""
+def describe_raster(path: str | Path) -> str:
+    """Describe size, bands, CRS, extent and classes of a raster; of a container the rasters in it."""
+    with gdal_env(path), open_raster(path) as dataset:
+        bands, tags = dataset.count, dataset.tags(ns="SUBDATASETS")
+    names = [name for name in tags if name.endswith("_NAME")]
+    inside = [f"  raster     {tags[name]}: {tags.get(name.replace('_NAME', '_DESC'), '')}" for name in names]
+    if inside and not bands:
+        count, example = format_count(len(inside), "raster"), shlex.quote(tags[names[0]])
+        return "\n".join([f"{path}: {count} in one file; name one, e.g. geopsp info {example}", *inside])
     info, legend = read_info(path, needs_crs=False), read_legend(path)
     grid = info.grid
     left, bottom, right, top = grid.bounds()
-    size, bands = format_pixel_size(*grid.cell_size, grid.unit), format_count(len(info.indexes), "band")
+    size, count = format_pixel_size(*grid.cell_size, grid.unit), format_count(len(info.indexes), "band")
     lines = [
-        f"{path}: raster of {grid.width:,} x {grid.height:,} pixels, {bands} of {info.dtype}",
+        f"{path}: raster of {grid.width:,} x {grid.height:,} pixels, {count} of {info.dtype}",
         f"  bands      {', '.join(info.bands)}" + ("" if has_band_names(info.bands) else " (unnamed)"),
         f"  CRS        {grid.crs.to_string() if grid.crs else 'none (assign one before use)'}",
         f"  pixel      {size}" + (", rotated" if grid.transform.b or grid.transform.d else ""),
@@ -71,7 +85,11 @@ def describe_raster(path: Path) -> str:
     ]
     if legend:
         lines.append("  classes    " + ", ".join(f"{info.code} {info.name}" for info in legend))
-    return "\n".join(lines)
+    if info.palette:
+        lines.append("  palette    as an image its colours are read (red, green, blue), as labels its values")
+    if info.scales:
+        lines.append(f"  values     raw, {PixelValues(scales=info.scales).scales_text}")
+    return "\n".join([*lines, *(inside if len(inside) > 1 else ())])
 
 
 def describe_chips(chips: ChipSet) -> str:
@@ -82,7 +100,7 @@ def describe_chips(chips: ChipSet) -> str:
     header = "  classes    code  name             pixels   share   chips" + ("   polygons" if has_polygons else "")
     lines = [
         f"{where}: {format_count(len(chips), 'chip')} of {chips.tile_size} x {chips.tile_size} pixels",
-        f"  bands      {', '.join(chips.bands)} ({chips.dtype})",
+        f"  bands      {', '.join(chips.bands)} ({chips.dtype}{_values(chips.pixel_values)})",
         f"  pixel      {format_pixel_size(*chips.cell_size, chips.units)}",
         f"  labelled   {chips.index['labelled'].mean():.1%} of all pixels; valid {chips.index['valid'].mean():.1%}",
         header,
@@ -115,6 +133,10 @@ def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = Fal
     with atomic_output(path, overwrite=overwrite) as partial:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return Path(path)
+
+
+def _values(values: PixelValues) -> str:
+    return "" if values.is_default else f"; {values}"
 
 
 def _class_rows(chips: ChipSet) -> list[dict[str, Any]]:
@@ -193,7 +215,7 @@ def describe_model(path: Path) -> str:
         f"{path}: {model.settings.get('network', 'PSPNetClassifier')}",
         f"  network    {model.composition}",
         f"  tile       {model.tile_size} x {model.tile_size} pixels of {size}",
-        f"  bands      {', '.join(bands)}, {model.dtype}",
+        f"  bands      {', '.join(bands)}, {model.dtype}{_values(model.pixel_values)}",
         "  classes    " + ", ".join(f"{info.code} {info.name}" for info in model.legend),
         f"  trained    {format_count(len(model.history), 'epoch')}, encoder weights: {weights}",
     ]

@@ -793,7 +793,7 @@ def test_a_fingerprint_has_every_file_however_it_is_reached(make_raster, tmp_pat
     assert raster_fingerprint(str(far)) == lines_of(far)
 
 
-@pytest.mark.parametrize("name", ["NETCDF:{}:Band1", 'NETCDF:"{}":Band1', "HDF5:{}://Band1"])
+@pytest.mark.parametrize("name", ["NETCDF:{}:Band1", 'netcdf:"{}":Band1', "netcdf:{}:Band1", "HDF5:{}://Band1"])
 def test_a_fingerprint_changes_with_the_file_of_a_subdataset(name, make_raster, tmp_path):
     with rasterio.Env() as env:
         if not {"netCDF", "HDF5"} <= set(env.drivers()):
