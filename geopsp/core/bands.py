@@ -101,16 +101,10 @@ class BandStats:
         )
 
     def before(self, conversion: Sequence[tuple[float, float]]) -> BandStats:
-        """Return the statistics of the values that a conversion, (gain, bias) of each band, turns into these."""
+        """Return the statistics of the values that a conversion, (gain above 0, bias) by band, turns into these."""
         gain, bias = np.array(conversion, float).T
-        low, high = (self.low - bias) / gain, (self.high - bias) / gain
-        return BandStats(
-            self.count,
-            (self.mean - bias) / gain,
-            self.m2 / np.square(gain),
-            np.minimum(low, high),
-            np.maximum(low, high),
-        )
+        mean, low, high = ((each - bias) / gain for each in (self.mean, self.low, self.high))
+        return BandStats(self.count, mean, self.m2 / np.square(gain), low, high)
 
     @property
     def std(self) -> NDArray[np.float64]:

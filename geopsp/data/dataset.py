@@ -88,16 +88,21 @@ class ChipFiles:
                 "prepare_data(images=..., labels=...)."
             )
         self.images, self.labels = list(chips.index["image"]), list(chips.index["label"])
-        self.bands, self.size = len(chips.bands), chips.tile_size
+        self.bands, self.size, self.dtype = len(chips.bands), chips.tile_size, chips.dtype
 
     def read(self, row: int, top: int, left: int, size: int) -> RawChip:
         """Read a window.
 
         Raises:
-            ChipError: if a file cannot be read, or has another size or number of bands than the index says.
+            ChipError: if a file cannot be read, or has another size, type or number of bands than the index says.
         """
         window = Window(left, top, size, size)
         data, valid = _read(self.images[row], (self.bands, self.size, self.size), window)
+        if data.dtype.name != self.dtype:
+            raise ChipError(
+                f"{self.images[row]} has {data.dtype} pixels, but the other chips have {self.dtype}. Export the chips "
+                "again."
+            )
         codes, _ = _read(self.labels[row], (1, self.size, self.size), window)  # the label's own nodata may be a class
         return RawChip(data, valid, np.where(valid, codes[0], IGNORE_INDEX).astype(np.uint8))
 

@@ -25,7 +25,7 @@ from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.output import atomic_output
 from geopsp.core.pixel_values import RAW, PixelValues, is_identity, pixel_values_entry
-from geopsp.errors import GeopspError, InputNotFoundError, OptionError, PackageError
+from geopsp.errors import BandError, GeopspError, InputNotFoundError, OptionError, PackageError
 from geopsp.models.build import ModelSpec, build_network, count_parameters
 from geopsp.models.context import CONTEXTS
 from geopsp.models.decoder import DECODERS
@@ -149,8 +149,17 @@ class TrainedModel:
         return Normalization.from_stats(self.statistics)
 
     def statistics_for(self, values: PixelValues) -> BandStats:
-        """Return the training statistics in values of another meaning, which these normalise just as well."""
+        """Return the training statistics in values of another meaning, which these normalise just as well.
+
+        Raises:
+            BandError: if a band's scales have opposite signs.
+        """
         conversion = values.conversion_to(self.pixel_values, len(self.bands))
+        if any(gain < 0 for gain, _ in conversion):
+            raise BandError(
+                f"The values are {values}, but the model was trained on {self.pixel_values}: scales of opposite signs. "
+                "Give both the same sign."
+            )
         return self.statistics if is_identity(conversion) else self.statistics.before(conversion)
 
     # names of earlier versions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from geopsp.core.text import format_count, format_pixel_size
 from geopsp.errors import InputNotFoundError, PackageError, RasterError
 from geopsp.raster.info import read_info
 from geopsp.raster.legend_io import read_legend
+from geopsp.raster.mosaic import band_notes
 from geopsp.raster.open import gdal_env, open_raster
 from geopsp.training.metrics import Confusion
 
@@ -85,6 +87,7 @@ def describe_raster(path: str | Path) -> str:
     ]
     if legend:
         lines.append("  classes    " + ", ".join(f"{info.code} {info.name}" for info in legend))
+    lines += [f"  note       {note}" for note in band_notes([replace(info, palette="")])]
     if info.palette:
         lines.append("  palette    as an image its colours are read (red, green, blue), as labels its values")
     if info.scales:

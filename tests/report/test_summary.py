@@ -12,6 +12,8 @@ import geopandas as gpd
 import matplotlib as mpl
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 import shapely
 from matplotlib import image as mpl_image
 from raster_common import class_raster
@@ -220,3 +222,24 @@ def test_balance_is_that_of_all_chips_not_of_each_export(as_text, tmp_path):
 def test_chips_in_no_folder_are_described_as_such():
     chips = replace(chips_of([[90, 10, 0]]), folders=())
     assert describe_chips(chips).startswith("Read from images, not exported: 1 chip of")
+
+
+def test_rasters_inside_a_file(make_raster, tmp_path):
+    with rasterio.Env() as env:
+        if "netCDF" not in env.drivers():
+            pytest.skip("this GDAL reads no NetCDF")
+    rasterio.shutil.copy(make_raster(bands=2), tmp_path / "a.nc", driver="netCDF", format="NC4")
+    text = describe_path(tmp_path / "a.nc")
+    assert "2 rasters in one file; name one, e.g. geopsp info 'NETCDF:" in text
+    for name in (f"netcdf:{tmp_path}/a.nc:Band1", f'NETCDF:"{tmp_path}/a.nc":Band2'):
+        assert "raster of 83 x 61 pixels, 1 band of uint8" in describe_path(name)
+
+
+def test_scale_and_palette_of_a_raster(make_raster):
+    path = make_raster(bands=1)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {1: (9, 8, 7, 255)})
+        dataset.scales, dataset.offsets = (1e-4,), (-0.1,)
+    text = describe_path(path)
+    assert "raw, scale 0.0001, offset -0.1" in text
+    assert "as an image its colours are read" in text

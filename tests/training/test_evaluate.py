@@ -44,7 +44,7 @@ def model_of(values=RAW, bands=("red", "nir")):
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("trained", [PixelValues(scaled=True), PixelValues(scales=((0.25, 7.0), (-1.0, 2.0)))])
+@pytest.mark.parametrize("trained", [PixelValues(scaled=True), PixelValues(scales=((0.25, 7.0), (1.0, 2.0)))])
 def test_chips_are_normalised_as_the_training_s(trained, scaled, make_chips):
     """Whatever their values mean: as the pixels converted to the values of the training would be."""
     model = model_of(trained)
@@ -67,6 +67,11 @@ def test_a_scale_on_one_side_only_is_said(make_chips, caplog):
     assert (
         "raw values (no scale and offset known), but the model was trained on raw values (scale 0.5" in record.message
     )
+
+
+def test_scales_of_opposite_signs_are_refused(make_chips):
+    with pytest.raises(BandError, match="opposite signs"):
+        chip_loader(model_of(PixelValues(scales=((-0.5, 0.0), (2.0, 1.0)))), make_chips(tags=TAGS))
 
 
 def test_bands_without_names_are_taken_in_order(make_chips, caplog):
