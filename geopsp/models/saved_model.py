@@ -74,9 +74,6 @@ class TrainedModel:
     units: str
     """CRS units, e.g. "metre"."""
 
-    pixel_values: PixelValues = RAW
-    """What the values of the training pixels mean; those of other images are converted to it."""
-
     losses: LossSpec = field(default_factory=LossSpec)
     settings: dict[str, Any] = field(default_factory=dict)
     """Options of training, e.g. the seed and each run."""
@@ -86,6 +83,9 @@ class TrainedModel:
 
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores on the validation chips."""
+
+    pixel_values: PixelValues = RAW
+    """What the values of the training pixels mean; those of other images are converted to it."""
 
     @property
     def composition(self) -> str:

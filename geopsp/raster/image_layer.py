@@ -123,9 +123,13 @@ def _tuple_text(items: Iterable[str]) -> str:
     return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
 
 
+COLORS = {"red", "green", "blue", "2", "3", "band_2", "band_3"}
+"""Names of the bands that only an expanded palette has."""
+
+
 def names_indices(bands: Sequence[str | int] | None) -> bool:
-    """True if band 1 alone is named by its number: of an image with a palette that is the band of its indices."""
-    return bands is not None and [str(band).lower() for band in bands] in (["1"], ["band_1"])
+    """True if one band alone is named and is no colour: of an image with a palette that is the band of its indices."""
+    return bands is not None and len(bands) == 1 and str(bands[0]).lower() not in COLORS
 
 
 def select_bands(image: SourceImage, bands: Sequence[str | int] | None, *, expand_palette: bool = False) -> ImageLayer:

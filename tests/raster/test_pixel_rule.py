@@ -226,6 +226,10 @@ def test_indices_are_read_where_they_are_asked_for(make_palette):
     path = make_palette("a.tif")
     for scene in (open_scenes(path, bands=[1])[0], open_scenes(path, bands=["band_1"])[0], Scene.open(path)):
         np.testing.assert_array_equal(scene.read().data, INDICES)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = ("cover",)
+    np.testing.assert_array_equal(open_scenes(path, bands=["cover"])[0].read().data, INDICES)
+    np.testing.assert_array_equal(open_scenes(path, bands=["green"])[0].read().data, colors_of(INDICES)[1:2])
     (scene,) = open_scenes({"cover": path})
     np.testing.assert_array_equal(scene.read().data, INDICES)
 
