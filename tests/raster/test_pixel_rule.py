@@ -269,3 +269,40 @@ def test_a_palette_beside_colours(make_palette, make_raster):
     np.testing.assert_array_equal(one.read().data, other.read().data)
     with pytest.raises(BandError, match="number of bands"):
         open_scenes([make_raster("c.tif", INDICES), paths[0]])
+
+
+# Products of Sentinel-2
+
+METADATA = """<n1:Level-2A_User_Product xmlns:n1="https://psd-15.sentinel2.eo.esa.int/PSD/User_Product_Level-2A.xsd"><n1:General_Info>
+<QUANTIFICATION_VALUES_LIST><BOA_QUANTIFICATION_VALUE unit="none">10000</BOA_QUANTIFICATION_VALUE>
+<AOT_QUANTIFICATION_VALUE unit="none">1000.0</AOT_QUANTIFICATION_VALUE></QUANTIFICATION_VALUES_LIST>{}
+</n1:General_Info></n1:Level-2A_User_Product>"""
+OFFSETS = "".join(f'<BOA_ADD_OFFSET band_id="{i}">{-1000 - 10 * (i == 8)}</BOA_ADD_OFFSET>' for i in range(13))
+
+
+def make_product(make_raster, tmp_path, name, offsets, values):
+    folder = f"{name}.SAFE/GRANULE/L2A_T32/IMG_DATA/R10m"
+    for band, numbers in zip(("B04", "B8A"), values, strict=True):
+        make_raster(f"{folder}/T32TPT_20230512T101010_{band}_10m.tif", numbers[None].astype("uint16"), cell=10)
+    (tmp_path / f"{name}.SAFE" / "MTD_MSIL2A.xml").write_text(METADATA.format(offsets), encoding="utf-8")
+    return tmp_path / f"{name}.SAFE"
+
+
+def test_products_before_and_after_baseline_04_00(make_raster, tmp_path):
+    """Their metadata says scale and offset, of each band its own."""
+    before = make_product(make_raster, tmp_path, "before", "", numbers(BEFORE))
+    after = make_product(
+        make_raster, tmp_path, "after", OFFSETS, numbers(BEFORE) + np.array([1000, 1010])[:, None, None]
+    )
+    assert Scene.open(after).pixel_values == PixelValues(scales=((1e-4, -0.1), (1e-4, -0.101)))
+    scenes = open_scenes([before, after])
+    for scene in scenes:
+        np.testing.assert_allclose(scene.read().data, REFLECTANCE, rtol=1e-5)
+    assert Scene.open(before).dtype == np.uint16
+
+
+@pytest.mark.parametrize("text", ["", "<a>", "<a><BOA_QUANTIFICATION_VALUE>x</BOA_QUANTIFICATION_VALUE></a>", "<a/>"])
+def test_metadata_that_cannot_be_read_say_nothing(text, make_raster, tmp_path):
+    path = make_product(make_raster, tmp_path, "s2", "", numbers(BEFORE))
+    (path / "MTD_MSIL2A.xml").write_text(text, encoding="utf-8")
+    assert Scene.open(path).pixel_values == PixelValues()
