@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from geopsp.errors import InputNotFoundError
 from geopsp.raster.open import open_raster
-from geopsp.raster.sentinel2 import product_scales
+from geopsp.raster.sentinel import product_scales
 from geopsp.raster.source_image import SourceImage
 
 NUMBERED = r"(?:(?:SR|ST|TOA)_)?(?P<numbered>B(?:8A|\d{1,2})(?:_VCID_\d)?)"
