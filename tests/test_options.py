@@ -122,7 +122,7 @@ def test_overloads_are_the_function_itself():
     ("function", "cls", "without"), [(read_labels, LabelOptions, {"aoi"}), (open_scenes, ImageOptions, set())]
 )
 def test_readers_have_the_same_defaults(function, cls, without):
-    found = parameters(function, {"images", "labels"})
+    found = parameters(function, {"images", "labels", "like"})
     known = {name: entry for name, entry in option_fields(cls).items() if name not in without}
     assert {name: each.default for name, each in found.items()} == {n: e.default for n, e in known.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,11 @@ from geopsp.core.bands import BandStats
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.options import require_path
 from geopsp.core.owned_files import FolderKind
+from geopsp.core.pixel_values import RAW, PixelValues
 from geopsp.core.text import format_count
 from geopsp.errors import ChipError, InputNotFoundError
+
+logger = logging.getLogger(__name__)
 
 INDEX = "chips.parquet"
 
@@ -70,6 +74,9 @@ class ChipSet:
 
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The image files of each source, where they are known."""
+
+    pixel_values: PixelValues = RAW
+    """What the values of pixels mean."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -149,6 +156,7 @@ class ChipSet:
             reports=tuple(entry["report"] for entry in manifest["exports"]),
             tables=(legend.codes_to_indices(np.arange(256, dtype=np.uint8)),),
             files={name: paths for entry in manifest["exports"] for name, paths in entry.get("images", {}).items()},
+            pixel_values=PixelValues.from_json(manifest.get("pixel_values")),
         )
 
     # names of earlier versions
@@ -248,15 +256,16 @@ def _join(sets: Sequence[ChipSet]) -> ChipSet:
     folders = tuple(part.folders[0] for part in sets)
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ChipError(f"A chip folder is given twice: {', '.join(map(str, folders))}. Give each once.")
-    properties = [{name: getattr(part, name) for name in PROPERTIES} for part in sets]
+    properties = [{name: getattr(part, name) for name in (*PROPERTIES, "pixel_values")} for part in sets]
     for other, theirs in zip(folders[1:], properties[1:], strict=True):
         if difference := describe_difference(properties[0], theirs):
             raise ChipError(f"{folders[0]} and {other} differ in {difference}. Export them with the same options.")
     legend = _merge_legends([part.legend for part in sets])
     parts = [part.with_legend(legend) for part in sets]
     frames = [to_crs(part.index, first.index.crs).assign(table=number) for number, part in enumerate(parts)]
-    statistics = first.statistics
+    statistics, values = first.statistics, first.pixel_values
     for part in sets[1:]:
+        values = values.filled(part.pixel_values)
         statistics = statistics.merge(part.statistics)
     return replace(
         first,
@@ -267,19 +276,31 @@ def _join(sets: Sequence[ChipSet]) -> ChipSet:
         reports=tuple(report for part in sets for report in part.reports),
         tables=tuple(table for part in parts for table in part.tables),
         files={name: paths for part in parts for name, paths in part.files.items()},
+        pixel_values=values,
     )
 
 
 def describe_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """Return in what chips differ, e.g. "chip size: 32 and 64"; "" if they can be used together.
 
-    Both map the names of `PROPERTIES` to their values.
+    Both map the names of `PROPERTIES` to what they are, and "pixel_values" to what these mean, if that is known.
     """
     for name, words in PROPERTIES.items():
         one, other = (", ".join(each[name]) if name == "bands" else str(each[name]) for each in (ours, theirs))
         if one != other:
             return f"{words}: {one} and {other}"
+    first, second = (_values_of(each) for each in (ours, theirs))
+    if first.scaled != second.scaled or (not first.scaled and first.differs(second)):
+        return f"pixel values: {first} and {second}"
+    if first.lacks(second) or second.lacks(first):
+        logger.warning(f"Chips of {first} and of {second} are used together: their values are taken to mean the same.")
     return ""
+
+
+def _values_of(properties: Mapping[str, Any]) -> PixelValues:
+    """Return what values mean; properties are attributes of a chip set, or those in its manifest."""
+    found = properties.get("pixel_values")
+    return found if isinstance(found, PixelValues) else PixelValues.from_json(found)
 
 
 def to_crs(index: gpd.GeoDataFrame, crs: Any) -> gpd.GeoDataFrame:

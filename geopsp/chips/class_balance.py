@@ -34,7 +34,7 @@ class ChipWarning(TypedDict):
     """A warning in the report of an export, in chips.json."""
 
     kind: str
-    """"imbalance", or "input" for what is wrong with a folder of ArcGIS."""
+    """"imbalance", or "input" for what is wrong with a folder of ArcGIS, or was assumed of the images."""
 
     text: str
 

@@ -34,6 +34,7 @@ from geopsp.core.options import require_int
 from geopsp.core.output import check_output, output_lock, resumable_folder
 from geopsp.core.owned_files import require_no_links, require_not_inputs, write_file_list
 from geopsp.core.parallel import cpu_count
+from geopsp.core.pixel_values import pixel_values_entry
 from geopsp.core.progress import Progress
 from geopsp.core.run_state import key_of
 from geopsp.core.text import format_count, format_length
@@ -67,6 +68,7 @@ class Export:
         inputs = self.inputs
         fingerprints = [scene.fingerprint() for scene in inputs.scenes] + [inputs.labels.fingerprint()]
         fingerprints += [inputs.area.fingerprint()] if inputs.area else []
+        fingerprints += [values for scene in inputs.scenes if (values := scene.value_identity())]
         cutting = asdict(self.spec) | {"seed": self.spec.seed if self.spec.random_chips else 0}
         return key_of([VERSION, self.kind, defaults() | self.options | cutting, fingerprints])
 
@@ -127,9 +129,9 @@ class Export:
         both = pd.concat([index, new], ignore_index=True)
         pixels = [name for name in both.columns if name.startswith("pixels_")]
         both[pixels] = both[pixels].fillna(0).astype("int64")
-        header = {
+        header: dict[str, Any] = {
             **manifest_header(self.inputs, self.spec, totals),
-            **{name: manifest[name] for name in ("cell_size", "units")},
+            **{name: manifest[name] for name in ("cell_size", "units", "pixel_values") if name in manifest},
             "chips": len(both),
             "statistics": stats.to_json(),
         }
@@ -263,6 +265,7 @@ def manifest_header(inputs: LabelledScenes, spec: ChipSpec, totals: ExportTotals
         "cell_size": list(placed.cell_size),
         "units": _units(placed.grid),
         "statistics": totals.stats.to_json(),
+        **pixel_values_entry(first.pixel_values),
     }
 
 

@@ -57,6 +57,7 @@ def export_training_data(
     order: str = "given",
     cell_size: float | None = None,
     extent: Sequence[float] | None = None,
+    scaled: bool | None = None,
     rotation_angle: float = 0.0,
     min_labelled: float = 0.0,
     min_valid: float = 0.0,

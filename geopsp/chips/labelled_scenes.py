@@ -82,6 +82,8 @@ class LabelledScenes:
                     needs_georeference=not image_options["per_image"] or any(value is not None for value in placing),
                 )
                 scenes = open_scenes(found, **image_options)
+            for text in (text for scene in scenes for text in scene.warnings):
+                logger.warning(text)
             area = None if aoi is None else AreaOfInterest.read(aoi)
             for part in (source, area):
                 if part is not None:

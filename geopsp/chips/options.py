@@ -111,6 +111,12 @@ class ImageOptions:
         "Left, bottom, right and top in the CRS of the first image; only this area is used. None: all.",
         unit="CRS units",
     )
+    scaled: bool | None = option(
+        None,
+        "Physical values, raw * scale + offset of each band, as float32; False: values as files store them. None: as "
+        "files store them, but physical where files differ in scale or offset.",
+        flag="--scaled/--no-scaled",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -218,7 +224,7 @@ CUTTING = (LabelOptions, ImageOptions, ChipSpec)
 """The options that decide which chips are cut."""
 
 
-NOT_IN_OLD_KEYS = {"label_nodata", "mask_classes"}
+NOT_IN_OLD_KEYS = {"label_nodata", "mask_classes", "scaled"}
 """Options that the keys of older exports do not have: they are in a key only if they are given."""
 
 

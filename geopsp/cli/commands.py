@@ -186,8 +186,20 @@ def _classifier(chips: tuple[str, ...], labels: tuple[str, ...], network: str, o
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the scores to this file.")
 @options_of(ModelOptions, only=("device",))
+@click.option(
+    "--allow-resolution-mismatch",
+    is_flag=True,
+    help="Score chips whose pixels are more than 4 times larger or smaller than those of the training, too.",
+)
 @overwrite_option
-def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device: str | None, overwrite: bool) -> None:
+def evaluate(
+    model: Path,
+    chips: tuple[str, ...],
+    json_path: Path | None,
+    device: str | None,
+    allow_resolution_mismatch: bool,
+    overwrite: bool,
+) -> None:
     """Score MODEL on every labelled pixel of CHIPS."""
     from geopsp.chips.chip_set import ChipSet
     from geopsp.core.output import check_output
@@ -200,7 +212,9 @@ def evaluate(model: Path, chips: tuple[str, ...], json_path: Path | None, device
     chip_set = ChipSet.open(list(chips))
     from geopsp.training.classifier import PixelClassifier
 
-    scores = PixelClassifier.from_model(model, device=device).evaluate(chip_set)
+    scores = PixelClassifier.from_model(model, device=device).evaluate(
+        chip_set, allow_resolution_mismatch=allow_resolution_mismatch
+    )
     if json_path:
         write_scores(scores, json_path, overwrite=overwrite)
     say(describe_scores(scores))
@@ -237,11 +251,11 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
 
 
 @main.command(strict=True, stopped="Nothing was written.")
-@click.argument("raster", type=click.Path(path_type=Path))
+@click.argument("raster", type=click.Path())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help=f"File to write: {ENDINGS}.")
 @options_of(PolygonSettings, unset=True)
 @options_of(PolygonOptions, only=("confidence", "nodata", "overwrite"))
-def polygonize(raster: Path, out: Path, **options: Any) -> None:
+def polygonize(raster: str, out: Path, **options: Any) -> None:
     """Write the regions of a class RASTER as polygons."""
     from geopsp.polygons.raster_to_polygons import raster_to_polygons
 

@@ -25,8 +25,8 @@ class Normalization:
 
     @classmethod
     def from_stats(cls, stats: BandStats) -> Normalization:
-        std = stats.std
-        return cls(stats.mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32))
+        varies = (stats.high != stats.low) & (stats.std.astype(np.float32) > 0)  # equal floats have a std of about 0
+        return cls(stats.mean.astype(np.float32), np.where(varies, stats.std, 1).astype(np.float32))
 
     def __call__(self, data: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Normalise pixels, (bands, rows, cols); `valid`, (rows, cols), is True for valid ones."""
@@ -99,6 +99,12 @@ class BandStats:
             np.minimum(self.low, other.low),
             np.maximum(self.high, other.high),
         )
+
+    def before(self, conversion: Sequence[tuple[float, float]]) -> BandStats:
+        """Return the statistics of the values that a conversion, (gain above 0, bias) by band, turns into these."""
+        gain, bias = np.array(conversion, float).T
+        mean, low, high = ((each - bias) / gain for each in (self.mean, self.low, self.high))
+        return BandStats(self.count, mean, self.m2 / np.square(gain), low, high)
 
     @property
     def std(self) -> NDArray[np.float64]:

@@ -24,6 +24,10 @@ VSI_PREFIXES = {
 """GDAL's prefix for each scheme of a URL."""
 
 
+SUBDATASET = r"(?i:netcdf|hdf[45]\w*|gtiff_(?:dir|raw|off)|zarr|nitf_im|sentinel2_\w+|bag|s1\d\d|derived_subdataset):"
+"""Beginning of the names of rasters inside a file; rasterio prints `netcdf:`, GDAL `NETCDF:`, and both work."""
+
+
 def is_url_or_vsi(path: str) -> bool:
     """True for a URL or a path of GDAL's own, e.g. into an archive."""
     return path.startswith("/vsi") or "://" in path
@@ -33,7 +37,12 @@ def is_local(name: str | Path) -> bool:
     """True for a path in the file system, as against a URL, a /vsi path or a subdataset."""
     if isinstance(name, Path):
         return True
-    return not re.match(r"[A-Za-z][\w+.-]+://|/vsi|[A-Z][A-Z0-9_]+:", name) or Path(name).exists()
+    return not re.match(rf"[A-Za-z][\w+.-]+://|/vsi|[A-Z][A-Z0-9_]+:|{SUBDATASET}", name) or Path(name).exists()
+
+
+def is_subdataset(name: str | Path) -> bool:
+    """True for the name of a raster inside a file, such as netcdf:FILE:VARIABLE."""
+    return not is_local(name) and re.match(SUBDATASET, str(name)) is not None
 
 
 def is_remote(name: str | Path) -> bool:

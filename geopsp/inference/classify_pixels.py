@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, overload
 import geopandas as gpd
 
 from geopsp.core.options import describes, from_names, require_path
+from geopsp.core.pixel_size import PixelSize, require_similar_size
 from geopsp.core.text import format_count
 from geopsp.errors import GridError, LabelError, OptionError
 from geopsp.inference.job import LazyAreaOfInterest
@@ -45,8 +46,9 @@ def classify_pixels(
     confidence: str | Path | None = None, disagreement: str | Path | None = None,
     bands: Sequence[str | int] | None = None, extent: Sequence[float] | None = None,
     aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
-    tile_size: int | None = None, padding: int | None = None, batch_size: int | None = None,
-    test_time_augmentation: bool = False, predict_background: bool = True, sieve: int = 0,
+    allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
+    batch_size: int | None = None, test_time_augmentation: bool = False, predict_background: bool = True,
+    sieve: int = 0,
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, client: Any = None,
     scheduler: str | None = None, overwrite: bool = False,
 ) -> Path: ...  # fmt: skip
@@ -60,8 +62,9 @@ def classify_pixels(
     confidence: str | Path | None = None, disagreement: str | Path | None = None,
     bands: Sequence[str | int] | None = None, extent: Sequence[float] | None = None,
     aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
-    tile_size: int | None = None, padding: int | None = None, batch_size: int | None = None,
-    test_time_augmentation: bool = False, predict_background: bool = True, sieve: int = 0,
+    allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
+    batch_size: int | None = None, test_time_augmentation: bool = False, predict_background: bool = True,
+    sieve: int = 0,
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, client: Any = None,
     scheduler: str | None = None, overwrite: bool = False,
 ) -> list[Path]: ...  # fmt: skip
@@ -85,6 +88,7 @@ def classify_pixels(
     aoi: str | Path | gpd.GeoDataFrame | None = None,
     cell_size: float | None = None,
     order: str = "given",
+    allow_resolution_mismatch: bool = False,
     tile_size: int | None = None,
     padding: int | None = None,
     batch_size: int | None = None,
@@ -156,9 +160,12 @@ def _open_scenes(
         cell_size=options.cell_size,
         extent=options.extent,
         order=options.order,
+        like=model.pixel_values,
     )
     for scene in scenes:
         check_size(scene)
+        if not options.allow_resolution_mismatch:
+            require_similar_size(PixelSize.of_grid(scene.grid), model.cell_size[1], model.units, scene.name)
     return scenes if aoi is None else _overlapping(scenes, aoi.area())
 
 

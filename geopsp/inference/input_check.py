@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 import numpy as np
 import pyproj
-from pyproj.database import get_units_map
 
 from geopsp.core.bands import BandStats, has_band_names, merge_stats
-from geopsp.core.crs import metre_axes, metres_per_degree
 from geopsp.core.grid import Grid, Window
+from geopsp.core.pixel_size import PixelSize, format_number, format_size, ground_size
 from geopsp.models.saved_model import TrainedModel
 from geopsp.raster.scene import Scene
 
@@ -54,6 +52,7 @@ MAX_BANDS_NAMED = 3
 def compare_with_training(scene: Scene, model: TrainedModel, *, tile_size: int | None = None) -> list[str]:
     """Return what may make a map wrong, in words: bands, type, pixel size, values and tiles unlike the training's."""
     return [
+        *scene.warnings,
         *_bands(scene),
         *_type(scene, model),
         *_pixel_size(scene.grid, model),
@@ -72,7 +71,7 @@ def _bands(scene: Scene) -> Iterator[str]:
 
 
 def _type(scene: Scene, model: TrainedModel) -> Iterator[str]:
-    if scene.dtype.name != model.dtype:
+    if scene.dtype.name != model.dtype and not any(layer.conversion for layer in scene.layers):
         yield f"The images are {scene.dtype.name}, but the model was trained on {model.dtype}."
 
 
@@ -86,21 +85,17 @@ def _tiles(model: TrainedModel, tile_size: int | None) -> Iterator[str]:
 
 def _pixel_size(grid: Grid, model: TrainedModel) -> Iterator[str]:
     width, height = ground_size(grid)
-    unit = grid.crs.linear_units if grid.crs.is_projected else "degree"
-    here, trained = grid.cell_size[1], model.cell_size[1]
-    metres = metres_of(model.units, grid)
-    ratio = here / trained if unit == model.units else None if metres is None else height / (trained * metres)
+    size = PixelSize.of_grid(grid)
+    ratio = size.ratio_to(model.cell_size[1], model.units)
     if ratio is not None and not 1 / SIZE_RATIO <= ratio <= SIZE_RATIO:
-        size, ground = _length(here, unit), _length(height, "metre")
-        size += "" if unit == model.units or size == ground else f" ({ground} on the ground)"
-        times = f"{_number(max(ratio, 1 / ratio))}x"
-        finer, smaller = ("finer", "smaller") if ratio > 1 else ("coarser", "larger")
-        remedy = f"Resample the images with `cell_size={here / ratio:.5g}`."
+        words = size.compared_with(model.cell_size[1], model.units)
+        smaller, times = "smaller" if ratio > 1 else "larger", format_number(max(ratio, 1 / ratio))
+        remedy = f"Resample the images with `cell_size={grid.cell_size[1] / ratio:.5g}`."
         if ratio > MAX_RESAMPLING:
             remedy = "Train a model for this resolution."
         yield (
-            f"Pixel size is {size}, but the model was trained at {_length(trained, model.units)} ({times} {finer}). "
-            f"Objects appear {times} {smaller} than in training, so results will be unreliable. {remedy}"
+            f"Pixel size is {words}. Objects appear {times}x {smaller} than in training, so results will be "
+            f"unreliable. {remedy}"
         )
     yield from _distortion(grid, width, height)
 
@@ -111,52 +106,16 @@ def _distortion(grid: Grid, width: float, height: float) -> Iterator[str]:
     nominal = grid.cell_size[1] * (grid.crs.units_factor[1] if grid.crs.is_projected else 0)
     if nominal and not 1 / SIZE_RATIO <= nominal / height <= SIZE_RATIO:
         yield (
-            f"Pixels of {_length(grid.cell_size[1], grid.crs.linear_units)} are {_number(height)} m high on the "
-            f"ground, because {name} stretches distances here. This suits a model trained in the same CRS at about "
+            f"Pixels of {format_size(grid.cell_size[1], grid.crs.linear_units)} are {format_number(height)} m high on "
+            f"the ground, because {name} stretches distances here. This suits a model trained in the same CRS at about "
             "this latitude. Otherwise set `cell_size`, or warp the images to a CRS of the region, such as UTM."
         )
     if not 1 / SIZE_RATIO <= width / height <= SIZE_RATIO:
         yield (
-            f"Pixels are {_number(width)} m wide and {_number(height)} m high on the ground ({name}), so objects look "
-            f"{'narrower' if width > height else 'wider'} than they are. This suits only a model trained on such "
-            "pixels."
+            f"Pixels are {format_number(width)} m wide and {format_number(height)} m high on the ground ({name}), so "
+            f"objects look {'narrower' if width > height else 'wider'} than they are. This suits only a model trained "
+            "on such pixels."
         )
-
-
-def _length(value: float, unit: str) -> str:
-    """Write a length with its unit, metres as m."""
-    short = {"metre": "m", "meter": "m", "degree": "degrees"}.get(unit.lower(), unit)
-    return f"{_number(value)} {short}"
-
-
-def _number(value: float) -> str:
-    """Write a number with three digits, without an exponent where it is large."""
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-
-
-def ground_size(grid: Grid) -> tuple[float, float]:
-    """Return the width and height on the ground, in metres, of a pixel in the middle of a grid.
-
-    By the CRS's unit alone where the middle has no place on the globe.
-    """
-    t, middle = grid.transform, grid.corners().mean(axis=0)
-    axes = metre_axes(middle[None], pyproj.CRS.from_user_input(grid.crs))[0]
-    sides = np.linalg.solve(axes, np.array([[t.a, t.b], [t.d, t.e]]))
-    return float(np.hypot(*sides[:, 0])), float(np.hypot(*sides[:, 1]))
-
-
-def metres_of(unit: str, grid: Grid) -> float | None:
-    """Return the metres in a unit; of degrees along a meridian of the grid's globe; None if the unit is unknown."""
-    if unit == "degree":
-        return metres_per_degree(pyproj.CRS.from_user_input(grid.crs))
-    return _metres_by_unit().get(unit.lower())
-
-
-@cache
-def _metres_by_unit() -> dict[str, float]:
-    """Return metres by the names that EPSG and ESRI give to units of length."""
-    found = {name.lower(): unit.conv_factor for name, unit in get_units_map(category="linear").items()}
-    return found | {"meter": 1.0, "foot_us": 1200 / 3937, "us survey foot": 1200 / 3937}
 
 
 def _values(scene: Scene, model: TrainedModel) -> Iterator[str]:

@@ -142,6 +142,9 @@ class MapOptions(MapSettings):
         "Which image is on top where images overlap: given (the first), newest, oldest, or the name of a field of "
         "their metadata; with a minus before it, the largest value is on top.",
     )
+    allow_resolution_mismatch: bool = option(
+        False, "Map images whose pixels are more than 4 times larger or smaller than those of the training, too."
+    )
     device: str | None = option(
         None, 'Device as torch names it, e.g. "cpu" or "cuda:1". None: the first GPU, else the CPU.'
     )

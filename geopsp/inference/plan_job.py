@@ -15,7 +15,7 @@ from geopsp.models.build import check_tile_size
 from geopsp.models.saved_model import TrainedModel
 from geopsp.raster.cog.part_grid import BLOCK, PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
-from geopsp.raster.mosaic import layers_identity
+from geopsp.raster.image_layer import layers_identity
 from geopsp.raster.scene import Scene
 
 

@@ -19,8 +19,8 @@ from geopsp.core.grid import Grid, Window
 from geopsp.core.parallel import cpu_count, map_ordered
 from geopsp.core.progress import progress_bar
 from geopsp.errors import LabelError
+from geopsp.raster.image_layer import BandSource, ImageLayer
 from geopsp.raster.info import read_info
-from geopsp.raster.mosaic import BandSource, ImageLayer
 from geopsp.raster.open import gdal_env, open_raster
 from geopsp.raster.scene import Scene
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.options import check_nodata, require_choice, require_number
-from geopsp.core.paths import is_local
+from geopsp.core.paths import is_local, is_subdataset
 from geopsp.errors import LabelError, OptionError
 from geopsp.labels.class_field_hint import candidate_fields, warn_of_class_fields
 from geopsp.labels.class_mapping import (
@@ -37,7 +37,9 @@ from geopsp.raster.info import read_info
 from geopsp.vector.layer import VectorLayer
 from geopsp.vector.open import open_layer
 
-RASTER_ENDINGS = {".tif", ".tiff", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".jp2", ".asc", ".bil", ".grd"}
+RASTER_ENDINGS = {
+    ".tif", ".tiff", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".jp2", ".asc", ".bil", ".grd", ".nc", ".h5", ".hdf"
+}  # fmt: skip
 
 
 MAX_DISTINCT_VALUES = 100_000
@@ -151,7 +153,9 @@ def _shown(labels: Any) -> str:
 
 
 def is_raster(path: str | Path) -> bool:
-    """Return True if a path or URL ends like a raster; the query of a URL does not count."""
+    """Return True if a path or URL, without its query, ends like a raster, or for the name of one inside a file."""
+    if is_subdataset(path):
+        return True
     text = str(path)
     name = urlsplit(text).path if "://" in text else text
     return Path(name).suffix.lower() in RASTER_ENDINGS

@@ -25,8 +25,9 @@ from safetensors.torch import load_file, save_file
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.output import atomic_output
+from geopsp.core.pixel_values import RAW, PixelValues, is_identity, pixel_values_entry
 from geopsp.core.text import format_count
-from geopsp.errors import GeopspError, OptionError, PackageError
+from geopsp.errors import BandError, GeopspError, OptionError, PackageError
 from geopsp.models.build import ModelSpec, build_network, count_parameters
 from geopsp.models.context import CONTEXTS
 from geopsp.models.decoder import DECODERS
@@ -68,6 +69,9 @@ class TrainedModel:
 
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores on the validation chips."""
+
+    pixel_values: PixelValues = RAW
+    """What the values of the training pixels mean; those of other images are converted to it."""
 
     @property
     def composition(self) -> str:
@@ -121,12 +125,27 @@ class TrainedModel:
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         parts = (self.spec, self.legend, self.statistics, self.losses)
         about = [self.bands, *(part.to_json() for part in parts)]
+        about += [] if self.pixel_values.is_default else [self.pixel_values.to_json()]
         digest.update(json.dumps(about, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
     @property
     def normalization(self) -> Normalization:
         return Normalization.from_stats(self.statistics)
+
+    def statistics_for(self, values: PixelValues) -> BandStats:
+        """Return the training statistics in values of another meaning, which these normalise just as well.
+
+        Raises:
+            BandError: if a band's scales have opposite signs.
+        """
+        conversion = values.conversion_to(self.pixel_values, len(self.bands))
+        if any(gain < 0 for gain, _ in conversion):
+            raise BandError(
+                f"The values are {values}, but the model was trained on {self.pixel_values}: scales of opposite signs. "
+                "Give both the same sign."
+            )
+        return self.statistics if is_identity(conversion) else self.statistics.before(conversion)
 
     # names of earlier versions
     unwanted = excluded_channels
@@ -170,6 +189,7 @@ def _manifest(model: TrainedModel, checksum: str) -> dict[str, Any]:
         "tile_size": model.tile_size,
         "cell_size": list(model.cell_size),
         "units": model.units,
+        **pixel_values_entry(model.pixel_values),
         "losses": model.losses.to_json(),
         "settings": model.settings,
         "history": model.history,
@@ -226,6 +246,7 @@ def _model_from_manifest(manifest: Mapping[str, Any]) -> TrainedModel:
         tile_size=int(manifest["tile_size"]),
         cell_size=(float(manifest["cell_size"][0]), float(manifest["cell_size"][1])),
         units=str(manifest["units"]),
+        pixel_values=PixelValues.from_json(manifest.get("pixel_values")),
         losses=LossSpec.from_json(manifest["losses"]),
         settings=dict(manifest["settings"]),
         history=list(manifest["history"]),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from geopsp.errors import InputNotFoundError
 from geopsp.raster.open import open_raster
+from geopsp.raster.sentinel import product_scales
 from geopsp.raster.source_image import SourceImage
 
 NUMBERED = r"(?:(?:SR|ST|TOA)_)?(?P<numbered>B(?:8A|\d{1,2})(?:_VCID_\d)?)"
@@ -183,8 +184,9 @@ def _image_of_group(group: Sequence[BandFileName]) -> SourceImage:
             f"not used in {image} (masks, quality flags, previews or a band at a coarser resolution): "
             f"{', '.join(unused)}"
         )
-    files = tuple(str(finest[band].path) for band in bands)
-    return SourceImage(image, files, tuple((band,) for band in bands), notes=tuple(notes))
+    files = [finest[band].path for band in bands]
+    scales, names = product_scales(files, bands), tuple((band,) for band in bands)
+    return SourceImage(image, tuple(map(str, files)), names, scales=scales, notes=tuple(notes))
 
 
 def _band_order(band: str) -> tuple[str, int, str]:

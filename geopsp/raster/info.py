@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import rasterio
@@ -14,10 +15,14 @@ from rasterio.enums import ColorInterp, Resampling
 
 from geopsp.core.grid import Grid
 from geopsp.core.paths import is_local, is_remote, local_file
+from geopsp.core.pixel_values import BandScale, valid_scale
 from geopsp.core.text import format_count
 from geopsp.errors import GridError, RasterError
+from geopsp.raster.image_vrt import has_palette, is_expanded, open_image
 from geopsp.raster.open import gdal_env, open_raster
-from geopsp.raster.valid_mask import alpha_band, find_sparse_bands
+from geopsp.raster.valid_mask import alpha_band, find_sparse_bands, looks_like_alpha
+
+Palette = Literal["", "expanded", "indices"]
 
 NAMED_BANDS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
 
@@ -53,7 +58,14 @@ class RasterInfo:
     """Nodata values of all bands of the file, in the order of their numbers."""
 
     alpha: int | None = None
-    """Number of the band that counts as alpha only because it is the last of four uint8 bands."""
+    """Number of the band that counts as alpha only because it is the last of four uint8 bands; if it is one of
+    `indexes`, its values are no mask, and it is read as data."""
+
+    scales: tuple[BandScale | None, ...] = ()
+    """Scale and offset of all bands of the file, in the order of their numbers; () if no band has any."""
+
+    palette: Palette = ""
+    """How an image with a palette is read: expanded to colours, or as indices; "" if it has none."""
 
     files: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """All local files that GDAL reads for it, e.g. the sources of a VRT, as `dataset.files`; () of a URL."""
@@ -77,23 +89,28 @@ class RasterInfo:
         )
 
 
-def read_info(path: str | Path, *, needs_crs: bool = True, all_bands: bool = False) -> RasterInfo:
+def read_info(
+    path: str | Path, *, needs_crs: bool = True, all_bands: bool = False, expand_palette: bool = False
+) -> RasterInfo:
     """Read the header of a raster.
 
     Args:
         path: A raster file, URL or subdataset.
         needs_crs: False accepts a raster without CRS or georeference.
         all_bands: True reads a band that is marked as alpha as data.
+        expand_palette: True reads indices into a palette as its colours, see `open_image`.
 
     Raises:
         InputNotFoundError: if the file does not exist.
         RasterError: if it is not a raster of real numbers with at least one band.
         GridError: if it has no CRS or no georeference and `needs_crs` is True.
     """
-    with gdal_env(path), open_raster(path) as dataset:
+    with gdal_env(path), open_image(path, expand_palette=expand_palette) as dataset:
         _require_bands(path, dataset)
         alpha = None if all_bands else alpha_band(dataset)
-        keep = [i for i in dataset.indexes if i != alpha] or list(dataset.indexes)
+        named = dataset.count != 4 or dataset.dtypes[3] != "uint8" or bool(dataset.descriptions[3])
+        is_data = alpha is not None and not named and not looks_like_alpha(dataset, alpha)
+        keep = [i for i in dataset.indexes if i != alpha or is_data] or list(dataset.indexes)
         dtypes = sorted({dataset.dtypes[i - 1] for i in keep})
         if len(dtypes) > 1 or dtypes[0].startswith("complex"):
             raise RasterError(
@@ -105,7 +122,6 @@ def read_info(path: str | Path, *, needs_crs: bool = True, all_bands: bool = Fal
         if dataset.transform.is_degenerate:
             raise GridError(f"The pixels of {path} have no area (transform {tuple(dataset.transform)[:6]}).")
         nodatas = _nodatas(dataset)
-        unnamed = dataset.count == 4 and dataset.dtypes[3] == "uint8" and not dataset.descriptions[3]
         return RasterInfo(
             str(path),
             grid=Grid(dataset.crs, dataset.transform, dataset.width, dataset.height),
@@ -116,7 +132,9 @@ def read_info(path: str | Path, *, needs_crs: bool = True, all_bands: bool = Fal
             block=dataset.block_shapes[keep[0] - 1],
             sparse_bands=find_sparse_bands(dataset, keep),
             nodatas=nodatas,
-            alpha=alpha if unnamed else None,
+            alpha=None if named else alpha,
+            scales=_scales(dataset),
+            palette="indices" if has_palette(dataset) else "expanded" if is_expanded(dataset) else "",
             files=() if is_remote(path) else tuple(dataset.files),
         )
 
@@ -128,6 +146,11 @@ def _nodatas(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:
         None if value is not None and np.dtype(dtype).kind in "iu" and not in_dtype_range(value, dtype) else value
         for dtype, value in pairs
     )
+
+
+def _scales(dataset: rasterio.DatasetReader) -> tuple[BandScale | None, ...]:
+    scales = tuple(valid_scale(*pair) for pair in zip(dataset.scales, dataset.offsets, strict=True))
+    return scales if any(scales) else ()
 
 
 def _require_bands(path: str | Path, dataset: rasterio.DatasetReader) -> None:

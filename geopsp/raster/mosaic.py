@@ -3,167 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from rasterio.dtypes import in_dtype_range
 from rasterio.enums import Resampling
 
-from geopsp.core.bands import match_bands
 from geopsp.core.grid import Grid, Window
 from geopsp.core.options import OptionInfo, check_value
-from geopsp.core.text import format_count
 from geopsp.errors import BandError, GridError, OptionError
-from geopsp.raster.info import RasterInfo, read_info
+from geopsp.raster.image_layer import BandSource, ImageLayer
+from geopsp.raster.info import RasterInfo
 from geopsp.raster.source_image import SourceImage
-from geopsp.raster.valid_mask import zero_is_nodata
 from geopsp.raster.warp import align_to_grid, north_up
 
-EMPTY_WINDOW = Window(0, 0, 0, 0)
-
 CELL_SIZE = OptionInfo(help="", above=0, unit="CRS units")
-
-
-@dataclass(frozen=True, slots=True)
-class BandSource:
-    """A file and the bands that are read from it."""
-
-    info: RasterInfo
-
-    indexes: tuple[int, ...]
-    """Numbers of the bands in the file, from 1."""
-
-    positions: tuple[int, ...]
-    """Their positions among the scene's bands, from 0."""
-
-    window: Window = EMPTY_WINDOW
-    """The file's pixels on the scene's grid."""
-
-    @property
-    def nodatas(self) -> tuple[float | None, ...]:
-        """Nodata values of the bands that are read."""
-        return tuple(self.info.nodatas[index - 1] for index in self.indexes)
-
-    @property
-    def zero_is_nodata(self) -> bool:
-        """True if a pixel that is 0 in all bands of the image is nodata."""
-        return zero_is_nodata(self.info.dtype, self.nodatas)
-
-    @property
-    def sparse_bands(self) -> tuple[int, ...]:
-        """Numbers of the bands to look at: missing blocks in all of them mean nodata."""
-        return self.indexes if set(self.indexes) <= set(self.info.sparse_bands) else self.info.sparse_bands
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLayer:
-    """One image of a scene; its pixels are valid where all of its files are."""
-
-    name: str
-
-    all_bands: tuple[str, ...]
-    """Names of all bands of the image."""
-
-    bands: tuple[str, ...]
-    """Names of the bands that are read."""
-
-    band_sources: tuple[BandSource, ...]
-    """The files that are read, the one with the smallest pixels first: the others are aligned to its grid."""
-
-    @property
-    def sources(self) -> tuple[RasterInfo, ...]:
-        """Headers of the files that are read."""
-        return tuple(b.info for b in self.band_sources)
-
-    @property
-    def window(self) -> Window:
-        """The image's pixels on the scene's grid: those of its finest file."""
-        return self.band_sources[0].window
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The data type that holds the pixels of every file."""
-        return np.result_type(*(np.dtype(source.dtype) for source in self.sources))
-
-
-def layers_identity(layers: Sequence[ImageLayer]) -> str:
-    """Return all fields of the layers as text, for the key of a map; see `RasterInfo.identity`."""
-    return _tuple_text(
-        f"Layer(name={layer.name!r}, found={layer.all_bands!r}, bands={layer.bands!r}, picks={_sources_text(layer)})"
-        for layer in layers
-    )
-
-
-def _sources_text(layer: ImageLayer) -> str:
-    return _tuple_text(
-        f"Pick(source={b.info.identity()}, indexes={b.indexes!r}, positions={b.positions!r}, place={b.window!r})"
-        for b in layer.band_sources
-    )
-
-
-def _tuple_text(items: Iterable[str]) -> str:
-    texts = list(items)
-    return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
-
-
-def select_bands(image: SourceImage, bands: Sequence[str | int] | None) -> ImageLayer:
-    """Choose the files of an image that hold the bands; files that are not needed are not opened.
-
-    Args:
-        image: The image.
-        bands: Names, or numbers from 1; None means all bands.
-
-    Raises:
-        InputNotFoundError, RasterError, GridError: if a file is missing or cannot be used.
-        BandError: if a band is missing, or a file has other bands than the image says.
-    """
-    if bands is not None and not bands:
-        raise BandError("`bands` is empty. Give names or numbers from 1, or None for all bands.")
-    given = image.bands or ((),) * len(image.files)
-    nodatas = image.nodata or (None,) * len(image.files)
-    files = list(zip(image.files, given, nodatas, strict=True))
-    placed = image.needs_georeference
-    headers = {file: _read_header(file, nodata, bands, placed) for file, names, nodata in files if not names}
-    names_by_file = [names or headers[file].bands for file, names, _ in files]
-    owners = [(number, i) for number, names in enumerate(names_by_file) for i in range(len(names))]
-    all_bands = tuple(name for names in names_by_file for name in names)
-    wanted = tuple(bands) if bands is not None else all_bands
-    chosen = match_bands(wanted, all_bands, where=image.name)
-    band_sources = []
-    for number, ((file, _, nodata), names) in enumerate(zip(files, names_by_file, strict=True)):
-        here = [(position, owners[i][1]) for position, i in enumerate(chosen) if owners[i][0] == number]
-        if here:
-            info = headers.get(file) or _require_bands(_read_header(file, nodata, names, placed), names)
-            indexes = tuple(info.indexes[i] for _, i in here)
-            band_sources.append(BandSource(info, indexes, tuple(position for position, _ in here)))
-    names = tuple(w if isinstance(w, str) else all_bands[i] for w, i in zip(wanted, chosen, strict=True))
-    band_sources.sort(key=lambda b: max(b.info.grid.cell_size))
-    return ImageLayer(image.name, all_bands, names, tuple(band_sources))
-
-
-def _read_header(
-    file: str, nodata: float | None, wanted: Sequence[str | int] | None, needs_georeference: bool
-) -> RasterInfo:
-    """Read the header; add the image's nodata value where the file has none, and the alpha band if it is wanted."""
-    info = read_info(file, needs_crs=needs_georeference)
-    if info.alpha and wanted and (len(wanted) > len(info.bands) or {info.alpha, f"band_{info.alpha}"} & {*wanted}):
-        info = read_info(file, all_bands=True, needs_crs=needs_georeference)
-    if not needs_georeference:
-        info = replace(info, grid=info.grid.without_georeference)
-    if nodata is None or (info.dtype[0] in "iu" and not in_dtype_range(nodata, info.dtype)):
-        return info
-    nodatas = tuple(nodata if value is None else value for value in info.nodatas)
-    return replace(info, nodatas=nodatas, nodata=nodatas[info.indexes[0] - 1])
-
-
-def _require_bands(info: RasterInfo, names: Sequence[str]) -> RasterInfo:
-    if len(info.bands) != len(names):
-        raise BandError(
-            f"{info.path} has {format_count(len(info.bands), 'band')}, but must have {len(names)}: {', '.join(names)}. "
-            "Name a file with only these."
-        )
-    return info
 
 
 def target_grid(layers: Sequence[ImageLayer], *, onto: Grid | None, cell_size: float | None) -> tuple[Grid, str]:
@@ -320,18 +174,47 @@ def mosaic_notes(
             f"({rule.get(order, f'ordered by {order}')})"
         )
     sources = list(dict.fromkeys(source for layer in layers for source in layer.sources))
-    with_alpha = [source for source in sources if source.alpha]
-    if with_alpha:
-        alpha, path = with_alpha[0].alpha, with_alpha[0].path
-        more = f" and {len(with_alpha) - 1} more" if len(with_alpha) > 1 else ""
-        notes.append(
-            f"band {alpha} of {path}{more} counts as an alpha band, which marks the valid pixels; if it is a band such "
-            f"as near infrared, select it by its number (bands 1, 2, 3, {alpha})"
-        )
+    notes += band_notes(sources)
     warped = {s.path: s.resampling.name for s in sources if s.resampling is not None}
     notes += [f"{path} is warped ({how}) onto {target}" for path, how in warped.items()]
     outside = [layer.name for layer in layers if layer.window.intersect(grid.full_window).is_empty]
     return (*notes, *note_left_out(outside))
+
+
+def band_notes(sources: Sequence[RasterInfo]) -> list[str]:
+    """Describe how files are read whose header leaves open what their bands are."""
+    notes = []
+    alpha = [source for source in sources if source.alpha and source.alpha not in source.indexes]
+    if alpha:
+        number, path = alpha[0].alpha, _and_more(alpha)
+        notes.append(
+            f"band {number} of {path} counts as an alpha band, which marks the valid pixels; if it is a band such as "
+            f"near infrared, select it by its number (bands 1, 2, 3, {number}), or say so in the file (gdal_edit.py "
+            f"-colorinterp_{number} undefined)"
+        )
+    data = [source for source in sources if source.alpha and source.alpha in source.indexes]
+    if data:
+        number, path = data[0].alpha, _and_more(data)
+        notes.append(
+            f"band {number} of {path} is marked as an alpha band, but most of its values are neither 0 nor 255: it "
+            f"counts as data and marks no pixel as invalid; if it is alpha, name it so (its description: alpha)"
+        )
+    for how, words in PALETTE_NOTES.items():
+        found = [source for source in sources if source.palette == how]
+        notes += [f"{_and_more(found)} {words}"] if found else []
+    return notes
+
+
+PALETTE_NOTES = {
+    "expanded": "has a palette: its colours are read, as bands red, green and blue; `bands=[1]` reads the indices",
+    "indices": "has a palette, but its indices are read, not its colours",
+}
+
+
+def _and_more(sources: Sequence[RasterInfo]) -> str:
+    """Return the first path, and how many files more there are."""
+    paths = list(dict.fromkeys(source.path for source in sources))
+    return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
 def note_left_out(names: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +143,33 @@ def _open_error(name: str | Path, error: RasterioError) -> GeopspError:
     )
 
 
+def _missing_sources(name: str | Path) -> list[str]:
+    """Return the local files that a VRT, or one that it refers to, is read from, and that do not exist."""
+    missing: dict[str, None] = {}
+    todo, seen = [str(name)], {str(name)}
+    while todo:
+        path = todo.pop()
+        if not is_local(path):
+            continue
+        if not Path(path).exists():
+            missing[path] = None
+        elif path.lower().endswith(".vrt"):
+            with suppress(RasterioError), rasterio.open(path) as dataset:
+                todo += sorted(set(dataset.files) - seen)
+                seen |= set(dataset.files)
+    return list(missing)
+
+
 def read_error(name: str | Path, area: Window, error: RasterioError) -> RasterError:
     """Return the error for a file that opened, but whose pixels in the area cannot be read."""
     advice = "The file is truncated or damaged. Download or export it again."
+    missing = _missing_sources(name)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        return RasterError(
+            f"Cannot read {name}, because {missing[0]}{more}, which it refers to, does not exist. Restore the file, or "
+            "make the VRT again without it."
+        )
     if _too_many_open(name, error):
         advice = TOO_MANY
     elif is_remote(name):

@@ -15,20 +15,14 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Grid, Window
+from geopsp.core.pixel_values import RAW, PixelValues
 from geopsp.errors import GridError
 from geopsp.raster.find_images import Images, find_images
+from geopsp.raster.image_layer import BandSource, ImageLayer, names_indices, select_bands
 from geopsp.raster.info import RasterInfo, raster_fingerprint
-from geopsp.raster.mosaic import (
-    BandSource,
-    ImageLayer,
-    align_layer,
-    mosaic_notes,
-    place_layers,
-    require_one_type,
-    select_bands,
-    target_grid,
-)
+from geopsp.raster.mosaic import align_layer, mosaic_notes, place_layers, require_one_type, target_grid
 from geopsp.raster.open import OpenDatasets, gdal_env, read_error
+from geopsp.raster.pixel_rule import PixelRule, convert_pixels
 from geopsp.raster.source_image import SourceImage
 from geopsp.raster.valid_mask import block_is_missing, valid_mask_but_zero
 from geopsp.raster.warp import WARP_CELL, open_source, resample_to_grid, warp_cells
@@ -69,6 +63,13 @@ class Scene:
     """How the images were brought onto one grid."""
 
     resampling: Resampling = Resampling.bilinear
+
+    warnings: tuple[str, ...] = ()
+    """What was assumed of the values of pixels."""
+
+    pixel_values: PixelValues = RAW
+    """What the values of pixels mean."""
+
     _handles: threading.local = field(default_factory=threading.local, repr=False)
 
     @classmethod
@@ -82,6 +83,8 @@ class Scene:
         cell_size: float | None = None,
         extent: Sequence[float] | None = None,
         order: str = "given",
+        scaled: bool | None = None,
+        expand_palette: bool = False,
     ) -> Scene:
         """Find images and open them as one scene.
 
@@ -94,6 +97,10 @@ class Scene:
                 with pixels at most half as wide are averaged.
             extent: (left, bottom, right, top) in CRS units, extended to whole pixels; None means all.
             order: Which image comes first, see `find_images`.
+            scaled: True for physical values, raw * scale + offset; False for raw ones; None: raw unless the files
+                differ in scale and offset, see `PixelRule`.
+            expand_palette: True reads images with a palette as red, green and blue, unless `bands=[1]` asks for the
+                indices; False reads the indices, as of a class raster.
 
         Raises:
             InputNotFoundError, RasterError, GridError, BandError, OptionError: if an image or option cannot be used.
@@ -106,6 +113,8 @@ class Scene:
             cell_size=cell_size,
             extent=extent,
             order=order,
+            scaled=scaled,
+            expand_palette=expand_palette and not names_indices(bands),
         )
 
     @classmethod
@@ -119,6 +128,9 @@ class Scene:
         cell_size: float | None = None,
         extent: Sequence[float] | None = None,
         order: str = "given",
+        scaled: bool | None = None,
+        like: PixelValues | None = None,
+        expand_palette: bool = False,
     ) -> Scene:
         """Open images that `find_images` returned as one scene.
 
@@ -130,20 +142,25 @@ class Scene:
             cell_size: As in `open`.
             extent: As in `open`.
             order: How the images were ordered; used in the notes only.
+            scaled: As in `open`.
+            like: What the values of a model's training pixels mean, instead of `scaled`.
+            expand_palette: As in `open`, whatever the bands.
 
         Raises:
             InputNotFoundError, RasterError, GridError, BandError, OptionError: if an image or option cannot be used.
         """
-        first = select_bands(images[0], bands)
-        layers = [first, *(select_bands(image, first.bands) for image in images[1:])]
+        first = select_bands(images[0], bands, expand_palette=expand_palette)
+        layers = [first, *(select_bands(image, first.bands, expand_palette=expand_palette) for image in images[1:])]
         aligned_to, target = target_grid(layers, onto=onto, cell_size=cell_size)
-        require_one_type([(layer.name, layer.dtype) for layer in layers])
+        rule = PixelRule.choose(layers, scaled=scaled, like=like)
+        layers = [rule.apply_to(layer) for layer in layers]
+        require_one_type([(layer.name, layer.value_dtype) for layer in layers])
         average = cell_size is not None
         layers = [align_layer(layer, aligned_to, resampling, average_if_finer=average) for layer in layers]
         grid, placed = place_layers(layers, aligned_to, extent)
-        notes = mosaic_notes(images, placed, grid, order=order, target=target)
         name = images[0].name + (f" and {len(images) - 1} more" if len(images) > 1 else "")
-        return cls(placed, grid, first.bands, name, notes, resampling)
+        notes = (*mosaic_notes(images, placed, grid, order=order, target=target), *rule.notes)
+        return cls(placed, grid, first.bands, name, notes, resampling, rule.warnings, rule.pixel_values)
 
     @property
     def sources(self) -> tuple[RasterInfo, ...]:
@@ -152,8 +169,8 @@ class Scene:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The data type that holds the pixels of every file."""
-        return np.result_type(*(layer.dtype for layer in self.layers))
+        """The data type that holds the values of every file."""
+        return np.result_type(*(layer.value_dtype for layer in self.layers))
 
     @property
     def cell_size(self) -> tuple[float, float]:
@@ -227,6 +244,11 @@ class Scene:
         sources = {source.path: source for source in self.sources}
         return [line for source in sources.values() for line in raster_fingerprint(source.path, source.files)]
 
+    def value_identity(self) -> list[str]:
+        """Return what tells values from those that the files store, for keys; [] if it is these."""
+        conversions = [f"conversion {layer.conversion}" for layer in self.layers if layer.conversion]
+        return conversions + [f"palette of {source.path}" for source in self.sources if source.palette == "expanded"]
+
     def _covered(self, layer: ImageLayer, window: Window) -> Window:
         """Return the part of a window that lies in the scene and in the layer."""
         return window.intersect(self.grid.full_window).intersect(layer.window)
@@ -251,7 +273,7 @@ class Scene:
         if len(layer.band_sources) == 1:
             data, valid = self._read_source(layer.band_sources[0], window)
         else:
-            data = np.zeros((len(self.bands), window.height, window.width), self.dtype)
+            data = np.zeros((len(self.bands), window.height, window.width), layer.dtype)
             valid = np.ones((window.height, window.width), bool)
             for band_source in layer.band_sources:
                 file_valid = np.zeros_like(valid)
@@ -263,7 +285,7 @@ class Scene:
                 valid &= file_valid
         if any(band_source.zero_is_nodata for band_source in layer.band_sources):
             valid &= data.any(axis=0)
-        return data, valid
+        return (convert_pixels(data, valid, layer.conversion) if layer.conversion else data), valid
 
     def _read_source(self, band_source: BandSource, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window inside a file: (bands, rows, cols) pixels, and valid mask as `valid_mask_but_zero`.
@@ -306,7 +328,7 @@ class Scene:
         return local.open.get(key, lambda: open_source(info))
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("layers", "grid", "bands", "name", "notes", "resampling")
+        names = ("layers", "grid", "bands", "name", "notes", "warnings", "pixel_values", "resampling")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from geopsp.core.pixel_values import BandScale
+
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
@@ -32,6 +34,8 @@ class SourceImage:
 
     needs_georeference: bool = True
     """False leaves out CRS and place of an image that has not both."""
+    scales: tuple[tuple[BandScale | None, ...], ...] = ()
+    """Scale and offset of the bands of each file, for files without any; (): none."""
 
     notes: tuple[str, ...] = ()
     """How the image was put together, for the user."""

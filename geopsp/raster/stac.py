@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geopsp.core.paths import is_local
+from geopsp.core.pixel_values import BandScale, valid_scale
 from geopsp.errors import RasterError
 from geopsp.raster.band_files import is_ancillary
 from geopsp.raster.open import RASTER_ENDINGS
@@ -33,6 +34,10 @@ NO_BANDS = PREVIEWS | {
     "sun-azimuth", "sun-zenith", "azimuth", "incidence-angle", "iso19115", "index",
 }  # fmt: skip
 """Roles of assets that are no imagery."""
+
+
+OFFSET_APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+"""Properties that say, where True, that pixels contain no offset any more, whatever the bands say."""
 
 
 def find(item: Any) -> list[SourceImage] | None:
@@ -85,6 +90,7 @@ def _image(item: Item, path: Path) -> SourceImage:
     assets = _imagery(item, path)
     files = tuple(str(asset.get_absolute_href()) for asset in assets.values())
     unused = sorted(set(item.assets) - set(assets))
+    offset_applied = any(item.properties.get(name) is True for name in OFFSET_APPLIED)
     notes = (f"assets of {item.id} that are read: {', '.join(assets)}; not used: {', '.join(unused)}",)
     return SourceImage(
         item.id,
@@ -93,6 +99,7 @@ def _image(item: Item, path: Path) -> SourceImage:
         acquired=item.datetime or item.common_metadata.start_datetime,
         properties=item.properties,
         nodata=tuple(_nodata(asset) for asset in assets.values()),
+        scales=tuple(_scales(asset, offset_applied=offset_applied) for asset in assets.values()),
         notes=notes if unused else (),
     )
 
@@ -145,6 +152,23 @@ def _nodata(asset: Asset) -> float | None:
         return float(values.pop()) if len(values) == 1 else None
     except ValueError:
         return None
+
+
+def _scales(asset: Asset, *, offset_applied: bool) -> tuple[BandScale | None, ...]:
+    """Return scale and offset of each band; () if no band has any.
+
+    Source: STAC's raster extension, and since STAC 1.1 the same names in `bands`, or for all bands in the asset.
+    """
+    extra = asset.extra_fields
+    scales: list[BandScale | None] = []
+    bands: list[dict[str, Any]] = extra.get("raster:bands") or extra.get("bands") or [{}]
+    for band in bands:
+        fields = {name.removeprefix("raster:"): value for name, value in {**extra, **band}.items()}
+        try:
+            scales.append(valid_scale(fields.get("scale", 1), 0 if offset_applied else fields.get("offset", 0)))
+        except (TypeError, ValueError):
+            scales.append(None)
+    return tuple(scales) if any(scales) else ()
 
 
 def _common_name(band: dict[str, Any]) -> str:

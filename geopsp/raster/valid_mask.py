@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
+
+from geopsp.raster.image_vrt import has_mask_band
 
 
 def valid_mask(dataset: Any, data: NDArray[Any], indexes: Sequence[int], area: RioWindow) -> NDArray[np.bool_]:
@@ -46,7 +49,7 @@ def valid_mask_but_zero(
     alpha = alpha_band(dataset)
     if alpha is not None and alpha not in not_alpha:
         valid &= dataset.read(alpha, window=area) > 0
-    elif _has_mask(dataset):
+    if has_mask_band(dataset):
         valid &= dataset.read_masks(indexes[0], window=area) > 0
     if data.dtype.kind == "f":
         valid &= np.isfinite(data).all(axis=0)
@@ -59,11 +62,6 @@ def valid_mask_but_zero(
 def zero_is_nodata(dtype: np.dtype[Any] | str, nodatas: Sequence[float | None]) -> bool:
     """Return True if a pixel that is 0 in all bands is nodata: integers, with 0 as a band's nodata value."""
     return np.dtype(dtype).kind in "iu" and 0 in nodatas
-
-
-def _has_mask(dataset: Any) -> bool:
-    flags = dataset.mask_flag_enums[0]
-    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
 
 def warp_options(dataset: Any, dtype: str, nodata: float | None, not_alpha: Sequence[int] = ()) -> dict[str, Any]:
@@ -80,7 +78,7 @@ def warp_options(dataset: Any, dtype: str, nodata: float | None, not_alpha: Sequ
         return {} if nodata is None else _nodata_options(dtype, nodata)
     if ColorInterp.alpha in dataset.colorinterp:  # a data band: read no alpha (-1); pixels of 0 in all bands are nodata
         return {"src_alpha": -1} | _nodata_options(dtype, nodata or 0)
-    if _has_mask(dataset) or (nodata is None and not dtype.startswith("float")):
+    if has_mask_band(dataset) or (nodata is None and not dtype.startswith("float")):
         return {"add_alpha": True, "src_nodata": None}
     return _nodata_options(dtype, np.nan if nodata is None else nodata)
 
@@ -94,7 +92,8 @@ def _nodata_options(dtype: str, nodata: float) -> dict[str, Any]:
 def alpha_band(dataset: Any) -> int | None:
     """Return the number of the alpha band, from 1; None if there is none.
 
-    GDAL marks the last of four uint8 bands as alpha, too; if it has another description, it is none.
+    GDAL marks the last of four uint8 bands as alpha, too; if it has another description, it is none. See also
+    `looks_like_alpha`.
     """
     for index, kind, text in zip(dataset.indexes, dataset.colorinterp, dataset.descriptions, strict=True):
         if kind == ColorInterp.alpha and (not text or "alpha" in text.lower()):
@@ -102,13 +101,39 @@ def alpha_band(dataset: Any) -> int | None:
     return None
 
 
+SAMPLE_SIDE, NUM_SAMPLES = 64, 16
+"""Side in pixels, and number, of the windows in which a band's values are looked at."""
+
+
+def looks_like_alpha(dataset: Any, band: int) -> bool:
+    """Return False if a band that is marked as alpha holds other values than an alpha band does.
+
+    Of the pixels above 0 in some windows, at least half must be opaque, 255; in an infrared band few are.
+    """
+    opaque = above = 0
+    for n in range(NUM_SAMPLES):
+        col = int(dataset.width * ((0.5 + n * 0.7548776662466927) % 1))
+        row = int(dataset.height * ((0.5 + n * 0.5698402909980532) % 1))
+        window = RioWindow(col, row, min(SAMPLE_SIDE, dataset.width - col), min(SAMPLE_SIDE, dataset.height - row))
+        try:
+            pixels = dataset.read(band, window=window)
+        except RasterioError:  # whoever needs these pixels will say so
+            continue
+        opaque += int(np.count_nonzero(pixels == 255))
+        above += int(np.count_nonzero(pixels))
+    return 2 * opaque >= above
+
+
 def find_sparse_bands(dataset: Any, indexes: Sequence[int]) -> tuple[int, ...]:
-    """Return the band numbers of a TIFF whose missing blocks mean nodata or alpha 0; () if there are none."""
+    """Return the band numbers of a TIFF whose missing blocks mean nodata or alpha 0; () if there are none.
+
+    `indexes` are the numbers of the bands that hold data.
+    """
     alpha = alpha_band(dataset)
     if dataset.driver != "GTiff":
         return ()
     if any(dataset.nodatavals[i - 1] is None for i in indexes):
-        return (alpha,) if alpha else ()
+        return (alpha,) if alpha and alpha not in indexes else ()
     return tuple(indexes[:1] if dataset.interleaving == Interleaving.pixel else indexes)
 
 

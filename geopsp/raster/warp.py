@@ -19,9 +19,9 @@ from rasterio.warp import calculate_default_transform, transform_bounds
 from geopsp.core.grid import Grid, Window
 from geopsp.core.text import format_error
 from geopsp.errors import GridError
+from geopsp.raster.image_vrt import has_mask_band, open_image, open_with_one_alpha
 from geopsp.raster.info import RasterInfo
-from geopsp.raster.open import open_raster
-from geopsp.raster.valid_mask import warp_options
+from geopsp.raster.valid_mask import alpha_band, warp_options
 
 
 def resample_to_grid(
@@ -83,10 +83,14 @@ GDAL's warp gives a pixel a value that depends on the window that is read with i
 
 
 def open_source(source: RasterInfo) -> Any:
-    """Open a file as it lies on the scene's grid: the dataset itself, or a WarpedVRT of it."""
-    dataset = open_raster(source.path)
+    """Open a file as it lies on the scene's grid: the dataset itself, with its palette expanded, or a WarpedVRT."""
+    dataset = open_image(source.path, expand_palette=source.palette == "expanded")
     if source.resampling is None:
         return dataset
+    alpha = alpha_band(dataset)
+    if alpha is not None and alpha not in source.indexes and has_mask_band(dataset):
+        dataset.close()
+        dataset = open_with_one_alpha(source.path, alpha)  # a warp knows but one mask
     grid = source.grid
     georeference = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
     options = warp_options(dataset, source.dtype, source.nodata, source.indexes)

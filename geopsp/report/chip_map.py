@@ -190,7 +190,7 @@ def _coarse_grid(crs: Any, bounds: tuple[float, float, float, float]) -> Grid:
 def _draw_image(axes: Axes, image: Images, grid: Grid, bands: Sequence[str]) -> bool:
     """Draw an image warped to the grid; return False if it does not exist or cannot be warped."""
     try:
-        scene = Scene.open(image, onto=grid)
+        scene = Scene.open(image, onto=grid, expand_palette=True)
         if len(scene.bands) == 1 < len(bands) and isinstance(image, list):
             scene = Scene.open(_band_files(image, bands), onto=grid)
         window = scene.grid.window_of(grid)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from geopsp.core.bands import has_band_names
 from geopsp.core.legend import CLASSES_TAG
+from geopsp.core.pixel_values import PixelValues
 from geopsp.core.text import format_count, format_pixel_size
 from geopsp.errors import GeopspError
 from geopsp.raster.info import RasterInfo, read_info
 from geopsp.raster.legend_io import read_class_table
+from geopsp.raster.mosaic import band_notes
 from geopsp.raster.open import open_raster
 from geopsp.report.describe_vector import labels_beside
 from geopsp.report.description import Description, place, place_line, shell_line
@@ -47,9 +50,16 @@ def describe_raster(path: str | Path) -> Description:
         listed = [f"{code} {name}" for code, name in sorted(names.items())]
         more = f" and {len(listed) - MAX_CLASSES} more" if len(listed) > MAX_CLASSES else ""
         lines.append("  classes    " + ", ".join(listed[:MAX_CLASSES]) + more)
+    notes = band_notes([replace(info, palette="")])
+    lines += [f"  note       {note}" for note in notes]
+    if info.palette:
+        lines.append("  palette    as an image its colours are read (red, green, blue), as labels its values")
+    if info.scales:
+        lines.append(f"  values     raw, {PixelValues(scales=info.scales).scales_text}")
     content: dict[str, Any] = {
         "path": str(path),
         **_header(info),
+        "notes": notes,
         "bounds": list(grid.bounds()),
         "degrees": degrees,
         "classes": [{"code": code, "name": name, "color": colors.get(code)} for code, name in sorted(names.items())],

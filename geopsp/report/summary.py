@@ -11,6 +11,7 @@ from geopsp.chips.chip_set import ChipSet, class_pixels
 from geopsp.chips.chip_warnings import chip_warnings, lasting_warnings
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
+from geopsp.core.pixel_values import PixelValues
 from geopsp.core.text import format_count, format_pixel_size
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def describe_chips(chips: ChipSet) -> str:
     header = "  classes    code  name             pixels   share   chips" + ("   polygons" if has_polygons else "")
     lines = [
         f"{where}: {format_count(len(chips), 'chip')} of {chips.tile_size} x {chips.tile_size} pixels",
-        f"  bands      {', '.join(chips.bands)} ({chips.dtype})",
+        f"  bands      {', '.join(chips.bands)} ({chips.dtype}{_values(chips.pixel_values)})",
         f"  pixel      {format_pixel_size(*chips.cell_size, chips.units)}",
         f"  labelled   {chips.index['labelled'].mean():.1%} of all pixels; valid {chips.index['valid'].mean():.1%}",
         header,
@@ -75,6 +76,10 @@ def chip_report(chips: ChipSet) -> dict[str, Any]:
         "exports": [{**report, "warnings": lasting_warnings(report)} for report in chips.reports],
         "warnings": chip_warnings(chips),
     }
+
+
+def _values(values: PixelValues) -> str:
+    return "" if values.is_default else f"; {values}"
 
 
 def _class_rows(chips: ChipSet) -> list[dict[str, Any]]:
@@ -160,7 +165,7 @@ def describe_model(path: Path) -> str:
         f"{path}: {model.settings.get('network', 'PSPNetClassifier')}",
         f"  network    {model.composition}",
         f"  tile       {model.tile_size} x {model.tile_size} pixels of {size}",
-        f"  bands      {', '.join(bands)}, {model.dtype}",
+        f"  bands      {', '.join(bands)}, {model.dtype}{_values(model.pixel_values)}",
         "  classes    " + ", ".join(f"{info.code} {info.name}" for info in model.legend),
         f"  trained    {format_count(len(model.history), 'epoch')}, encoder weights: {weights}",
     ]

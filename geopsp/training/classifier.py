@@ -8,17 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.log import is_main_process
 from geopsp.core.options import describes, from_names, require_bool, require_path
 from geopsp.core.output import check_output
-from geopsp.data.dataset import TiledChipDataset
-from geopsp.data.loader import ChipLoaders, chip_weights, tile_loader
+from geopsp.data.loader import ChipLoaders, chip_weights
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
 from geopsp.models.build import ModelSpec, build_network, check_tile_size
 from geopsp.models.encoder import supported_backbones
@@ -27,7 +24,7 @@ from geopsp.models.losses import class_weights
 from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.weights import init_encoder, init_network
-from geopsp.training.evaluate import chips_for, evaluate
+from geopsp.training.evaluate import chip_loader, chips_for, evaluate
 from geopsp.training.fit import fit, read_run
 from geopsp.training.learned_pixels import learned_pixels, require_learned_pixels, require_scores
 from geopsp.training.lr_finder import find_lr
@@ -98,6 +95,7 @@ class PixelClassifier:
             tile_size=data.chip_size,
             cell_size=data.chips.cell_size,
             units=data.chips.units,
+            pixel_values=data.chips.pixel_values,
             losses=losses,
             settings={"network": type(self).__name__, **settings},
         )
@@ -120,10 +118,10 @@ class PixelClassifier:
         if cls is not PixelClassifier and kind != cls.__name__:
             raise ModelError(f"{path} is a {kind}, not a {cls.__name__}. Load it with {kind}.from_model.")
         if data is not None:
-            chips, size = chips_for(self.model, data.chips), self.model.tile_size
+            chips, size = chips_for(self.model, data.chips, allow_resolution_mismatch=True), self.model.tile_size
             if data.chip_size != size:
                 logger.info(f"Chips are used at {size} x {size} pixels, the size that the model was trained with.")
-            data = replace(data, chips=chips, statistics=self.model.statistics, chip_size=size)
+            data = replace(data, chips=chips, statistics=self.model.statistics_for(chips.pixel_values), chip_size=size)
             self._chose_batch_size = data.batch_size is None
             self.data = with_batch_size(self.model.network, data, device)
             self.model.settings["batch_size"] = self.data.batch_size
@@ -249,20 +247,27 @@ class PixelClassifier:
         data = self._require_data("fit")
         require_learned_pixels(data, self.model.losses)
         loaders = replace(data.loaders, seed=seed)
-        return loaders if loaders.weights is None else replace(loaders, weights=chip_weights(self._counts()))
+        if loaders.weights is None:
+            return loaders
+        return replace(loaders, weights=chip_weights(learned_pixels(data, self.model.losses, data.train_rows)))
 
-    def evaluate(self, chips: str | Path | Sequence[str | Path] | ChipSet | None = None) -> Confusion:
+    def evaluate(
+        self,
+        chips: str | Path | Sequence[str | Path] | ChipSet | None = None,
+        *,
+        allow_resolution_mismatch: bool = False,
+    ) -> Confusion:
         """Return the confusion matrix over all pixels of the validation chips, or of all chips of other folders.
 
+        `allow_resolution_mismatch=True` also scores chips whose pixels are more than 4 times larger or smaller.
+
         Raises:
-            BandError, ChipError: if the chips have other bands or classes.
+            BandError, ChipError, GridError: if the chips have other bands, classes or pixels of another size.
         """
         if chips is None:
             return self._score(self._require_data("evaluate without chips").valid_dl)
-        chip_set = chips_for(self.model, chips if isinstance(chips, ChipSet) else ChipSet.open(chips))
-        rows = (chip_set.index["labelled"].to_numpy() > 0).nonzero()[0]
-        dataset = TiledChipDataset(chip_set, rows, self.model.normalization, size=self.model.tile_size)
-        return self._score(tile_loader(dataset, 4))
+        chips = chips if isinstance(chips, ChipSet) else ChipSet.open(chips)
+        return self._score(chip_loader(self.model, chips, allow_resolution_mismatch=allow_resolution_mismatch))
 
     def _score(self, batches: Any) -> Confusion:
         legend, losses = self.model.legend, self.model.losses
@@ -336,12 +341,8 @@ class PixelClassifier:
     def _class_weight(self) -> torch.Tensor | None:
         if not self.model.losses.class_balancing:
             return None
-        return class_weights(torch.from_numpy(self._counts().sum(axis=0)))
-
-    def _counts(self) -> NDArray[np.int64]:
-        """Count the labelled pixels that are learned, (training chips, classes)."""
         data = self._require_data("fit")
-        return learned_pixels(data, self.model.losses, data.train_rows)
+        return class_weights(torch.from_numpy(learned_pixels(data, self.model.losses, data.train_rows).sum(axis=0)))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.model.summary}>"

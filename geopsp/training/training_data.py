@@ -34,13 +34,13 @@ from geopsp.data.scene_reader import SceneChipReader, safe_margin
 from geopsp.data.split import split_chips
 from geopsp.data.split_audit import Audit
 from geopsp.data.split_groups import SplitBy, check_split
-from geopsp.errors import ChipError, OptionError
+from geopsp.errors import OptionError
 from geopsp.models.device import pick_device
 from geopsp.models.memory import training_batch_size
 from geopsp.models.network import SegmentationNetwork
 from geopsp.raster.find_images import Images
 from geopsp.training.options import MIN_CHIP_SIZE, DataOptions
-from geopsp.training.validation_part import validation_part
+from geopsp.training.validation_part import require_classes, validation_part
 
 logger = logging.getLogger(__name__)
 
@@ -167,9 +167,9 @@ def prepare_data(
     label_nodata: int | str | None = None, mask_classes: Mapping[Any, Any] | str | Path | None = None,
     aoi: str | Path | gpd.GeoDataFrame | None = None, aoi_rule: AreaRule = "mask",
     bands: Sequence[str | int] | None = None, per_image: bool = True, order: str = "given",
-    cell_size: float | None = None, extent: Sequence[float] | None = None, tile_size: int | None = None,
-    stride: int | None = None, rotation_angle: float = 0.0, min_labelled: float = 0.0, min_valid: float = 0.0,
-    skip_empty: bool = False, grid: bool = True, random_chips: int = 0, seed: int = 42,
+    cell_size: float | None = None, extent: Sequence[float] | None = None, scaled: bool | None = None,
+    tile_size: int | None = None, stride: int | None = None, rotation_angle: float = 0.0, min_labelled: float = 0.0,
+    min_valid: float = 0.0, skip_empty: bool = False, grid: bool = True, random_chips: int = 0, seed: int = 42,
     transforms: v2.Transform | None = None, workers: int | None = None, balanced_sampling: bool = False,
     cache: str | Path | None = None, split: SplitBy = "blocks", block_size: float | None = None,
     gap: float | None = None,
@@ -227,7 +227,7 @@ def _split(
     size = _check_size(options.chip_size, chips.tile_size)
     found = split_chips(chips, **chosen)
     logger.info(f"Split: {found.audit}")
-    _require_classes(chips, found.audit)
+    require_classes(chips, found.audit)
     decoder: ChipReader
     if inputs is not None:
         decoder = SceneChipReader(inputs, chips, margin=safe_margin(chips, found.train, found.audit.gap))
@@ -301,30 +301,6 @@ def _check_size(chip_size: int | None, tile_size: int) -> int:
             f"`chip_size` is {size}, but must be between {MIN_CHIP_SIZE} and {tile_size} (the size of the chips)."
         )
     return int(size)
-
-
-def _second_class(chips: ChipSet) -> str:
-    """Say how chips get a second class, by the kind of their labels."""
-    if any("priority" in report.get("labels", {}) for report in chips.reports):
-        return "Export with `background='class'`, or label another class."
-    return (
-        "If the nodata value of the label rasters is a class, such as the background, export with "
-        "`label_nodata='none'`; also check that `background='ignore'` is not set. Otherwise label another class."
-    )
-
-
-def _require_classes(chips: ChipSet, audit: Audit) -> None:
-    if len(chips.legend) < 2:
-        raise ChipError(
-            f"The chips hold one class only, {chips.legend.names[0]!r}, but two are needed. {_second_class(chips)}"
-        )
-    counts = dict(zip(chips.legend.names, chips.pixels_per_class, strict=True))  # of 0, the class balance tells
-    for part, missing, so in (
-        ("training", audit.missing_in_train, "the model cannot learn that"),
-        ("validation", audit.missing_in_valid, "nothing is known of how well the model finds that"),
-    ):
-        if names := [name for name in missing if counts[name]]:
-            logger.warning(f"No {part} pixel is {', '.join(names)}, so {so}. Choose another `seed`, or label more.")
 
 
 def require_training_data(data: Any, usage: str) -> TrainingData:

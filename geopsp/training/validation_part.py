@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 
-from geopsp.data.split import Areas
+from geopsp.chips.chip_set import ChipSet
+from geopsp.data.split import Areas, Audit
 from geopsp.data.split_groups import SplitBy, as_list
-from geopsp.errors import OptionError
+from geopsp.errors import ChipError, OptionError
 from geopsp.vector.open import open_layer
+
+logger = logging.getLogger(__name__)
 
 
 def validation_part(split: SplitBy, valid_path: Areas | None, *, cut: bool) -> dict[str, Any]:
@@ -56,3 +60,32 @@ def _is_folder(part: Any) -> bool:
     if not isinstance(part, str | Path):
         raise OptionError(f"`valid_path` names {part!r}, but must name chip folders, or layers of polygons.")
     return Path(part).is_dir() and Path(part).suffix.lower() != ".gdb"
+
+
+def _second_class(chips: ChipSet) -> str:
+    """Say how chips get a second class, by the kind of their labels."""
+    if any("priority" in report.get("labels", {}) for report in chips.reports):
+        return "Export with `background='class'`, or label another class."
+    return (
+        "If the nodata value of the label rasters is a class, such as the background, export with "
+        "`label_nodata='none'`; also check that `background='ignore'` is not set. Otherwise label another class."
+    )
+
+
+def require_classes(chips: ChipSet, audit: Audit) -> None:
+    """Check that there are two classes to tell apart, and warn of classes that a part of the chips lacks.
+
+    Raises:
+        ChipError: if there is one class only.
+    """
+    if len(chips.legend) < 2:
+        raise ChipError(
+            f"The chips hold one class only, {chips.legend.names[0]!r}, but two are needed. {_second_class(chips)}"
+        )
+    counts = dict(zip(chips.legend.names, chips.pixels_per_class, strict=True))  # of 0, the class balance tells
+    for part, missing, so in (
+        ("training", audit.missing_in_train, "the model cannot learn that"),
+        ("validation", audit.missing_in_valid, "nothing is known of how well the model finds that"),
+    ):
+        if names := [name for name in missing if counts[name]]:
+            logger.warning(f"No {part} pixel is {', '.join(names)}, so {so}. Choose another `seed`, or label more.")

@@ -19,6 +19,7 @@ from geopsp.chips.options import ChipSpec
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.options import from_names
+from geopsp.core.pixel_values import PixelValues
 from geopsp.errors import BandError, ChipError, GeopspError, LabelError, OptionError, OutputError
 from geopsp.raster.scene import Scene
 
@@ -593,3 +594,65 @@ def test_labels_that_miss_every_image(make_raster, labels, tmp_path):
     area = labels.translate(9000).to_frame("geometry").set_geometry("geometry")
     with pytest.raises(LabelError, match="do not overlap the image"):
         export_training_data(make_raster(), labels, tmp_path / "more", "kind", 32, aoi=area)
+
+
+# What values mean
+
+
+def scaled_copy(path, out, scale):
+    """The same ground with another scale and offset."""
+    with rasterio.open(path) as dataset:
+        data, profile = dataset.read(), {**dataset.profile, "dtype": "int16"}
+    with rasterio.open(out, "w", **profile) as dataset:
+        dataset.write(np.rint((data * 0.5 - scale[1]) / scale[0]).astype("int16"))
+        dataset.scales, dataset.offsets = (scale[0],) * dataset.count, (scale[1],) * dataset.count
+    return out
+
+
+def test_chips_say_what_their_values_mean(make_raster, labels, tmp_path):
+    options = {"class_field": "kind", "tile_size": 32}
+    plain = make_raster()
+    one, other = (scaled_copy(plain, tmp_path / f"{i}.tif", scale) for i, scale in enumerate([(0.5, 0), (0.25, -9)]))
+    chips = export_training_data(plain, labels, tmp_path / "plain", **options)
+    assert "pixel_values" not in json.loads((tmp_path / "plain" / "chips.json").read_text())
+    assert chips.pixel_values == PixelValues()
+    chips = export_training_data(one, labels, tmp_path / "raw", **options)
+    assert chips.pixel_values == PixelValues(scales=((0.5, 0.0),) * 3)
+    assert chips.dtype == "int16"
+    chips = export_training_data([one, other], labels, tmp_path / "mixed", **options)
+    assert chips.pixel_values == PixelValues(scaled=True, scales=((0.5, 0.0),) * 3)
+    assert chips.dtype == "float32"
+    halves = len(chips) // 2
+    for first, second in zip(chips.index["image"][:halves], chips.index["image"][halves:], strict=True):
+        with rasterio.open(first) as a, rasterio.open(second) as b:
+            np.testing.assert_allclose(a.read(), b.read())
+    chips = export_training_data(one, labels, tmp_path / "scaled", scaled=True, **options)
+    assert chips.pixel_values.scaled
+    assert json.loads((tmp_path / "scaled" / "chips.json").read_text())["exports"][0]["options"]["scaled"] is True
+
+
+def test_chips_of_other_values_are_not_mixed(make_raster, labels, tmp_path):
+    options = {"class_field": "kind", "tile_size": 32}
+    one, other = (
+        scaled_copy(make_raster(), tmp_path / f"{i}.tif", scale) for i, scale in enumerate([(0.5, 0), (0.25, -9)])
+    )
+    export_training_data(one, labels, tmp_path / "one", **options)
+    export_training_data(other, labels, tmp_path / "other", **options)
+    with pytest.raises(ChipError, match=r"pixel values: raw values \(scale 0.5, offset 0\) and raw values"):
+        ChipSet.open([tmp_path / "one", tmp_path / "other"])
+    with pytest.raises(ChipError, match="pixel values: raw values"):
+        export_training_data(other, labels, tmp_path / "one", append=True, **options)
+
+
+def test_a_palette_is_expanded_unless_its_indices_are_asked_for(make_raster, labels, tmp_path):
+    path = make_raster(bands=1)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {i: (i, 255 - i, 7, 255) for i in range(256)})
+        indices = dataset.read(1)
+    colors = export_training_data(path, labels, tmp_path / "colors", "kind", 32)
+    assert colors.bands == ("red", "green", "blue")
+    grid = Scene.open(path).grid
+    data, _ = stitched(colors, "image", grid)
+    np.testing.assert_array_equal(data, [indices, 255 - indices, np.full_like(indices, 7)])
+    data, _ = stitched(export_training_data(path, labels, tmp_path / "indices", "kind", 32, bands=[1]), "image", grid)
+    np.testing.assert_array_equal(data[0], indices)

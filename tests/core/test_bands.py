@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from geopsp.core.bands import BandStats
+from geopsp.core.bands import BandStats, Normalization
 
 DTYPES = ["uint8", "int16", "uint16", "float32"]
 
@@ -58,3 +58,25 @@ def test_nothing_is_neutral_and_survives_json():
     row = json.loads(json.dumps(none.to_json(), allow_nan=False))
     assert len(BandStats.from_json(row).mean) == 2
     np.testing.assert_array_equal(none.std, [0, 0])
+
+
+@pytest.mark.parametrize("value", [0.1, -1e-7, 123456.789, 0.0])
+def test_a_band_of_one_value_is_normalised_to_0(value):
+    """The spread of equal floats is not quite 0."""
+    data, valid = np.full((2, 7, 9), value), np.ones((7, 9), bool)
+    data[1] = np.arange(9)
+    parts = [BandStats.from_array(data[:, i : i + 3], valid[i : i + 3]) for i in (0, 3, 6)]
+    norm = Normalization.from_stats(parts[0].merge(parts[1]).merge(parts[2]))
+    assert norm.std[0] == 1
+    np.testing.assert_allclose(norm(data, valid)[0], 0, atol=1e-2 if value > 1 else 1e-8)
+    np.testing.assert_allclose(norm.std[1], np.arange(9).std(), rtol=1e-6)
+
+
+@given(gain=st.floats(1e-4, 100), bias=st.floats(-100, 100))
+def test_statistics_before_a_conversion(gain, bias):
+    values = np.random.default_rng(0).normal(5, 2, (1, 6, 7))
+    valid = np.ones((6, 7), bool)
+    found = BandStats.from_array(values * gain + bias, valid).before([(gain, bias)])
+    expected = BandStats.from_array(values, valid)
+    for name in ("mean", "std", "low", "high"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-4)

@@ -144,6 +144,13 @@ def test_a_chip_of_another_size_or_with_other_bands_is_a_chip_error(shape, chips
         ChipFiles(found).read(1, 0, 0, 50)
 
 
+def test_a_chip_of_another_type_is_a_chip_error(chips):
+    found = chips[0]
+    write(found.folders[0] / "images" / "1.tif", np.ones((2, 50, 50), np.int16))
+    with pytest.raises(ChipError, match=r"1\.tif has int16 pixels, but the other chips have uint16"):
+        ChipFiles(found).read(1, 0, 0, 50)
+
+
 def test_reading_equals_the_scene_reader(chips):
     found = chips[0]
     for row, path in enumerate(found.index["image"]):

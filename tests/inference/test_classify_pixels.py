@@ -22,25 +22,33 @@ from rasterio.shutil import copy
 
 from geopsp import PixelClassifier, classify_pixels, raster_to_polygons
 from geopsp.core.grid import Grid
+from geopsp.core.pixel_values import PixelValues
 from geopsp.errors import BandError, GridError, LabelError, ModelError, OptionError, OutputError, RasterError
 from geopsp.inference import classify_pixels as mapping
 from geopsp.inference import estimate, map_run, predict_parts
+from geopsp.inference.input_check import compare_with_training
 from geopsp.inference.job import MapJob
 from geopsp.inference.options import MapSettings
 from geopsp.inference.output_paths import image_names
 from geopsp.labels.area import AreaOfInterest
 from geopsp.models.device import device_name, resolve_precision
+from geopsp.raster.open_scenes import open_scenes
 
 CODES = np.array([0, 0, 3, 4, 90, 254])
 """Of the classes that the echo makes of pixels 0 to 5."""
 
 
+def in_memory(trained):
+    """A classifier that was not saved."""
+    found = PixelClassifier.__new__(PixelClassifier)
+    found.model, found.device = trained, "cpu"
+    return found
+
+
 @pytest.fixture
 def model():
     """A classifier that names the class which a pixel's value tells."""
-    found = PixelClassifier.__new__(PixelClassifier)
-    found.model, found.device = trained_model(), "cpu"
-    return found
+    return in_memory(trained_model())
 
 
 @pytest.fixture
@@ -177,7 +185,7 @@ def test_polygons_are_made_as_asked_and_know_how_sure_the_map_is(model, scene, m
 
 def test_what_differs_is_said(model, make_raster, messages, tmp_path):
     path = make_raster(data=levels(0).astype("uint16") * 200, cell=9.0, names=("level",))
-    classify_pixels(path, model, tmp_path / "map.tif", tile_size=64)
+    classify_pixels(path, model, tmp_path / "map.tif", tile_size=64, allow_resolution_mismatch=True)
     text = "\n".join(messages)
     for words in ("The images are uint16", "Objects appear 4.5x smaller", "Tiles are 64 pixels wide",
                   "level is 200 to 1000"):  # fmt: skip
@@ -619,3 +627,52 @@ def test_other_polygons_of_images_that_are_mapped(model, make_raster, messages, 
     assert [len(gpd.read_file(path, layer=path.stem)) for path in files] == [CLASSES] * 2
     again(overwrite=True)
     assert min(len(gpd.read_file(path, layer=path.stem)) for path in files) > 100
+
+
+# Values and sizes of pixels
+
+
+def tagged(make_raster, name, data, scale, dtype="int16"):
+    """A file whose physical values are `data`."""
+    path = make_raster(name, np.rint((data - scale[1]) / scale[0]).astype(dtype))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (scale[0],), (scale[1],)
+    return path
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [PixelValues(scaled=True, scales=((0.5, 0),)), PixelValues(scales=((1.0, -7.0),)), PixelValues(scaled=True)],
+)
+def test_a_model_reads_the_values_that_it_was_trained_on(trained, make_raster, tmp_path):
+    """Whatever the scale and offset of the image: the maps are the same."""
+    physical, model = levels(0).astype(float), trained_model(dtype="float32")
+    model.pixel_values = trained
+    if not trained.scaled:
+        physical -= 7  # the network knows raw values
+    maps = []
+    for number, scale in enumerate([(0.5, 0.0), (0.25, -40.0), (-0.5, 3.0)]):
+        path = tagged(make_raster, f"{number}.tif", physical, scale)
+        maps.append(read(classify_pixels(path, in_memory(model), tmp_path / f"map{number}.tif", device="cpu")))
+    codes = CODES[levels(0)]
+    for found in maps:
+        np.testing.assert_array_equal(found, codes)
+
+
+def test_an_image_without_a_scale_is_said(make_raster):
+    trained = trained_model()
+    trained.pixel_values = PixelValues(scales=((0.5, 0.0),))
+    path = make_raster(data=levels(0))
+    (scene,) = open_scenes(path, like=trained.pixel_values)
+    (warning,) = [text for text in compare_with_training(scene, trained) if "scale" in text]
+    assert "has no scale and offset, but the model was trained on raw values (scale 0.5, offset 0)" in warning
+
+
+def test_pixels_of_another_size_are_refused(make_raster, asked, tmp_path):
+    model = in_memory(trained_model(cell=0.149))
+    path = make_raster(data=levels(0), cell=28.5)
+    with pytest.raises(GridError, match=r"191x finer.*`cell_size=0\.149`.*`allow_resolution_mismatch=True`"):
+        classify_pixels(path, model, tmp_path / "map.tif")
+    classify_pixels(path, model, tmp_path / "map.tif", allow_resolution_mismatch=True)
+    classify_pixels(path, model, tmp_path / "map.tif", cell_size=0.5)
+    assert len(asked) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import pyproj
 import pytest
 from affine import Affine
 from hypothesis import given, settings
@@ -19,8 +18,6 @@ from geopsp.core.legend import Legend
 from geopsp.inference import input_check
 from geopsp.inference.input_check import (
     compare_with_training,
-    ground_size,
-    metres_of,
     sample_statistics,
     sample_windows,
 )
@@ -116,24 +113,6 @@ def test_the_cell_size_that_is_named_helps(make_raster):
     assert compare_with_training(Scene.open(path, cell_size=size), model) == []
 
 
-@given(longitude=st.floats(-170, 170), latitude=st.floats(-80, 80), cell=st.floats(0.1, 500), turn=st.floats(0, 360))
-@settings(max_examples=60, deadline=None)
-def test_ground_size_is_geodesic(longitude, latitude, cell, turn):
-    """As pyproj measures the sides of the pixel in the middle, in any CRS, turned or not."""
-    for crs in ("EPSG:4326", "EPSG:3857", "EPSG:2263", "ESRI:54034"):
-        to_globe = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-        x, y = to_globe.transform(longitude, latitude, direction="INVERSE")
-        if crs == "EPSG:2263" and abs(longitude + 74) > 3:
-            continue
-        step = cell / 111_000 if crs == "EPSG:4326" else cell
-        middle = Affine.translation(x, y) * Affine.rotation(turn) * Affine.scale(step, -step)
-        found = ground_size(Grid(CRS.from_user_input(crs), middle * Affine.translation(-10, -6), 20, 12))
-        ends = [middle * place for place in ((-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5))]
-        lon, lat = to_globe.transform(*np.transpose(ends))
-        sides = pyproj.Geod(ellps="WGS84").inv(lon[[0, 2]], lat[[0, 2]], lon[[1, 3]], lat[[1, 3]])[2]
-        assert found == pytest.approx(sides, rel=0.02)
-
-
 @pytest.mark.parametrize(
     ("crs", "x", "y", "cell", "says"),
     [
@@ -166,22 +145,6 @@ def test_a_pixel_of_two_sides():
     (note,) = input_check._pixel_size(grid, model_of())
     assert "3 m wide and 2 m high" in note
     assert "narrower" in note
-
-
-def test_no_place_on_the_globe():
-    """A site's own plane: metres are metres."""
-    crs = 'ENGCRS["site",EDATUM["peg"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'
-    grid = Grid(CRS.from_wkt(crs), Affine(2, 0, 100, 0, -2, 100), 20, 10)
-    assert ground_size(grid) == pytest.approx((2, 2))
-
-
-def test_units_by_many_names():
-    grid = grid_at("EPSG:32632", 5e5, 5.3e6, 1.0)
-    assert metres_of("metre", grid) == metres_of("Meter", grid) == 1
-    assert metres_of("US survey foot", grid) == pytest.approx(metres_of("Foot_US", grid)) == pytest.approx(1200 / 3937)
-    assert metres_of("foot", grid) == pytest.approx(0.3048)
-    assert metres_of("degree", grid) == pytest.approx(111_319, rel=1e-4)
-    assert metres_of("unknown", grid) is None
 
 
 BLUER = np.reshape([0, 0, 0.3], (3, 1, 1))

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
 from geopsp.core.owned_files import FILE_LIST
+from geopsp.core.pixel_values import RAW, PixelValues
 from geopsp.errors import InputNotFoundError, OutputError, PackageError
 from geopsp.models import saved_model as package
 from geopsp.models.build import ModelSpec, build_network
@@ -66,6 +67,18 @@ def test_a_loaded_model_gives_the_same_logits_and_says_the_same(model, folder):
         assert np.array_equal(getattr(loaded.statistics, name), getattr(model.statistics, name)), name
     data, seen = np.ones((4, 2, 2), np.uint16), np.ones((2, 2), bool)
     assert np.array_equal(loaded.normalization(data, seen), model.normalization(data, seen))
+
+
+def test_what_values_mean_is_remembered(model, folder, tmp_path):
+    """And left out where nothing is known, so that models of earlier versions keep their fingerprint."""
+    assert "pixel_values" not in json.loads((folder / MANIFEST).read_text())
+    assert load_model(folder).pixel_values == RAW
+    before = model.fingerprint()
+    for values in (PixelValues(scaled=True), PixelValues(scales=((1e-4, -0.1), None, (2.0, 0.0), (1e-4, 0.0)))):
+        model.pixel_values = values
+        found = load_model(save_model(model, tmp_path / "values", overwrite=True))
+        assert found.pixel_values == values
+        assert found.fingerprint() == model.fingerprint() != before
 
 
 def test_saving_again_gives_the_same_weights(model, folder, tmp_path):

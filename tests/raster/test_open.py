@@ -1,14 +1,16 @@
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Window
-from geopsp.core.paths import gdal_path, is_local, is_remote
+from geopsp.core.paths import gdal_path, is_local, is_remote, is_subdataset
 from geopsp.errors import InputNotFoundError, RasterError
 from geopsp.raster.open import gdal_env, open_raster, read_error
 from geopsp.raster.scene import Scene
@@ -150,3 +152,66 @@ def test_too_many_open_files_are_said_to_be_so(make_raster):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     assert "as many files open as the system allows" in str(refused.value)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_file_that_a_vrt_lacks_is_named(nested, make_raster, tmp_path):
+    rasterio.shutil.copy(make_raster("lost.tif"), tmp_path / "a.vrt", driver="VRT")
+    name = tmp_path / "a.vrt"
+    if nested:
+        name = tmp_path / "b.vrt"
+        rasterio.shutil.copy(tmp_path / "a.vrt", name, driver="VRT")
+    (tmp_path / "lost.tif").unlink()
+    with pytest.raises(RasterError, match=r"b?\.?vrt, because .*lost\.tif, which it refers to, does not exist"):
+        Scene.open(name).read()
+
+
+# Rasters inside a file
+
+
+@pytest.fixture
+def container(make_raster, tmp_path):
+    """A NetCDF file with two variables."""
+    with rasterio.Env() as env:
+        if "netCDF" not in env.drivers():
+            pytest.skip("this GDAL reads no NetCDF")
+    rasterio.shutil.copy(make_raster(bands=2), tmp_path / "a b.nc", driver="netCDF", format="NC4")
+    return tmp_path / "a b.nc"
+
+
+def test_the_names_in_the_message_can_be_opened(container, make_raster):
+    """As rasterio prints them, and as GDAL does."""
+    with pytest.raises(RasterError, match="Name one of its subdatasets") as error:
+        Scene.open(container)
+    names = re.findall(r"netcdf:.*?:Band\d", str(error.value))
+    assert len(names) == 2
+    expected = rasterio.open(make_raster(bands=2)).read()
+    with rasterio.open(container) as dataset:
+        tags = dataset.tags(ns="SUBDATASETS")
+    for i, name in enumerate(names):
+        others = [name.replace("netcdf", prefix) for prefix in ("NETCDF", "NetCDF")]
+        for spelt in (name, *others, tags[f"SUBDATASET_{i + 1}_NAME"]):
+            assert is_subdataset(spelt)
+            scene = Scene.open(spelt)
+            np.testing.assert_array_equal(scene.read().data[0], expected[i])
+            assert str(container) in scene.fingerprint()[1]
+    both = Scene.open({"one": names[0], "two": names[1]})
+    np.testing.assert_array_equal(both.read().data, expected)
+
+
+def test_a_local_file_with_such_a_name_is_one(make_raster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_raster("a.tif").rename("netcdf:a.tif")
+    assert is_local("netcdf:a.tif")
+    assert not is_subdataset("netcdf:a.tif")
+    assert Scene.open("netcdf:a.tif").grid
+
+
+def test_another_page_of_a_tiff(make_raster):
+    path = make_raster("a.tif", np.full((1, 9, 9), 1, np.uint8))
+    with rasterio.open(path) as dataset:
+        profile = dataset.profile
+    with rasterio.open(path, "w", APPEND_SUBDATASET="YES", **profile) as dataset:
+        dataset.write(np.full((1, 9, 9), 2, np.uint8))
+    for name in ("GTIFF_DIR:2:{}", "gtiff_dir:2:{}"):
+        assert (Scene.open(name.format(path)).read().data == 2).all()

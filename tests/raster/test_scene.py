@@ -793,7 +793,7 @@ def test_a_fingerprint_has_every_file_however_it_is_reached(make_raster, tmp_pat
     assert raster_fingerprint(str(far)) == lines_of(far)
 
 
-@pytest.mark.parametrize("name", ["NETCDF:{}:Band1", 'NETCDF:"{}":Band1', "HDF5:{}://Band1"])
+@pytest.mark.parametrize("name", ["NETCDF:{}:Band1", 'netcdf:"{}":Band1', "netcdf:{}:Band1", "HDF5:{}://Band1"])
 def test_a_fingerprint_changes_with_the_file_of_a_subdataset(name, make_raster, tmp_path):
     with rasterio.Env() as env:
         if not {"netCDF", "HDF5"} <= set(env.drivers()):
@@ -1076,6 +1076,7 @@ def test_zero_as_nodata_counts_where_all_bands_read_are_zero_over_the_files_of_a
 
 def test_a_fourth_band_of_bytes_is_said_to_be_alpha_and_read_if_asked_for(make_raster):
     data = levels(bands=4)
+    data[3] = 255
     data[3, :10] = 0
     path = make_raster("a.tif", data)
     scene = Scene.open(path)
@@ -1090,6 +1091,42 @@ def test_a_fourth_band_of_bytes_is_said_to_be_alpha_and_read_if_asked_for(make_r
     images = [path, make_raster("b.tif", data, origin=(ORIGIN[0] + 1, ORIGIN[1]))]
     assert Scene.open(images, bands=[1, 4]).read(Window(1, 1, 80, 59)).valid.all()
     assert not Scene.open(make_raster("c.tif")).notes
+
+
+def test_a_fourth_band_of_bytes_with_other_values_than_alpha_is_data(make_raster):
+    """GDAL marks it as alpha, but it is near infrared."""
+    data = levels(bands=4)
+    data[3, :10] = 0
+    paths = [make_raster("a.tif", data), make_raster("b.tif", data, origin=(ORIGIN[0] + 0.3, ORIGIN[1] + 0.4))]
+    with rasterio.open(paths[0]) as dataset:
+        assert dataset.colorinterp[3] == ColorInterp.alpha
+    for path in paths:
+        scene = Scene.open(path)
+        assert scene.bands == ("red", "green", "blue", "band_4")
+        (note,) = scene.notes
+        assert "marked as an alpha band, but most of its values are neither 0 nor 255" in note
+        np.testing.assert_array_equal(scene.read().data, data)
+    for options in ({}, {"bands": ["red", "green", "blue"]}, {"bands": [1, 2, 3]}):
+        assert Scene.open(paths[0], **options).read().valid.all()
+        assert Scene.open(paths, **options).read(Window(1, 1, 80, 59)).valid.all()
+
+
+@pytest.mark.parametrize("shift", [0, 0.3])
+def test_a_pixel_is_valid_where_both_alpha_and_mask_band_are(shift, make_raster, tmp_path):
+    """Also where the file is warped, to a grid that lies aside by a part of a pixel."""
+    path = make_raster("a.tif", levels(bands=4))
+    alpha, mask = np.full((61, 83), 255, np.uint8), np.full((61, 83), 255, np.uint8)
+    alpha[:20], mask[:, :30] = 0, 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        dataset.write(alpha, 4)
+        dataset.write_mask(mask)
+    with rasterio.open(path) as dataset:
+        grid = Grid(dataset.crs, dataset.transform * Affine.translation(shift, shift), 83, 61)
+    valid = Scene.open(path, onto=grid).read(Window(0, 0, 82, 60)).valid
+    assert Scene.open(path, onto=grid).sources[0].warped == bool(shift)
+    np.testing.assert_array_equal(valid[21:, 31:], True)
+    assert not valid[:19].any()
+    assert not valid[:, :29].any()
 
 
 # Open files

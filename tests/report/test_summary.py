@@ -12,6 +12,8 @@ import geopandas as gpd
 import matplotlib as mpl
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 import shapely
 from matplotlib import image as mpl_image
 from raster_common import class_raster
@@ -25,6 +27,7 @@ from geopsp.core.progress import progress_bar
 from geopsp.errors import OutputError
 from geopsp.raster.info import read_info
 from geopsp.report.describe import describe
+from geopsp.report.describe_raster import describe_raster
 from geopsp.report.html_report import preview, write_report
 from geopsp.report.summary import describe_chips, describe_scores, write_chip_report, write_scores
 from geopsp.training.metrics import Confusion
@@ -206,3 +209,13 @@ def test_balance_is_that_of_all_chips_not_of_each_export(as_text, tmp_path):
 def test_chips_in_no_folder_are_described_as_such():
     chips = replace(chips_of([[90, 10, 0]]), folders=())
     assert describe_chips(chips).startswith("Read from images, not exported: 1 chip of")
+
+
+def test_scale_and_palette_of_a_raster(make_raster):
+    path = make_raster(bands=1)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {1: (9, 8, 7, 255)})
+        dataset.scales, dataset.offsets = (1e-4,), (-0.1,)
+    text = describe_raster(path).text
+    assert "raw, scale 0.0001, offset -0.1" in text
+    assert "as an image its colours are read" in text

@@ -7,11 +7,13 @@ from dataclasses import replace
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import shapely
 import torch
 
 from geopsp import PSPNetClassifier, export_training_data, prepare_data
 from geopsp.chips.chip_set import ChipSet
+from geopsp.core.pixel_values import PixelValues
 from geopsp.data.dataset import ChipFiles
 from geopsp.data.scene_reader import SceneChipReader
 from geopsp.errors import ChipError, GeopspError, InputNotFoundError, OptionError
@@ -271,3 +273,20 @@ def test_where_pixels_come_from(scenes, folder):
     assert isinstance(folder.decoder, ChipFiles)
     assert isinstance(scenes.chips, ChipSet)
     assert scenes.chips.folders == ()
+
+
+def test_values_of_images_that_differ_in_scale_are_physical_and_remembered(small_world, tmp_path):
+    """Straight from images as from exported chips."""
+    with rasterio.open(small_world["scene"]) as dataset:
+        data, profile = dataset.read(), {**dataset.profile, "dtype": "float32", "nodata": None}
+    paths = []
+    for number, scale in enumerate([(0.5, 0.0), (0.25, -9.0)]):
+        paths.append(tmp_path / f"{number}.tif")
+        with rasterio.open(paths[-1], "w", **profile) as dataset:
+            dataset.write(((data - scale[1]) / scale[0]).astype("float32"))
+            dataset.scales, dataset.offsets = (scale[0],) * len(data), (scale[1],) * len(data)
+    found, plain = from_scenes(small_world, images=paths), from_scenes(small_world)
+    assert found.chips.pixel_values == PixelValues(scaled=True, scales=((0.5, 0.0),) * len(data))
+    assert found.train_ds.reader.read(0, 0, 0, SIZE).data.dtype == np.float32
+    np.testing.assert_allclose(found.chips.statistics.high, plain.chips.statistics.high, rtol=1e-5)
+    assert PSPNetClassifier(found, "tu-test_resnet", encoder_weights=None).model.pixel_values.scaled
