@@ -5,6 +5,7 @@ If an output path is a link, the link stays and its target is written or replace
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from geopsp.core.full_disk import full_disk_hint
+from geopsp.core.paths import describe_bad_name
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, OutputError
 
@@ -37,6 +40,8 @@ def check_output(
     Raises:
         OutputError: if it exists and may not be replaced, or cannot be written.
     """
+    if problem := describe_bad_name(path):
+        raise OutputError(problem)
     asked, path = path, resolve_link(path)
     try:
         if path.exists() and not overwrite:
@@ -103,9 +108,8 @@ def write_errors(path: Path) -> Iterator[None]:
     except GeopspError:
         raise
     except OSError as error:
-        raise OutputError(
-            f"Cannot write {path}: {format_error(error)}. Is the disk full, or the folder read-only?"
-        ) from error
+        hint = full_disk_hint(error) or " Is the folder read-only?" * (error.errno in {errno.EACCES, errno.EROFS})
+        raise OutputError(f"Cannot write {path}: {format_error(error)}.{hint}") from error
 
 
 @contextmanager

@@ -23,6 +23,7 @@ import shapely
 from geopsp.core.paths import file_fingerprint, file_size
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, LabelError
+from geopsp.vector.verbatim_path import absolute, path_to_read
 
 # Polygons need no M values. Permanently, as changing filters for a while is not thread-safe.
 warnings.filterwarnings("ignore", message="Measured .M. geometry types")
@@ -176,9 +177,9 @@ class OgrLayer:
     def read(
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
     ) -> gpd.GeoDataFrame:
-        with read_errors(self.source):
+        with read_errors(self.source), path_to_read(self.path) as path:
             frame = pyogrio.read_dataframe(
-                self.path,
+                path,
                 layer=self.name,
                 columns=self._columns_to_read(columns),
                 where=self.where,
@@ -196,7 +197,11 @@ class OgrLayer:
             "where": self.where,
             "read_geometry": False,
         }
-        with read_errors(self.source), pyogrio.open_arrow(self.path, **options, use_pyarrow=True) as (_, reader):
+        with (
+            read_errors(self.source),
+            path_to_read(self.path) as path,
+            pyogrio.open_arrow(path, **options, use_pyarrow=True) as (_, reader),
+        ):
             for batch in reader:
                 yield batch.column(batch.schema.get_field_index(column)).to_pandas()
 
@@ -205,8 +210,8 @@ class OgrLayer:
         return None if self.where else columns
 
     def bounds(self) -> Box | None:
-        with read_errors(self.source):
-            return _box(pyogrio.read_info(self.path, layer=self.name, force_total_bounds=True)["total_bounds"])
+        with read_errors(self.source), path_to_read(self.path) as path:
+            return _box(pyogrio.read_info(path, layer=self.name, force_total_bounds=True)["total_bounds"])
 
     def fingerprint(self) -> list[str]:
         return file_fingerprint(self.path, self.name)
@@ -263,12 +268,12 @@ class ParquetLayer:
     ) -> gpd.GeoDataFrame:
         columns = self.columns if columns is None or self.where else columns
         with read_errors(self.source):
-            frame = gpd.read_parquet(self.path, columns=[*columns, self.geometry], bbox=box)
+            frame = gpd.read_parquet(absolute(self.path), columns=[*columns, self.geometry], bbox=box)
         frame = frame.set_geometry(self.geometry).set_index(pd.RangeIndex(len(frame)))
         return filter_sql(frame, self.where, self.source)[:most]
 
     def batches(self, column: str) -> Iterator[pd.Series]:
-        with read_errors(self.source), pq.ParquetFile(self.path) as file:
+        with read_errors(self.source), pq.ParquetFile(absolute(self.path)) as file:
             for batch in file.iter_batches(columns=list(self.columns) if self.where else [column]):
                 yield filter_sql(batch.to_pandas(), self.where, self.source)[column]
 

@@ -12,10 +12,11 @@ import geopandas as gpd
 import pyarrow.parquet as pq
 import pyogrio
 
-from geopsp.core.paths import is_url_or_vsi
+from geopsp.core.paths import describe_bad_name, is_url_or_vsi
 from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
 from geopsp.vector.layer import FrameLayer, OgrLayer, ParquetLayer, VectorLayer, query_error, read_errors
+from geopsp.vector.verbatim_path import absolute, path_to_read
 
 LAYER_SEPARATOR = "|layername="
 """Stands between a file and one of its layers, as in QGIS."""
@@ -88,13 +89,16 @@ def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wan
     path, _, name = text.partition(LAYER_SEPARATOR)
     if path.lower().startswith("file://"):
         path = url2pathname(urlsplit(path).path)
+    if problem := describe_bad_name(path):
+        raise LabelError(problem)
     if not is_url_or_vsi(path) and not Path(path).exists():
         raise InputNotFoundError(f"No such file: {path}. Check the path.")
     if Path(path).suffix.lower() in {".parquet", ".geoparquet"}:
         return _open_parquet(path, where)
-    name, others = _choose_layer(path, name, field_wanted, layer_wanted)
-    with read_errors(f"{path} (layer {name})"), warnings.catch_warnings(action="ignore", category=UserWarning):
-        layer = OgrLayer(path, name, where, pyogrio.read_info(path, layer=name), others)
+    with read_errors(path), path_to_read(path) as opened:
+        name, others = _choose_layer(path, opened, name, field_wanted, layer_wanted)
+        with read_errors(f"{path} (layer {name})"), warnings.catch_warnings(action="ignore", category=UserWarning):
+            layer = OgrLayer(path, name, where, pyogrio.read_info(opened, layer=name), others)
     if where is not None:
         _check_query(layer, where)
     return layer
@@ -102,7 +106,7 @@ def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wan
 
 def _open_parquet(path: str, where: str | None) -> ParquetLayer:
     with read_errors(path):
-        schema = pq.read_schema(path)
+        schema = pq.read_schema(absolute(path))
         text = (schema.metadata or {}).get(b"geo")
         if text is None:
             raise ValueError("it is not GeoParquet, as it has no geometry column")
@@ -114,12 +118,12 @@ def _open_parquet(path: str, where: str | None) -> ParquetLayer:
 
 
 def _choose_layer(
-    path: str, layer: str, field_wanted: str | None, layer_wanted: str | None
+    path: str, opened: str, layer: str, field_wanted: str | None, layer_wanted: str | None
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the layer to open, and the other layers if none was named."""
+    """Return the layer to open, and the other layers if none was named; `opened` is the path for GDAL."""
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of M values, which are not used
-            kinds = {str(name): str(kind) for name, kind in pyogrio.list_layers(path) if kind is not None}
+            kinds = {str(name): str(kind) for name, kind in pyogrio.list_layers(opened) if kind is not None}
     except pyogrio.errors.DataSourceError as error:
         raise LabelError(
             f"Cannot read {path} as a vector file: {format_error(error)}. Use e.g. a GeoPackage."
@@ -134,7 +138,7 @@ def _choose_layer(
     if layer_wanted in layers:
         return str(layer_wanted), ()
     if field_wanted is not None:
-        having = [name for name in layers if field_wanted in pyogrio.read_info(path, layer=name)["fields"]]
+        having = [name for name in layers if field_wanted in pyogrio.read_info(opened, layer=name)["fields"]]
         if len(having) > 1:
             raise LabelError(
                 f"{path} has the field {field_wanted!r} in several layers: {', '.join(having)}. "
@@ -147,6 +151,7 @@ def _choose_layer(
 
 def _check_query(layer: OgrLayer, where: str) -> None:
     try:
-        pyogrio.read_dataframe(layer.path, layer=layer.name, where=where, max_features=1)
+        with path_to_read(layer.path) as path:
+            pyogrio.read_dataframe(path, layer=layer.name, where=where, max_features=1)
     except (RuntimeError, ValueError) as error:
         raise query_error(where, layer.source, layer.fields, error) from error

@@ -1,5 +1,6 @@
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,3 +151,18 @@ def test_too_many_open_files_are_said_to_be_so(make_raster):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     assert "as many files open as the system allows" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["zip:b.tif", "file:b.tif", "http:b.tif", "a:b/c!d.tif", "!b;c?.tif", "~b.tif", "[b.tif"]
+)
+def test_a_local_file_may_look_like_a_url(name, make_raster, tmp_path, monkeypatch):
+    data = np.arange(12, dtype="uint8").reshape(1, 3, 4)
+    path = make_raster("plain.tif", data)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    path.rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for given in (name, Path(name), tmp_path / name):
+        with open_raster(given) as dataset:
+            np.testing.assert_array_equal(dataset.read(), data)
+    np.testing.assert_array_equal(Scene.open(name).read(Window(0, 0, 4, 3)).data, data)
