@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import LabelError
 from geopsp.labels.class_mapping import ClassTable
-from geopsp.labels.geometry import valid_polygons
+from geopsp.vector.geometry import finite, valid_polygons
 from geopsp.vector.layer import VectorLayer
 
 POLYGON, NOT_POLYGON, WITHOUT_CLASS = 0, 1, 2
