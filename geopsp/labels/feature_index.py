@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from geopsp.labels.features import POLYGON, LabelFeatures, LabelRules, concatena
 from geopsp.labels.rasterize import pixel_coordinates
 from geopsp.vector.geometry import reproject_shapes
 from geopsp.vector.layer import Box, VectorLayer
+
+logger = logging.getLogger(__name__)
 
 CACHE_VERTICES = 1_000_000
 """Vertices of features read by bounding box that are kept for the next window."""
@@ -144,6 +147,7 @@ class FeaturesOnDisk:
         self._kept: list[tuple[Box | None, FeaturesInMemory, int]] = []
         self._lock = threading.Lock()
         self._span: tuple[float, float] | None = None
+        self._told: set[int] = set()
 
     def query(self, grid: Grid) -> LabelFeatures:
         """See `FeaturesInMemory.query`."""
@@ -174,7 +178,10 @@ class FeaturesOnDisk:
         box = query_box(wide, self.crs, buffer=self.rules.buffer)
         parts = [self.layer.read(self.rules.columns, box=part) for part in self._boxes(box)]
         frame = parts[0] if len(parts) == 1 else _merged(parts)
-        features, _ = read_features(frame, self.rules, self.layer.source)
+        features, left_out = read_features(frame, self.rules, self.layer.source)
+        for note in left_out.notes(self.layer.source, told=self._told):
+            logger.warning("%s.", note)
+        self._told.update(left_out.endless)
         index = FeaturesInMemory(features, self.crs)
         vertices = int(shapely.get_num_coordinates(features.shapes).sum())
         factor = 2 if vertices < CACHE_VERTICES / 16 else 0.5 if vertices > CACHE_VERTICES / 4 else 1

@@ -95,7 +95,8 @@ def reproject_shapes(shapes: Shapes, source: pyproj.CRS, target_wkt: str) -> Sha
     """Reproject shapes, with vertices added to long edges, which bend; None for shapes that cannot be projected.
 
     A shape that reaches far beyond the target CRS's area of use, where projections fold, is clipped to this area and a
-    margin. Longitudes do not jump within a shape: they go on past 180 where it crosses the antimeridian. The result depends on the shape alone, so that it is the same for all windows.
+    margin. Longitudes go on past 180 where a shape crosses the antimeridian. The result depends on the shape alone, so
+    that it is the same for all windows.
     """
     target = pyproj.CRS.from_wkt(target_wkt)
     if source == target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,12 +12,25 @@ from urllib.request import url2pathname
 import geopandas as gpd
 import pyarrow.parquet as pq
 import pyogrio
+import pyproj
 
 from geopsp.core.paths import describe_bad_name, is_url_or_vsi
 from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
-from geopsp.vector.layer import FrameLayer, OgrLayer, ParquetLayer, VectorLayer, query_error, read_errors
+from geopsp.vector.layer import (
+    FrameLayer,
+    OgrLayer,
+    ParquetLayer,
+    VectorLayer,
+    named_index_as_columns,
+    read_errors,
+)
+from geopsp.vector.query import query_error
 from geopsp.vector.verbatim_path import absolute, path_to_read
+
+UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
+"""Columns of pandas's own."""
+
 
 LAYER_SEPARATOR = "|layername="
 """Stands between a file and one of its layers, as in QGIS."""
@@ -56,14 +70,27 @@ def open_layer(
         )
     layer: VectorLayer
     if isinstance(labels, gpd.GeoDataFrame):
+        wanted = (field_wanted, *re.findall(r"\w+", where or ""))
+        if any(name in labels.index.names for name in wanted if name is not None):
+            labels = named_index_as_columns(labels)  # so that it is part of the fingerprint
         layer = FrameLayer(labels, where)
         if labels.active_geometry_name is None or labels.empty:
             raise _no_polygons(layer)
     else:
         layer = _open_file(str(labels), where, field_wanted, layer_wanted)
-    if layer.crs is None:
-        raise LabelError(f"{layer.source} has no CRS (coordinate reference system). Assign the correct one first.")
+    _require_crs(layer)
     return layer
+
+
+def _require_crs(layer: VectorLayer) -> None:
+    needed = "Assign the correct one first."
+    try:
+        crs = layer.crs
+    except pyproj.exceptions.CRSError as error:
+        reason = format_error(error).partition("\n")[0][:200]
+        raise LabelError(f"The CRS of {layer.source} cannot be understood ({reason}). {needed}") from error
+    if crs is None:
+        raise LabelError(f"{layer.source} has no CRS (coordinate reference system). {needed}")
 
 
 def _no_polygons(layer: VectorLayer) -> LabelError:
@@ -83,6 +110,15 @@ def read_vector(
     if not len(frame):
         raise _no_polygons(layer)
     return frame, layer.source
+
+
+def is_vector_vrt(path: str | Path) -> bool:
+    """Return True if a local file is a virtual layer (an OGR VRT), which ends in .vrt as a virtual raster does."""
+    try:
+        with Path(path).open("rb") as file:
+            return b"<OGRVRTDataSource" in file.read(4096)
+    except OSError:
+        return False
 
 
 def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wanted: str | None) -> VectorLayer:
@@ -111,9 +147,10 @@ def _open_parquet(path: str, where: str | None) -> ParquetLayer:
         if text is None:
             raise ValueError("it is not GeoParquet, as it has no geometry column")
         geo = json.loads(text)
-    meta, geometry = geo["columns"][geo["primary_column"]], str(geo["primary_column"])
-    box_columns = {path[0] for path in meta.get("covering", {}).get("bbox", {}).values()}
-    fields = tuple(name for name in schema.names if name not in {*geo["columns"], *box_columns})
+        meta, geometry = geo["columns"][geo["primary_column"]], str(geo["primary_column"])
+        box_columns = {path[0] for path in meta.get("covering", {}).get("bbox", {}).values()}
+        others = {*geo["columns"], *box_columns}
+    fields = tuple(name for name in schema.names if name not in others and not UNNAMED_INDEX.fullmatch(name))
     return ParquetLayer(path, where, meta, geometry, fields)
 
 

@@ -72,7 +72,7 @@ def test_a_code_that_stays_may_not_be_taken():
         ({}, "is {}, but must map values to classes"),
         ([1], r"is \[1\], but must map values to classes"),
         ({"a": ["x"]}, r"`class_mapping` maps 'a' to \['x'\], but a class is a name"),
-        ({None: "x"}, "has the key None"),
+        ({" ": "x"}, "has the key ' '"),
         ({"a": {"code": 3}}, "but a class has a name"),
         ({"a": {"name": "x", "colour": "#000000"}}, "at most, a code and a color"),
         ({"a": {"name": "x", "code": 255}}, "from 0 to 254"),

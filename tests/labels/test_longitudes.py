@@ -50,7 +50,7 @@ def expected(grid):
 
 
 def labels_of(crs, turn):
-    shapes = shapely.transform(np.array(BOXES), lambda xy: xy + [turn, 0])
+    shapes = shapely.transform(np.array(BOXES), lambda xy: np.add(xy, [turn, 0]))
     degrees = gpd.GeoDataFrame({"kind": [1, 2, 3]}, geometry=shapes, crs="EPSG:4326")
     return degrees.set_crs(crs, allow_override=True) if CRS.from_user_input(crs).is_geographic else degrees.to_crs(crs)
 
