@@ -255,16 +255,18 @@ def _touches_areas(chips: ChipSet, labelled: NDArray[np.intp], areas: Areas) -> 
     found = np.zeros(len(labelled), bool)
     for layer in as_list(areas):
         frame, source = read_vector(layer)
-        touching = _touching(shrunk, frame, chips.index.crs)
+        touching = _touching(shrunk, frame, chips.index.crs, source)
         if not len(touching):
             raise ChipError(f"No labelled chip touches the areas of {source}. Check that they lie where the chips are.")
         found[touching] = True
     return found
 
 
-def _touching(shrunk: NDArray[np.object_], frame: gpd.GeoDataFrame, crs: pyproj.CRS) -> NDArray[np.intp]:
+def _touching(shrunk: NDArray[np.object_], frame: gpd.GeoDataFrame, crs: pyproj.CRS, source: str) -> NDArray[np.intp]:
     """Return the rows of shapes in a CRS that touch a feature, whatever the convention of longitudes."""
     shapes = frame.geometry.to_numpy()
+    if not finite(shapes).all():
+        logger.warning("%s has features with infinite or NaN coordinates, which are left out.", source)
     shapes = shapes[~shapely.is_missing(shapes) & finite(shapes)]
     areas, _, _ = valid_polygons(shapes, crs=frame.crs)
     areas = reproject_shapes(areas, frame.crs, crs.to_wkt())
