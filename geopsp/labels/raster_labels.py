@@ -62,8 +62,9 @@ class RasterLabels:
     def burn(self, grid: Grid) -> RasterizedLabels:
         """Return the codes of the label pixels that contain the grid's pixel centres; IGNORE_INDEX outside."""
         codes = np.full((grid.height, grid.width), IGNORE_INDEX, np.uint8)
-        window = self.scene.grid.window_of(grid)
-        if window is not None:
+        own = self.scene.grid
+        window = own.window_of(grid)
+        if window is not None and (not own.crs.is_geographic or window.intersect(own.full_window) == window):
             codes[:] = self._codes(window)
         else:
             self._sample(grid, grid.full_window, codes)

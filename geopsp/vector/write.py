@@ -17,7 +17,7 @@ import pyproj
 
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.legend import Legend
-from geopsp.core.output import atomic_files, check_output, resolve_link
+from geopsp.core.output import atomic_files, check_output, partial_path, resolve_link, write_errors
 from geopsp.core.text import format_error
 from geopsp.errors import OptionError, OutputError
 from geopsp.vector.formats import GEOPARQUET, VectorFormat, format_of
@@ -62,7 +62,9 @@ def check_vector_output(out: str | Path, *, overwrite: bool = False) -> Path:
             f"{out} would hold a layer named {layer}, which a {vector_format.name} reserves for tables of its "
             "own. Choose another name."
         )
-    return check_output(out, overwrite=overwrite, companions=vector_format.companions(out))
+    out = check_output(out, overwrite=overwrite, companions=vector_format.companions(out))
+    with write_errors(out), plain_folder(partial_path(out)):
+        return out
 
 
 def write_vector(

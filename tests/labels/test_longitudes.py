@@ -9,6 +9,7 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform
 
+from geopsp.core.crs import full_circle, full_turns
 from geopsp.core.grid import Grid, Window
 from geopsp.errors import LabelError
 from geopsp.labels.area import AreaOfInterest
@@ -114,3 +115,35 @@ def test_what_strangers_found():
     other = read_labels(gpd.GeoDataFrame(geometry=[wrapped], crs="EPSG:4167")).burn(grid).codes
     assert found.sum() > 900
     np.testing.assert_array_equal(found, other)
+
+
+@pytest.mark.parametrize("image", ["EPSG:4326", "EPSG:32760"])
+@pytest.mark.parametrize("turn", [-360, 0, 360])
+@pytest.mark.parametrize("shift", [-360, 0])
+def test_label_rasters_of_any_convention(image, turn, shift, make_raster):
+    grid = grid_of(image, turn)
+    values = np.random.default_rng(0).integers(1, 9, (1, 60, 70)).astype("uint8")
+    left, top, size = EAST - 0.005 + shift, NORTH + 0.005, 0.001
+    labels = read_labels(make_raster("l.tif", values, origin=(left, top), cell=size, crs="EPSG:4326"))
+    labels.require_overlap(grid)
+    cols, rows = np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
+    x, y = grid.transform * (cols.ravel(), rows.ravel())
+    if not grid.crs.is_geographic:
+        x, y = transform(grid.crs, "EPSG:4326", x, y)
+    col, row = (np.mod(x, 360) - EAST + 0.005) / size, (NORTH + 0.005 - np.array(y)) / size
+    found = labels.burn(grid).codes.ravel()
+    sure = (np.abs(col - np.rint(col)) > 1e-3) & (np.abs(row - np.rint(row)) > 1e-3)
+    np.testing.assert_array_equal(found[sure], values[0, np.floor(row).astype(int), np.floor(col).astype(int)][sure])
+    assert sure.mean() > 0.9
+
+
+def test_turns():
+    assert full_circle("EPSG:4326") == 360
+    assert full_circle("EPSG:4807") == 400
+    assert full_circle("EPSG:32632") is None
+    assert full_turns((183, 184), (-180, 180), 360) == [-360]
+    assert full_turns((-180, 180), (-180, 180), 360) == [0]
+    assert full_turns((0, 360), (-180, 180), 360) == [-360, 0]
+    assert full_turns((10, 20), (-5, 5), 360) == []
+    assert full_turns((-1e300, 1e300), (0, 1), 360) == [-720, -360, 0, 360, 720]
+    assert full_turns((np.nan, np.nan), (0, 1), 360) == []

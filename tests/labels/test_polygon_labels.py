@@ -402,6 +402,27 @@ def test_endless_polygons_are_left_out_and_told(ending, bad, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("ending", ["gpkg", "parquet"])
+def test_endless_polygons_of_a_large_file_are_told_once(ending, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(layers, "READ_WHOLE_BYTES", 0)
+    shapes = [square(LEFT + 40 * i, TOP, 20) for i in range(3)]
+    shapes[1] = shapely.transform(shapes[1], lambda xy: np.where(np.arange(5)[:, None] == 2, np.inf, xy))
+    path = tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        frame(shapes).to_parquet(path, write_covering_bbox=True, schema_version="1.1.0")
+    else:
+        frame(shapes).to_file(path)
+    labels = read_labels(path)
+    assert isinstance(labels.features, FeaturesOnDisk)
+    labels.require_overlap(GRID)
+    expected = np.zeros((61, 83), int)
+    expected[:10, :10] = expected[:10, 40:50] = 1
+    for window in GRID.blocks(30):
+        labels.features._kept.clear()
+        np.testing.assert_array_equal(labels.burn(GRID.crop(window)).codes, expected[window.slices(GRID.full_window)])
+    assert caplog.text.count("with infinite or NaN coordinates left out") <= 1
+
+
+@pytest.mark.parametrize("ending", ["gpkg", "parquet"])
 def test_a_ring_that_nan_keeps_open_is_left_out(ending, tmp_path):
     """shapely refuses to read it."""
     shapes = [square(LEFT + 40 * i, TOP, 20) for i in range(2)]
