@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
-from geopsp.labels.look_alikes import canonical_text, case_notes
+from geopsp.labels.look_alikes import canonical_text, case_notes, time_text
 
 Background = Literal["class", "ignore"]
 
@@ -28,6 +29,10 @@ Value = int | float | str
 
 
 MAX_CLASSES = 254
+
+
+MAX_EXACT = 2.0**64
+"""Whole floats from here on stay floats."""
 
 
 OTHERS = "*"
@@ -93,14 +98,16 @@ def normalize_value(value: Any) -> Value | None:
     """
     if value is None or value is pd.NA or value is pd.NaT:
         return None
-    if isinstance(value, np.datetime64 | dt.datetime):
-        return None if pd.isna(value) else pd.Timestamp(value).isoformat().removesuffix("T00:00:00")
+    if isinstance(value, np.datetime64 | np.timedelta64 | dt.datetime | dt.timedelta):
+        value = time_text(value)
     if isinstance(value, bool | int | np.bool_ | np.integer):
         return int(value)
-    if isinstance(value, float | np.floating):
-        if np.isnan(value):
+    if isinstance(value, float | np.floating | Decimal):
+        number = float(value)
+        if np.isnan(number):
             return None
-        return int(value) if float(value).is_integer() else float(value)
+        is_exact = np.isfinite(number) and (isinstance(value, Decimal) or abs(number) < MAX_EXACT)
+        return int(value) if is_exact and value == int(value) else number
     return canonical_text(str(value)) or None
 
 

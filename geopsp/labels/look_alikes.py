@@ -1,12 +1,20 @@
-"""Names that look the same: one class if only their encoding differs, else a warning."""
+"""Class names as text; names that look the same are one class if only their encoding differs, else told."""
 
 from __future__ import annotations
 
+import datetime as dt
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
+import numpy as np
+import pandas as pd
+
+CONTROL = {code for code in [*range(32), 127] if not chr(code).isspace()}
+
+
+INVISIBLE = dict.fromkeys([*map(ord, "\u00ad\u200b\u2060\ufeff"), *CONTROL])
 """Characters that no font shows; not the joiners, which change the letters beside them in some scripts."""
 
 
@@ -17,6 +25,15 @@ MAX_LISTED = 5
 def canonical_text(text: str) -> str:
     """Return a name in Unicode's composed form, without invisible characters and with single blanks inside only."""
     return " ".join(unicodedata.normalize("NFC", text).translate(INVISIBLE).split())
+
+
+def time_text(value: Any) -> str:
+    """Return a date as "2024-05-31" or a time in ISO 8601; a duration as pandas writes it; "" if it is missing."""
+    if pd.isna(value):
+        return ""
+    if isinstance(value, np.timedelta64 | dt.timedelta):
+        return str(pd.Timedelta(value))
+    return str(pd.Timestamp(value).isoformat()).removesuffix("T00:00:00")
 
 
 def spelling_notes(texts: Iterable[str], source: str) -> tuple[str, ...]:

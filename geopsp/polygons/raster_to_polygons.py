@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.jit import compile_ahead
 from geopsp.core.options import describes, from_names
 from geopsp.core.output import output_lock, partial_path
@@ -125,8 +126,8 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
         folder.mkdir()
     except OSError as error:
         raise OutputError(
-            f"Cannot create the temporary folder {folder}: {error}. Delete what is there, choose a shorter name or "
-            "another folder for the output, or free disk space."
+            f"Cannot create the temporary folder {folder}: {error}. Delete what is there, or choose a shorter name or "
+            f"another folder for the output.{full_disk_hint(error)}"
         ) from error
     try:
         yield folder
