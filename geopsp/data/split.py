@@ -263,13 +263,13 @@ def _touches_areas(chips: ChipSet, labelled: NDArray[np.intp], areas: Areas) -> 
 
 
 def _touching(shrunk: NDArray[np.object_], frame: gpd.GeoDataFrame, crs: pyproj.CRS, source: str) -> NDArray[np.intp]:
-    """Return the rows of shapes in a CRS that touch a feature, whatever the convention of longitudes."""
+    """Return the rows of shapes in a CRS that touch a polygon, whatever the convention of longitudes."""
     shapes = frame.geometry.to_numpy()
     if not finite(shapes).all():
         logger.warning("%s has features with infinite or NaN coordinates, which are left out.", source)
     shapes = shapes[~shapely.is_missing(shapes) & finite(shapes)]
-    areas, _, _ = valid_polygons(shapes, crs=frame.crs)
-    areas = reproject_shapes(areas, frame.crs, crs.to_wkt())
+    areas, _, areal = valid_polygons(shapes, crs=frame.crs)
+    areas = reproject_shapes(areas[areal], frame.crs, crs.to_wkt())
     tree, circle = shapely.STRtree(areas), full_circle(crs.to_wkt())
     (left, _, right, _), (first, _, last, _) = shapely.total_bounds(areas), shapely.total_bounds(shrunk)
     turns = [0.0] if circle is None else full_turns((first, last), (left, right), circle)

@@ -28,12 +28,15 @@ def canonical_text(text: str) -> str:
 
 
 def time_text(value: Any) -> str:
-    """Return a date as "2024-05-31" or a time in ISO 8601; a duration as pandas writes it; "" if it is missing."""
+    """Return a date as "2024-05-31" or a time in ISO 8601, in UTC; a duration as pandas writes it; "" if missing."""
     if pd.isna(value):
         return ""
     if isinstance(value, np.timedelta64 | dt.timedelta):
         return str(pd.Timedelta(value))
-    return str(pd.Timestamp(value).isoformat()).removesuffix("T00:00:00")
+    time = pd.Timestamp(value)
+    if time.tzinfo is not None:  # readers do not agree on whether a time in UTC has a zone
+        time = time.tz_convert("UTC").tz_localize(None)
+    return str(time.isoformat()).removesuffix("T00:00:00")
 
 
 def spelling_notes(texts: Iterable[str], source: str) -> tuple[str, ...]:

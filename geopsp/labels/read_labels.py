@@ -169,7 +169,8 @@ def _class_table(
     notes = [*table.notes, *spelling_notes((value for value in found if isinstance(value, str)), name)]
     if num_nulls and table.null_code < 0:
         features = format_count(num_nulls, "feature")
-        notes.append(f"{name} is empty for {features}: unlabelled; map null with `class_mapping` to give them a class")
+        advice = "map null with `class_mapping` to give them one"
+        notes.append(f"{name} is empty for {features}: without a class, so unlabelled; {advice}")
     return replace(table, notes=tuple(notes))
 
 

@@ -318,7 +318,7 @@ def test_polygons_without_a_class_are_unlabelled_and_counted(missing, by_box, ma
     assert labels.count(GRID, GRID.full_window)["without_class"] == 1
     assert labels.counts.get("without_class", 1) == 1
     assert labels.report()["notes"][-1].endswith(
-        "is empty for 1 feature: unlabelled; map null with `class_mapping` to give them a class"
+        "is empty for 1 feature: without a class, so unlabelled; map null with `class_mapping` to give them one"
     )
     for key in (None, "null"):
         mapped = read_labels(path, class_field="kind", class_mapping={key: "rest"})
@@ -349,6 +349,24 @@ def test_dates_are_classes():
         assert labels.legend.names[1].startswith("2024-05-31")
         assert labels.counts["without_class"] == 1
         assert set(np.unique(labels.burn(GRID).codes)) == {0, *labels.legend.codes, IGNORE_INDEX}
+
+
+@pytest.mark.parametrize("ending", ["gpkg", "parquet"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+def test_times_are_the_same_classes_by_box(ending, zone, tmp_path, monkeypatch):
+    days = pd.to_datetime(["2024-05-31", "2024-06-01"] * 2).tz_localize(zone)
+    table, path = frame([square(LEFT + 20 * i, TOP, 8) for i in range(4)], kind=days), tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        table.to_parquet(path, write_covering_bbox=True, schema_version="1.1.0")
+    else:
+        table.to_file(path)
+    in_memory = read_labels(path, class_field="kind")
+    monkeypatch.setattr(layers, "READ_WHOLE_BYTES", 0)
+    by_box = read_labels(path, class_field="kind")
+    assert isinstance(by_box.features, FeaturesOnDisk)
+    for labels in (in_memory, by_box):
+        assert labels.legend.names == in_memory.legend.names
+        assert np.bincount(labels.burn(GRID).codes.ravel()).tolist()[1:] == [32, 32]
 
 
 def test_overlapping_parts_are_their_union():
