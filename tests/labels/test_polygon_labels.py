@@ -351,8 +351,10 @@ def test_dates_are_classes():
         assert set(np.unique(labels.burn(GRID).codes)) == {0, *labels.legend.codes, IGNORE_INDEX}
 
 
-@pytest.mark.parametrize("ending", ["gpkg", "parquet"])
-@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+@pytest.mark.parametrize(
+    ("ending", "zone"),
+    [("gpkg", None), ("gpkg", "UTC"), ("parquet", None), ("parquet", "UTC"), ("parquet", "Europe/Berlin")],
+)
 def test_times_are_the_same_classes_by_box(ending, zone, tmp_path, monkeypatch):
     days = pd.to_datetime(["2024-05-31", "2024-06-01"] * 2).tz_localize(zone)
     table, path = frame([square(LEFT + 20 * i, TOP, 8) for i in range(4)], kind=days), tmp_path / f"a.{ending}"
