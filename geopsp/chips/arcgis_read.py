@@ -32,6 +32,7 @@ from geopsp.chips.class_balance import ChipWarning
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
+from geopsp.core.paths import gdal_path
 from geopsp.core.text import format_count, format_error
 from geopsp.errors import ChipError
 from geopsp.raster.valid_mask import alpha_band, valid_mask
@@ -163,9 +164,9 @@ def _unused_name(name: str, names: Mapping[int, str]) -> str:
 def _read_chip(image: Path, label: Path) -> _ChipInfo:
     try:
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"):
-            with rasterio.open(image) as dataset:
+            with rasterio.open(gdal_path(image)) as dataset:
                 (grid, bands, dtype), valid = _header(dataset), _valid_mask(dataset)
-            with rasterio.open(label) as dataset:
+            with rasterio.open(gdal_path(label)) as dataset:
                 codes = dataset.read(1)
     except RasterioError as error:
         raise ChipError(

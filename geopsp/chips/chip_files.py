@@ -18,6 +18,7 @@ from rasterio.io import MemoryFile
 
 from geopsp.chips.chip import Chip
 from geopsp.chips.options import ChipFormat
+from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.options import require_choice
@@ -63,7 +64,7 @@ def write_chip(folder: Path, stem: str, chip: Chip, legend: Legend, kind: Kind) 
     Existing files are replaced.
 
     Raises:
-        OutputError: if the disk is full or the folder is missing.
+        OutputError: if they cannot be written.
     """
     names = f"{stem}.{kind}", f"{stem}.{'tif' if kind == 'tif' else 'png'}"
     grid = chip.patch.grid
@@ -79,7 +80,7 @@ def write_chip(folder: Path, stem: str, chip: Chip, legend: Legend, kind: Kind) 
                 _write_georeference(path, grid, nodata)
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise OutputError(
-            f"Cannot write the chip {stem} to {folder}: {format_error(error)}. Is the disk full?"
+            f"Cannot write the chip {stem} to {folder}: {format_error(error)}.{full_disk_hint(error)}"
         ) from error
     return names
 

@@ -199,7 +199,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
         )
     try:
         manifest, index = _upgrade(
-            json.loads((folder / MANIFEST).read_text(encoding="utf-8")), gpd.read_parquet(folder / INDEX)
+            json.loads((folder / MANIFEST).read_text(encoding="utf-8")), gpd.read_parquet((folder / INDEX).absolute())
         )
         index = index.iloc[: manifest["chips"]]  # a killed export may have added some
         class_pixels(index, ChipSet.from_manifest(manifest, index).legend)

@@ -315,7 +315,7 @@ def _write_index(folder: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame
     staging = folder / ".index"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    index.to_parquet(staging / INDEX, write_covering_bbox=True, schema_version="1.1.0")
+    index.to_parquet((staging / INDEX).absolute(), write_covering_bbox=True, schema_version="1.1.0")
     write_arcgis_files(staging, index, legend, stats, manifest["bands"], manifest["dtype"], manifest["tile_size"])
     (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in sorted(staging.iterdir(), key=lambda path: path.name == MANIFEST):

@@ -20,6 +20,10 @@ DIFFERENCE_STEP = 10.0
 """Metres to each side of a point over which a projection's scale is measured."""
 
 
+MAX_TURNS = 2
+"""Full circles by which longitudes may differ."""
+
+
 def metre_axes(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
     """Return by how much x and y change, in CRS units, one metre to the east and one metre to the north of each point.
 
@@ -78,10 +82,31 @@ def get_transformer(source: str, target: str) -> pyproj.Transformer:
         ) from error
 
 
-def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds | None:
+@lru_cache(maxsize=32)
+def full_circle(crs: str) -> float | None:
+    """Return 360 degrees in the unit of a geographic CRS; None for other CRSs."""
+    found = pyproj.CRS.from_user_input(crs)
+    if not found.is_geographic or not found.axis_info:
+        return None
+    return float(round(2 * np.pi / found.axis_info[0].unit_conversion_factor, 6))
+
+
+def full_turns(span: tuple[float, float], onto: tuple[float, float], circle: float) -> list[float]:
+    """Return the multiples of a full circle by which longitudes `span` must be shifted to overlap those in `onto`.
+
+    At most `MAX_TURNS` circles, either way.
+    """
+    slack = 1e-9 * circle
+    low = np.floor((onto[0] + slack - span[1]) / circle) + 1
+    high = np.ceil((onto[1] - slack - span[0]) / circle) - 1
+    turns = range(-MAX_TURNS, MAX_TURNS + 1)
+    return [turn * circle for turn in turns if low <= turn <= high]
+
+
+def transform_bounds(bounds: Bounds, source: str, target: str, *, past_180: bool = False) -> Bounds | None:
     """Return bounds in another CRS, with densified edges; None if they cannot be projected.
 
-    Bounds that cross the antimeridian become all longitudes, -180 to 180.
+    Bounds that cross the antimeridian become all longitudes, -180 to 180, or go on past 180 with `past_180`.
     """
     try:
         found = get_transformer(source, target).transform_bounds(*bounds, densify_pts=21)
@@ -90,4 +115,7 @@ def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds | None:
     if not np.isfinite(found).all():
         return None
     left, bottom, right, top = found
-    return (left, bottom, right, top) if left <= right else (-180.0, bottom, 180.0, top)
+    if left <= right:
+        return left, bottom, right, top
+    half = (full_circle(target) or 360.0) / 2
+    return (left, bottom, right + 2 * half, top) if past_180 else (-half, bottom, half, top)

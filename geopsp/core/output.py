@@ -5,6 +5,7 @@ If an output path is a link, the link stays and its target is written or replace
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.owned_files import (
     FolderKind,
     foreign_files,
@@ -23,6 +25,7 @@ from geopsp.core.owned_files import (
     unfinished_name,
     write_file_list,
 )
+from geopsp.core.paths import describe_bad_name
 from geopsp.core.sync import sync_file, sync_folder, sync_tree
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, OutputError
@@ -54,6 +57,8 @@ def check_output(
     Raises:
         OutputError: if it exists and may not be replaced, or cannot be written.
     """
+    if problem := describe_bad_name(path):
+        raise OutputError(problem)
     asked, path = path, resolve_link(path)
     try:
         if folder:
@@ -115,9 +120,8 @@ def write_errors(path: Path) -> Iterator[None]:
     except GeopspError:
         raise
     except OSError as error:
-        raise OutputError(
-            f"Cannot write {path}: {format_error(error)}. Is the disk full, or the folder read-only?"
-        ) from error
+        hint = full_disk_hint(error) or " Is the folder read-only?" * (error.errno in {errno.EACCES, errno.EROFS})
+        raise OutputError(f"Cannot write {path}: {format_error(error)}.{hint}") from error
 
 
 @contextmanager

@@ -51,14 +51,30 @@ def is_remote(name: str | Path) -> bool:
 
 
 def gdal_path(name: str | Path) -> str:
-    """Return the name that GDAL opens: `https://...` becomes `/vsicurl/https://...`; other names stay."""
+    """Return the name that GDAL opens: `https://...` becomes `/vsicurl/https://...`; other names stay.
+
+    A local file such as `zip:a.tif` becomes `./zip:a.tif`, which is no URL.
+    """
     text = str(name)
+    if ":" in text.partition("/")[0] and not Path(text).is_absolute() and Path(text).exists():
+        return f"./{text}"
     scheme, separator, rest = text.partition("://")
     if isinstance(name, Path) or not separator:
         return text
     if scheme.lower() == "file":
         return url2pathname(urlsplit(text).path)
     return VSI_PREFIXES[scheme.lower()] + rest if scheme.lower() in VSI_PREFIXES else text
+
+
+def describe_bad_name(name: str | Path) -> str | None:
+    """Say what is wrong with a path that is not in UTF-8, which GDAL cannot open; None for other paths."""
+    path = str(Path(name).absolute())
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = path.encode(errors="backslashreplace").decode()
+        return f"The path {shown} is not in UTF-8 (perhaps in Latin-1), but must be. Rename the file or folder."
+    return None
 
 
 def file_size(path: str) -> int | None:

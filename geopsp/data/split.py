@@ -11,14 +11,17 @@ from typing import TypeAlias
 
 import geopandas as gpd
 import numpy as np
+import pyproj
 import shapely
 from numpy.typing import NDArray
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.core.crs import full_circle, full_turns
 from geopsp.core.text import format_count, format_length
 from geopsp.data.split_audit import Audit
 from geopsp.data.split_groups import SplitBy, as_list, check_split, random_folds, random_splits, spatial_blocks
 from geopsp.errors import ChipError, OptionError
+from geopsp.vector.geometry import finite, reproject_shapes, valid_polygons
 from geopsp.vector.open import read_vector
 
 logger = logging.getLogger(__name__)
@@ -259,12 +262,26 @@ def _touches_areas(chips: ChipSet, labelled: NDArray[np.intp], areas: Areas) -> 
     found = np.zeros(len(labelled), bool)
     for layer in as_list(areas):
         frame, source = read_vector(layer)
-        shapes = shapely.make_valid(frame.to_crs(chips.index.crs).geometry.to_numpy())
-        touching = shapely.STRtree(shapes).query(shrunk, predicate="intersects")[0]
+        touching = _touching(shrunk, frame, chips.index.crs, source)
         if not len(touching):
             raise ChipError(f"No labelled chip touches the areas of {source}. Check that they lie where the chips are.")
         found[touching] = True
     return found
+
+
+def _touching(shrunk: NDArray[np.object_], frame: gpd.GeoDataFrame, crs: pyproj.CRS, source: str) -> NDArray[np.intp]:
+    """Return the rows of shapes in a CRS that touch a polygon, whatever the convention of longitudes."""
+    shapes = frame.geometry.to_numpy()
+    if not finite(shapes).all():
+        logger.warning("%s has features with infinite or NaN coordinates, which are left out.", source)
+    shapes = shapes[~shapely.is_missing(shapes) & finite(shapes)]
+    areas, _, areal = valid_polygons(shapes, crs=frame.crs)
+    areas = reproject_shapes(areas[areal], frame.crs, crs.to_wkt())
+    tree, circle = shapely.STRtree(areas), full_circle(crs.to_wkt())
+    (left, _, right, _), (first, _, last, _) = shapely.total_bounds(areas), shapely.total_bounds(shrunk)
+    turns = [0.0] if circle is None else full_turns((first, last), (left, right), circle)
+    moved = (shapely.transform(shrunk, lambda xy, turn=turn: np.add(xy, [turn, 0])) for turn in turns)
+    return np.concatenate([np.zeros(0, np.intp), *(tree.query(rows, predicate="intersects")[0] for rows in moved)])
 
 
 # The best layout, and the split that it gives

@@ -28,6 +28,7 @@ from rasterio.errors import RasterioError
 from geopsp.core.legend import Legend
 from geopsp.core.output import check_output, partial_path, write_errors
 from geopsp.core.owned_files import FolderKind, require_owned
+from geopsp.core.paths import gdal_path
 from geopsp.core.run_state import read_state, write_state
 from geopsp.errors import RasterError
 from geopsp.inference.options import MapSettings
@@ -295,7 +296,7 @@ class MapJob:
 def _key_of_raster(path: Path) -> str | None:
     """Return the key of the job that made a raster."""
     try:
-        with rasterio.open(path) as dataset:
+        with rasterio.open(gdal_path(path)) as dataset:
             found: str | None = dataset.tags().get(KEY_TAG)
             return found
     except RasterioError:

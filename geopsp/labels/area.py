@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from geopsp.labels.overlap import require_overlap
 from geopsp.labels.rasterize import rasterize_polygons
 from geopsp.vector.layer import VectorLayer
 from geopsp.vector.open import open_layer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +39,10 @@ class AreaOfInterest:
         layer = open_layer(aoi, layer_wanted="aoi")
         if layer.reads_by_bbox:
             return cls(FeaturesOnDisk(layer, LabelRules()), layer)
-        features, missing = read_features(read_all_features(layer, []), LabelRules(), layer.source)
-        require_polygons(features, missing, layer.source, buffer=1)
+        features, left_out = read_features(read_all_features(layer, []), LabelRules(), layer.source)
+        require_polygons(features, left_out, layer.source, buffer=1)
+        for note in left_out.notes(layer.source):
+            logger.warning("%s.", note)
         return cls(FeaturesInMemory(features, layer_crs(layer)), layer)
 
     @property

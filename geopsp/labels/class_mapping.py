@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
+from geopsp.labels.look_alikes import canonical_text, case_notes, time_text
 
 Background = Literal["class", "ignore"]
 
@@ -28,8 +31,16 @@ Value = int | float | str
 MAX_CLASSES = 254
 
 
+MAX_EXACT = 2.0**64
+"""Whole floats from here on stay floats."""
+
+
 OTHERS = "*"
-"""The key of a mapping that stands for all values that it does not name."""
+"""The key of a mapping that stands for all values that it does not name, but not for missing ones."""
+
+
+NULL = "null"
+"""The key of a mapping that stands for missing values; None is the same."""
 
 
 MAX_LISTED = 20
@@ -66,32 +77,43 @@ class ClassTable:
     """IGNORE_INDEX for values that the mapping makes unlabelled."""
 
     notes: tuple[str, ...] = ()
-    """Values of the mapping that were not found, in words."""
+    """Values of the mapping that were not found, and classes that look alike, in words."""
+
+    null_code: int = -1
+    """Code of missing values; -1: they have no class."""
 
     def codes_of(self, values: pd.Series) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Return (n,) codes, and (n,) True where a value is in the table; the code of others is IGNORE_INDEX."""
         positions, distinct = pd.factorize(values)
-        numbers = [self.codes.get(value, -1) if value is not None else -1 for value in map(normalize_value, distinct)]
-        codes = np.array([*numbers, -1])[positions]  # factorize gives -1 to missing values
+        found = map(normalize_value, distinct)
+        numbers = [self.null_code if value is None else self.codes.get(value, -1) for value in found]
+        codes = np.array([*numbers, self.null_code])[positions]  # factorize gives -1 to missing values
         return np.where(codes < 0, IGNORE_INDEX, codes).astype(np.uint8), codes >= 0
 
 
 def normalize_value(value: Any) -> Value | None:
-    """Return a value as class tables hold it: whole numbers as int, texts stripped; None for a missing value."""
+    """Return a value as class tables hold it; None for a missing value.
+
+    Whole numbers become int, dates texts such as "2024-05-31", texts as in `canonical_text`.
+    """
     if value is None or value is pd.NA or value is pd.NaT:
         return None
+    if isinstance(value, np.datetime64 | np.timedelta64 | dt.datetime | dt.timedelta):
+        value = time_text(value)
     if isinstance(value, bool | int | np.bool_ | np.integer):
         return int(value)
-    if isinstance(value, float | np.floating):
-        if np.isnan(value):
+    if isinstance(value, float | np.floating | Decimal):
+        number = float(value)
+        if np.isnan(number):
             return None
-        return int(value) if float(value).is_integer() else float(value)
-    return str(value).strip() or None
+        is_exact = np.isfinite(number) and (isinstance(value, Decimal) or abs(number) < MAX_EXACT)
+        return int(value) if is_exact and value == int(value) else number
+    return canonical_text(str(value)) or None
 
 
 def value_name(value: Value) -> str:
     """Return a value as text, "2" for 2.0."""
-    return value if isinstance(value, str) else f"{value:.15g}"
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def read_mapping(mapping: Mapping[Any, Any] | str | Path | None) -> dict[Value, ClassTarget] | None:
@@ -111,9 +133,12 @@ def read_mapping(mapping: Mapping[Any, Any] | str | Path | None) -> dict[Value, 
         raise OptionError(f"{source} is {mapping!r}, but must map values to classes, e.g. {{'pond': 'water'}}.")
     entries = {}
     for key, target in mapping.items():
-        value = normalize_value(key)
+        value = NULL if key is None else normalize_value(key)
         if value is None:
-            raise OptionError(f"{source} has the key {key!r}, but keys must be values of the class field, or '*'.")
+            raise OptionError(
+                f"{source} has the key {key!r}, but keys must be values of the class field, null for features without "
+                "one, or '*' for all others."
+            )
         entries[value] = _parse_target(target, f"{source} maps {key!r} to")
     return entries
 
@@ -161,6 +186,7 @@ def class_table(
     background: Background,
     mapping: Mapping[Value, ClassTarget] | None = None,
     known: Legend | None = None,
+    nulls: bool = False,
 ) -> ClassTable:
     """Make the class table of values.
 
@@ -173,11 +199,13 @@ def class_table(
         background: "class": there is always a class 0, "background".
         mapping: The classes that values are mapped to.
         known: Names and colours of values that keep their code.
+        nulls: True if values are missing.
 
     Raises:
         LabelError: if no key of the mapping is found, no class is left, or two classes claim one code.
     """
-    values = _sorted(found)
+    maps_nulls = nulls and NULL in (mapping or {})
+    values = _sorted([*found, *([NULL] if maps_nulls else [])])
     targets, notes = _targets(values, mapping or {}, source)
     kept = [value for value in values if value not in targets]
     fixed = _fixed_codes(targets.values(), background)
@@ -194,7 +222,8 @@ def class_table(
     legend = {code: name for name, code in codes.items()} | ({0: BACKGROUND} if background == "class" else {})
     table = {value: codes[name] for value, name in names.items()}
     table |= {v: IGNORE_INDEX if t.name is None else codes[t.name] for v, t in targets.items()}
-    return ClassTable(Legend.from_names(legend, colors), table, notes)
+    notes += case_notes(codes, source)
+    return ClassTable(Legend.from_names(legend, colors), table, notes, table[NULL] if maps_nulls else -1)
 
 
 def _sorted(found: Iterable[Value]) -> list[Value]:
@@ -230,6 +259,8 @@ def _listed(values: Sequence[Value]) -> str:
 
 def _as_number(value: Value) -> Value:
     """Return a number for a text that reads as one, so that '1' and 1 are the same key."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value):
+        return int(value)
     if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value):
         return normalize_value(float(value)) or 0
     return value

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyproj
 import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from geopsp.core.crs import metre_axes, transform_bounds
+from geopsp.core.crs import full_circle, full_turns, metre_axes, transform_bounds
 from geopsp.core.grid import Grid, Window
 from geopsp.labels.features import POLYGON, LabelFeatures, LabelRules, concatenate, read_features
-from geopsp.labels.geometry import reproject_shapes
 from geopsp.labels.rasterize import pixel_coordinates
+from geopsp.vector.geometry import reproject_shapes
 from geopsp.vector.layer import Box, VectorLayer
+
+logger = logging.getLogger(__name__)
 
 CACHE_VERTICES = 1_000_000
 """Vertices of features read by bounding box that are kept for the next window."""
@@ -40,25 +45,49 @@ BOX_SLACK = 0.02
 """Fraction of its size by which a box is widened, as edges may bend from one CRS to another."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ProjectedShapes:
+    """Shapes in a CRS."""
+
+    shapes: NDArray[np.object_]
+    """None where they cannot be projected."""
+
+    tree: shapely.STRtree
+
+    circle: float | None
+    """A full circle in the CRS's unit; None if it is not geographic."""
+
+    span: tuple[float, float]
+    """Left and right."""
+
+    def turns(self, grid: Grid) -> list[float]:
+        """Return the shifts, other than 0, by which longitudes of the shapes meet those of a grid."""
+        if self.circle is None:
+            return []
+        left, _, right, _ = grid.bounds()
+        return [turn for turn in full_turns(self.span, (left, right), self.circle) if turn]
+
+
 class FeaturesInMemory:
     """Features in memory, reprojected vertex by vertex into each CRS that a query asks for."""
 
     def __init__(self, features: LabelFeatures, crs: pyproj.CRS) -> None:
         self.features = features
         self.crs = crs
-        self._by_crs: dict[str, tuple[NDArray[np.object_], shapely.STRtree]] = {}
+        self._by_crs: dict[str, ProjectedShapes] = {}
         self._last: tuple[CRS | None, Any] = (None, None)
         self._owned: tuple[Grid, NDArray[np.float64]] | None = None
 
-    def in_crs(self, crs: CRS) -> tuple[NDArray[np.object_], shapely.STRtree]:
-        """Return the shapes in a CRS, None where they cannot be projected, and their spatial index."""
+    def in_crs(self, crs: CRS) -> ProjectedShapes:
+        """Return the shapes in a CRS and their spatial index."""
         last = self._last
         if last[0] is crs:
             return last[1]  # type: ignore[no-any-return]
         key = crs.to_wkt()
         if key not in self._by_crs:
             shapes = reproject_shapes(self.features.shapes, self.crs, key)
-            self._by_crs[key] = shapes, shapely.STRtree(shapes)
+            left, _, right, _ = shapely.total_bounds(shapes)
+            self._by_crs[key] = ProjectedShapes(shapes, shapely.STRtree(shapes), full_circle(key), (left, right))
         self._last = crs, self._by_crs[key]
         return self._by_crs[key]
 
@@ -66,38 +95,38 @@ class FeaturesInMemory:
     def num_unprojectable(self) -> int:
         """Polygons that cannot be projected into one of the CRSs asked for; of several CRSs, the largest number."""
         polygon = self.features.kinds == POLYGON
-        lost = [int((shapely.is_missing(shapes) & polygon).sum()) for shapes, _ in self._by_crs.values()]
+        lost = [int((shapely.is_missing(found.shapes) & polygon).sum()) for found in self._by_crs.values()]
         return max(lost, default=0)
 
     def query(self, grid: Grid) -> LabelFeatures:
         """Return the features, in the grid's CRS, whose boxes meet the grid's, the lowest first.
 
-        Of a geographic grid that crosses the antimeridian, also those that meet it 360 degrees further on.
+        Longitudes of a geographic grid and of the features may differ by full circles.
         """
-        shapes, tree = self.in_crs(grid.crs)
+        found = self.in_crs(grid.crs)
         box = shapely.box(*grid.bounds())
-        rows = np.sort(tree.query(box))
-        features = replace(self.features.take(rows), shapes=shapes[rows])
-        shifts = _longitude_shifts(grid)
-        if not shifts:
+        rows = np.sort(found.tree.query(box))
+        features = replace(self.features.take(rows), shapes=found.shapes[rows])
+        turns = found.turns(grid)
+        if not turns:
             return features
-        return concatenate([features, *(self._query_shifted(box, shift, shapes, tree) for shift in shifts)]).in_order()
+        return concatenate([features, *(self._query_shifted(box, turn, found) for turn in turns)]).in_order()
 
     def owned_by(self, grid: Grid, window: Window) -> LabelFeatures:
         """Return the features that a window owns: of windows that partition the grid, one owns each feature."""
         window = window.intersect(grid.full_window)
-        if _longitude_shifts(grid):
+        projected = self.in_crs(grid.crs)
+        if projected.turns(grid):
             found = self.query(grid)
+            found = found.take(np.unique(found.keys[:, -1], return_index=True)[1])  # once, if it is at both ends
             return found.take(_in_window(window, _owner_pixels(found.shapes, grid)))
         if self._owned is None or self._owned[0] is not grid:
-            self._owned = grid, _owner_pixels(self.in_crs(grid.crs)[0], grid)
+            self._owned = grid, _owner_pixels(projected.shapes, grid)
         return self.features.take(_in_window(window, self._owned[1]))
 
-    def _query_shifted(
-        self, box: Any, shift: float, shapes: NDArray[np.object_], tree: shapely.STRtree
-    ) -> LabelFeatures:
-        rows = np.sort(tree.query(shapely.transform(box, lambda xy: np.subtract(xy, [shift, 0]))))
-        moved = shapely.transform(shapes[rows], lambda xy: np.add(xy, [shift, 0]))
+    def _query_shifted(self, box: Any, shift: float, found: ProjectedShapes) -> LabelFeatures:
+        rows = np.sort(found.tree.query(shapely.transform(box, lambda xy: np.subtract(xy, [shift, 0]))))
+        moved = shapely.transform(found.shapes[rows], lambda xy: np.add(xy, [shift, 0]))
         return replace(self.features.take(rows), shapes=moved)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,12 +134,6 @@ class FeaturesInMemory:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["features"], pyproj.CRS.from_wkt(state["crs"]))  # type: ignore[misc]
-
-
-def _longitude_shifts(grid: Grid) -> tuple[float, ...]:
-    """Return the degrees by which features must be shifted to be found beyond the antimeridian."""
-    left, _, right, _ = grid.bounds()
-    return (-360.0, 360.0) if grid.crs.is_geographic and (left < -180 or right > 180) else ()
 
 
 class FeaturesOnDisk:
@@ -123,6 +146,8 @@ class FeaturesOnDisk:
         self._read_ahead = READ_AHEAD_PIXELS[0]
         self._kept: list[tuple[Box | None, FeaturesInMemory, int]] = []
         self._lock = threading.Lock()
+        self._span: tuple[float, float] | None = None
+        self._told: set[int] = set()
 
     def query(self, grid: Grid) -> LabelFeatures:
         """See `FeaturesInMemory.query`."""
@@ -144,14 +169,19 @@ class FeaturesOnDisk:
     def touches(self, grid: Grid) -> bool:
         """Return True if the box of a feature meets the grid's, slightly widened."""
         box = query_box(grid, self.crs, buffer=self.rules.buffer)
-        return len(self.layer.read([], box=box, most=1)) > 0
+        return any(len(self.layer.read([], box=part, most=1)) for part in self._boxes(box))
 
     def _read(self, grid: Grid) -> FeaturesInMemory:
         """Read the features of a window and of its neighbourhood, and keep them."""
         x, y = (max(MIN_MARGIN, (self._read_ahead - side) // 2) for side in (grid.width, grid.height))
         wide = grid.crop(Window(-x, -y, grid.width + 2 * x, grid.height + 2 * y))
         box = query_box(wide, self.crs, buffer=self.rules.buffer)
-        features, _ = read_features(self.layer.read(self.rules.columns, box=box), self.rules, self.layer.source)
+        parts = [self.layer.read(self.rules.columns, box=part) for part in self._boxes(box)]
+        frame = parts[0] if len(parts) == 1 else _merged(parts)
+        features, left_out = read_features(frame, self.rules, self.layer.source)
+        for note in left_out.notes(self.layer.source, told=self._told):
+            logger.warning("%s.", note)
+        self._told.update(left_out.endless)
         index = FeaturesInMemory(features, self.crs)
         vertices = int(shapely.get_num_coordinates(features.shapes).sum())
         factor = 2 if vertices < CACHE_VERTICES / 16 else 0.5 if vertices > CACHE_VERTICES / 4 else 1
@@ -161,11 +191,29 @@ class FeaturesOnDisk:
         del self._kept[max(1, int(np.searchsorted(total, CACHE_VERTICES, side="right"))) :]
         return index
 
+    def _boxes(self, box: Box | None) -> list[Box | None]:
+        """Return a box and, of longitudes, those that differ by full circles and may hold features."""
+        circle = full_circle(self.crs.to_wkt())
+        if box is None or circle is None:
+            return [box]
+        if self._span is None:
+            bounds = self.layer.bounds()
+            self._span = (bounds[0], bounds[2]) if bounds else (-circle, circle)
+        left, bottom, right, top = box
+        turns = full_turns((left, right), self._span, circle)
+        return [box, *((left + turn, bottom, right + turn, top) for turn in turns if turn)]
+
     def __getstate__(self) -> dict[str, Any]:
         return {"layer": self.layer, "rules": self.rules}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def _merged(parts: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
+    """Return the features of several boxes, each once, in the order of the file."""
+    frame = gpd.GeoDataFrame(pd.concat([part for part in parts if len(part)] or parts[:1]))
+    return frame[~frame.index.duplicated()].sort_index()
 
 
 def burn_blocks(window: Window) -> Iterator[Window]:
@@ -212,10 +260,7 @@ def query_box(grid: Grid, crs: pyproj.CRS, *, buffer: float) -> Box | None:
 
     `buffer` is in metres, as in `LabelRules`.
     """
-    left, bottom, right, top = grid.bounds()
-    if _longitude_shifts(grid):
-        left, right = -180.0, 180.0
-    found = transform_bounds((left, bottom, right, top), grid.crs.to_wkt(), crs.to_wkt())
+    found = transform_bounds(grid.bounds(), grid.crs.to_wkt(), crs.to_wkt(), past_180=True)
     if found is None:
         return None
     left, bottom, right, top = found

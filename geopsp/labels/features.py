@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,19 +14,25 @@ import shapely
 from numpy.typing import NDArray
 
 from geopsp.core.legend import IGNORE_INDEX
+from geopsp.core.text import format_count
 from geopsp.errors import LabelError
 from geopsp.labels.class_mapping import ClassTable
-from geopsp.labels.geometry import valid_polygons
+from geopsp.vector.geometry import finite, valid_polygons
 from geopsp.vector.layer import VectorLayer
 
 POLYGON, NOT_POLYGON, WITHOUT_CLASS = 0, 1, 2
-"""Kinds of features; only polygons are burned."""
+"""Kinds of features; points and lines are not burned, polygons without a class make pixels unlabelled."""
+
+
+MAX_LISTED = 5
+"""Features that a message lists."""
 
 
 KINDS_FOUND = {
     "repaired": "repaired",
     "null": "without geometry",
     "empty": "empty",
+    "not_finite": "with infinite or NaN coordinates",
     "not_polygons": "points or lines",
     "without_class": "without a class",
     "dropped": "unlabelled by the class mapping",
@@ -61,7 +67,7 @@ class LabelFeatures:
 
     shapes: NDArray[np.object_]
     codes: NDArray[np.uint8]
-    """(n,) class codes; IGNORE_INDEX where the class mapping makes a value unlabelled."""
+    """(n,) class codes; IGNORE_INDEX without a class, or where the class mapping makes a value unlabelled."""
 
     kinds: NDArray[np.uint8]
     """(n,) POLYGON, NOT_POLYGON or WITHOUT_CLASS."""
@@ -80,7 +86,8 @@ class LabelFeatures:
 
     def polygons(self) -> LabelFeatures:
         """Return the features that are burned."""
-        return self if not self.kinds.any() else self.take(self.kinds == POLYGON)
+        burned = self.kinds != NOT_POLYGON
+        return self if burned.all() else self.take(burned)
 
     def in_order(self) -> LabelFeatures:
         """Return the features sorted by `keys`."""
@@ -93,12 +100,38 @@ def concatenate(parts: Sequence[LabelFeatures]) -> LabelFeatures:
     return LabelFeatures(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def read_features(frame: gpd.GeoDataFrame, rules: LabelRules, source: str) -> tuple[LabelFeatures, dict[str, int]]:
-    """Return the features of a table in drawing order, and how many rows were left out: null and empty geometries."""
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Rows that cannot be features."""
+
+    null: int
+    empty: int
+    endless: tuple[int, ...]
+    """Numbers of the features with a vertex that is infinite or NaN."""
+
+    def counts(self) -> dict[str, int]:
+        """Return how many there are of each kind."""
+        endless = {"not_finite": len(self.endless)} if self.endless else {}
+        return {"null": self.null, "empty": self.empty, **endless}
+
+    def notes(self, source: str, *, told: Collection[int] = ()) -> tuple[str, ...]:
+        """Return a note of features that should be repaired, but for those that the user was told of."""
+        new = [number for number in self.endless if number not in told]
+        if not new:
+            return ()
+        listed = ", ".join(map(str, new[:MAX_LISTED])) + ", ..." * (len(new) > MAX_LISTED)
+        count = format_count(len(new), "feature")
+        return (f"{count} of {source} with infinite or NaN coordinates left out: feature {listed}",)
+
+
+def read_features(frame: gpd.GeoDataFrame, rules: LabelRules, source: str) -> tuple[LabelFeatures, LeftOut]:
+    """Return the features of a table in drawing order, and the rows that were left out."""
     shapes = frame.geometry.to_numpy()
     null = shapely.is_missing(shapes)
     empty = shapely.is_empty(shapes) & ~null
-    frame = frame[~(null | empty)]
+    endless = ~finite(shapes)
+    left_out = LeftOut(int(null.sum()), int(empty.sum()), tuple(map(int, frame.index[endless])))
+    frame = frame[~(null | empty | endless)]
     shapes, repaired, areal = valid_polygons(
         frame.geometry.to_numpy(), crs=pyproj.CRS.from_user_input(frame.crs), buffer=rules.buffer
     )
@@ -111,7 +144,7 @@ def read_features(frame: gpd.GeoDataFrame, rules: LabelRules, source: str) -> tu
         frame.index.to_numpy(float),
     ]
     features = LabelFeatures(shapes, codes, kinds, repaired, np.column_stack(keys)).in_order()
-    return features, {"null": int(null.sum()), "empty": int(empty.sum())}
+    return features, left_out
 
 
 def _codes(frame: gpd.GeoDataFrame, rules: LabelRules) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -167,12 +200,12 @@ def read_all_features(layer: VectorLayer, columns: Sequence[str]) -> gpd.GeoData
     return frame
 
 
-def require_polygons(features: LabelFeatures, missing: Mapping[str, int], source: str, buffer: float) -> dict[str, int]:
+def require_polygons(features: LabelFeatures, left_out: LeftOut, source: str, buffer: float) -> dict[str, int]:
     """Count the features of each kind, and check that there is a polygon.
 
     Args:
         features: All features that have a geometry.
-        missing: Numbers of rows without one, as `read_features` returns them.
+        left_out: The other rows.
         source: The name of the layer, for the message.
         buffer: Metres by which lines and points were widened.
 
@@ -182,15 +215,20 @@ def require_polygons(features: LabelFeatures, missing: Mapping[str, int], source
     counts = {
         "polygons": int((features.kinds != NOT_POLYGON).sum()),
         "repaired": int(features.repaired.sum()),
-        **missing,
+        **left_out.counts(),
         "not_polygons": int((features.kinds == NOT_POLYGON).sum()),
         "without_class": int((features.kinds == WITHOUT_CLASS).sum()),
         "dropped": int(((features.kinds == POLYGON) & (features.codes == IGNORE_INDEX)).sum()),
     }
     if not counts["polygons"]:
-        found = ", ".join(f"{words}: {counts[key]:,}" for key, words in KINDS_FOUND.items() if counts[key])
+        found = ", ".join(f"{words}: {counts[key]:,}" for key, words in KINDS_FOUND.items() if counts.get(key))
         advice = "Choose a layer with polygons."
         if counts["not_polygons"] and not buffer:
             advice = "Pass `buffer` to widen points and lines to polygons, in metres."
         raise LabelError(f"{source} contains no polygons ({found or 'nothing'}). {advice}")
+    if counts["without_class"] == counts["polygons"]:
+        raise LabelError(
+            f"{source} contains {format_count(counts['polygons'], 'polygon')}, but none has a class. Choose another "
+            "`class_field`, or map null with `class_mapping`."
+        )
     return counts

@@ -30,7 +30,7 @@ def require_overlap(features: FeaturesInMemory | FeaturesOnDisk, grid: Grid, sou
         if shapely.intersects(features.query(grid).polygons().shapes, outline).any():
             return
         bounds = _box(shapely.total_bounds(features.features.polygons().shapes))
-        shapes, _ = features.in_crs(grid.crs)
+        shapes = features.in_crs(grid.crs).shapes
         distance = float(np.nanmin(shapely.distance(shapes, outline), initial=np.inf))
     projected = transform_bounds(bounds, features.crs.to_wkt(), grid.crs.to_wkt()) if bounds else None
     if projected is not None and distance is None:

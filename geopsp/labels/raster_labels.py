@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geopsp.core.crs import get_transformer, transform_bounds
+from geopsp.core.crs import full_circle, full_turns, get_transformer, transform_bounds
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, ClassInfo, Legend
 from geopsp.core.parallel import cpu_count
@@ -54,8 +54,9 @@ class RasterLabels:
     def burn(self, grid: Grid) -> RasterizedLabels:
         """Return the codes of the label pixels that contain the grid's pixel centres; IGNORE_INDEX outside."""
         codes = np.full((grid.height, grid.width), IGNORE_INDEX, np.uint8)
-        window = self.scene.grid.window_of(grid)
-        if window is not None:
+        own = self.scene.grid
+        window = own.window_of(grid)
+        if window is not None and (not own.crs.is_geographic or window.intersect(own.full_window) == window):
             codes[:] = self._codes(window)
         else:
             self._sample(grid, grid.full_window, codes)
@@ -97,9 +98,12 @@ class RasterLabels:
             LabelError: if they do not; the message says where the labels lie instead.
         """
         label_grid = self.scene.grid
-        bounds = transform_bounds(label_grid.bounds(), label_grid.crs.to_wkt(), grid.crs.to_wkt())
+        bounds = transform_bounds(label_grid.bounds(), label_grid.crs.to_wkt(), grid.crs.to_wkt(), past_180=True)
         outline = shapely.polygons(grid.corners())
         distance = float(shapely.distance(shapely.box(*bounds), outline)) if bounds else None
+        circle = full_circle(grid.crs.to_wkt())
+        if bounds and circle and full_turns(bounds[::2], grid.bounds()[::2], circle):
+            distance = float(shapely.distance(*(shapely.box(0, b[1], 1, b[3]) for b in (bounds, grid.bounds()))))
         if distance is None or distance > 0:
             message = no_overlap_message(self.source, grid, bounds, distance)
             raise LabelError(f"{message} Check that both have the right CRS and show the same place.")
@@ -130,13 +134,30 @@ def label_pixels(grid: Grid, labels: Grid) -> tuple[NDArray[np.float64], NDArray
     x, y = t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f
     if grid.crs != labels.crs:
         x, y = get_transformer(grid.crs.to_wkt(), labels.crs.to_wkt()).transform(x, y)
+    x = _in_longitudes(x, labels)
     return np.floor(inverse.a * x + inverse.b * y + inverse.c), np.floor(inverse.d * x + inverse.e * y + inverse.f)
+
+
+def _in_longitudes(x: NDArray[np.float64], labels: Grid) -> NDArray[np.float64]:
+    """Return x coordinates, shifted by full circles into the longitudes of a geographic grid."""
+    circle = full_circle(labels.crs.to_wkt()) if labels.crs.is_geographic else None
+    if circle is None:
+        return x
+    left, _, right, _ = labels.bounds()
+    with np.errstate(invalid="ignore"):
+        return np.where((x < left) | (x > right), left + np.mod(x - left, circle), x)
 
 
 def map_values(data: NDArray[Any], codes: Mapping[Value, int]) -> NDArray[np.uint8]:
     """Return the code of each value; IGNORE_INDEX for values without one."""
     values = sorted(value for value in codes if not isinstance(value, str))
-    keys, table = np.array(values, float), np.array([codes[value] for value in values], np.uint8)
+    if data.dtype.kind in "iu":  # floats do not hold every whole number
+        limits = np.iinfo(data.dtype)
+        values = [value for value in values if float(value).is_integer() and limits.min <= value <= limits.max]
+    if not values:
+        return np.full(data.shape, IGNORE_INDEX, np.uint8)
+    keys = np.array(values, data.dtype if data.dtype.kind in "iu" else float)
+    table = np.array([codes[value] for value in values], np.uint8)
     if data.dtype == np.uint8:
         lookup = np.full(256, IGNORE_INDEX, np.uint8)
         lookup[keys.astype(int)] = table

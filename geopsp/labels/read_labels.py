@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.options import check_nodata, require_choice, require_number
 from geopsp.core.paths import is_local, is_subdataset
+from geopsp.core.text import format_count
 from geopsp.errors import LabelError, OptionError
 from geopsp.labels.class_field_hint import candidate_fields, warn_of_class_fields
 from geopsp.labels.class_mapping import (
+    NULL,
     Background,
     ClassTable,
     ClassTarget,
@@ -29,13 +32,14 @@ from geopsp.labels.class_mapping import (
 from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk
 from geopsp.labels.features import LabelRules, layer_crs, read_all_features, read_features, require_polygons
 from geopsp.labels.label_classes import RasterRules
+from geopsp.labels.look_alikes import canonical_text, spelling_notes
 from geopsp.labels.mask_classes import read_mask_classes
 from geopsp.labels.match_masks import find_masks
 from geopsp.labels.polygon_labels import PolygonLabels
 from geopsp.labels.raster_labels import RasterLabels, read_label_raster
 from geopsp.raster.info import read_info
 from geopsp.vector.layer import VectorLayer
-from geopsp.vector.open import open_layer
+from geopsp.vector.open import is_vector_vrt, open_layer
 
 RASTER_ENDINGS = {
     ".tif", ".tiff", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".jp2", ".asc", ".bil", ".grd", ".nc", ".h5", ".hdf"
@@ -75,7 +79,8 @@ def read_labels(
         where: An SQL condition on the fields; only features that meet it are read. GeoPackage, SQLite, GeoParquet and
             GeoDataFrames use SQLite's dialect, other files OGR SQL.
         class_mapping: What each value becomes: a class name, None (unlabelled), or a dict of name, code and color. "*"
-            stands for all other values, which otherwise stay as they are. A dict or a YAML file.
+            stands for all other values, which otherwise stay as they are; None or "null" for missing values, which
+            otherwise are unlabelled. A dict or a YAML file.
         buffer: Metres by which lines and points are widened to polygons; 0 leaves them out.
         label_nodata: The value of unlabelled pixels in a label raster; "none": none; None: its own nodata value.
         mask_classes: Names of the colours or values of a label raster: a dict, or a CSV or JSON file.
@@ -153,12 +158,16 @@ def _shown(labels: Any) -> str:
 
 
 def is_raster(path: str | Path) -> bool:
-    """Return True if a path or URL, without its query, ends like a raster, or for the name of one inside a file."""
+    """Return True if a path or URL, without its query, ends like a raster, or for the name of one inside a file.
+
+    A .vrt of vectors is none.
+    """
     if is_subdataset(path):
         return True
     text = str(path)
     name = urlsplit(text).path if "://" in text else text
-    return Path(name).suffix.lower() in RASTER_ENDINGS
+    ending = Path(name).suffix.lower()
+    return ending in RASTER_ENDINGS and not (ending == ".vrt" and is_vector_vrt(path))
 
 
 def _read_polygons(
@@ -180,15 +189,14 @@ def _read_polygons(
     rules = LabelRules(class_field, table, ranks, priority_field, buffer)
     features: FeaturesInMemory | FeaturesOnDisk
     if frame is None:
-        features, counts = FeaturesOnDisk(layer, rules), {}
+        features, counts, notes = FeaturesOnDisk(layer, rules), {}, table.notes
     else:
-        in_memory, missing = read_features(frame, rules, layer.source)
-        counts = require_polygons(in_memory, missing, layer.source, buffer)
+        in_memory, left_out = read_features(frame, rules, layer.source)
+        counts = require_polygons(in_memory, left_out, layer.source, buffer)
+        notes = (*table.notes, *left_out.notes(layer.source))
         features = FeaturesInMemory(in_memory, layer_crs(layer))
     warn_of_class_fields(layer.source, candidates, frame)
-    return PolygonLabels(
-        table.legend, features, background, all_touched, layer, counts, order, mapping or {}, table.notes
-    )
+    return PolygonLabels(table.legend, features, background, all_touched, layer, counts, order, mapping or {}, notes)
 
 
 def _read_frame(layer: VectorLayer, columns: Sequence[str], candidates: Sequence[str]) -> gpd.GeoDataFrame:
@@ -202,7 +210,7 @@ def _read_frame(layer: VectorLayer, columns: Sequence[str], candidates: Sequence
 
 
 def _class_table(
-    batches: Sequence[pd.Series] | Iterator[pd.Series],
+    batches: Iterable[pd.Series],
     class_field: str | None,
     source: str,
     background: Background,
@@ -215,17 +223,38 @@ def _class_table(
         names = {0: BACKGROUND, 1: "object"} if background == "class" else {1: "object"}
         return ClassTable(Legend.from_names(names), {})
     name = f"The field {class_field!r} of {source}"
-    values: set[Value] = set()
+    found, num_nulls = _distinct_values(batches, name)
+    values = {value for value in map(normalize_value, found) if value is not None}
+    if not values and NULL not in (mapping or {}):
+        raise LabelError(f"{name} is empty. Choose a field with the class of each polygon.")
+    table = class_table(values, name, background=background, mapping=mapping, nulls=num_nulls > 0)
+    notes = [*table.notes, *spelling_notes((value for value in found if isinstance(value, str)), name)]
+    if num_nulls and table.null_code < 0:
+        features = format_count(num_nulls, "feature")
+        advice = "map null with `class_mapping` to give them one"
+        notes.append(f"{name} is empty for {features}: without a class, so unlabelled; {advice}")
+    return replace(table, notes=tuple(notes))
+
+
+def _distinct_values(batches: Iterable[pd.Series], name: str) -> tuple[set[Any], int]:
+    """Return the distinct values of a field, and how many are missing.
+
+    Raises:
+        LabelError: if there are too many, or they cannot be compared.
+    """
+    found: set[Any] = set()
+    num_nulls = 0
     for batch in batches:
         try:
-            values |= {value for value in map(normalize_value, pd.unique(batch)) if value is not None}
+            distinct = set(pd.unique(batch))
         except TypeError as error:
             raise LabelError(f"{name} contains lists or the like ({error}), but needs names or numbers.") from error
-        if len(values) > MAX_DISTINCT_VALUES:
+        missing = [value for value in distinct if normalize_value(value) is None]
+        num_nulls += int((batch.isna() | batch.isin(missing)).sum()) if missing else 0
+        found |= distinct.difference(missing)
+        if len(found) > MAX_DISTINCT_VALUES:
             raise LabelError(f"{name} has more than {MAX_DISTINCT_VALUES:,} different values. Is it the right field?")
-    if not values:
-        raise LabelError(f"{name} is empty. Choose a field with the class of each polygon.")
-    return class_table(values, name, background=background, mapping=mapping)
+    return found, num_nulls
 
 
 def _priority_ranks(
@@ -234,7 +263,7 @@ def _priority_ranks(
     """Return (256,) ranks of codes, higher on top, and the drawing order in words."""
     ranks = np.zeros(256, np.intp)
     for rank, name in enumerate(reversed(list(priority or ())), start=1):
-        ranks[legend.code_of(name)] = rank
+        ranks[legend.code_of(canonical_text(str(name)))] = rank
     rules = [f"{', then '.join(priority)} on top"] if priority else []
     rules += [f"larger {priority_field} on top"] if priority_field else []
     rules.append("smaller polygons lie on top of larger ones")

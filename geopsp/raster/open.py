@@ -19,7 +19,7 @@ from rasterio.env import getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
-from geopsp.core.paths import gdal_path, is_local, is_remote
+from geopsp.core.paths import describe_bad_name, gdal_path, is_local, is_remote
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, InputNotFoundError, RasterError
 
@@ -71,6 +71,8 @@ def open_raster(name: str | Path) -> rasterio.DatasetReader:
         InputNotFoundError: if the file does not exist.
         RasterError: if it is not a raster, or cannot be downloaded.
     """
+    if problem := describe_bad_name(name):
+        raise RasterError(problem)
     if is_local(name) and not Path(name).exists():
         raise InputNotFoundError(f"No such file: {name}. Check the path.")
     try:

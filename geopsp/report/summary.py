@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LABEL_COUNTS = {
     "repaired": "repaired", "null": "without geometry", "empty": "empty", "not_polygons": "not polygons",
-    "without_class": "without a class", "dropped": "dropped",
+    "without_class": "without a class", "dropped": "dropped", "not_finite": "with infinite or NaN coordinates",
 }  # fmt: skip
 """Words for the counts of labels in a report."""
 

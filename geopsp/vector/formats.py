@@ -55,6 +55,9 @@ class VectorFormat:
     reserved_names: re.Pattern[str] | None = None
     """Names of layers that the format keeps for itself; matched at their beginning."""
 
+    no_first_characters: str = ""
+    """Characters that the name of a layer may not begin with."""
+
     column_names: Mapping[str, str] = field(default_factory=dict)
     """Column names in the file, by those in the schema; the others stay."""
 
@@ -73,11 +76,15 @@ class VectorFormat:
     note: str = ""
     """Limits that the user should know of."""
 
-    hint: str = "Is the disk full?"
-    """What to check if writing fails."""
+    hint: str = ""
+    """What to check if writing fails and the disk is not full."""
 
     is_complete: IsComplete = last_feature_is_readable
     """See `geopsp.vector.verify`."""
+
+    def layer_name(self, path: Path) -> str:
+        """Return the name of the layer: the file's stem, without leading characters that the format does not take."""
+        return path.stem.lstrip(self.no_first_characters) or "polygons"
 
     def companions(self, path: Path) -> list[Path]:
         """Return the paths of all files that may belong to a file of this format."""
@@ -94,6 +101,7 @@ FORMATS = [
         file_options={"VERSION": "1.3"},  # of a newer one, GDAL 3.6 and QGIS with it warn
         has_own_style=True,
         reserved_names=re.compile("layer_styles$|gpkg|sqlite_|rtree_", re.IGNORECASE),
+        no_first_characters="`~!@#$%^&*()+-={}|[]\\:\";'<>?,./",  # GDAL's list
         max_geometry_bytes=10**9 - 2**10,  # SQLite's largest value, less the header
         journal_suffixes=("-wal", "-shm", "-journal"),
         is_complete=spatial_index_is_complete,
@@ -106,8 +114,7 @@ FORMATS = [
         endings=(".geojson", ".json"),
         layer_options={"RFC7946": "YES"},
         is_wgs84=True,
-        hint="Is the disk full, or is a corner without longitude and latitude, which GeoJSON needs? Then write a "
-        "GeoPackage.",
+        hint=" Is a corner without longitude and latitude, which GeoJSON needs? Then write a GeoPackage.",
         is_complete=json_is_closed,
     ),
     VectorFormat(

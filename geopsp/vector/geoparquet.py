@@ -66,7 +66,7 @@ def write_parquet(
     dictionary = [name for name in DICTIONARY_COLUMNS if name in schema.names]
     options = {"compression": "zstd", "use_dictionary": dictionary}
     # without Arrow's copy of the schema: it is written first, and readers of it would miss metadata added at the end
-    with pq.ParquetWriter(path, columns, **options, store_schema=False) as writer:
+    with path.open("wb") as file, pq.ParquetWriter(file, columns, **options, store_schema=False) as writer:
         for group in _groups(batches):
             with_boxes = [pa.record_batch([*batch.columns, _boxes(batch, extent)], schema=columns) for batch in group]
             writer.write_table(pa.Table.from_batches(with_boxes, columns), row_group_size=GROUP_ROWS)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +21,8 @@ import shapely
 from geopsp.core.paths import file_fingerprint, file_size
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, LabelError
+from geopsp.vector.query import field_names, filter_sql
+from geopsp.vector.verbatim_path import absolute, path_to_read
 
 # Polygons need no M values. Permanently, as changing filters for a while is not thread-safe.
 warnings.filterwarnings("ignore", message="Measured .M. geometry types")
@@ -36,15 +36,16 @@ READ_WHOLE_UNINDEXED_BYTES = 16 * READ_WHOLE_BYTES
 """The same for a file without a spatial index, which each bounding box would read in full."""
 
 
+MAX_EXACT_FLOAT = 2**53
+"""From here on, a float does not hold every whole number."""
+
+
+EXACT_INTEGERS = {"integer_object_nulls": True}
+"""Arrow's option to keep whole numbers beside nulls, instead of making floats of them."""
+
+
 Box = tuple[float, float, float, float]
 """(left, bottom, right, top)"""
-
-
-SQL_WORDS = {
-    "and", "as", "between", "case", "cast", "collate", "else", "end", "escape", "exists", "false", "glob", "ilike",
-    "in", "integer", "is", "like", "not", "null", "or", "real", "text", "then", "true", "when",
-}  # fmt: skip
-"""Words of a condition that are no fields."""
 
 
 class VectorLayer(Protocol):
@@ -101,12 +102,12 @@ class FrameLayer:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return _fields(self.frame)
+        return field_names(named_index_as_columns(self.frame))
 
     def read(
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
     ) -> gpd.GeoDataFrame:
-        frame = self.frame.set_index(pd.RangeIndex(len(self.frame)))
+        frame = named_index_as_columns(self.frame).set_index(pd.RangeIndex(len(self.frame)))
         features = filter_sql(frame, self.where, self.source)
         return (features if box is None else features.cx[box[0] : box[2], box[1] : box[3]])[:most]
 
@@ -176,18 +177,22 @@ class OgrLayer:
     def read(
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
     ) -> gpd.GeoDataFrame:
-        with read_errors(self.source):
-            frame = pyogrio.read_dataframe(
-                self.path,
-                layer=self.name,
-                columns=self._columns_to_read(columns),
-                where=self.where,
-                bbox=box,
-                max_features=most,
-                force_2d=True,
-                fid_as_index=True,
-            )
+        selection: dict[str, Any] = {"layer": self.name, "where": self.where, "bbox": box, "max_features": most}
+        selection |= {"columns": self._columns_to_read(columns), "fid_as_index": True}
+        with read_errors(self.source), path_to_read(self.path) as path, np.errstate(invalid="ignore"):  # of NaN
+            frame = pyogrio.read_dataframe(path, **selection, force_2d=True, on_invalid="fix")
+            if rounded := self._rounded_fields(frame):
+                exact = pyogrio.read_dataframe(
+                    path, **selection, read_geometry=False, use_arrow=True, arrow_to_pandas_kwargs=EXACT_INTEGERS
+                )
+                frame[rounded] = exact[rounded]
         return frame.sort_index(kind="stable")
+
+    def _rounded_fields(self, frame: gpd.GeoDataFrame) -> list[str]:
+        """Return the fields of whole numbers that became rounded floats, as they have nulls."""
+        types = dict(zip(self.fields, self.info["dtypes"], strict=True))
+        floats = [name for name in frame if types.get(name) == "int64" and frame[name].dtype.kind == "f"]
+        return [name for name in floats if (frame[name].abs() >= MAX_EXACT_FLOAT).any()]
 
     def batches(self, column: str) -> Iterator[pd.Series]:
         options = {
@@ -196,17 +201,21 @@ class OgrLayer:
             "where": self.where,
             "read_geometry": False,
         }
-        with read_errors(self.source), pyogrio.open_arrow(self.path, **options, use_pyarrow=True) as (_, reader):
+        with (
+            read_errors(self.source),
+            path_to_read(self.path) as path,
+            pyogrio.open_arrow(path, **options, use_pyarrow=True) as (_, reader),
+        ):
             for batch in reader:
-                yield batch.column(batch.schema.get_field_index(column)).to_pandas()
+                yield batch.column(batch.schema.get_field_index(column)).to_pandas(**EXACT_INTEGERS)
 
     def _columns_to_read(self, columns: Sequence[str] | None) -> Sequence[str] | None:
         """Return None (all) if there is a query: for GDAL, a field that is not read is empty."""
         return None if self.where else columns
 
     def bounds(self) -> Box | None:
-        with read_errors(self.source):
-            return _box(pyogrio.read_info(self.path, layer=self.name, force_total_bounds=True)["total_bounds"])
+        with read_errors(self.source), path_to_read(self.path) as path:
+            return _box(pyogrio.read_info(path, layer=self.name, force_total_bounds=True)["total_bounds"])
 
     def fingerprint(self) -> list[str]:
         return file_fingerprint(self.path, self.name)
@@ -262,15 +271,28 @@ class ParquetLayer:
         self, columns: Sequence[str] | None = None, *, box: Box | None = None, most: int | None = None
     ) -> gpd.GeoDataFrame:
         columns = self.columns if columns is None or self.where else columns
-        with read_errors(self.source):
-            frame = gpd.read_parquet(self.path, columns=[*columns, self.geometry], bbox=box)
-        frame = frame.set_geometry(self.geometry).set_index(pd.RangeIndex(len(frame)))
+        with read_errors(self.source), np.errstate(invalid="ignore"):  # of NaN
+            try:
+                names = [*columns, self.geometry]
+                frame = gpd.read_parquet(absolute(self.path), columns=names, bbox=box, to_pandas_kwargs=EXACT_INTEGERS)
+            except shapely.errors.ShapelyError:
+                frame = self._read_invalid(columns)
+        frame = named_index_as_columns(frame).set_geometry(self.geometry).set_index(pd.RangeIndex(len(frame)))
         return filter_sql(frame, self.where, self.source)[:most]
 
+    def _read_invalid(self, columns: Sequence[str]) -> gpd.GeoDataFrame:
+        """Read a file with geometries that shapely refuses: None in place of those that it cannot even close."""
+        frame = pq.read_table(absolute(self.path), columns=[*columns, self.geometry]).to_pandas(
+            ignore_metadata=True, **EXACT_INTEGERS
+        )
+        shapes = shapely.from_wkb(frame[self.geometry].to_numpy(), on_invalid="fix")
+        return gpd.GeoDataFrame(frame, geometry=gpd.GeoSeries(shapes, name=self.geometry, crs=self.crs))
+
     def batches(self, column: str) -> Iterator[pd.Series]:
-        with read_errors(self.source), pq.ParquetFile(self.path) as file:
+        with read_errors(self.source), pq.ParquetFile(absolute(self.path)) as file:
             for batch in file.iter_batches(columns=list(self.columns) if self.where else [column]):
-                yield filter_sql(batch.to_pandas(), self.where, self.source)[column]
+                table = batch.to_pandas(ignore_metadata=True, **EXACT_INTEGERS)
+                yield filter_sql(table, self.where, self.source)[column]
 
     def bounds(self) -> Box | None:
         bbox = self.meta.get("bbox")  # of 4 numbers, or of 6 with z
@@ -280,45 +302,6 @@ class ParquetLayer:
         return file_fingerprint(self.path, "")
 
 
-def filter_sql(frame: pd.DataFrame, where: str | None, source: str) -> Any:
-    """Return the rows that meet an SQL condition.
-
-    Raises:
-        LabelError: if the query is wrong.
-    """
-    if where is None:
-        return frame
-    table = pd.DataFrame(frame[[name for name in _fields(frame) if _is_plain(frame[name])]]).reset_index(drop=True)
-    with closing(sqlite3.connect(":memory:")) as base:
-        try:
-            table.to_sql("labels", base, index_label="_row")
-            rows = [row for (row,) in base.execute(f"SELECT _row FROM labels WHERE {where} ORDER BY _row")]  # noqa: S608
-        except (sqlite3.Error, pd.errors.DatabaseError) as error:
-            raise query_error(where, source, _fields(frame), error) from error
-    return frame.iloc[rows]
-
-
-def _is_plain(column: pd.Series) -> bool:
-    """True if SQL has a type for the column, unlike lists or geometries."""
-    inferred = pd.api.types.infer_dtype(column.dropna(), skipna=True)
-    return column.dtype not in (object, "geometry") or inferred in {"string", "integer", "floating", "boolean", "empty"}
-
-
-def query_error(where: str, source: str, fields: Sequence[str], error: Exception) -> LabelError:
-    """Return the error for a query that fails; it names a field that does not exist."""
-    names = re.findall(r'"([^"]+)"|\b([A-Za-z_]\w*)\b(?!\s*\()', re.sub(r"'[^']*'", "", where))
-    known = {*(name.lower() for name in fields), *SQL_WORDS}
-    for name in (quoted or plain for quoted, plain in names):
-        if name.lower() not in known:
-            return LabelError(
-                f"Invalid `where`: {source} has no field {name!r}. Fields: {', '.join(fields) or 'none'}."
-            )
-    return LabelError(
-        f"The query {where!r} does not work for {source}: {format_error(error)}. "
-        f"Fields: {', '.join(fields) or 'none'}. Write it as an SQL condition, e.g. \"height > 3 AND kind = 'barn'\"."
-    )
-
-
 @contextmanager
 def read_errors(source: str) -> Iterator[None]:
     """Turn errors of the libraries into a `LabelError`."""
@@ -326,15 +309,24 @@ def read_errors(source: str) -> Iterator[None]:
         yield
     except GeopspError:
         raise
-    except (RuntimeError, ValueError, OSError, KeyError, shapely.errors.ShapelyError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        shapely.errors.ShapelyError,
+    ) as error:
         raise LabelError(
             f"Cannot read polygons from {source}: {format_error(error)}. Repair the file, or export it again."
         ) from error
 
 
-def _fields(frame: pd.DataFrame) -> tuple[str, ...]:
-    geometry = frame.active_geometry_name if isinstance(frame, gpd.GeoDataFrame) else None
-    return tuple(str(name) for name in frame.columns if name != geometry)
+def named_index_as_columns(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Return a table whose index, if it has a name of its own as after `dissolve`, is a column too."""
+    names = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    return frame.reset_index(names) if names else frame
 
 
 def _box(bounds: Any) -> Box | None:

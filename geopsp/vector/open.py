@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,11 +12,25 @@ from urllib.request import url2pathname
 import geopandas as gpd
 import pyarrow.parquet as pq
 import pyogrio
+import pyproj
 
-from geopsp.core.paths import is_url_or_vsi
+from geopsp.core.paths import describe_bad_name, is_url_or_vsi
 from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
-from geopsp.vector.layer import FrameLayer, OgrLayer, ParquetLayer, VectorLayer, query_error, read_errors
+from geopsp.vector.layer import (
+    FrameLayer,
+    OgrLayer,
+    ParquetLayer,
+    VectorLayer,
+    named_index_as_columns,
+    read_errors,
+)
+from geopsp.vector.query import query_error
+from geopsp.vector.verbatim_path import absolute, path_to_read
+
+UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
+"""Columns of pandas's own."""
+
 
 LAYER_SEPARATOR = "|layername="
 """Stands between a file and one of its layers, as in QGIS."""
@@ -55,14 +70,27 @@ def open_layer(
         )
     layer: VectorLayer
     if isinstance(labels, gpd.GeoDataFrame):
+        wanted = (field_wanted, *re.findall(r"\w+", where or ""))
+        if any(name in labels.index.names for name in wanted if name is not None):
+            labels = named_index_as_columns(labels)  # so that it is part of the fingerprint
         layer = FrameLayer(labels, where)
         if labels.active_geometry_name is None or labels.empty:
             raise _no_polygons(layer)
     else:
         layer = _open_file(str(labels), where, field_wanted, layer_wanted)
-    if layer.crs is None:
-        raise LabelError(f"{layer.source} has no CRS (coordinate reference system). Assign the correct one first.")
+    _require_crs(layer)
     return layer
+
+
+def _require_crs(layer: VectorLayer) -> None:
+    needed = "Assign the correct one first."
+    try:
+        crs = layer.crs
+    except pyproj.exceptions.CRSError as error:
+        reason = format_error(error).partition("\n")[0][:200]
+        raise LabelError(f"The CRS of {layer.source} cannot be understood ({reason}). {needed}") from error
+    if crs is None:
+        raise LabelError(f"{layer.source} has no CRS (coordinate reference system). {needed}")
 
 
 def _no_polygons(layer: VectorLayer) -> LabelError:
@@ -84,17 +112,29 @@ def read_vector(
     return frame, layer.source
 
 
+def is_vector_vrt(path: str | Path) -> bool:
+    """Return True if a local file is a virtual layer (an OGR VRT), which ends in .vrt as a virtual raster does."""
+    try:
+        with Path(path).open("rb") as file:
+            return b"<OGRVRTDataSource" in file.read(4096)
+    except OSError:
+        return False
+
+
 def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wanted: str | None) -> VectorLayer:
     path, _, name = text.partition(LAYER_SEPARATOR)
     if path.lower().startswith("file://"):
         path = url2pathname(urlsplit(path).path)
+    if problem := describe_bad_name(path):
+        raise LabelError(problem)
     if not is_url_or_vsi(path) and not Path(path).exists():
         raise InputNotFoundError(f"No such file: {path}. Check the path.")
     if Path(path).suffix.lower() in {".parquet", ".geoparquet"}:
         return _open_parquet(path, where)
-    name, others = _choose_layer(path, name, field_wanted, layer_wanted)
-    with read_errors(f"{path} (layer {name})"), warnings.catch_warnings(action="ignore", category=UserWarning):
-        layer = OgrLayer(path, name, where, pyogrio.read_info(path, layer=name), others)
+    with read_errors(path), path_to_read(path) as opened:
+        name, others = _choose_layer(path, opened, name, field_wanted, layer_wanted)
+        with read_errors(f"{path} (layer {name})"), warnings.catch_warnings(action="ignore", category=UserWarning):
+            layer = OgrLayer(path, name, where, pyogrio.read_info(opened, layer=name), others)
     if where is not None:
         _check_query(layer, where)
     return layer
@@ -102,24 +142,25 @@ def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wan
 
 def _open_parquet(path: str, where: str | None) -> ParquetLayer:
     with read_errors(path):
-        schema = pq.read_schema(path)
+        schema = pq.read_schema(absolute(path))
         text = (schema.metadata or {}).get(b"geo")
         if text is None:
             raise ValueError("it is not GeoParquet, as it has no geometry column")
         geo = json.loads(text)
-    meta, geometry = geo["columns"][geo["primary_column"]], str(geo["primary_column"])
-    box_columns = {path[0] for path in meta.get("covering", {}).get("bbox", {}).values()}
-    fields = tuple(name for name in schema.names if name not in {*geo["columns"], *box_columns})
+        meta, geometry = geo["columns"][geo["primary_column"]], str(geo["primary_column"])
+        box_columns = {path[0] for path in meta.get("covering", {}).get("bbox", {}).values()}
+        others = {*geo["columns"], *box_columns}
+    fields = tuple(name for name in schema.names if name not in others and not UNNAMED_INDEX.fullmatch(name))
     return ParquetLayer(path, where, meta, geometry, fields)
 
 
 def _choose_layer(
-    path: str, layer: str, field_wanted: str | None, layer_wanted: str | None
+    path: str, opened: str, layer: str, field_wanted: str | None, layer_wanted: str | None
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the layer to open, and the other layers if none was named."""
+    """Return the layer to open, and the other layers if none was named; `opened` is the path for GDAL."""
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of M values, which are not used
-            kinds = {str(name): str(kind) for name, kind in pyogrio.list_layers(path) if kind is not None}
+            kinds = {str(name): str(kind) for name, kind in pyogrio.list_layers(opened) if kind is not None}
     except pyogrio.errors.DataSourceError as error:
         raise LabelError(
             f"Cannot read {path} as a vector file: {format_error(error)}. Use e.g. a GeoPackage."
@@ -134,7 +175,7 @@ def _choose_layer(
     if layer_wanted in layers:
         return str(layer_wanted), ()
     if field_wanted is not None:
-        having = [name for name in layers if field_wanted in pyogrio.read_info(path, layer=name)["fields"]]
+        having = [name for name in layers if field_wanted in pyogrio.read_info(opened, layer=name)["fields"]]
         if len(having) > 1:
             raise LabelError(
                 f"{path} has the field {field_wanted!r} in several layers: {', '.join(having)}. "
@@ -147,7 +188,8 @@ def _choose_layer(
 
 def _check_query(layer: OgrLayer, where: str) -> None:
     try:
-        pyogrio.read_dataframe(layer.path, layer=layer.name, where=where, max_features=1)
+        with path_to_read(layer.path) as path:
+            pyogrio.read_dataframe(path, layer=layer.name, where=where, max_features=1)
     except (RuntimeError, ValueError) as error:
         raise query_error(where, layer.source, layer.fields, error) from error
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.text import format_error
 from geopsp.errors import OutputError
 
@@ -30,9 +31,10 @@ def verify_complete(path: Path, rows: int, is_complete: IsComplete) -> None:
     try:
         complete = is_complete(path, rows)
     except (sqlite3.Error, RuntimeError) as error:
-        raise OutputError(f"Cannot write {path.name}: {format_error(error)}. Is the disk full?") from error
+        hint = full_disk_hint(error, path)
+        raise OutputError(f"Cannot write {path.name}: {format_error(error)}.{hint}") from error
     if not complete:
-        raise OutputError(f"{path.name} was cut off at its end. Is the disk full?")
+        raise OutputError(f"{path.name} was cut off at its end.{full_disk_hint(path=path)}")
 
 
 def last_feature_is_readable(path: Path, rows: int) -> bool:

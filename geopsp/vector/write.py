@@ -16,14 +16,16 @@ import pyogrio
 import pyproj
 import shapely
 
+from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.legend import ClassInfo
-from geopsp.core.output import atomic_files, check_output, resolve_link
+from geopsp.core.output import atomic_files, check_output, resolve_link, write_errors
 from geopsp.core.text import format_error
 from geopsp.errors import OptionError, OutputError
 from geopsp.vector.antimeridian import WGS84, decimals, to_wgs84
 from geopsp.vector.formats import GEOPARQUET, VectorFormat, format_of
 from geopsp.vector.geoparquet import write_parquet
 from geopsp.vector.qgis_style import add_style
+from geopsp.vector.verbatim_path import plain_folder, plain_name
 from geopsp.vector.verify import verify_complete
 
 logger = logging.getLogger(__name__)
@@ -56,12 +58,15 @@ def check_vector_output(out: str | Path, *, overwrite: bool = False) -> Path:
             f"{asked} is a link to {out}. A link must have the ending of its target, and cannot stand for a format of "
             f"several files, such as a shapefile. Use {out}, or another name."
         )
-    if vector_format.reserved_names and vector_format.reserved_names.match(out.stem):
+    layer = vector_format.layer_name(out)
+    if vector_format.reserved_names and vector_format.reserved_names.match(layer):
         raise OptionError(
-            f"{out} would hold a layer named {out.stem}, which a {vector_format.name} reserves for tables of its "
+            f"{out} would hold a layer named {layer}, which a {vector_format.name} reserves for tables of its "
             "own. Choose another name."
         )
-    return check_output(out, overwrite=overwrite, companions=vector_format.companions(out))
+    out = check_output(out, overwrite=overwrite, companions=vector_format.companions(out))
+    with write_errors(out), plain_folder(out.parent):
+        return out
 
 
 def write_vector(
@@ -105,14 +110,33 @@ def write_vector(
             written = _WriteCount()
             write_parquet(written.watch(slices), schema, partial, crs=crs, kind=kind)
             return written.codes
-        written = _write_layer(slices, schema, partial, vector_format, crs=crs, kind=kind, resolution=resolution)
-        verify_complete(partial, written.rows, vector_format.is_complete)
-        if vector_format.driver == "GPKG":
-            try:
-                add_style(partial, [info for info in legend if info.code in written.codes])
-            except sqlite3.Error as error:
-                raise OutputError(f"Cannot write {out}: {format_error(error)}. Is the disk full?") from error
+        with plain_folder(partial.parent) as folder:
+            path = folder / plain_name(partial.name)
+            written = _write_layer(
+                slices,
+                schema,
+                path,
+                vector_format,
+                layer=vector_format.layer_name(out),
+                crs=crs,
+                kind=kind,
+                resolution=resolution,
+            )
+            verify_complete(path, written.rows, vector_format.is_complete)
+            if vector_format.driver == "GPKG":
+                _add_style(path, [info for info in legend if info.code in written.codes])
+        for file in partial.parent.iterdir():
+            file.replace(file.with_name(partial.stem + file.name.removeprefix(path.stem)))
     return written.codes
+
+
+def _add_style(path: Path, legend: Iterable[ClassInfo]) -> None:
+    """Add the style of the classes that were written."""
+    try:
+        add_style(path, legend)
+    except sqlite3.Error as error:
+        hint = full_disk_hint(error, path)
+        raise OutputError(f"Cannot write {path.name}: {format_error(error)}.{hint}") from error
 
 
 @dataclass(slots=True, eq=False)
@@ -163,6 +187,7 @@ def _write_layer(
     path: Path,
     vector_format: VectorFormat,
     *,
+    layer: str,
     crs: pyproj.CRS,
     kind: str,
     resolution: float,
@@ -180,7 +205,7 @@ def _write_layer(
             pyogrio.write_arrow(
                 pa.RecordBatchReader.from_batches(schema, written.watch(batches)),
                 path,
-                layer=path.stem,
+                layer=layer,
                 driver=vector_format.driver,
                 geometry_name="geometry",
                 geometry_type=kind,
@@ -190,9 +215,8 @@ def _write_layer(
                 layer_options=layer_options,
             )
     except (RuntimeError, ValueError) as error:
-        raise written.error or OutputError(
-            f"Cannot write {path.name}: {format_error(error)}. {vector_format.hint}"
-        ) from error
+        hint = full_disk_hint(error, path) or vector_format.hint
+        raise written.error or OutputError(f"Cannot write {path.name}: {format_error(error)}.{hint}") from error
     return written
 
 

@@ -172,7 +172,7 @@ def test_a_half_written_chip_is_written_over(tmp_path):
 
 @pytest.mark.parametrize("kind", ["tif", "png", "jpg"])
 def test_a_folder_that_is_gone_is_an_output_error(kind, tmp_path):
-    with pytest.raises(OutputError, match=r"Cannot write the chip 3 to .*Is the disk full"):
+    with pytest.raises(OutputError, match=r"Cannot write the chip 3 to .*No such file or directory: \S+$"):
         write_chip(tmp_path / "gone", "3", chip(), LEGEND, kind)
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio.features
 import shapely
@@ -367,6 +368,35 @@ def test_every_other_layout_takes_rare_classes_first():
     assert all(layout[[7, 41]].sum() == 1 for layout in layouts[1::2] if layout.sum() == 6)
     assert sum(layout[[7, 41]].sum() == 1 for layout in layouts[::2]) < 10
     assert {layout.sum() for layout in layouts} == {6}
+
+
+def test_areas_of_any_make(caplog):
+    """Overlapping parts, a part in a part, and a vertex at infinity."""
+    chips = chips_at(lattice(8, 8))
+    box, endless = shapely.box(LEFT + 70, TOP - 70, LEFT + 120, TOP - 10), shapely.box(LEFT, TOP - 50, LEFT + 50, TOP)
+    endless = shapely.transform(endless, lambda xy: np.where(xy == LEFT + 50, np.inf, xy))
+    for shape in (
+        shapely.MultiPolygon([box, affinity.translate(box, 3, 3)]),
+        shapely.MultiPolygon([box, box.buffer(-20)]),
+        shapely.GeometryCollection([box, shapely.MultiPolygon([box, box.buffer(-5)])]),
+    ):
+        areas = gpd.GeoDataFrame(geometry=[shape, endless], crs="EPSG:32632")
+        assert split_chips(chips, share=0.2, seed=0, by="areas", areas=areas).valid.tolist() == [1, 9]
+    assert "the GeoDataFrame has features with infinite or NaN coordinates" in caplog.text
+    box = affinity.translate(box, 0.0001, 0)
+    hole = gpd.GeoDataFrame(geometry=[shapely.MultiPolygon([box, box.buffer(-1)])], crs="EPSG:32632")
+    inner = chips_at([(41, 11)], size=10)
+    both = chip_set(gpd.GeoDataFrame(pd.concat([chips.index, inner.index], ignore_index=True), crs="EPSG:32632"))
+    assert 64 in split_chips(both, share=0.2, seed=0, by="areas", areas=hole, gap=0).valid
+
+
+@pytest.mark.parametrize("turn", [-360, 0, 360])
+def test_areas_in_another_convention_of_longitudes(turn):
+    shapes = shapely.box(178 + np.arange(8) * 0.5, 0, 178.5 + np.arange(8) * 0.5, 0.5)
+    index = gpd.GeoDataFrame(chips_at(lattice(8, 1)).index.drop(columns="geometry"), geometry=shapes, crs="EPSG:4326")
+    areas = gpd.GeoDataFrame(geometry=[shapely.box(179.6 + turn, 0.1, 180.4 + turn, 0.2)], crs="EPSG:4326")
+    split = split_chips(chip_set(index, cell=0.5 / 32), share=0.2, seed=0, by="areas", areas=areas)
+    assert split.valid.tolist() == [3, 4]
 
 
 def test_areas_in_another_crs_from_a_file(tmp_path):

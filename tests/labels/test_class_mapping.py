@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,7 +74,7 @@ def test_a_code_that_stays_may_not_be_taken():
         ({}, "is {}, but must map values to classes"),
         ([1], r"is \[1\], but must map values to classes"),
         ({"a": ["x"]}, r"`class_mapping` maps 'a' to \['x'\], but a class is a name"),
-        ({None: "x"}, "has the key None"),
+        ({" ": "x"}, "has the key ' '"),
         ({"a": {"code": 3}}, "but a class has a name"),
         ({"a": {"name": "x", "colour": "#000000"}}, "at most, a code and a color"),
         ({"a": {"name": "x", "code": 255}}, "from 0 to 254"),
@@ -135,3 +137,29 @@ def test_codes_that_are_merely_named_stay():
     assert codes == {1: 1, 2: 2, 3: 2}
     names, _ = table([1, 2, 5], {1: "water", 2: "land", 5: "building"})
     assert names == {0: "background", 1: "water", 2: "land", 5: "building"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Decimal(100000000000000000001), 100000000000000000001),
+        (Decimal("1.5"), 1.5),
+        (Decimal("NaN"), None),
+        (1e18, 10**18),
+        (np.float32(3), 3),
+        (np.uint64(2**64 - 1), 2**64 - 1),
+        (1e300, 1e300),
+        (float("inf"), float("inf")),
+        (np.datetime64("2024-05-31"), "2024-05-31"),
+        (pd.Timestamp("2024-05-31 12:30"), "2024-05-31T12:30:00"),
+        (np.datetime64("NaT"), None),
+        (np.timedelta64(2, "D"), "2 days 00:00:00"),
+        (" a\u00a0 b\n", "a b"),
+        ("e\u0301\u200b\x07", "\u00e9"),
+        ("\u200b", None),
+    ],
+)
+def test_values_as_class_tables_hold_them(value, expected):
+    found = normalize_value(value)
+    assert found == expected
+    assert type(found) is type(expected)

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 from collections import Counter
@@ -6,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
 import pytest
 import rasterio
 import rasterio.shutil
@@ -27,12 +31,13 @@ from geopsp.errors import GeopspError, InputNotFoundError, LabelError, OptionErr
 from geopsp.labels import raster_labels as labelraster
 from geopsp.labels.area import AreaOfInterest
 from geopsp.labels.feature_index import FeaturesOnDisk
+from geopsp.labels.features import POLYGON
 from geopsp.labels.polygon_labels import PolygonLabels
 from geopsp.labels.raster_labels import RasterLabels
 from geopsp.labels.read_labels import is_raster, read_labels
 from geopsp.raster.scene import Scene
 from geopsp.vector import layer as layers
-from geopsp.vector.open import read_vector
+from geopsp.vector.open import open_layer, read_vector
 
 HARD = SHARED / "hard" / "vectors"
 LEFT, TOP = 601234.0, 5301717.0
@@ -259,7 +264,8 @@ def table(values, **options):
     shapes = [square(LEFT + 10 * i, TOP, 8) for i in range(len(values))]
     labels = read_labels(frame(shapes, kind=values), class_field="kind", **options)
     found = labels.features.features.polygons()
-    by_place = dict(zip(found.keys[:, 3].astype(int).tolist(), found.codes.tolist(), strict=True))
+    codes = np.where(found.kinds == POLYGON, found.codes, None).tolist()
+    by_place = dict(zip(found.keys[:, 3].astype(int).tolist(), codes, strict=True))
     return {info.code: info.name for info in labels.legend}, [by_place.get(i) for i in range(len(values))]
 
 
@@ -299,11 +305,260 @@ def test_without_a_field_all_polygons_are_one_class():
     assert set(labels.features.features.codes) == {1}
 
 
-def test_polygons_without_a_class_are_counted_and_not_burned():
-    shapes = [square(LEFT, TOP, 20), square(LEFT + 40, TOP, 20)]
-    labels = read_labels(frame(shapes, kind=["a", None]), class_field="kind")
+@pytest.mark.parametrize("missing", [None, np.nan, "", " "])
+@pytest.mark.parametrize("by_box", [False, True])
+def test_polygons_without_a_class_are_unlabelled_and_counted(missing, by_box, make_labels, monkeypatch):
+    monkeypatch.setattr(layers, "READ_WHOLE_BYTES", 0 if by_box else 2**20)
+    shapes = [square(LEFT, TOP, 20), square(LEFT + 40, TOP, 20), square(LEFT + 44, TOP - 4, 6)]
+    path = make_labels("l.gpkg", shapes, {"kind": ["a", missing, "a"]})
+    labels = read_labels(path, class_field="kind")
+    expected = np.zeros((61, 83), int)
+    expected[:10, :10], expected[:10, 20:30], expected[2:5, 22:25] = 1, IGNORE_INDEX, 1
+    np.testing.assert_array_equal(labels.burn(GRID).codes, expected)
+    assert labels.count(GRID, GRID.full_window)["without_class"] == 1
+    assert labels.counts.get("without_class", 1) == 1
+    assert labels.report()["notes"][-1].endswith(
+        "is empty for 1 feature: without a class, so unlabelled; map null with `class_mapping` to give them one"
+    )
+    for key in (None, "null"):
+        mapped = read_labels(path, class_field="kind", class_mapping={key: "rest"})
+        expected[expected == IGNORE_INDEX] = mapped.legend.code_of("rest")
+        np.testing.assert_array_equal(mapped.burn(GRID).codes, expected)
+        assert not mapped.report()["notes"]
+
+
+def test_a_class_called_null_is_a_class():
+    shapes = [square(LEFT + 20 * i, TOP, 8) for i in range(3)]
+    labels = read_labels(frame(shapes, kind=["null", "a", None]), class_field="kind")
+    assert labels.legend.names == ["background", "a", "null"]
     assert labels.counts["without_class"] == 1
-    assert labels.burn(GRID).codes.sum() == 100
+
+
+def test_no_polygon_with_a_class_is_told():
+    """Only points have one."""
+    shapes = [square(LEFT, TOP, 20), shapely.Point(LEFT, TOP)]
+    with pytest.raises(LabelError, match="contains 1 polygon, but none has a class"):
+        read_labels(frame(shapes, kind=[None, "a"]), class_field="kind")
+
+
+def test_dates_are_classes():
+    days = pd.to_datetime(["2024-05-31", "2024-06-01", None, "2024-06-01 12:30"], format="ISO8601")
+    shapes = [square(LEFT + 20 * i, TOP, 8) for i in range(4)]
+    for kinds in (days, days.tz_localize("UTC"), [None if pd.isna(day) else day.date() for day in days]):
+        labels = read_labels(frame(shapes, kind=kinds), class_field="kind")
+        assert labels.legend.names[1].startswith("2024-05-31")
+        assert labels.counts["without_class"] == 1
+        assert set(np.unique(labels.burn(GRID).codes)) == {0, *labels.legend.codes, IGNORE_INDEX}
+
+
+@pytest.mark.parametrize(
+    ("ending", "zone"),
+    [("gpkg", None), ("gpkg", "UTC"), ("parquet", None), ("parquet", "UTC"), ("parquet", "Europe/Berlin")],
+)
+def test_times_are_the_same_classes_by_box(ending, zone, tmp_path, monkeypatch):
+    days = pd.to_datetime(["2024-05-31", "2024-06-01"] * 2).tz_localize(zone)
+    table, path = frame([square(LEFT + 20 * i, TOP, 8) for i in range(4)], kind=days), tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        table.to_parquet(path, write_covering_bbox=True, schema_version="1.1.0")
+    else:
+        table.to_file(path)
+    in_memory = read_labels(path, class_field="kind")
+    monkeypatch.setattr(layers, "READ_WHOLE_BYTES", 0)
+    by_box = read_labels(path, class_field="kind")
+    assert isinstance(by_box.features, FeaturesOnDisk)
+    for labels in (in_memory, by_box):
+        assert labels.legend.names == in_memory.legend.names
+        assert np.bincount(labels.burn(GRID).codes.ravel()).tolist()[1:] == [32, 32]
+
+
+def test_overlapping_parts_are_their_union():
+    """Also parts in parts, loops, and overlapping holes; as labels and as an area of interest."""
+    x, y = LEFT, TOP
+    grid = Grid(UTM, from_origin(x, y, 10, 10), 60, 60)
+    cross = [shapely.box(x + 100, y - 400, x + 300, y - 100), shapely.box(x + 200, y - 500, x + 400, y - 200)]
+    inside = [shapely.box(x + 100, y - 400, x + 300, y - 100), shapely.box(x + 150, y - 300, x + 250, y - 200)]
+    bow_tie = shapely.Polygon([(x + 100, y - 100), (x + 300, y - 300), (x + 300, y - 100), (x + 100, y - 300)])
+    twice = [(100, 500), (500, 500), (500, 100), (100, 100), (100, 500), (400, 500), (400, 200), (100, 200)]
+    loop = shapely.Polygon([(x + a, y - b) for a, b in twice])
+    for shape, pixels in (
+        (shapely.MultiPolygon(cross), 1000),
+        (shapely.GeometryCollection(cross), 1000),
+        (shapely.GeometryCollection([shapely.MultiPolygon(cross), shapely.Point(x, y)]), 1000),
+        (shapely.MultiPolygon(inside), 600),
+        (shapely.GeometryCollection(inside), 600),
+        (shapely.MultiPolygon([shapely.box(x, y - 100, x + 100, y), shapely.box(x + 100, y - 100, x + 200, y)]), 200),
+        (loop, 1600),
+    ):
+        assert read_labels(frame([shape])).burn(grid).codes.sum() == pixels
+        assert AreaOfInterest.read(frame([shape])).inside(grid).sum() == pixels
+        parts = [read_labels(frame([shape])).burn(grid.crop(window)).codes.sum() for window in grid.blocks(17)]
+        assert sum(parts) == pixels
+    assert read_labels(frame([bow_tie])).burn(grid).codes.sum() == pytest.approx(200, abs=10)
+
+
+@pytest.mark.parametrize("ending", ["gpkg", "parquet", "fgb", "frame"])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_endless_polygons_are_left_out_and_told(ending, bad, tmp_path, caplog):
+    shapes = [square(LEFT + 40 * i, TOP, 20) for i in range(4)]
+    shapes[1] = shapely.transform(shapes[1], lambda xy: np.where(np.arange(5)[:, None] == 2, bad, xy))
+    shapes[3] = shapely.transform(shapes[3], lambda xy: np.full_like(xy, np.inf))
+    table = frame(shapes, kind=list("abab"))
+    source = table
+    if ending != "frame":
+        source = tmp_path / f"a.{ending}"
+        table.to_parquet(source) if ending == "parquet" else table.to_file(source, SPATIAL_INDEX="NO")
+    expected = np.zeros((61, 83), int)
+    expected[:10, :10] = expected[:10, 40:50] = 1
+    labels = read_labels(source, class_field="kind")
+    np.testing.assert_array_equal(labels.burn(GRID).codes, expected)
+    counts = labels.counts
+    assert counts["polygons"] == 2
+    assert counts["null"] + counts["empty"] + counts["not_finite"] == 2
+    first = int(ending == "gpkg")
+    assert f"with infinite or NaN coordinates left out: feature {1 + first}" in labels.report()["notes"][-1]
+    area = AreaOfInterest.read(source)
+    np.testing.assert_array_equal(area.inside(GRID), expected > 0)
+    assert "left out: feature" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["gpkg", "parquet"])
+def test_endless_polygons_of_a_large_file_are_told_once(ending, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(layers, "READ_WHOLE_BYTES", 0)
+    shapes = [square(LEFT + 40 * i, TOP, 20) for i in range(3)]
+    shapes[1] = shapely.transform(shapes[1], lambda xy: np.where(np.arange(5)[:, None] == 2, np.inf, xy))
+    path = tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        frame(shapes).to_parquet(path, write_covering_bbox=True, schema_version="1.1.0")
+    else:
+        frame(shapes).to_file(path)
+    labels = read_labels(path)
+    assert isinstance(labels.features, FeaturesOnDisk)
+    labels.require_overlap(GRID)
+    expected = np.zeros((61, 83), int)
+    expected[:10, :10] = expected[:10, 40:50] = 1
+    for window in GRID.blocks(30):
+        labels.features._kept.clear()
+        np.testing.assert_array_equal(labels.burn(GRID.crop(window)).codes, expected[window.slices(GRID.full_window)])
+    assert caplog.text.count("with infinite or NaN coordinates left out") <= 1
+
+
+@pytest.mark.parametrize("ending", ["gpkg", "parquet"])
+def test_a_ring_that_nan_keeps_open_is_left_out(ending, tmp_path):
+    """shapely refuses to read it."""
+    shapes = [square(LEFT + 40 * i, TOP, 20) for i in range(2)]
+    wkb = shapely.to_wkb(shapes).tolist()
+    wkb[0] = wkb[0][:13] + np.full(2, np.nan).tobytes() + wkb[0][29:]
+    path = tmp_path / f"a.{ending}"
+    if ending == "gpkg":
+        table = pa.table({"kind": ["a", "b"], "geometry": wkb})
+        pyogrio.write_arrow(table, path, geometry_name="geometry", geometry_type="Polygon", crs="EPSG:32632")
+    else:
+        frame(shapes, kind=["a", "b"]).to_parquet(path)
+        table = pq.read_table(path)
+        pq.write_table(table.set_column(1, table.schema.field(1), pa.array(wkb)), path)
+    labels = read_labels(path, class_field="kind")
+    assert labels.counts["polygons"] == 1
+    assert labels.counts["null"] == 1
+    assert np.bincount(labels.burn(GRID).codes.ravel()).tolist()[1:] == [0, 100]
+
+
+@pytest.mark.parametrize("ending", ["gpkg", "fgb", "parquet", "shp", "frame"])
+def test_long_codes_stay_exact(ending, tmp_path):
+    """Also beside nulls, for which pandas makes floats of whole numbers."""
+    values = [10**17 + 1, 10**17 + 2, None, 10**17 + 3]
+    shapes = [square(LEFT + 20 * i, TOP, 8) for i in range(4)]
+    table = frame(shapes, kind=pd.array(values, "Int64"))
+    source = table
+    if ending != "frame":
+        source = tmp_path / f"a.{ending}"
+        if ending == "parquet":
+            table["kind"] = table["kind"].astype(object)
+            table.to_parquet(source)
+        else:
+            table.to_file(source)
+    expected = ["background", *(str(value) for value in values if value is not None)]
+    for where in (None, "kind > 5"):
+        labels = read_labels(source, class_field="kind", where=where)
+        assert labels.legend.names == expected
+        codes = labels.burn(GRID).codes
+        assert [int(codes[1, 1 + 10 * i]) for i in range(4)] == [1, 2, 0 if where else IGNORE_INDEX, 3]
+    mapped = read_labels(source, class_field="kind", class_mapping={values[0]: "x", str(values[1]): "y"})
+    assert mapped.legend.names == ["background", str(values[3]), "x", "y"]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_long_codes_of_a_raster_stay_exact(dtype, make_raster):
+    data = np.full((1, 6, 6), 2**60, dtype)
+    data[0, :3], data[0, 3:, 3:] = 2**60 + 1, 2**60 + 2
+    mapping = {2**60: "a", 2**60 + 1: "b", 2**60 + 2: "c"}
+    labels = read_labels(make_raster("codes.tif", data), class_mapping=mapping)
+    codes = np.array([labels.legend.code_of(mapping[value]) for value in data[0].ravel().tolist()]).reshape(6, 6)
+    np.testing.assert_array_equal(labels.burn(labels.scene.grid).codes, codes)
+
+
+def test_names_that_look_the_same():
+    """Unicode's forms, blanks and invisible characters make no other class; upper and lower case are told."""
+    names = ["caf\u00e9", "cafe\u0301", " caf\u00e9", "caf\u00e9\u200b", "a\u00a0b", "a b", "Water", "water"]
+    shapes = [square(LEFT + 20 * i, TOP, 8) for i in range(len(names))]
+    labels = read_labels(frame(shapes, kind=names), class_field="kind", priority=["cafe\u0301"])
+    assert labels.legend.names == ["background", "Water", "a b", "caf\u00e9", "water"]
+    case, spelling = labels.report()["notes"]
+    assert "spells a b, caf\u00e9 in several ways" in spelling
+    assert "'Water' and 'water': map one to the other" in case
+    mapped = read_labels(
+        frame(shapes, kind=names), class_field="kind", class_mapping={"cafe\u0301": "x", "Water": "water"}
+    )
+    assert mapped.legend.names == ["background", "a b", "water", "x"]
+
+
+def test_the_index_of_a_dissolved_table_is_a_field(tmp_path):
+    shapes = [square(LEFT + 20 * i, TOP, 8) for i in range(4)]
+    dissolved = frame(shapes, cover=list("abab"), n=[1, 2, 3, 4]).dissolve("cover")
+    path = tmp_path / "a.parquet"
+    dissolved.to_parquet(path)
+    for source in (path, dissolved):
+        for where in (None, "cover = 'a' OR n > 0"):
+            labels = read_labels(source, class_field="cover", where=where)
+            assert labels.legend.names == ["background", "a", "b"]
+            assert np.bincount(labels.burn(GRID).codes.ravel()).tolist()[1:] == [32, 32]
+    other = dissolved.rename(index={"a": "c"})
+    assert read_labels(other, class_field="cover").fingerprint() != labels.fingerprint()
+    unnamed = dissolved.rename_axis(None)
+    unnamed.to_parquet(path)
+    assert open_layer(path).fields == ("n",)
+    assert read_labels(path, class_field="n").legend.names == ["background", "class 1", "class 2"]
+
+
+@pytest.mark.parametrize("crs", [{"type": "GeographicCRS"}, "EPSG:nonsense", 7.5, [1]])
+def test_a_crs_that_cannot_be_understood(crs, tmp_path):
+    path = tmp_path / "a.parquet"
+    frame([square(LEFT, TOP, 8)]).to_parquet(path)
+    table = pq.read_table(path)
+    geo = json.loads(table.schema.metadata[b"geo"])
+    geo["columns"]["geometry"]["crs"] = crs
+    pq.write_table(table.replace_schema_metadata({b"geo": json.dumps(geo).encode()}), path)
+    with pytest.raises(LabelError, match=r"The CRS of .*a\.parquet cannot be understood"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize("geo", ["{", "[]", "{}", '{"columns": {}, "primary_column": "x"}', '{"columns": 3}'])
+def test_geoparquet_without_sense(geo, tmp_path):
+    path = tmp_path / "a.parquet"
+    frame([square(LEFT, TOP, 8)]).to_parquet(path)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"geo": geo.encode()}), path)
+    with pytest.raises(LabelError, match="Cannot read polygons from"):
+        read_labels(path)
+
+
+def test_a_vrt_of_vectors_is_no_raster(make_labels, tmp_path):
+    make_labels("l.gpkg", [square(LEFT, TOP, 8)], {"kind": ["a"]})
+    path = tmp_path / "l.vrt"
+    path.write_text(
+        '<OGRVRTDataSource><OGRVRTLayer name="l"><SrcDataSource relativeToVRT="1">l.gpkg</SrcDataSource>'
+        "</OGRVRTLayer></OGRVRTDataSource>"
+    )
+    assert not is_raster(path)
+    assert read_labels(path, class_field="kind").burn(GRID).codes.sum() == 16
 
 
 def test_class_fields_that_cannot_be_used():

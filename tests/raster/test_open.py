@@ -1,6 +1,7 @@
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,3 +216,18 @@ def test_another_page_of_a_tiff(make_raster):
         dataset.write(np.full((1, 9, 9), 2, np.uint8))
     for name in ("GTIFF_DIR:2:{}", "gtiff_dir:2:{}"):
         assert (Scene.open(name.format(path)).read().data == 2).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["zip:b.tif", "file:b.tif", "http:b.tif", "a:b/c!d.tif", "!b;c?.tif", "~b.tif", "[b.tif"]
+)
+def test_a_local_file_may_look_like_a_url(name, make_raster, tmp_path, monkeypatch):
+    data = np.arange(12, dtype="uint8").reshape(1, 3, 4)
+    path = make_raster("plain.tif", data)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    path.rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for given in (name, Path(name), tmp_path / name):
+        with open_raster(given) as dataset:
+            np.testing.assert_array_equal(dataset.read(), data)
+    np.testing.assert_array_equal(Scene.open(name).read(Window(0, 0, 4, 3)).data, data)

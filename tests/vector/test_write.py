@@ -26,9 +26,10 @@ from hypothesis import strategies as st
 from inference_common import disk_of
 
 from geopsp.core.legend import Legend
-from geopsp.errors import OptionError, OutputError, RasterError
+from geopsp.errors import LabelError, OptionError, OutputError, RasterError
 from geopsp.inference.options import MapOptions
 from geopsp.polygons.raster_to_polygons import raster_to_polygons
+from geopsp.raster.open import open_raster
 from geopsp.vector import formats, geoparquet
 from geopsp.vector import write as files
 from geopsp.vector.antimeridian import decimals
@@ -568,3 +569,61 @@ def test_a_geopackage_shows_its_classes(tmp_path):
     assert all(name.replace("&", "&amp;") in qml for name in LEGEND.names[:3])
     assert LEGEND.names[3] not in qml
     assert open_layer(out).source.endswith("(layer a)")
+
+
+ODD_NAMES = ["!results", "a!results", ";a;b", "a:b", "zip:a", "a?", "~", "'q\"", "\\a", "a\nb", " a ", "é", "z.zip!a"]
+ODD_NAMES += [*"[(#+@$=-*&%", ".a", "-a", "a|b", "{a}"]
+ODD_FOLDERS = ["", "important!;\\?", "a:b", "file:a"]
+
+
+def files_below(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("folder", ODD_FOLDERS)
+def test_a_file_of_any_name_is_written_and_read_and_no_other_is_touched(folder, ending, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for name in ODD_NAMES if not folder else ODD_NAMES[:2]:
+        out = Path(folder, name + ending)
+        other = name.rpartition("!")[2] + ending  # what pyogrio would take it for
+        for path in {tmp_path / other, tmp_path / folder / other} - {tmp_path / out}:
+            path.write_text("mine")
+        before = files_below(tmp_path)
+        written(out, [batch_of(shapes_of(3))], overwrite=out.exists())
+        after = files_below(tmp_path)
+        new = {path for path in after if before.get(path) != after[path]}
+        assert tmp_path / out in new
+        assert {(path.parent, path.name.startswith(name)) for path in new} == {(tmp_path / out.parent, True)}
+        for layer in (open_layer(str(out)), open_layer(out, where="code = 1")):
+            assert len(layer.read(["code"])) == (1 if layer.where else 3)
+            assert sum(map(len, layer.batches("code"))) == (1 if layer.where else 3)
+            layer.bounds()
+    assert not list(tmp_path.rglob(".partial*"))
+
+
+def test_two_slashes_begin_no_host(tmp_path):
+    out = written(f"/{tmp_path}/a.gpkg", [batch_of(shapes_of(3))])
+    assert len(open_layer(out).read()) == 3
+
+
+def test_the_layer_of_a_geopackage_begins_with_a_letter(tmp_path):
+    """GDAL takes no sign there."""
+    for name, layer in (("-a b!", "a b!"), ("(", "polygons"), ("ä-1", "ä-1")):
+        written(tmp_path / f"{name}.gpkg", [batch_of(shapes_of(3))])
+        assert open_layer(tmp_path / f"{name}.gpkg").name == layer
+    with pytest.raises(OptionError, match="a layer named gpkg"):
+        check_vector_output(tmp_path / "-gpkg.gpkg")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_a_name_that_is_not_in_utf_8_is_told_before_any_work(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.gpkg")
+    with pytest.raises(OutputError, match=r"caf\\udce9\.gpkg is not in UTF-8"):
+        check_vector_output(path)
+    path.write_bytes(b"")
+    with pytest.raises(LabelError, match=r"caf\\udce9\.gpkg is not in UTF-8"):
+        open_layer(path)
+    with pytest.raises(RasterError, match=r"caf\\udce9\.gpkg is not in UTF-8"):
+        open_raster(path)

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 
+from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.progress import Progress
+from geopsp.core.text import format_error
 from geopsp.errors import OutputError
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.ground_metric import GroundMetric
@@ -77,7 +79,7 @@ def clean_raster(
         graph = merge_small_regions(graph, smallest)
     if fill_holes > 0 < min_area:
         graph = fill_small_holes(graph, hole)  # merging may have created some
-    path = folder / "cleaned.tif"
+    path = (folder / "cleaned.tif").absolute()  # a relative one may look like a URL
     with closing(apply_codes(raster, graph, cell_size=cell_size)) as cells:
         _write_raster(path, raster.grid, cells, on_cell)
     return ClassRaster(path, raster.grid, np.dtype(np.uint8), IGNORE_INDEX, has_mask=False)
@@ -102,6 +104,6 @@ def _write_raster(
         with rasterio.open(path) as dataset:  # GDAL raises no error if the disk is full when it closes a file
             complete = all(crc32(dataset.read(1, window=area).tobytes()) == checksum for area, checksum in checksums)
     except RasterioError as error:
-        raise OutputError(f"Cannot write {path}: {error}. Is the disk full?") from error
+        raise OutputError(f"Cannot write {path}: {format_error(error)}.{full_disk_hint(error, path)}") from error
     if not complete:
-        raise OutputError(f"{path} does not contain what was written to it. Is the disk full?")
+        raise OutputError(f"{path} does not contain what was written to it.{full_disk_hint(path=path)}")
