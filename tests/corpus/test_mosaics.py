@@ -84,10 +84,7 @@ def write(path, second, *, cols):
     low, high = (LEFT + col * CELL for col in cols)
     to_crs = pyproj.Transformer.from_crs(CRS, second.crs, always_xy=True)
     xs, ys = to_crs.transform([low, high, high, low], [TOP, TOP, TOP - ROWS * CELL, TOP - ROWS * CELL])
-    if second.crs == CRS:
-        box = (low, TOP - ROWS * CELL, high, TOP)
-    else:
-        box = (min(xs), min(ys), max(xs), max(ys))
+    box = (min(xs), min(ys), max(xs), max(ys))
     width, height = (round((box[i + 2] - box[i]) / second.cell) for i in (0, 1))
     transform = Affine(second.cell, 0, box[0] + second.shift * second.cell, 0, -second.cell, box[3])
     x, y = transform @ tuple(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5))
