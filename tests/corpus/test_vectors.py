@@ -120,6 +120,7 @@ def test_labels_of_training(case, desk, hold):
         )  # fmt: skip
 
     def check(data):
+        desk.said.append(describe_chips(data.chips))
         assert np.isfinite(next(iter(data.train_dl)).image.numpy()).all()
         codes = np.full((SIZE, SIZE), 254, np.uint8)
         for number, row in enumerate(data.valid_rows):
