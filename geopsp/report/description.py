@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geopsp.core.crs import Bounds, transform_bounds
+from geopsp.errors import LabelError
 
 ANY_IMAGE, ANY_LABELS = "IMAGE.tif", "LABELS.gpkg"
 """Stand in commands for what is not known."""
@@ -56,7 +57,10 @@ def place(bounds: Bounds | None, crs_wkt: str | None) -> list[float] | None:
     """Return bounds in longitude and latitude; None if they are not known."""
     if bounds is None or crs_wkt is None:
         return None
-    found = transform_bounds(bounds, crs_wkt, "EPSG:4326")
+    try:
+        found = transform_bounds(bounds, crs_wkt, "EPSG:4326")
+    except LabelError:  # a local CRS, which lies nowhere on Earth
+        return None
     return None if found is None else [round(angle, 6) for angle in found]
 
 
