@@ -26,6 +26,7 @@ from geopsp.labels.mask_labels import MaskLabels, SceneMasks, read_masks
 from geopsp.labels.polygon_labels import PolygonLabels
 from geopsp.labels.raster_labels import RasterLabels
 from geopsp.labels.read_labels import masks_of, name_of, raster_rules, read_labels
+from geopsp.labels.vector_files import find_vector_files, read_vector_files
 from geopsp.raster.find_images import Images, find_images
 from geopsp.raster.open_scenes import open_scenes
 from geopsp.raster.scene import Scene
@@ -36,7 +37,7 @@ MAX_NAMED = 5
 """Images that a warning names at most."""
 
 Labels: TypeAlias = str | Path | gpd.GeoDataFrame | Sequence[str | Path]
-"""A vector file or label raster, a GeoDataFrame, or a folder, glob or list of label rasters."""
+"""A vector file or label raster, a GeoDataFrame, or a folder, glob or list of label rasters or of vector files."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +58,8 @@ class LabelledScenes:
     def open(cls, images: Images, labels: Labels, **options: Any) -> LabelledScenes:
         """Images and labels that meet; of all options of cutting, those that do not say which chips are cut are used.
 
-        A folder, glob or list of label rasters, and a label raster without georeference, are masks: each belongs to
-        the image of its name.
+        Several vector files are read as one. A folder, glob or list of label rasters, and a label raster without
+        georeference, are masks: each belongs to the image of its name.
 
         Raises:
             InputNotFoundError, RasterError, GridError, BandError, LabelError, OptionError: as the input is.
@@ -69,6 +70,8 @@ class LabelledScenes:
         image_options = option_values(from_names(ImageOptions, options))
         source: PolygonLabels | RasterLabels | MaskLabels
         with collect_warnings() as warnings:
+            if (files := find_vector_files(labels)) is not None:
+                labels = read_vector_files(files)
             if (masks := masks_of(labels)) is None:
                 scenes = open_scenes(images, **image_options)
                 source = read_labels(labels, **label_options)

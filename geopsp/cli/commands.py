@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that `geopsp --help` is quic
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ labels_help = (
     "Vector file (FILE or FILE|layername=LAYER) of polygons, lines or points, a raster of class codes, or the masks of "
     "the images: a folder, a glob in quotes, or this option several times."
 )
+
+
+def _input_files(*names: str) -> list[Path]:
+    """Return the files that images and labels may name."""
+    named = [Path(name.partition("|")[0]) for name in names]
+    inside = [file for path in named if path.is_dir() for file in path.rglob("*")]
+    return [*named, *inside, *(Path(file) for name in names for file in glob.glob(name, recursive=True))]  # noqa: PTH207
 
 
 def _labels(images: tuple[str, ...], given: tuple[str, ...]) -> Any:
@@ -90,7 +98,7 @@ def chips(
     overwrite, reports = options.get("overwrite", False), [path for path in (json_path, picture) if path]
     for path in reports:
         check_output(path, overwrite=overwrite)
-    require_not_inputs(reports, [Path(name.partition("|")[0]) for name in (*images, *labels)])
+    require_not_inputs(reports, _input_files(*images, *labels))
     with progress_bar("Cutting chips") as progress:
         chip_set = export_training_data(list(images), _labels(images, labels), out, progress=progress, **options)
     say(describe_chips(chip_set))

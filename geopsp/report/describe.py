@@ -14,10 +14,10 @@ from geopsp.raster.open import open_raster
 from geopsp.raster.stac import ENDINGS as STAC_ENDINGS
 from geopsp.report.describe_images import describe_images, image_files
 from geopsp.report.describe_raster import describe_container, describe_raster
-from geopsp.report.describe_vector import VECTOR_ENDINGS, describe_vector, vector_files
+from geopsp.report.describe_vector import describe_vector, vector_files
 from geopsp.report.description import ANY_IMAGE, Description, shell_line
 from geopsp.report.summary import chip_report, describe_chips, describe_model, model_report
-from geopsp.vector.open import LAYER_SEPARATOR
+from geopsp.vector.open import LAYER_SEPARATOR, VECTOR_ENDINGS
 
 MODEL_MANIFEST = "model.json"
 

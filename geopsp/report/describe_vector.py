@@ -10,15 +10,8 @@ from geopsp.errors import GeopspError, LabelError
 from geopsp.labels.class_field_hint import likely_class_field
 from geopsp.raster.open import RASTER_ENDINGS
 from geopsp.report.description import ANY_IMAGE, ANY_LABELS, Description, place, place_line, shell_line
-from geopsp.vector.open import LAYER_SEPARATOR
+from geopsp.vector.open import LAYER_SEPARATOR, VECTOR_ENDINGS
 from geopsp.vector.summary import FieldSummary, LayerSummary, summarize_layers
-
-VECTOR_ENDINGS = {
-    ".gpkg", ".shp", ".geojson", ".json", ".geojsonl", ".fgb", ".parquet", ".geoparquet", ".kml", ".kmz", ".gml",
-    ".gdb", ".sqlite", ".tab", ".mif", ".dxf", ".gpx", ".csv",
-}  # fmt: skip
-"""Endings of files that are taken for vectors before rasters."""
-
 
 FATES = {
     "without geometry": "left out",

@@ -32,6 +32,12 @@ UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 """Columns of pandas's own."""
 
 
+VECTOR_ENDINGS = {
+    ".gpkg", ".shp", ".geojson", ".json", ".geojsonl", ".fgb", ".parquet", ".geoparquet", ".kml", ".kmz", ".gml",
+    ".gdb", ".sqlite", ".tab", ".mif", ".dxf", ".gpx", ".csv",
+}  # fmt: skip
+"""Endings of files that are taken for vectors before rasters."""
+
 LAYER_SEPARATOR = "|layername="
 """Stands between a file and one of its layers, as in QGIS."""
 
