@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from geopsp.cli.options import ShellOption, is_inverted, shell_value
+from geopsp.core.escape import printable_lines
 from geopsp.core.log import STYLES, console, handler, is_main_process
 from geopsp.core.text import format_count
 
@@ -116,4 +117,4 @@ def show_summary(warnings: Sequence[str], translate: Translator) -> None:
     """Repeat the warnings of a command at its end."""
     if warnings and is_main_process():
         lines = [f"{format_count(len(warnings), 'warning')}:", *(f"- {translate(text)}" for text in warnings)]
-        console().print("\n".join(lines), markup=False, style=STYLES[logging.WARNING])
+        console().print(printable_lines(lines), style=STYLES[logging.WARNING])

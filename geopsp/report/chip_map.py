@@ -15,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch as Swatch
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.core.escape import printable, printable_lines
 from geopsp.core.grid import Grid
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.options import require_choice
@@ -28,7 +28,7 @@ from geopsp.data.split import Split
 from geopsp.errors import ChipError, GeopspError
 from geopsp.raster.find_images import Images
 from geopsp.raster.scene import Scene
-from geopsp.training.plots import rgb_band_indices, to_rgb
+from geopsp.training.plots import add_legend, plain_text, rgb_band_indices, to_rgb
 
 PANEL_PIXELS = 900
 """Pixels along the longer side of the images in a panel."""
@@ -60,6 +60,7 @@ class _ChipColors:
     """Colour by entry of the legend."""
 
 
+@plain_text()
 def chip_map(
     chips: ChipSet,
     *,
@@ -100,13 +101,12 @@ def chip_map(
     for axes in panels.flat[len(groups) :]:
         axes.set_axis_off()
     not_drawn = int(upright.sum()) - sum(map(len, groups))
-    figure.suptitle(_title(chips, not_drawn, int((~upright).sum()), missing), fontsize=10)
-    handles = [Swatch(facecolor=shade, edgecolor="#666666", label=name) for name, shade in chip_colors.swatches.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), fontsize=8, frameon=False)
+    figure.suptitle(printable_lines(_title(chips, not_drawn, int((~upright).sum()), missing)), fontsize=10)
+    add_legend(figure, chip_colors.swatches.items())
     return figure
 
 
-def _title(chips: ChipSet, not_drawn: int, rotated: int, missing: Sequence[str]) -> str:
+def _title(chips: ChipSet, not_drawn: int, rotated: int, missing: Sequence[str]) -> list[str]:
     copies = f" (and {format_count(rotated, 'rotated copy', 'rotated copies')}, not shown)" if rotated else ""
     count = format_count(len(chips) - rotated, "chip")
     lines = [f"{count} of {chips.tile_size} x {chips.tile_size} pixels{copies}"]
@@ -114,7 +114,7 @@ def _title(chips: ChipSet, not_drawn: int, rotated: int, missing: Sequence[str])
     if missing:
         more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
         lines.append(f"images not found: {', '.join(Path(name).name for name in missing[:2])}{more}")
-    return "\n".join(lines)
+    return lines
 
 
 def _panel_rows(chips: ChipSet, shapes: NDArray[np.object_], drawable: NDArray[np.intp]) -> list[NDArray[np.intp]]:
@@ -172,7 +172,8 @@ def _draw_panel(
     width = float(np.clip(18 / np.sqrt(len(rows)), 0.4, 1.6))
     axes.add_collection(PolyCollection(rings, facecolors=colors, edgecolors=edges, linewidths=width))
     axes.set(xlim=(left - margin, right + margin), ylim=(bottom - margin, top + margin), aspect="equal")
-    axes.set(xlabel=f"x ({chips.units})", ylabel=f"y ({chips.units})", facecolor="#e9e9e9")
+    units = printable(chips.units)
+    axes.set(xlabel=f"x ({units})", ylabel=f"y ({units})", facecolor="#e9e9e9")
     axes.ticklabel_format(useOffset=False, style="plain")
     axes.locator_params(nbins=5)
     axes.tick_params(labelsize=7)

@@ -87,7 +87,7 @@ def _require_crs(layer: VectorLayer) -> None:
     try:
         crs = layer.crs
     except pyproj.exceptions.CRSError as error:
-        reason = format_error(error).partition("\n")[0][:200]
+        reason = str(error).partition("\n")[0][:200]
         raise LabelError(f"The CRS of {layer.source} cannot be understood ({reason}). {needed}") from error
     if crs is None:
         raise LabelError(f"{layer.source} has no CRS (coordinate reference system). {needed}")
