@@ -111,7 +111,7 @@ def chips(
         from geopsp.report.chip_map import chip_map
         from geopsp.training.plots import save_figure
 
-        save_figure(chip_map(chip_set), picture, overwrite=overwrite)
+        save_figure(chip_map(chip_set, images=chip_set.files), picture, overwrite=overwrite)
 
 
 @main.command(

@@ -48,8 +48,8 @@ def html_text(text: str) -> str:
 
 
 def xml_text(text: str) -> str:
-    """Return a text without the characters that XML cannot hold, and with line feeds as the only line breaks."""
-    return NOT_XML.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    """Return a text without the characters that XML cannot hold; readers take each line break for a line feed."""
+    return NOT_XML.sub("", text)
 
 
 def csv_text(text: str) -> str:

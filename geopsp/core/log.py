@@ -51,10 +51,10 @@ class MessageHandler(logging.Handler):
     """True: print even if the application has set up logging, i.e. the root logger has a handler."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        record.msg, record.args = printable(record.getMessage()), None
-        if not is_main_process() or (logging.getLogger().handlers and not self.always):
-            return
         try:
+            record.msg, record.args = printable(record.getMessage()), None
+            if not is_main_process() or (logging.getLogger().handlers and not self.always):
+                return
             text = self.format(record)
             if record.levelno >= logging.WARNING:
                 text = f"{record.levelname.capitalize()}: {text}"

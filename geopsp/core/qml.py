@@ -37,10 +37,10 @@ def write_qml(path: Path, root: ET.Element) -> bool:
     if path.exists():
         try:
             text = path.read_text(encoding="utf-8")
-            old = ET.fromstring(text)  # noqa: S314 (entities are not expanded from elsewhere)
+            if not text.startswith(HEAD):
+                return False
+            old = ET.fromstring(text)  # noqa: S314 (our head leaves no place for entities)
         except (OSError, ValueError, ET.ParseError):
-            return False
-        if not text.startswith(HEAD):
             return False
         root.extend(part for part in old if root.find(part.tag) is None)
     with atomic_output(path, overwrite=True) as partial:

@@ -46,4 +46,4 @@ def format_length(length: float, unit: str) -> str:
 
 def format_error(error: BaseException) -> str:
     """Return the message of an error in one line without its full stop, to be put into another message."""
-    return " ".join(str(error).split("\n")).strip().rstrip(".")
+    return " ".join(line.strip() for line in str(error).strip().splitlines()).rstrip(".")

@@ -23,6 +23,7 @@ from geopsp.core.escape import printable, printable_lines
 from geopsp.core.grid import Grid
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.options import require_choice
+from geopsp.core.paths import is_subdataset, local_file
 from geopsp.core.text import format_count
 from geopsp.data.split import Split
 from geopsp.errors import ChipError, GeopspError
@@ -75,8 +76,8 @@ def chip_map(
         split: Colour training and validation chips and those left out; None: colour by `color`.
         color: "class": the most frequent class, background only if there is no other; "labelled": the labelled
             fraction.
-        images: Image of each source; None: where it was when the chips were cut. The title lists images that are not
-            found.
+        images: Image of each source; None: the local files that it was cut from. The title lists images that are not
+            found, or that only a network has.
 
     Raises:
         ChipError: if no chip has a georeference.
@@ -161,9 +162,11 @@ def _draw_panel(
     grid = _coarse_grid(chips.index.crs, (left - margin, bottom - margin, right + margin, top + margin))
     sources = list(map(str, dict.fromkeys(chips.index["source"].to_numpy()[rows])))
     files = {source: list(chips.files.get(source) or [source]) for source in sources}
+    images = {source: files[source] for source in sources if all(map(_is_on_disk, files[source]))} | dict(images)
     missing = [
-        source for source in sources if not _draw_image(axes, images.get(source, files[source]), grid, chips.bands)
-    ]
+        source for source in sources
+        if source not in images or not _draw_image(axes, images[source], grid, chips.bands)
+    ]  # fmt: skip
     has_outlines = len(rows) <= MAX_OUTLINES
     colors = chip_colors.colors[rows].copy()
     colors[:, 3] = 0.35 if has_outlines else 0.5
@@ -178,6 +181,11 @@ def _draw_panel(
     axes.locator_params(nbins=5)
     axes.tick_params(labelsize=7)
     return missing
+
+
+def _is_on_disk(name: str) -> bool:
+    """Return True if a file can be read without a network; a received folder must not make us use one."""
+    return local_file(name) is not None or (is_subdataset(name) and "://" not in name)
 
 
 def _coarse_grid(crs: Any, bounds: tuple[float, float, float, float]) -> Grid:

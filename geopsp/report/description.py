@@ -46,11 +46,12 @@ def shell_line(*words: str | Path) -> str:
 
 
 def _quoted(word: str) -> str:
-    r"""Return a word in quotes, if it needs them; control characters as in bash and zsh: $'a\nb'."""
+    r"""Return a word in quotes, if it needs them; control characters as in bash and zsh: $'a\U0000000ab'."""
     if printable(word) == word:
         return shlex.quote(word)
-    text = word.replace("\\", r"\\").replace("'", r"\'")
-    return f"$'{printable(text)}'"
+    text = word.replace("\\", r"\\").replace("'", r"\u0027")
+    shown = (sign if printable(sign) == sign else f"\\U{ord(sign):08x}" for sign in text)
+    return f"$'{''.join(shown)}'"
 
 
 def counted(values: Counter[str]) -> str:

@@ -123,9 +123,9 @@ def test_every_command_is_quiet_or_verbose():
 
 def test_errors_are_one_line_in_the_words_of_the_command(monkeypatch):
     def fail(path):
-        raise OptionError("a.tif already exists.\n  Use `overwrite=True`, or `name='b'`.")
+        raise OptionError("a\n.tif already exists. Use `overwrite=True`, or `name='b'`.")
 
     monkeypatch.setattr("geopsp.report.describe.describe", fail)
     result = CliRunner().invoke(main, ["info", "x"])
     assert result.exit_code == 2
-    assert result.stderr == "Error: a.tif already exists. Use --overwrite, or name='b'.\n"
+    assert result.stderr == "Error: a\\n.tif already exists. Use --overwrite, or name='b'.\n"
