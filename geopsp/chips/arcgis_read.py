@@ -292,7 +292,7 @@ def _manifest(
         "bands": bands,
         "dtype": chips[0].dtype,
         "cell_size": list(grid.cell_size) if grid else [1.0, 1.0],
-        "units": (grid.crs.linear_units if grid.crs.is_projected else "degree") if grid else "pixel",
+        "units": ("degree" if grid.crs.is_geographic else grid.crs.linear_units) if grid else "pixel",
         "statistics": _statistics(folder, model, sums, len(bands), index).to_json(),
         "exports": [{"key": "", "options": {}, "sources": [], "report": report}],
     }

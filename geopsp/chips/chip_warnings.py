@@ -1,4 +1,4 @@
-"""The warnings that hold for a chip set: those of its exports, and those on the balance of all its classes."""
+"""What is said of the labels of a chip set: the warnings of its exports and on class balance, and what was left out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from typing import Any
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
 from geopsp.chips.class_balance import class_warnings, is_imbalance, warning_text
+from geopsp.core.text import format_count
 
 logger = logging.getLogger(__name__)
+
+LABEL_COUNTS = {
+    "repaired": "repaired", "null": "without geometry", "empty": "empty", "not_polygons": "not polygons",
+    "without_class": "without a class", "dropped": "dropped", "not_finite": "with infinite or NaN coordinates",
+}  # fmt: skip
+"""Words for the counts of labels in a report."""
 
 
 def chip_warnings(chips: ChipSet) -> list[str]:
@@ -34,3 +41,13 @@ def log_chip_warnings(chips: ChipSet) -> None:
     """Log the warnings of a chip set."""
     for text in chip_warnings(chips):
         logger.warning(text)
+
+
+def describe_labels(report: Mapping[str, Any]) -> str:
+    """Return the source of the labels of an export, how many polygons or masks it has, and what was left out."""
+    labels = report["labels"]
+    polygons = labels.get("polygons") or sum(report.get("polygons", {}).values())
+    counts = [format_count(polygons, "polygon")] if polygons else []
+    counts += [format_count(labels["masks"], "mask")] if labels.get("masks") else []
+    counts += [f"{labels[key]:,} {words}" for key, words in LABEL_COUNTS.items() if labels.get(key)]
+    return f"{labels['source']}" + (f": {', '.join(counts)}" if counts else "")

@@ -22,6 +22,7 @@ from geopsp.chips.arcgis_write import write_arcgis_files
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import Kind, write_chip
 from geopsp.chips.chip_set import CHIP_FOLDER, INDEX, MANIFEST, VERSION, describe_difference, read_folder, to_crs
+from geopsp.chips.chip_warnings import describe_labels
 from geopsp.chips.class_balance import ChipWarning, class_warnings
 from geopsp.chips.cutter import ChipCutter, ChipWriter, plan
 from geopsp.chips.labelled_scenes import LabelledScenes
@@ -273,7 +274,7 @@ def _units(grid: Grid) -> str:
     """Return the unit of the CRS; "pixel" without one."""
     if not grid.crs:
         return "pixel"
-    return str(grid.crs.linear_units) if grid.crs.is_projected else "degree"
+    return "degree" if grid.crs.is_geographic else str(grid.crs.linear_units)
 
 
 def make_report(inputs: LabelledScenes, spec: ChipSpec, totals: ExportTotals) -> dict[str, Any]:
@@ -291,9 +292,10 @@ def make_report(inputs: LabelledScenes, spec: ChipSpec, totals: ExportTotals) ->
     balance = class_warnings(inputs.legend, pixels.sum(axis=0), (pixels > 0).sum(axis=0))
     for text in (*texts, *(warning["text"] for warning in balance)):
         logger.warning(text)
-    notes = [note for scene in inputs.scenes for note in scene.notes]
+    report = totals.report(inputs.labels.report(), [note for scene in inputs.scenes for note in scene.notes])
+    logger.info(f"Labels: {describe_labels(report)}.")
     warnings = [ChipWarning(kind="input", text=text) for text in (*inputs.warnings, *texts)]
-    return totals.report(inputs.labels.report(), notes) | {"warnings": [*warnings, *balance]}
+    return report | {"warnings": [*warnings, *balance]}
 
 
 def make_index(inputs: LabelledScenes, spec: ChipSpec, totals: ExportTotals) -> gpd.GeoDataFrame:

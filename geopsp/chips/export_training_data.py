@@ -28,6 +28,7 @@ from geopsp.core.options import describes, from_names, option_fields, require_pa
 from geopsp.core.progress import Progress
 from geopsp.errors import ChipError
 from geopsp.raster.find_images import Images
+from geopsp.raster.geotiff import require_geotiff_crs
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ def export_training_data(
     from_names(ExportOptions, locals())
     require_path("out", out)
     spec, inputs = from_names(ChipSpec, options), LabelledScenes.open(images, labels, **options)
+    for scene in inputs.scenes:
+        require_geotiff_crs(scene.grid, scene.name)
     check_kind(chip_format, inputs.scenes[0].dtype, len(inputs.scenes[0].bands))
     changed = changed_options(options) | {"tile_size": tile_size, "seed": seed}
     export = Export(inputs, spec, chip_format, _to_json(changed), workers, progress)

@@ -37,6 +37,14 @@ MAX_PREFIX = 100
 """Characters of an output's name in that of its temporary folder."""
 
 
+MAX_NAME = 255
+"""Bytes that a name can have on common file systems."""
+
+
+LONGEST_ADDITION = len(".partial-" + ".cleaned" + ".lock")
+"""Bytes that the name of a temporary file has beside that of its output."""
+
+
 def check_output(
     path: str | Path,
     *,
@@ -59,6 +67,7 @@ def check_output(
     """
     if problem := describe_bad_name(path):
         raise OutputError(problem)
+    require_short_name(Path(path))
     asked, path = path, resolve_link(path)
     try:
         if folder:
@@ -82,6 +91,20 @@ def check_output(
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"The folder {path.parent} is not writable. Choose another one, or change its permissions.")
     return path
+
+
+def require_short_name(path: Path) -> None:
+    """Check that temporary files beside an output can have its name and more.
+
+    Raises:
+        OutputError: if they cannot.
+    """
+    length, most = len(os.fsencode(path.name)), MAX_NAME - LONGEST_ADDITION
+    if length > most:
+        raise OutputError(
+            f"Cannot create {path}: a name of {length} bytes is too long, as temporary files beside it have longer "
+            f"ones. Choose a shorter name, of at most {most} bytes."
+        )
 
 
 def resolve_link(path: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -109,4 +110,5 @@ def _with_companions(path: Path) -> list[Path]:
         file for file in path.parent.glob(f"{glob.escape(path.stem)}.*") if file.suffix.lower() in endings
     )
     log = path.with_name(path.name + "-wal")
-    return [path, *companions, *([log] if log.exists() and log.stat().st_size else [])]
+    has_log = os.path.exists(log) and log.stat().st_size > 0  # noqa: PTH110 (False for a name that is too long)
+    return [path, *companions, *([log] if has_log else [])]

@@ -34,7 +34,7 @@ class PixelSize:
 
     @classmethod
     def of_grid(cls, grid: Grid) -> PixelSize:
-        unit = grid.crs.linear_units if grid.crs.is_projected else "degree"
+        unit = "degree" if grid.crs.is_geographic else grid.crs.linear_units
         return cls(grid.cell_size[1], unit, grid.crs, ground_size(grid)[1])
 
     @property

@@ -34,7 +34,7 @@ VERSION = 1
 
 PARTS = ("image", "valid", "codes")
 
-CACHE_FOLDER = FolderKind(CACHE_INFO, tuple(f"{part}.npy" for part in PARTS))
+CACHE_FOLDER = FolderKind(None, (CACHE_INFO, *(f"{part}.npy" for part in PARTS)))
 
 
 class ChipCache:

@@ -102,8 +102,7 @@ class ChipFiles:
         data, valid = _read(self.images[row], (self.bands, self.size, self.size), window)
         if data.dtype.name != self.dtype:
             raise ChipError(
-                f"{self.images[row]} has {data.dtype} pixels, but the other chips have {self.dtype}. Export the chips "
-                "again."
+                f"{self.images[row]} has {data.dtype} pixels, but its folder says {self.dtype}. Export the chips again."
             )
         codes, _ = _read(self.labels[row], (1, self.size, self.size), window)  # the label's own nodata may be a class
         if codes.dtype != np.uint8:

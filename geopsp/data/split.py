@@ -7,27 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from typing import TypeAlias
 
-import geopandas as gpd
 import numpy as np
-import pyproj
 import shapely
 from numpy.typing import NDArray
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
-from geopsp.core.crs import full_circle, full_turns
 from geopsp.core.text import format_count, format_length
+from geopsp.data.split_areas import Areas, shrink, touches_areas
 from geopsp.data.split_audit import Audit
 from geopsp.data.split_groups import SplitBy, as_list, check_split, random_folds, random_splits, spatial_blocks
 from geopsp.errors import ChipError, OptionError
-from geopsp.vector.geometry import finite, reproject_shapes, valid_polygons
-from geopsp.vector.open import read_vector
 
 logger = logging.getLogger(__name__)
-
-Areas: TypeAlias = str | Path | gpd.GeoDataFrame | Sequence[str | Path | gpd.GeoDataFrame]
-"""Polygons: one layer or several."""
 
 
 Mask = NDArray[np.bool_]
@@ -39,10 +31,6 @@ MAX_CANDIDATES = 48
 
 MAX_LOOKUPS = 1_000_000
 """Chips that are compared in all layouts together: with very many chips fewer layouts are tried, but at least 8."""
-
-
-SHRINK = 1e-6
-"""Share by which footprints are shrunk before they are compared, so that chips with a common edge do not overlap."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +121,7 @@ def split_chips(
     footprints = _footprints(chips, labelled, by, gap)
     rng = np.random.default_rng(seed)
     if by in {"areas", "folder"}:
-        chosen = _touches_areas(chips, labelled, areas) if areas is not None else _in_folders(chips, labelled, folders)
+        chosen = touches_areas(chips, labelled, areas) if areas is not None else _in_folders(chips, labelled, folders)
         layouts = iter([chosen.astype(int)])
         share = float(chosen.mean())
     elif folds:
@@ -192,18 +180,10 @@ def _footprints(chips: ChipSet, labelled: NDArray[np.intp], by: SplitBy, gap: fl
     shapes[shapely.is_empty(shapes)] = None
     side = np.sqrt(np.nan_to_num(shapely.area(shapes)))
     default = {"blocks": side, "areas": side, "random": np.full_like(side, -1.0)}.get(by, np.zeros_like(side))
-    shrunk = _shrink(shapes)
+    shrunk = shrink(shapes)
     shapely.prepare(shrunk)
     pixels = class_pixels(chips.index, chips.legend)[labelled]
     return _Footprints(shapes, shrunk, pixels, default if gap is None else np.full_like(side, gap))
-
-
-def _shrink(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Shrink each shape towards its own centre."""
-    counts = shapely.get_num_coordinates(shapes)
-    centres = np.repeat(shapely.get_coordinates(shapely.centroid(shapes[counts > 0])), counts[counts > 0], axis=0)
-    shrunk: NDArray[np.object_] = shapely.transform(shapes, lambda points: points + (centres - points) * SHRINK)
-    return shrunk
 
 
 def _within_gap(footprints: _Footprints, valid: Mask) -> Mask:
@@ -254,34 +234,6 @@ def _in_folders(chips: ChipSet, labelled: NDArray[np.intp], folders: str | Path 
         )
     wanted = [tables[Path(folder).resolve()] for folder in paths]
     return np.isin(chips.index["table"].to_numpy()[labelled], wanted)
-
-
-def _touches_areas(chips: ChipSet, labelled: NDArray[np.intp], areas: Areas) -> Mask:
-    """Return True for the chips that share more than an edge with the areas."""
-    shrunk = _shrink(chips.index.geometry.to_numpy()[labelled])
-    found = np.zeros(len(labelled), bool)
-    for layer in as_list(areas):
-        frame, source = read_vector(layer)
-        touching = _touching(shrunk, frame, chips.index.crs, source)
-        if not len(touching):
-            raise ChipError(f"No labelled chip touches the areas of {source}. Check that they lie where the chips are.")
-        found[touching] = True
-    return found
-
-
-def _touching(shrunk: NDArray[np.object_], frame: gpd.GeoDataFrame, crs: pyproj.CRS, source: str) -> NDArray[np.intp]:
-    """Return the rows of shapes in a CRS that touch a polygon, whatever the convention of longitudes."""
-    shapes = frame.geometry.to_numpy()
-    if not finite(shapes).all():
-        logger.warning("%s has features with infinite or NaN coordinates, which are left out.", source)
-    shapes = shapes[~shapely.is_missing(shapes) & finite(shapes)]
-    areas, _, areal = valid_polygons(shapes, crs=frame.crs)
-    areas = reproject_shapes(areas[areal], frame.crs, crs.to_wkt())
-    tree, circle = shapely.STRtree(areas), full_circle(crs.to_wkt())
-    (left, _, right, _), (first, _, last, _) = shapely.total_bounds(areas), shapely.total_bounds(shrunk)
-    turns = [0.0] if circle is None else full_turns((first, last), (left, right), circle)
-    moved = (shapely.transform(shrunk, lambda xy, turn=turn: np.add(xy, [turn, 0])) for turn in turns)
-    return np.concatenate([np.zeros(0, np.intp), *(tree.query(rows, predicate="intersects")[0] for rows in moved)])
 
 
 # The best layout, and the split that it gives

@@ -22,6 +22,7 @@ from geopsp.models.device import Precision
 from geopsp.models.saved_model import TrainedModel, load_model
 from geopsp.polygons.options import PolygonSettingsDict
 from geopsp.raster.find_images import Images
+from geopsp.raster.geotiff import require_geotiff_crs
 from geopsp.raster.open_scenes import open_scenes
 from geopsp.raster.scene import Scene
 
@@ -164,6 +165,7 @@ def _open_scenes(
     )
     for scene in scenes:
         check_size(scene)
+        require_geotiff_crs(scene.grid, scene.name)
         if not options.allow_resolution_mismatch:
             require_similar_size(PixelSize.of_grid(scene.grid), model.cell_size[1], model.units, scene.name)
     return scenes if aoi is None else _overlapping(scenes, aoi.area())

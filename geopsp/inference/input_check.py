@@ -140,7 +140,9 @@ def _values(scene: Scene, model: TrainedModel) -> Iterator[str]:
     bands = "; ".join(_band(model.bands[i], found, known, i) for i in differing[:MAX_BANDS_NAMED])
     hidden = len(differing) - MAX_BANDS_NAMED
     more = f"; and {hidden} more band{'' if hidden == 1 else 's'}" if hidden > 0 else ""
-    medians = [float(ratio) for ratio in np.median(ratios, axis=1)] if scaled.all() else []
+    medians = (
+        [float(ratio) for ratio in np.median(ratios, axis=1)] if scaled.all() and np.isfinite(ratios).all() else []
+    )
     reason = _reason(medians, outside=bool(outside.all()))
     yield f"Pixel values differ from those of the training: {bands}{more}. {reason}"
 

@@ -48,7 +48,7 @@ VERSION = 1
 
 _OF_A_KEY = "[0-9a-f]*-[0-9]*x[0-9]*"
 
-WORK_FOLDER = FolderKind(None, ("job.json", "publish", *(_OF_A_KEY + "/*" * depth for depth in (1, 2, 3))))
+WORK_FOLDER = FolderKind(None, ("job.json", "publish", "order-*", *(_OF_A_KEY + "/*" * depth for depth in (1, 2, 3))))
 """The folder `.partial-NAME`."""
 
 

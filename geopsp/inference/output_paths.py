@@ -13,6 +13,7 @@ from pathlib import Path
 import geopandas as gpd
 
 from geopsp.core.legend import Legend
+from geopsp.core.output import require_short_name
 from geopsp.core.paths import is_remote
 from geopsp.errors import OptionError
 from geopsp.inference.options import MapOptions, ProbabilityType
@@ -125,8 +126,11 @@ def check_paths(
 
     Raises:
         OptionError: if one would.
+        OutputError: if a name is too long.
     """
     paths = [path for map_paths in maps for path in map_paths.all_paths]
+    for path in paths:
+        require_short_name(path)
     repeated = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
     if repeated:
         _require_different_images(scenes, len(maps))

@@ -170,7 +170,7 @@ def _binary_words(values: Iterable[int], counts: ValueCounts, source: str) -> st
     share = (counts.pixels[IGNORE_INDEX] or counts.pixels[0xFFFFFF]) / counts.num_pixels
     rest = "0 is the background, 255" if 0 in values else "255, the only value,"
     return (
-        f"{source} is taken as a mask: {rest} ({share:.1%} of the pixels) the class {FOREGROUND!r}. For another "
+        f"{source} is read as a mask: {rest} ({share:.1%} of the pixels) is the class {FOREGROUND!r}. For another "
         "name use `class_mapping`; if 255 means unlabelled, `label_nodata=255`."
     )
 

@@ -56,7 +56,9 @@ class RasterLabels:
         codes = np.full((grid.height, grid.width), IGNORE_INDEX, np.uint8)
         own = self.scene.grid
         window = own.window_of(grid)
-        if window is not None and (not own.crs.is_geographic or window.intersect(own.full_window) == window):
+        if window is not None and (
+            not own.crs or not own.crs.is_geographic or window.intersect(own.full_window) == window
+        ):
             codes[:] = self._codes(window)
         else:
             self._sample(grid, grid.full_window, codes)
@@ -140,7 +142,7 @@ def label_pixels(grid: Grid, labels: Grid) -> tuple[NDArray[np.float64], NDArray
 
 def _in_longitudes(x: NDArray[np.float64], labels: Grid) -> NDArray[np.float64]:
     """Return x coordinates, shifted by full circles into the longitudes of a geographic grid."""
-    circle = full_circle(labels.crs.to_wkt()) if labels.crs.is_geographic else None
+    circle = full_circle(labels.crs.to_wkt()) if labels.crs and labels.crs.is_geographic else None
     if circle is None:
         return x
     left, _, right, _ = labels.bounds()

@@ -39,7 +39,7 @@ from geopsp.labels.polygon_labels import PolygonLabels
 from geopsp.labels.raster_labels import RasterLabels, read_label_raster
 from geopsp.raster.info import read_info
 from geopsp.vector.layer import VectorLayer
-from geopsp.vector.open import is_vector_vrt, open_layer
+from geopsp.vector.open import LAYER_SEPARATOR, is_vector_vrt, open_layer
 
 RASTER_ENDINGS = {
     ".tif", ".tiff", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".jp2", ".asc", ".bil", ".grd", ".nc", ".h5", ".hdf"
@@ -139,6 +139,8 @@ def masks_of(labels: Any) -> list[str] | None:
 
     These are folders, globs and lists of label rasters, and a label raster without georeference.
     """
+    if isinstance(labels, str) and LAYER_SEPARATOR in labels:
+        return None
     found = find_masks(labels)
     if found is None and isinstance(labels, str | Path) and is_raster(labels) and is_local(labels):
         grid = read_info(labels, needs_crs=False).grid
@@ -165,6 +167,8 @@ def is_raster(path: str | Path) -> bool:
     if is_subdataset(path):
         return True
     text = str(path)
+    if LAYER_SEPARATOR in text:
+        return False
     name = urlsplit(text).path if "://" in text else text
     ending = Path(name).suffix.lower()
     return ending in RASTER_ENDINGS and not (ending == ".vrt" and is_vector_vrt(path))

@@ -171,6 +171,8 @@ class ClassRaster:
             with handle.lock, gdal_env(self.path):
                 dataset = handle.open(self.path)
                 data: NDArray[Any] = dataset.read(1, window=area)
+                if dataset.count > 1:  # alpha; of a band with a nodata value, GDAL's mask leaves it out
+                    return data, dataset.read(dataset.count, window=area) > 0
                 return data, dataset.read_masks(1, window=area) > 0 if self.has_mask else None
         except RasterioError as error:
             raise read_error(self.path, area, error) from error

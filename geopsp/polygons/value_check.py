@@ -64,7 +64,7 @@ def find_classes(path: str | Path, counts: ValueCounts, nodata: float | None, as
         )
     if asked is None:
         logger.warning(
-            f"{path} is taken as a mask: {IGNORE_INDEX} ({share}) is a class. If it is none, use "
+            f"{path} is read as a mask: {IGNORE_INDEX} ({share}) is a class. If it is none, use "
             f"`nodata={IGNORE_INDEX}`."
         )
     return values

@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyproj
 import tifffile
 from affine import Affine
 from deflate import zlib_compress
@@ -22,6 +23,7 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 
 from geopsp.core.grid import Grid
+from geopsp.errors import GridError
 
 CRS_TAGS = (34735, 34736, 34737)
 """GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams."""
@@ -197,6 +199,20 @@ def crs_tags(crs: CRS) -> tuple[Tag, ...]:
         with tifffile.TiffFile(BytesIO(memory.getbuffer())) as file:
             found = [tag for tag in file.pages.first.tags.values() if tag.code in CRS_TAGS]
             return tuple((tag.code, int(tag.dtype), tag.count, tag.value, True) for tag in found)
+
+
+def require_geotiff_crs(grid: Grid, source: str) -> None:
+    """Check that a GeoTIFF can hold the CRS of a grid, if it has one; `source` names the image.
+
+    Raises:
+        GridError: if it cannot, as with a rotated pole.
+    """
+    if grid.crs and not crs_tags(grid.crs):
+        name = pyproj.CRS.from_user_input(grid.crs).name
+        raise GridError(
+            f"The CRS of {source} ({name}) cannot be written to a GeoTIFF, as chips and maps are. Warp the image to "
+            "another CRS first, e.g. gdalwarp -t_srs EPSG:4326."
+        )
 
 
 def color_map(colors: Iterable[tuple[int, tuple[int, int, int]]]) -> NDArray[np.uint16]:

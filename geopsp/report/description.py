@@ -11,6 +11,7 @@ from typing import Any
 
 from geopsp.core.crs import Bounds, transform_bounds
 from geopsp.core.escape import printable
+from geopsp.errors import LabelError
 
 ANY_IMAGE, ANY_LABELS = "IMAGE.tif", "LABELS.gpkg"
 """Stand in commands for what is not known."""
@@ -66,7 +67,10 @@ def place(bounds: Bounds | None, crs_wkt: str | None) -> list[float] | None:
     """Return bounds in longitude and latitude; None if they are not known."""
     if bounds is None or crs_wkt is None:
         return None
-    found = transform_bounds(bounds, crs_wkt, "EPSG:4326")
+    try:
+        found = transform_bounds(bounds, crs_wkt, "EPSG:4326")
+    except LabelError:  # a local CRS, which lies nowhere on Earth
+        return None
     return None if found is None else [round(angle, 6) for angle in found]
 
 

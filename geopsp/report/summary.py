@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
-from geopsp.chips.chip_warnings import chip_warnings, lasting_warnings
+from geopsp.chips.chip_warnings import chip_warnings, describe_labels, lasting_warnings
 from geopsp.core.escape import printable, printable_lines
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
@@ -17,13 +17,6 @@ from geopsp.core.text import format_count, format_pixel_size
 
 if TYPE_CHECKING:
     from geopsp.training.metrics import Confusion
-
-LABEL_COUNTS = {
-    "repaired": "repaired", "null": "without geometry", "empty": "empty", "not_polygons": "not polygons",
-    "without_class": "without a class", "dropped": "dropped", "not_finite": "with infinite or NaN coordinates",
-}  # fmt: skip
-"""Words for the counts of labels in a report."""
-
 
 SKIP_REASONS = {
     "invalid": "with too few valid pixels", "unlabelled": "with too few labelled pixels",
@@ -103,11 +96,7 @@ def _class_rows(chips: ChipSet) -> list[dict[str, Any]]:
 def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[str]:
     """Describe the labels of an export, overlaps, chips left out, and notes."""
     labels = report["labels"]
-    polygons = labels.get("polygons") or sum(report.get("polygons", {}).values())
-    counts = [format_count(polygons, "polygon")] if polygons else []
-    counts += [format_count(labels["masks"], "mask")] if labels.get("masks") else []
-    counts += [f"{labels[key]:,} {words}" for key, words in LABEL_COUNTS.items() if labels.get(key)]
-    lines = [f"labels     {labels['source']}" + (f": {', '.join(counts)}" if counts else "")]
+    lines = [f"labels     {describe_labels(report)}"]
     if report["conflict_pixels"]:
         rule = f"; {labels['priority']}" if labels.get("priority") else ""
         count = report["conflict_pixels"]

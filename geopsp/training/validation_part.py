@@ -10,7 +10,7 @@ from typing import Any
 import geopandas as gpd
 
 from geopsp.chips.chip_set import ChipSet
-from geopsp.data.split import Areas
+from geopsp.data.split_areas import Areas
 from geopsp.data.split_audit import Audit
 from geopsp.data.split_groups import SplitBy, as_list
 from geopsp.errors import ChipError, OptionError

@@ -199,5 +199,5 @@ def test_the_key_knows_the_table_of_classes(tmp_path, make_raster):
 def test_one_class_is_told_with_the_right_option(tmp_path, make_raster):
     mask = make_raster("m.tif", np.where(RNG.random((1, *SIZE)) < 0.3, 1, 0).astype("uint8"), nodata=0)
     export_training_data(make_raster("a.tif", size=SIZE), mask, tmp_path / "c", tile_size=32)
-    with pytest.raises(ChipError, match=r"one class only, 'class 1'; .*`label_nodata='none'`"):
+    with pytest.raises(ChipError, match=r"one class only, 'class 1', .*`label_nodata='none'`"):
         prepare_data(tmp_path / "c", split="random")

@@ -147,7 +147,7 @@ def test_a_chip_of_another_size_or_with_other_bands_is_a_chip_error(shape, chips
 def test_a_chip_of_another_type_is_a_chip_error(chips):
     found = chips[0]
     write(found.folders[0] / "images" / "1.tif", np.ones((2, 50, 50), np.int16))
-    with pytest.raises(ChipError, match=r"1\.tif has int16 pixels, but the other chips have uint16"):
+    with pytest.raises(ChipError, match=r"1\.tif has int16 pixels, but its folder says uint16"):
         ChipFiles(found).read(1, 0, 0, 50)
 
 

@@ -62,7 +62,9 @@ def test_a_mask_of_0_and_255(make_raster, warnings, dtype):
     assert {info.code: info.name for info in labels.legend} == {0: "background", 1: "foreground"}
     np.testing.assert_array_equal(codes_of(labels), BINARY[0] // 255)
     (warning,) = warnings
-    assert f"is taken as a mask: 0 is the background, 255 ({SHARE:.1%} of the pixels) the class 'foreground'" in warning
+    assert (
+        f"is read as a mask: 0 is the background, 255 ({SHARE:.1%} of the pixels) is the class 'foreground'" in warning
+    )
     assert "`label_nodata=255`" in warning
     assert warning in labels.notes
 

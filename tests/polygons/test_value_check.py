@@ -41,7 +41,7 @@ def pixels(path, **options):
 def test_a_mask_of_0_and_255(make_raster, warnings, dtype):
     path = make_raster("m.tif", MASK.astype(dtype))
     assert pixels(path) == ({"class 0": 570, "class 255": 30}, {"class 0": 0, "class 255": 255})
-    assert "is taken as a mask: 255 (5.0% of the pixels) is a class. If it is none, use `nodata=255`" in warnings[0]
+    assert "is read as a mask: 255 (5.0% of the pixels) is a class. If it is none, use `nodata=255`" in warnings[0]
     assert pixels(path, keep=[255])[0] == {"class 255": 30}
     assert pixels(path, nodata=255)[0] == {"class 0": 570}
     assert pixels(path, nodata=0)[0] == {"class 255": 30}

@@ -18,7 +18,7 @@ from geopsp.errors import BandError, ChipError, GeopspError, ModelError, OptionE
 from geopsp.labels.read_labels import read_labels
 from geopsp.models.saved_model import load_model
 from geopsp.raster.scene import Scene
-from geopsp.report.summary import describe_path
+from geopsp.report.describe import describe
 
 mpl.use("agg")
 
@@ -180,7 +180,7 @@ def test_a_class_absent_from_training_is_said(small_world, tmp_path, capsys):
     assert np.isnan(model.per_class_metrics().loc["b", "recall"])
     saved = model.save(tmp_path / "model")
     assert load_model(saved).settings["warnings"] == list(data.warnings)
-    assert "  warning    No pixel is labelled 'b'" in describe_path(saved)
+    assert "  warning    No pixel is labelled 'b'" in str(describe([str(saved)]))
     modes = {path.name: path.stat().st_mode & 0o777 for path in saved.iterdir()}
     assert len(set(modes.values())) == 1, f"{modes}: colleagues can read all files of a model or none"
 

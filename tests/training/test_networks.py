@@ -80,7 +80,7 @@ def test_unet_aux_loss_means_what_it_means_in_arcgis(data, options, aux):
 
 
 def test_an_unknown_option(data):
-    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+    with pytest.raises(OptionError, match="has no option `colour`"):
         PSPNetClassifier(data, **SMALL, colour="red")
 
 
