@@ -19,9 +19,14 @@ Each message says what was found, what was needed and what to do.
 
 from __future__ import annotations
 
+from geopsp.core.escape import printable
+
 
 class GeopspError(Exception):
-    """Base of every error that input or options can cause."""
+    """Base of every error that input or options can cause; as text it is one line, whatever the names in it hold."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputNotFoundError(GeopspError, FileNotFoundError):

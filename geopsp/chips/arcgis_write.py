@@ -11,6 +11,7 @@ import geopandas as gpd
 import numpy as np
 
 from geopsp.core.bands import BandStats
+from geopsp.core.escape import printable_lines
 from geopsp.core.legend import Legend
 
 MAP_FILE = "map.txt"
@@ -50,7 +51,7 @@ def write_arcgis_files(
 def _summary(index: gpd.GeoDataFrame, legend: Legend, counts: Any) -> str:
     lines = [f"images = {len(index)} *{len(legend)} classes", "", "class chips pixels"]
     lines += [f"{info.name} {int((counts[:, i] > 0).sum())} {int(counts[:, i].sum())}" for i, info in enumerate(legend)]
-    return "\n".join(lines) + "\n"
+    return printable_lines(lines) + "\n"
 
 
 def _model_definition(

@@ -18,6 +18,7 @@ from rasterio.io import MemoryFile
 
 from geopsp.chips.chip import Chip
 from geopsp.chips.options import ChipFormat
+from geopsp.core.escape import xml_text
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX, Legend
@@ -132,7 +133,7 @@ def _write_georeference(path: Path, grid: Grid, nodata: int | None) -> None:
     """
     t = grid.transform
     numbers = ", ".join(f"{number:.17g}" for number in t.to_gdal())
-    lines = [f"  <SRS>{escape(_wkt(grid.crs))}</SRS>", f"  <GeoTransform>{numbers}</GeoTransform>"]
+    lines = [f"  <SRS>{escape(xml_text(_wkt(grid.crs)))}</SRS>", f"  <GeoTransform>{numbers}</GeoTransform>"]
     if nodata is not None:
         lines.append(f'  <PAMRasterBand band="1"><NoDataValue>{nodata}</NoDataValue></PAMRasterBand>')
     text = "\n".join(["<PAMDataset>", *lines, "</PAMDataset>\n"])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from geopsp.chips.arcgis_read import read_arcgis_folder
 from geopsp.chips.arcgis_write import MAP_FILE, MODEL_FILE, SUMS_FILE
 from geopsp.core.bands import BandStats
+from geopsp.core.escape import printable
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.options import require_path
 from geopsp.core.owned_files import FolderKind
@@ -85,7 +86,7 @@ class ChipSet:
         where = f"in {', '.join(map(str, self.folders))}" if self.folders else "cut when asked for"
         size, bands = f"{self.tile_size} x {self.tile_size}", format_count(len(self.bands), "band")
         classes = f"{format_count(len(self.legend), 'class', 'classes')} ({', '.join(self.legend.names)})"
-        return f"<{format_count(len(self), 'chip')} of {size}, {bands}, {classes} {where}>"
+        return printable(f"<{format_count(len(self), 'chip')} of {size}, {bands}, {classes} {where}>")
 
     @property
     def pixels_per_class(self) -> NDArray[np.int64]:

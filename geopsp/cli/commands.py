@@ -14,7 +14,8 @@ import click
 import geopsp
 from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.options import options_of, overwrite_option, take
-from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.cli.shell_command import ShellCommand, say, say_verbatim
+from geopsp.core.escape import printable_lines
 from geopsp.errors import OptionError
 from geopsp.inference.options import MapOptions
 from geopsp.models.loss_options import LossSpec
@@ -27,6 +28,15 @@ class Commands(click.Group):
     """The commands of the shell."""
 
     command_class = ShellCommand
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            text = printable_lines(error.format_message().split("\n"))
+            if text == error.format_message():
+                raise
+            raise click.UsageError(text, error.ctx) from None  # a * in the shell may stand for any name
 
 
 images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
@@ -109,7 +119,7 @@ def chips(
         from geopsp.report.chip_map import chip_map
         from geopsp.training.plots import save_figure
 
-        save_figure(chip_map(chip_set), picture, overwrite=overwrite)
+        save_figure(chip_map(chip_set, images=chip_set.files), picture, overwrite=overwrite)
 
 
 @main.command(
@@ -285,7 +295,10 @@ def info(paths: tuple[str, ...], as_json: bool) -> None:
     from geopsp.report.describe import describe
 
     found = describe(paths)
-    say(json.dumps(found.to_json(), indent=1, ensure_ascii=False) if as_json else str(found))
+    if as_json:
+        say_verbatim(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+    else:
+        say(str(found))
 
 
 @main.command(stopped="Nothing was written.")

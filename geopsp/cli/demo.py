@@ -140,8 +140,10 @@ def _write(
 
 
 def _log_results(out: Path, scores: Confusion, seconds: float) -> None:
-    logger.info(f"\nScores on the held-out scene:\n{describe_scores(scores)}")
-    logger.info(f"Boat and car pixels mistaken for each other: {scores.confused(*SIMILAR_CLASSES):.1%}\n")
+    for line in ("", "Scores on the held-out scene:", *describe_scores(scores).splitlines()):
+        logger.info(line)
+    logger.info(f"Boat and car pixels mistaken for each other: {scores.confused(*SIMILAR_CLASSES):.1%}")
+    logger.info("")
     for name, what in (
         (REPORT, "report"), ("map.tif", "map of both scenes"), ("map.gpkg", "its polygons"),
         ("probabilities.tif", "its probabilities"), ("map.png", "its picture"),

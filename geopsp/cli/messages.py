@@ -6,6 +6,7 @@ import ast
 import logging
 import re
 import shlex
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 from geopsp.cli.options import ShellOption, is_inverted, shell_value
+from geopsp.core.escape import printable, printable_lines
 from geopsp.core.log import STYLES, console, handler, is_main_process
 from geopsp.core.text import format_count
 
@@ -98,9 +100,14 @@ class _Once(logging.Filter):
 
 @contextmanager
 def shell_messages(translate: Translator, level: int) -> Iterator[None]:
-    """Show the library's messages from a level on, in the words of a command, each warning once."""
+    """Show the library's messages from a level on, in the words of a command, each warning once.
+
+    Python's warnings, in which GDAL may tell names from a file, are shown in one line each.
+    """
     logger, once = logging.getLogger("geopsp"), _Once()
     before = logger.level, handler.always, handler.formatter
+    plain_format = warnings.formatwarning
+    warnings.formatwarning = _format_warning
     logger.setLevel(level)
     handler.always = True
     handler.setFormatter(_Formatter(translate))
@@ -110,10 +117,15 @@ def shell_messages(translate: Translator, level: int) -> Iterator[None]:
     finally:
         handler.removeFilter(once)
         logger.level, handler.always, handler.formatter = before
+        warnings.formatwarning = plain_format
 
 
-def show_summary(warnings: Sequence[str], translate: Translator) -> None:
+def _format_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> str:
+    return f"{category.__name__}: {printable(str(message))}\n"
+
+
+def show_summary(texts: Sequence[str], translate: Translator) -> None:
     """Repeat the warnings of a command at its end."""
-    if warnings and is_main_process():
-        lines = [f"{format_count(len(warnings), 'warning')}:", *(f"- {translate(text)}" for text in warnings)]
-        console().print("\n".join(lines), markup=False, style=STYLES[logging.WARNING])
+    if texts and is_main_process():
+        lines = [f"{format_count(len(texts), 'warning')}:", *(f"- {translate(text)}" for text in texts)]
+        console().print(printable_lines(lines), style=STYLES[logging.WARNING])

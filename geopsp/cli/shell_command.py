@@ -11,6 +11,7 @@ import click
 
 from geopsp.cli.messages import Translator, shell_messages, show_summary
 from geopsp.core.argument_names import suggest_names
+from geopsp.core.escape import printable_lines
 from geopsp.core.warnings_log import collect_warnings, warnings_as_errors
 from geopsp.errors import GeopspError, StrictError
 
@@ -77,7 +78,7 @@ class ShellCommand(click.Command):
             except GeopspError as error:
                 show_summary(warnings, translate)
                 reason = " (--strict takes this warning for an error.)" if isinstance(error, StrictError) else ""
-                click.echo(f"Error: {' '.join(translate(str(error)).split())}{reason}", err=True)
+                click.echo(f"Error: {translate(str(error))}{reason}", err=True)
                 ctx.exit(2)
             except KeyboardInterrupt:
                 click.echo(f"Stopped. {self.stopped}".rstrip(), err=True)
@@ -99,5 +100,10 @@ def translator(ctx: click.Context) -> Translator:
 
 
 def say(text: str) -> None:
-    """Print a result in the words of the command that runs."""
-    click.echo(translator(click.get_current_context())(text))
+    """Print a result, of one or several lines, in the words of the command that runs."""
+    say_verbatim(translator(click.get_current_context())(text))
+
+
+def say_verbatim(text: str) -> None:
+    """Print a result as it is, but for control characters."""
+    click.echo(printable_lines(text.split("\n")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,6 +43,10 @@ class ClassInfo:
     code: int
     name: str
     color: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("#[0-9a-fA-F]{6}", self.color):
+            raise LabelError(f"The colour of the class {self.name!r} is {self.color!r}, but must be #rrggbb.")
 
     @property
     def rgb(self) -> tuple[int, int, int]:

@@ -12,6 +12,8 @@ import sys
 from functools import cache
 from typing import Any
 
+from geopsp.core.escape import printable
+
 STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
 """Colour in a terminal by level."""
 
@@ -36,26 +38,30 @@ def console() -> Any:
     """Return the console of messages and progress bars: standard error, so that results can be piped."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class MessageHandler(logging.Handler):
-    """Handler that prints messages: coloured in a terminal, as plain text in a notebook or a log file."""
+    """Handler that prints messages: coloured in a terminal, as plain text in a notebook or a log file.
+
+    It is the first that sees them, and makes them printable for all: each is one line, whatever the names in it hold.
+    """
 
     always = False
     """True: print even if the application has set up logging, i.e. the root logger has a handler."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not is_main_process() or (logging.getLogger().handlers and not self.always):
-            return
         try:
+            record.msg, record.args = printable(record.getMessage()), None
+            if not is_main_process() or (logging.getLogger().handlers and not self.always):
+                return
             text = self.format(record)
             if record.levelno >= logging.WARNING:
                 text = f"{record.levelname.capitalize()}: {text}"
             if in_notebook():
                 print(text)  # noqa: T201 (a notebook shows standard error in red)
             else:
-                console().print(text, markup=False, style=STYLES.get(record.levelno))
+                console().print(text, style=STYLES.get(record.levelno))
         except Exception:  # noqa: BLE001 (as every handler of the standard library)
             self.handleError(record)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from geopsp.core.escape import printable
 from geopsp.core.log import console, is_main_process
 
 LOG_SECONDS = 30.0
@@ -32,19 +33,20 @@ def progress_bar(title: str, *, gap: float = 0.0, unit: str = "", clock: bool = 
         unit: Name of the steps in the plural, e.g. "batches".
         clock: False to show no time, if the remarks contain it.
     """
+    title = printable(title)
     if not logging.getLogger("geopsp").isEnabledFor(logging.INFO):
         yield lambda *_: None
     elif is_main_process() and (console().is_terminal or console().is_jupyter):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        note = TextColumn("{task.fields[note]}")
+        name, note = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}"))
         count = [MofNCompleteColumn(), *([TextColumn(unit)] if unit else [])]
         time_left = [TimeRemainingColumn()] if clock else []
-        columns = (TextColumn(title), BarColumn(), *count, *time_left, note)
+        columns = (name, BarColumn(), *count, *time_left, note)
         with Bar(*columns, console=console(), transient=True) as bar:
             task = bar.add_task(title, total=None, note="")
-            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=printable(note))
     else:
         yield _print_fifths(title, gap, unit, clock=clock)
 
@@ -61,6 +63,6 @@ def _print_fifths(title: str, gap: float, unit: str, *, clock: bool) -> Progress
             if is_main_process():
                 steps = f"{done} of {total} {unit}".rstrip()
                 remarks = [f"{now - start:.0f} s"] if clock else []
-                console().print(f"{title}: {', '.join([steps, *remarks, *filter(None, [note])])}", markup=False)
+                console().print(f"{title}: {', '.join([steps, *remarks, *filter(None, [printable(note)])])}")
 
     return report

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from geopsp.core.escape import xml_text
 from geopsp.core.output import atomic_output
 
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
@@ -13,10 +13,6 @@ DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 HEAD = DOCTYPE + '<qgis version="3.22.0" styleCategories="Symbology"'
 """How all styles begin that are written here; QGIS itself writes its version in other words."""
-
-
-INVALID = re.compile(r"[^\t\n\r -\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
-"""Characters that XML 1.0 cannot hold. Source: https://www.w3.org/TR/xml/#charsets"""
 
 
 def new_qml() -> ET.Element:
@@ -41,10 +37,10 @@ def write_qml(path: Path, root: ET.Element) -> bool:
     if path.exists():
         try:
             text = path.read_text(encoding="utf-8")
-            old = ET.fromstring(text)  # noqa: S314 (entities are not expanded from elsewhere)
+            if not text.startswith(HEAD):
+                return False
+            old = ET.fromstring(text)  # noqa: S314 (our head leaves no place for entities)
         except (OSError, ValueError, ET.ParseError):
-            return False
-        if not text.startswith(HEAD):
             return False
         root.extend(part for part in old if root.find(part.tag) is None)
     with atomic_output(path, overwrite=True) as partial:
@@ -55,8 +51,8 @@ def write_qml(path: Path, root: ET.Element) -> bool:
 def xml_document(root: ET.Element) -> str:
     """Return indented XML; characters that it cannot hold, e.g. in the name of a class, are left out."""
     for element in root.iter():
-        element.text = element.text and INVALID.sub("", element.text)
+        element.text = element.text and xml_text(element.text)
         for name, value in element.items():
-            element.set(name, INVALID.sub("", value))
+            element.set(name, xml_text(value))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"

@@ -45,5 +45,5 @@ def format_length(length: float, unit: str) -> str:
 
 
 def format_error(error: BaseException) -> str:
-    """Return the message of an error without its full stop, to be put into another message."""
-    return str(error).strip().rstrip(".")
+    """Return the message of an error in one line without its full stop, to be put into another message."""
+    return " ".join(line.strip() for line in str(error).strip().splitlines()).rstrip(".")

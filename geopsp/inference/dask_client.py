@@ -13,6 +13,7 @@ import psutil
 
 from geopsp.core.main_guard import require_main_guard
 from geopsp.core.parallel import cpu_count
+from geopsp.core.text import format_error
 from geopsp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -75,8 +76,9 @@ def _require_answer(scheduler: str) -> None:
             pool.submit(asyncio.run, _ask_identity(scheduler)).result()
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, MemoryError) as error:
         raise OptionError(
-            f"No Dask scheduler answers at {scheduler!r} ({error}). Give an address such as tcp://host:8786, or "
-            '`scheduler="local"`; start a scheduler with "dask scheduler", and on each machine "dask worker ADDRESS".'
+            f"No Dask scheduler answers at {scheduler!r} ({format_error(error)}). Give an address such as "
+            'tcp://host:8786, or `scheduler="local"`; start a scheduler with "dask scheduler", and '
+            'on each machine "dask worker ADDRESS".'
         ) from error
 
 

@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geopsp.core.legend import IGNORE_INDEX
-from geopsp.core.text import format_count
+from geopsp.core.text import format_count, format_error
 from geopsp.errors import LabelError
 from geopsp.labels.class_mapping import ClassTable
 from geopsp.vector.geometry import finite, valid_polygons
@@ -162,7 +162,7 @@ def _priority_values(frame: gpd.GeoDataFrame, rules: LabelRules, source: str) ->
         values = pd.to_numeric(frame[rules.priority_field]).to_numpy(dtype=float, na_value=np.nan)
     except (TypeError, ValueError) as error:
         raise LabelError(
-            f"The field {rules.priority_field!r} of {source} does not contain numbers ({error}). "
+            f"The field {rules.priority_field!r} of {source} does not contain numbers ({format_error(error)}). "
             "Choose a numeric field as `priority_field`."
         ) from error
     return np.asarray(np.where(np.isnan(values), -np.inf, values))

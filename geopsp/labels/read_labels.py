@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.options import check_nodata, require_choice, require_number
 from geopsp.core.paths import is_local, is_subdataset
-from geopsp.core.text import format_count
+from geopsp.core.text import format_count, format_error
 from geopsp.errors import LabelError, OptionError
 from geopsp.labels.class_field_hint import candidate_fields, warn_of_class_fields
 from geopsp.labels.class_mapping import (
@@ -252,7 +252,9 @@ def _distinct_values(batches: Iterable[pd.Series], name: str) -> tuple[set[Any],
         try:
             distinct = set(pd.unique(batch))
         except TypeError as error:
-            raise LabelError(f"{name} contains lists or the like ({error}), but needs names or numbers.") from error
+            raise LabelError(
+                f"{name} contains lists or the like ({format_error(error)}), but needs names or numbers."
+            ) from error
         missing = [value for value in distinct if normalize_value(value) is None]
         num_nulls += int((batch.isna() | batch.isin(missing)).sum()) if missing else 0
         found |= distinct.difference(missing)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from geopsp.core.text import format_count
+from geopsp.core.text import format_count, format_error
 from geopsp.errors import ModelError
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -26,7 +26,9 @@ def pick_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"Cannot use the device {name!r}: {error}. Use 'cpu', 'cuda' or 'mps'.") from error
+        raise ModelError(
+            f"Cannot use the device {name!r}: {format_error(error)}. Use 'cpu', 'cuda' or 'mps'."
+        ) from error
     return device
 
 

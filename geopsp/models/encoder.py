@@ -19,6 +19,7 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 
+from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, ModelError
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -167,7 +168,7 @@ def build_encoder(name: str, *, bands: int, output_stride: int, depth: int = DEP
     except GeopspError:
         raise
     except UNBUILDABLE as error:
-        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        reason = f"{type(error).__name__}: {format_error(error)}".removesuffix(": ")
         raise ModelError(
             f"Cannot build the backbone {name!r} with output stride {output_stride}: {reason}. {_choices()}"
         ) from error

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from geopsp.core.bands import BandStats, Normalization
+from geopsp.core.escape import csv_text
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.output import atomic_output
 from geopsp.core.pixel_values import RAW, PixelValues, is_identity, pixel_values_entry
@@ -172,7 +173,12 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
 def write_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """Write a CSV file with one row per epoch."""
     with atomic_output(path, overwrite=True) as partial:
-        pd.DataFrame(rows).to_csv(partial, index=False)
+        pd.DataFrame(map(_csv_row, rows)).to_csv(partial, index=False)
+
+
+def _csv_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row whose texts no spreadsheet takes for formulas; those of a received model may hold any."""
+    return {csv_text(name): csv_text(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _manifest(model: TrainedModel, checksum: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geopsp.core.text import format_error
 from geopsp.errors import ModelError
 from geopsp.models.encoder import OFFLINE, encoder_family
 from geopsp.models.manifest import WEIGHTS
@@ -134,7 +135,9 @@ def _published_weights(name: str, weights: str) -> dict[str, Tensor] | None:
     try:
         state = encoder_family(name).weights(name, weights)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"Cannot download the weights {weights!r} for {name}: {error}. {OFFLINE}") from error
+        raise ModelError(
+            f"Cannot download the weights {weights!r} for {name}: {format_error(error)}. {OFFLINE}"
+        ) from error
     if state is None and weights == "imagenet":
         raise ModelError(f"There are no ImageNet weights for {name}. {OFFLINE}")
     return state

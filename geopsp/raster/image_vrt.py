@@ -82,7 +82,9 @@ def _vrt(dataset: Any, bands: Sequence[str]) -> str:
 
 
 def _file(name: str | Path) -> str:
-    return f'<SourceFilename relativeToVRT="0" shared="0">{escape(gdal_path(name))}</SourceFilename>'
+    path = gdal_path(name)
+    path = f"./{path}" if path[:1].isspace() else path  # GDAL drops blanks at the beginning
+    return f'<SourceFilename relativeToVRT="0" shared="0">{escape(path)}</SourceFilename>'
 
 
 def _source(name: str | Path, band: str) -> str:

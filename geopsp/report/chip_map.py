@@ -15,20 +15,21 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch as Swatch
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.core.escape import printable, printable_lines
 from geopsp.core.grid import Grid
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.options import require_choice
+from geopsp.core.paths import is_subdataset, local_file
 from geopsp.core.text import format_count
 from geopsp.data.split import Split
 from geopsp.errors import ChipError, GeopspError
 from geopsp.raster.find_images import Images
 from geopsp.raster.scene import Scene
-from geopsp.training.plots import rgb_band_indices, to_rgb
+from geopsp.training.plots import add_legend, plain_text, rgb_band_indices, to_rgb
 
 PANEL_PIXELS = 900
 """Pixels along the longer side of the images in a panel."""
@@ -60,6 +61,7 @@ class _ChipColors:
     """Colour by entry of the legend."""
 
 
+@plain_text()
 def chip_map(
     chips: ChipSet,
     *,
@@ -74,8 +76,8 @@ def chip_map(
         split: Colour training and validation chips and those left out; None: colour by `color`.
         color: "class": the most frequent class, background only if there is no other; "labelled": the labelled
             fraction.
-        images: Image of each source; None: where it was when the chips were cut. The title lists images that are not
-            found.
+        images: Image of each source; None: the local files that it was cut from. The title lists images that are not
+            found, or that only a network has.
 
     Raises:
         ChipError: if no chip has a georeference.
@@ -100,13 +102,12 @@ def chip_map(
     for axes in panels.flat[len(groups) :]:
         axes.set_axis_off()
     not_drawn = int(upright.sum()) - sum(map(len, groups))
-    figure.suptitle(_title(chips, not_drawn, int((~upright).sum()), missing), fontsize=10)
-    handles = [Swatch(facecolor=shade, edgecolor="#666666", label=name) for name, shade in chip_colors.swatches.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), fontsize=8, frameon=False)
+    figure.suptitle(printable_lines(_title(chips, not_drawn, int((~upright).sum()), missing)), fontsize=10)
+    add_legend(figure, chip_colors.swatches.items())
     return figure
 
 
-def _title(chips: ChipSet, not_drawn: int, rotated: int, missing: Sequence[str]) -> str:
+def _title(chips: ChipSet, not_drawn: int, rotated: int, missing: Sequence[str]) -> list[str]:
     copies = f" (and {format_count(rotated, 'rotated copy', 'rotated copies')}, not shown)" if rotated else ""
     count = format_count(len(chips) - rotated, "chip")
     lines = [f"{count} of {chips.tile_size} x {chips.tile_size} pixels{copies}"]
@@ -114,7 +115,7 @@ def _title(chips: ChipSet, not_drawn: int, rotated: int, missing: Sequence[str])
     if missing:
         more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
         lines.append(f"images not found: {', '.join(Path(name).name for name in missing[:2])}{more}")
-    return "\n".join(lines)
+    return lines
 
 
 def _panel_rows(chips: ChipSet, shapes: NDArray[np.object_], drawable: NDArray[np.intp]) -> list[NDArray[np.intp]]:
@@ -161,9 +162,11 @@ def _draw_panel(
     grid = _coarse_grid(chips.index.crs, (left - margin, bottom - margin, right + margin, top + margin))
     sources = list(map(str, dict.fromkeys(chips.index["source"].to_numpy()[rows])))
     files = {source: list(chips.files.get(source) or [source]) for source in sources}
+    images = {source: files[source] for source in sources if all(map(_is_on_disk, files[source]))} | dict(images)
     missing = [
-        source for source in sources if not _draw_image(axes, images.get(source, files[source]), grid, chips.bands)
-    ]
+        source for source in sources
+        if source not in images or not _draw_image(axes, images[source], grid, chips.bands)
+    ]  # fmt: skip
     has_outlines = len(rows) <= MAX_OUTLINES
     colors = chip_colors.colors[rows].copy()
     colors[:, 3] = 0.35 if has_outlines else 0.5
@@ -172,11 +175,17 @@ def _draw_panel(
     width = float(np.clip(18 / np.sqrt(len(rows)), 0.4, 1.6))
     axes.add_collection(PolyCollection(rings, facecolors=colors, edgecolors=edges, linewidths=width))
     axes.set(xlim=(left - margin, right + margin), ylim=(bottom - margin, top + margin), aspect="equal")
-    axes.set(xlabel=f"x ({chips.units})", ylabel=f"y ({chips.units})", facecolor="#e9e9e9")
+    units = printable(chips.units)
+    axes.set(xlabel=f"x ({units})", ylabel=f"y ({units})", facecolor="#e9e9e9")
     axes.ticklabel_format(useOffset=False, style="plain")
     axes.locator_params(nbins=5)
     axes.tick_params(labelsize=7)
     return missing
+
+
+def _is_on_disk(name: str) -> bool:
+    """Return True if a file can be read without a network; a received folder must not make us use one."""
+    return local_file(name) is not None or (is_subdataset(name) and "://" not in name)
 
 
 def _coarse_grid(crs: Any, bounds: tuple[float, float, float, float]) -> Grid:

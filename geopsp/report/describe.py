@@ -7,6 +7,7 @@ from pathlib import Path
 
 from geopsp.chips.chip_set import MANIFEST as CHIPS_MANIFEST
 from geopsp.chips.chip_set import ChipSet
+from geopsp.core.escape import printable_lines
 from geopsp.core.paths import is_local
 from geopsp.core.text import format_count
 from geopsp.errors import GeopspError, InputNotFoundError, LabelError, PackageError, RasterError
@@ -97,7 +98,7 @@ def _describe_folder(folder: Path) -> Description:
     if found := vector_files(folder):
         lines = [f"{folder}: {format_count(len(found), 'vector file')}", *(f"  {file.name}" for file in found)]
         content = {"path": str(folder), "files": [str(file) for file in found]}
-        return Description("vectors", "\n".join(lines), content, shell_line("geopsp", "info", found[0]))
+        return Description("vectors", printable_lines(lines), content, shell_line("geopsp", "info", found[0]))
     raise PackageError(
         f"{folder} is neither a chip folder ({CHIPS_MANIFEST}) nor a model ({MODEL_MANIFEST}), and holds no images or "
         "vector files. Check the path."

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from geopsp.core.escape import printable_lines
 from geopsp.core.grid import Grid
 from geopsp.core.text import format_count, format_pixel_size
 from geopsp.errors import GeopspError, InputNotFoundError
@@ -52,7 +53,7 @@ def describe_images(paths: Sequence[str], start: str) -> Description:
     if len(paths) == 1 and folder.is_dir() and not image_files(folder):
         return _describe_subfolders(folder)
     lines, content = _describe_all([str(path) for path in paths], ", ".join(map(str, paths[:3])))
-    return Description("images", "\n".join(lines), content, f"{start} {labels_beside(folder)} --out chips")
+    return Description("images", printable_lines(lines), content, f"{start} {labels_beside(folder)} --out chips")
 
 
 def _describe_subfolders(folder: Path) -> Description:
@@ -73,7 +74,7 @@ def _describe_subfolders(folder: Path) -> Description:
     content = {"path": str(folder), "folders": contents}
     if not masks:
         command = f"{shell_line('geopsp', 'chips', images[0])} {labels_beside(images[0])} --out chips"
-        return Description("images", "\n".join(lines), content, command)
+        return Description("images", printable_lines(lines), content, command)
     keys = [{_key(file) for file in found[each]} for each in (images[0], masks[0])]
     content["matched"] = len(keys[0] & keys[1])
     lines.append(
@@ -81,7 +82,7 @@ def _describe_subfolders(folder: Path) -> Description:
         f"{len(keys[1] - keys[0]):,} masks without an image"
     )
     command = shell_line("geopsp", "chips", images[0], "--labels", masks[0], "--out", "chips")
-    return Description("images", "\n".join(lines), content, command)
+    return Description("images", printable_lines(lines), content, command)
 
 
 def _key(file: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geopsp.core.bands import has_band_names
+from geopsp.core.escape import printable_lines
 from geopsp.core.legend import CLASSES_TAG
 from geopsp.core.pixel_values import PixelValues
 from geopsp.core.text import format_count, format_pixel_size
@@ -64,7 +65,7 @@ def describe_raster(path: str | Path) -> Description:
         "degrees": degrees,
         "classes": [{"code": code, "name": name, "color": colors.get(code)} for code, name in sorted(names.items())],
     }
-    return Description("raster", "\n".join(lines), content, _command(str(path), info, is_map=bool(names)))
+    return Description("raster", printable_lines(lines), content, _command(str(path), info, is_map=bool(names)))
 
 
 def _header(info: RasterInfo) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def describe_container(path: str | Path) -> Description:
         rasters.append(content)
         lines.append(f"  {shell_line(name)}{text}")
     readable = next((each["path"] for each in rasters if "width" in each), names[0])
-    return Description("container", "\n".join(lines), {"path": str(path), "driver": driver, "rasters": rasters},
+    return Description("container", printable_lines(lines), {"path": str(path), "driver": driver, "rasters": rasters},
                        shell_line("geopsp", "info", readable))  # fmt: skip
 
 

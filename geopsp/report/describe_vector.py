@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from geopsp.core.escape import printable_lines
 from geopsp.core.text import format_count
 from geopsp.errors import GeopspError, LabelError
 from geopsp.labels.class_field_hint import likely_class_field
@@ -39,7 +40,7 @@ def describe_vector(path: str | Path) -> Description:
     content = {"path": str(path), "layers": [_layer_content(layer) for layer in layers]}
     best = max(layers, key=lambda layer: sum(n for kind, n in layer.geometries.items() if "Polygon" in kind))
     command = shell_line("geopsp", "chips", _image_beside(path)) + f" {_label_options(str(path), best, layers)}"
-    return Description("vector", "\n".join(lines), content, f"{command} --out chips")
+    return Description("vector", printable_lines(lines), content, f"{command} --out chips")
 
 
 def labels_beside(path: str | Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geopsp.core.crs import Bounds, transform_bounds
+from geopsp.core.escape import printable
 from geopsp.errors import LabelError
 
 ANY_IMAGE, ANY_LABELS = "IMAGE.tif", "LABELS.gpkg"
@@ -41,8 +42,17 @@ class Description:
 
 
 def shell_line(*words: str | Path) -> str:
-    """Return a command as one can paste it into a shell."""
-    return shlex.join(str(word) for word in words)
+    """Return a command as one can paste it into a shell, in one line."""
+    return " ".join(_quoted(str(word)) for word in words)
+
+
+def _quoted(word: str) -> str:
+    r"""Return a word in quotes, if it needs them; control characters as in bash and zsh: $'a\U0000000ab'."""
+    if printable(word) == word:
+        return shlex.quote(word)
+    text = word.replace("\\", r"\\").replace("'", r"\u0027")
+    shown = (sign if printable(sign) == sign else f"\\U{ord(sign):08x}" for sign in text)
+    return f"$'{''.join(shown)}'"
 
 
 def counted(values: Counter[str]) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from os.path import relpath
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.escape import html_text, printable
 from geopsp.core.grid import Window
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.output import atomic_output
@@ -33,6 +34,10 @@ margin-right: .4em; border: 1px solid #888 } pre { background: #f5f5f5; padding:
 """
 
 
+NO_SCRIPTS = "<meta http-equiv='Content-Security-Policy' content=\"script-src 'none'; object-src 'none'\">"
+"""Names are escaped; should one slip through, browsers still run none of it."""
+
+
 def write_report(
     path: Path,
     *,
@@ -45,28 +50,33 @@ def write_report(
 ) -> Path:
     """Write an HTML page with scores and confusion matrix, pictures (by caption) and texts (by heading)."""
     legend = "".join(
-        f'<span style="margin-right:1rem"><span class="swatch" style="background:{info.color}"></span>'
-        f"{escape(info.name)}</span>"
+        f'<span style="margin-right:1rem"><span class="swatch" style="background:{html_text(info.color)}"></span>'
+        f"{html_text(info.name)}</span>"
         for info in scores.legend
     )
     figures = "".join(
-        f'<figure><a href="{escape(src)}"><img src="{escape(src)}" alt="{escape(caption)}"></a>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, src in ((caption, relpath(picture, path.parent)) for caption, picture in pictures.items())
+        f'<figure><a href="{src}"><img src="{src}" alt="{html_text(caption)}"></a>'
+        f"<figcaption>{html_text(caption)}</figcaption></figure>"
+        for caption, src in ((caption, _address(picture, path.parent)) for caption, picture in pictures.items())
     )
     body = [
-        f"<h1>{escape(title)}</h1><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>",
+        f"<h1>{html_text(title)}</h1><ul>{''.join(f'<li>{html_text(note)}</li>' for note in notes)}</ul>",
         f"<p>{legend}</p><div class='pictures'>{figures}</div>",
         f"<h2>Scores</h2><p>mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}</p>",
-        scores.per_class().to_html(float_format="{:.4f}".format, border=0),
+        scores.per_class().rename(index=printable).to_html(float_format="{:.4f}".format, border=0),
         "<h2>Confusion matrix (rows: ground truth, columns: prediction; pixels)</h2>",
-        scores.table().to_html(border=0),
-        *(f"<h2>{escape(heading)}</h2><pre>{escape(text)}</pre>" for heading, text in texts.items()),
+        scores.table().rename(index=printable, columns=printable).to_html(border=0),
+        *(f"<h2>{html_text(heading)}</h2><pre>{html_text(text)}</pre>" for heading, text in texts.items()),
     ]
-    page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title><style>{STYLE}</style>"
+    head = f"<meta charset='utf-8'>{NO_SCRIPTS}<title>{html_text(title)}</title><style>{STYLE}</style>"
     with atomic_output(path, overwrite=overwrite) as partial:
-        partial.write_text(page + "\n".join(body) + "</html>\n", encoding="utf-8")
+        partial.write_text(f"<!doctype html><html lang='en'>{head}" + "\n".join(body) + "</html>\n", encoding="utf-8")
     return path
+
+
+def _address(file: Path, folder: Path) -> str:
+    """Return the relative URL of a file, which may have any name."""
+    return quote(Path(relpath(file, folder)).as_posix(), errors="surrogateescape")
 
 
 def preview(path: str | Path, out: str | Path, *, pixels: int = 1200) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
 from geopsp.chips.chip_warnings import chip_warnings, describe_labels, lasting_warnings
+from geopsp.core.escape import printable, printable_lines
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
 from geopsp.core.pixel_values import PixelValues
@@ -43,7 +44,7 @@ def describe_chips(chips: ChipSet) -> str:
     has_background = BACKGROUND in chips.legend.names
     for report in chips.reports:
         lines += [f"  {line}" for line in _report_lines(report, has_background=has_background)]
-    return "\n".join([*lines, *(f"  warning    {text}" for text in chip_warnings(chips))])
+    return printable_lines([*lines, *(f"  warning    {text}" for text in chip_warnings(chips))])
 
 
 def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -161,12 +162,12 @@ def describe_model(path: Path) -> str:
     if model.metrics.get("miou") is not None:
         lines.append(f"  validation mIoU {model.metrics['miou']:.4f}, accuracy {model.metrics['accuracy']:.4f}")
     lines += [f"  warning    {text}" for text in model.settings.get("warnings", [])]
-    return "\n".join(lines)
+    return printable_lines(lines)
 
 
 def describe_scores(scores: Confusion) -> str:
     """Return mean and per-class scores as a table."""
-    table = scores.per_class().to_string(float_format=lambda value: f"{value:.4f}")
+    table = scores.per_class().rename(index=printable).to_string(float_format=lambda value: f"{value:.4f}")
     return f"mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}\n{table}"
 
 

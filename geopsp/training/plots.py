@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from matplotlib.patches import Patch as Swatch
 from numpy.typing import NDArray
 
 from geopsp.core.bands import match_bands
+from geopsp.core.escape import printable
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.options import require_int, require_number
 from geopsp.core.output import atomic_output
@@ -23,6 +25,13 @@ from geopsp.models.device import pick_device
 from geopsp.models.saved_model import TrainedModel
 
 COLORS = ("red", "green", "blue")
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Take texts of figures that are made in the block as they are: no formulas between $, no TeX."""
+    with plt.rc_context({"text.parse_math": False, "text.usetex": False}):
+        yield
 
 
 def rgb_band_indices(bands: Sequence[str], wanted: Sequence[str | int] | None = None) -> tuple[int, ...]:
@@ -65,15 +74,21 @@ def _panel(axes: Axes, title: str, *layers: Any, alpha: float = 1.0) -> None:
     axes.set_axis_off()
 
 
-def _add_legend(figure: Figure, legend: Legend) -> None:
-    swatches = [Swatch(facecolor=info.color, edgecolor="#888888", label=info.name) for info in legend]
-    figure.legend(handles=swatches, loc="outside lower center", ncols=min(len(legend), 9), fontsize=8, frameon=False)
+def add_legend(figure: Figure, entries: Iterable[tuple[str, str]]) -> None:
+    """Draw names with their colours below a figure."""
+    handles = [Swatch(facecolor=color, edgecolor="#888888", label=printable(name)) for name, color in entries]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 9), fontsize=8, frameon=False)
+
+
+def _class_entries(legend: Legend) -> list[tuple[str, str]]:
+    return [(info.name, info.color) for info in legend]
 
 
 def _to_numpy(sample: Sample) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]:
     return sample.image.numpy(), sample.valid[0].numpy() > 0, sample.label.numpy().astype(np.uint8)
 
 
+@plain_text()
 def show_batch(
     dataset: ChipDataset, *, seed: int, rows: int, alpha: float, rgb_bands: Sequence[str | int] | None
 ) -> Figure:
@@ -92,10 +107,11 @@ def show_batch(
         _panel(right, "labels", rgb, colorize(label, legend), alpha=alpha)
     for unused in axes.reshape(-1)[2 * count :]:
         unused.set_axis_off()
-    _add_legend(figure, legend)
+    add_legend(figure, _class_entries(legend))
     return figure
 
 
+@plain_text()
 def show_results(
     model: TrainedModel, dataset: TiledChipDataset, *, seed: int, rows: int, alpha: float, device: str | None
 ) -> Figure:
@@ -117,7 +133,7 @@ def show_results(
         _panel(panels[0], "image", rgb)
         _panel(panels[1], "ground truth", rgb, colorize(label, model.legend), alpha=alpha)
         _panel(panels[2], "prediction", rgb, colorize(predicted, model.legend), alpha=alpha)
-    _add_legend(figure, model.legend)
+    add_legend(figure, _class_entries(model.legend))
     network.cpu()
     return figure
 

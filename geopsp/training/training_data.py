@@ -20,6 +20,7 @@ from geopsp.chips.export_training_data import index_chips
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipSpec, changed_options
 from geopsp.core.bands import BandStats, Normalization
+from geopsp.core.escape import printable
 from geopsp.core.legend import Legend
 from geopsp.core.options import describes, from_names, only_apply, option_fields, require_path
 from geopsp.core.progress import progress_bar
@@ -151,7 +152,8 @@ class TrainingData:
 
     def __repr__(self) -> str:
         batch = "as many as fit into memory" if self.batch_size is None else str(self.batch_size)
-        return f"<{self.chips!r} used at {self.chip_size} x {self.chip_size} px, batch size {batch}: {self.audit}>"
+        size = f"{self.chip_size} x {self.chip_size} px"
+        return printable(f"<{self.chips!r} used at {size}, batch size {batch}: {self.audit}>")
 
     # names of earlier versions
     feed = loaders

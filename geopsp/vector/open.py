@@ -63,7 +63,7 @@ def open_layer(
     Raises:
         InputNotFoundError: if there is no such file or layer.
         LabelError: if it is not a vector file, has no CRS, or the query is wrong.
-        OptionError: if `labels` is of another type, or the query is empty.
+        OptionError: if `labels` is of another type, or the query is empty or several.
     """
     if not isinstance(labels, str | Path | gpd.GeoDataFrame):
         raise OptionError(
@@ -74,6 +74,8 @@ def open_layer(
         raise OptionError(
             f"`where` is {where!r}, but must be a condition, e.g. \"kind = 'road'\", or None for all features."
         )
+    if where is not None and ";" in re.sub(r"'[^']*'|\"[^\"]*\"", "", where):
+        raise OptionError(f"`where` is {where!r}, but must be one condition: a ; can only stand in quotes.")
     layer: VectorLayer
     if isinstance(labels, gpd.GeoDataFrame):
         wanted = (field_wanted, *re.findall(r"\w+", where or ""))
@@ -93,7 +95,7 @@ def _require_crs(layer: VectorLayer) -> None:
     try:
         crs = layer.crs
     except pyproj.exceptions.CRSError as error:
-        reason = format_error(error).partition("\n")[0][:200]
+        reason = str(error).partition("\n")[0][:200]
         raise LabelError(f"The CRS of {layer.source} cannot be understood ({reason}). {needed}") from error
     if crs is None:
         raise LabelError(f"{layer.source} has no CRS (coordinate reference system). {needed}")

@@ -18,6 +18,7 @@ import shapely
 
 from geopsp.vector.layer import Box, OgrLayer, ParquetLayer, VectorLayer, read_errors
 from geopsp.vector.open import LAYER_SEPARATOR, open_any_layer
+from geopsp.vector.verbatim_path import path_to_read
 
 SAMPLE = 10_000
 """Features of a layer that are looked at."""
@@ -86,10 +87,13 @@ def summarize_layers(path: str | Path) -> list[LayerSummary]:
 
 
 def _layers(path: str) -> Iterator[str]:
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
-        for name, kind in pyogrio.list_layers(path):
-            if kind is not None:
-                yield str(name)
+    with (
+        read_errors(path),
+        path_to_read(path) as opened,
+        warnings.catch_warnings(action="ignore", category=UserWarning),
+    ):
+        found = pyogrio.list_layers(opened)
+    yield from (str(name) for name, kind in found if kind is not None)
 
 
 def _summarize(layer: VectorLayer, name: str) -> LayerSummary:

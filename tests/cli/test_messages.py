@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import click
 import pytest
 from click.testing import CliRunner
+from names_common import is_safe
 
 from geopsp.cli.commands import main
 from geopsp.cli.messages import Translator, shell_messages
@@ -123,9 +125,32 @@ def test_every_command_is_quiet_or_verbose():
 
 def test_errors_are_one_line_in_the_words_of_the_command(monkeypatch):
     def fail(path):
-        raise OptionError("a.tif already exists.\n  Use `overwrite=True`, or `name='b'`.")
+        raise OptionError("a\n.tif already exists. Use `overwrite=True`, or `name='b'`.")
 
     monkeypatch.setattr("geopsp.report.describe.describe", fail)
     result = CliRunner().invoke(main, ["info", "x"])
     assert result.exit_code == 2
-    assert result.stderr == "Error: a.tif already exists. Use --overwrite, or name='b'.\n"
+    assert result.stderr == "Error: a\\n.tif already exists. Use --overwrite, or name='b'.\n"
+
+
+def test_warnings_of_libraries_are_one_line(monkeypatch):
+    """GDAL's warnings come as Python's, with names from the file."""
+    shown = []
+
+    def warn(path):  # pytest itself collects what is warned of
+        shown.append(warnings.formatwarning(RuntimeWarning("Field \x1b[31mred\n\u202e is odd"), RuntimeWarning, "f", 1))
+        raise OptionError("done")
+
+    monkeypatch.setattr("geopsp.report.describe.describe", warn)
+    before = warnings.formatwarning
+    CliRunner().invoke(main, ["info", "x"])
+    assert shown == ["RuntimeWarning: Field \\u001b[31mred\\n\\u202e is odd\n"]
+    assert warnings.formatwarning is before
+
+
+@pytest.mark.parametrize("arguments", [["info", "--\x1b[31m"], ["polygonize", "a", "\x1b[31m\nb", "--out", "c"]])
+def test_the_command_line_is_shown_printable(arguments):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert is_safe(result.stderr)
+    assert "31m" in result.stderr

@@ -53,3 +53,11 @@ def test_a_legend_is_extended_by_name():
     full = Legend.from_names({code: f"c{code}" for code in range(255)})
     with pytest.raises(LabelError, match="255"):
         full.extended_by(theirs)
+
+
+@pytest.mark.parametrize(
+    "color", ["", "red", "#12345", "#1234567", "#12345g", "123456", "#123456\n", "#123456;x:url(y)"]
+)
+def test_a_colour_is_six_digits(color):
+    with pytest.raises(LabelError, match="must be #rrggbb"):
+        Legend.from_json([{"code": 1, "name": "water", "color": color}])

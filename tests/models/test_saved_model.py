@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import pickletools
@@ -20,7 +21,7 @@ from geopsp.models import saved_model as package
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.losses import LossSpec
 from geopsp.models.manifest import MANIFEST, WEIGHTS, manifest_checksum, read_manifest
-from geopsp.models.saved_model import TrainedModel, load_model, save_model
+from geopsp.models.saved_model import TrainedModel, load_model, save_model, write_history
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +247,15 @@ def test_a_model_of_version_1_still_loads(model, folder):
 
 def test_the_history_comes_as_a_table_too(folder):
     assert (folder / "history.csv").read_text().splitlines() == ["epoch,valid_loss", "1,0.25", "2,0.125"]
+
+
+def test_no_cell_of_the_history_is_a_formula(tmp_path):
+    write_history(
+        [{"epoch": 1, "=1+1": -0.5, "note": "@SUM(1)"}, {"epoch": 2, "=1+1": 1.0, "note": "a"}], tmp_path / "h.csv"
+    )
+    with (tmp_path / "h.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["epoch", "'=1+1", "note"], ["1", "-0.5", "'@SUM(1)"], ["2", "1.0", "a"]]
 
 
 def test_other_places_are_refused(folder, tmp_path):

@@ -111,6 +111,22 @@ def test_sources_that_are_gone_are_said(make_raster):
     assert "not found" not in figure.get_suptitle()
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["https://example.com/a.tif", "/vsicurl/https://example.com/a.tif", "s3://bucket/a.tif", "WMS:http://example.com/",
+     "/vsizip//vsicurl/https://example.com/a.zip/a.tif", "netcdf:http://example.com/a.nc:b", "PG:host=example.com"],
+)  # fmt: skip
+def test_images_over_a_network_are_drawn_only_if_asked(file, monkeypatch):
+    """A folder of chips from elsewhere may name any."""
+    asked = []
+    monkeypatch.setattr("geopsp.report.chip_map._draw_image", lambda axes, image, *_: asked.append(image) or True)
+    chips = replace(chips_on(["a"] * 4, boxes(2, 2)), files={"a": [file]})
+    assert "images not found: a" in chip_map(chips).get_suptitle()
+    assert asked == []
+    chip_map(chips, images=chips.files)
+    assert asked == [[file]]
+
+
 def test_a_source_of_several_files_is_shown_whole(make_raster):
     data = np.full((3, 64, 96), 90, np.uint8)
     files = [str(make_raster("w.tif", data)), str(make_raster("e.tif", data, origin=(LEFT + 192, TOP)))]

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import subprocess
 
 import geopandas as gpd
 import numpy as np
@@ -10,10 +11,14 @@ import rasterio
 import rasterio.shutil
 import shapely
 from click.testing import CliRunner
+from hypothesis import example, given
+from hypothesis import strategies as st
+from names_common import is_safe, names
 
 from geopsp.cli.commands import main
 from geopsp.errors import InputNotFoundError, LabelError, PackageError, RasterError
 from geopsp.report.describe import describe
+from geopsp.report.description import shell_line
 from geopsp.vector import summary
 
 
@@ -97,8 +102,8 @@ def test_images_of_a_folder(tmp_path, make_raster):
     assert shlex.split(found.command)[:5] == [
         "geopsp", "chips", str(tmp_path / "my images"), "--labels", str(tmp_path / "fields.gpkg"),
     ]  # fmt: skip
-    for names in ([f"{tmp_path}/my images/[0-3].tif"], [str(tmp_path / "my images" / f"{i}.tif") for i in range(4)]):
-        assert describe(names).content["images"] == 4
+    for files in ([f"{tmp_path}/my images/[0-3].tif"], [str(tmp_path / "my images" / f"{i}.tif") for i in range(4)]):
+        assert describe(files).content["images"] == 4
 
 
 def test_a_stac_item_is_an_image(tmp_path, make_raster):
@@ -179,3 +184,14 @@ def test_what_is_nothing_known_is_told_in_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(PackageError, match=r"nor a model \(model\.json\), and holds no images"):
         describe([str(tmp_path / "empty")])
+
+
+@given(words=st.lists(names.filter(lambda text: "\0" not in text), min_size=1, max_size=3))
+@example(words=["a'b\n\\c", "$(touch x)", "`touch x`", "'\x1b'"])
+def test_the_command_can_be_pasted(words):
+    """As bash takes it, which knows $'...'."""
+    line = shell_line("printf", r"%s\0", *words)
+    assert is_safe(line)
+    assert "\n" not in line
+    done = subprocess.run(["bash", "-c", line], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"})
+    assert done.stdout.decode().split("\0")[:-1] == words

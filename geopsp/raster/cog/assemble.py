@@ -17,6 +17,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from geopsp.core.escape import xml_text
 from geopsp.core.grid import Grid
 from geopsp.core.legend import CLASSES_TAG
 from geopsp.core.output import write_errors
@@ -186,7 +187,8 @@ def _metadata(spec: RasterSpec, tags: Mapping[str, str]) -> str:
     root = ET.Element("GDALMetadata")
 
     def add(name: str, value: str, **attributes: str) -> None:
-        ET.SubElement(root, "Item", {"name": name, **attributes}).text = escape(value)  # GDAL unescapes it twice
+        item = ET.SubElement(root, "Item", {"name": name, **attributes})
+        item.text = escape(xml_text(value))  # GDAL unescapes it twice
 
     legend = {} if spec.legend is None else {CLASSES_TAG: json.dumps(spec.legend.to_json())}
     for name, value in {**legend, **tags}.items():
