@@ -30,8 +30,9 @@ from geopsp.chips.results import ExportJournal, ExportTotals
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid
 from geopsp.core.legend import Legend
+from geopsp.core.lock import output_lock
 from geopsp.core.options import require_int
-from geopsp.core.output import check_output, output_lock, resumable_folder
+from geopsp.core.output import check_output, resumable_folder
 from geopsp.core.owned_files import require_no_links, require_not_inputs, write_file_list
 from geopsp.core.parallel import cpu_count
 from geopsp.core.pixel_values import pixel_values_entry

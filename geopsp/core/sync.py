@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 VARIABLE = "GEOPSP_SYNC"
 """Environment variable; 0 leaves it to the operating system when files get to the disk."""
+
+UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
+"""Errors of disks that cannot be told to write, such as some shared ones."""
 
 
 def sync_file(path: Path) -> None:
@@ -16,10 +21,24 @@ def sync_file(path: Path) -> None:
         _fsync(path)
 
 
+def sync_descriptor(descriptor: int) -> None:
+    """Return when the content of an open file is on the disk."""
+    if _wanted():
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+
+
 def sync_folder(path: Path) -> None:
-    """Return when the names of the files in a folder are on the disk."""
+    """Return when the names of the files in a folder are on the disk.
+
+    An error is none of the files, which are complete under their old name or the new one.
+    """
     if _wanted() and os.name == "posix":  # elsewhere folders cannot be opened
-        _fsync(path)
+        with suppress(OSError):
+            _fsync(path)
 
 
 def sync_tree(folder: Path) -> None:
@@ -39,7 +58,7 @@ def _wanted() -> bool:
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
-        os.fsync(descriptor)
+        sync_descriptor(descriptor)
     finally:
         os.close(descriptor)
 
@@ -53,6 +72,8 @@ def _sync_file_system(path: Path) -> bool:
     try:
         if syncfs(descriptor):
             code = ctypes.get_errno()
+            if code in UNSUPPORTED:
+                return False
             raise OSError(code, os.strerror(code))
         return True
     finally:
