@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -181,6 +182,9 @@ class Export:
         finally:
             if journal.is_empty:
                 journal.remove()
+            else:
+                with suppress(OSError):  # the disk may be full: these rows are cut again
+                    journal.flush()
 
     def _entry(self, totals: ExportTotals) -> dict[str, Any]:
         """Return the entry of this export in chips.json."""

@@ -150,6 +150,7 @@ def atomic_output(
         if folder:
             _publish_folder(partial, path, kind)
         else:
+            _follow_umask([partial], temporary.parent)
             sync_file(partial)
             partial.replace(path)
             sync_folder(path.parent)
@@ -172,6 +173,7 @@ def atomic_files(path: str | Path, *, overwrite: bool = False, companions: Seque
         partial = temporary / f"{path.stem}{path.suffix.lower()}"
         yield partial
         others = [file for file in temporary.iterdir() if file != partial]
+        _follow_umask([*others, partial], temporary.parent)
         for file in (*others, partial):
             sync_file(file)
         with _set_aside([path, *companions] if others else companions, temporary.parent) as placed:
@@ -179,6 +181,14 @@ def atomic_files(path: str | Path, *, overwrite: bool = False, companions: Seque
                 placed.append(file.replace(path.with_name(file.name)))
             partial.replace(path)
         sync_folder(path.parent)
+
+
+def _follow_umask(files: Sequence[Path], folder: Path) -> None:
+    """Give files the permissions of every new file: SQLite, for one, lets no group write."""
+    sample = folder / "sample"
+    sample.touch()
+    for file in files:
+        shutil.copymode(sample, file)
 
 
 @contextmanager

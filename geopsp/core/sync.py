@@ -17,13 +17,13 @@ UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 def sync_file(path: Path) -> None:
     """Return when the content of a file is on the disk."""
-    if _wanted():
+    if syncs():
         _fsync(path)
 
 
 def sync_descriptor(descriptor: int) -> None:
     """Return when the content of an open file is on the disk."""
-    if _wanted():
+    if syncs():
         try:
             os.fsync(descriptor)
         except OSError as error:
@@ -36,14 +36,14 @@ def sync_folder(path: Path) -> None:
 
     An error is none of the files, which are complete under their old name or the new one.
     """
-    if _wanted() and os.name == "posix":  # elsewhere folders cannot be opened
+    if syncs() and os.name == "posix":  # elsewhere folders cannot be opened
         with suppress(OSError):
             _fsync(path)
 
 
 def sync_tree(folder: Path) -> None:
     """Return when a folder and all that it holds is on the disk."""
-    if not _wanted() or _sync_file_system(folder):
+    if not syncs() or _sync_file_system(folder):
         return
     for root, _, names in os.walk(folder):
         for name in names:
@@ -51,7 +51,8 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(root))
 
 
-def _wanted() -> bool:
+def syncs() -> bool:
+    """True unless `GEOPSP_SYNC` turns it off."""
     return os.environ.get(VARIABLE) != "0"
 
 
