@@ -16,6 +16,7 @@ import numpy as np
 import rasterio
 import torch
 from inference_common import CLASSES, trained_model
+from processes import ended, in_child
 from rasterio.transform import from_origin
 from torch import nn
 
@@ -71,26 +72,6 @@ def make(
         Scene.open(image), model, wanted, MapSettings(sieve=sieve, padding=size // 16), part_side=side, block=block
     )
     run_job.run_job(job, model, resources=Resources(torch.device("cpu"), batch_size=2, threads=2))
-
-
-def in_child(action) -> int:
-    """The process in which the action runs; it exits with 0 if that ends well, with 3 for an OutputError."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        action()
-        code = 0
-    except OutputError as error:
-        sys.stderr.write(f"OutputError: {error}\n")
-        code = 3
-    finally:
-        os._exit(code)
-
-
-def ended(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -31,8 +32,9 @@ from geopsp.chips.results import ExportJournal, ExportTotals
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid
 from geopsp.core.legend import Legend
+from geopsp.core.lock import output_lock
 from geopsp.core.options import require_int
-from geopsp.core.output import check_output, output_lock, resumable_folder
+from geopsp.core.output import check_output, resumable_folder
 from geopsp.core.owned_files import require_no_links, require_not_inputs, write_file_list
 from geopsp.core.parallel import cpu_count
 from geopsp.core.pixel_values import pixel_values_entry
@@ -181,6 +183,9 @@ class Export:
         finally:
             if journal.is_empty:
                 journal.remove()
+            else:
+                with suppress(OSError):  # the disk may be full: these rows are cut again
+                    journal.flush()
 
     def _entry(self, totals: ExportTotals) -> dict[str, Any]:
         """Return the entry of this export in chips.json."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.output import write_text_atomic
+from geopsp.core.sync import sync_tree, syncs
+
+SYNC_SECONDS = 5.0
+"""Work that a kill may cost: seconds between two times that finished chips are forced to the disk."""
 
 LABEL_COUNTS = ("repaired", "not_polygons", "without_class", "dropped")
 """What labels count beside polygons."""
@@ -228,13 +233,26 @@ class ExportJournal:
         self.is_empty = not self.results
         self.key = key
         self._path = path
+        self._pending: list[str] = []
+        self._synced = time.monotonic()
         write_text_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))  # without a line torn by a kill
 
     def add(self, result: RowResult) -> None:
-        """Append the result of a finished row."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result.to_json()) + "\n")
+        """Append the result of a finished row, once its chips are on the disk."""
+        self._pending.append(json.dumps(result.to_json()) + "\n")
         self.is_empty = False
+        if not syncs() or time.monotonic() - self._synced > SYNC_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending: first the chips are forced to the disk, as a line promises that they are whole."""
+        if not self._pending:
+            return
+        sync_tree(self._path.parent)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(self._pending)
+        self._pending.clear()
+        self._synced = time.monotonic()
 
     def remove(self) -> None:
         """Delete the file."""

@@ -146,8 +146,9 @@ def train(
     **options: Any,
 ) -> None:
     """Train a network on one or several folders of CHIPS, or with --labels straight from images, and save it."""
+    from geopsp.core.lock import output_lock
     from geopsp.core.log import is_main_process
-    from geopsp.core.output import check_output, output_lock
+    from geopsp.core.output import check_output
     from geopsp.core.owned_files import remove_owned
     from geopsp.models.manifest import MODEL_FOLDER
     from geopsp.report.summary import describe_scores

@@ -12,12 +12,19 @@ import click
 from geopsp.cli.messages import Translator, shell_messages, show_summary
 from geopsp.core.argument_names import suggest_names
 from geopsp.core.escape import printable_lines
+from geopsp.core.time_limit import QUERY_SECONDS, SERVER_SECONDS, time_limit
 from geopsp.core.warnings_log import collect_warnings, warnings_as_errors
 from geopsp.errors import GeopspError, StrictError
 
 STRICT_HELP = (
     "Take warnings for errors: stop at the first, with exit status 2. Nothing is written, unless it arises after an "
     "output is complete."
+)
+
+
+TIMEOUT_HELP = (
+    f"Seconds that a query of a file, or the answer of a server, may take. Default: {QUERY_SECONDS:g} and "
+    f"{SERVER_SECONDS:g}."
 )
 
 
@@ -41,6 +48,7 @@ class ShellCommand(click.Command):
         self.stopped = stopped
         self.params += [click.Option(["--strict"], is_flag=True, help=STRICT_HELP)] if strict else []
         self.params += [
+            click.Option(["--timeout"], type=click.FloatRange(0, min_open=True), metavar="SECONDS", help=TIMEOUT_HELP),
             click.Option(["--quiet", "-q"], is_flag=True, help="Show only warnings and errors."),
             click.Option(["--verbose", "-v"], is_flag=True, help="Show details for debugging, too."),
         ]
@@ -65,14 +73,14 @@ class ShellCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
-        strict = ctx.params.pop("strict", False)
+        strict, seconds = ctx.params.pop("strict", False), ctx.params.pop("timeout")
         if quiet and verbose:
             raise click.UsageError("--quiet and --verbose exclude each other.", ctx)
         translate = translator(ctx)
         level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
         with shell_messages(translate, level), collect_warnings() as warnings:
             try:
-                with warnings_as_errors() if strict else nullcontext():
+                with warnings_as_errors() if strict else nullcontext(), time_limit(seconds):
                     result = super().invoke(ctx)
                 show_summary(warnings, translate)
             except GeopspError as error:

@@ -128,6 +128,8 @@ def resolve_link(path: str | Path) -> Path:
 def _require_replaceable(path: Path, *, folder: bool, kind: FolderKind | None) -> None:
     if not path.exists():
         return
+    if not path.is_dir() and not path.is_file():
+        raise OutputError(f"{path} is no regular file, so it is not replaced. Choose another name.")
     if path.is_dir() != folder:
         found, needed = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
         raise OutputError(f"{path} is {found}, but must be {needed}. Choose another name.")
@@ -171,6 +173,7 @@ def atomic_output(
         if folder:
             _publish_folder(partial, path, kind)
         else:
+            _follow_umask([partial], temporary.parent)
             sync_file(partial)
             partial.replace(path)
             sync_folder(path.parent)
@@ -193,16 +196,44 @@ def atomic_files(path: str | Path, *, overwrite: bool = False, companions: Seque
         partial = temporary / f"{path.stem}{path.suffix.lower()}"
         yield partial
         others = [file for file in temporary.iterdir() if file != partial]
+        _follow_umask([*others, partial], temporary.parent)
         for file in (*others, partial):
             sync_file(file)
-        if others:  # never an old file beside new companions
-            path.unlink(missing_ok=True)
-        for old in companions:
-            old.unlink(missing_ok=True)
-        for file in others:
-            file.replace(path.with_name(file.name))
-        partial.replace(path)
+        with _set_aside([path, *companions] if others else companions, temporary.parent) as placed:
+            for file in others:
+                placed.append(file.replace(path.with_name(file.name)))
+            partial.replace(path)
         sync_folder(path.parent)
+
+
+def _follow_umask(files: Sequence[Path], folder: Path) -> None:
+    """Give files the permissions of every new file: SQLite, for one, lets no group write."""
+    sample = folder / "sample"
+    sample.touch()
+    for file in files:
+        shutil.copymode(sample, file)
+
+
+@contextmanager
+def _set_aside(files: Sequence[Path], folder: Path) -> Iterator[list[Path]]:
+    """Move what exists of the files to a folder, to be deleted: never is an old file beside new companions.
+
+    If the block fails, they come back, and the new files that it appended to the list are removed.
+    """
+    aside, placed = folder / "aside", list[Path]()
+    aside.mkdir()
+    try:
+        for file in files:
+            if os.path.lexists(file):
+                file.replace(aside / file.name)
+        yield placed
+    except BaseException:
+        for file in placed:
+            file.unlink(missing_ok=True)
+        for file in files:
+            with suppress(FileNotFoundError):
+                (aside / file.name).replace(file)
+        raise
 
 
 @contextmanager
@@ -247,10 +278,13 @@ def _publish_folder(folder: Path, path: Path, kind: FolderKind | None) -> None:
     if path.is_dir():
         require_owned(path, kind)
         path.replace(old)
-    folder.replace(path)
+    try:
+        folder.replace(path)
+    except BaseException:
+        _restore_replaced(path, kind)
+        raise
     sync_folder(path.parent)
-    if old.is_dir():
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)  # what is left of it, the next run removes
 
 
 def _restore_replaced(path: Path, kind: FolderKind | None) -> None:
@@ -278,6 +312,24 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a new folder for temporary files, on the disk that TMPDIR names.
+
+    Raises:
+        OutputError: if none can be made.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="geopsp-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot make a folder for temporary files: {format_error(error)}. Set TMPDIR to a folder that can be "
+            "written, on a disk with free space."
+        ) from error
+    with folder as name:
+        yield Path(name)
+
+
 def _temporary_prefix(path: Path) -> str:
     return f".partial-{path.name[:MAX_PREFIX]}-"
 
@@ -290,33 +342,6 @@ def _clear_temporary_folders(path: Path) -> None:
             continue  # not one of ours
         with suppress(Timeout, OSError), FileLock(lock).acquire(timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def output_lock(out: Path) -> Iterator[None]:
-    """Hold a lock file, so that no other run writes to the same output.
-
-    Raises:
-        OutputError: if another run holds it, or if the disk is full.
-    """
-    path = resolve_link(out)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    _require_free(Path(lock.lock_file))
-    with write_errors(out):
-        try:
-            with lock.acquire(timeout=0):
-                try:
-                    yield
-                finally:
-                    Path(lock.lock_file).unlink(missing_ok=True)
-        except Timeout as error:
-            raise OutputError(f"Another run is writing to {out}. Wait for it, or choose another name.") from error
-
-
-def _require_free(lock: Path) -> None:
-    """Raise OutputError if what has the name of a lock is no lock: those are empty files."""
-    if os.path.lexists(lock) and (lock.is_symlink() or not lock.is_file() or lock.stat().st_size):
-        raise OutputError(f"{lock} is in the way of a lock file. Rename it, or choose another output.")
 
 
 def partial_path(path: Path) -> Path:

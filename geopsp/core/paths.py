@@ -78,6 +78,16 @@ def describe_bad_name(name: str | Path) -> str | None:
     return None
 
 
+def describe_bad_input(name: str | Path) -> str | None:
+    """Say what is wrong with the path of an input, as `describe_bad_name`; reading a pipe or a device may never end."""
+    path = Path(name)
+    if problem := describe_bad_name(name):
+        return problem
+    if is_local(name) and path.exists() and not (path.is_file() or path.is_dir()):
+        return f"{name} is a pipe, a device or a socket, but must be a file. Copy what it gives into a file first."
+    return None
+
+
 def file_size(path: str) -> int | None:
     """Return the bytes of a folder, or of a file and its companions; None for a URL or a /vsi path."""
     return None if is_url_or_vsi(path) else sum(file.stat().st_size for file in _with_companions(Path(path)))

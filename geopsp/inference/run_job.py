@@ -15,7 +15,8 @@ from typing import Any
 
 import rasterio
 
-from geopsp.core.output import atomic_output, output_lock, resolve_link
+from geopsp.core.lock import output_lock
+from geopsp.core.output import atomic_output, resolve_link
 from geopsp.core.parallel import cpu_count
 from geopsp.core.progress import Progress
 from geopsp.core.sync import sync_file, sync_folder

@@ -19,8 +19,9 @@ from rasterio.env import getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
-from geopsp.core.paths import describe_bad_name, gdal_path, is_local, is_remote
+from geopsp.core.paths import describe_bad_input, gdal_path, is_local, is_remote
 from geopsp.core.text import format_error
+from geopsp.core.time_limit import is_set_by_user, limit_servers, server_options
 from geopsp.errors import GeopspError, InputNotFoundError, RasterError
 
 # `read_info` raises an error instead. Set for good, because temporary filters are not thread-safe.
@@ -35,8 +36,6 @@ REMOTE_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_HTTP_CONNECTTIMEOUT": "15",
-    "GDAL_HTTP_TIMEOUT": "120",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_HTTP_MULTIPLEX": "YES",
     "VSI_CACHE": "TRUE",
@@ -57,9 +56,10 @@ def gdal_env(name: str | Path) -> AbstractContextManager[object]:
     """Return the rasterio environment to open and read a file in; options that the user set for GDAL stay."""
     if not is_remote(name):
         return nullcontext()
-    set_by_user = set(getenv() if hasenv() else ()) | set(os.environ)
+    in_env = getenv() if hasenv() else {}
+    options = REMOTE_OPTIONS | server_options()
     env: AbstractContextManager[object] = rasterio.Env(
-        **{option: value for option, value in REMOTE_OPTIONS.items() if option not in set_by_user}
+        **{name: value for name, value in options.items() if name not in in_env and not is_set_by_user(name)}
     )
     return env
 
@@ -71,8 +71,9 @@ def open_raster(name: str | Path) -> rasterio.DatasetReader:
         InputNotFoundError: if the file does not exist.
         RasterError: if it is not a raster, or cannot be downloaded.
     """
-    if problem := describe_bad_name(name):
+    if problem := describe_bad_input(name):
         raise RasterError(problem)
+    limit_servers()
     if is_local(name) and not Path(name).exists():
         raise InputNotFoundError(f"No such file: {name}. Check the path.")
     try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
-import pickle
-import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.legend import Legend
+from geopsp.core.lock import output_lock
 from geopsp.core.log import is_main_process
-from geopsp.core.output import atomic_output, output_lock
+from geopsp.core.output import atomic_output, scratch_folder, write_errors
 from geopsp.core.owned_files import FolderKind
 from geopsp.core.text import format_count
 from geopsp.data.dataset import Sample
@@ -31,6 +32,7 @@ from geopsp.models.manifest import HISTORY
 from geopsp.models.memory import memory_errors
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.callbacks import EMAWeights, EpochLogger, ResumableEarlyStopping
+from geopsp.training.checkpoints import BEST, ENDING, LAST, PREVIOUS, damage, find_checkpoint, has_checkpoint
 from geopsp.training.lightning_module import SegmentationTask
 from geopsp.training.options import MONITORS, FitOptions, RunConfig
 from geopsp.training.trainer import (
@@ -47,12 +49,12 @@ PATIENCE = 5
 """Epochs without a better score after which early stopping ends a run."""
 
 
-RUN, LAST, BEST = "run.json", "last", "best"
-"""Files in the folder of a run: its options, and its checkpoints."""
+RUN = "run.json"
+"""What a run depends on, in its folder."""
 
 RUN_LOGS = (HISTORY, "tensorboard/*")
 
-RUN_FOLDER = FolderKind(RUN, (f"{LAST}.ckpt", f"{BEST}.ckpt", *RUN_LOGS))
+RUN_FOLDER = FolderKind(RUN, (*(f"{name}{ENDING}" for name in (LAST, PREVIOUS, BEST)), *RUN_LOGS))
 
 
 WORDS = {
@@ -113,10 +115,10 @@ def fit(
         TrainingError: if the loss is no longer finite, or memory runs out.
     """
     with silence_lightning(), ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geopsp-")))
-        folder = run.folder or scratch
+        folder = run.folder or stack.enter_context(scratch_folder())
         if run.folder and is_main_process():
-            run.folder.mkdir(parents=True, exist_ok=True)
+            with write_errors(run.folder):
+                run.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(output_lock(run.folder))
         checkpoint = _open_run(run, _run_inputs(network, loaders, losses, options, run))
         names = loaders.train.names
@@ -133,15 +135,35 @@ def fit(
         task.train().to(memory_format=torch.channels_last)
         stack.enter_context(compiled_network(network, wanted=options.compiled))
         try:
-            with memory_errors(), interruptible():
+            with memory_errors(), interruptible(), _full_disk_errors(folder):
                 data = ChipDataModule(loaders, options.accumulate)
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             trainer.strategy.barrier()  # all read the best weights before the main process removes the folder
         finally:  # an interrupted run keeps its best weights too
             path = Path(best.best_model_path)
             if options.checkpoint and path.is_file():
-                task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+                _restore_best(task, path)
             network.cpu().eval()
+
+
+@contextmanager
+def _full_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn errors of a disk that takes no more, e.g. of a logger, into an `OutputError`; others stay."""
+    try:
+        yield
+    except OSError as error:
+        if not (full_disk_hint(error) or error.errno in {errno.EROFS, errno.EACCES}):
+            raise
+        with write_errors(folder):
+            raise
+
+
+def _restore_best(task: SegmentationTask, path: Path) -> None:
+    """Load the weights of the best epoch."""
+    if problem := damage(path):
+        logger.warning(f"{path} is damaged ({problem}), so the weights of the last epoch are kept, not the best ones.")
+        return
+    task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
 
 
 def _callbacks(
@@ -211,18 +233,17 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     Raises:
         OptionError: if its files are damaged.
     """
-    last = folder / f"{LAST}.ckpt"
-    if not last.exists():
+    if not has_checkpoint(folder):
         return None
     try:
         inputs: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
         FitOptions(**{**inputs["fit"], "lr": tuple(inputs["fit"]["lr"])})
-        torch.load(last, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise OptionError(
-            f"The run in {folder} is damaged ({type(error).__name__}) and cannot be resumed. Remove the folder, or "
-            "choose another one."
+            f"The run in {folder} cannot be resumed: its {RUN} is damaged ({type(error).__name__}). Restore that file "
+            "from a copy, or train in another folder."
         ) from error
+    find_checkpoint(folder)
     return inputs
 
 
@@ -234,16 +255,16 @@ def _open_run(run: RunConfig, inputs: dict[str, Any]) -> Path | None:
     """
     if run.folder is None:
         return None
-    last = run.folder / f"{LAST}.ckpt"
     if run.resume and (earlier := read_run(run.folder)):
         if differing := _differences(earlier, json.loads(json.dumps(inputs))):
             raise OptionError(
                 f"{run.folder} holds another run: {'; '.join(differing)}. Resume it with its own options and chips, or "
                 "choose another folder."
             )
-        logger.info(f"Resuming from {last}")
-        return last
-    if last.exists() and is_main_process():
+        checkpoint = find_checkpoint(run.folder)
+        logger.info(f"Resuming from {checkpoint}")
+        return checkpoint
+    if has_checkpoint(run.folder) and is_main_process():
         raise OptionError(
             f"{run.folder} already holds a run. Use `resume=True` to continue it, or choose another folder."
         )

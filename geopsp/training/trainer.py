@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import signal
 import sys
@@ -15,30 +14,20 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from geopsp.core.log import in_notebook
-from geopsp.core.output import atomic_output
-from geopsp.errors import OptionError, OutputError
+from geopsp.errors import OptionError
 from geopsp.models.device import device_name, has_bfloat16, pick_device
 from geopsp.models.network import SegmentationNetwork
+from geopsp.training.checkpoints import AtomicCheckpoints
 from geopsp.training.options import RunConfig
 
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes each checkpoint beside its place, then renames it: a kill or a full disk leaves the one before."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        try:
-            with atomic_output(path, overwrite=True) as partial:
-                partial.write_bytes(content.getbuffer())
-        except OutputError as error:
-            raise OutputError(f"{error} The run can be resumed from its last checkpoint.") from error
+RESUME = "The run can be resumed from its last checkpoint."
+NO_FOLDER = "Set TMPDIR to a folder on another disk, or give `folder`, where a run can be resumed."
+"""Advice where a checkpoint cannot be written."""
 
 
 def make_trainer(run: RunConfig, folder: Path, **options: Any) -> L.Trainer:
@@ -75,7 +64,7 @@ def make_trainer(run: RunConfig, folder: Path, **options: Any) -> L.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        plugins=[AtomicCheckpoints()],
+        plugins=[AtomicCheckpoints(RESUME if run.folder else NO_FOLDER)],
         **options,
     )
 

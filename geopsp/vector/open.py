@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pyogrio
 import pyproj
 
-from geopsp.core.paths import describe_bad_name, is_url_or_vsi
+from geopsp.core.paths import describe_bad_input, is_url_or_vsi
 from geopsp.core.text import format_error
+from geopsp.core.time_limit import limit_servers
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
+from geopsp.vector.endless_query import require_query_ends, require_views_end
 from geopsp.vector.layer import (
     FrameLayer,
     OgrLayer,
@@ -133,12 +135,14 @@ def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wan
     path, _, name = text.partition(LAYER_SEPARATOR)
     if path.lower().startswith("file://"):
         path = url2pathname(urlsplit(path).path)
-    if problem := describe_bad_name(path):
+    if problem := describe_bad_input(path):
         raise LabelError(problem)
     if not is_url_or_vsi(path) and not Path(path).exists():
         raise InputNotFoundError(f"No such file: {path}. Check the path.")
     if Path(path).suffix.lower() in {".parquet", ".geoparquet"}:
         return _open_parquet(path, where)
+    limit_servers()
+    require_views_end(path)
     with read_errors(path), path_to_read(path) as opened:
         name, others = _choose_layer(path, opened, name, field_wanted, layer_wanted)
         with read_errors(f"{path} (layer {name})"), warnings.catch_warnings(action="ignore", category=UserWarning):
@@ -167,7 +171,7 @@ def _choose_layer(
 ) -> tuple[str, tuple[str, ...]]:
     """Return the layer to open, and the other layers if none was named; `opened` is the path for GDAL."""
     try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of M values, which are not used
+        with warnings.catch_warnings(action="ignore"):  # of M values, which are not used; of servers
             kinds = {str(name): str(kind) for name, kind in pyogrio.list_layers(opened) if kind is not None}
     except pyogrio.errors.DataSourceError as error:
         raise LabelError(
@@ -195,6 +199,7 @@ def _choose_layer(
 
 
 def _check_query(layer: OgrLayer, where: str) -> None:
+    require_query_ends(layer.path, layer.name, where)
     try:
         with path_to_read(layer.path) as path:
             pyogrio.read_dataframe(path, layer=layer.name, where=where, max_features=1)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from geopsp.core.text import format_error
 from geopsp.errors import LabelError
+from geopsp.vector.endless_query import interrupted_when_late
 
 SQL_WORDS = {
     "and", "as", "between", "case", "cast", "collate", "else", "end", "escape", "exists", "false", "glob", "ilike",
@@ -33,7 +34,8 @@ def filter_sql(frame: pd.DataFrame, where: str | None, source: str) -> Any:
     with closing(sqlite3.connect(":memory:")) as base:
         try:
             table.to_sql("labels", base, index_label="_row")
-            rows = [row for (row,) in base.execute(f"SELECT _row FROM labels WHERE {where} ORDER BY _row")]  # noqa: S608
+            with interrupted_when_late(base, f"The query {where!r} of {source}"):
+                rows = [row for (row,) in base.execute(f"SELECT _row FROM labels WHERE {where} ORDER BY _row")]  # noqa: S608
         except (sqlite3.Error, pd.errors.DatabaseError) as error:
             raise query_error(where, source, field_names(frame), error) from error
     return frame.iloc[rows]

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from geopsp.core.output import scratch_folder
 from geopsp.core.paths import is_url_or_vsi
 
 SPECIAL = r"[!;?\t\r\n]" if os.name == "nt" else r"[!;?\\\t\r\n]"
@@ -33,7 +33,7 @@ def path_to_read(path: str) -> Iterator[str]:
         if plain_name(file.name) == file.name:
             yield str(folder / file.name)
             return
-        with _scratch_folder() as scratch:
+        with _plain_scratch_folder() as scratch:
             for found in file.parent.iterdir():
                 if found.name.startswith(file.stem):
                     (scratch / plain_name(found.name)).symlink_to(found)
@@ -47,7 +47,7 @@ def plain_folder(folder: Path) -> Iterator[Path]:
     if plain_name(path) == path and not path.startswith("//"):
         yield Path(path)
         return
-    with _scratch_folder() as scratch:
+    with _plain_scratch_folder() as scratch:
         link = scratch / "folder"
         link.symlink_to(path, target_is_directory=True)
         yield link
@@ -64,8 +64,8 @@ def plain_name(name: str) -> str:
 
 
 @contextmanager
-def _scratch_folder() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="geopsp-") as scratch:
-        if plain_name(scratch) != scratch:
+def _plain_scratch_folder() -> Iterator[Path]:
+    with scratch_folder() as scratch:
+        if plain_name(str(scratch)) != str(scratch):
             raise OSError(f"the name of the folder for temporary files, {scratch}, is parsed by GDAL. Set TMPDIR")
-        yield Path(scratch)
+        yield scratch

@@ -61,3 +61,25 @@ def test_a_ledger_goes_on_where_it_was_even_if_its_last_line_is_torn(tmp_path):
 def test_a_ledger_of_nothing_is_begun_anew(text, tmp_path):
     (tmp_path / "ledger").write_text(text)
     assert ExportJournal(tmp_path / "ledger", "one").results == []
+
+
+def test_a_line_of_the_journal_follows_the_chips_to_the_disk(tmp_path, monkeypatch):
+    """Else a resumed export would count chips that a power cut left empty."""
+    monkeypatch.setenv("GEOPSP_SYNC", "1")
+    monkeypatch.setattr("geopsp.chips.results.SYNC_SECONDS", 0.0)
+    synced = []
+    monkeypatch.setattr("geopsp.chips.results.sync_tree", lambda folder: synced.append(lines_of(folder)))
+
+    def lines_of(folder):
+        return len((folder / "ledger.jsonl").read_text().splitlines())
+
+    journal = ExportJournal(tmp_path / "ledger.jsonl", "key")
+    for number in range(3):
+        journal.add(RowResult(BandStats.empty(1)))
+        assert synced[-1] == 1 + number
+    assert lines_of(tmp_path) == 4
+    monkeypatch.setattr("geopsp.chips.results.SYNC_SECONDS", 99.0)
+    journal.add(RowResult(BandStats.empty(1)))
+    assert lines_of(tmp_path) == 4, "a kill now costs a row, no chip"
+    journal.flush()
+    assert lines_of(tmp_path) == 5

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geopsp.core.output import atomic_files, atomic_output, output_lock, resumable_folder
+from geopsp.core.lock import output_lock
+from geopsp.core.output import atomic_files, atomic_output, resumable_folder
 from geopsp.core.owned_files import (
     FILE_LIST,
     FolderKind,

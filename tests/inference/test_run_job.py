@@ -23,7 +23,7 @@ from rio_cogeo import cog_validate
 from torch import nn
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
-from geopsp.core.output import output_lock
+from geopsp.core.lock import output_lock
 from geopsp.errors import OptionError, OutputError, RasterError
 from geopsp.inference import outputs
 from geopsp.inference import run_job as run_job_module

@@ -22,7 +22,8 @@ from polygons_common import blobs, trace_polygons
 from rasterio.features import rasterize, shapes
 
 from geopsp.core.legend import CLASSES_TAG, Legend
-from geopsp.core.output import output_lock, temporary_folder
+from geopsp.core.lock import output_lock
+from geopsp.core.output import temporary_folder
 from geopsp.errors import GridError, InputNotFoundError, OptionError, OutputError, RasterError
 from geopsp.polygons import polygonizer as maker
 from geopsp.polygons import raster_to_polygons as making

@@ -189,15 +189,6 @@ def test_a_run_that_stopped_early_stays_stopped(data, tmp_path):
     assert len(again.history) == epochs
 
 
-@pytest.mark.parametrize("part", ["run.json", "last.ckpt"])
-def test_a_damaged_run_is_said_to_be_one(data, tmp_path, part):
-    tiny(data).fit(1, 1e-3, folder=tmp_path)
-    content = (tmp_path / part).read_bytes()
-    (tmp_path / part).write_bytes(content[: len(content) // 2])
-    with pytest.raises(OptionError, match=r"is damaged .*Remove the folder"):
-        tiny(data).fit(1, 1e-3, folder=tmp_path, resume=True)
-
-
 def test_parts_of_a_batch_count_by_their_labels(data):
     """A batch whose chips are labelled unevenly has the loss and gradients of the whole, in however many parts."""
     from geopsp.models.losses import LossSpec

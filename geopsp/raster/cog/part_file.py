@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.output import write_errors
+from geopsp.core.sync import sync_descriptor
 from geopsp.core.text import format_error
 from geopsp.errors import OutputError
 from geopsp.raster.cog.overviews import downsample, is_blank
@@ -198,7 +199,7 @@ class PartWriter:
         with write_errors(self._path):
             self._file.write(table + TAIL.pack(self._end, self._layout.checksum(table)))
             self._file.flush()
-            os.fsync(self._file.fileno())  # else a power cut could leave the name without the blocks
+            sync_descriptor(self._file.fileno())  # else a power cut could leave the name without the blocks
             self._file.close()
             self._partial.replace(self._path)
 

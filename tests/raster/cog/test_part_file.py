@@ -112,6 +112,7 @@ def test_a_part_of_nothing_takes_no_time_and_no_room(tmp_path):
 
 def test_blocks_are_on_the_disk_before_the_part_has_its_name(tmp_path, monkeypatch):
     names = []
+    monkeypatch.setenv("GEOPSP_SYNC", "1")
     monkeypatch.setattr("os.fsync", lambda _: names.append([path.name for path in tmp_path.iterdir()]))
     with PartWriter(tmp_path / "part", 16, 16, spec_of("classes", tmp_path), block=16, levels=0) as writer:
         writer.append(np.ones((1, 16, 16), np.uint8))
