@@ -6,15 +6,11 @@ If an output path is a link, the link stays and its target is written or replace
 from __future__ import annotations
 
 import errno
-import glob
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.owned_files import (
@@ -27,15 +23,9 @@ from geopsp.core.owned_files import (
 )
 from geopsp.core.paths import describe_bad_name
 from geopsp.core.sync import sync_file, sync_folder, sync_tree
+from geopsp.core.temporary_folder import temporary_folder
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, OutputError
-
-LOCK = ".lock"
-"""A file in temporary folders that their process holds."""
-
-MAX_PREFIX = 100
-"""Characters of an output's name in that of its temporary folder."""
-
 
 MAX_NAME = 255
 """Bytes that a name can have on common file systems."""
@@ -292,56 +282,6 @@ def _restore_replaced(path: Path, kind: FolderKind | None) -> None:
     old = path.with_name(f".old-{path.name}")
     if not os.path.lexists(path) and old.is_dir() and not old.is_symlink() and not foreign_files(old, kind):
         old.replace(path)
-
-
-@contextmanager
-def temporary_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside a path, to be moved to it; its name cannot be guessed, and only this user can read it.
-
-    What killed runs left for the same path is removed.
-    """
-    _clear_temporary_folders(path)
-    folder = Path(tempfile.mkdtemp(prefix=_temporary_prefix(path), dir=path.parent))
-    lock = FileLock(folder / LOCK)
-    try:
-        with lock:
-            content = folder / "content"
-            content.mkdir()
-            yield content
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Yield a new folder for temporary files, on the disk that TMPDIR names.
-
-    Raises:
-        OutputError: if none can be made.
-    """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="geopsp-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot make a folder for temporary files: {format_error(error)}. Set TMPDIR to a folder that can be "
-            "written, on a disk with free space."
-        ) from error
-    with folder as name:
-        yield Path(name)
-
-
-def _temporary_prefix(path: Path) -> str:
-    return f".partial-{path.name[:MAX_PREFIX]}-"
-
-
-def _clear_temporary_folders(path: Path) -> None:
-    """Remove temporary folders of a path that no running process holds."""
-    for folder in path.parent.glob(f"{glob.escape(_temporary_prefix(path))}????????"):
-        lock = folder / LOCK
-        if folder.is_symlink() or lock.is_symlink() or not lock.is_file():
-            continue  # not one of ours
-        with suppress(Timeout, OSError), FileLock(lock).acquire(timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def partial_path(path: Path) -> Path:

@@ -9,8 +9,9 @@ from pathlib import Path
 from geopsp.core.jit import compile_ahead
 from geopsp.core.lock import output_lock
 from geopsp.core.options import check_nodata, describes, from_names, require_path
-from geopsp.core.output import temporary_folder, write_errors
+from geopsp.core.output import write_errors
 from geopsp.core.progress import Progress, progress_bar
+from geopsp.core.temporary_folder import temporary_folder
 from geopsp.polygons.attributes import AttributeTable, file_classes, legend_for
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence

@@ -21,8 +21,9 @@ from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.legend import Legend
 from geopsp.core.lock import output_lock
 from geopsp.core.log import is_main_process
-from geopsp.core.output import atomic_output, scratch_folder, write_errors
+from geopsp.core.output import atomic_output, write_errors
 from geopsp.core.owned_files import FolderKind
+from geopsp.core.temporary_folder import scratch_folder
 from geopsp.core.text import format_count
 from geopsp.data.dataset import Sample
 from geopsp.data.loader import ChipLoaders

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from geopsp.core.output import scratch_folder
 from geopsp.core.paths import is_url_or_vsi
+from geopsp.core.temporary_folder import scratch_folder
 
 SPECIAL = r"[!;?\t\r\n]" if os.name == "nt" else r"[!;?\\\t\r\n]"
 """Characters that are parsed."""

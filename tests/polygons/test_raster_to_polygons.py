@@ -23,7 +23,7 @@ from rasterio.features import rasterize, shapes
 
 from geopsp.core.legend import CLASSES_TAG, Legend
 from geopsp.core.lock import output_lock
-from geopsp.core.output import temporary_folder
+from geopsp.core.temporary_folder import temporary_folder
 from geopsp.errors import GridError, InputNotFoundError, OptionError, OutputError, RasterError
 from geopsp.polygons import polygonizer as maker
 from geopsp.polygons import raster_to_polygons as making

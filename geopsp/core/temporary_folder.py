@@ -1,0 +1,71 @@
+"""Temporary folders: beside an output, to be moved there, or for what no output keeps."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from geopsp.core.text import format_error
+from geopsp.errors import OutputError
+
+LOCK = ".lock"
+"""A file in temporary folders that their process holds."""
+
+MAX_PREFIX = 100
+"""Characters of an output's name in that of its temporary folder."""
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside a path, to be moved to it; its name cannot be guessed, and only this user can read it.
+
+    What killed runs left for the same path is removed.
+    """
+    _clear_temporary_folders(path)
+    folder = Path(tempfile.mkdtemp(prefix=_temporary_prefix(path), dir=path.parent))
+    lock = FileLock(folder / LOCK)
+    try:
+        with lock:
+            content = folder / "content"
+            content.mkdir()
+            yield content
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a new folder for temporary files, on the disk that TMPDIR names.
+
+    Raises:
+        OutputError: if none can be made.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="geopsp-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot make a folder for temporary files: {format_error(error)}. Set TMPDIR to a folder that can be "
+            "written, on a disk with free space."
+        ) from error
+    with folder as name:
+        yield Path(name)
+
+
+def _temporary_prefix(path: Path) -> str:
+    return f".partial-{path.name[:MAX_PREFIX]}-"
+
+
+def _clear_temporary_folders(path: Path) -> None:
+    """Remove temporary folders of a path that no running process holds."""
+    for folder in path.parent.glob(f"{glob.escape(_temporary_prefix(path))}????????"):
+        lock = folder / LOCK
+        if folder.is_symlink() or lock.is_symlink() or not lock.is_file():
+            continue  # not one of ours
+        with suppress(Timeout, OSError), FileLock(lock).acquire(timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
