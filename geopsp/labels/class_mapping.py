@@ -162,9 +162,7 @@ def _parse_target(target: Any, maps: str) -> ClassTarget:
     if not isinstance(target, Mapping):
         name = normalize_value(target)
         if name is None or isinstance(target, list | tuple | set):
-            raise OptionError(
-                f"{maps} {short(target)}, but a class is a name, null, or a dict of name, code and color."
-            )
+            raise OptionError(f"{maps} {short(target)}, but a class is a name, null, or a dict of name, code, color.")
         return ClassTarget(canonical_name(value_name(name)))
     unknown, name = set(target) - {"name", "code", "color"}, normalize_value(target.get("name"))
     if unknown or name is None:
