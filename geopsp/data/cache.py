@@ -8,14 +8,16 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from numpy.lib.format import dtype_to_descr, open_memmap, write_array_header_1_0
 
 from geopsp.chips.chip_set import ChipSet
+from geopsp.core.documents import is_regular
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import FolderKind, remove_owned
 from geopsp.core.progress import Progress, progress_bar
@@ -49,6 +51,11 @@ class ChipCache:
             np.asarray(open_memmap(folder / f"{part}.npy", mode="r")) for part in PARTS
         )
 
+    @property
+    def layout(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and type of each array."""
+        return [(array.shape, array.dtype) for array in (self._image, self._valid, self._codes)]
+
     def read(self, row: int, top: int, left: int, size: int) -> RawChip:
         """Return views of the mapped arrays."""
         rows, cols = slice(top, top + size), slice(left, left + size)
@@ -69,12 +76,12 @@ def open_cache(chips: ChipSet, folder: str | Path) -> ChipCache:
     names = "\n".join(str(Path(path).resolve()) for path in chips.index["image"])
     path = Path(folder) / f"chips-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
     key = _key(chips)
-    cache, _ = _open(path, key)
+    cache, _ = _open(path, key, chips)
     if cache is not None:
         return cache
     check_output(path.parent / f"{path.name}.lock", overwrite=True)
     with FileLock(path.with_suffix(".lock")):  # of several processes, one writes
-        cache, problem = _open(path, key)
+        cache, problem = _open(path, key, chips)
         if cache is not None:
             return cache
         if problem:
@@ -97,29 +104,39 @@ def _key(chips: ChipSet) -> str:
     return key.hexdigest()
 
 
-def _open(path: Path, key: str) -> tuple[ChipCache | None, str]:
+def _open(path: Path, key: str, chips: ChipSet) -> tuple[ChipCache | None, str]:
     """Return the cache, or None and what is wrong with it; "" if there is none."""
     if not path.exists():
         return None, ""
     found = read_state(path / CACHE_INFO).get("key")
     if found is not None and found != key:
         return None, f"The chips have changed since the cache {path} was written"
-    try:
-        return (ChipCache(path), "") if found else (None, f"The cache {path} is damaged")
-    except (OSError, ValueError):
-        return None, f"The cache {path} is damaged"
+    with suppress(OSError, ValueError, TypeError):
+        if found and all(is_regular(path / f"{part}.npy") for part in PARTS):
+            cache = ChipCache(path)
+            if cache.layout == [((len(chips), *shape), kind) for shape, kind in _layout(chips)]:
+                return cache, ""
+    return None, f"The cache {path} is damaged"
+
+
+def _layout(chips: ChipSet) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shape and type of a chip in each part."""
+    side = chips.tile_size
+    return [
+        ((len(chips.bands), side, side), np.dtype(chips.dtype)),
+        ((side, side), np.dtype(bool)),
+        ((side, side), np.dtype(np.uint8)),
+    ]
 
 
 def _write(chips: ChipSet, path: Path, key: str, progress: Progress) -> None:
-    side = chips.tile_size
-    shapes = ((len(chips.bands), side, side), (side, side), (side, side))
-    types = (np.dtype(chips.dtype), np.dtype(bool), np.dtype(np.uint8))
-    needed = len(chips) * sum(math.prod(shape) * kind.itemsize for shape, kind in zip(shapes, types, strict=True))
+    layout = _layout(chips)
+    needed = len(chips) * sum(math.prod(shape) * kind.itemsize for shape, kind in layout)
     _require_room(path, needed)
     logger.info(f"Decoding {format_count(len(chips), 'chip')} into {path}: {needed / 1e6:,.0f} MB")
     with atomic_output(path, folder=True, kind=CACHE_FOLDER) as folder, ExitStack() as stack:
         files = [stack.enter_context((folder / f"{part}.npy").open("wb")) for part in PARTS]
-        for file, shape, kind in zip(files, shapes, types, strict=True):
+        for file, (shape, kind) in zip(files, layout, strict=True):
             header = {"descr": dtype_to_descr(kind), "fortran_order": False, "shape": (len(chips), *shape)}
             write_array_header_1_0(file, header)
         for row, chip in enumerate(_decode(chips)):

@@ -19,10 +19,11 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import geopandas as gpd
 import rasterio
+from pydantic import Field
 from rasterio.errors import RasterioError
 
 from geopsp.core.legend import Legend
@@ -30,6 +31,7 @@ from geopsp.core.output import check_output, partial_path, write_errors
 from geopsp.core.owned_files import FolderKind, require_owned
 from geopsp.core.paths import gdal_path
 from geopsp.core.run_state import read_state, write_state
+from geopsp.core.schema import Schema, Sha256
 from geopsp.errors import RasterError
 from geopsp.inference.options import MapSettings
 from geopsp.inference.part_size import split_for_threads
@@ -44,6 +46,19 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Part of the key and of job.json."""
+
+
+MAX_BATCH = 2**20
+
+PartSide = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class JobState(Schema):
+    """What job.json holds."""
+
+    key: Sha256
+    part: Annotated[list[PartSide], Field(min_length=2, max_length=2)]
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)]
 
 
 _OF_A_KEY = "[0-9a-f]*-[0-9]*x[0-9]*"
@@ -133,6 +148,11 @@ class MapJob:
     def _state_file(self) -> Path:
         return self.folder / "job.json"
 
+    def _read_state(self) -> dict[str, Any]:
+        """Return what job.json holds; {} if it is missing or damaged."""
+        state = read_state(self._state_file, JobState)
+        return {} if any(side % self.parts.block for side in state.get("part", ())) else state
+
     @property
     def _publish_file(self) -> Path:
         return self.folder / "publish"
@@ -148,7 +168,7 @@ class MapJob:
 
     def with_parts(self, threads: int = 1) -> MapJob:
         """Return the job in the parts that it began with; if it has not begun, in parts that suit so many threads."""
-        state = read_state(self._state_file)
+        state = self._read_state()
         if state.get("key") == self.key:
             width, height = state["part"]
             parts = replace(self.parts, part_width=width, part_height=height)
@@ -242,10 +262,10 @@ class MapJob:
         """
         if os.path.lexists(self.folder):
             require_owned(self.folder, WORK_FOLDER)
-        state = read_state(self._state_file)
+        state = self._read_state()
         part = [self.parts.part_width, self.parts.part_height]
         if state.get("key") != self.key or state["part"] != part:
-            if state:
+            if os.path.lexists(self._state_file):
                 logger.warning(
                     f"A previous unfinished run of {self.out} used a different model, input or options; starting over."
                 )
@@ -290,7 +310,7 @@ class MapJob:
     @property
     def batch_size(self) -> int:
         """Tiles in a batch, of a job that has begun."""
-        return int(read_state(self._state_file)["batch_size"])
+        return int(self._read_state()["batch_size"])
 
 
 def _key_of_raster(path: Path) -> str | None:

@@ -9,8 +9,8 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rasterio.env import getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
+from geopsp.core.documents import DocumentError, open_regular
 from geopsp.core.paths import describe_bad_input, gdal_path, is_local, is_remote
 from geopsp.core.text import format_error
 from geopsp.core.time_limit import is_set_by_user, limit_servers, server_options
@@ -81,6 +82,31 @@ def open_raster(name: str | Path) -> rasterio.DatasetReader:
             return rasterio.open(gdal_path(name))
     except RasterioIOError as error:
         raise _open_error(name, error) from error
+
+
+CHIP_FORMATS = {
+    b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff",
+    b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"<MRF": "MRF",
+}  # fmt: skip
+"""GDAL's drivers of the chips that geopsp and ArcGIS write, by the first bytes; others could refer to a network."""
+
+
+@contextmanager
+def open_chip(path: str | Path) -> Iterator[rasterio.DatasetReader]:
+    """Open a file of a chip folder to read in the block; nothing is read over a network.
+
+    Raises:
+        RasterioError, OSError, DocumentError: if it is no regular file of these formats, or cannot be read.
+    """
+    with open_regular(path) as file:
+        start = file.read(4)
+    driver = next((driver for first, driver in CHIP_FORMATS.items() if start.startswith(first)), None)
+    if driver is None:
+        raise DocumentError("it is no TIFF, PNG, JPEG or MRF file")
+    # in a folder of thousands of files, listing them takes longer than looking for each sidecar file
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "none"}
+    with rasterio.Env(**options), rasterio.open(gdal_path(path), driver=driver) as dataset:
+        yield dataset
 
 
 class OpenDatasets:

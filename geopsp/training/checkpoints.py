@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
+from geopsp.core.documents import DocumentError, open_regular
 from geopsp.core.output import atomic_output
+from geopsp.core.schema import Count, Schema, require_fit
 from geopsp.core.sync import sync_file
 from geopsp.errors import OptionError, OutputError
 
@@ -29,6 +31,18 @@ UNREADABLE = (
     zlib.error,
 )  # fmt: skip
 """Errors of reading a damaged checkpoint."""
+
+
+class Checkpoint(Schema):
+    """What Lightning reads of a checkpoint when it resumes a run."""
+
+    epoch: Count
+    global_step: Count
+    state_dict: dict[str, Any]
+    optimizer_states: list[dict[str, Any]]
+    lr_schedulers: list[dict[str, Any]]
+    loops: dict[str, Any]
+    callbacks: dict[str, Any]
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -92,10 +106,16 @@ def find_checkpoint(folder: Path) -> Path | None:
 def damage(path: Path) -> str | None:
     """Return what is wrong with a checkpoint; None if it is whole."""
     try:
+        with open_regular(path):  # a pipe would be waited for
+            pass
         with zipfile.ZipFile(path) as archive:
             if broken := archive.testzip():
                 return f"the checksum of {broken} differs"
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if path.stem != BEST:
+            require_fit(content, Checkpoint)
+    except DocumentError as error:
+        return str(error)
     except UNREADABLE as error:
         return type(error).__name__
     return None

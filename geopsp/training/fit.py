@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from geopsp.core.documents import DocumentError, read_json
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.legend import Legend
 from geopsp.core.lock import output_lock
@@ -237,12 +238,13 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     if not has_checkpoint(folder):
         return None
     try:
-        inputs: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        inputs: dict[str, Any] = read_json(folder / RUN)
         FitOptions(**{**inputs["fit"], "lr": tuple(inputs["fit"]["lr"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (DocumentError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error) if isinstance(error, DocumentError) else type(error).__name__
         raise OptionError(
-            f"The run in {folder} cannot be resumed: its {RUN} is damaged ({type(error).__name__}). Restore that file "
-            "from a copy, or train in another folder."
+            f"The run in {folder} cannot be resumed: its {RUN} is damaged ({reason}). Restore that file from a copy, "
+            "or train in another folder."
         ) from error
     find_checkpoint(folder)
     return inputs
