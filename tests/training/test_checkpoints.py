@@ -111,6 +111,12 @@ def test_a_run_without_a_whole_checkpoint_is_said_to_be_one_and_kept(data, stopp
     assert {**{path.name: path.read_bytes() for path in stopped.iterdir()}, "run.json": before["run.json"]} == before
 
 
+WHOLE = {
+    "global_step": 1, "state_dict": {"weights": torch.zeros(999)}, "optimizer_states": [], "lr_schedulers": [],
+    "loops": {}, "callbacks": {},
+}  # fmt: skip
+
+
 def test_wherever_writing_breaks_off_a_whole_checkpoint_is_left(tmp_path, monkeypatch):
     """At each rename, sync and write in turn, as if the process were killed or the disk full."""
     monkeypatch.setenv("GEOPSP_SYNC", "1")
@@ -120,7 +126,7 @@ def test_wherever_writing_breaks_off_a_whole_checkpoint_is_left(tmp_path, monkey
         last.parent.mkdir()
         writer = AtomicCheckpoints("Resume.")
         for epoch in (1, 2):
-            writer.save_checkpoint({"epoch": epoch, "weights": torch.zeros(999)}, last)
+            writer.save_checkpoint({**WHOLE, "epoch": epoch}, last)
 
         def count(number=number):
             nonlocal calls
@@ -133,7 +139,7 @@ def test_wherever_writing_breaks_off_a_whole_checkpoint_is_left(tmp_path, monkey
             patch.setattr(os, "fsync", lambda descriptor: (count(), sync(descriptor))[1])
             patch.setattr(Path, "write_bytes", lambda path, data: (write(path, data[:99]), count(), write(path, data)))
             with pytest.raises(OutputError, match=r"Is the disk full\? Resume") if number < 6 else nullcontext():
-                writer.save_checkpoint({"epoch": 3, "weights": torch.zeros(999)}, last)
+                writer.save_checkpoint({**WHOLE, "epoch": 3}, last)
         found = find_checkpoint(last.parent)
         assert torch.load(found)["epoch"] == (2 if number < 6 else 3), number
         assert not list(last.parent.glob(".*"))
