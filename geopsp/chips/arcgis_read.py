@@ -23,7 +23,6 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geopsp.chips.arcgis_write import MAP_FILE, MODE, MODEL_FILE, SUMS_FILE
@@ -35,10 +34,15 @@ from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.paths import gdal_path
 from geopsp.core.text import format_count, format_error
 from geopsp.errors import ChipError
+from geopsp.raster.open import GDAL_ERRORS, band_texts
 from geopsp.raster.valid_mask import alpha_band, valid_mask
 
 LINE_WITH_BLANKS = re.compile(r"\s*(?P<image>.+?)\s+(?P<label>labels/.+?)(?:\s+[-+.\d]+)*\s*$")
 """A line of map.txt whose file names may contain blanks; numbers may follow."""
+
+
+MAX_VALUES = 2**28
+"""Pixels times bands of a chip; one with more, 16,000 pixels wide, is no chip but a damaged file."""
 
 
 READ_THREADS = 8
@@ -125,7 +129,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(_read_text(path))
     except OSError as error:
         raise ChipError(f"{path.parent} has no {path.name}, which ArcGIS writes. Export or copy it again.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ChipError(f"{path} is damaged: it is not JSON ({error}). Export or copy it again.") from error
     if not isinstance(content, dict):
         raise ChipError(f"{path} is damaged: it is a JSON {type(content).__name__}. Export or copy it again.")
@@ -165,10 +169,12 @@ def _read_chip(image: Path, label: Path) -> _ChipInfo:
     try:
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"):
             with rasterio.open(gdal_path(image)) as dataset:
+                _require_chip_size(image, dataset)
                 (grid, bands, dtype), valid = _header(dataset), _valid_mask(dataset)
             with rasterio.open(gdal_path(label)) as dataset:
+                _require_chip_size(label, dataset)
                 codes = dataset.read(1)
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         raise ChipError(
             f"Cannot read the chip {image} or {label}: {format_error(error)}. Export or copy it again."
         ) from error
@@ -184,11 +190,17 @@ def _read_chip(image: Path, label: Path) -> _ChipInfo:
     return _ChipInfo(image, grid, bands, dtype, float(valid.mean()), counts)
 
 
+def _require_chip_size(path: Path, dataset: Any) -> None:
+    if dataset.width * dataset.height * dataset.count > MAX_VALUES:
+        size = f"{dataset.count:,} x {dataset.height:,} x {dataset.width:,}"
+        raise ChipError(f"{path} has {size} pixels (bands x rows x columns), too many for a chip. Export it again.")
+
+
 def _header(dataset: Any) -> tuple[Grid, tuple[str | None, ...], str]:
     """Return the grid, the band names and the data type of an image."""
     crs = None if dataset.transform.is_identity else dataset.crs
     indexes = _band_numbers(dataset)
-    names = tuple(dataset.descriptions[i - 1] for i in indexes)
+    names = tuple(band_texts(dataset)[i - 1] for i in indexes)
     return Grid(crs, dataset.transform, dataset.width, dataset.height), names, dataset.dtypes[indexes[0] - 1]
 
 

@@ -11,6 +11,7 @@ import click
 
 from geopsp.cli.messages import Translator, shell_messages, show_summary
 from geopsp.core.argument_names import suggest_names
+from geopsp.core.text import shorten
 from geopsp.core.warnings_log import collect_warnings, warnings_as_errors
 from geopsp.errors import GeopspError, StrictError
 
@@ -18,6 +19,10 @@ STRICT_HELP = (
     "Take warnings for errors: stop at the first, with exit status 2. Nothing is written, unless it arises after an "
     "output is complete."
 )
+
+
+MAX_MESSAGE = 1500
+"""Characters of an error; more is a value from a damaged file."""
 
 
 INTERRUPTED = 130
@@ -77,7 +82,8 @@ class ShellCommand(click.Command):
             except GeopspError as error:
                 show_summary(warnings, translate)
                 reason = " (--strict takes this warning for an error.)" if isinstance(error, StrictError) else ""
-                click.echo(f"Error: {' '.join(translate(str(error)).split())}{reason}", err=True)
+                message = shorten(" ".join(translate(str(error)).split()), MAX_MESSAGE)
+                click.echo(f"Error: {message}{reason}", err=True)
                 ctx.exit(2)
             except KeyboardInterrupt:
                 click.echo(f"Stopped. {self.stopped}".rstrip(), err=True)

@@ -23,7 +23,6 @@ from typing import Any, TypeAlias
 
 import geopandas as gpd
 import rasterio
-from rasterio.errors import RasterioError
 
 from geopsp.core.legend import Legend
 from geopsp.core.output import check_output, partial_path, write_errors
@@ -38,12 +37,17 @@ from geopsp.labels.area import AreaOfInterest
 from geopsp.raster.cog.part_file import is_complete
 from geopsp.raster.cog.part_grid import PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
+from geopsp.raster.open import GDAL_ERRORS, read_tags
 from geopsp.raster.scene import Scene
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Part of the key and of job.json."""
+
+
+MAX_SIDE = 2**24
+"""The largest side of a part, and number of tiles in a batch, that job.json may name."""
 
 
 _OF_A_KEY = "[0-9a-f]*-[0-9]*x[0-9]*"
@@ -148,13 +152,22 @@ class MapJob:
 
     def with_parts(self, threads: int = 1) -> MapJob:
         """Return the job in the parts that it began with; if it has not begun, in parts that suit so many threads."""
-        state = read_state(self._state_file)
+        state = self._state()
         if state.get("key") == self.key:
             width, height = state["part"]
             parts = replace(self.parts, part_width=width, part_height=height)
         else:
             parts = split_for_threads(self.parts, self.tiles, threads)
         return replace(self, parts=parts)
+
+    def _state(self) -> dict[str, Any]:
+        """Return what `job.json` says; {} if there is none, and a state of no job's key if it is damaged."""
+        state = read_state(self._state_file)
+        numbers = [*part, state.get("batch_size")] if isinstance(part := state.get("part"), list) else []
+        whole = len(numbers) == 3 and all(type(each) is int and 0 < each <= MAX_SIDE for each in numbers)
+        if not state or (whole and not any(side % self.parts.block for side in numbers[:2])):
+            return state
+        return {"key": None}
 
     def part_path(self, raster: RasterSpec, number: int) -> Path:
         return self._work_folder / "parts" / f"{number:06d}.{raster.name}"
@@ -242,7 +255,7 @@ class MapJob:
         """
         if os.path.lexists(self.folder):
             require_owned(self.folder, WORK_FOLDER)
-        state = read_state(self._state_file)
+        state = self._state()
         part = [self.parts.part_width, self.parts.part_height]
         if state.get("key") != self.key or state["part"] != part:
             if state:
@@ -297,9 +310,9 @@ def _key_of_raster(path: Path) -> str | None:
     """Return the key of the job that made a raster."""
     try:
         with rasterio.open(gdal_path(path)) as dataset:
-            found: str | None = dataset.tags().get(KEY_TAG)
+            found: str | None = read_tags(dataset).get(KEY_TAG)
             return found
-    except RasterioError:
+    except GDAL_ERRORS:
         return None
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.env import getenv, hasenv
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geopsp.core.paths import describe_bad_name, gdal_path, is_local, is_remote
@@ -42,6 +43,10 @@ REMOTE_OPTIONS = {
     "VSI_CACHE": "TRUE",
 }
 """GDAL's options for remote files: no folder listings, few range requests, retries when a server is busy."""
+
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError)
+"""What rasterio raises of damaged files: the last where a text, a CRS or GDAL's own message is not UTF-8."""
 
 
 MAX_OPEN = 64
@@ -78,8 +83,24 @@ def open_raster(name: str | Path) -> rasterio.DatasetReader:
     try:
         with gdal_env(name):
             return rasterio.open(gdal_path(name))
-    except RasterioIOError as error:
+    except GDAL_ERRORS as error:
         raise _open_error(name, error) from error
+
+
+def read_tags(dataset: Any, band: int = 0, **options: Any) -> dict[str, str]:
+    """Return the tags of a dataset or a band, as `dataset.tags()`; {} if they are not UTF-8."""
+    try:
+        return dict(dataset.tags(band, **options))
+    except UnicodeDecodeError:
+        return {}
+
+
+def band_texts(dataset: Any) -> tuple[str | None, ...]:
+    """Return the descriptions of all bands; None for those without one, and for all if one is not UTF-8."""
+    try:
+        return tuple(dataset.descriptions)
+    except UnicodeDecodeError:
+        return (None,) * int(dataset.count)
 
 
 class OpenDatasets:
@@ -122,7 +143,7 @@ class _Recent(threading.local):
 _RECENT = _Recent()
 
 
-def _too_many_open(name: str | Path, error: RasterioError) -> bool:
+def _too_many_open(name: str | Path, error: Exception) -> bool:
     """Return True if this process can open no more files; GDAL does not always report that."""
     try:
         if is_local(name):
@@ -132,7 +153,7 @@ def _too_many_open(name: str | Path, error: RasterioError) -> bool:
     return os.strerror(errno.EMFILE) in str(error)
 
 
-def _open_error(name: str | Path, error: RasterioError) -> GeopspError:
+def _open_error(name: str | Path, error: Exception) -> GeopspError:
     if _too_many_open(name, error):
         return RasterError(f"Cannot open {name}. {TOO_MANY}")
     reason = format_error(error)
@@ -156,13 +177,13 @@ def _missing_sources(name: str | Path) -> list[str]:
         if not Path(path).exists():
             missing[path] = None
         elif path.lower().endswith(".vrt"):
-            with suppress(RasterioError), rasterio.open(path) as dataset:
+            with suppress(*GDAL_ERRORS), rasterio.open(path) as dataset:
                 todo += sorted(set(dataset.files) - seen)
                 seen |= set(dataset.files)
     return list(missing)
 
 
-def read_error(name: str | Path, area: Window, error: RasterioError) -> RasterError:
+def read_error(name: str | Path, area: Window, error: Exception) -> RasterError:
     """Return the error for a file that opened, but whose pixels in the area cannot be read."""
     advice = "The file is truncated or damaged. Download or export it again."
     missing = _missing_sources(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -31,6 +30,7 @@ from geopsp.models.manifest import HISTORY
 from geopsp.models.memory import memory_errors
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.callbacks import EMAWeights, EpochLogger, ResumableEarlyStopping
+from geopsp.training.checkpoints import UNEXPECTED, damaged_run, require_checkpoint, resumed_from
 from geopsp.training.lightning_module import SegmentationTask
 from geopsp.training.options import MONITORS, FitOptions, RunConfig
 from geopsp.training.trainer import (
@@ -127,13 +127,17 @@ def fit(
             folder, BEST, monitor=options.monitor, mode=MONITORS[options.monitor], save_weights_only=True,
             enable_version_counter=False,
         )  # fmt: skip
+        if checkpoint:
+            for path in (checkpoint, checkpoint.with_stem(BEST)):
+                if path.exists():
+                    require_checkpoint(path, task)
         callbacks = _callbacks(options, run, history, best)
         trainer = make_trainer(run, folder, max_epochs=options.epochs, callbacks=callbacks)
         logger.info(f"Training for {format_count(options.epochs, 'epoch')} on {describe_devices(trainer, run)}")
         task.train().to(memory_format=torch.channels_last)
         stack.enter_context(compiled_network(network, wanted=options.compiled))
         try:
-            with memory_errors(), interruptible():
+            with resumed_from(checkpoint), memory_errors(), interruptible():
                 data = ChipDataModule(loaders, options.accumulate)
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             trainer.strategy.barrier()  # all read the best weights before the main process removes the folder
@@ -218,11 +222,8 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         inputs: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
         FitOptions(**{**inputs["fit"], "lr": tuple(inputs["fit"]["lr"])})
         torch.load(last, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise OptionError(
-            f"The run in {folder} is damaged ({type(error).__name__}) and cannot be resumed. Remove the folder, or "
-            "choose another one."
-        ) from error
+    except (OSError, *UNEXPECTED) as error:
+        raise damaged_run(folder, error) from error
     return inputs
 
 
