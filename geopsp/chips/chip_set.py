@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
+from shapely.errors import ShapelyError
 
 from geopsp.chips.arcgis_read import read_arcgis_folder
 from geopsp.chips.arcgis_write import MAP_FILE, MODEL_FILE, SUMS_FILE
@@ -206,7 +207,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
         index = index.iloc[: manifest["chips"]]  # a killed export may have added some
         require_index(index)
         class_pixels(index, ChipSet.from_manifest(manifest, index).legend)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, ProjError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, ProjError, ShapelyError, RecursionError) as error:
         reason = shorten(repr(error), MAX_REASON)
         raise ChipError(
             f"{folder} has a damaged {MANIFEST} or {INDEX} ({reason}). Export it again with `export_training_data()`."
