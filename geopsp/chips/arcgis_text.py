@@ -33,8 +33,8 @@ def read_map(folder: Path) -> list[tuple[str, str]]:
             columns = [match["image"], match["label"]]
         if len(columns) == 1:
             raise ChipError(
-                f"Line {number} of {folder / MAP_FILE} names only one file, {line[:100]!r}, but must name image and label. "
-                "Export the folder again."
+                f"Line {number} of {folder / MAP_FILE} names only one file, {line[:100]!r}, but must name image and "
+                "label. Export the folder again."
             )
         if columns:
             pairs.append((os.path.normpath(columns[0]), os.path.normpath(columns[1])))
