@@ -5,18 +5,22 @@ The numbers of the encoder, the contexts and the decoders stand in their modules
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
 
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.options import require_choice, require_int
+from geopsp.core.schema import MAX_BANDS
 from geopsp.errors import ModelError, OptionError
 from geopsp.models.aux_heads import PixelHead, PresenceHead
 from geopsp.models.context import CONTEXTS, build_context
 from geopsp.models.decoder import DECODERS, DecoderInput
 from geopsp.models.encoder import build_encoder
+from geopsp.models.manifest import BACKBONE_NAME, MAX_CONTEXT_NUMBER, MAX_CONTEXT_NUMBERS
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.pointrend import PointRend
 
@@ -78,8 +82,8 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         try:
-            require_int("bands", self.bands, minimum=1)
-            require_int("classes", self.classes, minimum=2)
+            require_int("bands", self.bands, minimum=1, maximum=MAX_BANDS)
+            require_int("classes", self.classes, minimum=2, maximum=IGNORE_INDEX)
             require_choice("decoder", self.decoder, DECODERS)
             require_choice("aux", self.aux, AUX_HEADS)
         except OptionError as error:
@@ -90,6 +94,11 @@ class ModelSpec:
     def _check_encoder(self) -> None:
         if not isinstance(self.backbone, str):
             raise ModelError(f"`backbone` is {self.backbone!r}, but must be a name such as 'resnet50'.")
+        if not re.fullmatch(BACKBONE_NAME, self.backbone):
+            raise ModelError(
+                f"`backbone` is {self.backbone[:100]!r}, but must be the name of an encoder, such as 'resnet50' or "
+                "'tu-convnext_tiny': no address and no path. Give a file of weights with `encoder_weights`."
+            )
         for name, choices in (("output_stride", tuple(ATROUS_RATES)), ("encoder_depth", DEPTHS)):
             if getattr(self, name) not in choices:
                 raise ModelError(
@@ -104,8 +113,16 @@ class ModelSpec:
 
     def _check_contexts(self) -> None:
         for name in CONTEXTS:
-            if any(not isinstance(number, int) or number < 1 for number in getattr(self, name)):
-                raise ModelError(f"`{name}` is {getattr(self, name)}, but must hold whole numbers of at least 1.")
+            numbers = getattr(self, name)
+            if len(numbers) > MAX_CONTEXT_NUMBERS:
+                raise ModelError(
+                    f"`{name}` holds {len(numbers):,} numbers, but at most {MAX_CONTEXT_NUMBERS} are allowed."
+                )
+            if any(not isinstance(number, int) or not 1 <= number <= MAX_CONTEXT_NUMBER for number in numbers):
+                raise ModelError(
+                    f"`{name}` is {numbers}, but must hold whole numbers of at least 1, and at most "
+                    f"{MAX_CONTEXT_NUMBER}."
+                )
         if len(self.context) > 1:
             found = " and ".join(f"`{name}` is {numbers}" for name, numbers in self.context.items())
             raise ModelError(f"{found}, but a network has one context. Pass () for the others.")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import copy
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 from urllib.request import getproxies
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
@@ -211,9 +212,20 @@ def require_network(name: str) -> None:
         raise ModelError(f"The weights for {name} are not cached, and there is no network. {OFFLINE}") from error
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Keep the Hugging Face hub from using the network in the block."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def _from_smp(name: str, bands: int, output_stride: int, depth: int) -> nn.Module:
     encoder: nn.Module = get_encoder(name, in_channels=bands, depth=depth, weights=None, output_stride=output_stride)
-    return encoder
+    return encoder.to(torch.get_default_device())  # smp makes some tensors on the CPU whatever the default is
 
 
 def _choices() -> str:

@@ -6,9 +6,28 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
+from pydantic import Field, model_validator
+
+from geopsp.core.documents import DocumentError, read_json
 from geopsp.core.owned_files import FolderKind
+from geopsp.core.schema import (
+    MAX_BANDS,
+    MAX_TILE,
+    BandNames,
+    CellSize,
+    ClassEntries,
+    Dtype,
+    Name,
+    PixelValuesEntry,
+    Schema,
+    Sha256,
+    StatisticsEntry,
+    require_fit,
+    require_same_length,
+)
+from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, PackageError
 
 MANIFEST = "model.json"
@@ -26,8 +45,62 @@ VERSION = 2
 """Version of the folder's format."""
 
 
+BACKBONE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}$"
+"""Names of encoders: no address and no path, which timm would follow."""
+
+MAX_CONTEXT_NUMBER, MAX_CONTEXT_NUMBERS = 512, 16
+"""Largest pooling size or rate of a context, and how many it may have."""
+
+
 READABLE_VERSIONS = (1, VERSION)
 """Version 1 had PSPNet only."""
+
+
+Numbers = Annotated[list[Annotated[int, Field(ge=1, le=MAX_CONTEXT_NUMBER)]], Field(max_length=MAX_CONTEXT_NUMBERS)]
+
+
+class ArchitectureEntry(Schema):
+    """The fields of `ModelSpec`, and those of version 1; itself it checks how they go together."""
+
+    backbone: Annotated[str, Field(pattern=BACKBONE_NAME)]
+    bands: Annotated[int, Field(ge=1, le=MAX_BANDS)]
+    classes: Annotated[int, Field(ge=2, le=255)]
+    pyramid_sizes: Numbers | None = None
+    atrous_rates: Numbers | None = None
+    decoder: Name = "unet"
+    use_unet: bool = True
+    pointrend: bool = False
+    aux: Name = "none"
+    output_stride: int = 8
+    encoder_depth: int = 5
+
+
+class ModelManifest(Schema):
+    """What model.json holds; `LossSpec` checks the losses."""
+
+    architecture: ArchitectureEntry
+    classes: ClassEntries
+    bands: BandNames
+    dtype: Dtype
+    statistics: StatisticsEntry
+    tile_size: Annotated[int, Field(ge=16, le=MAX_TILE)]
+    cell_size: CellSize
+    units: Name
+    pixel_values: PixelValuesEntry | None = None
+    losses: dict[str, float | bool | str | list[Name]]
+    settings: dict[str, Any]
+    history: list[dict[str, Annotated[float, Field(allow_inf_nan=True)] | None]]
+    metrics: dict[str, Any]
+    made_with: dict[str, Any] | None = None
+    weights_sha256: Sha256
+
+    @model_validator(mode="after")
+    def _require_consistent(self) -> Self:
+        num_bands, num_classes = self.architecture.bands, self.architecture.classes
+        require_same_length("bands", {"architecture": num_bands, "bands": len(self.bands)})
+        require_same_length("bands", {"architecture": num_bands, "statistics": self.statistics.num_bands})
+        require_same_length("classes", {"architecture": num_classes, "classes": len(self.classes)})
+        return self
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -39,12 +112,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise InputNotFoundError(f"No such folder: {folder}. Train and save a model first.")
-    if not (folder / MANIFEST).exists():
-        raise PackageError(f"{folder} has no {MANIFEST}, so it is not a saved model.")
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PackageError(f"Cannot read {folder / MANIFEST}: {error}. Copy the folder again.") from error
+        manifest: Any = read_json(folder / MANIFEST, allow_nan=True)  # scores of absent classes are NaN
+    except FileNotFoundError:
+        raise PackageError(f"{folder} has no {MANIFEST}, so it is not a saved model.") from None
+    except (DocumentError, OSError) as error:
+        raise PackageError(f"Cannot read {folder / MANIFEST}: {format_error(error)}. Copy the folder again.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != "geopsp-model" or "weights_sha256" not in manifest:
         raise PackageError(f"{folder / MANIFEST} does not describe a geopsp model. Copy the folder again.")
     if manifest.get("version") not in READABLE_VERSIONS:
@@ -54,6 +127,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if manifest.get("manifest_sha256") != manifest_checksum(manifest):
         raise PackageError(f"{folder / MANIFEST} was changed: its checksum differs. Copy the folder again.")
+    try:
+        require_fit(manifest, ModelManifest)
+    except DocumentError as error:
+        raise PackageError(
+            f"{folder / MANIFEST} does not fit any geopsp model: {error}. Copy the folder again, or train anew."
+        ) from None
     return manifest
 
 

@@ -23,14 +23,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from geopsp.core.bands import BandStats, Normalization
+from geopsp.core.documents import DocumentError, open_regular
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.output import atomic_output
 from geopsp.core.pixel_values import RAW, PixelValues, is_identity, pixel_values_entry
-from geopsp.core.text import format_count
+from geopsp.core.text import format_count, format_error
 from geopsp.errors import BandError, GeopspError, OptionError, PackageError
-from geopsp.models.build import ModelSpec, build_network, count_parameters
+from geopsp.models.build import ModelSpec, build_network, check_tile_size, count_parameters
+from geopsp.models.check_weights import require_finite, require_fitting_weights
 from geopsp.models.context import CONTEXTS
 from geopsp.models.decoder import DECODERS
+from geopsp.models.encoder import offline
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.manifest import HISTORY, MANIFEST, MODEL_FOLDER, VERSION, WEIGHTS, manifest_checksum, read_manifest
 from geopsp.models.network import SegmentationNetwork
@@ -199,7 +202,7 @@ def _manifest(model: TrainedModel, checksum: str) -> dict[str, Any]:
 
 
 def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -213,29 +216,44 @@ def load_model(folder: str | Path) -> TrainedModel:
     folder = Path(folder)
     manifest = read_manifest(folder)
     weights = folder / WEIGHTS
-    if not weights.exists():
-        raise PackageError(f"{folder} has no {WEIGHTS}. Copy the whole folder again.")
-    if _checksum(weights) != manifest["weights_sha256"]:
+    try:
+        checksum = _checksum(weights)
+    except FileNotFoundError:
+        raise PackageError(f"{folder} has no {WEIGHTS}. Copy the whole folder again.") from None
+    except (OSError, DocumentError) as error:
+        raise PackageError(f"Cannot read {weights}: {format_error(error)}. Copy the folder again.") from error
+    if checksum != manifest["weights_sha256"]:
         raise PackageError(f"{weights} is not the file that was saved: its checksum differs. Copy the folder again.")
     try:
-        model = _model_from_manifest(manifest)
-        model.network.load_state_dict(load_file(weights))
+        with offline():
+            require_fitting_weights(ModelSpec.from_json(manifest["architecture"]), weights)
+            model = _model_from_manifest(manifest)
+        state = load_file(weights)
+        require_finite(state)
+        model.network.load_state_dict(state)
     except INCONSISTENT as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise PackageError(
-            f"{folder / MANIFEST} does not fit this version of geopsp ({reason}). Upgrade geopsp."
+            f"{folder} does not fit this version of geopsp ({_first_detail(error)}). Upgrade geopsp, or copy the "
+            "folder again."
         ) from error
     model.network.eval()
     return model
+
+
+def _first_detail(error: Exception) -> str:
+    """Return the reason of an error in one line; torch names the tensors below its first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[1] if len(lines) > 1 and isinstance(error, RuntimeError) else lines[0] if lines else ""
+    text = text.rstrip(".")
+    return text if isinstance(error, GeopspError | ValueError) else f"{type(error).__name__}: {text}"
 
 
 def _model_from_manifest(manifest: Mapping[str, Any]) -> TrainedModel:
     spec = ModelSpec.from_json(manifest["architecture"])
     legend, bands = Legend.from_json(manifest["classes"]), tuple(manifest["bands"])
     statistics = BandStats.from_json(manifest["statistics"])
-    found = (len(legend), len(bands), len(statistics.mean), len(statistics.m2))
-    if found != (spec.classes, spec.bands, spec.bands, spec.bands):
-        raise ValueError(f"{found} classes, bands, means and spreads do not fit {spec}")
+    losses = LossSpec.from_json(manifest["losses"]).for_legend(legend)
+    check_tile_size(int(manifest["tile_size"]), output_stride=spec.output_stride)
     return TrainedModel(
         spec=spec,
         network=build_network(spec),
@@ -247,7 +265,7 @@ def _model_from_manifest(manifest: Mapping[str, Any]) -> TrainedModel:
         cell_size=(float(manifest["cell_size"][0]), float(manifest["cell_size"][1])),
         units=str(manifest["units"]),
         pixel_values=PixelValues.from_json(manifest.get("pixel_values")),
-        losses=LossSpec.from_json(manifest["losses"]),
+        losses=losses,
         settings=dict(manifest["settings"]),
         history=list(manifest["history"]),
         metrics=dict(manifest["metrics"]),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,12 +22,6 @@ logger = logging.getLogger(__name__)
 
 COLORS = {"red": 0, "green": 1, "blue": 2}
 """Input channels of pretrained filters, by band name."""
-
-
-UNREADABLE = (
-    SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, OSError
-)  # fmt: skip
-"""Errors of loaders for files that do not hold named tensors only."""
 
 
 def init_encoder(
@@ -187,12 +181,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        state = dict(state.get("state_dict", state))
-        return {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    except UNREADABLE as error:
+        return _named_tensors(state)
+    except Exception as error:  # whatever a damaged file makes of the loaders
         # torch's own message would advise to load the file with its code
         kind = type(error).__name__
         raise ModelError(
             f"Cannot read weights from {path} ({kind}): it must be a .safetensors or .pth file of named tensors, "
             "without code."
         ) from error
+
+
+def _named_tensors(content: Any) -> dict[str, Tensor]:
+    """Return the tensors of a weight file, which may be those of a checkpoint.
+
+    Raises:
+        ValueError, AttributeError, TypeError: if there are none, or they have no names.
+    """
+    tensors = {
+        key: value for key, value in dict(content.get("state_dict", content)).items() if isinstance(value, Tensor)
+    }
+    if not tensors or not all(isinstance(key, str) for key in tensors):
+        raise ValueError("no named tensors")
+    return tensors

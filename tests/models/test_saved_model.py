@@ -36,7 +36,7 @@ def model():
         network=network.eval(),
         legend=Legend.from_names({0: "background", 5: "wäter & co", 254: "road"}, {5: "#0123ab"}),
         bands=("red", "green", "blue", "nir"),
-        statistics=BandStats(77, *rng.random((4, 4))),
+        statistics=BandStats(77, *rng.random((2, 4)), low=-rng.random(4), high=1 + rng.random(4)),
         dtype="uint16",
         tile_size=64,
         cell_size=(0.1, 1 / 3),
