@@ -7,6 +7,7 @@ DIR/esri_accumulated_stats.json   pixels by class, band statistics
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,9 +23,9 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from geopsp.chips.arcgis_text import read_json, read_map
 from geopsp.chips.arcgis_write import MAP_FILE, MODE, MODEL_FILE, SUMS_FILE
 from geopsp.chips.chip import SKIP_REASONS
 from geopsp.chips.class_balance import ChipWarning
@@ -34,11 +35,10 @@ from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.paths import gdal_path
 from geopsp.core.text import format_count, format_error
 from geopsp.errors import ChipError
-from geopsp.raster.open import GDAL_ERRORS, band_texts
 from geopsp.raster.valid_mask import alpha_band, valid_mask
 
-MAX_VALUES = 2**28
-"""Pixels times bands of a chip; one with more, 16,000 pixels wide, is no chip but a damaged file."""
+LINE_WITH_BLANKS = re.compile(r"\s*(?P<image>.+?)\s+(?P<label>labels/.+?)(?:\s+[-+.\d]+)*\s*$")
+"""A line of map.txt whose file names may contain blanks; numbers may follow."""
 
 
 READ_THREADS = 8
@@ -54,7 +54,7 @@ def read_arcgis_folder(folder: Path) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
     Raises:
         ChipError: if a file is missing or damaged, chips differ in size, bands or data type, or the format is another.
     """
-    pairs, (model, sums) = read_map(folder), (read_json(folder / MODEL_FILE), read_json(folder / SUMS_FILE))
+    pairs, (model, sums) = _read_map(folder), (_read_json(folder / MODEL_FILE), _read_json(folder / SUMS_FILE))
     mode = model.get("MetaDataMode") or sums.get("MetaDataMode")
     if mode != MODE:
         raise ChipError(f'{folder} was exported as {mode!r}, but must be {MODE!r}. Export it as "Classified Tiles".')
@@ -83,6 +83,53 @@ class _ChipInfo:
     valid: float
     counts: NDArray[np.int64]
     """(256,) valid pixels by code."""
+
+
+def _read_map(folder: Path) -> list[tuple[str, str]]:
+    """Return the paths of images and labels, relative to the folder."""
+    lines = _read_text(folder / MAP_FILE).replace("\\", "/").splitlines()
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        columns = line.split()
+        if len(columns) > 1 and not (folder / columns[1]).is_file() and (match := LINE_WITH_BLANKS.match(line)):
+            columns = [match["image"], match["label"]]
+        if len(columns) == 1:
+            raise ChipError(
+                f"Line {number} of {folder / MAP_FILE} names only one file, {line!r}, but must name image and label. "
+                "Export the folder again."
+            )
+        if columns:
+            pairs.append((os.path.normpath(columns[0]), os.path.normpath(columns[1])))
+    missing = [path for pair in pairs for path in pair if not (folder / path).is_file()]
+    if not pairs:
+        raise ChipError(f"{folder / MAP_FILE} names no chips. Export or copy the folder again.")
+    if missing:
+        raise ChipError(
+            f"{folder} is incomplete: {len(missing):,} of the {2 * len(pairs):,} files in {MAP_FILE} are missing, the "
+            f"first is {missing[0]}. Export or copy it again."
+        )
+    return pairs
+
+
+def _read_text(path: Path) -> str:
+    """Read UTF-8, 16 or 32, with or without byte-order mark; else Latin-1, which older tools write."""
+    content = path.read_bytes()
+    try:
+        return content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_read_text(path))
+    except OSError as error:
+        raise ChipError(f"{path.parent} has no {path.name}, which ArcGIS writes. Export or copy it again.") from error
+    except ValueError as error:
+        raise ChipError(f"{path} is damaged: it is not JSON ({error}). Export or copy it again.") from error
+    if not isinstance(content, dict):
+        raise ChipError(f"{path} is damaged: it is a JSON {type(content).__name__}. Export or copy it again.")
+    return content
 
 
 def _legend(folder: Path, model: Mapping[str, Any]) -> Legend:
@@ -118,12 +165,10 @@ def _read_chip(image: Path, label: Path) -> _ChipInfo:
     try:
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"):
             with rasterio.open(gdal_path(image)) as dataset:
-                _require_chip_size(image, dataset)
                 (grid, bands, dtype), valid = _header(dataset), _valid_mask(dataset)
             with rasterio.open(gdal_path(label)) as dataset:
-                _require_chip_size(label, dataset)
                 codes = dataset.read(1)
-    except GDAL_ERRORS as error:
+    except RasterioError as error:
         raise ChipError(
             f"Cannot read the chip {image} or {label}: {format_error(error)}. Export or copy it again."
         ) from error
@@ -139,17 +184,11 @@ def _read_chip(image: Path, label: Path) -> _ChipInfo:
     return _ChipInfo(image, grid, bands, dtype, float(valid.mean()), counts)
 
 
-def _require_chip_size(path: Path, dataset: Any) -> None:
-    if dataset.width * dataset.height * dataset.count > MAX_VALUES:
-        size = f"{dataset.count:,} x {dataset.height:,} x {dataset.width:,}"
-        raise ChipError(f"{path} has {size} pixels (bands x rows x columns), too many for a chip. Export it again.")
-
-
 def _header(dataset: Any) -> tuple[Grid, tuple[str | None, ...], str]:
     """Return the grid, the band names and the data type of an image."""
     crs = None if dataset.transform.is_identity else dataset.crs
     indexes = _band_numbers(dataset)
-    names = tuple(band_texts(dataset)[i - 1] for i in indexes)
+    names = tuple(dataset.descriptions[i - 1] for i in indexes)
     return Grid(crs, dataset.transform, dataset.width, dataset.height), names, dataset.dtypes[indexes[0] - 1]
 
 

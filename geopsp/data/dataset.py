@@ -12,6 +12,7 @@ import numpy as np
 import rasterio
 import torch
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -24,7 +25,7 @@ from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.text import format_error
 from geopsp.data.augment import transform_chip
 from geopsp.errors import ChipError
-from geopsp.raster.open import GDAL_ERRORS, open_raster
+from geopsp.raster.open import open_raster
 from geopsp.raster.valid_mask import alpha_band, valid_mask
 
 
@@ -128,7 +129,7 @@ def _read(path: str, shape: tuple[int, int, int], window: Window) -> tuple[NDArr
             if found == shape:
                 data = dataset.read(indexes, window=window)
                 return data, valid_mask(dataset, data, indexes, window)
-    except (OSError, *GDAL_ERRORS) as error:
+    except (OSError, RasterioError) as error:
         raise ChipError(f"Cannot read the chip {path}: {format_error(error)}. Export the chips again.") from error
     found_text, needed_text = (" x ".join(map(str, each)) for each in (found, shape))
     raise ChipError(
