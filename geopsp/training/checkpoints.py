@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +16,11 @@ from torch import Tensor, nn
 
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, OptionError, TrainingError
+from geopsp.models.weights import require_whole
 
 UNEXPECTED = (
     ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, AssertionError, ArithmeticError,
-    struct.error, pickle.UnpicklingError,
+    struct.error, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What torch and Lightning raise of damaged checkpoints, besides OSError."""
 
@@ -37,12 +40,29 @@ def require_checkpoint(path: Path, module: nn.Module) -> None:
         OptionError: if not.
     """
     try:
+        require_whole(path)
         found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         weights = {name: each.shape for name, each in found.items() if isinstance(each, Tensor)}
     except (OSError, *UNEXPECTED) as error:
         raise damaged_run(path.parent, error) from error
     if weights != {name: each.shape for name, each in module.state_dict().items()}:
         raise damaged_run(path.parent, f"{path.name} holds weights of another network")
+
+
+def require_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Check that what an optimizer knows of a parameter is as large as this; torch's kernels would read beyond it.
+
+    Raises:
+        TrainingError: if it is not.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            fits = isinstance(value, Tensor) and value.is_floating_point()
+            if not fits or (value.shape != parameter.shape and (name != "step" or value.numel() != 1)):
+                raise TrainingError(
+                    f"The state of the optimizer in the checkpoint is damaged ({name}), so training does not go on. "
+                    "Remove the folder of the run, or choose another one."
+                )
 
 
 @contextmanager

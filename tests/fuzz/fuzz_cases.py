@@ -39,6 +39,9 @@ class Command:
     changes: tuple[str, ...] = ()
     """Inputs that it goes on writing."""
 
+    until_error: bool = False
+    """True if it goes on writing them until an error comes."""
+
 
 def info(*paths: str) -> Command:
     return Command(("info", *paths), paths)
@@ -76,6 +79,7 @@ RESUME = Command(
     ("chips", "run"),
     "out/again",
     ("run/",),
+    until_error=True,
 )
 
 

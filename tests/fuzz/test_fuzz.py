@@ -20,7 +20,7 @@ from fuzz.fuzz_cases import TARGETS, Case, Command, cases
 from fuzz.fuzz_mutations import NEEDS_TORCH
 from fuzz.fuzz_server import Outcome, Server
 
-PER_TARGET, SAMPLE = int(os.environ.get("GEOPSP_FUZZ_CASES", "52")), 4
+PER_TARGET, SAMPLE = int(os.environ.get("GEOPSP_FUZZ_CASES", "52")), 3
 """Cases of each format, and those of them that `make test` runs."""
 
 MAX_LINE, MAX_LINES = 2000, 40
@@ -112,22 +112,24 @@ def problems(command: Command, outcome: Outcome, before: dict[str, str], after: 
         yield f"exit status {outcome.code}"
     if "Traceback" in outcome.text:
         yield "a traceback"
-    lines = outcome.text.splitlines()
+    is_written = any(name == command.out or name.startswith(f"{command.out}/") for name in after)
+    if command.out and is_written != (outcome.code == 0):
+        yield f"{command.out} was {'' if is_written else 'not '}written"
     if outcome.code == 2:
-        errors = [line for line in lines if line.startswith(("Error: ", "Usage: "))]
-        if len(errors) != 1:
-            yield f"{len(errors)} lines of errors"
-        if len(lines) > MAX_LINES or max(map(len, lines), default=0) > MAX_LINE:
-            yield f"{len(lines)} lines, the longest of {max(map(len, lines), default=0)} characters"
-        if command.out and any(name == command.out or name.startswith(f"{command.out}/") for name in after):
-            yield f"{command.out} was written"
-    changed = [name for name in before if before[name] != after.get(name)]
-    changed = [name for name in changed if outcome.code or not name.startswith(command.changes or ("//",))]
-    changed = [name for name in changed if not name.startswith(("out/.partial", "cache/"))]
-    if changed:
+        yield from bad_words(outcome.text.splitlines())
+    ours = ("out/.partial", "cache/") + (command.changes if not outcome.code or command.until_error else ())
+    if changed := [name for name in before if before[name] != after.get(name) and not name.startswith(ours)]:
         yield f"changed: {', '.join(changed)}"
-    if outcome.code == 0 and command.out and not any(name.startswith(command.out) for name in after):
-        yield f"{command.out} was not written"
+
+
+def bad_words(lines: list[str]) -> Iterator[str]:
+    """Yield what is wrong with the output of a command that tells an error."""
+    errors = [line for line in lines if line.startswith(("Error: ", "Usage: "))]
+    longest = max(map(len, lines), default=0)
+    if len(errors) != 1:
+        yield f"{len(errors)} lines of errors"
+    if len(lines) > MAX_LINES or longest > MAX_LINE:
+        yield f"{len(lines)} lines, the longest of {longest} characters"
 
 
 @pytest.fixture(scope="module")
