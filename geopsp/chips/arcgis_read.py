@@ -7,7 +7,6 @@ DIR/esri_accumulated_stats.json   pixels by class, band statistics
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,28 +17,25 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from geopsp.chips.arcgis_files import read_json, read_map
 from geopsp.chips.arcgis_write import MAP_FILE, MODE, MODEL_FILE, SUMS_FILE
 from geopsp.chips.chip import SKIP_REASONS
 from geopsp.chips.class_balance import ChipWarning
 from geopsp.core.bands import BandStats
+from geopsp.core.documents import DocumentError
 from geopsp.core.grid import Grid
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
-from geopsp.core.paths import gdal_path
+from geopsp.core.schema import StatisticsEntry, require_fit
 from geopsp.core.text import format_count, format_error
 from geopsp.errors import ChipError
+from geopsp.raster.open import band_texts, open_chip
 from geopsp.raster.valid_mask import alpha_band, valid_mask
-
-LINE_WITH_BLANKS = re.compile(r"\s*(?P<image>.+?)\s+(?P<label>labels/.+?)(?:\s+[-+.\d]+)*\s*$")
-"""A line of map.txt whose file names may contain blanks; numbers may follow."""
-
 
 READ_THREADS = 8
 """More than cores, as threads mostly wait for the disk."""
@@ -54,7 +50,7 @@ def read_arcgis_folder(folder: Path) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
     Raises:
         ChipError: if a file is missing or damaged, chips differ in size, bands or data type, or the format is another.
     """
-    pairs, (model, sums) = _read_map(folder), (_read_json(folder / MODEL_FILE), _read_json(folder / SUMS_FILE))
+    pairs, (model, sums) = read_map(folder), (read_json(folder / MODEL_FILE), read_json(folder / SUMS_FILE))
     mode = model.get("MetaDataMode") or sums.get("MetaDataMode")
     if mode != MODE:
         raise ChipError(f'{folder} was exported as {mode!r}, but must be {MODE!r}. Export it as "Classified Tiles".')
@@ -85,60 +81,13 @@ class _ChipInfo:
     """(256,) valid pixels by code."""
 
 
-def _read_map(folder: Path) -> list[tuple[str, str]]:
-    """Return the paths of images and labels, relative to the folder."""
-    lines = _read_text(folder / MAP_FILE).replace("\\", "/").splitlines()
-    pairs = []
-    for number, line in enumerate(lines, start=1):
-        columns = line.split()
-        if len(columns) > 1 and not (folder / columns[1]).is_file() and (match := LINE_WITH_BLANKS.match(line)):
-            columns = [match["image"], match["label"]]
-        if len(columns) == 1:
-            raise ChipError(
-                f"Line {number} of {folder / MAP_FILE} names only one file, {line!r}, but must name image and label. "
-                "Export the folder again."
-            )
-        if columns:
-            pairs.append((os.path.normpath(columns[0]), os.path.normpath(columns[1])))
-    missing = [path for pair in pairs for path in pair if not (folder / path).is_file()]
-    if not pairs:
-        raise ChipError(f"{folder / MAP_FILE} names no chips. Export or copy the folder again.")
-    if missing:
-        raise ChipError(
-            f"{folder} is incomplete: {len(missing):,} of the {2 * len(pairs):,} files in {MAP_FILE} are missing, the "
-            f"first is {missing[0]}. Export or copy it again."
-        )
-    return pairs
-
-
-def _read_text(path: Path) -> str:
-    """Read UTF-8, 16 or 32, with or without byte-order mark; else Latin-1, which older tools write."""
-    content = path.read_bytes()
-    try:
-        return content.decode(json.detect_encoding(content))
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_text(path))
-    except OSError as error:
-        raise ChipError(f"{path.parent} has no {path.name}, which ArcGIS writes. Export or copy it again.") from error
-    except ValueError as error:
-        raise ChipError(f"{path} is damaged: it is not JSON ({error}). Export or copy it again.") from error
-    if not isinstance(content, dict):
-        raise ChipError(f"{path} is damaged: it is a JSON {type(content).__name__}. Export or copy it again.")
-    return content
-
-
 def _legend(folder: Path, model: Mapping[str, Any]) -> Legend:
     """Return the classes of the model definition, with background added for value 0."""
     try:
         rows = {int(row["Value"]): row for row in model["Classes"]}
         names = {code: str(row.get("Name") or f"class {code}") for code, row in rows.items()}
         colors = {code: "#" + bytes(row["Color"][:3]).hex() for code, row in rows.items() if row.get("Color")}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ChipError(f"{folder / MODEL_FILE} has no usable Classes ({error!r}). Export the folder again.") from error
     wrong = [code for code in names if not 0 <= code < IGNORE_INDEX]
     if not names:
@@ -163,12 +112,11 @@ def _unused_name(name: str, names: Mapping[int, str]) -> str:
 
 def _read_chip(image: Path, label: Path) -> _ChipInfo:
     try:
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"):
-            with rasterio.open(gdal_path(image)) as dataset:
-                (grid, bands, dtype), valid = _header(dataset), _valid_mask(dataset)
-            with rasterio.open(gdal_path(label)) as dataset:
-                codes = dataset.read(1)
-    except RasterioError as error:
+        with open_chip(image) as dataset:
+            (grid, bands, dtype), valid = _header(dataset), _valid_mask(dataset)
+        with open_chip(label) as dataset:
+            codes = dataset.read(1)
+    except (OSError, DocumentError) as error:
         raise ChipError(
             f"Cannot read the chip {image} or {label}: {format_error(error)}. Export or copy it again."
         ) from error
@@ -188,7 +136,8 @@ def _header(dataset: Any) -> tuple[Grid, tuple[str | None, ...], str]:
     """Return the grid, the band names and the data type of an image."""
     crs = None if dataset.transform.is_identity else dataset.crs
     indexes = _band_numbers(dataset)
-    names = tuple(dataset.descriptions[i - 1] for i in indexes)
+    texts = band_texts(dataset)
+    names = tuple(texts[i - 1] for i in indexes)
     return Grid(crs, dataset.transform, dataset.width, dataset.height), names, dataset.dtypes[indexes[0] - 1]
 
 
@@ -322,14 +271,19 @@ def _statistics(
             count = len(index) * int(model["ImageHeight"]) * int(model["ImageWidth"])
             spread = [(row["Mean"], row["StdDev"] ** 2 * count, row["Min"], row["Max"]) for row in rows]
         mean, m2, low, high = np.array(spread, float).T
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ChipError(f"{folder} has no usable band statistics ({error!r}). Export it again.") from error
     if len(mean) != bands:
         raise ChipError(
             f"{folder} has statistics of {format_count(len(mean), 'band')}, but chips of {format_count(bands, 'band')}."
             " Export it again."
         )
-    return BandStats(count, mean, m2, low, high)
+    stats = BandStats(count, mean, m2, low, high)
+    try:
+        require_fit(stats.to_json(), StatisticsEntry)
+    except DocumentError as error:
+        raise ChipError(f"{folder} has no usable band statistics: {error}. Export it again.") from error
+    return stats
 
 
 def _warnings(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,29 +14,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geopsp.chips.arcgis_read import read_arcgis_folder
-from geopsp.chips.arcgis_write import MAP_FILE, MODEL_FILE, SUMS_FILE
+from geopsp.chips.arcgis_write import MAP_FILE
+from geopsp.chips.chip_folder import INDEX, MANIFEST, read_folder, require_files
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.options import require_path
-from geopsp.core.owned_files import FolderKind
 from geopsp.core.pixel_values import RAW, PixelValues
 from geopsp.core.text import format_count
 from geopsp.errors import ChipError, InputNotFoundError
 
 logger = logging.getLogger(__name__)
-
-INDEX = "chips.parquet"
-
-
-MANIFEST = "chips.json"
-
-CHIP_FOLDER = FolderKind(
-    MANIFEST, (INDEX, MAP_FILE, MODEL_FILE, SUMS_FILE, "stats.txt", "images/[0-9]*", "labels/[0-9]*", ".index/*")
-)
-
-
-VERSION = 2
-
 
 PROPERTIES = {"bands": "bands", "tile_size": "chip size", "dtype": "data type", "units": "CRS units"}
 """What chips that are used together have in common, and the words of messages."""
@@ -177,73 +162,13 @@ def _open_folder(folder: Path) -> ChipSet:
         return ChipSet.from_manifest(*read_arcgis_folder(folder), folder)
     manifest, index = read_folder(folder)
     chips = ChipSet.from_manifest(manifest, index, folder)
-    _require_files(folder, chips.index)
+    require_files(folder, chips.index)
     return chips
 
 
 def is_arcgis_folder(folder: Path) -> bool:
     """Return True if ArcGIS exported the chips, so that our own files are missing."""
     return (folder / MAP_FILE).exists() and not any((folder / name).exists() for name in (MANIFEST, INDEX))
-
-
-def read_folder(folder: Path) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
-    """Read the manifest (chips.json) and the index (chips.parquet) of a folder.
-
-    Raises:
-        ChipError: if they are missing or damaged.
-    """
-    if not (folder / MANIFEST).exists() or not (folder / INDEX).exists():
-        raise ChipError(
-            f"{folder} is not a finished chip folder: {MANIFEST} or {INDEX} is missing. Export it with "
-            "`export_training_data()`."
-        )
-    try:
-        manifest, index = _upgrade(
-            json.loads((folder / MANIFEST).read_text(encoding="utf-8")), gpd.read_parquet((folder / INDEX).absolute())
-        )
-        index = index.iloc[: manifest["chips"]]  # a killed export may have added some
-        class_pixels(index, ChipSet.from_manifest(manifest, index).legend)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ChipError(
-            f"{folder} has a damaged {MANIFEST} or {INDEX} ({error!r}). Export it again with `export_training_data()`."
-        ) from error
-    return manifest, index
-
-
-def _upgrade(manifest: dict[str, Any], index: gpd.GeoDataFrame) -> tuple[dict[str, Any], gpd.GeoDataFrame]:
-    """Return manifest and index of version 1 in the form of the current version.
-
-    Raises:
-        ValueError: if the version is not known.
-    """
-    if manifest["version"] == VERSION:
-        return manifest, index
-    if manifest["version"] != 1:
-        raise ValueError(f"it has version {manifest['version']}, but must have 1 or {VERSION}")
-    old = manifest["report"]
-    skipped = {
-        "invalid": old["without_valid_pixel"],
-        "unlabelled": old["too_little_labelled"],
-        "empty": 0,
-        "outside": 0,
-    }
-    report = {**old, "skipped": skipped, "empty": 0, "polygons": {}, "notes": [], "warnings": []}
-    manifest |= {"version": VERSION, "chips": len(index), "tile_size": manifest["spec"]["tile_size"]}
-    manifest["exports"] = [{"options": manifest["spec"], "sources": manifest["sources"], "report": report}]
-    return manifest, index.assign(label=index["chip"], angle=0.0)
-
-
-def _require_files(folder: Path, index: gpd.GeoDataFrame) -> None:
-    if not len(index):
-        raise ChipError(f"{folder} contains no chip. Export it again with other labels or a lower `min_labelled`.")
-    subfolders = [folder / name for name in ("images", "labels") if (folder / name).is_dir()]
-    found = {entry.path for subfolder in subfolders for entry in os.scandir(subfolder)}
-    missing = [path for path in [*index["image"], *index["label"]] if path not in found]
-    if missing:
-        raise ChipError(
-            f"{folder} is incomplete: {len(missing):,} of {2 * len(index):,} files are missing, the first is "
-            f"{missing[0]}. Export it again with `overwrite=True`."
-        )
 
 
 def _join(sets: Sequence[ChipSet]) -> ChipSet:

@@ -21,7 +21,8 @@ import rasterio
 from geopsp.chips.arcgis_write import write_arcgis_files
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import Kind, write_chip
-from geopsp.chips.chip_set import CHIP_FOLDER, INDEX, MANIFEST, VERSION, describe_difference, read_folder, to_crs
+from geopsp.chips.chip_folder import CHIP_FOLDER, INDEX, MANIFEST, VERSION, read_folder
+from geopsp.chips.chip_set import describe_difference, to_crs
 from geopsp.chips.class_balance import ChipWarning, class_warnings
 from geopsp.chips.cutter import ChipCutter, ChipWriter, plan
 from geopsp.chips.labelled_scenes import LabelledScenes

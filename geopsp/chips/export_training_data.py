@@ -19,7 +19,8 @@ import geopandas as gpd
 
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import check_kind
-from geopsp.chips.chip_set import MANIFEST, ChipSet, is_arcgis_folder, read_folder
+from geopsp.chips.chip_folder import MANIFEST, read_folder
+from geopsp.chips.chip_set import ChipSet, is_arcgis_folder
 from geopsp.chips.chip_warnings import log_chip_warnings
 from geopsp.chips.export import Export, cut_all, make_index, make_report, manifest_header
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels

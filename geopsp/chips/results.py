@@ -6,30 +6,63 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
+from pydantic import Field
 
 from geopsp.chips.chip import SKIP_REASONS, Chip, count_codes, fraction_true, skip_reason
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
 from geopsp.core.bands import BandStats
+from geopsp.core.documents import DocumentError, read_json_lines
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.output import write_text_atomic
+from geopsp.core.schema import Count, Name, Schema, StatisticsEntry, Text, require_fit
 
 logger = logging.getLogger(__name__)
 
 LABEL_COUNTS = ("repaired", "not_polygons", "without_class", "dropped")
 """What labels count beside polygons."""
+
+
+class JournalKey(Schema):
+    """The first line of a journal."""
+
+    key: Text
+
+
+class ChipRow(Schema):
+    """The row of the index of a chip; there are also pixels_CODE."""
+
+    chip: Name | None
+    label: Name | None
+    scene: Count
+    source: Text
+    col: int
+    row: int
+    angle: float
+    valid: float
+    labelled: float
+
+
+class JournalRow(Schema):
+    """A line of a journal: what a row of chips gave."""
+
+    stats: StatisticsEntry
+    rows: list[ChipRow]
+    counts: dict[str, Count]
+    polygons: dict[Annotated[str, Field(pattern=r"^[0-9]{1,3}$")], Count]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,13 +296,8 @@ def _has_files(folder: Path, result: RowResult) -> bool:
 def _read_complete_lines(path: Path) -> list[dict[str, Any]]:
     """Read the lines of a journal up to the first that is torn."""
     lines: list[dict[str, Any]] = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                break
-            if not isinstance(line, dict):
-                break
+    with suppress(OSError, DocumentError):
+        for number, line in enumerate(read_json_lines(path)):
+            require_fit(line, JournalRow if number else JournalKey)
             lines.append(line)
     return lines

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import geopsp
-from geopsp.chips.chip_set import CHIP_FOLDER, MANIFEST, ChipSet
+from geopsp.chips.chip_folder import CHIP_FOLDER, MANIFEST
+from geopsp.chips.chip_set import ChipSet
 from geopsp.chips.export_training_data import export_training_data
 from geopsp.core.output import atomic_output
 from geopsp.core.owned_files import FolderKind

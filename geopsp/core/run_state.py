@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geopsp.core.documents import MAX_SETTINGS_BYTES, read_json
 from geopsp.core.output import write_text_atomic
+from geopsp.core.schema import Schema, require_fit
 
 
 def key_of(parts: Any) -> str:
@@ -16,10 +18,17 @@ def key_of(parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Read a state file; return {} if it is missing or damaged."""
+def read_state(path: Path, schema: type[Schema] | None = None) -> dict[str, Any]:
+    """Read a state file; return {} if it is missing or damaged, or does not fit the schema.
+
+    Args:
+        path: The file.
+        schema: What it should hold; None: any dict.
+    """
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = read_json(path, max_bytes=MAX_SETTINGS_BYTES)
+        if schema is not None:
+            require_fit(found, schema)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

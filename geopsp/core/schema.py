@@ -61,7 +61,10 @@ class ClassEntry(Schema):
     color: Color
 
 
-def _require_distinct_names(classes: list[ClassEntry]) -> list[ClassEntry]:
+def _require_distinct(classes: list[ClassEntry]) -> list[ClassEntry]:
+    codes = [entry.code for entry in classes]
+    if codes != sorted(set(codes)):
+        raise ValueError(f"must have distinct codes in ascending order, not {codes}")
     names = [entry.name for entry in classes]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"must not give one name to two classes: {twice[0]!r}")
@@ -69,7 +72,7 @@ def _require_distinct_names(classes: list[ClassEntry]) -> list[ClassEntry]:
 
 
 ClassEntries = Annotated[
-    list[ClassEntry], Field(min_length=1, max_length=IGNORE_INDEX), AfterValidator(_require_distinct_names)
+    list[ClassEntry], Field(min_length=1, max_length=IGNORE_INDEX), AfterValidator(_require_distinct)
 ]
 
 

@@ -17,6 +17,7 @@ from filelock import FileLock
 from numpy.lib.format import dtype_to_descr, open_memmap, write_array_header_1_0
 
 from geopsp.chips.chip_set import ChipSet
+from geopsp.core.documents import is_regular
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import FolderKind, remove_owned
 from geopsp.core.progress import Progress, progress_bar
@@ -51,9 +52,9 @@ class ChipCache:
         )
 
     @property
-    def arrays(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
-        """Shape and data type of each array."""
-        return [(each.shape, each.dtype) for each in (self._image, self._valid, self._codes)]
+    def layout(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and type of each array."""
+        return [(array.shape, array.dtype) for array in (self._image, self._valid, self._codes)]
 
     def read(self, row: int, top: int, left: int, size: int) -> RawChip:
         """Return views of the mapped arrays."""
@@ -75,12 +76,12 @@ def open_cache(chips: ChipSet, folder: str | Path) -> ChipCache:
     names = "\n".join(str(Path(path).resolve()) for path in chips.index["image"])
     path = Path(folder) / f"chips-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
     key = _key(chips)
-    cache, _ = _open(chips, path, key)
+    cache, _ = _open(path, key, chips)
     if cache is not None:
         return cache
     check_output(path.parent / f"{path.name}.lock", overwrite=True)
     with FileLock(path.with_suffix(".lock")):  # of several processes, one writes
-        cache, problem = _open(chips, path, key)
+        cache, problem = _open(path, key, chips)
         if cache is not None:
             return cache
         if problem:
@@ -103,35 +104,40 @@ def _key(chips: ChipSet) -> str:
     return key.hexdigest()
 
 
-def _open(chips: ChipSet, path: Path, key: str) -> tuple[ChipCache | None, str]:
+def _open(path: Path, key: str, chips: ChipSet) -> tuple[ChipCache | None, str]:
     """Return the cache, or None and what is wrong with it; "" if there is none."""
     if not path.exists():
         return None, ""
     found = read_state(path / CACHE_INFO).get("key")
     if found is not None and found != key:
         return None, f"The chips have changed since the cache {path} was written"
-    with suppress(OSError, ValueError):
-        if found and (cache := ChipCache(path)).arrays == _arrays(chips):
-            return cache, ""
+    with suppress(OSError, ValueError, TypeError):
+        if found and all(is_regular(path / f"{part}.npy") for part in PARTS):
+            cache = ChipCache(path)
+            if cache.layout == [((len(chips), *shape), kind) for shape, kind in _layout(chips)]:
+                return cache, ""
     return None, f"The cache {path} is damaged"
 
 
-def _arrays(chips: ChipSet) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return shape and data type of the arrays in the cache of a chip set."""
-    pixels = (len(chips), chips.tile_size, chips.tile_size)
-    image = (len(chips), len(chips.bands), *pixels[1:])
-    return [(image, np.dtype(chips.dtype)), (pixels, np.dtype(bool)), (pixels, np.dtype(np.uint8))]
+def _layout(chips: ChipSet) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shape and type of a chip in each part."""
+    side = chips.tile_size
+    return [
+        ((len(chips.bands), side, side), np.dtype(chips.dtype)),
+        ((side, side), np.dtype(bool)),
+        ((side, side), np.dtype(np.uint8)),
+    ]
 
 
 def _write(chips: ChipSet, path: Path, key: str, progress: Progress) -> None:
-    arrays = _arrays(chips)
-    needed = sum(math.prod(shape) * kind.itemsize for shape, kind in arrays)
+    layout = _layout(chips)
+    needed = len(chips) * sum(math.prod(shape) * kind.itemsize for shape, kind in layout)
     _require_room(path, needed)
     logger.info(f"Decoding {format_count(len(chips), 'chip')} into {path}: {needed / 1e6:,.0f} MB")
     with atomic_output(path, folder=True, kind=CACHE_FOLDER) as folder, ExitStack() as stack:
         files = [stack.enter_context((folder / f"{part}.npy").open("wb")) for part in PARTS]
-        for file, (shape, kind) in zip(files, arrays, strict=True):
-            header = {"descr": dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        for file, (shape, kind) in zip(files, layout, strict=True):
+            header = {"descr": dtype_to_descr(kind), "fortran_order": False, "shape": (len(chips), *shape)}
             write_array_header_1_0(file, header)
         for row, chip in enumerate(_decode(chips)):
             for file, array in zip(files, chip, strict=True):

@@ -9,10 +9,8 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import rasterio
 import torch
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -20,12 +18,13 @@ from torchvision.transforms import v2
 
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.bands import Normalization
+from geopsp.core.documents import DocumentError
 from geopsp.core.grid import tile_starts
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.text import format_error
 from geopsp.data.augment import transform_chip
 from geopsp.errors import ChipError
-from geopsp.raster.open import open_raster
+from geopsp.raster.open import open_chip
 from geopsp.raster.valid_mask import alpha_band, valid_mask
 
 
@@ -121,15 +120,14 @@ def _require_codes(path: str, codes: NDArray[Any]) -> None:
 
 def _read(path: str, shape: tuple[int, int, int], window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     try:
-        # in a folder of thousands of files, listing them takes longer than looking for each sidecar file
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), open_raster(path) as dataset:
+        with open_chip(path) as dataset:
             alpha = alpha_band(dataset)
             indexes = [i for i in dataset.indexes if i != alpha] or list(dataset.indexes)
             found = (len(indexes), dataset.height, dataset.width)
             if found == shape:
                 data = dataset.read(indexes, window=window)
                 return data, valid_mask(dataset, data, indexes, window)
-    except (OSError, RasterioError) as error:
+    except (OSError, DocumentError) as error:
         raise ChipError(f"Cannot read the chip {path}: {format_error(error)}. Export the chips again.") from error
     found_text, needed_text = (" x ".join(map(str, each)) for each in (found, shape))
     raise ChipError(

@@ -19,23 +19,25 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import geopandas as gpd
 import rasterio
+from pydantic import Field
 
 from geopsp.core.legend import Legend
 from geopsp.core.output import check_output, partial_path, write_errors
 from geopsp.core.owned_files import FolderKind, require_owned
 from geopsp.core.paths import gdal_path
 from geopsp.core.run_state import read_state, write_state
+from geopsp.core.schema import Schema, Sha256
 from geopsp.errors import RasterError
 from geopsp.inference.options import MapSettings
 from geopsp.inference.part_size import split_for_threads
 from geopsp.inference.tile_plan import TilePlan
 from geopsp.labels.area import AreaOfInterest
 from geopsp.raster.cog.part_file import is_complete
-from geopsp.raster.cog.part_grid import PartGrid
+from geopsp.raster.cog.part_grid import BLOCK, PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.open import GDAL_ERRORS, read_tags
 from geopsp.raster.scene import Scene
@@ -46,8 +48,17 @@ VERSION = 1
 """Part of the key and of job.json."""
 
 
-MAX_SIDE = 2**24
-"""The largest side of a part, and number of tiles in a batch, that job.json may name."""
+MAX_BATCH = 2**20
+
+
+class JobState(Schema):
+    """What job.json holds."""
+
+    key: Sha256
+    part: Annotated[
+        list[Annotated[int, Field(ge=BLOCK, multiple_of=BLOCK, le=2**31)]], Field(min_length=2, max_length=2)
+    ]
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)]
 
 
 _OF_A_KEY = "[0-9a-f]*-[0-9]*x[0-9]*"
@@ -152,22 +163,13 @@ class MapJob:
 
     def with_parts(self, threads: int = 1) -> MapJob:
         """Return the job in the parts that it began with; if it has not begun, in parts that suit so many threads."""
-        state = self._state()
+        state = read_state(self._state_file, JobState)
         if state.get("key") == self.key:
             width, height = state["part"]
             parts = replace(self.parts, part_width=width, part_height=height)
         else:
             parts = split_for_threads(self.parts, self.tiles, threads)
         return replace(self, parts=parts)
-
-    def _state(self) -> dict[str, Any]:
-        """Return what `job.json` says; {} if there is none, and a state of no job's key if it is damaged."""
-        state = read_state(self._state_file)
-        numbers = [*part, state.get("batch_size")] if isinstance(part := state.get("part"), list) else []
-        whole = len(numbers) == 3 and all(type(each) is int and 0 < each <= MAX_SIDE for each in numbers)
-        if not state or (whole and not any(side % self.parts.block for side in numbers[:2])):
-            return state
-        return {"key": None}
 
     def part_path(self, raster: RasterSpec, number: int) -> Path:
         return self._work_folder / "parts" / f"{number:06d}.{raster.name}"
@@ -255,10 +257,10 @@ class MapJob:
         """
         if os.path.lexists(self.folder):
             require_owned(self.folder, WORK_FOLDER)
-        state = self._state()
+        state = read_state(self._state_file, JobState)
         part = [self.parts.part_width, self.parts.part_height]
         if state.get("key") != self.key or state["part"] != part:
-            if state:
+            if os.path.lexists(self._state_file):
                 logger.warning(
                     f"A previous unfinished run of {self.out} used a different model, input or options; starting over."
                 )
@@ -303,7 +305,7 @@ class MapJob:
     @property
     def batch_size(self) -> int:
         """Tiles in a batch, of a job that has begun."""
-        return int(read_state(self._state_file)["batch_size"])
+        return int(read_state(self._state_file, JobState)["batch_size"])
 
 
 def _key_of_raster(path: Path) -> str | None:

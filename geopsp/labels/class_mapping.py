@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,9 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
+from geopsp.core.documents import DocumentError, read_yaml
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
@@ -130,13 +131,15 @@ def read_mapping(mapping: Mapping[Any, Any] | str | Path | None) -> dict[Value, 
         source = f"The class mapping {mapping}"
         mapping = _read_yaml(Path(mapping))
     if not isinstance(mapping, Mapping) or not mapping:
-        raise OptionError(f"{source} is {mapping!r}, but must map values to classes, e.g. {{'pond': 'water'}}.")
+        raise OptionError(
+            f"{source} is {reprlib.repr(mapping)}, but must map values to classes, e.g. {{'pond': 'water'}}."
+        )
     entries = {}
     for key, target in mapping.items():
         value = NULL if key is None else normalize_value(key)
         if value is None:
             raise OptionError(
-                f"{source} has the key {key!r}, but keys must be values of the class field, null for features without "
+                f"{source} has the key {reprlib.repr(key)}, but keys must be values of the class field, null for features without "
                 "one, or '*' for all others."
             )
         entries[value] = _parse_target(target, f"{source} maps {key!r} to")
@@ -144,11 +147,11 @@ def read_mapping(mapping: Mapping[Any, Any] | str | Path | None) -> dict[Value, 
 
 
 def _read_yaml(path: Path) -> Any:
-    if not path.exists():
-        raise InputNotFoundError(f"No such file: {path}. Check the path of `class_mapping`.")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        return read_yaml(path)
+    except FileNotFoundError:
+        raise InputNotFoundError(f"No such file: {path}. Check the path of `class_mapping`.") from None
+    except (DocumentError, OSError) as error:
         raise OptionError(
             f"Cannot read {path} as YAML: {format_error(error)}. Write lines such as  pond: water"
         ) from error
@@ -161,11 +164,15 @@ def _parse_target(target: Any, maps: str) -> ClassTarget:
     if not isinstance(target, Mapping):
         name = normalize_value(target)
         if name is None or isinstance(target, list | tuple | set):
-            raise OptionError(f"{maps} {target!r}, but a class is a name, null, or a dict of name, code and color.")
+            raise OptionError(
+                f"{maps} {reprlib.repr(target)}, but a class is a name, null, or a dict of name, code and color."
+            )
         return ClassTarget(canonical_name(value_name(name)))
     unknown, name = set(target) - {"name", "code", "color"}, normalize_value(target.get("name"))
     if unknown or name is None:
-        raise OptionError(f"{maps} {dict(target)!r}, but a class has a name and, at most, a code and a color.")
+        raise OptionError(
+            f"{maps} {reprlib.repr(dict(target))}, but a class has a name and, at most, a code and a color."
+        )
     code, color = target.get("code"), target.get("color")
     if code is not None and not (isinstance(code, int) and not isinstance(code, bool) and 0 <= code < IGNORE_INDEX):
         raise OptionError(f"{maps} the code {code!r}, but codes are whole numbers from 0 to {IGNORE_INDEX - 1}.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geopsp.core.documents import MAX_SETTINGS_BYTES, parse_json, read_bytes
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX
 from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, OptionError
@@ -104,16 +104,17 @@ def read_mask_classes(table: Mapping[Any, Any] | str | Path | None) -> MaskClass
 
 
 def _read_file(path: Path) -> Any:
-    if not path.is_file():
-        raise InputNotFoundError(f"No such file: {path}. Check the path of `mask_classes`.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = read_bytes(path, max_bytes=MAX_SETTINGS_BYTES)
         if path.suffix.lower() == ".json":
-            return json.loads(text)
+            return parse_json(content)
+        text = content.decode("utf-8-sig")
         lines = [line for line in text.splitlines() if line.strip()]
         separator = max(",;\t", key=(lines[0] if lines else "").count)
         return list(csv.DictReader(lines, delimiter=separator, skipinitialspace=True))
-    except (ValueError, OSError, RecursionError, csv.Error) as error:
+    except FileNotFoundError:
+        raise InputNotFoundError(f"No such file: {path}. Check the path of `mask_classes`.") from None
+    except (ValueError, OSError, csv.Error) as error:
         raise OptionError(f"Cannot read {path} as CSV or JSON: {format_error(error)}. {NEEDED}.") from error
 
 
@@ -144,7 +145,7 @@ def _parse_class(row: Mapping[Any, Any], source: str) -> MaskClass:
     color = _parse_color(parts if all(part is not None for part in parts) else given["color"])
     value = _parse_whole(given["value"])
     name = str(given["name"]).strip() if given["name"] is not None else ""
-    shown = ", ".join(f"{key}={value}" for key, value in fields.items())
+    shown = ", ".join(f"{key}={value}" for key, value in list(fields.items())[:8])[:200]
     has_color = any(given[kind] is not None for kind in ("color", "red", "green", "blue"))
     if (has_color and color is None) or (given["value"] is not None and value is None):
         raise OptionError(f"{source} has the line {shown!r}, whose color or code cannot be read. {NEEDED}.")

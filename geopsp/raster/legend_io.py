@@ -6,7 +6,6 @@ Written: the `.aux.xml` of GDAL and the `.qml` style of QGIS beside the raster.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,11 @@ import rasterio.shutil
 from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
+from geopsp.core.documents import parse_json
 from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX, Legend
 from geopsp.core.output import atomic_output
 from geopsp.core.qml import new_qml, qml_document, write_qml, xml_document
+from geopsp.core.schema import ClassEntries, Schema, require_fit
 from geopsp.core.text import format_error
 from geopsp.errors import RasterError
 from geopsp.raster.open import GDAL_ERRORS, gdal_env, open_raster, read_tags
@@ -78,10 +79,18 @@ def read_class_table(path: str | Path) -> tuple[dict[int, str], dict[int, str]]:
     return names, palette | colors
 
 
+class ClassTable(Schema):
+    """The classes in a tag."""
+
+    classes: ClassEntries
+
+
 def _parse_tag(text: str, path: str | Path) -> Legend:
     try:
-        return Legend.from_json(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        content = parse_json(text)
+        require_fit({"classes": content}, ClassTable)
+        return Legend.from_json(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RasterError(
             f"Cannot read the tag {CLASSES_TAG} of {path}: {format_error(error)}. It must be a JSON list of codes, "
             "names and colours. Remove the tag from the file, or classify again."

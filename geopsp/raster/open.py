@@ -9,8 +9,8 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from rasterio.env import getenv, hasenv
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from geopsp.core.documents import DocumentError, open_regular
 from geopsp.core.paths import describe_bad_name, gdal_path, is_local, is_remote
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, InputNotFoundError, RasterError
@@ -101,6 +102,41 @@ def band_texts(dataset: Any) -> tuple[str | None, ...]:
         return tuple(dataset.descriptions)
     except UnicodeDecodeError:
         return (None,) * int(dataset.count)
+
+
+CHIP_FORMATS = {
+    b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff",
+    b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"<MRF": "MRF",
+}  # fmt: skip
+"""GDAL's drivers of the chips that geopsp and ArcGIS write, by the first bytes; others could refer to a network."""
+
+
+MAX_CHIP_VALUES = 2**28
+"""Pixels times bands of a chip; a file with more, 16,000 pixels wide, is damaged."""
+
+
+@contextmanager
+def open_chip(path: str | Path) -> Iterator[rasterio.DatasetReader]:
+    """Open a file of a chip folder to read in the block; nothing is read over a network.
+
+    Raises:
+        OSError, DocumentError: if it is no regular file of these formats, or cannot be read, also in the block.
+    """
+    with open_regular(path) as file:
+        start = file.read(4)
+    driver = next((driver for first, driver in CHIP_FORMATS.items() if start.startswith(first)), None)
+    if driver is None:
+        raise DocumentError("it is no TIFF, PNG, JPEG or MRF file")
+    # in a folder of thousands of files, listing them takes longer than looking for each sidecar file
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "none"}
+    try:
+        with rasterio.Env(**options), rasterio.open(gdal_path(path), driver=driver) as dataset:
+            if dataset.count * dataset.height * dataset.width > MAX_CHIP_VALUES:
+                size = f"{dataset.count:,} x {dataset.height:,} x {dataset.width:,}"
+                raise DocumentError(f"it has {size} pixels (bands x rows x columns), too many for a chip")
+            yield dataset
+    except GDAL_ERRORS as error:
+        raise DocumentError(format_error(error)) from error
 
 
 class OpenDatasets:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geopsp.core.documents import read_json
 from geopsp.core.paths import is_local
 from geopsp.core.pixel_values import BandScale, valid_scale
 from geopsp.errors import RasterError
@@ -67,7 +67,7 @@ def read_items(path: Path) -> list[SourceImage]:
 
     needed = "It must be a STAC Item or ItemCollection (a FeatureCollection of Items)."
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         kind = content.get("type") if isinstance(content, dict) else type(content).__name__
         if kind in {"Catalog", "Collection"}:
             raise RasterError(f"{path} is a STAC {kind}, which lists no pixels. {needed} Save a search, or name Items.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from geopsp.chips.chip_set import MANIFEST as CHIPS_MANIFEST
+from geopsp.chips.chip_folder import MANIFEST as CHIPS_MANIFEST
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.paths import is_local
 from geopsp.core.text import format_count

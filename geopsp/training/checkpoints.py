@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geopsp.core.documents import DocumentError
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, OptionError, TrainingError
 from geopsp.models.weights import require_whole
@@ -27,7 +28,7 @@ UNEXPECTED = (
 
 def damaged_run(folder: Path, error: BaseException | str) -> OptionError:
     """Return the error for a run that cannot be resumed."""
-    reason = error if isinstance(error, str) else type(error).__name__
+    reason = str(error) if isinstance(error, str | DocumentError) else type(error).__name__
     return OptionError(
         f"The run in {folder} is damaged ({reason}) and cannot be resumed. Remove the folder, or choose another one."
     )

@@ -17,10 +17,12 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from geopsp.core.documents import open_regular, read_json
 from geopsp.core.legend import Legend
 from geopsp.core.log import is_main_process
 from geopsp.core.output import atomic_output, output_lock
 from geopsp.core.owned_files import FolderKind
+from geopsp.core.schema import Count, Schema, require_fit
 from geopsp.core.text import format_count
 from geopsp.data.dataset import Sample
 from geopsp.data.loader import ChipLoaders
@@ -65,6 +67,18 @@ WORDS = {
 
 NAMELESS = ("chips", "transform")
 """What is too long to be shown."""
+
+
+class Checkpoint(Schema):
+    """What Lightning reads of a checkpoint when it resumes a run."""
+
+    epoch: Count
+    global_step: Count
+    state_dict: dict[str, Any]
+    optimizer_states: list[dict[str, Any]]
+    lr_schedulers: list[dict[str, Any]]
+    loops: dict[str, Any]
+    callbacks: dict[str, Any]
 
 
 class ChipDataModule(L.LightningDataModule):
@@ -219,9 +233,10 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     if not last.exists():
         return None
     try:
-        inputs: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        inputs: dict[str, Any] = read_json(folder / RUN)
         FitOptions(**{**inputs["fit"], "lr": tuple(inputs["fit"]["lr"])})
-        torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+        with open_regular(last):  # torch would wait for a pipe
+            require_fit(torch.load(last, map_location="cpu", weights_only=True, mmap=True), Checkpoint)
     except (OSError, *UNEXPECTED) as error:
         raise damaged_run(folder, error) from error
     return inputs

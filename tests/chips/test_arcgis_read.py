@@ -16,7 +16,8 @@ from rasterio.transform import from_origin
 
 from geopsp.chips.arcgis_read import read_arcgis_folder
 from geopsp.chips.arcgis_write import write_arcgis_files
-from geopsp.chips.chip_set import VERSION, ChipSet, class_pixels
+from geopsp.chips.chip_folder import VERSION
+from geopsp.chips.chip_set import ChipSet, class_pixels
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
 from geopsp.data.dataset import ChipFiles

@@ -8,7 +8,8 @@ import pytest
 import shapely
 from common import square
 
-from geopsp.chips.chip_set import INDEX, MANIFEST, ChipSet
+from geopsp.chips.chip_folder import INDEX, MANIFEST
+from geopsp.chips.chip_set import ChipSet
 from geopsp.chips.export_training_data import export_training_data
 from geopsp.errors import ChipError, InputNotFoundError
 from geopsp.raster.scene import Scene

@@ -104,7 +104,7 @@ NAMES = ["tu-hf-hub:someone/x", "tu-hf_hub:x", "tu-local-dir:/etc", "tu-/etc", "
         ("bands", ["red", None, "blue"], r"`bands\[1\]` is None"),
         ("bands", ["red", "blue"], "3 in architecture and 2 in bands"),
         ("classes", [{"code": 0, "name": "a", "color": "red"}] * 2, r"`classes\[0\]\.color` is 'red'"),
-        ("classes", [{"code": 0, "name": name, "color": "#000000"} for name in "ab"], "class codes"),
+        ("classes", [{"code": 0, "name": name, "color": "#000000"} for name in "ab"], "distinct codes"),
         ("classes", [{"code": code, "name": "a", "color": "#000000"} for code in (0, 1)], "one name to two classes"),
         ("dtype", "object", "`dtype` is 'object'"),
         ("tile_size", 10**9, "`tile_size` is 1000000000"),

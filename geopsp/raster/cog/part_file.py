@@ -27,6 +27,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.documents import DocumentError, open_regular
 from geopsp.core.output import write_errors
 from geopsp.core.text import format_error
 from geopsp.errors import OutputError
@@ -234,9 +235,9 @@ class PartWriter:
 def is_complete(path: Path, width: int, height: int, spec: RasterSpec, *, block: int, levels: int) -> bool:
     """Return True if the part exists, has this layout and was written to its end; its blocks are not read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return _read_table(file, _PartLayout(width, height, spec, block, levels)) is not None
-    except OSError:
+    except (OSError, DocumentError):
         return False
 
 
@@ -267,8 +268,8 @@ class PartReader:
         """
         self._path, self._layout = path, _PartLayout(width, height, spec, block, levels)
         try:
-            self._file = path.open("rb")
-        except OSError as error:
+            self._file = open_regular(path)
+        except (OSError, DocumentError) as error:
             raise OutputError(f"Cannot read {path}: {format_error(error)}. Run the same command again.") from error
         table = _read_table(self._file, self._layout)
         if table is None:
