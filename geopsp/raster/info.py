@@ -24,6 +24,10 @@ from geopsp.raster.valid_mask import alpha_band, find_sparse_bands, looks_like_a
 
 Palette = Literal["", "expanded", "indices"]
 
+MAX_COORDINATE = 1e12
+"""Largest coordinate of a raster, in units of the CRS."""
+
+
 NAMED_BANDS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
 
 
@@ -121,10 +125,16 @@ def read_info(
             _require_georeference(path, dataset)
         if dataset.transform.is_degenerate:
             raise GridError(f"The pixels of {path} have no area (transform {tuple(dataset.transform)[:6]}).")
+        grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
+        if not (np.abs(grid.corners()) <= MAX_COORDINATE).all():
+            raise GridError(
+                f"{path} lies beyond all coordinates (transform {tuple(dataset.transform)[:6]}). Its georeference is "
+                "damaged: assign its bounds, e.g. gdal_edit.py -a_ullr."
+            )
         nodatas = _nodatas(dataset)
         return RasterInfo(
             str(path),
-            grid=Grid(dataset.crs, dataset.transform, dataset.width, dataset.height),
+            grid=grid,
             bands=_band_names(dataset, keep),
             indexes=tuple(keep),
             dtype=dtypes[0],

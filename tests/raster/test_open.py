@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Window
 from geopsp.core.paths import gdal_path, is_local, is_remote, is_subdataset
-from geopsp.errors import InputNotFoundError, RasterError
+from geopsp.errors import GridError, InputNotFoundError, RasterError
 from geopsp.raster.open import gdal_env, open_raster, read_error, read_tags
 from geopsp.raster.scene import Scene
 
@@ -248,3 +249,10 @@ def test_texts_that_are_not_utf8(tmp_path, make_raster):
     (tmp_path / "b.vrt").write_bytes(b"<VRTDataset rasterXSize='1' rasterYSize='1'><SRS>\xa9</SRS></VRTDataset>")
     with pytest.raises(RasterError, match="Cannot read"):
         open_raster(tmp_path / "b.vrt")
+
+
+@pytest.mark.parametrize("value", [1e200, float("nan"), float("inf")])
+def test_a_georeference_beyond_all_coordinates(make_raster, value):
+    path = make_raster("a.tif", transform=Affine(2, 0, value, 0, -2, 0))
+    with pytest.raises(GridError, match="beyond all coordinates|no georeference"):
+        Scene.open(path)
