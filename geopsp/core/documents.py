@@ -115,7 +115,7 @@ def read_json_lines(path: Path, *, max_line: int = MAX_BYTES) -> Iterator[Any]:
         OSError, DocumentError: as `open_regular`.
     """
     with open_regular(path) as file:
-        while (line := file.readline(max_line)) and line.endswith(b"\n"):
+        while line := file.readline(max_line):
             try:
                 yield parse_json(line, allow_nan=True)
             except DocumentError:

@@ -37,7 +37,7 @@ from geopsp.inference.part_size import split_for_threads
 from geopsp.inference.tile_plan import TilePlan
 from geopsp.labels.area import AreaOfInterest
 from geopsp.raster.cog.part_file import is_complete
-from geopsp.raster.cog.part_grid import BLOCK, PartGrid
+from geopsp.raster.cog.part_grid import PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.open import GDAL_ERRORS, read_tags
 from geopsp.raster.scene import Scene
@@ -50,14 +50,14 @@ VERSION = 1
 
 MAX_BATCH = 2**20
 
+PartSide = Annotated[int, Field(ge=1, lt=2**31)]
+
 
 class JobState(Schema):
     """What job.json holds."""
 
     key: Sha256
-    part: Annotated[
-        list[Annotated[int, Field(ge=BLOCK, multiple_of=BLOCK, le=2**31)]], Field(min_length=2, max_length=2)
-    ]
+    part: Annotated[list[PartSide], Field(min_length=2, max_length=2)]
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)]
 
 
@@ -148,6 +148,11 @@ class MapJob:
     def _state_file(self) -> Path:
         return self.folder / "job.json"
 
+    def _read_state(self) -> dict[str, Any]:
+        """Return what job.json holds; {} if it is missing or damaged."""
+        state = read_state(self._state_file, JobState)
+        return {} if any(side % self.parts.block for side in state.get("part", ())) else state
+
     @property
     def _publish_file(self) -> Path:
         return self.folder / "publish"
@@ -163,7 +168,7 @@ class MapJob:
 
     def with_parts(self, threads: int = 1) -> MapJob:
         """Return the job in the parts that it began with; if it has not begun, in parts that suit so many threads."""
-        state = read_state(self._state_file, JobState)
+        state = self._read_state()
         if state.get("key") == self.key:
             width, height = state["part"]
             parts = replace(self.parts, part_width=width, part_height=height)
@@ -257,7 +262,7 @@ class MapJob:
         """
         if os.path.lexists(self.folder):
             require_owned(self.folder, WORK_FOLDER)
-        state = read_state(self._state_file, JobState)
+        state = self._read_state()
         part = [self.parts.part_width, self.parts.part_height]
         if state.get("key") != self.key or state["part"] != part:
             if os.path.lexists(self._state_file):
@@ -305,7 +310,7 @@ class MapJob:
     @property
     def batch_size(self) -> int:
         """Tiles in a batch, of a job that has begun."""
-        return int(read_state(self._state_file, JobState)["batch_size"])
+        return int(self._read_state()["batch_size"])
 
 
 def _key_of_raster(path: Path) -> str | None:

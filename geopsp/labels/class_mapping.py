@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, Literal
 
 import numpy as np
@@ -131,16 +131,14 @@ def read_mapping(mapping: Mapping[Any, Any] | str | Path | None) -> dict[Value, 
         source = f"The class mapping {mapping}"
         mapping = _read_yaml(Path(mapping))
     if not isinstance(mapping, Mapping) or not mapping:
-        raise OptionError(
-            f"{source} is {reprlib.repr(mapping)}, but must map values to classes, e.g. {{'pond': 'water'}}."
-        )
+        raise OptionError(f"{source} is {short(mapping)}, but must map values to classes, e.g. {{'pond': 'water'}}.")
     entries = {}
     for key, target in mapping.items():
         value = NULL if key is None else normalize_value(key)
         if value is None:
             raise OptionError(
-                f"{source} has the key {reprlib.repr(key)}, but keys must be values of the class field, null for features without "
-                "one, or '*' for all others."
+                f"{source} has the key {short(key)}, but keys must be values of the class field, null for features "
+                "without one, or '*' for all others."
             )
         entries[value] = _parse_target(target, f"{source} maps {key!r} to")
     return entries
@@ -164,20 +162,16 @@ def _parse_target(target: Any, maps: str) -> ClassTarget:
     if not isinstance(target, Mapping):
         name = normalize_value(target)
         if name is None or isinstance(target, list | tuple | set):
-            raise OptionError(
-                f"{maps} {reprlib.repr(target)}, but a class is a name, null, or a dict of name, code and color."
-            )
+            raise OptionError(f"{maps} {short(target)}, but a class is a name, null, or a dict of name, code, color.")
         return ClassTarget(canonical_name(value_name(name)))
     unknown, name = set(target) - {"name", "code", "color"}, normalize_value(target.get("name"))
     if unknown or name is None:
-        raise OptionError(
-            f"{maps} {reprlib.repr(dict(target))}, but a class has a name and, at most, a code and a color."
-        )
+        raise OptionError(f"{maps} {short(dict(target))}, but a class has a name and, at most, a code and a color.")
     code, color = target.get("code"), target.get("color")
     if code is not None and not (isinstance(code, int) and not isinstance(code, bool) and 0 <= code < IGNORE_INDEX):
-        raise OptionError(f"{maps} the code {code!r}, but codes are whole numbers from 0 to {IGNORE_INDEX - 1}.")
+        raise OptionError(f"{maps} the code {short(code)}, but codes are whole numbers from 0 to {IGNORE_INDEX - 1}.")
     if color is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", str(color)):
-        raise OptionError(f"{maps} the color {color!r}, but colors are written as #rrggbb.")
+        raise OptionError(f"{maps} the color {short(color)}, but colors are written as #rrggbb.")
     return ClassTarget(canonical_name(value_name(name)), code, color.lower() if color else None)
 
 

@@ -19,12 +19,9 @@ CRS = rasterio.CRS.from_epsg(32632)
 
 def result(number):
     stats = BandStats.from_array(np.full((2, 3, 3), number, "uint8"), np.ones((3, 3), bool))
-    return RowResult(
-        stats,
-        [{"chip": f"{number}.tif", "label": f"{number}.tif", "angle": 0.0}],
-        Counter(empty=number),
-        Counter({3: number}),
-    )
+    names = {"chip": f"{number}.tif", "label": f"{number}.tif", "scene": 0, "source": "a"}
+    row = {**names, "col": 0, "row": 0, "angle": 0.0, "valid": 1.0, "labelled": 1.0, "pixels_3": 9}
+    return RowResult(stats, [row], Counter(empty=number), Counter({3: number}))
 
 
 @given(
@@ -83,7 +80,31 @@ def test_a_ledger_goes_on_where_it_was_even_if_its_last_line_is_torn(tmp_path):
     assert json.loads(path.read_text()) == {"key": "another"}
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "[]\n", '{"key"'])
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("rows", 3),
+        ("rows", [{}]),
+        ("stats", []),
+        ("stats", {"count": -1}),
+        ("counts", {"a": "b"}),
+        ("polygons", {"a": 1}),
+    ],
+)
+def test_a_ledger_ends_before_a_line_that_no_export_wrote(entry, value, tmp_path):
+    path = tmp_path / "ledger"
+    journal = ExportJournal(path, "one")
+    lines = [result(number).to_json() for number in (1, 2, 3)]
+    lines[1][entry] = value
+    with path.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    again = ExportJournal(path, "one")
+    assert [found.to_json() for found in again.results] == lines[:1]
+    assert path.read_text().count("\n") == 2
+    assert journal.is_empty
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[]\n", '{"key"', "[" * 100_000, '{"key": 3}\n'])
 def test_a_ledger_of_nothing_is_begun_anew(text, tmp_path):
     (tmp_path / "ledger").write_text(text)
     assert ExportJournal(tmp_path / "ledger", "one").results == []

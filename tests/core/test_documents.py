@@ -107,7 +107,7 @@ def test_only_regular_files_are_opened(tmp_path):
 
 def test_json_lines_end_at_the_first_that_is_damaged(tmp_path):
     path = tmp_path / "lines"
-    for tail in (b"", b'{"a": ', b"[" * 1000 + b"\n[2]\n", b"\xff\n[2]\n", b"[3]"):
+    for tail in (b"", b'{"a": ', b"[" * 1000 + b"\n[2]\n", b"\xff\n[2]\n", b"[3"):
         path.write_bytes(b'{"a": 1}\n[NaN]\n' + tail)
         first, second = read_json_lines(path)
         assert first == {"a": 1}
