@@ -21,7 +21,6 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geopsp.chips.arcgis_files import read_json, read_map
@@ -35,7 +34,7 @@ from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.schema import StatisticsEntry, require_fit
 from geopsp.core.text import format_count, format_error
 from geopsp.errors import ChipError
-from geopsp.raster.open import open_chip
+from geopsp.raster.open import band_texts, open_chip
 from geopsp.raster.valid_mask import alpha_band, valid_mask
 
 READ_THREADS = 8
@@ -117,7 +116,7 @@ def _read_chip(image: Path, label: Path) -> _ChipInfo:
             (grid, bands, dtype), valid = _header(dataset), _valid_mask(dataset)
         with open_chip(label) as dataset:
             codes = dataset.read(1)
-    except (RasterioError, OSError, DocumentError) as error:
+    except (OSError, DocumentError) as error:
         raise ChipError(
             f"Cannot read the chip {image} or {label}: {format_error(error)}. Export or copy it again."
         ) from error
@@ -137,7 +136,8 @@ def _header(dataset: Any) -> tuple[Grid, tuple[str | None, ...], str]:
     """Return the grid, the band names and the data type of an image."""
     crs = None if dataset.transform.is_identity else dataset.crs
     indexes = _band_numbers(dataset)
-    names = tuple(dataset.descriptions[i - 1] for i in indexes)
+    texts = band_texts(dataset)
+    names = tuple(texts[i - 1] for i in indexes)
     return Grid(crs, dataset.transform, dataset.width, dataset.height), names, dataset.dtypes[indexes[0] - 1]
 
 

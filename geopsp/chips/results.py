@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +34,8 @@ from geopsp.core.sync import sync_tree, syncs
 
 SYNC_SECONDS = 5.0
 """Work that a kill may cost: seconds between two times that finished chips are forced to the disk."""
+
+logger = logging.getLogger(__name__)
 
 LABEL_COUNTS = ("repaired", "not_polygons", "without_class", "dropped")
 """What labels count beside polygons."""
@@ -249,6 +254,10 @@ def footprints(grid: Grid, positions: NDArray[np.float64], size: int) -> NDArray
     return np.asarray(shapely.polygons(corners), object)
 
 
+CHIP_FILES = (("image", "chip"), ("label", "label"))
+"""Subfolder, in the singular, and column of the index."""
+
+
 class ExportJournal:
     """A JSON Lines file with the key of an export and the results of finished rows of chips.
 
@@ -263,6 +272,10 @@ class ExportJournal:
         self.results = [RowResult.from_json(line) for line in lines[1:]]
         """The results that the file held when it was opened."""
 
+        whole = list(takewhile(partial(_has_files, path.parent), self.results))
+        if len(whole) < len(self.results):
+            logger.warning("Some chips of the interrupted export are gone. They and those after them are cut again.")
+            self.results, lines = whole, lines[: len(whole) + 1]
         self.is_empty = not self.results
         self.key = key
         self._path = path
@@ -290,6 +303,12 @@ class ExportJournal:
     def remove(self) -> None:
         """Delete the file."""
         self._path.unlink(missing_ok=True)
+
+
+def _has_files(folder: Path, result: RowResult) -> bool:
+    """Return True if all chips of a row are in the folder of an export."""
+    chips = [row for row in result.rows if row["chip"] is not None]
+    return all((folder / f"{kind}s" / row[name]).is_file() for row in chips for kind, name in CHIP_FILES)
 
 
 def _read_complete_lines(path: Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import ast
 import logging
 import re
 import shlex
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -98,6 +99,12 @@ class _Once(logging.Filter):
         return is_new
 
 
+def _unraisable(unraisable: Any) -> None:
+    """Show what cannot be raised, but for messages of GDAL that rasterio cannot decode, as those of damaged files."""
+    if not isinstance(unraisable.exc_value, UnicodeDecodeError):
+        sys.__unraisablehook__(unraisable)
+
+
 @contextmanager
 def shell_messages(translate: Translator, level: int) -> Iterator[None]:
     """Show the library's messages from a level on, in the words of a command, each warning once.
@@ -112,9 +119,11 @@ def shell_messages(translate: Translator, level: int) -> Iterator[None]:
     handler.always = True
     handler.setFormatter(_Formatter(translate))
     handler.addFilter(once)
+    hook, sys.unraisablehook = sys.unraisablehook, _unraisable
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         handler.removeFilter(once)
         logger.level, handler.always, handler.formatter = before
         warnings.formatwarning = plain_format

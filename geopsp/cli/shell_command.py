@@ -12,6 +12,7 @@ import click
 from geopsp.cli.messages import Translator, shell_messages, show_summary
 from geopsp.core.argument_names import suggest_names
 from geopsp.core.escape import printable_lines
+from geopsp.core.text import shorten
 from geopsp.core.time_limit import QUERY_SECONDS, SERVER_SECONDS, time_limit
 from geopsp.core.warnings_log import collect_warnings, warnings_as_errors
 from geopsp.errors import GeopspError, StrictError
@@ -26,6 +27,8 @@ TIMEOUT_HELP = (
     f"Seconds that a query of a file, or the answer of a server, may take. Default: {QUERY_SECONDS:g} and "
     f"{SERVER_SECONDS:g}."
 )
+MAX_MESSAGE = 1500
+"""Characters of an error; more is a value from a damaged file."""
 
 
 INTERRUPTED = 130
@@ -86,7 +89,8 @@ class ShellCommand(click.Command):
             except GeopspError as error:
                 show_summary(warnings, translate)
                 reason = " (--strict takes this warning for an error.)" if isinstance(error, StrictError) else ""
-                click.echo(f"Error: {translate(str(error))}{reason}", err=True)
+                message = shorten(translate(str(error)), MAX_MESSAGE)
+                click.echo(f"Error: {message}{reason}", err=True)
                 ctx.exit(2)
             except KeyboardInterrupt:
                 click.echo(f"Stopped. {self.stopped}".rstrip(), err=True)

@@ -68,7 +68,7 @@ def foreign_files(folder: Path, kind: FolderKind | None, *, any_size: bool = Fal
     """
     listed = _read_file_list(folder)
     if kind is not None and kind.marker is not None and not (folder / kind.marker).is_file():
-        kind, listed = None, None  # a folder of another kind
+        kind, listed = None, listed if any_size else None  # a folder of another kind, unless files may be damaged
     foreign = []
     for path, size in _files(folder):
         if size is None:

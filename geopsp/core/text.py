@@ -44,6 +44,18 @@ def format_length(length: float, unit: str) -> str:
     return f"{length:,.4g} {unit.replace('foot', 'feet')}"
 
 
+MAX_REASON = 400
+"""Characters of another library's message: some quote whole files."""
+
+
 def format_error(error: BaseException) -> str:
-    """Return the message of an error in one line without its full stop, to be put into another message."""
-    return " ".join(line.strip() for line in str(error).strip().splitlines()).rstrip(".")
+    """Return the message of an error in one line, without its full stop; a long one is shortened."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it contains text that is not UTF-8"
+    text = " ".join(line.strip() for line in str(error).strip().splitlines())
+    return shorten(text.rstrip("."), MAX_REASON)
+
+
+def shorten(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: the middle of a longer one is left out."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} ... {text[len(text) - most // 3 + 5 :]}"

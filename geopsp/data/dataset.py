@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -127,7 +126,7 @@ def _read(path: str, shape: tuple[int, int, int], window: Window) -> tuple[NDArr
             if found == shape:
                 data = dataset.read(indexes, window=window)
                 return data, valid_mask(dataset, data, indexes, window)
-    except (OSError, RasterioError, DocumentError) as error:
+    except (OSError, DocumentError) as error:
         raise ChipError(f"Cannot read the chip {path}: {format_error(error)}. Export the chips again.") from error
     found_text, needed_text = (" x ".join(map(str, each)) for each in (found, shape))
     raise ChipError(

@@ -95,8 +95,8 @@ def bytes_in(folder: Path) -> int:
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:
-            with suppress(FileNotFoundError):
-                total += (Path(path) / name).stat().st_size
+            with suppress(OSError):
+                total += (Path(path) / name).lstat().st_size
     return total
 
 

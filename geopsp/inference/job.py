@@ -24,7 +24,6 @@ from typing import Annotated, Any, TypeAlias
 import geopandas as gpd
 import rasterio
 from pydantic import Field
-from rasterio.errors import RasterioError
 
 from geopsp.core.legend import Legend
 from geopsp.core.output import check_output, partial_path, write_errors
@@ -40,6 +39,7 @@ from geopsp.labels.area import AreaOfInterest
 from geopsp.raster.cog.part_file import is_complete
 from geopsp.raster.cog.part_grid import PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
+from geopsp.raster.open import GDAL_ERRORS, read_tags
 from geopsp.raster.scene import Scene
 
 logger = logging.getLogger(__name__)
@@ -317,9 +317,9 @@ def _key_of_raster(path: Path) -> str | None:
     """Return the key of the job that made a raster."""
     try:
         with rasterio.open(gdal_path(path)) as dataset:
-            found: str | None = dataset.tags().get(KEY_TAG)
+            found: str | None = read_tags(dataset).get(KEY_TAG)
             return found
-    except RasterioError:
+    except GDAL_ERRORS:
         return None
 
 

@@ -55,7 +55,7 @@ def find_masks(labels: Any) -> list[str] | None:
     if isinstance(labels, list | tuple):
         if not labels or not all(isinstance(item, str | Path) and _is_raster(item) for item in labels):
             raise OptionError(
-                f"`labels` is the list {', '.join(map(str, labels))!r}, but must hold label rasters only, one per "
+                f"`labels` is {list(map(str, labels))}, but must hold label rasters only, one per "
                 "image, or vector files only."
             )
         found = [name for item in labels for name in (_files(item) if is_local(item) else [str(item)])]

@@ -56,9 +56,8 @@ class RasterLabels:
         codes = np.full((grid.height, grid.width), IGNORE_INDEX, np.uint8)
         own = self.scene.grid
         window = own.window_of(grid)
-        if window is not None and (
-            not own.crs or not own.crs.is_geographic or window.intersect(own.full_window) == window
-        ):
+        inside = window is not None and window.intersect(own.full_window) == window
+        if window is not None and (inside or own.crs is None or not own.crs.is_geographic):
             codes[:] = self._codes(window)
         else:
             self._sample(grid, grid.full_window, codes)

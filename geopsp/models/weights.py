@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
+            require_whole(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
         return _named_tensors(state)
     except Exception as error:  # whatever a damaged file makes of the loaders
@@ -192,6 +194,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"Cannot read weights from {path} ({kind}): it must be a .safetensors or .pth file of named tensors, "
             "without code."
         ) from error
+
+
+def require_whole(path: Path) -> None:
+    """Check the checksums of a file that torch wrote, which torch itself does not.
+
+    Raises:
+        OSError, ValueError, zipfile.BadZipFile, zlib.error: if it is damaged; files in the older format have none.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} differs")
 
 
 def _named_tensors(content: Any) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Grid, Window
@@ -21,7 +20,7 @@ from geopsp.core.parallel import cpu_count, map_ordered
 from geopsp.errors import RasterError
 from geopsp.polygons.value_check import ValueCounts, find_classes
 from geopsp.raster.info import read_info
-from geopsp.raster.open import gdal_env, open_raster, read_error
+from geopsp.raster.open import GDAL_ERRORS, gdal_env, open_raster, read_error, read_tags
 
 VALUES_BLOCK = 2048
 """Side, in pixels, of what is read at once to find all values."""
@@ -110,7 +109,7 @@ class ClassRaster:
             RasterError: if the file is damaged, or has fractions or more than 255 different values.
         """
         with gdal_env(self.path), open_raster(self.path) as dataset:
-            is_ours = CLASSES_TAG in dataset.tags()
+            is_ours = CLASSES_TAG in read_tags(dataset)
         if is_ours and self.dtype == np.uint8 and asked is None:
             return
         found = find_classes(self.path, self.count_values(), self.nodata, asked)
@@ -174,7 +173,7 @@ class ClassRaster:
                 if dataset.count > 1:  # alpha; of a band with a nodata value, GDAL's mask leaves it out
                     return data, dataset.read(dataset.count, window=area) > 0
                 return data, dataset.read_masks(1, window=area) > 0 if self.has_mask else None
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
             raise read_error(self.path, area, error) from error
 
     def _read(self, window: Window) -> NDArray[np.uint8]:

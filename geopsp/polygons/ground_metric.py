@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyproj
 from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
 
 from geopsp.core.grid import Grid, Window
 from geopsp.core.jit import jit
+from geopsp.core.text import format_error
 from geopsp.errors import GridError
 
 Floats = NDArray[np.float64]
@@ -151,7 +153,13 @@ def _fundamental_form(grid: Grid) -> FormFunction:
             f"{plane.name} is a CRS without an ellipsoid, but areas and lengths need a geographic or projected CRS. "
             "Assign the right CRS to the raster."
         )
-    to_globe = pyproj.Transformer.from_crs(plane, globe, always_xy=True)  # finding one to another CRS takes 20 ms
+    try:
+        to_globe = pyproj.Transformer.from_crs(plane, globe, always_xy=True)  # finding one to another CRS takes 20 ms
+    except ProjError as error:
+        raise GridError(
+            f"Cannot transform {plane.name}, the CRS of the raster, to longitude and latitude: {format_error(error)}. "
+            "Assign the right CRS to the raster."
+        ) from error
     radians = globe.axis_info[0].unit_conversion_factor
     unit = grid.crs.units_factor[1]
     max_y = math.pi / 2 / unit if plane.is_geographic else math.inf

@@ -21,7 +21,7 @@ from geopsp.core.paths import is_local
 from geopsp.errors import InputNotFoundError, OptionError
 from geopsp.raster import band_files, stac
 from geopsp.raster.band_files import group_band_files
-from geopsp.raster.open import RASTER_ENDINGS, open_raster
+from geopsp.raster.open import RASTER_ENDINGS, open_raster, read_tags
 from geopsp.raster.source_image import SourceImage
 
 Images = (
@@ -164,8 +164,9 @@ def _acquisition_time(image: SourceImage) -> datetime:
     found = image.acquired or _date_in_name(image.name)
     if found is None:
         with open_raster(image.files[0]) as dataset:
-            text = dataset.tags(ns="IMAGERY").get("ACQUISITIONDATETIME") or dataset.tags().get("ACQUISITIONDATETIME")
-            found = _parse_time(text) or _parse_time(dataset.tags().get("TIFFTAG_DATETIME"))
+            tags = read_tags(dataset)
+            text = read_tags(dataset, ns="IMAGERY").get("ACQUISITIONDATETIME") or tags.get("ACQUISITIONDATETIME")
+            found = _parse_time(text) or _parse_time(tags.get("TIFFTAG_DATETIME"))
     if found is None:
         raise OptionError(
             f"{image.name} has no acquisition time: no STAC datetime, no date in its name such as 20240131, and no tag "
@@ -199,7 +200,7 @@ def _property(image: SourceImage, name: str) -> Any:
     if name in image.properties:
         return image.properties[name]
     with open_raster(image.files[0]) as dataset:
-        tags = dataset.tags() | dataset.tags(1) if dataset.count else dataset.tags()
+        tags = read_tags(dataset) | read_tags(dataset, 1) if dataset.count else read_tags(dataset)
     if name not in tags:
         known = ", ".join(sorted({*image.properties, *tags})) or "none"
         raise OptionError(f"{image.name} has no property or tag {name!r} to order by. Those it has: {known}.")

@@ -11,7 +11,7 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
 from geopsp.core.paths import gdal_path
-from geopsp.raster.open import open_raster
+from geopsp.raster.open import band_texts, open_raster
 
 GDAL_TYPES = {
     "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
@@ -127,7 +127,7 @@ def _alpha_band(number: int, sources: Sequence[str]) -> str:
 
 
 def _plain_band(name: str | Path, dataset: Any, i: int) -> str:
-    kind, text, nodata = GDAL_TYPES[dataset.dtypes[i - 1]], dataset.descriptions[i - 1], dataset.nodatavals[i - 1]
+    kind, text, nodata = GDAL_TYPES[dataset.dtypes[i - 1]], band_texts(dataset)[i - 1], dataset.nodatavals[i - 1]
     about = "" if text is None else f"<Description>{escape(text)}</Description>"
     about += "" if nodata is None else f"<NoDataValue>{nodata:.17g}</NoDataValue>"
     return f'<VRTRasterBand dataType="{kind}" band="{i}">{about}{_source(name, str(i))}</VRTRasterBand>'

@@ -19,10 +19,14 @@ from geopsp.core.pixel_values import BandScale, valid_scale
 from geopsp.core.text import format_count
 from geopsp.errors import GridError, RasterError
 from geopsp.raster.image_vrt import has_palette, is_expanded, open_image
-from geopsp.raster.open import gdal_env, open_raster
+from geopsp.raster.open import band_texts, gdal_env, open_raster
 from geopsp.raster.valid_mask import alpha_band, find_sparse_bands, looks_like_alpha
 
 Palette = Literal["", "expanded", "indices"]
+
+MAX_COORDINATE = 1e12
+"""Largest coordinate of a raster, in units of the CRS."""
+
 
 NAMED_BANDS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
 
@@ -108,7 +112,7 @@ def read_info(
     with gdal_env(path), open_image(path, expand_palette=expand_palette) as dataset:
         _require_bands(path, dataset)
         alpha = None if all_bands else alpha_band(dataset)
-        named = dataset.count != 4 or dataset.dtypes[3] != "uint8" or bool(dataset.descriptions[3])
+        named = dataset.count != 4 or dataset.dtypes[3] != "uint8" or bool(band_texts(dataset)[3])
         is_data = alpha is not None and not named and not looks_like_alpha(dataset, alpha)
         keep = [i for i in dataset.indexes if i != alpha or is_data] or list(dataset.indexes)
         dtypes = sorted({dataset.dtypes[i - 1] for i in keep})
@@ -121,10 +125,16 @@ def read_info(
             _require_georeference(path, dataset)
         if dataset.transform.is_degenerate:
             raise GridError(f"The pixels of {path} have no area (transform {tuple(dataset.transform)[:6]}).")
+        grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
+        if not (np.abs(grid.corners()) <= MAX_COORDINATE).all():
+            raise GridError(
+                f"{path} lies beyond all coordinates (transform {tuple(dataset.transform)[:6]}). Its georeference is "
+                "damaged: assign its bounds, e.g. gdal_edit.py -a_ullr."
+            )
         nodatas = _nodatas(dataset)
         return RasterInfo(
             str(path),
-            grid=Grid(dataset.crs, dataset.transform, dataset.width, dataset.height),
+            grid=grid,
             bands=_band_names(dataset, keep),
             indexes=tuple(keep),
             dtype=dtypes[0],
@@ -177,7 +187,7 @@ def _require_georeference(path: str | Path, dataset: rasterio.DatasetReader) -> 
 def _band_names(dataset: rasterio.DatasetReader, indexes: Sequence[int]) -> tuple[str, ...]:
     """Return descriptions, else colours, as names; "band_3" for a band without a name of its own."""
     texts = {
-        i: (dataset.descriptions[i - 1] or NAMED_BANDS.get(dataset.colorinterp[i - 1]) or "").strip() for i in indexes
+        i: (band_texts(dataset)[i - 1] or NAMED_BANDS.get(dataset.colorinterp[i - 1]) or "").strip() for i in indexes
     }
     counts = Counter(text.lower() for text in texts.values())
     return tuple(text if text and counts[text.lower()] == 1 else f"band_{i}" for i, text in texts.items())

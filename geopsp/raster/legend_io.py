@@ -14,7 +14,6 @@ from xml.etree import ElementTree as ET
 
 import rasterio.shutil
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from geopsp.core.documents import parse_json
@@ -24,7 +23,7 @@ from geopsp.core.qml import new_qml, qml_document, write_qml, xml_document
 from geopsp.core.schema import ClassEntries, Schema, require_fit
 from geopsp.core.text import format_error
 from geopsp.errors import RasterError
-from geopsp.raster.open import gdal_env, open_raster
+from geopsp.raster.open import GDAL_ERRORS, gdal_env, open_raster, read_tags
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def read_class_table(path: str | Path) -> tuple[dict[int, str], dict[int, str]]:
         InputNotFoundError, RasterError: as `read_legend`.
     """
     with gdal_env(path), open_raster(path) as dataset:
-        text = dataset.tags().get(CLASSES_TAG)
+        text = read_tags(dataset).get(CLASSES_TAG)
         if text:
             legend = _parse_tag(text, path)
             return dict(zip(legend.codes, legend.names, strict=True)), {info.code: info.color for info in legend}
@@ -120,7 +119,7 @@ def _read_attribute_table(dataset: rasterio.DatasetReader) -> tuple[dict[int, st
         with MemoryFile(ext=".vrt") as file:  # only as XML does GDAL give both for any format
             rasterio.shutil.copy(dataset, file.name, driver="VRT")
             band = ET.fromstring(file.read()).find("VRTRasterBand")  # noqa: S314 (GDAL wrote it)
-    except (RasterioError, ET.ParseError):
+    except (*GDAL_ERRORS, ET.ParseError):
         return {}, {}
     if band is None:
         return {}, {}

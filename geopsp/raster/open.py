@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.env import getenv, hasenv
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geopsp.core.documents import DocumentError, open_regular
@@ -42,6 +43,10 @@ REMOTE_OPTIONS = {
     "VSI_CACHE": "TRUE",
 }
 """GDAL's options for remote files: no folder listings, few range requests, retries when a server is busy."""
+
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError)
+"""What rasterio raises of damaged files: the last where a text, a CRS or GDAL's own message is not UTF-8."""
 
 
 MAX_OPEN = 64
@@ -80,8 +85,24 @@ def open_raster(name: str | Path) -> rasterio.DatasetReader:
     try:
         with gdal_env(name):
             return rasterio.open(gdal_path(name))
-    except RasterioIOError as error:
+    except GDAL_ERRORS as error:
         raise _open_error(name, error) from error
+
+
+def read_tags(dataset: Any, band: int = 0, **options: Any) -> dict[str, str]:
+    """Return the tags of a dataset or a band, as `dataset.tags()`; {} if they are not UTF-8."""
+    try:
+        return dict(dataset.tags(band, **options))
+    except UnicodeDecodeError:
+        return {}
+
+
+def band_texts(dataset: Any) -> tuple[str | None, ...]:
+    """Return the descriptions of all bands; None for those without one, and for all if one is not UTF-8."""
+    try:
+        return tuple(dataset.descriptions)
+    except UnicodeDecodeError:
+        return (None,) * int(dataset.count)
 
 
 CHIP_FORMATS = {
@@ -91,12 +112,16 @@ CHIP_FORMATS = {
 """GDAL's drivers of the chips that geopsp and ArcGIS write, by the first bytes; others could refer to a network."""
 
 
+MAX_CHIP_VALUES = 2**28
+"""Pixels times bands of a chip; a file with more, 16,000 pixels wide, is damaged."""
+
+
 @contextmanager
 def open_chip(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     """Open a file of a chip folder to read in the block; nothing is read over a network.
 
     Raises:
-        RasterioError, OSError, DocumentError: if it is no regular file of these formats, or cannot be read.
+        OSError, DocumentError: if it is no regular file of these formats, or cannot be read, also in the block.
     """
     with open_regular(path) as file:
         start = file.read(4)
@@ -105,8 +130,14 @@ def open_chip(path: str | Path) -> Iterator[rasterio.DatasetReader]:
         raise DocumentError("it is no TIFF, PNG, JPEG or MRF file")
     # in a folder of thousands of files, listing them takes longer than looking for each sidecar file
     options = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "none"}
-    with rasterio.Env(**options), rasterio.open(gdal_path(path), driver=driver) as dataset:
-        yield dataset
+    try:
+        with rasterio.Env(**options), rasterio.open(gdal_path(path), driver=driver) as dataset:
+            if dataset.count * dataset.height * dataset.width > MAX_CHIP_VALUES:
+                size = f"{dataset.count:,} x {dataset.height:,} x {dataset.width:,}"
+                raise DocumentError(f"it has {size} pixels (bands x rows x columns), too many for a chip")
+            yield dataset
+    except GDAL_ERRORS as error:
+        raise DocumentError(format_error(error)) from error
 
 
 class OpenDatasets:
@@ -149,7 +180,7 @@ class _Recent(threading.local):
 _RECENT = _Recent()
 
 
-def _too_many_open(name: str | Path, error: RasterioError) -> bool:
+def _too_many_open(name: str | Path, error: Exception) -> bool:
     """Return True if this process can open no more files; GDAL does not always report that."""
     try:
         if is_local(name):
@@ -159,7 +190,7 @@ def _too_many_open(name: str | Path, error: RasterioError) -> bool:
     return os.strerror(errno.EMFILE) in str(error)
 
 
-def _open_error(name: str | Path, error: RasterioError) -> GeopspError:
+def _open_error(name: str | Path, error: Exception) -> GeopspError:
     if _too_many_open(name, error):
         return RasterError(f"Cannot open {name}. {TOO_MANY}")
     reason = format_error(error)
@@ -183,13 +214,13 @@ def _missing_sources(name: str | Path) -> list[str]:
         if not Path(path).exists():
             missing[path] = None
         elif path.lower().endswith(".vrt"):
-            with suppress(RasterioError), rasterio.open(path) as dataset:
+            with suppress(*GDAL_ERRORS), rasterio.open(path) as dataset:
                 todo += sorted(set(dataset.files) - seen)
                 seen |= set(dataset.files)
     return list(missing)
 
 
-def read_error(name: str | Path, area: Window, error: RasterioError) -> RasterError:
+def read_error(name: str | Path, area: Window, error: Exception) -> RasterError:
     """Return the error for a file that opened, but whose pixels in the area cannot be read."""
     advice = "The file is truncated or damaged. Download or export it again."
     missing = _missing_sources(name)

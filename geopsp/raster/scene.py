@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Grid, Window
@@ -21,7 +20,7 @@ from geopsp.raster.find_images import Images, find_images
 from geopsp.raster.image_layer import BandSource, ImageLayer, names_indices, select_bands
 from geopsp.raster.info import RasterInfo, raster_fingerprint
 from geopsp.raster.mosaic import align_layer, mosaic_notes, place_layers, require_one_type, target_grid
-from geopsp.raster.open import OpenDatasets, gdal_env, read_error
+from geopsp.raster.open import GDAL_ERRORS, OpenDatasets, gdal_env, read_error
 from geopsp.raster.pixel_rule import PixelRule, convert_pixels
 from geopsp.raster.source_image import SourceImage
 from geopsp.raster.valid_mask import block_is_missing, valid_mask_but_zero
@@ -315,7 +314,7 @@ class Scene:
                 nodatas = [dataset.nodatavals[i - 1] for i in indexes] if info.warped else band_source.nodatas
                 valid = valid_mask_but_zero(dataset, data, indexes, area, nodatas=nodatas, not_alpha=info.indexes)
                 return data, valid
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
             raise read_error(info.path, area, error) from error
 
     def _dataset(self, band_source: BandSource) -> Any:

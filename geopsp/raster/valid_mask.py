@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Interleaving
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.raster.image_vrt import has_mask_band
+from geopsp.raster.open import GDAL_ERRORS, band_texts
 
 
 def valid_mask(dataset: Any, data: NDArray[Any], indexes: Sequence[int], area: RioWindow) -> NDArray[np.bool_]:
@@ -95,7 +95,7 @@ def alpha_band(dataset: Any) -> int | None:
     GDAL marks the last of four uint8 bands as alpha, too; if it has another description, it is none. See also
     `looks_like_alpha`.
     """
-    for index, kind, text in zip(dataset.indexes, dataset.colorinterp, dataset.descriptions, strict=True):
+    for index, kind, text in zip(dataset.indexes, dataset.colorinterp, band_texts(dataset), strict=True):
         if kind == ColorInterp.alpha and (not text or "alpha" in text.lower()):
             return int(index)
     return None
@@ -117,7 +117,7 @@ def looks_like_alpha(dataset: Any, band: int) -> bool:
         window = RioWindow(col, row, min(SAMPLE_SIDE, dataset.width - col), min(SAMPLE_SIDE, dataset.height - row))
         try:
             pixels = dataset.read(band, window=window)
-        except RasterioError:  # whoever needs these pixels will say so
+        except GDAL_ERRORS:  # whoever needs these pixels will say so
             continue
         opaque += int(np.count_nonzero(pixels == 255))
         above += int(np.count_nonzero(pixels))

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import CRSError, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import calculate_default_transform, transform_bounds
 
@@ -21,6 +19,7 @@ from geopsp.core.text import format_error
 from geopsp.errors import GridError
 from geopsp.raster.image_vrt import has_mask_band, open_image, open_with_one_alpha
 from geopsp.raster.info import RasterInfo
+from geopsp.raster.open import GDAL_ERRORS
 from geopsp.raster.valid_mask import alpha_band, warp_options
 
 
@@ -141,7 +140,7 @@ def _reproject_grid(source: RasterInfo, grid: Grid) -> Grid:
         transform, width, height = calculate_default_transform(
             source.grid.crs, grid.crs, source.grid.width, source.grid.height, *source.grid.bounds()
         )
-    except (RasterioError, CRSError, CPLE_BaseError) as error:
+    except GDAL_ERRORS as error:
         raise GridError(
             f"Cannot warp {source.path} ({source.grid}) onto the grid ({grid}): {format_error(error)}. "
             "Check that both have the right CRS."
@@ -173,6 +172,6 @@ def reproject_extent(extent: Sequence[float], crs: CRS, grid: Grid) -> tuple[flo
         box = transform_bounds(crs, grid.crs, *extent) if crs != grid.crs else tuple(extent)
         if np.isfinite(box).all():
             return float(box[0]), float(box[1]), float(box[2]), float(box[3])
-    except (RasterioError, CRSError, CPLE_BaseError) as error:
+    except GDAL_ERRORS as error:
         reason = format_error(error)
     raise GridError(f"Cannot transform the extent to the CRS of the image ({grid}): {reason}.")

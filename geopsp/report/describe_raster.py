@@ -15,7 +15,7 @@ from geopsp.errors import GeopspError
 from geopsp.raster.info import RasterInfo, read_info
 from geopsp.raster.legend_io import read_class_table
 from geopsp.raster.mosaic import band_notes
-from geopsp.raster.open import open_raster
+from geopsp.raster.open import open_raster, read_tags
 from geopsp.report.describe_vector import labels_beside
 from geopsp.report.description import Description, place, place_line, shell_line
 
@@ -84,7 +84,7 @@ def _header(info: RasterInfo) -> dict[str, Any]:
 def _command(path: str, info: RasterInfo, *, is_map: bool) -> str:
     """Return the command for a class raster or an image."""
     with open_raster(path) as dataset:
-        is_ours = CLASSES_TAG in dataset.tags()
+        is_ours = CLASSES_TAG in read_tags(dataset)
     if is_ours or (is_map and len(info.indexes) == 1):
         return shell_line("geopsp", "polygonize", path, "--out", f"{Path(path).stem}.gpkg")
     return f"{shell_line('geopsp', 'chips', path)} {labels_beside(path)} --out chips"

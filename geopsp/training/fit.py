@@ -34,6 +34,7 @@ from geopsp.models.manifest import HISTORY
 from geopsp.models.memory import memory_errors
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.callbacks import EMAWeights, EpochLogger, ResumableEarlyStopping
+from geopsp.training.checkpoint_checks import UNEXPECTED, require_checkpoint, resumed_from
 from geopsp.training.checkpoints import BEST, ENDING, LAST, PREVIOUS, damage, find_checkpoint, has_checkpoint
 from geopsp.training.lightning_module import SegmentationTask
 from geopsp.training.options import MONITORS, FitOptions, RunConfig
@@ -131,13 +132,17 @@ def fit(
             folder, BEST, monitor=options.monitor, mode=MONITORS[options.monitor], save_weights_only=True,
             enable_version_counter=False,
         )  # fmt: skip
+        if checkpoint:
+            for path in (checkpoint, checkpoint.with_stem(BEST)):
+                if path.exists():
+                    require_checkpoint(path, task)
         callbacks = _callbacks(options, run, history, best)
         trainer = make_trainer(run, folder, max_epochs=options.epochs, callbacks=callbacks)
         logger.info(f"Training for {format_count(options.epochs, 'epoch')} on {describe_devices(trainer, run)}")
         task.train().to(memory_format=torch.channels_last)
         stack.enter_context(compiled_network(network, wanted=options.compiled))
         try:
-            with memory_errors(), interruptible(), _full_disk_errors(folder):
+            with resumed_from(checkpoint), memory_errors(), interruptible(), _full_disk_errors(folder):
                 data = ChipDataModule(loaders, options.accumulate)
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             trainer.strategy.barrier()  # all read the best weights before the main process removes the folder
@@ -240,7 +245,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     try:
         inputs: dict[str, Any] = read_json(folder / RUN)
         FitOptions(**{**inputs["fit"], "lr": tuple(inputs["fit"]["lr"])})
-    except (DocumentError, OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *UNEXPECTED) as error:
         reason = str(error) if isinstance(error, DocumentError) else type(error).__name__
         raise OptionError(
             f"The run in {folder} cannot be resumed: its {RUN} is damaged ({reason}). Restore that file from a copy, "

@@ -18,6 +18,7 @@ from geopsp.errors import TrainingError
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.losses import ignore_channels
 from geopsp.models.network import SegmentationNetwork, mask_channels
+from geopsp.training.checkpoint_checks import require_optimizer_state
 from geopsp.training.metrics import Confusion, count_pairs
 from geopsp.training.options import FitOptions
 from geopsp.training.step import MicroBatchGradients, eval_if_frozen, make_batch
@@ -80,6 +81,10 @@ class SegmentationTask(L.LightningModule):
         super().train(mode)
         eval_if_frozen(self.network.encoder)
         return self
+
+    def on_train_start(self) -> None:
+        for optimizer in self.trainer.optimizers:
+            require_optimizer_state(optimizer)
 
     def on_train_epoch_start(self) -> None:
         """Seed dropout and point sampling by epoch, so that a resumed run draws what an uninterrupted one draws."""

@@ -96,8 +96,11 @@ def _require_crs(layer: VectorLayer) -> None:
     needed = "Assign the correct one first."
     try:
         crs = layer.crs
-    except pyproj.exceptions.CRSError as error:
-        reason = str(error).partition("\n")[0][:200]
+        if crs is not None:  # one of damaged JSON may be understood, but not the text that PROJ makes of it
+            for part in filter(None, (crs, crs.geodetic_crs)):
+                pyproj.CRS.from_wkt(part.to_wkt())
+    except pyproj.exceptions.ProjError as error:
+        reason = format_error(error).partition("\n")[0][:200]
         raise LabelError(f"The CRS of {layer.source} cannot be understood ({reason}). {needed}") from error
     if crs is None:
         raise LabelError(f"{layer.source} has no CRS (coordinate reference system). {needed}")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geopsp.chips.chip import rotate_grid
-from geopsp.chips.results import ExportJournal, RowResult, footprints
+from geopsp.chips.results import CHIP_FILES, ExportJournal, RowResult, footprints
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid, Window
 
@@ -40,8 +40,29 @@ def test_footprints_are_the_corners_of_the_chips_grids(col, row, angle, size, tu
     np.testing.assert_allclose(shapely.get_coordinates(found)[:4], needed, rtol=0, atol=1e-6)
 
 
+def make_chips(folder, *numbers):
+    """Write files, of no content, for the chips of results."""
+    for row in (row for number in numbers for row in result(number).rows if row["chip"]):
+        for kind, column in CHIP_FILES:
+            (folder / f"{kind}s").mkdir(exist_ok=True)
+            (folder / f"{kind}s" / row[column]).touch()
+
+
+def test_a_ledger_goes_on_before_the_first_chip_that_is_gone(tmp_path):
+    make_chips(tmp_path, 1, 2, 3)
+    journal = ExportJournal(tmp_path / "ledger", "one")
+    for number in (1, 2, 3):
+        journal.add(result(number))
+    assert len(ExportJournal(tmp_path / "ledger", "one").results) == 3
+    (tmp_path / "labels" / next(row["label"] for row in result(2).rows if row["chip"])).unlink()
+    for _ in range(2):
+        again = ExportJournal(tmp_path / "ledger", "one")
+        assert [found.to_json() for found in again.results] == [result(1).to_json()]
+
+
 def test_a_ledger_goes_on_where_it_was_even_if_its_last_line_is_torn(tmp_path):
     path = tmp_path / "ledger"
+    make_chips(tmp_path, 1, 2, 9)
     journal = ExportJournal(path, "one")
     assert journal.is_empty
     for number in (1, 2):

@@ -2,10 +2,12 @@
 
 import pytest
 from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from geopsp.core.grid import Grid
-from geopsp.core.text import format_count, format_error, format_length, format_pixel_size
+from geopsp.core.text import format_count, format_error, format_length, format_pixel_size, shorten
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,17 @@ def test_reasons_have_no_full_stop():
 )
 def test_lengths_have_a_unit_and_degrees_metres_beside_them(length, unit, text):
     assert format_length(length, unit) == text
+
+
+@given(st.text(), st.integers(20, 100))
+def test_a_long_text_is_shortened_in_its_middle(text, most):
+    short = shorten(text, most)
+    assert len(short) <= most
+    assert short == text if len(text) <= most else short.startswith(text[:13]) and short.endswith(text[-1:])
+
+
+def test_errors_of_texts_are_told_in_words():
+    with pytest.raises(UnicodeDecodeError) as caught:
+        b"\xff".decode()
+    assert format_error(caught.value) == "it contains text that is not UTF-8"
+    assert len(format_error(ValueError("x" * 10_000))) <= 400

@@ -138,6 +138,16 @@ def test_a_damaged_cache_is_made_again(name, how, chips, place, tmp_path, capfd)
     assert equal(chips, again)
 
 
+@pytest.mark.parametrize("part", ["image", "valid", "codes"])
+def test_arrays_of_another_shape_or_type_are_made_again(part, chips, place, tmp_path, capfd):
+    path = place / f"{part}.npy"
+    array = np.load(path)
+    for other in (array[:3], array.astype("float32"), array[..., :16]):
+        np.save(path, other)
+        assert equal(chips, open_cache(chips, tmp_path / "cache"))
+        assert "is damaged: decoding the chips again" in capfd.readouterr().err
+
+
 def test_other_chips_have_a_cache_of_their_own(chips, place, tmp_path):
     some = replace(chips, index=chips.index.iloc[::-1].reset_index(drop=True))
     other = open_cache(some, tmp_path / "cache")

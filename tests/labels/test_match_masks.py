@@ -105,7 +105,7 @@ def test_folders_globs_and_lists(make_raster, tmp_path):
     assert find_masks("labels.gpkg") is None
     assert find_masks(str(tmp_path / "m" / "*.t*")) == [one, two]
     for wrong in ([], ["a.gpkg", "b.gpkg"], [one, "b.gpkg"]):
-        with pytest.raises(OptionError, match="must hold label rasters, one per image"):
+        with pytest.raises(OptionError, match="must hold label rasters only, one per image"):
             find_masks(wrong)
     with pytest.raises(InputNotFoundError, match=r"none\.tif"):
         find_masks([one, tmp_path / "none.tif"])

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Window
 from geopsp.core.paths import gdal_path, is_local, is_remote, is_subdataset
-from geopsp.errors import InputNotFoundError, RasterError
-from geopsp.raster.open import gdal_env, open_raster, read_error
+from geopsp.errors import GridError, InputNotFoundError, RasterError
+from geopsp.raster.open import gdal_env, open_raster, read_error, read_tags
 from geopsp.raster.scene import Scene
 
 
@@ -231,3 +232,27 @@ def test_a_local_file_may_look_like_a_url(name, make_raster, tmp_path, monkeypat
         with open_raster(given) as dataset:
             np.testing.assert_array_equal(dataset.read(), data)
     np.testing.assert_array_equal(Scene.open(name).read(Window(0, 0, 4, 3)).data, data)
+
+
+def test_texts_that_are_not_utf8(tmp_path, make_raster):
+    """A description, tags, and a CRS, as damage or other encodings leave them."""
+    path = make_raster("a.tif", names=("Gr\u00fcn", "rot", "blau"))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(AUTHOR="J\u00fcrgen")
+    content = path.read_bytes()
+    assert content.count("\u00fc".encode()) >= 2
+    path.write_bytes(content.replace("\u00fc".encode(), b"\xfc?"))
+    scene = Scene.open(path)
+    assert scene.bands == ("red", "green", "blue")
+    with open_raster(path) as dataset:
+        assert read_tags(dataset)["AREA_OR_POINT"] == "Area"
+    (tmp_path / "b.vrt").write_bytes(b"<VRTDataset rasterXSize='1' rasterYSize='1'><SRS>\xa9</SRS></VRTDataset>")
+    with pytest.raises(RasterError, match="Cannot read"):
+        open_raster(tmp_path / "b.vrt")
+
+
+@pytest.mark.parametrize("value", [1e200, float("nan"), float("inf")])
+def test_a_georeference_beyond_all_coordinates(make_raster, value):
+    path = make_raster("a.tif", transform=Affine(2, 0, value, 0, -2, 0))
+    with pytest.raises(GridError, match=r"beyond all coordinates|no georeference"):
+        Scene.open(path)

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from geopsp import PSPNetClassifier, prepare_data
-from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
+from geopsp.errors import ChipError, GeopspError, ModelError, OptionError, TrainingError
 from geopsp.models.device import pick_device
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.evaluate import evaluate
@@ -187,6 +187,40 @@ def test_a_run_that_stopped_early_stays_stopped(data, tmp_path):
     again = tiny(few)
     again.fit(30, 1e-12, resume=True, **options)
     assert len(again.history) == epochs
+
+
+def change_weights(checkpoint):
+    checkpoint["state_dict"].popitem()
+
+
+def change_optimizer(checkpoint):
+    checkpoint["optimizer_states"][0]["state"] = {0: {"step": "x"}}
+
+
+def shrink_optimizer(checkpoint):
+    state = checkpoint["optimizer_states"][0]["state"][0]
+    state["exp_avg"] = state["exp_avg"].flatten()[:1]  # fused kernels would read beyond it
+
+
+@pytest.mark.parametrize("change", [change_weights, change_optimizer, shrink_optimizer])
+def test_a_checkpoint_with_other_contents_is_said_to_be_one(data, tmp_path, change):
+    tiny(data).fit(1, 1e-3, folder=tmp_path)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    with pytest.raises(GeopspError, match=r"damaged.*[Rr]emove .*folder"):
+        tiny(data).fit(1, 1e-3, folder=tmp_path, resume=True)
+
+
+def test_damaged_best_weights_are_told_before_training(data, tmp_path):
+    tiny(data).fit(1, 1e-3, folder=tmp_path)
+    before = (tmp_path / "last.ckpt").read_bytes()
+    content = bytearray((tmp_path / "best.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "best.ckpt").write_bytes(content)
+    with pytest.raises(OptionError, match=r"is damaged .*Remove the folder"):
+        tiny(data).fit(1, 1e-3, folder=tmp_path, resume=True)
+    assert (tmp_path / "last.ckpt").read_bytes() == before
 
 
 def test_parts_of_a_batch_count_by_their_labels(data):

@@ -1,7 +1,8 @@
 """One part of a large raster on disk: compressed blocks of the full resolution and of its overviews.
 
 The format is private and temporary: the blocks one after another, then a table with offset and size of each block,
-then the end of the blocks and a checksum of the table. Why it is no TIFF:
+then the end of the blocks and a checksum of the table. The size of a block, which has 32 bits, shares its 64 with a
+checksum of the block, which is 0 in parts of earlier versions. Why it is no TIFF:
 
 - Rows arrive from the top down, and all overview levels fill at the same time. tifffile writes one page after the
   other, GDAL makes overviews of a finished file; here each block is compressed and written as soon as it is full.
@@ -37,6 +38,10 @@ from geopsp.raster.geotiff import deflate
 
 TAIL = struct.Struct("<QI")
 """End of the blocks, in bytes from the start of the file, and checksum of the table."""
+
+
+SIZE = 2**32 - 1
+"""The bits of a block's size in the table."""
 
 
 def level_sizes(width: int, height: int, levels: int) -> list[tuple[int, int]]:
@@ -182,7 +187,7 @@ class PartWriter:
             self._pool.map(self._compress, level.blocks()) if self._pool else map(self._compress, level.blocks())
         )
         for i, data in enumerate(compressed):
-            entries[i] = self._end, len(data)
+            entries[i, 0], entries[i, 1] = self._end, len(data) | zlib.crc32(data) << 32
             self._file.write(data)
             self._end += len(data)
         self._table[number][:, self._block_rows[number]] = entries.reshape(len(self._spec.bands), -1, 2)
@@ -280,7 +285,7 @@ class PartReader:
 
     def block_sizes(self, level: int) -> NDArray[np.uint64]:
         """Return (bands, rows, cols) sizes of the compressed blocks in bytes; 0 for a block of nodata."""
-        return self._table[level][..., 1]
+        return self._table[level][..., 1] & np.uint64(SIZE)
 
     def block_bytes(self, level: int, band: int, row: int, col: int) -> bytes:
         """Read a compressed block; b"" for a block of nodata.
@@ -288,12 +293,13 @@ class PartReader:
         Raises:
             OutputError: if it cannot be read.
         """
-        offset, size = map(int, self._table[level][band, row, col])
+        offset, number = map(int, self._table[level][band, row, col])
+        size, checksum = number & SIZE, number >> 32
         if not size:
             return b""
         self._file.seek(offset)
         data = self._file.read(size)
-        if len(data) != size:
+        if len(data) != size or (checksum and zlib.crc32(data) != checksum):
             raise self._damaged()
         return data
 

@@ -10,7 +10,7 @@ from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import OutputError
 from geopsp.inference.outputs import class_spec, fraction_spec, probability_spec
 from geopsp.raster.cog.overviews import downsample, is_blank
-from geopsp.raster.cog.part_file import PartReader, PartWriter, is_complete, level_sizes
+from geopsp.raster.cog.part_file import TAIL, PartReader, PartWriter, is_complete, level_sizes
 
 LEGEND = Legend.from_names({0: "background", 3: "boat & car", 7: "water"})
 BLOCK = 16
@@ -170,6 +170,34 @@ def test_a_damaged_block_is_an_error(tmp_path):
         pytest.raises(OutputError, match="is damaged"),
     ):
         reader.rows(0, 0)
+
+
+def test_any_changed_byte_of_a_block_is_an_error(tmp_path):
+    spec, path = spec_of("classes", tmp_path), tmp_path / "part"
+    content = write(path, pixels_of(spec, 16, 16, 2), spec, levels=0)
+    with PartReader(path, 16, 16, spec, block=BLOCK, levels=0) as reader:
+        size = int(reader.block_sizes(0)[0, 0, 0])
+    for position in range(size):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        with PartReader(path, 16, 16, spec, block=BLOCK, levels=0) as reader:
+            assert reader.block_sizes(0)[0, 0, 0] == size
+            with pytest.raises(OutputError, match="is damaged"):
+                reader.block_bytes(0, 0, 0, 0)
+
+
+def test_a_part_of_earlier_versions_has_no_checksums_of_blocks(tmp_path, monkeypatch):
+    spec, path = spec_of("classes", tmp_path), tmp_path / "part"
+    pixels = pixels_of(spec, 16, 16, 2)
+    write(path, pixels, spec, levels=0)
+    with PartReader(path, 16, 16, spec, block=BLOCK, levels=0) as reader:
+        tables = [table.copy() for table in reader._table]
+    for table in tables:
+        table[..., 1] &= np.uint64(2**32 - 1)
+    layout = reader._layout
+    old = b"".join(table.tobytes() for table in tables)
+    end = sum(int(table[..., 1].sum()) for table in tables)
+    path.write_bytes(path.read_bytes()[:end] + old + TAIL.pack(end, layout.checksum(old)))
+    np.testing.assert_array_equal(read(path, pixels.shape, spec, levels=0)[0], pixels)
 
 
 def test_a_part_that_is_gone_is_an_error(tmp_path):
