@@ -74,9 +74,9 @@ def check_output(
         path.parent.mkdir(parents=True, exist_ok=True)
     except GeopspError:
         raise
-    except OSError as error:
+    except (OSError, RecursionError) as error:  # pathlib goes up a long path by recursion
         raise OutputError(
-            f"Cannot create {path}: {format_error(error)}. Choose another folder or a shorter name."
+            f"Cannot create {str(path)[:300]}: {format_error(error)}. Choose another folder or a shorter name."
         ) from error
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"The folder {path.parent} is not writable. Choose another one, or change its permissions.")
@@ -107,7 +107,9 @@ def resolve_link(path: str | Path) -> Path:
     if not os.path.islink(path):  # noqa: PTH114 (False for a name that is too long)
         return path
     target = Path(os.path.realpath(path))
-    if os.path.islink(target) or not os.path.isdir(target.parent):  # noqa: PTH112, PTH114
+    if os.path.islink(target):  # noqa: PTH114
+        raise OutputError(f"{path} is a link that leads to itself. Remove it, or choose another name.")
+    if not os.path.isdir(target.parent):  # noqa: PTH112
         raise OutputError(
             f"{path} is a link to {path.readlink()}, but there is no folder {target.parent}. "
             "Create it, mount its disk, or remove the link."

@@ -80,7 +80,7 @@ def open_raster(name: str | Path) -> rasterio.DatasetReader:
     if problem := describe_bad_input(name):
         raise RasterError(problem)
     limit_servers()
-    if is_local(name) and not Path(name).exists():
+    if is_local(name) and not os.path.exists(name):  # noqa: PTH110 (False for a name that is too long)
         raise InputNotFoundError(f"No such file: {name}. Check the path.")
     try:
         with gdal_env(name):

@@ -78,7 +78,7 @@ def read_items(path: Path) -> list[SourceImage]:
         else:
             raise RasterError(f"{path} has the type {kind}. {needed}")
     except (STACError, STACTypeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RasterError(f"{path} is no STAC file ({error!r}). {needed}") from error
+        raise RasterError(f"{path} is no STAC file ({type(error).__name__}: {error}). {needed}") from error
     if not items:
         raise RasterError(f"{path} lists no Item. Widen the search that it comes from.")
     return [_image(item, path) for item in items]

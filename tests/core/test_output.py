@@ -187,8 +187,11 @@ def test_a_link_to_nowhere_is_told(tmp_path):
     lost, circle = tmp_path / "lost.tif", tmp_path / "circle.tif"
     lost.symlink_to(tmp_path / "no disk" / "map.tif")
     circle.symlink_to(circle)
-    for link in (lost, circle):
-        with pytest.raises(OutputError, match=rf"{link.name} is a link to .*mount its disk, or remove the link"):
+    for link, says in (
+        (lost, "a link to .*mount its disk, or remove the link"),
+        (circle, "a link that leads to itself"),
+    ):
+        with pytest.raises(OutputError, match=f"{link.name} is {says}"):
             check_output(link, overwrite=True)
     assert names(tmp_path) == ["circle.tif", "lost.tif"]
 
@@ -263,3 +266,9 @@ def test_a_small_text_is_replaced_whole(tmp_path):
     write_text_atomic(path, "ö")
     assert path.read_text(encoding="utf-8") == "ö"
     assert names(tmp_path) == ["job.json"]
+
+
+def test_a_path_without_end_is_one_clear_line(tmp_path):
+    with pytest.raises(OutputError, match=r"Cannot create .* shorter name") as caught:
+        check_output(tmp_path / ("a/" * 2000) / "x")
+    assert len(str(caught.value)) < 600
