@@ -93,6 +93,7 @@ def test_a_ledger_goes_on_where_it_was_even_if_its_last_line_is_torn(tmp_path):
 )
 def test_a_ledger_ends_before_a_line_that_no_export_wrote(entry, value, tmp_path):
     path = tmp_path / "ledger"
+    make_chips(tmp_path, 1, 2, 3)
     journal = ExportJournal(path, "one")
     lines = [result(number).to_json() for number in (1, 2, 3)]
     lines[1][entry] = value
