@@ -17,7 +17,7 @@ import shapely
 from pydantic import Field, model_validator
 
 from geopsp.chips.arcgis_write import MAP_FILE, MODEL_FILE, SUMS_FILE
-from geopsp.core.documents import DocumentError, open_regular, read_json
+from geopsp.core.documents import DocumentError, is_regular, open_regular, read_json
 from geopsp.core.owned_files import FolderKind
 from geopsp.core.schema import (
     MAX_TILE,
@@ -254,7 +254,7 @@ def require_files(folder: Path, index: gpd.GeoDataFrame) -> None:
     if not len(index):
         raise ChipError(f"{folder} contains no chip. Export it again with other labels or a lower `min_labelled`.")
     subfolders = [folder / name for name in ("images", "labels") if (folder / name).is_dir()]
-    is_file = {entry.path: entry.is_file() for subfolder in subfolders for entry in os.scandir(subfolder)}
+    is_file = {entry.path: is_regular(entry.path) for subfolder in subfolders for entry in os.scandir(subfolder)}
     wanted = [*index["image"], *index["label"]]
     missing = [path for path in wanted if path not in is_file]
     if missing:

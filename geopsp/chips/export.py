@@ -87,7 +87,7 @@ class Export:
         require_not_inputs([out], self.inputs.local_files())
         with output_lock(out):
             with resumable_folder(out, state_file=JOURNAL, overwrite=overwrite, kind=CHIP_FOLDER) as folder:
-                journal = self._open_journal(folder)
+                journal = self._open_journal(folder, self.inputs.legend)
                 if not journal.results and (folder / "images").exists():
                     logger.info(f"A previous unfinished export to {out} had other inputs or options: starting over.")
                     for name in ("images", "labels"):
@@ -119,7 +119,7 @@ class Export:
             )
         export = replace(self, inputs=self.inputs.with_legend(Legend.from_json(manifest["legend"])))
         first = 1 + max(int(re.match(r"\d+", name)[0]) for name in index["chip"])  # type: ignore[index]
-        journal = self._open_journal(out)
+        journal = self._open_journal(out, export.inputs.legend)
         totals = export._write_chips(out, journal, first=first)  # noqa: SLF001 (the same class)
         self._require_same_inputs(journal)
         export._append_index(out, manifest, index, totals)  # noqa: SLF001
@@ -153,8 +153,9 @@ class Export:
                 "they are complete."
             )
 
-    def _open_journal(self, folder: Path) -> ExportJournal:
-        journal = ExportJournal(folder / JOURNAL, self.key)
+    def _open_journal(self, folder: Path, legend: Legend) -> ExportJournal:
+        codes, num_scenes = legend.codes, len(self.inputs.scenes)
+        journal = ExportJournal(folder / JOURNAL, self.key, codes=codes, num_scenes=num_scenes)
         if journal.results:
             found = sum(len(result.rows) for result in journal.results)
             logger.info(f"Resuming an interrupted export with {format_count(found, 'chip')}.")

@@ -25,7 +25,7 @@ from geopsp.chips.chip import SKIP_REASONS, Chip, count_codes, fraction_true, sk
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
 from geopsp.core.bands import BandStats
-from geopsp.core.documents import DocumentError, read_json_lines
+from geopsp.core.documents import DocumentError, is_regular, read_json_lines
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.output import write_text_atomic
@@ -57,8 +57,8 @@ class ChipRow(Schema):
     col: int
     row: int
     angle: float
-    valid: float
-    labelled: float
+    valid: Annotated[float, Field(ge=0, le=1)]
+    labelled: Annotated[float, Field(ge=0, le=1)]
 
 
 class JournalRow(Schema):
@@ -254,6 +254,10 @@ def footprints(grid: Grid, positions: NDArray[np.float64], size: int) -> NDArray
     return np.asarray(shapely.polygons(corners), object)
 
 
+MAX_PIXELS = 2**31
+"""Of a chip."""
+
+
 CHIP_FILES = (("image", "chip"), ("label", "label"))
 """Subfolder, in the singular, and column of the index."""
 
@@ -264,17 +268,25 @@ class ExportJournal:
     A resumed export with the same key starts after the last complete line.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
-        """Open the journal of an export; a journal with another key is replaced."""
+    def __init__(self, path: Path, key: str, *, codes: Sequence[int] = (), num_scenes: int | None = None) -> None:
+        """Open the journal of an export; a journal with another key is replaced.
+
+        Args:
+            path: The file.
+            key: Of the export.
+            codes: Class codes, whose pixels each row of the index must count.
+            num_scenes: The scenes that rows may name; None: any.
+        """
         lines = _read_complete_lines(path)
         if not lines or lines[0].get("key") != key:
             lines = [{"key": key}]
         self.results = [RowResult.from_json(line) for line in lines[1:]]
         """The results that the file held when it was opened."""
 
-        whole = list(takewhile(partial(_has_files, path.parent), self.results))
+        is_whole = partial(_is_whole, folder=path.parent, codes=codes, num_scenes=num_scenes)
+        whole = list(takewhile(is_whole, self.results))
         if len(whole) < len(self.results):
-            logger.warning("Some chips of the interrupted export are gone. They and those after them are cut again.")
+            logger.warning("Chips of the interrupted export are gone or damaged: they and the next ones are cut again.")
             self.results, lines = whole, lines[: len(whole) + 1]
         self.is_empty = not self.results
         self.key = key
@@ -305,10 +317,16 @@ class ExportJournal:
         self._path.unlink(missing_ok=True)
 
 
-def _has_files(folder: Path, result: RowResult) -> bool:
-    """Return True if all chips of a row are in the folder of an export."""
+def _is_whole(result: RowResult, *, folder: Path, codes: Sequence[int], num_scenes: int | None) -> bool:
+    """Return True if a row counts all classes, names known scenes, and its chips are in the folder of the export."""
+    counts = [row.get(f"pixels_{code}") for row in result.rows for code in codes]
+    scenes = [row["scene"] for row in result.rows] if num_scenes is not None else []
     chips = [row for row in result.rows if row["chip"] is not None]
-    return all((folder / f"{kind}s" / row[name]).is_file() for row in chips for kind, name in CHIP_FILES)
+    return (
+        all(type(count) is int and 0 <= count <= MAX_PIXELS for count in counts)
+        and max(scenes, default=-1) < (num_scenes or 0)
+        and all(is_regular(folder / f"{kind}s" / row[name]) for row in chips for kind, name in CHIP_FILES)
+    )
 
 
 def _read_complete_lines(path: Path) -> list[dict[str, Any]]:
