@@ -46,6 +46,12 @@ def echo_model(names: tuple[str, ...], dtype: str = "uint8", cell: float = 10.0,
     return TrainedModel(spec, SavedEcho(), legend, names, statistics, dtype, 32, (cell, cell), units)
 
 
+def load_echoes(monkeypatch: Any) -> None:
+    """Let saved models be loaded as a `SavedEcho`."""
+    for module in ("saved_model", "check_weights"):
+        monkeypatch.setattr(f"geopsp.models.{module}.build_network", SavedEcho)
+
+
 def save_echo(folder: Path, names: tuple[str, ...], **options: Any) -> Path:
     """Save such a model; `build_network` must give `SavedEcho` when it is loaded."""
     return save_model(echo_model(names, **options), folder)

@@ -129,7 +129,7 @@ def test_map_of_a_mosaic(name, desk, hold, monkeypatch):
     paths, out = inputs(desk, name), desk.outputs / "map.tif"
     by_shell = len(name) % 3 == 0
     if by_shell:
-        monkeypatch.setattr("geopsp.models.saved_model.build_network", models.SavedEcho)
+        models.load_echoes(monkeypatch)
         models.save_echo(desk.inputs / "model", BANDS, dtype="uint16")
 
     def act():

@@ -38,7 +38,7 @@ class Place:
 
     def __init__(self, desk, name, how, monkeypatch):
         self.desk, self.name, self.how = desk, name, how
-        monkeypatch.setattr("geopsp.models.saved_model.build_network", models.SavedEcho)
+        models.load_echoes(monkeypatch)
         self.chdir = monkeypatch.chdir
         self.raster = rasters.write_raster(desk.inputs, PLAIN)
         self.image = Path(self.raster.path)

@@ -98,7 +98,7 @@ def test_predict(case, desk, hold, monkeypatch):
     options = {"dtype": case["dtype"], "cell": cell, "units": units.get(case["crs"], "metre")}
     out = desk.outputs / "map.tif"
     if by_shell(case):
-        monkeypatch.setattr("geopsp.models.saved_model.build_network", models.SavedEcho)
+        models.load_echoes(monkeypatch)
         models.save_echo(desk.inputs / "model", names, **options)
 
     def act():

@@ -181,7 +181,7 @@ def test_area_of_interest_of_a_map(case, desk, hold, monkeypatch):
     write_image(image, case["image"])
     out = desk.outputs / "map.tif"
     if by_shell(case):
-        monkeypatch.setattr("geopsp.models.saved_model.build_network", models.SavedEcho)
+        models.load_echoes(monkeypatch)
         degrees = case["image"].startswith("degrees")
         options = {"cell": 1e-4, "units": "degree"} if degrees else {}
         models.save_echo(desk.inputs / "model", BANDS, **options)

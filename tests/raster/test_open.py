@@ -96,7 +96,7 @@ def test_what_the_server_refuses_is_said(cog, monkeypatch):
     with pytest.raises(InputNotFoundError, match=r"No such file: http.*/gone\.tif \(.*404"):
         Scene.open(f"{cog.url}/gone.tif")
     with monkeypatch.context() as patch:
-        patch.setenv("GDAL_HTTP_TIMEOUT", "1")
+        patch.setenv("GEOPSP_TIMEOUT", "1")
         with pytest.raises(RasterError, match=r"Cannot download .*slow\.tif: .*timed out"):
             Scene.open(f"{cog.url}/slow.tif")
     with pytest.raises(RasterError, match=r"Cannot download .*page\.tif: .*not recognized"):
