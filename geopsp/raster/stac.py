@@ -6,9 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from geopsp.core.documents import read_json
 from geopsp.core.paths import is_local
 from geopsp.core.pixel_values import BandScale, valid_scale
+from geopsp.core.schema import Schema, Text, require_fit
 from geopsp.errors import RasterError
 from geopsp.raster.band_files import is_ancillary
 from geopsp.raster.open import RASTER_ENDINGS
@@ -38,6 +41,34 @@ NO_BANDS = PREVIEWS | {
 
 OFFSET_APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 """Properties that say, where True, that pixels contain no offset any more, whatever the bands say."""
+
+
+Bands = list[dict[str, Any]]
+
+
+class AssetEntry(Schema):
+    """An asset: what is read of it; other fields may be of any type."""
+
+    href: Text
+    type: Text | None = None
+    roles: list[Text] | None = None
+    bands: Bands | None = None
+    eo_bands: Bands | None = Field(None, alias="eo:bands")
+    raster_bands: Bands | None = Field(None, alias="raster:bands")
+
+
+class ItemEntry(Schema):
+    """A STAC Item."""
+
+    id: Text
+    assets: dict[str, AssetEntry]
+    properties: dict[str, Any]
+
+
+class ItemCollectionEntry(Schema):
+    """A FeatureCollection of Items."""
+
+    features: list[ItemEntry]
 
 
 def find(item: Any) -> list[SourceImage] | None:
@@ -72,8 +103,10 @@ def read_items(path: Path) -> list[SourceImage]:
         if kind in {"Catalog", "Collection"}:
             raise RasterError(f"{path} is a STAC {kind}, which lists no pixels. {needed} Save a search, or name Items.")
         if kind == "Feature":
+            require_fit(content, ItemEntry)
             items = [Item.from_dict(content)]
         elif kind == "FeatureCollection":
+            require_fit(content, ItemCollectionEntry)
             items = list(ItemCollection.from_dict(content))
         else:
             raise RasterError(f"{path} has the type {kind}. {needed}")

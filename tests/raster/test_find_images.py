@@ -379,3 +379,19 @@ def test_nodata_of_stac_counts_where_the_file_tells_none(make_raster, tmp_path):
     coarse = Scene.open(path, bands=["red"], cell_size=1.0, resampling=Resampling.bilinear).read()
     assert set(np.unique(coarse.data[:, coarse.valid])) <= {5, 6, 7, 8, 9}
     assert not coarse.valid[:2].any()
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("id", ["a"]), ("assets", []), ("properties", None), ("type", ["image/tiff"]), ("bands", [0.5]), ("roles", "data"),
+     ("eo:bands", [None]), ("raster:bands", {"nodata": 0}), ("href", 1)],
+)  # fmt: skip
+def test_stac_entries_of_another_type(tmp_path, entry, value):
+    asset = {"href": "a.tif", "type": "image/tiff", "roles": ["data"]}
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "a", "geometry": None, "links": [],
+            "properties": {"datetime": "2024-05-01T10:00:00Z"}, "assets": {"data": asset}}  # fmt: skip
+    (item if entry in {"id", "assets", "properties"} else asset)[entry] = value
+    for content in (item, {"type": "FeatureCollection", "features": [item]}):
+        (tmp_path / "item.json").write_text(json.dumps(content))
+        with pytest.raises(RasterError, match="is no STAC file"):
+            find_images(tmp_path / "item.json")
