@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that `geopsp --help` is quic
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ labels_help = (
 def _input_files(*names: str) -> list[Path]:
     """Return the files that images and labels may name."""
     named = [Path(name.partition("|")[0]) for name in names]
-    inside = [file for path in named if path.is_dir() for file in path.rglob("*")]
+    inside = [file for path in named if os.path.isdir(path) for file in path.rglob("*")]  # noqa: PTH112
     return [*named, *inside, *(Path(file) for name in names for file in glob.glob(name, recursive=True))]  # noqa: PTH207
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 
+from geopsp.core.documents import is_regular
 from geopsp.core.text import format_count
 from geopsp.errors import LabelError
 from geopsp.raster.open import RASTER_ENDINGS
@@ -24,10 +26,10 @@ def find_vector_files(labels: Any) -> list[str] | None:
     if isinstance(labels, list | tuple):
         names = [str(item) for item in labels if isinstance(item, str | Path)]
         return names if len(names) == len(labels) and all(map(_is_vector, names)) and names else None
-    if not isinstance(labels, str | Path) or Path(labels).is_file():
+    if not isinstance(labels, str | Path) or LAYER_SEPARATOR in str(labels) or is_regular(labels):
         return None
     path = Path(labels)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (False for a name that is too long)
         found = sorted(str(file) for file in path.iterdir() if file.suffix.lower() not in {".json", ".csv"})
         if _is_vector(path.name) or any(Path(name).suffix.lower() in RASTER_ENDINGS for name in found):
             return None  # a geodatabase, or masks
