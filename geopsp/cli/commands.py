@@ -109,7 +109,8 @@ def chips(
     overwrite, reports = options.get("overwrite", False), [path for path in (json_path, picture) if path]
     for path in reports:
         check_output(path, overwrite=overwrite)
-    require_not_inputs(reports, _input_files(*images, *labels))
+    if reports:
+        require_not_inputs(reports, _input_files(*images, *labels))
     with progress_bar("Cutting chips") as progress:
         chip_set = export_training_data(list(images), _labels(images, labels), out, progress=progress, **options)
     say(describe_chips(chip_set))
@@ -171,8 +172,10 @@ def train(
     model.fit(**fit_options)
     if not is_main_process():
         return
-    saved = model.save(out, overwrite=overwrite)
-    say(describe_scores(model.evaluate()))
+    scores = model.evaluate()
+    model.model.metrics = scores.to_json()
+    saved = model.save(out, overwrite=overwrite, compute_metrics=False)
+    say(describe_scores(scores))
     say(f"Saved to {saved}")
     if not keeps_run:
         _clear_run(folder, keep_logs=fit_options.get("tensorboard", False))

@@ -14,6 +14,9 @@ from geopsp.core.crs import metre_axes, metres_per_degree
 from geopsp.core.grid import Grid
 from geopsp.errors import GridError
 
+SIZE_RATIO = 1.25
+"""Largest ratio of two pixel sizes that count as equal."""
+
 MAX_SIZE_RATIO = 4.0
 """Largest ratio of a pixel size to that of the training, up to which a model is used without being told to."""
 

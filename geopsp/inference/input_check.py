@@ -9,13 +9,9 @@ import pyproj
 
 from geopsp.core.bands import BandStats, has_band_names, merge_stats
 from geopsp.core.grid import Grid, Window
-from geopsp.core.pixel_size import PixelSize, format_number, format_size, ground_size
+from geopsp.core.pixel_size import SIZE_RATIO, PixelSize, format_number, format_size, ground_size
 from geopsp.models.saved_model import TrainedModel
 from geopsp.raster.scene import Scene
-
-SIZE_RATIO = 1.25
-"""Largest ratio of two pixel sizes that count as equal."""
-
 
 MAX_RESAMPLING = 8.0
 """Largest ratio of a pixel size to the trained one at which resampling still helps."""

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.bands import Normalization, has_band_names, match_bands
 from geopsp.core.legend import Legend
-from geopsp.core.pixel_size import PixelSize, require_similar_size
+from geopsp.core.pixel_size import SIZE_RATIO, PixelSize, require_similar_size
 from geopsp.core.progress import LOG_SECONDS, progress_bar
 from geopsp.core.text import format_length
 from geopsp.data.dataset import Sample, TiledChipDataset
@@ -26,9 +26,6 @@ from geopsp.models.saved_model import TrainedModel
 from geopsp.training.metrics import Confusion, boundary_counts, boundary_width, count_pairs
 
 logger = logging.getLogger(__name__)
-
-SIZE_RATIO = 1.25
-"""Largest ratio of two pixel sizes that count as equal, as in `inference.input_check`."""
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:
