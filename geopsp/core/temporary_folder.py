@@ -28,15 +28,16 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     What killed runs left for the same path is removed.
     """
     _clear_temporary_folders(path)
-    folder = Path(tempfile.mkdtemp(prefix=_temporary_prefix(path), dir=path.parent))
-    lock = FileLock(folder / LOCK)
-    try:
-        with lock:
-            content = folder / "content"
-            content.mkdir()
-            yield content
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_temporary_prefix(path), dir=path.parent))
+        try:
+            with FileLock(folder / LOCK):
+                content = folder / "content"
+                if _make_folder(content):
+                    yield content
+                    return
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -57,6 +58,15 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def _make_folder(folder: Path) -> bool:
+    """Make a folder; False where another process removed its parent before this one had locked it."""
+    try:
+        folder.mkdir()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _temporary_prefix(path: Path) -> str:
     return f".partial-{path.name[:MAX_PREFIX]}-"
 
@@ -65,7 +75,11 @@ def _clear_temporary_folders(path: Path) -> None:
     """Remove temporary folders of a path that no running process holds."""
     for folder in path.parent.glob(f"{glob.escape(_temporary_prefix(path))}????????"):
         lock = folder / LOCK
-        if folder.is_symlink() or lock.is_symlink() or not lock.is_file():
+        if folder.is_symlink() or lock.is_symlink():
             continue  # not one of ours
+        if not lock.is_file():
+            with suppress(OSError):
+                folder.rmdir()  # only an empty one: its process was killed before it had locked it
+            continue
         with suppress(Timeout, OSError), FileLock(lock).acquire(timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
