@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 from geopsp.errors import OutputError
 
 
 def in_child(action) -> int:
-    """The process in which the action runs; it exits with 0 if that ends well, with 3 for an OutputError."""
+    """The process in which the action runs; it exits with 0 if that ends well, with 3 for an OutputError, else with 1."""
     pid = os.fork()
     if pid:
         return pid
@@ -20,6 +21,8 @@ def in_child(action) -> int:
     except OutputError as error:
         sys.stderr.write(f"OutputError: {error}\n")
         code = 3
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 

@@ -39,6 +39,7 @@ from geopsp.labels.area import AreaOfInterest
 from geopsp.raster.cog.part_file import is_complete
 from geopsp.raster.cog.part_grid import PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
+from geopsp.raster.legend_io import sidecar_path
 from geopsp.raster.open import GDAL_ERRORS, read_tags
 from geopsp.raster.scene import Scene
 
@@ -239,7 +240,8 @@ class MapJob:
         with write_errors(self.out):
             overwrite = overwrite or self.publishing or self.only_folder_left
         for raster in self.rasters:
-            check_output(raster.path, overwrite=overwrite)
+            alone = not raster.path.exists()  # sidecars of an existing raster are replaced with it
+            check_output(raster.path, overwrite=overwrite, companions=[sidecar_path(raster.path)] if alone else ())
 
     def require_same_inputs(self) -> None:
         """Check that the images and the area are those that the job was planned with.

@@ -32,7 +32,7 @@ from geopsp.raster.cog.assemble import assemble
 from geopsp.raster.cog.part_mosaic import PartPath
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.cog.sieve import sieve
-from geopsp.raster.legend_io import write_class_files, write_fraction_style
+from geopsp.raster.legend_io import sidecar_path, write_class_files, write_fraction_style
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def _write_sidecars(raster: RasterSpec, path: Path) -> None:
     if raster.legend is not None:
         write_class_files(path, raster.legend)
         return
-    if (old := path.with_name(path.name + ".aux.xml")).exists():  # a read-only disk refuses to remove even nothing
+    if (old := sidecar_path(path)).exists():  # a read-only disk refuses to remove even nothing
         old.unlink()
     write_fraction_style(path)
 

@@ -186,6 +186,11 @@ FIELDS = (("Value", INTEGER, 5), ("Class", STRING, 2), ("Red", INTEGER, 6), ("Gr
 """Name, type and usage of each column: GFU_MinMax, GFU_Name, GFU_Red, GFU_Green, GFU_Blue."""
 
 
+def sidecar_path(path: Path) -> Path:
+    """Return the path of GDAL's file beside a raster, for what its format has no place for."""
+    return path.with_name(f"{path.name}.aux.xml")
+
+
 def write_class_files(path: str | Path, legend: Legend) -> None:
     """Write the attribute table and category names to NAME.tif.aux.xml, and QGIS's style to NAME.qml.
 
@@ -195,7 +200,7 @@ def write_class_files(path: str | Path, legend: Legend) -> None:
         OutputError: if they cannot be written.
     """
     path = Path(path)
-    with atomic_output(path.with_name(path.name + ".aux.xml"), overwrite=True) as partial:
+    with atomic_output(sidecar_path(path), overwrite=True) as partial:
         partial.write_text(attribute_table(legend), encoding="utf-8")
     _write_style(path, _class_style(legend))
 

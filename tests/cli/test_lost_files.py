@@ -82,6 +82,18 @@ def test_a_map_keeps_files_of_others_in_its_work_folder(inputs, trained, tmp_pat
     assert digests(tmp_path) == before
 
 
+def test_a_map_does_not_replace_a_sidecar_that_lies_at_its_place(inputs, trained, tmp_path):
+    """A user's notes in GDAL's file stay until `--overwrite`; that of an earlier map goes with the map."""
+    notes = tmp_path / "x.tif.aux.xml"
+    notes.write_text("mine")
+    command = ("predict", trained, inputs["scene"], "--out", tmp_path / "x.tif")
+    refuses(*command, says="x.tif.aux.xml")
+    assert notes.read_text() == "mine"
+    for _ in range(2):
+        assert run(*command, "--overwrite").exit_code == 0
+    assert notes.read_text().startswith("<")
+
+
 def test_training_keeps_files_of_others_in_the_folder_of_its_run(inputs, tmp_path):
     folder = tmp_path / "best.run"
     folder.mkdir()
