@@ -13,6 +13,9 @@ from geopsp.errors import ModelError
 
 Precision = Literal["auto", "fp32", "bf16"]
 
+FLOAT16_CAPABILITY = 7
+"""First compute capability with tensor cores, which make float16 fast."""
+
 
 def pick_device(name: str | None = None) -> torch.device:
     """Return the device of that name; None: the first GPU, else the CPU.
@@ -35,6 +38,13 @@ def pick_device(name: str | None = None) -> torch.device:
 def has_bfloat16(device: torch.device) -> bool:
     """Return True if training and scoring use bfloat16 on the device: on GPUs that have it in hardware."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def has_float16_only(device: torch.device) -> bool:
+    """Return True for GPUs that compute float16 fast, but not bfloat16: NVIDIA's of compute capability 7, e.g. T4."""
+    if device.type != "cuda" or torch.version.hip or has_bfloat16(device):
+        return False
+    return torch.cuda.get_device_capability(device)[0] >= FLOAT16_CAPABILITY
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -11,18 +11,31 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 from geopsp.core.log import is_main_process
 from geopsp.core.progress import LOG_SECONDS, Progress, progress_bar
 from geopsp.models.manifest import HISTORY
 from geopsp.models.saved_model import write_history
 from geopsp.training.lightning_module import SegmentationTask
+from geopsp.training.schedule import VALIDATION_SHARE, TimeBudget, ema_decay
 
 logger = logging.getLogger(__name__)
 
 LOSS_EVERY = 10
 """Batches between two readings of the loss: each reading makes a GPU wait."""
+
+
+UNSTEADY_STEPS = 3
+"""First steps of a run, which do not tell how long others take."""
+
+
+RECENT = 0.1
+"""Weight of the latest step in the mean time of a step."""
+
+
+SCHEDULED = 0.9
+"""Part of a run after which its learning rate has come down far enough to stop early."""
 
 
 class EpochLogger(Callback):
@@ -64,7 +77,7 @@ class EpochLogger(Callback):
         best = max((row["valid_miou"] for row in self.rows[self.num_earlier :]), default=None)
         scores = [self.loss_text] if best is None else [self.loss_text, f"best mIoU {best:.3f}"]
         epoch_left = self.train_seconds / done * (total - done)
-        run_left = epoch_left + _epochs_left(trainer) * self._epoch_seconds(done, total)
+        run_left = _seconds_left(trainer, epoch_left, self._epoch_seconds(done, total))
         return f"{', '.join(scores)}, {_clock(run_left)} left"
 
     def _epoch_seconds(self, done: int, total: int) -> float:
@@ -100,7 +113,7 @@ class EpochLogger(Callback):
                 "seconds": round(seconds, 3),
             }
         )
-        left = _epochs_left(trainer) * seconds
+        left = _seconds_left(trainer, 0.0, seconds)
         logger.info(
             f"{_title(trainer)}  train loss {metrics['train_loss']:.4f}  "
             f"valid loss {metrics['valid_loss']:.4f}  mIoU {metrics['valid_miou']:.4f}  "
@@ -129,32 +142,112 @@ class ResumableEarlyStopping(EarlyStopping):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Warn of a run that ended while its learning rate was high."""
+        assert isinstance(pl_module, SegmentationTask)
+        progress = pl_module.progress(pl_module.global_step)
+        if self.wait_count >= self.patience and pl_module.options.one_cycle and progress < SCHEDULED:
+            logger.warning(
+                f"Training stopped early after {progress:.0%} of its schedule, before the learning rate had come down, "
+                "so the network may be worse than after a shorter run. Give fewer `epochs` without `early_stopping`, "
+                "or use `one_cycle=False`."
+            )
+
 
 class EMAWeights(WeightAveraging):
-    """An exponential moving average of the weights, which is validated and kept.
+    """An exponential moving average of weights and running statistics, which is validated and kept.
 
     The decay of update n is min(decay, (1 + n) / (10 + n)): the average soon forgets the first steps.
     """
 
-    def __init__(self, decay: float) -> None:
-        super().__init__(avg_fn=self._mean)
-        self.decay = decay
+    def __init__(self, decay: float | None) -> None:
+        """Average with this decay; None: with that for the length of the run."""
+        super().__init__(multi_avg_fn=self._average)
+        self.decay, self.num_steps = decay, 1.0
 
     @property
     def state_key(self) -> str:
         return "MovingAverage"  # the name in checkpoints of version 0.1
 
-    def _mean(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        n = int(count)
-        return torch.lerp(average.float(), current.float(), 1 - min(self.decay, (1 + n) / (10 + n))).to(average.dtype)
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Move the average to the network's device, which it has only now; its count stays where it is read."""
+        assert self._average_model is not None
+        average: nn.Module = self._average_model.module
+        average.to(pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, SegmentationTask)
+        self.num_steps = pl_module.num_steps
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def _average(self, averages: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
+        """Move averages of one device and type towards the current values, all at once."""
+        n = self._latest_update_step
+        decay = ema_decay(self.num_steps) if self.decay is None else self.decay
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + n) / (10 + n)))
+        else:
+            torch._foreach_copy_(averages, current)
+
+
+class TimeLimit(Callback):
+    """Ends a run when its time is over, after a last validation; the time so far is kept in checkpoints."""
+
+    def __init__(self, budget: TimeBudget, *, tiles_per_chip: float) -> None:
+        """`tiles_per_chip`: validation tiles for each training chip of a step."""
+        self.budget, self.tiles_per_chip = budget, tiles_per_chip
+        self.last, self.num_steps, self.validated = budget.elapsed, 0, False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._stop_if_over(trainer)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.last = self.budget.elapsed
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now, budget = self.budget.elapsed, self.budget
+        seconds, self.last, self.num_steps = now - self.last, now, self.num_steps + 1
+        budget.step = seconds if self.num_steps <= UNSTEADY_STEPS else budget.step + RECENT * (seconds - budget.step)
+        if not self.validated:
+            budget.validation = VALIDATION_SHARE * budget.step * self.tiles_per_chip
+        self._stop_if_over(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.last = self.budget.elapsed
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.budget.validation, self.validated = self.budget.elapsed - self.last, True
+        self._stop_if_over(trainer)
+
+    def _stop_if_over(self, trainer: L.Trainer) -> None:
+        """Take the first device's times on all of them, and stop if no step fits any more."""
+        budget, times = self.budget, (self.budget.elapsed, self.budget.step, self.budget.validation)
+        budget.now, budget.step, budget.validation = trainer.strategy.broadcast(times)
+        trainer.should_stop = trainer.should_stop or budget.is_over
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"elapsed": self.budget.elapsed, "validation": self.budget.validation}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.budget.resume(float(state_dict["elapsed"]))
+        self.budget.validation, self.validated = float(state_dict["validation"]), True
 
 
 def _title(trainer: L.Trainer) -> str:
-    return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+    last = "" if trainer.max_epochs == -1 else f"/{trainer.max_epochs}"
+    return f"epoch {trainer.current_epoch + 1}{last}"
 
 
-def _epochs_left(trainer: L.Trainer) -> int:
-    return (trainer.max_epochs or 0) - trainer.current_epoch - 1
+def _seconds_left(trainer: L.Trainer, epoch_left: float, epoch_seconds: float) -> float:
+    """Return the seconds left of a run: of its time, or of this epoch and those after it."""
+    task = trainer.lightning_module
+    if isinstance(task, SegmentationTask) and task.budget is not None:
+        return max(0.0, task.budget.seconds - task.budget.elapsed)
+    return epoch_left + ((trainer.max_epochs or 0) - trainer.current_epoch - 1) * epoch_seconds
 
 
 def _clock(seconds: float) -> str:

@@ -25,11 +25,14 @@ from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.weights import init_encoder, init_network
 from geopsp.training.evaluate import chip_loader, chips_for, evaluate
-from geopsp.training.fit import fit, read_run
+from geopsp.training.fit import fit
+from geopsp.training.fit_options import CLIP, MONITORS, FitOptions, LearningRate, RunConfig
 from geopsp.training.learned_pixels import learned_pixels, require_learned_pixels, require_scores
 from geopsp.training.lr_finder import find_lr
 from geopsp.training.metrics import Confusion
-from geopsp.training.options import CLIP, MONITORS, FitOptions, LearningRate, ModelOptions, RunConfig, parse_lr
+from geopsp.training.options import ModelOptions
+from geopsp.training.resolve_options import resolve_options
+from geopsp.training.schedule import TimeBudget
 from geopsp.training.step import is_frozen
 from geopsp.training.training_data import TrainingData, require_training_data, with_batch_size
 
@@ -171,25 +174,27 @@ class PixelClassifier:
     @describes(FitOptions, RunConfig)
     def fit(
         self,
-        epochs: int = 10,
+        epochs: int | None = None,
         lr: LearningRate | None = None,
         one_cycle: bool = True,
         early_stopping: bool = False,
         checkpoint: bool = True,
         tensorboard: bool = False,
-        monitor: str = "valid_loss",
+        monitor: str = "valid_miou",
         *,
         accumulate: int = 1,
         clip: float = CLIP,
-        ema: float = 0.0,
+        ema: float | None = None,
         compiled: bool = False,
+        minutes: float | None = None,
+        precision: str = "auto",
         devices: int = 1,
         nodes: int = 1,
         folder: str | Path | None = None,
         resume: bool = False,
         loggers: Sequence[Logger] = (),
     ) -> None:
-        """Train for `epochs` more epochs; calling fit again continues from the current weights.
+        """Train for `epochs` more epochs, or for some minutes; calling fit again continues from the current weights.
 
         Args:
             {options}
@@ -200,39 +205,35 @@ class PixelClassifier:
         """
         run = from_names(RunConfig, locals(), device=self.device)
         seed = self._require_data("fit").seed + len(self.model.history)
-        options = from_names(FitOptions, locals())
-        self._train(self._resolve(replace(options, seed=seed), run, search_lr=lr is None), run)
+        options = replace(from_names(FitOptions, locals()), seed=seed)
+        budget = None if options.minutes is None else TimeBudget(60 * options.minutes)
+        if run.world > 1 and self._chose_batch_size:
+            raise OptionError("No batch size can be searched for on several devices. Set `batch_size`.")
+        loaders, weight = self._loaders(options.seed), self._class_weight()
+        options = resolve_options(options, run, self.model, loaders, weight)
+        self._train(replace(loaders, seed=options.seed), weight, options, run, budget)
 
-    def _resolve(self, options: FitOptions, run: RunConfig, *, search_lr: bool) -> FitOptions:
-        """Return the options with the seed of the run that is resumed, and with a learning rate.
-
-        Raises:
-            OptionError: if a learning rate or a batch size would have to be searched for on several devices.
-        """
-        if run.world > 1 and (search_lr or self._chose_batch_size):
-            raise OptionError(
-                "Neither a learning rate nor a batch size can be searched for on several devices. Set `lr` and "
-                "`batch_size`."
-            )
-        earlier = read_run(run.folder) if run.resume and run.folder else None
-        if earlier:
-            lr = tuple(earlier["fit"]["lr"]) if search_lr else options.lr
-            return replace(options, seed=earlier["fit"]["seed"], lr=lr)
-        return replace(options, lr=parse_lr(self.lr_find(allow_plot=False))) if search_lr else options
-
-    def _train(self, options: FitOptions, run: RunConfig) -> None:
+    def _train(
+        self,
+        loaders: ChipLoaders,
+        weight: torch.Tensor | None,
+        options: FitOptions,
+        run: RunConfig,
+        budget: TimeBudget | None,
+    ) -> None:
         self.model.metrics = {}
         frozen = is_frozen(self.model.network.encoder)
         try:
             fit(
                 self.model.network,
-                self._loaders(options.seed),
+                loaders,
                 legend=self.model.legend,
                 losses=self.model.losses,
-                weight=self._class_weight(),
+                weight=weight,
                 options=options,
                 history=self.model.history,
                 run=run,
+                budget=budget,
             )
         finally:
             settings = {**options.to_json(), "devices": run.world, "frozen": frozen}

@@ -17,7 +17,6 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from geopsp.core.documents import DocumentError, read_json
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.legend import Legend
 from geopsp.core.lock import output_lock
@@ -29,15 +28,19 @@ from geopsp.core.text import format_count
 from geopsp.data.dataset import Sample
 from geopsp.data.loader import ChipLoaders
 from geopsp.errors import OptionError
+from geopsp.models.device import pick_device
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.manifest import HISTORY
 from geopsp.models.memory import memory_errors
 from geopsp.models.network import SegmentationNetwork
-from geopsp.training.callbacks import EMAWeights, EpochLogger, ResumableEarlyStopping
-from geopsp.training.checkpoint_checks import UNEXPECTED, require_checkpoint, resumed_from
+from geopsp.training.callbacks import EMAWeights, EpochLogger, ResumableEarlyStopping, TimeLimit
+from geopsp.training.checkpoint_checks import require_checkpoint, resumed_from
 from geopsp.training.checkpoints import BEST, ENDING, LAST, PREVIOUS, damage, find_checkpoint, has_checkpoint
+from geopsp.training.fit_options import MONITORS, FitOptions, RunConfig
 from geopsp.training.lightning_module import SegmentationTask
-from geopsp.training.options import MONITORS, FitOptions, RunConfig
+from geopsp.training.precision import precision_plugin
+from geopsp.training.resolve_options import RUN, read_run
+from geopsp.training.schedule import TimeBudget
 from geopsp.training.trainer import (
     compiled_network,
     describe_devices,
@@ -52,9 +55,6 @@ PATIENCE = 5
 """Epochs without a better score after which early stopping ends a run."""
 
 
-RUN = "run.json"
-"""What a run depends on, in its folder."""
-
 RUN_LOGS = (HISTORY, "tensorboard/*")
 
 RUN_FOLDER = FolderKind(RUN, (*(f"{name}{ENDING}" for name in (LAST, PREVIOUS, BEST)), *RUN_LOGS))
@@ -63,7 +63,7 @@ RUN_FOLDER = FolderKind(RUN, (*(f"{name}{ENDING}" for name in (LAST, PREVIOUS, B
 WORDS = {
     "chips": "the training chips", "parameters": "the number of parameters of the network",
     "trained": "the number of parameters that train", "transform": "`transforms`",
-    "validation_tiles": "the number of validation tiles",
+    "validation_tiles": "the number of validation tiles", "graded": "the spread of `lr` over the encoder's stages",
 }  # fmt: skip
 """What a run depends on that is no option of its name."""
 
@@ -100,6 +100,7 @@ def fit(
     options: FitOptions,
     history: list[dict[str, float]],
     run: RunConfig = RunConfig(),  # noqa: B008 (frozen)
+    budget: TimeBudget | None = None,
 ) -> None:
     """Train the network in place, and append one row per epoch to `history`.
 
@@ -112,11 +113,14 @@ def fit(
         options: How to train.
         history: The rows of earlier runs.
         run: Devices, folder, loggers.
+        budget: The time of the run, which is running already; None: it begins now, if `options` have `minutes`.
 
     Raises:
         OptionError: if the run to resume had other options or other chips.
         TrainingError: if the loss is no longer finite, or memory runs out.
     """
+    if budget is None and options.minutes is not None:
+        budget = TimeBudget(60 * options.minutes)
     with silence_lightning(), ExitStack() as stack:
         folder = run.folder or stack.enter_context(scratch_folder())
         if run.folder and is_main_process():
@@ -126,8 +130,9 @@ def fit(
         checkpoint = _open_run(run, _run_inputs(network, loaders, losses, options, run))
         names = loaders.train.names
         task = SegmentationTask(
-            network, legend, losses, weight, options, batch_size=loaders.batch_size, chip_name=lambda row: names[row]
-        )
+            network, legend, losses, weight, options, batch_size=loaders.batch_size, chip_name=lambda row: names[row],
+            budget=budget,
+        )  # fmt: skip
         best = ModelCheckpoint(
             folder, BEST, monitor=options.monitor, mode=MONITORS[options.monitor], save_weights_only=True,
             enable_version_counter=False,
@@ -137,8 +142,13 @@ def fit(
                 if path.exists():
                     require_checkpoint(path, task)
         callbacks = _callbacks(options, run, history, best)
-        trainer = make_trainer(run, folder, max_epochs=options.epochs, callbacks=callbacks)
-        logger.info(f"Training for {format_count(options.epochs, 'epoch')} on {describe_devices(trainer, run)}")
+        if budget is not None:
+            per_step = loaders.batch_size * options.accumulate * run.world
+            callbacks.append(TimeLimit(budget, tiles_per_chip=len(loaders.valid) / per_step))
+        plugin = precision_plugin(options.precision, pick_device(run.device))
+        trainer = make_trainer(run, folder, plugin, max_epochs=options.num_epochs, callbacks=callbacks)
+        length = f"{options.minutes:g} min" if options.minutes else format_count(options.num_epochs, "epoch")
+        logger.info(f"Training for {length} on {describe_devices(trainer, run)}")
         task.train().to(memory_format=torch.channels_last)
         stack.enter_context(compiled_network(network, wanted=options.compiled))
         try:
@@ -177,7 +187,7 @@ def _callbacks(
     options: FitOptions, run: RunConfig, history: list[dict[str, float]], best: ModelCheckpoint
 ) -> list[Callback]:
     callbacks: list[Callback] = [EpochLogger(history, run.folder)]
-    if options.ema:
+    if options.ema != 0:
         callbacks.append(EMAWeights(options.ema))
     if options.early_stopping:
         callbacks.append(ResumableEarlyStopping(options.monitor, mode=MONITORS[options.monitor], patience=PATIENCE))
@@ -234,27 +244,6 @@ def _change(name: str, earlier: Any, now: Any) -> str:
     return f"was {earlier!r}, is {now!r}"
 
 
-def read_run(folder: Path) -> dict[str, Any] | None:
-    """Read what the run in a folder depends on, with its `FitOptions` under "fit"; None if there is none to resume.
-
-    Raises:
-        OptionError: if its files are damaged.
-    """
-    if not has_checkpoint(folder):
-        return None
-    try:
-        inputs: dict[str, Any] = read_json(folder / RUN)
-        FitOptions(**{**inputs["fit"], "lr": tuple(inputs["fit"]["lr"])})
-    except (OSError, *UNEXPECTED) as error:
-        reason = str(error) if isinstance(error, DocumentError) else type(error).__name__
-        raise OptionError(
-            f"The run in {folder} cannot be resumed: its {RUN} is damaged ({reason}). Restore that file from a copy, "
-            "or train in another folder."
-        ) from error
-    find_checkpoint(folder)
-    return inputs
-
-
 def _open_run(run: RunConfig, inputs: dict[str, Any]) -> Path | None:
     """Return the checkpoint to resume from, or write the inputs of a new run into its folder.
 
@@ -263,7 +252,7 @@ def _open_run(run: RunConfig, inputs: dict[str, Any]) -> Path | None:
     """
     if run.folder is None:
         return None
-    if run.resume and (earlier := read_run(run.folder)):
+    if run.resume and (earlier := read_run(run.folder, run.device)):
         if differing := _differences(earlier, json.loads(json.dumps(inputs))):
             raise OptionError(
                 f"{run.folder} holds another run: {'; '.join(differing)}. Resume it with its own options and chips, or "

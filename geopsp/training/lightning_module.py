@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,19 +18,22 @@ from geopsp.models.loss_options import LossSpec
 from geopsp.models.losses import ignore_channels
 from geopsp.models.network import SegmentationNetwork, mask_channels
 from geopsp.training.checkpoint_checks import require_optimizer_state
+from geopsp.training.fit_options import FitOptions
+from geopsp.training.learning_rates import WEIGHT_DECAY, parameter_groups
 from geopsp.training.metrics import Confusion, count_pairs
-from geopsp.training.options import FitOptions
+from geopsp.training.schedule import TimeBudget, rate_factor
 from geopsp.training.step import MicroBatchGradients, eval_if_frozen, make_batch
 
-WEIGHT_DECAY = 1e-2
-
-
-WARMUP = 0.25
-"""Fraction of the steps in which the one-cycle rate rises. Source: Smith, "Super-Convergence" (2018)."""
+ONE_CYCLE_WARMUP = 0.25
+"""Fraction of the steps in which the rate of version 0.1 rises. Source: Smith, "Super-Convergence" (2018)."""
 
 
 MIN_CYCLE_STEPS = 8
 """Fewest steps that OneCycleLR can plan."""
+
+
+MAX_SKIPPED = 20
+"""Most steps in a row without finite gradients in float16: the scaler halves its scale at each, from 2 ** 16."""
 
 
 MAX_NAMED_CHIPS = 8
@@ -51,6 +53,7 @@ class SegmentationTask(L.LightningModule):
         *,
         batch_size: int,
         chip_name: Callable[[int], str] = str,
+        budget: TimeBudget | None = None,
     ) -> None:
         """Take the network to train.
 
@@ -62,13 +65,15 @@ class SegmentationTask(L.LightningModule):
             options: How to train.
             batch_size: Chips per micro batch, at first.
             chip_name: Gives the name of a chip from its row, for errors.
+            budget: The time of the run; None: it has a number of epochs.
         """
         super().__init__()
         self.automatic_optimization = False
         self.network, self.legend, self.losses, self.options, self.chip_name = (
             network, legend, losses, options, chip_name
         )  # fmt: skip
-        self.lr = options.rates[1]
+        self.lr, self.budget = options.rates[1], budget
+        self.num_skipped, self.total_steps = 0, 0
         self.compute_gradients = MicroBatchGradients(losses, batch_size)
         self.ignored = losses.ignored(legend)
         self.register_buffer("weight", weight, persistent=False)
@@ -102,27 +107,36 @@ class SegmentationTask(L.LightningModule):
             no_sync=getattr(strategy, "block_backward_sync", nullcontext),
             single_device=self.trainer.world_size == 1,
         )
-        optimizer = self.optimizers()
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]  # type: ignore[union-attr]
-        norm = nn.utils.clip_grad_norm_(parameters, self.options.clip)
-        self._require_finite(loss, norm, batch)
-        optimizer.step()  # type: ignore[union-attr]
-        for scheduler in _as_list(self.lr_schedulers()):
-            scheduler.step()
+        self._step(loss, batch)
         self.num_images += len(batch.image)
         self.loss = loss
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.image), sync_dist=True)
 
-    def _require_finite(self, loss: Tensor, norm: Tensor, batch: Sample) -> None:
-        if torch.isfinite(loss + norm):
-            return
+    def _step(self, loss: Tensor, batch: Sample) -> None:
+        """Clip the gradients, and change the weights; in float16 a step without finite gradients is skipped."""
+        optimizer: Any = self.optimizers()
+        scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            scaler.unscale_(optimizer.optimizer)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.options.clip)
+        finite = bool(torch.isfinite(loss + norm))
+        self.num_skipped = 0 if finite else self.num_skipped + 1
+        if not finite and (scaler is None or not torch.isfinite(loss) or self.num_skipped > MAX_SKIPPED):
+            raise self._not_finite(loss, norm, batch)
+        optimizer.step()  # with a scaler: lowers its scale and changes nothing, if the gradients are not finite
+        if finite:
+            for scheduler in _as_list(self.lr_schedulers()):
+                scheduler.step()
+
+    def _not_finite(self, loss: Tensor, norm: Tensor, batch: Sample) -> TrainingError:
         names = [self.chip_name(row) for row in batch.row.tolist()]
         more = f" and {len(names) - MAX_NAMED_CHIPS} more" if len(names) > MAX_NAMED_CHIPS else ""
         chips = f"the chips {', '.join(names[:MAX_NAMED_CHIPS])}{more}"
         quantity, value = ("loss", loss) if not torch.isfinite(loss) else ("gradient", norm)
         if quantity == "gradient" and self.trainer.world_size > 1:
             chips = "chips of this device or another"  # gradients are summed over devices, losses are not
-        raise TrainingError(
+        return TrainingError(
             f"The {quantity} became {value.item()} at step {self.global_step} with a learning rate of {self.lr:g}, on "
             f"{chips}. Lower `lr`, or check these chips for extreme pixel values."
         )
@@ -157,45 +171,36 @@ class SegmentationTask(L.LightningModule):
         self.log_dict({"valid_loss": float(loss / pixels), **metrics}, sync_dist=False)
 
     def configure_optimizers(self) -> Any:
-        groups = parameter_groups(self.network, self.options.rates)
+        options, self.total_steps = self.options, self.trainer.estimated_stepping_batches
+        groups = parameter_groups(self.network, options.rates, graded=options.graded, recipe=options.recipe)
         optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=self.device.type in {"cpu", "cuda"})
-        if not self.options.one_cycle:
+        if not options.one_cycle:
             return optimizer
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=[group["lr"] for group in groups],
-            total_steps=max(MIN_CYCLE_STEPS, int(self.trainer.estimated_stepping_batches)),
-            pct_start=WARMUP,
-            cycle_momentum=False,
-        )
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if options.recipe > 1:
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(self.progress(step)))
+        else:
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer,
+                max_lr=[group["lr"] for group in groups],
+                total_steps=max(MIN_CYCLE_STEPS, int(self.total_steps)),
+                pct_start=ONE_CYCLE_WARMUP,
+                cycle_momentum=False,
+            )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def progress(self, step: int) -> float:
+        """Return the fraction of the run that is over in the middle of a step, 0 to 1."""
+        if self.budget is not None:
+            return self.budget.progress
+        return (step + 0.5) / max(1, self.total_steps)
 
-def parameter_groups(network: SegmentationNetwork, rates: tuple[float, float]) -> list[dict[str, Any]]:
-    """Group the trainable parameters by encoder stage, the rest last, each group with its learning rate.
-
-    The rates rise evenly in their logarithm, from `rates[0]` of the first stage to `rates[1]` of the rest.
-
-    Source: Howard and Ruder, "Universal Language Model Fine-tuning" (2018), section 3.2 (discriminative rates).
-    """
-    stages = _encoder_stages(network.encoder)
-    in_encoder = {id(p) for stage in stages for p in stage}
-    stages.append([p for p in network.parameters() if id(p) not in in_encoder])
-    stage_rates = np.geomspace(*rates, len(stages)).tolist()
-    groups = [
-        {"params": [p for p in stage if p.requires_grad], "lr": rate}
-        for stage, rate in zip(stages, stage_rates, strict=True)
-    ]
-    groups = [group for group in groups if group["params"]]
-    return groups if rates[0] != rates[1] else [{"params": [p for g in groups for p in g["params"]], "lr": rates[1]}]
-
-
-def _encoder_stages(encoder: nn.Module) -> list[list[nn.Parameter]]:
-    """Return the parameters of each child in order; timm wraps its encoders in one more module."""
-    inner = encoder
-    while len(children := [child for child in inner.children() if any(True for _ in child.parameters())]) == 1:
-        inner = children[0]
-    return [list(child.parameters()) for child in children]
+    @property
+    def num_steps(self) -> float:
+        """Steps of the whole run; with a budget of time, estimated from those so far."""
+        if self.budget is None:
+            return self.total_steps
+        return self.global_step / max(self.budget.progress, 1e-9)
 
 
 def _as_list(schedulers: Any) -> Sequence[Any]:

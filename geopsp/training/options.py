@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
-from numbers import Real
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from geopsp.core.options import check_fields, option, require_choice
+from geopsp.core.options import check_fields, option
 from geopsp.errors import OptionError
+from geopsp.training.fit_options import CLIP, MONITORS, FitOptions, LearningRate, RunConfig, parse_lr
 
 if TYPE_CHECKING:
     import geopandas as gpd
-    from lightning.pytorch.loggers import Logger
     from torchvision.transforms import v2
 
     from geopsp.data.split_groups import SplitBy
+
+__all__ = [
+    "CLIP", "MONITORS", "DataOptions", "FitOptions", "LearningRate", "ModelOptions", "PSPNetOptions", "RunConfig",
+    "parse_lr",
+]  # fmt: skip
 
 MIN_CHIP_SIZE = 32
 """Pixels; the encoder halves a chip five times."""
@@ -35,17 +37,6 @@ BACKBONE = "resnet50"
 
 
 PYRAMID_SIZES = (1, 2, 3, 6)
-
-
-MONITORS = {"valid_loss": "min", "accuracy": "max", "valid_miou": "max", "dice": "max"}
-"""What `fit` can monitor, and whether smaller or larger is better."""
-
-
-CLIP = 1.0
-
-
-LearningRate = float | slice | tuple[float, float]
-"""One learning rate, or those of the first and the last layers as (low, high) or slice(low, high)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,117 +210,3 @@ class PSPNetOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-
-@dataclass(frozen=True, slots=True)
-class FitOptions:
-    """How a network is trained.
-
-    Raises:
-        OptionError: if an option is out of range.
-    """
-
-    epochs: int = option(10, "Passes over the training chips.", minimum=1, unit="epochs")
-    lr: LearningRate | None = option(
-        None,
-        "Highest learning rate; or (low, high): the first layers use `low`, the last `high`, the ones between are "
-        "interpolated. None: found by a learning rate test.",
-        shell_help="Highest learning rate, or LOW,HIGH: the first layers use LOW, the last HIGH. Default: found by a "
-        "learning rate test.",
-    )
-    one_cycle: bool = option(
-        True, "Raise and lower the learning rate over the run (one cycle). False: constant.", flag=""
-    )
-    early_stopping: bool = option(False, "Stop when `monitor` has not improved for 5 epochs.")
-    checkpoint: bool = option(True, "Restore the epoch with the best `monitor` at the end.", flag="")
-    monitor: str = option(
-        "valid_loss", "Metric that decides which epoch is best: valid_loss, accuracy, valid_miou or dice."
-    )
-    seed: int = 42
-    accumulate: int = option(1, "Batches whose gradients are accumulated for one step.", minimum=1, unit="batches")
-    clip: float = option(CLIP, "Maximum norm of the gradient; inf: no clipping.", above=0, infinite=True, flag="")
-    ema: float = option(
-        0.0,
-        "Decay of the exponential moving average of the weights, which is validated and kept, e.g. 0.999. 0: off.",
-        minimum=0,
-        below=1,
-    )
-    compiled: bool = option(
-        False,
-        "Compile the network first (torch.compile): takes minutes; for long runs on a GPU.",
-        flag="--compile",
-    )
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        require_choice("monitor", self.monitor, MONITORS)
-        if self.lr is None:
-            return
-        rates = parse_lr(self.lr)
-        if not all(0 < rate < math.inf for rate in rates):
-            raise OptionError(f"`lr` is {rates[1]:g}, but must be a positive learning rate, e.g. 0.001.")
-        object.__setattr__(self, "lr", rates)
-
-    @property
-    def rates(self) -> tuple[float, float]:
-        """The highest learning rates of the first and of the last layers."""
-        assert self.lr is not None
-        return cast("tuple[float, float]", self.lr)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the options as JSON has them."""
-        return {**asdict(self), "lr": list(self.rates)}
-
-
-@dataclass(frozen=True, slots=True)
-class RunConfig:
-    """Where training happens, and what it leaves behind.
-
-    Raises:
-        OptionError: if an option is out of range, or a run shall be resumed without its folder.
-    """
-
-    device: str | None = None
-    """As torch names it; None: the first GPU, else the CPU."""
-
-    devices: int = option(1, "GPUs (or processes on a CPU) per machine, each with batches of its own.", minimum=1)
-    nodes: int = option(1, "Machines; each starts the same script by torchrun or Slurm.", minimum=1, unit="machines")
-    folder: Path | None = option(
-        None,
-        "Folder for checkpoints, history.csv and logs. None: no checkpoints; logs go to runs/ and the time.",
-        flag="--run",
-        shell_help="Folder for checkpoints and logs. Default: OUT.run, deleted when training finishes (logs are kept "
-        "with --tensorboard).",
-    )
-    resume: bool = option(False, "Resume the interrupted run in `folder` after its last epoch.")
-    tensorboard: bool = option(False, "Write a log for TensorBoard into `folder`.")
-    loggers: Sequence[Logger] = option((), "More Lightning loggers.", flag="")
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.resume and self.folder is None:
-            raise OptionError("`resume` needs the folder of the run. Give `folder`, e.g. 'runs/first'.")
-        if self.folder is not None:
-            object.__setattr__(self, "folder", Path(self.folder))
-        elif self.tensorboard:
-            now = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-            object.__setattr__(self, "folder", Path("runs") / now)
-
-    @property
-    def world(self) -> int:
-        """Number of devices on all machines."""
-        return self.devices * self.nodes
-
-
-def parse_lr(lr: LearningRate) -> tuple[float, float]:
-    """Return the rates of the first and the last layers; slice(high) gives the first a tenth, as fastai does.
-
-    Raises:
-        OptionError: if it is neither one rate nor two.
-    """
-    pair = (lr.start, lr.stop) if isinstance(lr, slice) else lr if isinstance(lr, tuple | list) else (lr, lr)
-    if isinstance(lr, slice) and lr.start is None and isinstance(lr.stop, Real):
-        pair = (float(lr.stop) / 10, lr.stop)
-    if len(pair) != 2 or not all(isinstance(rate, Real) and not isinstance(rate, bool) for rate in pair):
-        raise OptionError(f"`lr` is {lr!r}, but must be one learning rate, or two as (low, high) or slice(low, high).")
-    return float(pair[0]), float(pair[1])

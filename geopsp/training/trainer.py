@@ -16,22 +16,23 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.plugins import Precision
 from lightning.pytorch.strategies import DDPStrategy
 
 from geopsp.core.log import in_notebook
 from geopsp.errors import OptionError
-from geopsp.models.device import device_name, has_bfloat16, pick_device
+from geopsp.models.device import device_name, pick_device
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.checkpoints import AtomicCheckpoints
-from geopsp.training.options import RunConfig
+from geopsp.training.fit_options import RunConfig
 
 RESUME = "The run can be resumed from its last checkpoint."
 NO_FOLDER = "Set TMPDIR to a folder on another disk, or give `folder`, where a run can be resumed."
 """Advice where a checkpoint cannot be written."""
 
 
-def make_trainer(run: RunConfig, folder: Path, **options: Any) -> L.Trainer:
-    """Return a trainer on the devices of the run, which writes to the folder.
+def make_trainer(run: RunConfig, folder: Path, precision: Precision, **options: Any) -> L.Trainer:
+    """Return a trainer on the devices of the run, which computes in this precision and writes to the folder.
 
     Raises:
         OptionError: if there are too few GPUs, or if a notebook asks for several devices.
@@ -57,14 +58,13 @@ def make_trainer(run: RunConfig, folder: Path, **options: Any) -> L.Trainer:
         strategy=_strategy(run),
         sync_batchnorm=gpu and run.world > 1,
         use_distributed_sampler=False,
-        precision="bf16-mixed" if has_bfloat16(device) else "32-true",
         default_root_dir=folder,
         logger=_loggers(run),
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in options["callbacks"]),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        plugins=[AtomicCheckpoints(RESUME if run.folder else NO_FOLDER)],
+        plugins=[AtomicCheckpoints(RESUME if run.folder else NO_FOLDER), precision],
         **options,
     )
 
@@ -92,7 +92,7 @@ def _loggers(run: RunConfig) -> list[Logger]:
 def describe_devices(trainer: L.Trainer, run: RunConfig) -> str:
     """Return the devices and the precision in words, e.g. "CPU (1 thread, float32)"."""
     name, device = device_name(trainer.strategy.root_device), trainer.strategy.root_device.type
-    precision = "bfloat16" if trainer.precision == "bf16-mixed" else "float32"
+    precision = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}.get(trainer.precision, "float32")
     details = f"{name.removesuffix(')')}, {precision})" if device == "cpu" else f"{name} ({precision})"
     return f"{run.world} x {details}" if run.world > 1 else details
 
