@@ -12,7 +12,8 @@ from geopsp.core.options import info_of, option_fields
 from geopsp.inference.options import MapOptions
 from geopsp.models.loss_options import LossSpec
 from geopsp.polygons.options import PolygonOptions
-from geopsp.training.options import DataOptions, FitOptions, ModelOptions, PSPNetOptions, RunConfig
+from geopsp.training.options import DataOptions, FitOptions, ModelOptions, RunConfig
+from geopsp.training.presets import PSPNetOptions
 
 PAGE = Path(__file__).with_name("options.md")
 

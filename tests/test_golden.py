@@ -35,6 +35,7 @@ from geopsp import (
 from geopsp.cli import main
 from geopsp.core.owned_files import FILE_LIST, is_unfinished
 from geopsp.labels.read_labels import read_labels
+from geopsp.models.build import ModelSpec, build_network
 
 GOLDEN = Path(__file__).with_name("golden")
 UPDATE = os.environ.get("GEOPSP_UPDATE_GOLDEN") == "1"
@@ -61,7 +62,11 @@ NETWORK_DEFAULTS = {
     "dice_loss_average": "micro", "lovasz_fraction": 0.0, "tversky_fraction": 0.0, "tversky_alpha": 0.3,
     "tversky_beta": 0.7, "label_smoothing": 0.0, "ohem": 1.0, "mixup": False, "ignore_classes": (), "device": None,
 }  # fmt: skip
-MEANT = {**CUTTING_DEFAULTS, **MAP_DEFAULTS, "precision": "auto", "encoder_weights": "auto", **NETWORK_DEFAULTS}
+PRESETS_DECIDE = {"pointrend": None, "encoder_depth": None}
+MEANT = {
+    **CUTTING_DEFAULTS, **MAP_DEFAULTS, "precision": "auto", "encoder_weights": "auto", **NETWORK_DEFAULTS,
+    **PRESETS_DECIDE,
+}  # fmt: skip
 """Defaults of what commit 246788e took by **options, where no signature tells them; all functions have the same."""
 
 UNTOLD = "?"
@@ -406,9 +411,22 @@ def test_tensors_of_networks(classifiers):
     require_same("networks", "tensors", found)
     specs = {name: classifier.model.spec.to_json() for name, classifier in classifiers.items()}
     require_same("networks", "architectures", specs)
+    assert all(ModelSpec.from_json(spec) == classifiers[name].model.spec for name, spec in specs.items())
     require_same("networks", "losses", classifiers["nothing said"].model.losses.to_json())
     for part in (specs, {name: classifier.model.losses.to_json() for name, classifier in classifiers.items()}):
         assert part["defaults"] == part["nothing said"]
+
+
+def test_networks_of_earlier_versions_are_what_they_were():
+    """Their descriptions have no decoder width; they, and thus the fingerprints of models, stay the same."""
+    earlier = json.loads((GOLDEN / "networks.json").read_text(encoding="utf-8"))
+    for name, description in earlier["earlier architectures"].items():
+        spec = ModelSpec.from_json(description)
+        assert json.loads(json.dumps(spec.to_json())) == description, name
+        if tensors := earlier["earlier tensors"].get(name):
+            state = build_network(spec).state_dict()
+            assert {key: list(state[key].shape) for key in tensors} == tensors, name
+            assert all(key in tensors or key.startswith("encoder.") for key in state), name
 
 
 # Public names

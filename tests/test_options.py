@@ -25,7 +25,9 @@ from geopsp.inference.options import MapOptions, MapSettings
 from geopsp.labels.class_mapping import Background as LabelBackground
 from geopsp.labels.read_labels import read_labels
 from geopsp.models import build
+from geopsp.models.decoder import MIN_WIDTH
 from geopsp.models.loss_options import LossSpec
+from geopsp.models.manifest import MAX_DECODER_WIDTH
 from geopsp.polygons.options import PolygonOptions, PolygonSettings, PolygonSettingsDict
 from geopsp.raster.open_scenes import open_scenes
 from geopsp.training.classifier import PixelClassifier
@@ -36,9 +38,9 @@ from geopsp.training.options import (
     DataOptions,
     FitOptions,
     ModelOptions,
-    PSPNetOptions,
     RunConfig,
 )
+from geopsp.training.presets import PSPNetOptions
 
 NETWORK = (ModelOptions, LossSpec)
 FUNCTIONS = {
@@ -141,6 +143,9 @@ def test_numbers_that_stand_twice_are_the_same():
     known = option_fields(ModelOptions, PSPNetOptions)
     assert MIN_CHIP_SIZE == build.MIN_TILE
     assert known["pyramid_sizes"].default == build.PYRAMID_SIZES
+    assert info_of(known["decoder_width"]).maximum == MAX_DECODER_WIDTH
+    assert info_of(known["decoder_width"]).minimum == MIN_WIDTH
+    assert info_of(known["decoder_stride"]).choices == build.DECODER_STRIDES
     assert info_of(known["output_stride"]).choices == tuple(build.ATROUS_RATES)
     assert info_of(known["encoder_depth"]).choices == build.DEPTHS
     assert {"none", *info_of(known["aux"]).choices} == set(build.AUX_HEADS)

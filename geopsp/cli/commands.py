@@ -21,7 +21,8 @@ from geopsp.errors import OptionError
 from geopsp.inference.options import MapOptions
 from geopsp.models.loss_options import LossSpec
 from geopsp.polygons.options import PolygonOptions, PolygonSettings
-from geopsp.training.options import NETWORKS, DataOptions, FitOptions, ModelOptions, PSPNetOptions, RunConfig
+from geopsp.training.options import NETWORKS, DataOptions, FitOptions, ModelOptions, RunConfig
+from geopsp.training.presets import PSPNetOptions
 from geopsp.vector.formats import ENDINGS
 
 
@@ -196,8 +197,11 @@ def _classifier(chips: tuple[str, ...], labels: tuple[str, ...], network: str, o
 
     only_pspnet = take(options, PSPNetOptions)
     if only_pspnet and network != "pspnet":
+        given = [f"`{name}={value!r}`" for name, value in only_pspnet.items()]
+        applies = "applies" if len(given) == 1 else "apply"
         raise OptionError(
-            f"`pyramid_sizes` and `use_unet=False` only apply to the network pspnet, not to {network}. Leave them out."
+            f"{', '.join(given)} only {applies} to the network pspnet, not to {network}. Leave "
+            f"{'it' if len(given) == 1 else 'them'} out."
         )
     source = {"images": list(chips), "labels": _labels(chips, labels)} if labels else {"path": list(chips)}
     data = prepare_data(**source, **take(options, *CUTTING, DataOptions))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import nn
@@ -18,9 +18,9 @@ from geopsp.core.schema import MAX_BANDS
 from geopsp.errors import ModelError, OptionError
 from geopsp.models.aux_heads import PixelHead, PresenceHead
 from geopsp.models.context import CONTEXTS, build_context
-from geopsp.models.decoder import DECODERS, DecoderInput
+from geopsp.models.decoder import DECODERS, MIN_WIDTH, DecoderInput
 from geopsp.models.encoder import build_encoder
-from geopsp.models.manifest import BACKBONE_NAME, MAX_CONTEXT_NUMBER, MAX_CONTEXT_NUMBERS
+from geopsp.models.manifest import BACKBONE_NAME, MAX_CONTEXT_NUMBER, MAX_CONTEXT_NUMBERS, MAX_DECODER_WIDTH
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.pointrend import PointRend
 
@@ -38,6 +38,10 @@ DEPTHS = (3, 4, 5)
 """Numbers of encoder stages that can be used."""
 
 
+DECODER_STRIDES = (2, 4)
+"""Strides of the logits that a U-Net decoder can have."""
+
+
 DROPOUT = 0.1
 
 
@@ -53,6 +57,10 @@ TRAIN_POINT_SHARE, POINT_SHARE = 1 / 256, 1 / 32
 
 MIN_TILE = 32
 """Smallest side of a tile, in pixels."""
+
+
+LATER_FIELDS = ("decoder_width", "decoder_stride")
+"""Fields of `ModelSpec` that models of earlier versions do not have; their defaults are what those models are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +88,22 @@ class ModelSpec:
     encoder_depth: int = 5
     """Stages of the encoder that are used, 3 to 5. With 3, the pyramid replaces the deep stages, at stride 8."""
 
+    decoder_width: int | None = None
+    """Most channels of a step of the U-Net decoder, at stride 16; half of it at each finer one. Each step has as many
+    channels as the encoder's map of its stride, if that is fewer. None: the widths of earlier versions."""
+
+    decoder_stride: int = 2
+    """Stride of the logits of the U-Net decoder, 2 or 4."""
+
     def __post_init__(self) -> None:
         try:
             require_int("bands", self.bands, minimum=1, maximum=MAX_BANDS)
             require_int("classes", self.classes, minimum=2, maximum=IGNORE_INDEX)
             require_choice("decoder", self.decoder, DECODERS)
             require_choice("aux", self.aux, AUX_HEADS)
+            require_choice("decoder_stride", self.decoder_stride, DECODER_STRIDES)
+            if self.decoder_width is not None:
+                require_int("decoder_width", self.decoder_width, minimum=MIN_WIDTH, maximum=MAX_DECODER_WIDTH)
         except OptionError as error:
             raise ModelError(str(error)) from None
         self._check_encoder()
@@ -133,17 +151,19 @@ class ModelSpec:
         return {name: getattr(self, name) for name in CONTEXTS if getattr(self, name)}
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the fields; those that came later only if they are set, so that old models stay what they are."""
+        later = {entry.name: entry.default for entry in fields(self) if entry.name in LATER_FIELDS}
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> ModelSpec:
         """Read a saved spec; models of version 1 had two decoders and one auxiliary head."""
-        fields = dict(row)
-        if "use_unet" in fields:
-            fields |= {"decoder": "unet" if fields.pop("use_unet") else "plain", "aux": "pixel"}
-        for name in CONTEXTS.keys() & fields.keys():
-            fields[name] = tuple(fields[name])
-        return cls(**fields)
+        values = dict(row)
+        if "use_unet" in values:
+            values |= {"decoder": "unet" if values.pop("use_unet") else "plain", "aux": "pixel"}
+        for name in CONTEXTS.keys() & values.keys():
+            values[name] = tuple(values[name])
+        return cls(**values)
 
 
 def build_network(spec: ModelSpec) -> SegmentationNetwork:
@@ -156,7 +176,9 @@ def build_network(spec: ModelSpec) -> SegmentationNetwork:
     channels: tuple[int, ...] = tuple(encoder.out_channels)  # type: ignore[arg-type]
     context, width = build_context(channels[-1], spec.context, DROPOUT)
     decoder, fine_channels = DECODERS[spec.decoder].make(
-        DecoderInput(width, channels, spec.output_stride, spec.classes, DROPOUT)
+        DecoderInput(
+            width, channels, spec.output_stride, spec.classes, DROPOUT, spec.decoder_width, spec.decoder_stride
+        )
     )
     aux = None
     if spec.aux != "none":

@@ -17,7 +17,15 @@ from geopsp.models.context import MIN_CONTEXT
 from geopsp.models.layers import conv_norm_relu
 
 SKIP_WIDTHS = {16: 96, 8: 64, 4: 48, 2: 32}
-"""Channels to which the U-Net reduces the encoder's maps, by stride."""
+"""Channels to which the U-Net of fixed widths reduces the encoder's maps, by stride."""
+
+
+MIN_WIDTH = 16
+"""Fewest channels of a step of the U-Net whose widths follow the encoder's."""
+
+
+WIDEST_STRIDE = 16
+"""Stride of the widest step of that U-Net; each finer one has at most half the channels."""
 
 
 DEEPLAB_SKIP, DEEPLAB_WIDTH = 48, 256
@@ -47,7 +55,7 @@ class Skip:
     """0 where the encoder has no such map; then only its size is used."""
 
     reduced: int
-    """Channels to which it is reduced before it is joined."""
+    """Channels to which it is reduced before it is joined; 0: it is joined as it is."""
 
     width: int
     """Channels after it is joined."""
@@ -67,7 +75,8 @@ class SkipDecoder(nn.Module):
         for skip in skips:
             reduced = skip.reduced if skip.channels else 0
             self.reduce.append(conv_norm_relu(skip.channels, reduced, 1) if reduced else nn.Identity())
-            first, second = conv_norm_relu(channels + reduced, skip.width, 3), conv_norm_relu(skip.width, skip.width, 3)
+            joined = channels + (reduced or skip.channels)
+            first, second = conv_norm_relu(joined, skip.width, 3), conv_norm_relu(skip.width, skip.width, 3)
             self.blocks.append(nn.Sequential(first, second))
             channels = skip.width
         self.dropout = nn.Dropout2d(dropout)
@@ -97,6 +106,12 @@ class DecoderInput:
     classes: int
     dropout: float
     """Share of the channels that are dropped in training."""
+
+    decoder_width: int | None = None
+    """Most channels of the U-Net's steps, which follow the encoder's; None: fixed widths."""
+
+    decoder_stride: int = 2
+    """Stride of the U-Net's logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +144,26 @@ def _make_skip_decoder(inputs: DecoderInput, skips: Sequence[Skip]) -> tuple[nn.
 
 def _unet_skips(inputs: DecoderInput) -> list[Skip]:
     """Return a skip for each stride finer than the context's, and for 8 where that map is not the context's input."""
-    width, channels, last = inputs.context_channels, inputs.encoder_channels, inputs.output_stride
+    channels, last = inputs.encoder_channels, inputs.output_stride
+    strides = [s for s in SKIP_WIDTHS if s < last or (s == last == 8 and len(channels) > 4)]
+    make = _fixed_skip if inputs.decoder_width is None else _following_skip
+    return [make(inputs, stride.bit_length() - 1) for stride in strides if stride >= inputs.decoder_stride]
+
+
+def _fixed_skip(inputs: DecoderInput, level: int) -> Skip:
+    """Return a skip of the U-Net of earlier versions, whose widths depend on the context's."""
+    width = inputs.context_channels
     first = width // 2 if width > MIN_CONTEXT else width
     widths = {16: first, 8: first, 4: first // 2, 2: first // 4}
-    strides = [s for s in widths if s < last or (s == last == 8 and len(channels) > 4)]
-    levels = [stride.bit_length() - 1 for stride in strides]
-    return [Skip(level, channels[level], SKIP_WIDTHS[2**level], widths[2**level]) for level in levels]
+    return Skip(level, inputs.encoder_channels[level], SKIP_WIDTHS[2**level], widths[2**level])
+
+
+def _following_skip(inputs: DecoderInput, level: int) -> Skip:
+    """Return a skip as wide as the encoder's map, from `MIN_WIDTH` to what `decoder_width` allows at its stride."""
+    assert inputs.decoder_width is not None
+    channels, widest = inputs.encoder_channels[level], inputs.decoder_width * 2**level // WIDEST_STRIDE
+    width = max(MIN_WIDTH, min(channels, widest))
+    return Skip(level, channels, width if channels > width else 0, width)
 
 
 DECODERS = {

@@ -52,6 +52,10 @@ MAX_CONTEXT_NUMBER, MAX_CONTEXT_NUMBERS = 512, 16
 """Largest pooling size or rate of a context, and how many it may have."""
 
 
+MAX_DECODER_WIDTH = 1024
+"""Most channels of a step of a decoder."""
+
+
 READABLE_VERSIONS = (1, VERSION)
 """Version 1 had PSPNet only."""
 
@@ -73,6 +77,8 @@ class ArchitectureEntry(Schema):
     aux: Name = "none"
     output_stride: int = 8
     encoder_depth: int = 5
+    decoder_width: Annotated[int, Field(ge=1, le=MAX_DECODER_WIDTH)] | None = None
+    decoder_stride: int = 2
 
 
 class ModelManifest(Schema):

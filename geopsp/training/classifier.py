@@ -55,12 +55,13 @@ class PixelClassifier:
         data: TrainingData,
         spec: ModelSpec,
         *,
-        pretrained_path: str | Path | None = None, pointrend: bool = False, aux: str | None = None,
-        output_stride: int | None = None, encoder_depth: int = 5, encoder_weights: str | Path | None = "auto",
-        class_balancing: bool = False, focal_loss: bool = False, dice_loss_fraction: float = 0.0,
-        dice_loss_average: str = "micro", lovasz_fraction: float = 0.0, tversky_fraction: float = 0.0,
-        tversky_alpha: float = 0.3, tversky_beta: float = 0.7, label_smoothing: float = 0.0, ohem: float = 1.0,
-        mixup: bool = False, ignore_classes: Sequence[str] = (), device: str | None = None,
+        pretrained_path: str | Path | None = None, pointrend: bool | None = None, aux: str | None = None,
+        output_stride: int | None = None, encoder_depth: int | None = None,
+        encoder_weights: str | Path | None = "auto", class_balancing: bool = False, focal_loss: bool = False,
+        dice_loss_fraction: float = 0.0, dice_loss_average: str = "micro", lovasz_fraction: float = 0.0,
+        tversky_fraction: float = 0.0, tversky_alpha: float = 0.3, tversky_beta: float = 0.7,
+        label_smoothing: float = 0.0, ohem: float = 1.0, mixup: bool = False, ignore_classes: Sequence[str] = (),
+        device: str | None = None,
     ) -> None:  # fmt: skip
         """Build a network for the data, ready to train.
 

@@ -6,13 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from geopsp.core.options import describes, from_names, option_fields
+from geopsp.core.options import describes, from_names, only_apply, option_fields, option_values
 from geopsp.errors import OptionError
-from geopsp.models.build import ATROUS_RATES, ModelSpec
+from geopsp.models.build import ATROUS_RATES, DEPTHS, ModelSpec
 from geopsp.models.loss_options import LossSpec
 from geopsp.training.classifier import PixelClassifier
-from geopsp.training.options import BACKBONE, PYRAMID_SIZES, ModelOptions, PSPNetOptions
+from geopsp.training.options import BACKBONE, ModelOptions
+from geopsp.training.presets import DECODER_WIDTH, DEFAULT_PRESET, PRESETS, PYRAMID_SIZES, PSPNetOptions
 from geopsp.training.training_data import TrainingData, require_training_data
+
+PLAIN_STRIDE = 8
+"""Output stride of the PSPNet with the plain decoder, as in the paper."""
+
+
+MIN_CELLS = 4
+"""Fewest rows and columns of the encoder's last map that a preset's stride leaves."""
 
 
 class PSPNetClassifier(PixelClassifier):
@@ -26,16 +34,19 @@ class PSPNetClassifier(PixelClassifier):
         self,
         data: TrainingData,
         backbone: str | None = None,
-        use_unet: bool = True,
+        use_unet: bool | None = None,
         pyramid_sizes: Sequence[int] = PYRAMID_SIZES,
         pretrained_path: str | Path | None = None,
         unet_aux_loss: bool = False,
         *,
+        preset: str = DEFAULT_PRESET,
+        decoder_width: int | None = None,
+        decoder_stride: int | None = None,
         aux_loss: bool | None = None,
-        pointrend: bool = False,
+        pointrend: bool | None = None,
         aux: str | None = None,
         output_stride: int | None = None,
-        encoder_depth: int = 5,
+        encoder_depth: int | None = None,
         encoder_weights: str | Path | None = "auto",
         class_balancing: bool = False,
         focal_loss: bool = False,
@@ -62,14 +73,9 @@ class PSPNetClassifier(PixelClassifier):
             OptionError: if an option is out of range.
         """
         options, own = from_names(ModelOptions, locals()), from_names(PSPNetOptions, locals())
-        spec = _model_spec(
-            require_training_data(data, f"{type(self).__name__}({{}}, ...)"),
-            options,
-            pyramid_sizes=tuple(own.pyramid_sizes),
-            decoder="unet" if use_unet else "plain",
-            has_aux=unet_aux_loss or not use_unet,
-        )
+        spec = _pspnet_spec(require_training_data(data, f"{type(self).__name__}({{}}, ...)"), options, own)
         super().__init__(data, spec, **_common(locals()))
+        self.model.settings["preset"] = own.preset
 
 
 class _BackboneClassifier(PixelClassifier):
@@ -88,10 +94,10 @@ class _BackboneClassifier(PixelClassifier):
         pretrained_path: str | Path | None = None,
         aux_loss: bool | None = None,
         *,
-        pointrend: bool = False,
+        pointrend: bool | None = None,
         aux: str | None = None,
         output_stride: int | None = None,
-        encoder_depth: int = 5,
+        encoder_depth: int | None = None,
         encoder_weights: str | Path | None = "auto",
         class_balancing: bool = False,
         focal_loss: bool = False,
@@ -125,6 +131,7 @@ class _BackboneClassifier(PixelClassifier):
             has_aux=self.has_aux,
             stride=self.stride,
             atrous=self.atrous,
+            decoder_width=DECODER_WIDTH if self.decoder == "unet" else None,
         )
         super().__init__(data, spec, **_common(locals()))
 
@@ -177,6 +184,34 @@ def _common(names: Mapping[str, Any]) -> dict[str, Any]:
     return {name: names[name] for name in known}
 
 
+def _pspnet_spec(data: TrainingData, options: ModelOptions, own: PSPNetOptions) -> ModelSpec:
+    """Return the description of a PSPNet: the preset's, but for what the user gave."""
+    chosen = PRESETS[own.preset].with_options(option_values(options) | option_values(own))
+    if not chosen.use_unet and (own.decoder_width or own.decoder_stride):
+        names = [name for name in ("decoder_width", "decoder_stride") if getattr(own, name)]
+        raise OptionError(f"{only_apply(names)} to the U-Net decoder. Leave it out, or `use_unet=False`.")
+    has_aux = chosen.aux_loss or own.unet_aux_loss or not chosen.use_unet
+    return _model_spec(
+        data,
+        options,
+        pyramid_sizes=tuple(own.pyramid_sizes),
+        decoder="unet" if chosen.use_unet else "plain",
+        has_aux=has_aux,
+        stride=_stride_for(data.chip_size, chosen.output_stride) if chosen.use_unet else PLAIN_STRIDE,
+        depth=chosen.encoder_depth,
+        pointrend=chosen.pointrend,
+        decoder_width=chosen.decoder_width if chosen.use_unet else None,
+        decoder_stride=chosen.decoder_stride if chosen.use_unet else 2,
+    )
+
+
+def _stride_for(chip_size: int, stride: int) -> int:
+    """Return the stride, or a smaller one, at which the last map of small chips has `MIN_CELLS` rows and columns."""
+    while stride > min(ATROUS_RATES) and chip_size < MIN_CELLS * stride:
+        stride //= 2
+    return stride
+
+
 def _model_spec(
     data: TrainingData,
     options: ModelOptions,
@@ -184,26 +219,35 @@ def _model_spec(
     pyramid_sizes: tuple[int, ...],
     decoder: str,
     has_aux: bool,
-    stride: int = 8,
+    stride: int,
     atrous: bool = False,
+    depth: int = max(DEPTHS),
+    pointrend: bool = False,
+    decoder_width: int | None = None,
+    decoder_stride: int = 2,
 ) -> ModelSpec:
     """Return the description of a network.
 
     Args:
         data: Its chips.
-        options: As the user gave them.
+        options: As the user gave them; they come first.
         pyramid_sizes: Grid sizes of the pyramid pooling; (): no pyramid.
         decoder: One of `models.build.DECODERS`.
         has_aux: True if it has an auxiliary loss, unless the options force it on or off.
         stride: Its output stride, unless the options have one or few stages of the encoder do not reach it.
         atrous: True for atrous convolutions at several rates.
+        depth: Stages of its encoder; more if the output stride that the options have needs them.
+        pointrend: True if it has PointRend.
+        decoder_width: As in `ModelSpec`.
+        decoder_stride: As in `ModelSpec`.
     """
     has_aux = has_aux if options.aux_loss is None else options.aux_loss
     if options.aux is not None and not has_aux:
         raise OptionError(
             f"`aux` is {options.aux!r}, but the network has no auxiliary loss. Add `aux_loss=True`, or leave `aux` out."
         )
-    output_stride = options.output_stride or min(stride, 2**options.encoder_depth)
+    encoder_depth = options.encoder_depth or max(depth, (options.output_stride or 1).bit_length() - 1)
+    output_stride = options.output_stride or min(stride, 2**encoder_depth)
     return ModelSpec(
         options.backbone or BACKBONE,
         len(data.chips.bands),
@@ -211,8 +255,10 @@ def _model_spec(
         pyramid_sizes=pyramid_sizes,
         atrous_rates=ATROUS_RATES.get(output_stride, ()) if atrous else (),
         decoder=decoder,
-        pointrend=options.pointrend,
+        pointrend=pointrend if options.pointrend is None else options.pointrend,
         aux=(options.aux or "pixel") if has_aux else "none",
         output_stride=output_stride,
-        encoder_depth=options.encoder_depth,
+        encoder_depth=encoder_depth,
+        decoder_width=decoder_width,
+        decoder_stride=decoder_stride,
     )

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from geopsp.data.split_groups import SplitBy
 
 __all__ = [
-    "CLIP", "MONITORS", "DataOptions", "FitOptions", "LearningRate", "ModelOptions", "PSPNetOptions", "RunConfig",
-    "parse_lr",
+    "CLIP", "MONITORS", "DataOptions", "FitOptions", "LearningRate", "ModelOptions", "RunConfig", "parse_lr",
 ]  # fmt: skip
 
 MIN_CHIP_SIZE = 32
@@ -36,7 +35,6 @@ NETWORKS = ("pspnet", "fcn", "unet", "deeplab")
 BACKBONE = "resnet50"
 
 
-PYRAMID_SIZES = (1, 2, 3, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,12 @@ class ModelOptions:
         flag="--aux-loss/--no-aux-loss",
         shell_help="Force the auxiliary loss on the encoder on or off. Default: only with the plain decoder.",
     )
-    pointrend: bool = option(False, "Refine uncertain boundary pixels (PointRend) for sharper outlines.")
+    pointrend: bool | None = option(
+        None,
+        "Refine uncertain boundary pixels (PointRend) for sharper outlines. None: as the preset of the PSPNet has it, "
+        "else off.",
+        flag="--pointrend/--no-pointrend",
+    )
     aux: str | None = option(
         None,
         "What the auxiliary loss learns: pixel (the class of each pixel) or presence (which classes a chip holds). "
@@ -169,8 +172,11 @@ class ModelOptions:
         "None: depends on the network.",
         choices=(8, 16, 32),
     )
-    encoder_depth: int = option(
-        5, "Stages of the encoder that are used: 3, 4 or 5; fewer are faster and see less far.", choices=(3, 4, 5)
+    encoder_depth: int | None = option(
+        None,
+        "Stages of the encoder that are used: 3, 4 or 5; fewer are faster and see less far. None: as the preset of the "
+        "PSPNet has it, else 5.",
+        choices=(3, 4, 5),
     )
     encoder_weights: str | Path | None = option(
         "auto",
@@ -187,26 +193,3 @@ class ModelOptions:
         check_fields(self)
         if self.pretrained_path is not None and self.encoder_weights not in (None, "auto"):
             raise OptionError("`encoder_weights` and `pretrained_path` are both given. Start from one of them.")
-
-
-@dataclass(frozen=True, slots=True)
-class PSPNetOptions:
-    """Options of the PSPNet alone."""
-
-    use_unet: bool = option(
-        True,
-        "Use the U-Net decoder. False: upsample the output 8 times instead.",
-        flag="--no-unet",
-        shell_help="pspnet: upsample the output 8x instead of using the U-Net decoder.",
-    )
-    pyramid_sizes: Sequence[int] = option(
-        PYRAMID_SIZES,
-        "Grid sizes of the pyramid pooling; (): no pyramid.",
-        shell_help="pspnet: grid sizes of the pyramid pooling, or none. Default: 1,2,3,6.",
-    )
-    unet_aux_loss: bool = option(
-        False, "Use the auxiliary loss with the U-Net decoder, too; the plain decoder always has it.", flag=""
-    )
-
-    def __post_init__(self) -> None:
-        check_fields(self)

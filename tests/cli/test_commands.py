@@ -277,7 +277,7 @@ def test_bad_input_to_train(small_world, tmp_path):
         "--network",
         "unet",
         "--no-unet",
-        says="--pyramid-sizes and --no-unet only apply to the network pspnet, not to unet",
+        says="--no-unet only applies to the network pspnet, not to unet",
     )
     fails(*tiny, "--chip-size", 0, says="--chip-size is 0, but must be")
     fails(*tiny, "--lr", "1,2,3", says="must be one learning rate, or two")

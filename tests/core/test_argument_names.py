@@ -48,7 +48,8 @@ def test_a_synonym_leads_to_an_option_and_is_none_itself():
     from geopsp.inference.options import MapOptions
     from geopsp.models.loss_options import LossSpec
     from geopsp.polygons.options import PolygonOptions, PolygonSettings
-    from geopsp.training.options import DataOptions, FitOptions, ModelOptions, PSPNetOptions, RunConfig
+    from geopsp.training.options import DataOptions, FitOptions, ModelOptions, RunConfig
+    from geopsp.training.presets import PSPNetOptions
 
     classes = (*CUTTING, ExportOptions, MapOptions, LossSpec, PolygonOptions, PolygonSettings, DataOptions, FitOptions,
                ModelOptions, PSPNetOptions, RunConfig)  # fmt: skip

@@ -20,7 +20,7 @@ from geopsp.models.build import (
     count_parameters,
 )
 from geopsp.models.context import ASPP, Bottleneck, PyramidPooling
-from geopsp.models.decoder import DECODERS
+from geopsp.models.decoder import DECODERS, DecoderInput
 from geopsp.models.device import device_name, pick_device
 from geopsp.models.encoder import RESNETS
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
@@ -28,6 +28,9 @@ from geopsp.models.network import SegmentationNetwork, TrainingOutput
 QUICK = settings(max_examples=25, deadline=None)
 
 COMPOSITIONS = {
+    "pspnet, unet of the encoder's widths, points": {
+        "decoder": "unet", "decoder_width": 256, "decoder_stride": 4, "output_stride": 32, "pointrend": True,
+    },
     "fcn": {"pyramid_sizes": (), "decoder": "plain"},
     "pspnet": {"decoder": "plain", "aux": "pixel"},
     "pspnet, points": {"decoder": "plain", "pointrend": True},
@@ -362,10 +365,59 @@ def test_the_unet_hears_each_of_the_maps_that_it_joins(level):
     assert (after - before).abs().max() > 1e-4
 
 
+CHANNELS = {
+    "resnet18": (3, 64, 64, 128, 256, 512),
+    "resnet50": (3, 64, 256, 512, 1024, 2048),
+    "lite0": (3, 16, 24, 40, 112, 320),
+    "mit_b0": (3, 0, 32, 64, 160, 256),
+}
+WIDTHS = {
+    ("resnet18", 256): [256, 128, 64, 32],
+    ("resnet18", 64): [64, 32, 16, 16],
+    ("resnet50", 256): [256, 128, 64, 32],
+    ("lite0", 256): [112, 40, 24, 16],
+    ("mit_b0", 256): [160, 64, 32, 16],
+}
+"""At strides 16, 8, 4 and 2, by encoder and `decoder_width`; the last has no map at stride 2."""
+
+
+@pytest.mark.parametrize(("encoder", "most"), WIDTHS)
+@pytest.mark.parametrize("decoder_stride", [2, 4])
+def test_the_unets_widths_follow_the_encoder(encoder, most, decoder_stride):
+    """At most smp's (256, 128, 64, 32), at least 16; PointRend's map has the last."""
+    decoder, fine = DECODERS["unet"].make(DecoderInput(128, CHANNELS[encoder], 32, 2, 0.1, most, decoder_stride))
+    expected = WIDTHS[encoder, most][: 4 if decoder_stride == 2 else 3]
+    assert [block[1][0].out_channels for block in decoder.blocks] == expected
+    assert fine == expected[-1]
+
+
+@pytest.mark.parametrize("decoder_stride", [2, 4])
+def test_the_unet_ends_at_its_stride(decoder_stride):
+    network = build_network(ModelSpec("resnet18", 3, 2, decoder_width=256, decoder_stride=decoder_stride)).eval()
+    seen = []
+    network.decoder.register_forward_hook(lambda _, __, output: seen.append(output[0].shape[-2:]))
+    with torch.inference_mode():
+        assert network(torch.randn(1, 3, 64, 96)).shape == (1, 2, 64, 96)
+    assert seen == [(64 // decoder_stride, 96 // decoder_stride)]
+
+
+def test_a_description_of_an_earlier_version_has_its_widths():
+    row = ModelSpec("resnet18", 3, 2).to_json()
+    assert not {"decoder_width", "decoder_stride"} & row.keys()
+    blocks = build_network(ModelSpec.from_json(row)).decoder.blocks
+    assert [block[1][0].out_channels for block in blocks] == [128, 64, 32]
+    later = ModelSpec("resnet18", 3, 2, decoder_width=128, decoder_stride=4)
+    assert later.to_json()["decoder_width"] == 128
+    assert ModelSpec.from_json(later.to_json()) == later
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"bands": 0},
+        {"decoder_width": 8},
+        {"decoder_width": 4096},
+        {"decoder_stride": 1},
         {"classes": 1},
         {"encoder_depth": 2},
         {"pyramid_sizes": (1, 0)},

@@ -10,7 +10,9 @@ import torch
 
 from geopsp import DeepLab, FCNClassifier, PixelClassifier, PSPNetClassifier, UnetClassifier, prepare_data
 from geopsp.errors import ModelError, OptionError
-from geopsp.models.losses import LossSpec
+from geopsp.models.losses import LossSpec, total_loss
+from geopsp.models.saved_model import save_model
+from geopsp.training.presets import PRESETS, Preset
 
 KINDS = (PSPNetClassifier, FCNClassifier, UnetClassifier, DeepLab)
 SMALL = {"backbone": "tu-test_resnet", "encoder_weights": None}
@@ -52,9 +54,9 @@ def test_another_network_is_not_taken_for_ones_own(large, tmp_path):
         DeepLab.from_model(folder)
 
 
-def test_what_the_presets_are_made_of(large):
+def test_what_the_networks_are_made_of(large):
     shapes = {
-        PSPNetClassifier: ((1, 2, 3, 6), (), "unet", "none", 8),
+        PSPNetClassifier: ((1, 2, 3, 6), (), "unet", "none", 16),
         FCNClassifier: ((), (), "plain", "pixel", 8),
         UnetClassifier: ((), (), "unet", "none", 32),
         DeepLab: ((), (6, 12, 18), "deeplab", "none", 16),
@@ -63,6 +65,81 @@ def test_what_the_presets_are_made_of(large):
         spec = kind(large, **SMALL).model.spec
         assert (spec.pyramid_sizes, spec.atrous_rates, spec.decoder, spec.aux, spec.output_stride) == shape
     assert DeepLab(large, **SMALL, output_stride=8).model.spec.atrous_rates == (12, 24, 36)
+
+
+def decided(spec):
+    """What a preset decides, as the network has it."""
+    return Preset(
+        use_unet=spec.decoder == "unet", output_stride=spec.output_stride, encoder_depth=spec.encoder_depth,
+        decoder_width=spec.decoder_width, decoder_stride=spec.decoder_stride, pointrend=spec.pointrend,
+        aux_loss=spec.aux != "none",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_trains_a_step_and_maps_an_odd_tile(name, large, tmp_path):
+    data = replace(large, chip_size=128)  # large enough for every stride
+    model = PSPNetClassifier(data, **SMALL, preset=name)
+    assert decided(model.model.spec) == PRESETS[name]
+    assert model.model.spec.pyramid_sizes == (1, 2, 3, 6)
+    network = model.model.network.train()
+    total_loss(
+        network(torch.randn(2, 2, 128, 128)), torch.randint(0, data.c, (2, 128, 128)), torch.ones(2, 1, 128, 128),
+        LossSpec(), None,
+    ).backward()  # fmt: skip
+    torch.optim.SGD(network.parameters(), lr=0.01).step()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+    with torch.inference_mode():
+        assert network.eval()(torch.randn(1, 2, 69, 101)).shape == (1, data.c, 69, 101)
+    assert model.model.settings["preset"] == name
+    folder = save_model(model.model, tmp_path / "model")
+    assert PSPNetClassifier.from_model(folder).model.settings["preset"] == name
+
+
+def test_a_preset_is_balanced_unless_one_is_named(large):
+    assert PSPNetClassifier(large, **SMALL).model.spec == PSPNetClassifier(large, **SMALL, preset="balanced").model.spec
+    with pytest.raises(OptionError, match="`preset` is 'slow', but must be one of 'fast', 'balanced', 'best'"):
+        PSPNetClassifier(large, **SMALL, preset="slow")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"pointrend": True}, {"pointrend": False}, {"encoder_depth": 4}, {"encoder_depth": 5}, {"decoder_stride": 2},
+        {"decoder_stride": 4}, {"decoder_width": 32}, {"decoder_width": 256}, {"output_stride": 8},
+        {"output_stride": 16}, {"aux_loss": True}, {"aux_loss": False}, {"use_unet": True},
+    ],
+)  # fmt: skip
+def test_an_option_beats_the_preset_and_changes_nothing_else(name, given, large):
+    data = replace(large, chip_size=128)
+    expected = PRESETS[name].with_options(given)
+    if "encoder_depth" in given:
+        expected = replace(expected, output_stride=min(expected.output_stride, 2 ** given["encoder_depth"]))
+    assert decided(PSPNetClassifier(data, **SMALL, preset=name, **given).model.spec) == expected
+
+
+def test_a_preset_has_as_many_stages_as_a_stride_needs(large):
+    data = replace(large, chip_size=128)
+    spec = PSPNetClassifier(data, **SMALL, preset="fast", output_stride=32).model.spec
+    assert (spec.output_stride, spec.encoder_depth) == (32, 5)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_plain_decoder_has_its_stride_and_auxiliary_loss(name, large):
+    spec = PSPNetClassifier(replace(large, chip_size=128), **SMALL, preset=name, use_unet=False).model.spec
+    assert (spec.decoder, spec.output_stride, spec.aux, spec.decoder_width) == ("plain", 8, "pixel", None)
+
+
+@pytest.mark.parametrize(("chip_size", "stride"), [(32, 8), (64, 16), (96, 16), (128, 32), (256, 32)])
+def test_small_chips_leave_four_cells(chip_size, stride, large):
+    assert PSPNetClassifier(replace(large, chip_size=chip_size), **SMALL).model.spec.output_stride == stride
+
+
+@pytest.mark.parametrize("given", [{"decoder_width": 64}, {"decoder_stride": 4}])
+def test_the_plain_decoder_has_no_widths(given, large):
+    with pytest.raises(OptionError, match=rf"`{next(iter(given))}` only applies to the U-Net decoder"):
+        PSPNetClassifier(large, **SMALL, use_unet=False, **given)
 
 
 @pytest.mark.parametrize(
