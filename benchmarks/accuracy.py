@@ -1,54 +1,82 @@
-"""Accuracy of the parts of the network, one by one, beside smp's networks, on real imagery at equal training time.
+"""Accuracy of networks and recipes on real scenes that were not trained on, at equal training time.
 
-    python benchmarks/accuracy.py DATA [--seconds S] [--seeds 0,1] [--only NAMES] [--data-sets NAMES] [--work DIR]
+    python benchmarks/accuracy.py DATA [--seconds S,S] [--seeds 0,1,2] [--networks NAMES] [--recipes NAMES]
+                                       [--scenes NAMES] [--work DIR]
     python benchmarks/accuracy.py --smoke
 
-DATA holds folders `buildings` and `dubai` (see docs/benchmarks.md). Every network has the same encoder, EfficientNet-
-Lite0 with ImageNet weights, the same chips (at half the images' resolution), augmentation, loss, optimizer and
-schedule, by the same training loop, and as many whole epochs as fit into the seconds at its own pace, which is measured
-beforehand with all networks in turn. Scores are of the last weights on scenes without training chips. Runs are kept in
-DIR/runs.jsonl, so that an interrupted benchmark resumes. Prints a table and, last, one line of JSON. `--smoke` makes up
-its data and takes one network of each kind, from random weights.
+DATA holds folders `buildings` and `dubai` (see docs/benchmarks.md). The networks are the presets, compositions of their
+parts, and smp's; the recipes are ours (`fit` with its defaults) and the reference, a plain loop: random crops of whole
+scenes, flips and rotations, AdamW at 1e-3, a warm-up of a tenth, then cosine. All have the same encoder, EfficientNet-
+Lite0 with ImageNet weights, images at half their resolution, and one thread. The budget is processor time of training,
+validation included, so that other programs do not count; several budgets give the curve of accuracy over time. Scores
+are of the last weights, on all labelled pixels of the scenes left out. Runs are kept in DIR/runs.jsonl: an interrupted
+benchmark resumes, and several can fill one file. Prints tables and, last, one line of JSON. `--smoke` makes up its data
+and takes few networks, from random weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import product
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import rasterio
 import segmentation_models_pytorch as smp
 import torch
 from common import lite0_weights, option_parser, print_json, table, toy_data
+from filelock import FileLock, Timeout
 from rasterio.enums import Resampling
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geopsp import FCNClassifier, PixelClassifier, PSPNetClassifier, export_training_data, prepare_data
+from geopsp import PixelClassifier, PSPNetClassifier, export_training_data, prepare_data
 from geopsp.chips.chip_set import ChipSet
+from geopsp.data.augment import RandomD4
 from geopsp.data.dataset import TiledChipDataset
 from geopsp.data.loader import tile_loader
-from geopsp.models.build import count_parameters
 from geopsp.models.losses import LossSpec, total_loss
 from geopsp.models.network import TrainingOutput
 from geopsp.training.evaluate import evaluate
 from geopsp.training.fit import fit
+from geopsp.training.fit_options import FitOptions, RunConfig
 from geopsp.training.metrics import Confusion
-from geopsp.training.options import FitOptions
+from geopsp.training.resolve_options import resolve_options
+from geopsp.training.schedule import TimeBudget
 from geopsp.training.training_data import TrainingData
 
 BACKBONE = "tu-tf_efficientnet_lite0"
-BATCH, RATE, ROUNDS = 4, 1e-3, 4
-STRIDE = 16
-BuildNetwork = Callable[[TrainingData, Path | None], nn.Module]
+BATCH, REFERENCE_RATE, REFERENCE_WARMUP = 8, 1e-3, 0.1
+PROFILED_STEPS = 6
+BuildNetwork = Callable[[TrainingData, Path | None], PixelClassifier]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Scenes to train on, and others to test on."""
+
+    folder: str
+    image: str
+    labels: str
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+DUBAI = ("dubai", "scene{}.tif", "scene{}_labels.tif")
+BUILDINGS = ("buildings", "area{}.tif", "area{}_buildings.geojson")
+SCENES = {
+    "dubai 1, 3": Scenes(*DUBAI, (4, 6, 7, 8), (1, 3)),
+    "dubai 6": Scenes(*DUBAI, (1, 3, 4, 7, 8), (6,)),  # 4, 7 and 8 overlap
+    "buildings 5": Scenes(*BUILDINGS, (1, 4), (5,)),
+}
 
 
 class SmpNetwork(nn.Module):
@@ -67,67 +95,52 @@ class SmpNetwork(nn.Module):
         return TrainingOutput(logits, None, None, None) if self.training else logits
 
 
-def ours(kind: Callable[..., PixelClassifier], **options: Any) -> BuildNetwork:
-    """Return a function that builds a network of geopsp."""
+def ours(**options: Any) -> BuildNetwork:
+    """Return a function that builds a PSPNet."""
 
-    def build(data: TrainingData, weights: Path | None) -> nn.Module:
-        return kind(data, BACKBONE, encoder_weights=weights, **({"output_stride": STRIDE} | options)).model.network
+    def build(data: TrainingData, weights: Path | None) -> PixelClassifier:
+        return PSPNetClassifier(data, BACKBONE, encoder_weights=weights, **options)
 
     return build
 
 
 def theirs(kind: Callable[..., nn.Module]) -> BuildNetwork:
-    """Return a function that builds a network of smp."""
+    """Return a function that puts a network of smp into a classifier."""
 
-    def build(data: TrainingData, weights: Path | None) -> nn.Module:
+    def build(data: TrainingData, weights: Path | None) -> PixelClassifier:
         inner = kind(BACKBONE, encoder_weights=None, in_channels=len(data.chips.bands), classes=data.c)
         if weights:
             # some networks have an encoder with fewer stages
             state, own = load_file(weights), inner.encoder.state_dict()
             inner.encoder.load_state_dict({name: state[name] for name in own})
-        return SmpNetwork(inner)
+        classifier = PSPNetClassifier(data, BACKBONE, encoder_weights=weights)
+        classifier.model = replace(classifier.model, network=cast("Any", SmpNetwork(inner)))
+        return classifier
 
     return build
 
 
-PARTS: dict[str, BuildNetwork] = {
-    "FCN": ours(FCNClassifier, aux_loss=False),
-    "+ aux": ours(FCNClassifier),
-    "+ pyramid": ours(PSPNetClassifier, use_unet=False),
-    "+ U-Net": ours(PSPNetClassifier, unet_aux_loss=True),
-    "+ PointRend": ours(PSPNetClassifier, unet_aux_loss=True, pointrend=True),
-    "+ U-Net at stride 32": ours(PSPNetClassifier, unet_aux_loss=True, output_stride=32),
-    "pyramid on 3 stages": ours(PSPNetClassifier, use_unet=False, encoder_depth=3),
-    "pyramid + U-Net on 3 stages": ours(PSPNetClassifier, unet_aux_loss=True, encoder_depth=3),
-    "from scratch": ours(PSPNetClassifier, unet_aux_loss=True),
+OURS: dict[str, BuildNetwork] = {
+    "default": ours(),
+    "fast": ours(preset="fast"),
+    "best": ours(preset="best"),
+    "no pyramid": ours(pyramid_sizes=()),
+    "stride 16": ours(output_stride=16),
+    "3 stages": ours(encoder_depth=3, output_stride=8),
+    "no U-Net, stride 8": ours(use_unet=False),
 }
-PEERS: dict[str, BuildNetwork] = {
+SMP: dict[str, BuildNetwork] = {
     "smp Unet": theirs(smp.Unet),
-    "smp PSPNet": theirs(smp.PSPNet),
     "smp DeepLabV3Plus": theirs(smp.DeepLabV3Plus),
     "smp FPN": theirs(smp.FPN),
 }
-NETWORKS = PARTS | PEERS
-
-
-def export(data: Path, name: str, size: int, work: Path) -> tuple[list[Path], list[Path]]:
-    """Export the chips of a data set; return the folders to train and to test on."""
-    if name == "buildings":
-        files = {i: (data / f"buildings/area{i}.tif", data / f"buildings/area{i}_buildings.geojson") for i in (1, 4, 5)}
-        train, test, stride = (1, 4), (5,), size
-    else:  # every fourth chip of these larger scenes
-        files = {i: (data / f"dubai/scene{i}.tif", data / f"dubai/scene{i}_labels.tif") for i in (1, 3, 4, 6, 7, 8)}
-        train, test, stride = (4, 6, 7, 8), (1, 3), 2 * size
-    for i in (*train, *test):
-        image, labels = files[i]
-        if not (work / name / str(i)).exists():
-            half = halved(image, work / f"{name}-{i}.tif")
-            export_training_data(half, labels, work / name / str(i), tile_size=size, stride=stride)
-    return [work / name / str(i) for i in train], [work / name / str(i) for i in test]
+NETWORKS = OURS | SMP
 
 
 def halved(image: Path, out: Path) -> Path:
     """Write the image at half its resolution, each pixel the mean of four; return the path."""
+    if out.exists():
+        return out
     with rasterio.open(image) as source:
         height, width = source.height // 2, source.width // 2
         data = source.read(out_shape=(source.count, height, width), resampling=Resampling.average)
@@ -140,102 +153,157 @@ def halved(image: Path, out: Path) -> Path:
     return out
 
 
-def paces(data: TrainingData, names: list[str]) -> dict[str, float]:
-    """Return the seconds of a training step of each network, the least of some rounds in turn."""
-    batch = next(iter(data.train_dl))
-    networks = {name: NETWORKS[name](data, None).train().to(memory_format=torch.channels_last) for name in names}
-    seconds = dict.fromkeys(names, float("inf"))
-    for _ in range(ROUNDS):
-        for name, network in networks.items():
-            start = time.perf_counter()
-            output = network(batch.image, batch.valid)
-            total_loss(output, batch.label, batch.valid, LossSpec(), None).backward()
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return seconds
+def export(data: Path, scenes: Scenes, size: int, work: Path) -> tuple[TrainingData, ChipSet]:
+    """Export chips, from which crops of half their size are drawn, and those to test on."""
+    folders: dict[str, list[Path]] = {"train": [], "test": []}
+    for use, number in [*(("train", n) for n in scenes.train), *(("test", n) for n in scenes.test)]:
+        image = halved(data / scenes.folder / scenes.image.format(number), work / f"{scenes.folder}-{number}.tif")
+        side = 2 * size if use == "train" else size
+        out = work / f"{scenes.folder}-{number}-{side}"
+        if not out.exists():
+            export_training_data(image, data / scenes.folder / scenes.labels.format(number), out, tile_size=side)
+        folders[use].append(out)
+    prepared = prepare_data(folders["train"], size, 0.1, BATCH, cache=work / "cache")
+    return prepared, ChipSet.open(folders["test"])
 
 
 def score(network: nn.Module, data: TrainingData, test: ChipSet) -> Confusion:
+    """Score a network on all labelled chips of the scenes left out."""
     chips = test.with_legend(data.legend)
     rows = np.flatnonzero(chips.index["labelled"] > 0)
     dataset = TiledChipDataset(chips, rows, data.train_ds.normalization, size=data.chip_size)
     return evaluate(network, tile_loader(dataset, BATCH), data.legend)
 
 
-def run(name: str, data: TrainingData, test: ChipSet, weights: Path | None, epochs: int, seed: int) -> dict[str, Any]:
-    """Train a network, and return its scores."""
-    data = replace(data, seed=seed)
-    torch.manual_seed(seed)
-    network = NETWORKS[name](data, None if name == "from scratch" else weights)
-    history: list[dict[str, float]] = []
-    fit_options = FitOptions(epochs, (RATE, RATE), checkpoint=False, seed=seed)
+def fit_ours(classifier: PixelClassifier, seconds: float) -> None:
+    """Train with the defaults of `fit`, for some processor time."""
+    data, model = cast("TrainingData", classifier.data), classifier.model
+    budget, history, run = TimeBudget(seconds, time.process_time), list[dict[str, float]](), RunConfig()
+    options = FitOptions(minutes=seconds / 60, checkpoint=False, seed=data.seed)
+    options = resolve_options(options, run, model, data.loaders, None)
     fit(
-        network, data.loaders, legend=data.legend, losses=LossSpec(), weight=None, options=fit_options, history=history
+        model.network, data.loaders, legend=data.legend, losses=LossSpec(), weight=None, options=options,
+        history=history, run=run, budget=budget,
     )  # fmt: skip
-    found = score(network, data, test)
+
+
+def fit_reference(classifier: PixelClassifier, seconds: float) -> None:
+    """Train as the plain loop does, on all chips, those for validation too."""
+    data, network = cast("TrainingData", classifier.data), classifier.model.network
+    rows = np.concatenate([data.train_rows, data.valid_rows])
+    loader = replace(data, train_rows=rows, transforms=RandomD4(), workers=0).train_dl
+    optimizer = torch.optim.AdamW(network.parameters(), REFERENCE_RATE, weight_decay=1e-2)
+    network.train().to(memory_format=torch.channels_last)
+    start = time.process_time()
+    for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
+        over = (time.process_time() - start) / seconds
+        if over >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = REFERENCE_RATE * min(1, over / REFERENCE_WARMUP) * (1 + math.cos(math.pi * over)) / 2
+        loss = total_loss(network(batch.image, batch.valid), batch.label, batch.valid, LossSpec(), None)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    network.eval()
+
+
+RECIPES = {"ours": fit_ours, "reference": fit_reference}
+
+
+def run(
+    name: str, recipe: str, data: TrainingData, test: ChipSet, weights: Path | None, seconds: float
+) -> dict[str, Any]:
+    """Train a network, and return its scores."""
+    torch.manual_seed(data.seed)
+    classifier = NETWORKS[name](data, weights)
+    steps = itertools.count()
+    counter = classifier.model.network.register_forward_pre_hook(lambda network, _: network.training and next(steps))
+    start = time.process_time()
+    RECIPES[recipe](classifier, seconds)
+    used = time.process_time() - start
+    counter.remove()
+    found = score(classifier.model.network, data, test)
     return {
-        "miou": found.mean_iou(),
-        "boundary": found.mean_boundary_iou(),
-        "accuracy": found.accuracy(),
-        "iou": found.iou().tolist(),
-        "seconds": sum(row["train_seconds"] for row in history),
-        "steps": epochs * len(data.train_dl),
-        "parameters": count_parameters(network) / 1e6,
-    }
+        "miou": found.mean_iou(), "boundary": found.mean_boundary_iou(), "accuracy": found.accuracy(),
+        "iou": found.iou().tolist(), "used": used, "steps": next(steps),
+    }  # fmt: skip
+
+
+def step_parts(data: TrainingData, names: list[str]) -> list[list[Any]]:
+    """Return the milliseconds of the parts of a step of each network, the least of some steps in turn."""
+    classifiers = {name: NETWORKS[name](data, None) for name in names}
+    loader = iter(itertools.chain.from_iterable(itertools.repeat(replace(data, workers=0).train_dl)))
+    least = {name: np.full(4, np.inf) for name in names}
+    optimizers = {name: torch.optim.AdamW(each.model.network.parameters()) for name, each in classifiers.items()}
+    for _ in range(PROFILED_STEPS):
+        for name, classifier in classifiers.items():
+            network = classifier.model.network.train().to(memory_format=torch.channels_last)
+            times = [time.process_time()]
+            batch = next(loader)
+            times.append(time.process_time())
+            loss = total_loss(network(batch.image, batch.valid), batch.label, batch.valid, LossSpec(), None)
+            times.append(time.process_time())
+            loss.backward()
+            times.append(time.process_time())
+            optimizers[name].step()
+            optimizers[name].zero_grad()
+            times.append(time.process_time())
+            least[name] = np.minimum(least[name], np.diff(times) * 1000)
+    return [[name, *(f"{value:.0f}" for value in least[name]), f"{least[name].sum():.0f}"] for name in names]
 
 
 def main() -> None:
     parser = option_parser(__doc__)
     parser.add_argument("data", type=Path, nargs="?")
-    parser.add_argument("--seconds", type=float, default=120.0, help="training time of each run")
-    parser.add_argument("--seeds", default="0,1")
-    parser.add_argument("--size", type=int, default=128, help="side of the chips in pixels")
-    parser.add_argument("--only", default=",".join(NETWORKS))
-    parser.add_argument("--data-sets", default="buildings,dubai")
+    parser.add_argument("--seconds", default="240", help="processor seconds of each run; several, by commas: a curve")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--size", type=int, default=128, help="side of the crops in pixels")
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="of: %(default)s")
+    parser.add_argument("--recipes", default=",".join(RECIPES), help="of: %(default)s")
+    parser.add_argument("--scenes", default=";".join(SCENES), help="of: %(default)s")
     parser.add_argument("--work", type=Path, help="folder of chips and results, to resume; default: a temporary one")
     options = parser.parse_args()
     if options.data is None and not options.smoke:
         parser.error("DATA is missing: the folder of the real imagery.")
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
         if options.smoke:
             options.data = toy_data(work / "toy", ("area1", "area4", "area5"), 384)
-            options.seconds, options.seeds, options.size, options.data_sets = 0.01, "0", 32, "buildings"
-            options.only = "FCN,smp Unet"
+            options.seconds, options.seeds, options.size, options.scenes = "0.5", "0", 32, "buildings 5"
+            options.networks = "default,smp Unet"
         compare(options, work)
 
 
 def compare(options: argparse.Namespace, work: Path) -> None:
-    """Train all networks on all data sets with all seeds, but for the runs that are done; print the results."""
+    """Train all networks by all recipes on all scenes with all seeds, but for the runs that are done; print results."""
     weights = None if options.smoke else lite0_weights(work)
-    journal, sets = work / "runs.jsonl", {}
-    for name in options.data_sets.split(","):
-        train, test = export(options.data, name, options.size, work)
-        data = prepare_data(train, None, 0.1, BATCH, cache=work / "cache")
-        sets[name] = replace(data, valid_rows=data.valid_rows[:2]), ChipSet.open(test)
-    names = options.only.split(",")
-    pace = _paces(work / "paces.json", next(iter(sets.values()))[0], names)
-    for seed, (name, (data, test)), network in product(map(int, options.seeds.split(",")), sets.items(), names):
-        key = {"data": name, "network": network, "seed": seed, "budget": options.seconds, "size": options.size}
-        if any(key.items() <= row.items() for row in _rows(journal)):
+    journal = work / "runs.jsonl"
+    sets = {name: export(options.data, SCENES[name], options.size, work) for name in options.scenes.split(";")}
+    names, recipes = options.networks.split(","), options.recipes.split(",")
+    budgets = [float(text) for text in options.seconds.split(",")]
+    for seed, seconds, (scenes, (data, test)), recipe, name in itertools.product(
+        map(int, options.seeds.split(",")), budgets, sets.items(), recipes, names
+    ):
+        key = {"scenes": scenes, "network": name, "recipe": recipe, "seed": seed, "budget": seconds,
+               "size": options.size}  # fmt: skip
+        lock = FileLock(work / f"{zlib.crc32(json.dumps(key).encode()):08x}.lock", blocking=False)
+        try:
+            with lock:
+                if any(key.items() <= row.items() for row in _rows(journal)):
+                    continue
+                found = run(name, recipe, replace(data, seed=seed), test, weights, seconds)
+                with journal.open("a") as file:
+                    file.write(json.dumps(key | found) + "\n")
+        except Timeout:  # another process trains it
             continue
-        epochs = max(1, round(options.seconds / (pace[network] * len(data.train_dl))))
-        found = run(network, data, test, weights, epochs, seed)
-        with journal.open("a") as file:
-            file.write(json.dumps(key | found | {"pace": pace[network]}) + "\n")
-        print(key, {k: found[k] for k in ("miou", "boundary", "seconds", "steps")}, flush=True)
-    print(f"\nEncoder weights: {'ImageNet (lite0)' if weights else 'none'}")
-    report([row for row in _rows(journal) if row["budget"] == options.seconds and row["size"] == options.size])
-
-
-def _paces(path: Path, data: TrainingData, names: list[str]) -> dict[str, float]:
-    """Read the paces of networks from a file; measure and add those that are missing."""
-    seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-    missing = [name for name in names if name not in seconds]
-    if missing:
-        seconds |= paces(data, missing)
-        path.write_text(json.dumps(seconds))
-    return seconds
+        print(key, {k: round(found[k], 4) for k in ("miou", "boundary", "used", "steps")}, flush=True)
+    print(f"\nEncoder weights: {'ImageNet (lite0)' if weights else 'none'}. Milliseconds of a step by part:\n")
+    parts = step_parts(next(iter(sets.values()))[0], names)
+    print(table(["network", "loading", "forward", "backward", "optimizer", "all"], parts), "\n")
+    report([row for row in _rows(journal) if row["size"] == options.size])
 
 
 def _rows(journal: Path) -> list[dict[str, Any]]:
@@ -243,27 +311,45 @@ def _rows(journal: Path) -> list[dict[str, Any]]:
 
 
 def report(rows: list[dict[str, Any]]) -> None:
-    """Print mean and spread over seeds, and the best of ours over the best of smp's."""
-    result: dict[str, Any] = {}
-    header = ["data", "network", "parameters, M", "steps", "seconds", "mIoU", "boundary IoU", "seeds"]
-    lines = []
-    for data in dict.fromkeys(row["data"] for row in rows):
-        for name in NETWORKS:
-            runs = [row for row in rows if (row["data"], row["network"]) == (data, name)]
-            if not runs:
-                continue
-            miou, boundary = (np.array([row[key] for row in runs]) for key in ("miou", "boundary"))
-            steps, seconds = (round(float(np.mean([row[key] for row in runs]))) for key in ("steps", "seconds"))
-            result |= {f"{data}: {name}: miou": float(miou.mean()), f"{data}: {name}: boundary": float(boundary.mean())}
-            scores = [f"{values.mean():.3f} ± {values.std():.3f}" for values in (miou, boundary)]
-            lines.append([data, name, f"{runs[0]['parameters']:.1f}", steps, seconds, *scores, len(runs)])
-        best, peer = (
-            max((result.get(f"{data}: {name}: miou", 0.0) for name in names), default=0.0) for names in (PARTS, PEERS)
-        )
-        if best and peer:
-            result[f"{data}: best of ours / best of smp"] = best / peer
-    print(table(header, lines))
-    print_json(result)
+    """Print mean and spread over seeds, and the ratios."""
+    lines, means = [], {}
+    keys = dict.fromkeys((row["scenes"], row["budget"], row["network"], row["recipe"]) for row in rows)
+    for scenes, budget, name, recipe in sorted(keys):
+        runs = [
+            row for row in rows
+            if (row["scenes"], row["budget"], row["network"], row["recipe"]) == (scenes, budget, name, recipe)
+        ]  # fmt: skip
+        miou, boundary = (np.array([row[key] for row in runs]) for key in ("miou", "boundary"))
+        means[scenes, budget, name, recipe] = float(miou.mean()), float(boundary.mean())
+        scores = [f"{values.mean():.3f} ± {values.std():.3f}" for values in (miou, boundary)]
+        steps = round(float(np.mean([row["steps"] for row in runs])))
+        lines.append([scenes, f"{budget:g}", name, recipe, steps, *scores, len(runs)])
+    print(table(["left out", "seconds", "network", "recipe", "steps", "mIoU", "boundary IoU", "seeds"], lines))
+    print_json(_ratios(means))
+
+
+def _ratios(means: dict[tuple[str, float, str, str], tuple[float, float]]) -> dict[str, Any]:
+    """Return the mean over scenes of what the default and our best score over the best of smp's in the reference loop.
+
+    Which network is the best, the mean over all scenes says.
+    """
+    largest = max(budget for _, budget, _, _ in means)
+    scenes = sorted({key[0] for key in means})
+
+    def mean(name: str, recipe: str, number: int) -> float:
+        found = [
+            means[each, largest, name, recipe][number] for each in scenes if (each, largest, name, recipe) in means
+        ]
+        return float(np.mean(found)) if len(found) == len(scenes) else -math.inf
+
+    result: dict[str, Any] = {"budget": largest}
+    for number, what in enumerate(("", "_boundary")):
+        smp_best = max(mean(name, "reference", number) for name in SMP)
+        ours_best = max(mean(name, "ours", number) for name in OURS)
+        if smp_best > 0 and ours_best > 0:
+            result[f"ours_over_best_smp{what}"] = ours_best / smp_best
+            result[f"default_over_best_smp{what}"] = mean("default", "ours", number) / smp_best
+    return result
 
 
 if __name__ == "__main__":
