@@ -218,7 +218,12 @@ def run(
     torch.manual_seed(data.seed)
     classifier = NETWORKS[name](data, weights)
     steps = itertools.count()
-    counter = classifier.model.network.register_forward_pre_hook(lambda network, _: network.training and next(steps))
+
+    def count(network: nn.Module, _: Any) -> None:
+        if network.training:
+            next(steps)
+
+    counter = classifier.model.network.register_forward_pre_hook(count)
     start = time.process_time()
     RECIPES[recipe](classifier, seconds)
     used = time.process_time() - start
