@@ -5,9 +5,9 @@
 
 Multiply-adds (GMAC) are counted by torch's FlopCounterMode, for one image, without gradients; they are exact, and the
 same on all machines. Milliseconds are processor time of a batch on one thread, in training mode: forward, and forward
-and backward. Processor time leaves out that others use the machine, too; all networks of a backbone take turns, and
-the smallest of the rounds counts. "of smp.Unet" divides by that of smp.Unet in the same run. The parts of a network are timed forward, in evaluation mode,
-by hooks. Prints two tables and, last, one line of JSON.
+and backward. Processor time leaves out that others use the machine, too; all networks of a backbone take turns, and the
+smallest of the rounds counts. "step of smp.Unet" divides by that of smp.Unet in the same run. The parts of a network
+are timed forward, in evaluation mode. Prints two tables for each backbone and, last, one line of JSON.
 """
 
 from __future__ import annotations
