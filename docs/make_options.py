@@ -13,7 +13,7 @@ from geopsp.inference.options import MapOptions
 from geopsp.models.loss_options import LossSpec
 from geopsp.polygons.options import PolygonOptions
 from geopsp.training.options import DataOptions, FitOptions, ModelOptions, RunConfig
-from geopsp.training.presets import PSPNetOptions
+from geopsp.training.presets import DeepLabOptions, PSPNetOptions
 
 PAGE = Path(__file__).with_name("options.md")
 
@@ -32,6 +32,7 @@ GROUPS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
     ("Data", "`prepare_data`, `geopsp train`", (DataOptions,)),
     ("Model", "`PSPNetClassifier`, `FCNClassifier`, `UnetClassifier`, `DeepLab`, `geopsp train`", (ModelOptions,)),
     ("PSPNet", "`PSPNetClassifier`, `geopsp train`", (PSPNetOptions,)),
+    ("DeepLab", "`DeepLab`, `geopsp train`", (DeepLabOptions,)),
     ("Loss", "`PSPNetClassifier`, `FCNClassifier`, `UnetClassifier`, `DeepLab`, `geopsp train`", (LossSpec,)),
     ("Fit", "`fit` of all classifiers, `geopsp train`", (FitOptions, RunConfig)),
     ("Map", "`classify_pixels`, `geopsp predict`", (MapOptions,)),

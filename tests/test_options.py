@@ -31,7 +31,7 @@ from geopsp.models.manifest import MAX_DECODER_WIDTH
 from geopsp.polygons.options import PolygonOptions, PolygonSettings, PolygonSettingsDict
 from geopsp.raster.open_scenes import open_scenes
 from geopsp.training.classifier import PixelClassifier
-from geopsp.training.networks import CLASSIFIERS
+from geopsp.training.networks import CLASSIFIERS, DEEPLABS
 from geopsp.training.options import (
     MIN_CHIP_SIZE,
     NETWORKS,
@@ -40,7 +40,7 @@ from geopsp.training.options import (
     ModelOptions,
     RunConfig,
 )
-from geopsp.training.presets import PSPNetOptions
+from geopsp.training.presets import DEEPLAB_VERSIONS, DeepLabOptions, PSPNetOptions
 
 NETWORK = (ModelOptions, LossSpec)
 FUNCTIONS = {
@@ -53,7 +53,7 @@ FUNCTIONS = {
     "PSPNetClassifier": (geopsp.PSPNetClassifier.__init__, (*NETWORK, PSPNetOptions), {"self", "data"}),
     "FCNClassifier": (geopsp.FCNClassifier.__init__, NETWORK, {"self", "data"}),
     "UnetClassifier": (geopsp.UnetClassifier.__init__, NETWORK, {"self", "data"}),
-    "DeepLab": (geopsp.DeepLab.__init__, NETWORK, {"self", "data"}),
+    "DeepLab": (geopsp.DeepLab.__init__, (*NETWORK, DeepLabOptions), {"self", "data"}),
     "fit": (PixelClassifier.fit, (FitOptions, RunConfig), {"self"}),
     "classify_pixels": (classify_pixels, (MapOptions,), {"images", "model", "out"}),
     "raster_to_polygons": (geopsp.raster_to_polygons, (PolygonOptions,), {"raster", "out"}),
@@ -65,7 +65,7 @@ WIDER = {"ignore_classes": "Sequence[str]", "folder": "str | Path | None"}
 
 COMMANDS = {
     "chips": (*CUTTING, ExportOptions),
-    "train": (*CUTTING, DataOptions, *NETWORK, PSPNetOptions, FitOptions, RunConfig),
+    "train": (*CUTTING, DataOptions, *NETWORK, PSPNetOptions, DeepLabOptions, FitOptions, RunConfig),
     "predict": (MapOptions, PolygonSettings),
     "polygonize": (PolygonOptions,),
 }
@@ -151,6 +151,7 @@ def test_numbers_that_stand_twice_are_the_same():
     assert {"none", *info_of(known["aux"]).choices} == set(build.AUX_HEADS)
     assert get_args(Background) == get_args(LabelBackground)
     assert tuple(CLASSIFIERS) == NETWORKS
+    assert tuple(DEEPLABS) == DEEPLAB_VERSIONS
 
 
 def test_the_dict_of_polygon_options_has_the_fields():
@@ -168,7 +169,17 @@ def test_the_shell_has_every_option(command):
 
 
 def test_defaults_can_be_built():
-    for cls in (*CUTTING, ExportOptions, DataOptions, *NETWORK, PSPNetOptions, FitOptions, RunConfig, MapOptions):
+    for cls in (
+        *CUTTING,
+        ExportOptions,
+        DataOptions,
+        *NETWORK,
+        PSPNetOptions,
+        DeepLabOptions,
+        FitOptions,
+        RunConfig,
+        MapOptions,
+    ):
         made = cls()
         for name, entry in option_fields(cls).items():
             assert entry.default is not MISSING

@@ -22,7 +22,7 @@ from geopsp.inference.options import MapOptions
 from geopsp.models.loss_options import LossSpec
 from geopsp.polygons.options import PolygonOptions, PolygonSettings
 from geopsp.training.options import NETWORKS, DataOptions, FitOptions, ModelOptions, RunConfig
-from geopsp.training.presets import PSPNetOptions
+from geopsp.training.presets import ONLY_OF
 from geopsp.vector.formats import ENDINGS
 
 
@@ -134,7 +134,7 @@ def chips(
 @click.option("--labels", multiple=True, help=f"Train straight from images, given instead of CHIPS. {labels_help}")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 @click.option("--network", type=click.Choice(NETWORKS), default=NETWORKS[0], show_default=True, help="Architecture.")
-@options_of(ModelOptions, PSPNetOptions, LossSpec, FitOptions, RunConfig)
+@options_of(ModelOptions, *ONLY_OF.values(), LossSpec, FitOptions, RunConfig)
 @click.option("--freeze", is_flag=True, help="Keep the encoder's weights as they are.")
 @options_of(DataOptions)
 @options_of(*CUTTING, without=("tile_size", "seed"))
@@ -195,17 +195,22 @@ def _classifier(chips: tuple[str, ...], labels: tuple[str, ...], network: str, o
     from geopsp.training.networks import CLASSIFIERS
     from geopsp.training.training_data import prepare_data
 
-    only_pspnet = take(options, PSPNetOptions)
-    if only_pspnet and network != "pspnet":
-        given = [f"`{name}={value!r}`" for name, value in only_pspnet.items()]
-        applies = "applies" if len(given) == 1 else "apply"
-        raise OptionError(
-            f"{', '.join(given)} only {applies} to the network pspnet, not to {network}. Leave "
-            f"{'it' if len(given) == 1 else 'them'} out."
-        )
+    own: dict[str, Any] = {}
+    for name, cls in ONLY_OF.items():
+        given = take(options, cls)
+        if given and name != network:
+            raise OptionError(_not_for(network, name, given))
+        own |= given
     source = {"images": list(chips), "labels": _labels(chips, labels)} if labels else {"path": list(chips)}
     data = prepare_data(**source, **take(options, *CUTTING, DataOptions))
-    return CLASSIFIERS[network](data, **only_pspnet, **take(options, ModelOptions, LossSpec))
+    return CLASSIFIERS[network](data, **own, **take(options, ModelOptions, LossSpec))
+
+
+def _not_for(network: str, other: str, given: dict[str, Any]) -> str:
+    """Say that options are those of another network."""
+    names = ", ".join(f"`{name}={value!r}`" for name, value in given.items())
+    applies, them = ("applies", "it") if len(given) == 1 else ("apply", "them")
+    return f"{names} only {applies} to the network {other}, not to {network}. Leave {them} out."
 
 
 @main.command(strict=True, stopped="Nothing is kept of the scores.")

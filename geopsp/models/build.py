@@ -17,7 +17,7 @@ from geopsp.core.options import require_choice, require_int
 from geopsp.core.schema import MAX_BANDS
 from geopsp.errors import ModelError, OptionError
 from geopsp.models.aux_heads import PixelHead, PresenceHead
-from geopsp.models.context import CONTEXTS, build_context
+from geopsp.models.context import CONTEXTS, NoContext, build_context
 from geopsp.models.decoder import DECODERS, MIN_WIDTH, DecoderInput
 from geopsp.models.encoder import build_encoder
 from geopsp.models.manifest import BACKBONE_NAME, MAX_CONTEXT_NUMBER, MAX_CONTEXT_NUMBERS, MAX_DECODER_WIDTH
@@ -78,7 +78,7 @@ class ModelSpec:
 
     decoder: str = "unet"
     """A key of `DECODERS`: "plain" upsamples the logits of the context; "unet" joins all finer maps of the encoder;
-    "deeplab" joins the map at stride 4 alone."""
+    "deeplab" joins the map at stride 4 alone; "atrous" sums classifiers at the rates of `atrous_rates`."""
 
     pointrend: bool = False
     aux: str = "none"
@@ -141,6 +141,8 @@ class ModelSpec:
                     f"`{name}` is {numbers}, but must hold whole numbers of at least 1, and at most "
                     f"{MAX_CONTEXT_NUMBER}."
                 )
+        if not DECODERS[self.decoder].has_context and not self.atrous_rates:
+            raise ModelError(f"`decoder` is {self.decoder!r}, but `atrous_rates` is (). Give at least one rate.")
         if len(self.context) > 1:
             found = " and ".join(f"`{name}` is {numbers}" for name, numbers in self.context.items())
             raise ModelError(f"{found}, but a network has one context. Pass () for the others.")
@@ -174,12 +176,21 @@ def build_network(spec: ModelSpec) -> SegmentationNetwork:
     """
     encoder = build_encoder(spec.backbone, bands=spec.bands, output_stride=spec.output_stride, depth=spec.encoder_depth)
     channels: tuple[int, ...] = tuple(encoder.out_channels)  # type: ignore[arg-type]
-    context, width = build_context(channels[-1], spec.context, DROPOUT)
-    decoder, fine_channels = DECODERS[spec.decoder].make(
-        DecoderInput(
-            width, channels, spec.output_stride, spec.classes, DROPOUT, spec.decoder_width, spec.decoder_stride
-        )
+    kind = DECODERS[spec.decoder]
+    context, width = (
+        build_context(channels[-1], spec.context, DROPOUT) if kind.has_context else (NoContext(), channels[-1])
     )
+    inputs = DecoderInput(
+        width,
+        channels,
+        spec.output_stride,
+        spec.classes,
+        DROPOUT,
+        decoder_width=spec.decoder_width,
+        decoder_stride=spec.decoder_stride,
+        atrous_rates=spec.atrous_rates,
+    )
+    decoder, fine_channels = kind.make(inputs)
     aux = None
     if spec.aux != "none":
         head = PixelHead if spec.aux == "pixel" else PresenceHead

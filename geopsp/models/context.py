@@ -32,6 +32,14 @@ ASPP_WIDTH = 256
 """Channels of the atrous spatial pyramid."""
 
 
+class NoContext(nn.Module):
+    """The encoder's last map as it is, for decoders that have a context of their own."""
+
+    def forward(self, features: Tensor, valid_share: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, c, h, w)."""
+        return features
+
+
 class Bottleneck(nn.Module):
     """A single convolution, without means of the tile: the context of a dilated fully convolutional network."""
 

@@ -44,6 +44,22 @@ class PlainDecoder(nn.Module):
         return self.classify(context), features[2]
 
 
+class AtrousClassifiers(nn.Module):
+    """The sum of 3x3 classifiers of the encoder's last map, each with dilation of its own; there is no context.
+
+    Source: Chen et al., "DeepLab" (TPAMI 2017), section 3.2, with several rates (ASPP); with one (LargeFOV) Chen et
+    al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs" (2015), section 3.1.
+    """
+
+    def __init__(self, channels: int, rates: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.classify = nn.ModuleList(nn.Conv2d(channels, classes, 3, padding=rate, dilation=rate) for rate in rates)
+
+    def forward(self, context: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """(n, c, h/8, w/8) and the encoder's maps -> logits of that size, and the encoder's map at stride 4."""
+        return torch.stack([classify(context) for classify in self.classify]).sum(dim=0), features[2]
+
+
 @dataclass(frozen=True, slots=True)
 class Skip:
     """A map of the encoder that the decoder joins."""
@@ -113,6 +129,9 @@ class DecoderInput:
     decoder_stride: int = 2
     """Stride of the U-Net's logits."""
 
+    atrous_rates: tuple[int, ...] = ()
+    """Dilation of each of the `AtrousClassifiers`."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecoderKind:
@@ -123,6 +142,9 @@ class DecoderKind:
 
     make: Callable[[DecoderInput], tuple[nn.Module, int]]
     """Returns the decoder and the channels of its fine map."""
+
+    has_context: bool = True
+    """False if it takes the encoder's last map, and the rates are the decoder's own."""
 
 
 def _make_plain(inputs: DecoderInput) -> tuple[nn.Module, int]:
@@ -135,6 +157,11 @@ def _make_unet(inputs: DecoderInput) -> tuple[nn.Module, int]:
 
 def _make_deeplab(inputs: DecoderInput) -> tuple[nn.Module, int]:
     return _make_skip_decoder(inputs, [Skip(2, inputs.encoder_channels[2], DEEPLAB_SKIP, DEEPLAB_WIDTH)])
+
+
+def _make_atrous(inputs: DecoderInput) -> tuple[nn.Module, int]:
+    decoder = AtrousClassifiers(inputs.context_channels, inputs.atrous_rates, inputs.classes)
+    return decoder, inputs.encoder_channels[2]
 
 
 def _make_skip_decoder(inputs: DecoderInput, skips: Sequence[Skip]) -> tuple[nn.Module, int]:
@@ -170,5 +197,6 @@ DECODERS = {
     "plain": DecoderKind("plain decoder", _make_plain),
     "unet": DecoderKind("U-Net decoder", _make_unet),
     "deeplab": DecoderKind("one skip", _make_deeplab),
+    "atrous": DecoderKind("sum of atrous classifiers", _make_atrous, has_context=False),
 }
 """The kinds of decoder, by their name in `ModelSpec`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,15 @@ from geopsp.models.build import ATROUS_RATES, DEPTHS, ModelSpec
 from geopsp.models.loss_options import LossSpec
 from geopsp.training.classifier import PixelClassifier
 from geopsp.training.options import BACKBONE, ModelOptions
-from geopsp.training.presets import DECODER_WIDTH, DEFAULT_PRESET, PRESETS, PYRAMID_SIZES, PSPNetOptions
+from geopsp.training.presets import (
+    DECODER_WIDTH,
+    DEEPLAB_VERSION,
+    DEFAULT_PRESET,
+    PRESETS,
+    PYRAMID_SIZES,
+    DeepLabOptions,
+    PSPNetOptions,
+)
 from geopsp.training.training_data import TrainingData, require_training_data
 
 PLAIN_STRIDE = 8
@@ -83,7 +92,6 @@ class _BackboneClassifier(PixelClassifier):
 
     decoder: ClassVar[str]
     stride: ClassVar[int]
-    atrous: ClassVar[bool] = False
     has_aux: ClassVar[bool] = False
 
     @describes(ModelOptions, LossSpec)
@@ -130,7 +138,6 @@ class _BackboneClassifier(PixelClassifier):
             decoder=self.decoder,
             has_aux=self.has_aux,
             stride=self.stride,
-            atrous=self.atrous,
             decoder_width=DECODER_WIDTH if self.decoder == "unet" else None,
         )
         super().__init__(data, spec, **_common(locals()))
@@ -158,18 +165,96 @@ class UnetClassifier(_BackboneClassifier):
     decoder, stride = "unet", 32
 
 
-class DeepLab(_BackboneClassifier):
-    """DeepLabv3+: convolutions at several rates in place of the pyramid, and one finer map joined.
+class DeepLab(PixelClassifier):
+    """DeepLab: convolutions at several rates in place of the pyramid; without an auxiliary loss.
 
-    Output stride 16 and rates 6, 12, 18, or at 8 twice these, as in the paper; without an auxiliary loss.
+    Version 3 is DeepLabv3+: an atrous pyramid with the mean of the tile, and one finer map joined; output stride 16 and
+    rates 6, 12, 18, or at 8 twice these. Version 2 is the sum of four classifiers at rates 6, 12, 18, 24 of the
+    encoder's map at stride 8, without the mean and without finer maps; version 1 has one, at rate 12 (LargeFOV). The
+    fully connected CRF of versions 1 and 2 is a step of prediction, not of the network.
 
-    Source: Chen et al., "Encoder-Decoder with Atrous Separable Convolution" (2018).
+    Source: Chen et al., "Encoder-Decoder with Atrous Separable Convolution" (2018); "DeepLab" (TPAMI 2017); "Semantic
+    Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs" (2015).
     """
 
-    decoder, stride, atrous = "deeplab", 16, True
+    @describes(ModelOptions, DeepLabOptions, LossSpec)
+    def __init__(
+        self,
+        data: TrainingData,
+        backbone: str | None = None,
+        pretrained_path: str | Path | None = None,
+        aux_loss: bool | None = None,
+        *,
+        version: int = DEEPLAB_VERSION,
+        pointrend: bool | None = None,
+        aux: str | None = None,
+        output_stride: int | None = None,
+        encoder_depth: int | None = None,
+        encoder_weights: str | Path | None = "auto",
+        class_balancing: bool = False,
+        focal_loss: bool = False,
+        dice_loss_fraction: float = 0.0,
+        dice_loss_average: str = "micro",
+        lovasz_fraction: float = 0.0,
+        tversky_fraction: float = 0.0,
+        tversky_alpha: float = 0.3,
+        tversky_beta: float = 0.7,
+        label_smoothing: float = 0.0,
+        ohem: float = 1.0,
+        mixup: bool = False,
+        ignore_classes: Sequence[str] = (),
+        device: str | None = None,
+    ) -> None:
+        """Build a network for the data, ready to train.
+
+        Args:
+            data: From `prepare_data`.
+            {options}
+
+        Raises:
+            ModelError: if there is no such backbone, weights do not fit, or the chips' size does not suit it.
+            OptionError: if an option is out of range.
+        """
+        options, own = from_names(ModelOptions, locals()), from_names(DeepLabOptions, locals())
+        chosen = DEEPLABS[own.version]
+        spec = _model_spec(
+            require_training_data(data, f"{type(self).__name__}({{}}, ...)"),
+            options,
+            pyramid_sizes=(),
+            decoder=chosen.decoder,
+            has_aux=False,
+            stride=chosen.output_stride,
+            rates=chosen.rates,
+        )
+        super().__init__(data, spec, **_common(locals()))
 
 
-CLASSIFIERS: dict[str, type[PSPNetClassifier | _BackboneClassifier]] = {
+@dataclass(frozen=True, slots=True)
+class DeepLabVersion:
+    """What a version of DeepLab is made of."""
+
+    decoder: str
+    """A key of `models.decoder.DECODERS`."""
+
+    output_stride: int
+    rates: Mapping[int, tuple[int, ...]]
+    """By output stride."""
+
+
+def _rates(*at_stride_8: int) -> dict[int, tuple[int, ...]]:
+    """Return rates by output stride that span equal distances in the image, rounded down."""
+    return {stride: tuple(max(1, rate * 8 // stride) for rate in at_stride_8) for stride in ATROUS_RATES}
+
+
+DEEPLABS = {
+    1: DeepLabVersion("atrous", 8, _rates(12)),
+    2: DeepLabVersion("atrous", 8, _rates(6, 12, 18, 24)),
+    3: DeepLabVersion("deeplab", 16, ATROUS_RATES),
+}
+"""The versions of DeepLab, `training.presets.DEEPLAB_VERSIONS`."""
+
+
+CLASSIFIERS: dict[str, type[PSPNetClassifier | _BackboneClassifier | DeepLab]] = {
     "pspnet": PSPNetClassifier,
     "fcn": FCNClassifier,
     "unet": UnetClassifier,
@@ -220,7 +305,7 @@ def _model_spec(
     decoder: str,
     has_aux: bool,
     stride: int,
-    atrous: bool = False,
+    rates: Mapping[int, tuple[int, ...]] | None = None,
     depth: int = max(DEPTHS),
     pointrend: bool = False,
     decoder_width: int | None = None,
@@ -235,7 +320,7 @@ def _model_spec(
         decoder: One of `models.build.DECODERS`.
         has_aux: True if it has an auxiliary loss, unless the options force it on or off.
         stride: Its output stride, unless the options have one or few stages of the encoder do not reach it.
-        atrous: True for atrous convolutions at several rates.
+        rates: Rates of its atrous convolutions by output stride; None: it has none.
         depth: Stages of its encoder; more if the output stride that the options have needs them.
         pointrend: True if it has PointRend.
         decoder_width: As in `ModelSpec`.
@@ -253,7 +338,7 @@ def _model_spec(
         len(data.chips.bands),
         data.c,
         pyramid_sizes=pyramid_sizes,
-        atrous_rates=ATROUS_RATES.get(output_stride, ()) if atrous else (),
+        atrous_rates=rates.get(output_stride, ()) if rates else (),
         decoder=decoder,
         pointrend=pointrend if options.pointrend is None else options.pointrend,
         aux=(options.aux or "pixel") if has_aux else "none",

@@ -1,4 +1,7 @@
-"""Presets of the PSPNet, architectures for the time that there is, and its options. Costs: docs/benchmarks.md."""
+"""Presets of the PSPNet, architectures for the time that there is, and options of single networks.
+
+What the presets cost: docs/benchmarks.md.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,10 @@ PRESETS = {
 
 
 DEFAULT_PRESET = "balanced"
+
+
+DEEPLAB_VERSION, DEEPLAB_VERSIONS = 3, (1, 2, 3)
+"""The default and all versions of DeepLab; `training.networks.DEEPLABS` says what they are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +101,23 @@ class PSPNetOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True, slots=True)
+class DeepLabOptions:
+    """Options of DeepLab alone."""
+
+    version: int = option(
+        DEEPLAB_VERSION,
+        "Version of DeepLab: 3 (DeepLabv3+), 2 (sum of classifiers at four rates) or 1 (one classifier at rate 12).",
+        choices=DEEPLAB_VERSIONS,
+        flag="--deeplab-version",
+        shell_help="deeplab: 3 (DeepLabv3+), 2 (sum of classifiers at four rates) or 1 (one classifier at rate 12).",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+ONLY_OF = {"pspnet": PSPNetOptions, "deeplab": DeepLabOptions}
+"""Options that one network alone has, by its name in the shell."""

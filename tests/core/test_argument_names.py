@@ -49,10 +49,10 @@ def test_a_synonym_leads_to_an_option_and_is_none_itself():
     from geopsp.models.loss_options import LossSpec
     from geopsp.polygons.options import PolygonOptions, PolygonSettings
     from geopsp.training.options import DataOptions, FitOptions, ModelOptions, RunConfig
-    from geopsp.training.presets import PSPNetOptions
+    from geopsp.training.presets import DeepLabOptions, PSPNetOptions
 
     classes = (*CUTTING, ExportOptions, MapOptions, LossSpec, PolygonOptions, PolygonSettings, DataOptions, FitOptions,
-               ModelOptions, PSPNetOptions, RunConfig)  # fmt: skip
+               ModelOptions, PSPNetOptions, DeepLabOptions, RunConfig)  # fmt: skip
     known = option_fields(*classes)
     assert not {name for name in SYNONYMS if name in known}
     assert not {name for names in SYNONYMS.values() for name in names.split()} - set(known)

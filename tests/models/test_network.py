@@ -39,6 +39,9 @@ COMPOSITIONS = {
     "unet": {"pyramid_sizes": (), "decoder": "unet", "output_stride": 32, "aux": "presence"},
     "pspnet on three stages": {"decoder": "unet", "aux": "pixel", "encoder_depth": 3},
     "deeplab": {"pyramid_sizes": (), "atrous_rates": ATROUS_RATES[16], "decoder": "deeplab", "output_stride": 16},
+    "deeplab of 2017": {
+        "pyramid_sizes": (), "atrous_rates": (6, 12, 18, 24), "decoder": "atrous", "pointrend": True, "aux": "pixel",
+    },
     "deeplab, points": {
         "pyramid_sizes": (), "atrous_rates": ATROUS_RATES[8], "decoder": "deeplab", "aux": "pixel", "pointrend": True,
     },
@@ -365,6 +368,30 @@ def test_the_unet_hears_each_of_the_maps_that_it_joins(level):
     assert (after - before).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("rates", [(12,), (6, 12, 18, 24)])
+def test_the_sum_of_atrous_classifiers(rates):
+    """Beside each tap of the kernels, shifted and added by hand."""
+    spec = ModelSpec("resnet18", 3, 4, (), rates, "atrous")
+    network = build_network(spec).eval()
+    image, state = torch.randn(1, 3, 64, 96), network.state_dict()
+    with torch.inference_mode():
+        found = network(image)
+        features = network.encoder(image)[-1]  # 1 512 8 12
+        height, width = features.shape[-2:]
+        expected = torch.zeros(1, 4, height, width)
+        for number, rate in enumerate(rates):
+            kernel, bias = (state[f"decoder.classify.{number}.{name}"] for name in ("weight", "bias"))
+            padded = F.pad(features, (rate,) * 4)
+            for row in range(3):
+                for col in range(3):
+                    top, left = row * rate, col * rate
+                    shifted = padded[:, :, top : top + height, left : left + width]
+                    expected += torch.einsum("nchw,kc->nkhw", shifted, kernel[:, :, row, col])
+            expected += bias[None, :, None, None]
+    torch.testing.assert_close(found, F.interpolate(expected, (64, 96), mode="bilinear"), rtol=1e-4, atol=1e-4)
+    assert not [name for name in state if name.startswith("context")], "neither a context nor a mean of the tile"
+
+
 CHANNELS = {
     "resnet18": (3, 64, 64, 128, 256, 512),
     "resnet50": (3, 64, 256, 512, 1024, 2048),
@@ -416,6 +443,7 @@ def test_a_description_of_an_earlier_version_has_its_widths():
     [
         {"bands": 0},
         {"decoder_width": 8},
+        {"decoder": "atrous"},
         {"decoder_width": 4096},
         {"decoder_stride": 1},
         {"classes": 1},
@@ -429,7 +457,7 @@ def test_a_description_of_an_earlier_version_has_its_widths():
     ],
 )
 def test_a_spec_out_of_range_is_refused(wrong):
-    with pytest.raises(ModelError, match=r"but must|but a network has one context"):
+    with pytest.raises(ModelError, match=r"but must|but a network has one context|Give at least one rate"):
         ModelSpec(**({"backbone": "resnet18", "bands": 3, "classes": 2} | wrong))
 
 

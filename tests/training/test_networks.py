@@ -125,6 +125,29 @@ def test_a_preset_has_as_many_stages_as_a_stride_needs(large):
     assert (spec.output_stride, spec.encoder_depth) == (32, 5)
 
 
+@pytest.mark.parametrize(
+    ("version", "stride", "decoder", "rates"),
+    [
+        (1, None, "atrous", (12,)), (2, None, "atrous", (6, 12, 18, 24)), (2, 16, "atrous", (3, 6, 9, 12)),
+        (3, None, "deeplab", (6, 12, 18)),
+    ],
+)  # fmt: skip
+def test_versions_of_deeplab(version, stride, decoder, rates, large, tmp_path):
+    model = DeepLab(large, **SMALL, version=version, output_stride=stride)
+    spec = model.model.spec
+    assert (spec.decoder, spec.atrous_rates, spec.aux, spec.pyramid_sizes) == (decoder, rates, "none", ())
+    assert spec.output_stride == (stride or (16 if version == 3 else 8))
+    model.fit(1, 1e-3)
+    again = DeepLab.from_model(model.save(tmp_path / "model", compute_metrics=False))
+    assert again.model.spec == spec
+    assert ("sum of atrous classifiers" in repr(again)) == (version < 3)
+
+
+def test_another_version_of_deeplab(large):
+    with pytest.raises(OptionError, match="`version` is 4, but must be one of 1, 2, 3"):
+        DeepLab(large, **SMALL, version=4)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_plain_decoder_has_its_stride_and_auxiliary_loss(name, large):
     spec = PSPNetClassifier(replace(large, chip_size=128), **SMALL, preset=name, use_unet=False).model.spec
