@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +14,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from geopsp.core.legend import IGNORE_INDEX
+
+AUGMENTATION = "light"
+"""The level of `AUGMENTATIONS` that is the default."""
+
+
+MIN_SIGMA = 0.2
+"""Least blur in pixels: torchvision takes no blur of 0."""
+
 
 VALID = 1
 """Valid pixels in the mask. All other values are invalid, as transforms may fill with 0 or with 255."""
@@ -90,9 +101,115 @@ class RandomBrightness(v2.Transform):
         return tv_tensors.wrap(pixels.add_(params["shift"]), like=inpt)
 
 
+class RandomGamma(v2.Transform):
+    """Random gamma: values between `-reach` and `reach` standard deviations are bent, up to a factor in the exponent.
+
+    Normalised pixels have no zero to raise to a power, so the curve is that of a gamma on the range of `reach` standard
+    deviations around the mean; values outside it stay.
+    """
+
+    def __init__(self, most: float, reach: float = 3.0) -> None:
+        super().__init__()
+        self.most, self.reach = most, reach
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        limit = math.log(self.most)
+        return {"gamma": float(torch.empty(()).uniform_(-limit, limit).exp())}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        pixels = inpt.as_subclass(Tensor)
+        share = (pixels / (2 * self.reach) + 0.5).clamp(0, 1)
+        return tv_tensors.wrap(pixels + 2 * self.reach * (share ** params["gamma"] - share), like=inpt)
+
+
+class RandomBlurOrNoise(v2.Transform):
+    """A blur of up to `sigma` pixels, or as often noise of up to `noise` standard deviations, with some probability."""
+
+    def __init__(self, sigma: float, noise: float, chance: float) -> None:
+        super().__init__()
+        self.sigma, self.noise, self.chance = sigma, noise, chance
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        drawn, kind, strength = torch.rand(3).tolist()
+        if drawn >= self.chance:
+            return {}
+        return {"sigma": max(strength * self.sigma, MIN_SIGMA)} if kind < 0.5 else {"noise": strength * self.noise}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not params or not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        pixels = inpt.as_subclass(Tensor)
+        if "sigma" in params:
+            size = 2 * math.ceil(2 * params["sigma"]) + 1
+            return tv_tensors.wrap(v2.functional.gaussian_blur(pixels, [size, size], [params["sigma"]] * 2), like=inpt)
+        return tv_tensors.wrap(pixels + params["noise"] * torch.randn(pixels.shape), like=inpt)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strength:
+    """How far the transforms of a level go; each is off at its default."""
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Least and greatest factor by which chips are reduced and enlarged."""
+
+    scale_chance: float = 0.5
+    contrast: float = 0.0
+    """Greatest change of the contrast of all bands, as a fraction."""
+
+    brightness: float = 0.0
+    """Greatest change of the brightness of all bands, in standard deviations."""
+
+    each: float = 0.0
+    """Greatest change of contrast and brightness of each band by itself."""
+
+    gamma: float = 1.0
+    blur: float = 0.0
+    """Pixels."""
+
+    noise: float = 0.0
+    """Standard deviations of the pixels."""
+
+    blur_or_noise_chance: float = 0.0
+
+
+AUGMENTATIONS: Mapping[str, Strength | None] = {
+    "none": None,
+    "light": Strength(scale=(0.75, 1.4), contrast=0.2, brightness=0.2, each=0.05),
+    "medium": Strength(
+        scale=(0.5, 2.0), scale_chance=0.7, contrast=0.3, brightness=0.3, each=0.1, gamma=1.25, blur=0.8, noise=0.1,
+        blur_or_noise_chance=0.1,
+    ),
+    "strong": Strength(
+        scale=(0.5, 2.0), scale_chance=1.0, contrast=0.4, brightness=0.4, each=0.15, gamma=1.5, blur=1.0, noise=0.15,
+        blur_or_noise_chance=0.2,
+    ),
+}  # fmt: skip
+"""The levels of augmentation. "light" is that of version 0.1, for chips that are alike; "strong" that of
+mmsegmentation for aerial images (scale 0.5 to 2, contrast 0.5 to 1.5), with changes of single bands."""
+
+
+def make_transforms(level: str) -> v2.Transform:
+    """Return the transforms of a level of `AUGMENTATIONS`: symmetry, scale, contrast and brightness, and so on."""
+    strength = AUGMENTATIONS[level]
+    if strength is None:
+        return v2.Identity()
+    steps: list[v2.Transform] = [
+        RandomD4(),
+        RandomScale(*strength.scale, strength.scale_chance),
+        RandomBrightness(strength.contrast, strength.brightness, strength.each),
+    ]
+    if strength.gamma > 1:
+        steps.append(RandomGamma(strength.gamma))
+    if strength.blur_or_noise_chance:
+        steps.append(RandomBlurOrNoise(strength.blur, strength.noise, strength.blur_or_noise_chance))
+    return v2.Compose(steps)
+
+
 def default_transforms() -> v2.Transform:
-    """Return the default transforms of training: symmetry, scale, contrast and brightness."""
-    return v2.Compose([RandomD4(), RandomScale(0.75, 1.4), RandomBrightness()])
+    """Return the default transforms of training."""
+    return make_transforms(AUGMENTATION)
 
 
 def transform_chip(

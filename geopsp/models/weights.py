@@ -22,6 +22,10 @@ from geopsp.models.network import SegmentationNetwork
 logger = logging.getLogger(__name__)
 
 
+WHOLE_NETWORK = "the whole network's"
+"""What `init_network` says in brackets where it loaded all weights."""
+
+
 COLORS = {"red": 0, "green": 1, "blue": 2}
 """Input channels of pretrained filters, by band name."""
 
@@ -75,7 +79,7 @@ def init_network(network: SegmentationNetwork, name: str, path: Path, bands: tup
     own = network.state_dict()
     if state.keys() == own.keys() and all(state[key].shape == own[key].shape for key in own):
         network.load_state_dict(state)
-        what = "the whole network's"
+        what = WHOLE_NETWORK
     else:
         load_encoder_weights(network.encoder, name, str(file), bands)
         what = "the encoder's"

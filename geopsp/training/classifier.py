@@ -15,19 +15,18 @@ from geopsp.chips.chip_set import ChipSet
 from geopsp.core.log import is_main_process
 from geopsp.core.options import describes, from_names, require_bool, require_path
 from geopsp.core.output import check_output
-from geopsp.data.loader import ChipLoaders, chip_weights
+from geopsp.data.loader import ChipLoaders
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
 from geopsp.models.build import ModelSpec, build_network, check_tile_size
 from geopsp.models.encoder import supported_backbones
 from geopsp.models.loss_options import LossSpec, as_names
-from geopsp.models.losses import class_weights
 from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
-from geopsp.models.weights import init_encoder, init_network
+from geopsp.models.weights import WHOLE_NETWORK, init_encoder, init_network
 from geopsp.training.evaluate import chip_loader, chips_for, evaluate
 from geopsp.training.fit import fit
 from geopsp.training.fit_options import CLIP, MONITORS, FitOptions, LearningRate, RunConfig
-from geopsp.training.learned_pixels import learned_pixels, require_learned_pixels, require_scores
+from geopsp.training.learned_pixels import learning_loaders, loss_weight, require_scores, start_from_shares
 from geopsp.training.lr_finder import find_lr
 from geopsp.training.metrics import Confusion
 from geopsp.training.options import ModelOptions
@@ -84,6 +83,8 @@ class PixelClassifier:
             weights = init_encoder(network, spec.backbone, encoder_weights, data.chips.bands)
         else:
             weights = init_network(network, spec.backbone, Path(pretrained_path), data.chips.bands)
+        if weights is None or not weights.endswith(f"({WHOLE_NETWORK})"):
+            start_from_shares(network, data, losses)
         self.device = device
         self._chose_batch_size = data.batch_size is None
         self.data: TrainingData | None = with_batch_size(network, data, device)
@@ -145,8 +146,11 @@ class PixelClassifier:
         """One row per epoch of training."""
         return pd.DataFrame(self.model.history)
 
-    def lr_find(self, allow_plot: bool = True, *, steps: int = 40) -> float:
-        """Return a good learning rate, found by raising it over `steps` batches; the network does not change."""
+    def lr_find(self, allow_plot: bool = True, *, steps: int = 100) -> float:
+        """Return a good learning rate, found by raising it over `steps` batches; the network does not change.
+
+        `fit` needs none: its own rates suit most data. The test takes as long as as many steps of training.
+        """
         data = self._require_data("lr_find")
         best, tried, losses = find_lr(
             self.model.network,
@@ -241,17 +245,7 @@ class PixelClassifier:
             self.model.settings.setdefault("runs", []).append(settings)
 
     def _loaders(self, seed: int) -> ChipLoaders:
-        """Return the loaders of the data; classes that this model ignores do not raise a chip's sampling weight.
-
-        Raises:
-            ChipError: if there is nothing to train on, or nothing to validate on.
-        """
-        data = self._require_data("fit")
-        require_learned_pixels(data, self.model.losses)
-        loaders = replace(data.loaders, seed=seed)
-        if loaders.weights is None:
-            return loaders
-        return replace(loaders, weights=chip_weights(learned_pixels(data, self.model.losses, data.train_rows)))
+        return learning_loaders(self._require_data("fit"), self.model.losses, seed)
 
     def evaluate(
         self,
@@ -341,10 +335,7 @@ class PixelClassifier:
         return self.data
 
     def _class_weight(self) -> torch.Tensor | None:
-        if not self.model.losses.class_balancing:
-            return None
-        data = self._require_data("fit")
-        return class_weights(torch.from_numpy(learned_pixels(data, self.model.losses, data.train_rows).sum(axis=0)))
+        return loss_weight(self._require_data("fit"), self.model.losses)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.model.summary}>"

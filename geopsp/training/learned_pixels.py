@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from geopsp.chips.chip_set import class_pixels
 from geopsp.core.legend import Legend
+from geopsp.data.loader import ChipLoaders, chip_weights
 from geopsp.errors import ChipError
+from geopsp.models.class_bias import set_class_bias
 from geopsp.models.loss_options import LossSpec
+from geopsp.models.losses import class_weights
+from geopsp.models.network import SegmentationNetwork
 from geopsp.training.metrics import Confusion
 from geopsp.training.training_data import TrainingData
 
@@ -18,6 +26,33 @@ def learned_pixels(data: TrainingData, losses: LossSpec, rows: NDArray[np.intp])
     counts = class_pixels(data.chips.index.iloc[rows], data.legend).copy()
     counts[:, losses.ignored(data.legend)] = 0
     return counts
+
+
+def loss_weight(data: TrainingData, losses: LossSpec) -> Tensor | None:
+    """Return the (classes,) weights of the loss for the training chips; None: all classes count the same."""
+    if not losses.class_balancing:
+        return None
+    return class_weights(torch.from_numpy(learned_pixels(data, losses, data.train_rows).sum(axis=0)))
+
+
+def start_from_shares(network: SegmentationNetwork, data: TrainingData, losses: LossSpec) -> None:
+    """Set the bias of a network's new last layers to the shares of the classes, as the loss weights them."""
+    pixels = torch.from_numpy(learned_pixels(data, losses, data.train_rows).sum(axis=0))
+    weight = loss_weight(data, losses)
+    set_class_bias(network, pixels if weight is None else pixels * weight)
+
+
+def learning_loaders(data: TrainingData, losses: LossSpec, seed: int) -> ChipLoaders:
+    """Return the loaders of the data; classes that the loss ignores do not raise a chip's sampling weight.
+
+    Raises:
+        ChipError: if there is nothing to train on, or nothing to validate on.
+    """
+    require_learned_pixels(data, losses)
+    loaders = replace(data.loaders, seed=seed)
+    if loaders.weights is None:
+        return loaders
+    return replace(loaders, weights=chip_weights(learned_pixels(data, losses, data.train_rows)))
 
 
 def require_learned_pixels(data: TrainingData, losses: LossSpec) -> None:

@@ -84,8 +84,8 @@ def parameter_groups(
             behind it; False: all of the encoder has the first rate.
         recipe: 1 makes the groups of version 0.1: one stage for each child of the encoder, weight decay on everything.
 
-    Source: Howard and Ruder, "Universal Language Model Fine-tuning" (2018), section 3.2 (discriminative rates); no decay
-    on norms and biases: He et al., "Bag of Tricks for Image Classification" (2019), section 3.1.
+    Source: Howard and Ruder, "Universal Language Model Fine-tuning" (2018), section 3.2 (discriminative rates); no
+    decay on norms and biases: He et al., "Bag of Tricks for Image Classification" (2019), section 3.1.
     """
     encoder_rate, last_rate = rates
     if graded and encoder_rate != last_rate:

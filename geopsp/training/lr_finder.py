@@ -6,6 +6,8 @@ Lightning's own works with automatic optimization only; ours is manual, to halve
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
+from collections.abc import Sequence
 from itertools import chain, repeat
 
 import numpy as np
@@ -20,8 +22,8 @@ from geopsp.models.device import autocast, device_name, pick_device
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.evaluate import to_device
-from geopsp.training.lightning_module import WEIGHT_DECAY
-from geopsp.training.options import CLIP
+from geopsp.training.fit_options import CLIP
+from geopsp.training.learning_rates import WEIGHT_DECAY
 from geopsp.training.step import MicroBatchGradients, eval_if_frozen, make_batch
 
 logger = logging.getLogger(__name__)
@@ -30,8 +32,16 @@ MIN_RATE, MAX_RATE = 1e-6, 1.0
 """Range of the learning rates that are tried."""
 
 
+SUGGESTED = 1e-4, 5e-3
+"""Lowest and highest rate that a test suggests: others are the noise of a short test."""
+
+
 DEFAULT_RATE = 1e-3
 """The learning rate where the loss never falls."""
+
+
+MIN_FALL = 3
+"""Fewest steps of a fall of the loss."""
 
 
 MIN_STEPS = 8
@@ -60,7 +70,7 @@ def find_lr(
     steps: int,
     device: str | None = None,
 ) -> tuple[float, list[float], list[float]]:
-    """Return a learning rate at which the loss falls fast, the rates tried, and the smoothed loss at each.
+    """Return a learning rate at which the loss falls steadily, the rates tried, and the smoothed loss at each.
 
     The rate rises from batch to batch. Afterwards the network is as it was.
 
@@ -83,7 +93,7 @@ def find_lr(
         network.zero_grad()
         network.eval()
     tried = rates[: len(smoothed)]
-    return steepest_lr(tried, smoothed), tried, smoothed
+    return valley_lr(tried, smoothed), tried, smoothed
 
 
 def _losses_at(
@@ -121,11 +131,26 @@ def _losses_at(
     return smoothed
 
 
-def steepest_lr(rates: list[float], losses: list[float]) -> float:
-    """Return the rate at which the loss falls fastest over the logarithm of the rate; 0.001 if it never falls."""
+def valley_lr(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Return the rate in the middle of the longest fall of the loss, between `SUGGESTED`; 0.001 if it never falls.
+
+    The longest fall ends with the longest subsequence of losses that each are lower than the one before, and is as many
+    steps long. Noise that the loss recovers from does not end it, other than the steepest slope, which is where noise
+    puts it.
+
+    Source: the "valley" of fastai's learning rate finder (Howard and Gugger, "fastai: A Layered API for Deep Learning",
+    2020, section 5.5).
+    """
     first = min(NOISY_STEPS, len(losses) // 4)
     last = int(np.isfinite(losses).argmin()) if not np.isfinite(losses).all() else len(losses)
-    if last - first < 3:
+    lowest: list[float] = []  # the negated last loss of the best fall of each length so far, in rising order
+    length = end = 0
+    for index in range(first, last):
+        place = bisect_left(lowest, -losses[index])
+        lowest[place : place + 1] = [-losses[index]]
+        if len(lowest) > length:
+            length, end = len(lowest), index
+    if length < MIN_FALL:
         return DEFAULT_RATE
-    slope = np.gradient(losses[first:last], np.log(rates[first:last]))
-    return rates[first + int(slope.argmin())] if slope.min() < 0 else DEFAULT_RATE
+    middle = end - length // 2
+    return float(min(max(rates[middle], SUGGESTED[0]), SUGGESTED[1]))

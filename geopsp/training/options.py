@@ -25,6 +25,10 @@ MIN_CHIP_SIZE = 32
 """Pixels; the encoder halves a chip five times."""
 
 
+AUGMENTATION, AUGMENTATIONS = "light", ("none", "light", "medium", "strong")
+"""The default level of augmentation, and all; `data.augment` has what they do."""
+
+
 BATCH_SIZE = 8
 
 
@@ -76,11 +80,14 @@ class DataOptions:
         shell_help="Chips per training step. 0: as many as fit into memory.",
     )
     seed: int = option(42, "Random seed for the split, the order of chips and random chips.", minimum=0)
+    augmentation: str = option(
+        AUGMENTATION,
+        "Strength of the random flips, rotations, scale, contrast and brightness, and from medium on gamma, blur and "
+        "noise, of the training chips; the stronger, the better for scenes that look different.",
+        choices=AUGMENTATIONS,
+    )
     transforms: v2.Transform | None = option(
-        None,
-        "Augmentation: torchvision v2 transforms of (Image, Mask). None: flips and rotations, scale, brightness and "
-        "contrast.",
-        flag="",
+        None, "Transforms of (Image, Mask) of torchvision v2. None: those of `augmentation`.", flag=""
     )
     workers: int | None = option(
         None,

@@ -26,7 +26,7 @@ from geopsp.core.options import describes, from_names, only_apply, option_fields
 from geopsp.core.progress import progress_bar
 from geopsp.core.text import format_count
 from geopsp.core.warnings_log import collect_warnings
-from geopsp.data.augment import default_transforms
+from geopsp.data.augment import default_transforms, make_transforms
 from geopsp.data.cache import open_cache
 from geopsp.data.chip_statistics import chip_statistics
 from geopsp.data.dataset import ChipDataset, ChipFiles, ChipReader, Sample, TiledChipDataset
@@ -172,9 +172,9 @@ def prepare_data(
     cell_size: float | None = None, extent: Sequence[float] | None = None, scaled: bool | None = None,
     tile_size: int | None = None, stride: int | None = None, rotation_angle: float = 0.0, min_labelled: float = 0.0,
     min_valid: float = 0.0, skip_empty: bool = False, grid: bool = True, random_chips: int = 0, seed: int = 42,
-    transforms: v2.Transform | None = None, workers: int | None = None, balanced_sampling: bool = False,
-    cache: str | Path | None = None, split: SplitBy = "blocks", block_size: float | None = None,
-    gap: float | None = None,
+    augmentation: str = "light", transforms: v2.Transform | None = None, workers: int | None = None,
+    balanced_sampling: bool = False, cache: str | Path | None = None, split: SplitBy = "blocks",
+    block_size: float | None = None, gap: float | None = None,
     valid_path: str | Path | gpd.GeoDataFrame | Sequence[str | Path | gpd.GeoDataFrame] | None = None,
     folds: int | None = None, fold: int = 0,
 ) -> TrainingData:  # fmt: skip
@@ -244,7 +244,7 @@ def _split(
         found.valid,
         found.audit,
         chip_statistics(chips, found.train, decoder),
-        options.transforms or default_transforms(),
+        options.transforms or make_transforms(options.augmentation),
         options.workers,
         options.balanced_sampling,
         decoder,

@@ -152,7 +152,7 @@ def test_only_the_same_run_is_resumed(data, tmp_path, capsys):
         model.fit(1, 1e-3, folder=tmp_path)
     with pytest.raises(OptionError, match=r"holds another run: `lr` was 0\.001, is 0\.002\. Resume"):
         tiny(data).fit(1, 2e-3, folder=tmp_path, resume=True)
-    with pytest.raises(OptionError, match="several devices. Set `batch_size`"):
+    with pytest.raises(OptionError, match=r"several devices\. Set `batch_size`"):
         tiny(replace(data, batch_size=None)).fit(1, devices=2)
 
 
