@@ -10,7 +10,7 @@ from geopsp.errors import OutputError
 
 
 def in_child(action) -> int:
-    """The process in which the action runs; it exits with 0 if that ends well, with 3 for an OutputError, else with 1."""
+    """The process in which the action runs; it exits with 0 if that ends well, with 3 for an OutputError, else 1."""
     pid = os.fork()
     if pid:
         return pid
@@ -21,7 +21,7 @@ def in_child(action) -> int:
     except OutputError as error:
         sys.stderr.write(f"OutputError: {error}\n")
         code = 3
-    except BaseException:
+    except BaseException:  # noqa: BLE001 (told, and the process ends)
         traceback.print_exc()
     finally:
         os._exit(code)

@@ -76,7 +76,7 @@ def write_chip(folder: Path, stem: str, chip: Chip, legend: Legend, kind: Kind) 
             (folder / "images" / names[0], _encode_image(chip, kind), None),
             (folder / "labels" / names[1], _encode_labels(chip, legend, kind), IGNORE_INDEX),
         ):
-            path.write_bytes(content)
+            _write_whole(path, content)
             if grid.crs and path.suffix in WORLD_FILES:
                 _write_georeference(path, grid, nodata)
     except (RasterioError, CPLE_BaseError, OSError) as error:
@@ -84,6 +84,15 @@ def write_chip(folder: Path, stem: str, chip: Chip, legend: Legend, kind: Kind) 
             f"Cannot write the chip {stem} to {folder}: {format_error(error)}.{full_disk_hint(error)}"
         ) from error
     return names
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file; on a disk that takes no more, leave none of it."""
+    try:
+        path.write_bytes(content)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _encode_image(chip: Chip, kind: Kind) -> bytes:

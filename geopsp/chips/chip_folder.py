@@ -42,8 +42,15 @@ INDEX = "chips.parquet"
 
 MANIFEST = "chips.json"
 
+
+JOURNAL = "ledger.jsonl"
+"""What an export has cut so far."""
+
+
 CHIP_FOLDER = FolderKind(
-    MANIFEST, (INDEX, MAP_FILE, MODEL_FILE, SUMS_FILE, "stats.txt", "images/[0-9]*", "labels/[0-9]*", ".index/*")
+    MANIFEST,
+    (INDEX, MAP_FILE, MODEL_FILE, SUMS_FILE, "stats.txt", "images/[0-9]*", "labels/[0-9]*", ".index/*"),
+    JOURNAL,
 )
 
 

@@ -22,7 +22,7 @@ import rasterio
 from geopsp.chips.arcgis_write import write_arcgis_files
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import Kind, write_chip
-from geopsp.chips.chip_folder import CHIP_FOLDER, INDEX, MANIFEST, VERSION, read_folder
+from geopsp.chips.chip_folder import CHIP_FOLDER, INDEX, JOURNAL, MANIFEST, VERSION, read_folder
 from geopsp.chips.chip_set import describe_difference, to_crs
 from geopsp.chips.chip_warnings import describe_labels
 from geopsp.chips.class_balance import ChipWarning, class_warnings
@@ -45,9 +45,6 @@ from geopsp.core.text import format_count, format_length
 from geopsp.errors import ChipError, RasterError
 
 logger = logging.getLogger(__name__)
-
-JOURNAL = "ledger.jsonl"
-
 
 GDAL_CACHE_BYTES = 64 * 2**20
 """GDAL's own cache of blocks; small, as each block is read once."""
@@ -123,7 +120,7 @@ class Export:
         totals = export._write_chips(out, journal, first=first)  # noqa: SLF001 (the same class)
         self._require_same_inputs(journal)
         export._append_index(out, manifest, index, totals)  # noqa: SLF001
-        write_file_list(out)
+        write_file_list(out, without=[JOURNAL])
         journal.remove()
 
     def _append_index(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame, totals: ExportTotals) -> None:

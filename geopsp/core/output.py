@@ -248,22 +248,22 @@ def resumable_folder(path: str | Path, *, state_file: str, overwrite: bool = Fal
     unfinished = FolderKind(state_file, (*filter(None, [kind.marker]), *kind.patterns))
     with write_errors(path):
         if os.path.lexists(partial):
-            require_owned(partial, unfinished)
+            require_owned(partial, unfinished, use_list=False)
             if not (partial / state_file).exists():
                 shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
     try:
         with write_errors(path):
             yield partial
-            _publish_folder(partial, path, kind)
+            _publish_folder(partial, path, kind, state_file)
     finally:
         if partial.exists() and not (partial / state_file).exists():
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _publish_folder(folder: Path, path: Path, kind: FolderKind | None) -> None:
+def _publish_folder(folder: Path, path: Path, kind: FolderKind | None, *unlisted: str) -> None:
     """Give a finished folder its name; one that it replaces is removed afterwards, so that a kill never loses both."""
-    write_file_list(folder)
+    write_file_list(folder, without=unlisted)
     sync_tree(folder)
     old = path.with_name(f".old-{path.name}")
     remove_owned(old, kind)

@@ -36,9 +36,13 @@ class FolderKind:
     patterns: tuple[str, ...]
     """Paths of all files, as in `fnmatch`: what folders without a list hold, which earlier versions wrote."""
 
+    journal: str | None = None
+    """A file that lies there only while a run writes the folder; a kill may leave it."""
+
     def matches(self, path: str) -> bool:
         """True for the relative path of a file that a folder of this kind may hold."""
-        return is_unfinished(path) or _matches(path, (self.marker or FILE_LIST, FILE_LIST, *self.patterns))
+        names = filter(None, (self.marker, self.journal, FILE_LIST))
+        return is_unfinished(path) or _matches(path, (*names, *self.patterns))
 
 
 def unfinished_name(name: str) -> str:
@@ -52,28 +56,30 @@ def is_unfinished(path: str) -> bool:
     return name.startswith(".") and UNFINISHED in name
 
 
-def write_file_list(folder: Path) -> None:
-    """Write the list of all files in a folder, replacing an earlier one."""
-    lines = [f"{size} {path}\n" for path, size in sorted(_files(folder)) if path != FILE_LIST and size is not None]
+def write_file_list(folder: Path, *, without: Sequence[str] = ()) -> None:
+    """Write the list of all files in a folder but those in `without`, replacing an earlier one."""
+    left_out = {FILE_LIST, *without}
+    lines = [f"{size} {path}\n" for path, size in sorted(_files(folder)) if path not in left_out and size is not None]
     (folder / FILE_LIST).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
 
-def foreign_files(folder: Path, kind: FolderKind | None, *, any_size: bool = False) -> list[str]:
+def foreign_files(folder: Path, kind: FolderKind | None, *, any_size: bool = False, use_list: bool = True) -> list[str]:
     """Return the relative paths of files in a folder that are not ours: unknown, changed, or links.
 
     Args:
         folder: An existing folder, not a link.
         kind: What the folder should be. None: only a list tells which files are ours.
         any_size: True if only names count, as the files may be damaged.
+        use_list: False if the list does not count, as the folder is being written.
     """
-    listed = _read_file_list(folder)
+    listed = _read_file_list(folder) if use_list else None
     if kind is not None and kind.marker is not None and not (folder / kind.marker).is_file():
         kind, listed = None, listed if any_size else None  # a folder of another kind, unless files may be damaged
     foreign = []
     for path, size in _files(folder):
         if size is None:
             is_ours = False
-        elif is_unfinished(path):
+        elif is_unfinished(path) or (kind is not None and path == kind.journal):
             is_ours = True
         elif listed is not None:
             is_ours = path == FILE_LIST or listed.get(path) == size or (any_size and path in listed)
@@ -84,7 +90,7 @@ def foreign_files(folder: Path, kind: FolderKind | None, *, any_size: bool = Fal
     return sorted(foreign)
 
 
-def require_owned(folder: Path, kind: FolderKind | None, *, any_size: bool = False) -> None:
+def require_owned(folder: Path, kind: FolderKind | None, *, any_size: bool = False, use_list: bool = True) -> None:
     """Check that all files in a folder are ours.
 
     Raises:
@@ -92,7 +98,7 @@ def require_owned(folder: Path, kind: FolderKind | None, *, any_size: bool = Fal
     """
     if folder.is_symlink():
         raise OutputError(f"{folder} is a link, so it is not replaced. Remove the link, or choose another name.")
-    if foreign := foreign_files(folder, kind, any_size=any_size):
+    if foreign := foreign_files(folder, kind, any_size=any_size, use_list=use_list):
         named = ", ".join(foreign[:MAX_NAMED]) + (f" and {len(foreign) - MAX_NAMED} more" * (len(foreign) > MAX_NAMED))
         raise OutputError(
             f"{folder} contains files that geopsp did not write, or that were changed since ({named}), so it is not "

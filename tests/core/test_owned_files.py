@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geopsp.chips.chip_folder import CHIP_FOLDER
 from geopsp.core.lock import output_lock
 from geopsp.core.output import atomic_files, atomic_output, resumable_folder
 from geopsp.core.owned_files import (
     FILE_LIST,
     FolderKind,
+    foreign_files,
     remove_matching,
     remove_owned,
     require_no_links,
     require_not_inputs,
+    write_file_list,
 )
 from geopsp.errors import GeopspError, OutputError
 
@@ -208,3 +211,17 @@ def test_no_byte_of_the_user_changes_but_in_the_named_output(tree, writer, overw
         assert changed <= named
     finally:
         shutil.rmtree(root)
+
+
+def test_a_journal_that_a_kill_left_is_ours(tmp_path):
+    """It is not on the list, as it grows while the list is written."""
+    folder = tmp_path / "chips"
+    folder.mkdir()
+    (folder / "chips.json").write_text("{}")
+    (folder / "ledger.jsonl").write_text("{}\n")
+    write_file_list(folder, without=["ledger.jsonl"])
+    assert "ledger" not in (folder / ".geopsp-files").read_text()
+    assert foreign_files(folder, CHIP_FOLDER) == []
+    (folder / "chips.json").write_text("{ }")
+    assert foreign_files(folder, CHIP_FOLDER) == ["chips.json"]
+    assert foreign_files(folder, CHIP_FOLDER, use_list=False) == []
