@@ -56,6 +56,9 @@ class EncoderFamily(Protocol):
     def usable_stride(self, name: str, wanted: int, depth: int) -> int:
         """Return the output stride nearest to `wanted` that the encoder has, by dilation or by itself."""
 
+    def shown_size(self, name: str, rows: int, columns: int) -> tuple[int, int]:
+        """Return the size at which the encoder is shown an image of so many pixels."""
+
     def weights(self, name: str, which: str) -> dict[str, Tensor] | None:
         """Load weights that are published for the encoder, of three bands; None: there are none of that name."""
 
@@ -89,6 +92,9 @@ class SmpFamily:
 
     def usable_stride(self, name: str, wanted: int, depth: int) -> int:
         return wanted if self._can_dilate(name) else 2**depth
+
+    def shown_size(self, name: str, rows: int, columns: int) -> tuple[int, int]:
+        return rows, columns
 
     def weights(self, name: str, which: str) -> dict[str, Tensor] | None:
         """Load them from the cache of the Hugging Face hub, or download them."""
@@ -128,6 +134,9 @@ class TimmFamily:
     def usable_stride(self, name: str, wanted: int, depth: int) -> int:
         return usable_timm_stride(name, wanted, depth)
 
+    def shown_size(self, name: str, rows: int, columns: int) -> tuple[int, int]:
+        return read_layout(name).input_size.fit(rows, columns)
+
     def weights(self, name: str, which: str) -> dict[str, Tensor] | None:
         """Download timm's own weights: "imagenet" is the tag in the name, or timm's choice; or another tag of it."""
         tagged = name if which == "imagenet" else f"{name.partition('.')[0]}.{which}"
@@ -165,8 +174,19 @@ def usable_output_stride(name: str, wanted: int, *, depth: int = DEPTH) -> int:
         ModelError: if there is no such encoder.
     """
     family = encoder_family(name)
-    with _named_errors(name, wanted):
+    with _named_errors(name):
         return family.usable_stride(name, wanted, depth)
+
+
+def shown_size(name: str, rows: int, columns: int) -> tuple[int, int]:
+    """Return the size at which the encoder is shown an image; another one than its own where it takes no other.
+
+    Raises:
+        ModelError: if there is no such encoder.
+    """
+    family = encoder_family(name)
+    with _named_errors(name):
+        return family.shown_size(name, rows, columns)
 
 
 def build_encoder(name: str, *, bands: int, output_stride: int, depth: int = DEPTH) -> nn.Module:
@@ -182,12 +202,12 @@ def build_encoder(name: str, *, bands: int, output_stride: int, depth: int = DEP
         ModelError: if there is no such encoder, or it cannot be dilated.
     """
     family = encoder_family(name)
-    with _named_errors(name, output_stride):
+    with _named_errors(name, f" with output stride {output_stride}"):
         return family.build(name, bands=bands, output_stride=output_stride, depth=depth)
 
 
 @contextmanager
-def _named_errors(name: str, output_stride: int) -> Iterator[None]:
+def _named_errors(name: str, what: str = "") -> Iterator[None]:
     """Raise errors of smp and timm in the block as a ModelError that names the encoder."""
     try:
         yield
@@ -195,9 +215,7 @@ def _named_errors(name: str, output_stride: int) -> Iterator[None]:
         raise
     except UNBUILDABLE as error:
         reason = f"{type(error).__name__}: {format_error(error)}".removesuffix(": ")
-        raise ModelError(
-            f"Cannot build the backbone {name!r} with output stride {output_stride}: {reason}. {_choices()}"
-        ) from error
+        raise ModelError(f"Cannot build the backbone {name!r}{what}: {reason}. {_choices()}") from error
 
 
 def own_weight_names(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NoReturn
 
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -119,14 +121,25 @@ def timm_weights(name: str, **options: Any) -> dict[str, Tensor]:
 
 
 def convert_timm_weights(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights with the names of an encoder's, if they have those of timm's files.
+    """Return weights with the names of an encoder's, if they have those of timm's files or of the model's authors.
 
-    timm converts what it needs to, e.g. the names in DINOv2's own files and the size of positional embeddings.
+    timm's own filter of the model converts what it needs to, such as the names in DINOv2's files and the size of
+    positional embeddings.
     """
     if any(key.startswith("model.") for key in state):
         return state
-    overlay = {"state_dict": state, "num_classes": 0}
-    return timm_weights(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    layout = read_layout(name)
+    with torch.device("meta"):
+        whole = timm.create_model(name.removeprefix(PREFIX), num_classes=0, **layout.options)
+        own = create_model(name, 3, used_maps(layout, DEPTH), layout.options).state_dict()
+    convert = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
+    found = {_plain_name(key): value for key, value in (convert(dict(state), whole) if convert else state).items()}
+    return {f"model.{key}": found[_plain_name(key)] for key in own if _plain_name(key) in found}
+
+
+def _plain_name(key: str) -> str:
+    """Return the name of a weight that is the same in a whole model and in one that gives maps."""
+    return key.removeprefix("model.").replace("_", ".")
 
 
 def _has_strides(model: nn.Module, layout: TimmLayout, bands: int, output_stride: int, depth: int) -> bool:

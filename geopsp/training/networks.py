@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from geopsp.core.options import describes, from_names, option_fields
 from geopsp.errors import OptionError
 from geopsp.models.build import ATROUS_RATES, ModelSpec
+from geopsp.models.encoder import shown_size, usable_output_stride
 from geopsp.models.loss_options import LossSpec
 from geopsp.training.classifier import PixelClassifier
 from geopsp.training.options import BACKBONE, PYRAMID_SIZES, ModelOptions, PSPNetOptions
 from geopsp.training.training_data import TrainingData, require_training_data
+
+logger = logging.getLogger(__name__)
 
 
 class PSPNetClassifier(PixelClassifier):
@@ -195,7 +200,8 @@ def _model_spec(
         pyramid_sizes: Grid sizes of the pyramid pooling; (): no pyramid.
         decoder: One of `models.build.DECODERS`.
         has_aux: True if it has an auxiliary loss, unless the options force it on or off.
-        stride: Its output stride, unless the options have one or few stages of the encoder do not reach it.
+        stride: Its output stride, unless the options have one, few stages of the encoder do not reach it, or the
+            encoder cannot be dilated to it.
         atrous: True for atrous convolutions at several rates.
     """
     has_aux = has_aux if options.aux_loss is None else options.aux_loss
@@ -204,7 +210,7 @@ def _model_spec(
             f"`aux` is {options.aux!r}, but the network has no auxiliary loss. Add `aux_loss=True`, or leave `aux` out."
         )
     output_stride = options.output_stride or min(stride, 2**options.encoder_depth)
-    return ModelSpec(
+    spec = ModelSpec(
         options.backbone or BACKBONE,
         len(data.chips.bands),
         data.c,
@@ -216,3 +222,20 @@ def _model_spec(
         output_stride=output_stride,
         encoder_depth=options.encoder_depth,
     )
+    _log_shown_size(spec.backbone, data.chip_size)
+    return spec if options.output_stride else _with_usable_stride(spec)
+
+
+def _with_usable_stride(spec: ModelSpec) -> ModelSpec:
+    """Return the description with its own output stride, or that of an encoder that cannot be dilated to it."""
+    usable = usable_output_stride(spec.backbone, spec.output_stride, depth=spec.encoder_depth)
+    if usable == spec.output_stride:
+        return spec
+    logger.info(f"{spec.backbone} has an output stride of {usable}; the network's own would be {spec.output_stride}.")
+    return replace(spec, output_stride=usable, atrous_rates=ATROUS_RATES[usable] if spec.atrous_rates else ())
+
+
+def _log_shown_size(backbone: str, chip_size: int) -> None:
+    rows, columns = shown_size(backbone, chip_size, chip_size)
+    if (rows, columns) != (chip_size, chip_size):
+        logger.info(f"{backbone} is shown tiles of {chip_size} x {chip_size} pixels resized to {rows} x {columns}.")
