@@ -12,7 +12,16 @@ from torch.nn import functional as F
 
 from geopsp.errors import ModelError
 from geopsp.models.encoder_stages import PROBE, maps_on_meta
-from geopsp.models.timm_layout import DEPTH, UNBUILDABLE, InputSize, TimmLayout, create_model, read_layout, used_maps
+from geopsp.models.timm_layout import (
+    DEPTH,
+    PREFIX,
+    UNBUILDABLE,
+    InputSize,
+    TimmLayout,
+    create_model,
+    read_layout,
+    used_maps,
+)
 
 
 class TimmEncoder(nn.Module):

@@ -23,6 +23,7 @@ from geopsp.models.encoder_stages import encoder_stages
 from geopsp.models.timm_layout import read_layout
 from geopsp.models.weights import adapt_stem, init_encoder, load_encoder_weights
 
+RGB = ("red", "green", "blue")
 QUICK = settings(max_examples=15, deadline=None)
 
 TINY = {
@@ -176,7 +177,10 @@ def test_encoders_that_take_the_stride_and_do_not_dilate_are_found_out(monkeypat
         build_encoder("tu-test_resnet", bands=3, output_stride=8)
 
 
-@pytest.mark.parametrize(("name", "wanted", "usable"), [("tu-test_vit", 8, 16), ("tu-test_vit", 32, 16), ("tu-vit_small_patch8_224", 8, 8), ("tu-nest_tiny", 32, 16)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "wanted", "usable"),
+    [("tu-test_vit", 8, 16), ("tu-test_vit", 32, 16), ("tu-vit_small_patch8_224", 8, 8), ("tu-nest_tiny", 32, 16)],
+)
 def test_maps_at_one_stride_are_resized_to_any(name, wanted, usable):
     assert usable_output_stride(name, wanted) == usable
     with torch.device("meta"):
@@ -185,7 +189,15 @@ def test_maps_at_one_stride_are_resized_to_any(name, wanted, usable):
             require_pyramid(encoder(torch.zeros(1, 3, 64, 96)), spec_of(name, output_stride=stride), (64, 96))
 
 
-@pytest.mark.parametrize(("name", "options"), [("tu-test_resnet", {}), ("tu-test_convnext", {}), ("tu-test_convnext", {"depth": 3}), ("tu-regnetx_002", {"depth": 4})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("tu-test_resnet", {}),
+        ("tu-test_convnext", {}),
+        ("tu-test_convnext", {"depth": 3}),
+        ("tu-regnetx_002", {"depth": 4}),
+    ],
+)
 def test_convolutional_ones_are_those_of_smp(name, options):
     """The same names of weights and the same maps: saved models load and map as before."""
     own = build_encoder(name, bands=4, output_stride=8, **options).eval()
@@ -268,8 +280,10 @@ def test_invalid_pixels_do_not_reach_the_means(monkeypatch):
 # ---- weights
 
 
-@pytest.mark.parametrize("name", ["tu-test_vit", "tu-test_convnext", "tu-test_resnet", "tu-test_maxvit", "tu-eva02_tiny_patch14_224"])  # fmt: skip
-@pytest.mark.parametrize("bands", [("red", "green", "blue"), ("nir", "blue")])
+@pytest.mark.parametrize(
+    "name", ["tu-test_vit", "tu-test_convnext", "tu-test_resnet", "tu-test_maxvit", "tu-eva02_tiny_patch14_224"]
+)
+@pytest.mark.parametrize("bands", [RGB, ("nir", "blue")])
 def test_timms_own_files_are_loaded(name, bands, tmp_path):
     whole = timm.create_model(name.removeprefix("tu-"))
     save_file(whole.state_dict(), tmp_path / "model.safetensors")
@@ -298,7 +312,7 @@ def test_positional_embeddings_of_another_size_are_resized(tmp_path):
     whole = timm.create_model("test_vit", img_size=224)
     save_file(whole.state_dict(), tmp_path / "model.safetensors")
     encoder = build_encoder("tu-test_vit", bands=3, output_stride=16)
-    load_encoder_weights(encoder, "tu-test_vit", str(tmp_path / "model.safetensors"), ("red", "green", "blue"))
+    load_encoder_weights(encoder, "tu-test_vit", str(tmp_path / "model.safetensors"), RGB)
     prefix = whole.num_prefix_tokens
     grid = whole.pos_embed[:, prefix:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)
     own = encoder.model.model.pos_embed[:, prefix:].unflatten(1, (10, 10)).permute(0, 3, 1, 2)
@@ -326,7 +340,7 @@ def test_published_weights_are_picked_by_their_tag(name, which, tag, monkeypatch
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", from_hub)
     monkeypatch.setattr(encoders, "require_network", lambda name: None)
     encoder = build_encoder(name, bands=3, output_stride=usable_output_stride(name, 32))
-    load_encoder_weights(encoder, name, which, ("red", "green", "blue"))
+    load_encoder_weights(encoder, name, which, RGB)
     assert asked == [f"timm/{name.removeprefix('tu-').partition('.')[0]}.{tag}"]
     given = {key.replace("_", "."): value for key, value in donor.state_dict().items()}
     for key, value in encoder.state_dict().items():
@@ -336,7 +350,7 @@ def test_published_weights_are_picked_by_their_tag(name, which, tag, monkeypatch
 def test_models_without_published_weights_say_so():
     encoder = build_encoder("tu-test_maxvit", bands=3, output_stride=32)
     with pytest.raises(ModelError, match="There are no ImageNet weights for tu-vit_small_patch8_224"):
-        load_encoder_weights(encoder, "tu-vit_small_patch8_224", "imagenet", ("red", "green", "blue"))
+        load_encoder_weights(encoder, "tu-vit_small_patch8_224", "imagenet", RGB)
 
 
 @pytest.mark.parametrize("name", TINY)
