@@ -40,7 +40,10 @@ def maps_on_meta(encoder: nn.Module, bands: int, size: tuple[int, int] = PROBE) 
 
 
 def _meta_copy(encoder: nn.Module) -> nn.Module:
-    return copy.deepcopy(encoder).to("meta").eval().requires_grad_(requires_grad=True)
+    """Return a copy in evaluation mode, all of whose parameters train, without copying the numbers."""
+    memo: dict[int, Tensor] = {id(p): nn.Parameter(p.detach().to("meta")) for p in encoder.parameters()}
+    memo |= {id(buffer): buffer.to("meta") for buffer in encoder.buffers()}
+    return copy.deepcopy(encoder, memo).eval()
 
 
 def _maps(encoder: nn.Module, bands: int, size: tuple[int, int]) -> list[Tensor]:
