@@ -31,7 +31,7 @@ def drop_unused_layers(encoder: nn.Module, bands: int) -> None:
     _drop(encoder, used, "")
     for name, parameter in encoder.named_parameters():
         if name not in used:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
 
 
 def maps_on_meta(encoder: nn.Module, bands: int, size: tuple[int, int] = PROBE) -> list[Tensor]:

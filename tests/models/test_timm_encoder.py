@@ -147,7 +147,11 @@ def test_every_listed_backbone_trains_and_maps(name):
     trained_step(spec_of(name, **DECODERS[len(name) % len(DECODERS)]))
 
 
-@pytest.mark.parametrize("name", [*REFUSED.values(), "no_such_model", "resnet50.no_such_tag"])
+@pytest.mark.parametrize(
+    "name",
+    ["crossvit_tiny_240", "no_such_model", "resnet50.no_such_tag"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in REFUSED.values()],
+)
 def test_other_models_are_refused_in_one_line(name):
     with pytest.raises(ModelError, match=name) as caught:
         build_encoder(f"tu-{name}", bands=3, output_stride=32)
