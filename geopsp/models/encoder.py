@@ -5,7 +5,6 @@ A new family of encoders is a class and an entry in `FAMILIES`.
 
 from __future__ import annotations
 
-import copy
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,24 +17,22 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from segmentation_models_pytorch.encoders import get_encoder
+from timm.models import is_model_pretrained
 from torch import Tensor, nn
 
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, ModelError
+from geopsp.models.encoder_stages import drop_unused_layers
+from geopsp.models.timm_encoder import (
+    build_timm_encoder,
+    convert_timm_weights,
+    refuse_dilation,
+    timm_weights,
+    usable_timm_stride,
+)
+from geopsp.models.timm_layout import DEPTH, PREFIX, UNBUILDABLE, read_layout
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-
-
-DEPTH = 5
-"""Stages of a whole encoder: maps at strides 2, 4, 8, 16 and 32 before dilation."""
-
-
-PROBE = (128, 192)
-"""Rows and columns of the image on which encoders are tried; those that take one size only fail on it."""
-
-
-UNBUILDABLE = (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
-"""Errors of smp and timm for names and strides that they do not support."""
 
 
 OFFLINE = "Pass a local weight file, or `encoder_weights=None` to start from random weights."
@@ -56,6 +53,12 @@ class EncoderFamily(Protocol):
     def build(self, name: str, *, bands: int, output_stride: int, depth: int) -> nn.Module:
         """Build an encoder with random weights, as described by `build_encoder`."""
 
+    def usable_stride(self, name: str, wanted: int, depth: int) -> int:
+        """Return the output stride nearest to `wanted` that the encoder has, by dilation or by itself."""
+
+    def shown_size(self, name: str, rows: int, columns: int) -> tuple[int, int]:
+        """Return the size at which the encoder is shown an image of so many pixels."""
+
     def weights(self, name: str, which: str) -> dict[str, Tensor] | None:
         """Load weights that are published for the encoder, of three bands; None: there are none of that name."""
 
@@ -66,9 +69,9 @@ class SmpFamily:
     hint = ""
 
     def names(self) -> list[str]:
-        """Return the names of those that can be dilated, ResNets first."""
+        """Return all names, ResNets first."""
         others = sorted(name for name in smp_encoders if name not in RESNETS and not name.startswith("timm-"))
-        return [*RESNETS, *filter(self._can_dilate, others)]
+        return [*RESNETS, *others]
 
     @staticmethod
     def _can_dilate(name: str) -> bool:
@@ -79,10 +82,19 @@ class SmpFamily:
         return name in smp_encoders
 
     def build(self, name: str, *, bands: int, output_stride: int, depth: int) -> nn.Module:
-        encoder = _from_smp(name, bands, output_stride, depth)
+        natural = 2**depth
+        if output_stride < natural and not self._can_dilate(name):
+            refuse_dilation(name, output_stride, natural)
+        encoder = _from_smp(name, bands, output_stride if self._can_dilate(name) else 2**DEPTH, depth)
         if depth < DEPTH or name not in RESNETS:  # whole ResNets have no unused layers
             drop_unused_layers(encoder, bands)
         return encoder
+
+    def usable_stride(self, name: str, wanted: int, depth: int) -> int:
+        return wanted if self._can_dilate(name) else 2**depth
+
+    def shown_size(self, name: str, rows: int, columns: int) -> tuple[int, int]:
+        return rows, columns
 
     def weights(self, name: str, which: str) -> dict[str, Tensor] | None:
         """Load them from the cache of the Hugging Face hub, or download them."""
@@ -101,35 +113,37 @@ class SmpFamily:
 class TimmFamily:
     """Encoders of timm, as tu-NAME."""
 
-    prefix = "tu-"
     hint = (
-        "the models of timm that can be dilated, such as its ResNets, ConvNeXts, EfficientNets and MobileNets, as "
-        "tu-NAME"
+        "the models of timm, as tu-NAME: its convolutional ones, hierarchical transformers such as Swin, and plain "
+        "vision transformers"
     )
 
     def names(self) -> list[str]:
-        """Return none: only building one tells whether it can be dilated."""
+        """Return none: there are more than a thousand."""
         return []
 
     def has(self, name: str) -> bool:
-        return name.startswith(self.prefix)
+        return name.startswith(PREFIX)
 
     def build(self, name: str, *, bands: int, output_stride: int, depth: int) -> nn.Module:
-        encoder = _from_smp(name, bands, output_stride, depth)
-        needed = [min(2**level, output_stride) for level in range(1, depth + 1)]
-        found = encoder_strides(encoder, bands)  # some take the option and do not dilate
-        if found != needed:
-            raise ModelError(f"The maps of {name!r} have the strides {found}, but must have {needed}. {_choices()}")
-        if depth < DEPTH:
+        encoder = build_timm_encoder(name, bands=bands, output_stride=output_stride, depth=depth)
+        if depth < DEPTH or read_layout(name).is_plain:
             drop_unused_layers(encoder, bands)
         return encoder
 
+    def usable_stride(self, name: str, wanted: int, depth: int) -> int:
+        return usable_timm_stride(name, wanted, depth)
+
+    def shown_size(self, name: str, rows: int, columns: int) -> tuple[int, int]:
+        return read_layout(name).input_size.fit(rows, columns)
+
     def weights(self, name: str, which: str) -> dict[str, Tensor] | None:
-        """Download timm's own weights; they are called "imagenet"."""
-        if which != "imagenet":
+        """Download timm's own weights: "imagenet" is the tag in the name, or timm's choice; or another tag of it."""
+        tagged = name if which == "imagenet" else f"{name.partition('.')[0]}.{which}"
+        if not is_model_pretrained(tagged.removeprefix(PREFIX)):
             return None
         require_network(name)
-        return dict(get_encoder(name, in_channels=3, depth=DEPTH, weights=True).state_dict())
+        return timm_weights(tagged, pretrained=True)
 
 
 FAMILIES: tuple[EncoderFamily, ...] = (SmpFamily(), TimmFamily())
@@ -137,7 +151,7 @@ FAMILIES: tuple[EncoderFamily, ...] = (SmpFamily(), TimmFamily())
 
 
 def supported_backbones() -> list[str]:
-    """Return the names of the encoders that can be dilated, ResNets first; tu-NAME is an encoder of timm."""
+    """Return the names of encoders, ResNets first. More are those of timm, as tu-NAME."""
     return [name for family in FAMILIES for name in family.names()]
 
 
@@ -153,8 +167,32 @@ def encoder_family(name: str) -> EncoderFamily:
     raise ModelError(f"There is no backbone {name!r}. {_choices()}")
 
 
+def usable_output_stride(name: str, wanted: int, *, depth: int = DEPTH) -> int:
+    """Return `wanted` if the encoder has that output stride or can be dilated to it, else the one that it has.
+
+    Raises:
+        ModelError: if there is no such encoder.
+    """
+    family = encoder_family(name)
+    with _named_errors(name):
+        return family.usable_stride(name, wanted, depth)
+
+
+def shown_size(name: str, rows: int, columns: int) -> tuple[int, int]:
+    """Return the size at which the encoder is shown an image; another one than its own where it takes no other.
+
+    Raises:
+        ModelError: if there is no such encoder.
+    """
+    family = encoder_family(name)
+    with _named_errors(name):
+        return family.shown_size(name, rows, columns)
+
+
 def build_encoder(name: str, *, bands: int, output_stride: int, depth: int = DEPTH) -> nn.Module:
     """Build an encoder with random weights, whose last stages are dilated: by 2 and 4 at output stride 8.
+
+    Those that cannot be dilated have the output stride `usable_output_stride`.
 
     Its forward takes (n, bands, h, w) and returns depth + 1 maps, the input first, at strides 1, 2, 4 ... up to
     `output_stride`. `out_channels` holds their channels, 0 where it has no map. With fewer than five stages it has no
@@ -164,39 +202,34 @@ def build_encoder(name: str, *, bands: int, output_stride: int, depth: int = DEP
         ModelError: if there is no such encoder, or it cannot be dilated.
     """
     family = encoder_family(name)
-    try:
+    with _named_errors(name, f" with output stride {output_stride}"):
         return family.build(name, bands=bands, output_stride=output_stride, depth=depth)
+
+
+@contextmanager
+def _named_errors(name: str, what: str = "") -> Iterator[None]:
+    """Raise errors of smp and timm in the block as a ModelError that names the encoder."""
+    try:
+        yield
     except GeopspError:
         raise
     except UNBUILDABLE as error:
         reason = f"{type(error).__name__}: {format_error(error)}".removesuffix(": ")
-        raise ModelError(
-            f"Cannot build the backbone {name!r} with output stride {output_stride}: {reason}. {_choices()}"
-        ) from error
+        raise ModelError(f"Cannot build the backbone {name!r}{what}: {reason}. {_choices()}") from error
 
 
-def drop_unused_layers(encoder: nn.Module, bands: int) -> None:
-    """Replace the layers that no map depends on, so that they hold no weights."""
-    maps = encoder.eval()(torch.zeros(1, bands, *PROBE))
-    torch.stack([m.sum() for m in maps[1:]]).sum().backward()  # type: ignore[no-untyped-call]
-    _drop_without_gradient(encoder)
-    encoder.train().zero_grad()
+def own_weight_names(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of a file with the names of the encoder's own: those of timm's files are converted.
 
-
-def _drop_without_gradient(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        weights = list(child.parameters())
-        if weights and all(p.grad is None for p in weights):
-            setattr(module, name, nn.Identity())
-        else:
-            _drop_without_gradient(child)
-
-
-def encoder_strides(encoder: nn.Module, bands: int) -> list[float]:
-    """Return the strides of all maps but the first, from their shapes; nothing is computed."""
-    on_meta = copy.deepcopy(encoder).to("meta").eval()
-    maps = on_meta(torch.zeros(1, bands, *PROBE, device="meta"))
-    return [PROBE[0] / m.shape[-2] for m in maps[1:]]
+    Raises:
+        ModelError: if they fit no encoder of that name.
+    """
+    if not name.startswith(PREFIX):
+        return state
+    try:
+        return convert_timm_weights(name, state)
+    except UNBUILDABLE as error:
+        raise ModelError(f"The weights do not fit {name}: {format_error(error)}") from error
 
 
 def require_network(name: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geopsp.core.text import format_error
 from geopsp.errors import ModelError
-from geopsp.models.encoder import OFFLINE, encoder_family
+from geopsp.models.encoder import OFFLINE, encoder_family, own_weight_names
 from geopsp.models.manifest import WEIGHTS
 from geopsp.models.network import SegmentationNetwork
 
@@ -102,7 +102,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names
     """
     state = _find_weights(name, weights)
     own = encoder.state_dict()
-    stem = next(key for key, value in own.items() if value.ndim == 4)
+    stem = next(key for key, value in own.items() if value.ndim == 4 and key.endswith("weight"))
     if stem in state and state[stem].ndim == 4 and state[stem].shape[1] == len(COLORS):
         state[stem] = adapt_stem(state[stem], band_names)
     wanted = {key for key in own if not key.endswith("num_batches_tracked")}
@@ -147,8 +147,8 @@ def _saved_model_weights(_: str, weights: str) -> dict[str, Tensor] | None:
     return _encoder_tensors(read_weights(file)) if file.is_file() else None
 
 
-def _file_weights(_: str, weights: str) -> dict[str, Tensor]:
-    return _encoder_tensors(read_weights(Path(weights)))
+def _file_weights(name: str, weights: str) -> dict[str, Tensor]:
+    return own_weight_names(name, _encoder_tensors(read_weights(Path(weights))))
 
 
 SOURCES: tuple[Callable[[str, str], dict[str, Tensor] | None], ...] = (

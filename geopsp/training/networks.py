@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from geopsp.core.options import describes, from_names, only_apply, option_fields, option_values
 from geopsp.errors import OptionError
 from geopsp.models.build import ATROUS_RATES, DEPTHS, ModelSpec
+from geopsp.models.encoder import shown_size, usable_output_stride
 from geopsp.models.loss_options import LossSpec
 from geopsp.training.classifier import PixelClassifier
 from geopsp.training.options import BACKBONE, ModelOptions
@@ -23,6 +25,8 @@ from geopsp.training.presets import (
     PSPNetOptions,
 )
 from geopsp.training.training_data import TrainingData, require_training_data
+
+logger = logging.getLogger(__name__)
 
 PLAIN_STRIDE = 8
 """Output stride of the PSPNet with the plain decoder, as in the paper."""
@@ -319,7 +323,8 @@ def _model_spec(
         pyramid_sizes: Grid sizes of the pyramid pooling; (): no pyramid.
         decoder: One of `models.build.DECODERS`.
         has_aux: True if it has an auxiliary loss, unless the options force it on or off.
-        stride: Its output stride, unless the options have one or few stages of the encoder do not reach it.
+        stride: Its output stride, unless the options have one, few stages of the encoder do not reach it, or the
+            encoder cannot be dilated to it.
         rates: Rates of its atrous convolutions by output stride; None: it has none.
         depth: Stages of its encoder; more if the output stride that the options have needs them.
         pointrend: True if it has PointRend.
@@ -333,7 +338,7 @@ def _model_spec(
         )
     encoder_depth = options.encoder_depth or max(depth, (options.output_stride or 1).bit_length() - 1)
     output_stride = options.output_stride or min(stride, 2**encoder_depth)
-    return ModelSpec(
+    spec = ModelSpec(
         options.backbone or BACKBONE,
         len(data.chips.bands),
         data.c,
@@ -347,3 +352,20 @@ def _model_spec(
         decoder_width=decoder_width,
         decoder_stride=decoder_stride,
     )
+    _log_shown_size(spec.backbone, data.chip_size)
+    return spec if options.output_stride else _with_usable_stride(spec, rates or {})
+
+
+def _with_usable_stride(spec: ModelSpec, rates: Mapping[int, tuple[int, ...]]) -> ModelSpec:
+    """Return the description with its own output stride, or that of an encoder that cannot be dilated to it."""
+    usable = usable_output_stride(spec.backbone, spec.output_stride, depth=spec.encoder_depth)
+    if usable == spec.output_stride:
+        return spec
+    logger.info(f"{spec.backbone} has an output stride of {usable}; the network's own would be {spec.output_stride}.")
+    return replace(spec, output_stride=usable, atrous_rates=rates.get(usable, ()))
+
+
+def _log_shown_size(backbone: str, chip_size: int) -> None:
+    rows, columns = shown_size(backbone, chip_size, chip_size)
+    if (rows, columns) != (chip_size, chip_size):
+        logger.info(f"{backbone} is shown tiles of {chip_size} x {chip_size} pixels resized to {rows} x {columns}.")

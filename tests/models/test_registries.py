@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pytest
 import torch
+from model_common import trained_step
 from torch import nn
 from torch.nn import functional as F
 
@@ -32,22 +33,6 @@ def one_thread():
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
-
-
-def trained_step(spec: ModelSpec, losses: LossSpec | None = None) -> nn.Module:
-    """Train one step at batch one, and map an odd-sized tile; return the network."""
-    network = build_network(spec).train()
-    before = [p.detach().clone() for p in network.parameters()]
-    labels, valid = torch.randint(0, spec.classes, (1, 65, 97)), torch.ones(1, 1, 65, 97)
-    output = network(torch.randn(1, spec.bands, 65, 97), valid)
-    total_loss(output, labels, valid, losses or LossSpec(), None).backward()
-    torch.optim.SGD(network.parameters(), lr=0.1).step()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
-    assert any(not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
-    with torch.inference_mode():
-        logits = network.eval()(torch.randn(2, spec.bands, 37, 53))
-    assert logits.shape == (2, spec.classes, 37, 53)
-    return network
 
 
 def saved(network: nn.Module, spec: ModelSpec, folder) -> TrainedModel:
@@ -94,6 +79,12 @@ class TinyFamily:
         if output_stride != 8:
             raise ValueError("dilated for 8 only")
         return TinyEncoder(bands, depth)
+
+    def usable_stride(self, name, wanted, depth):
+        return 8
+
+    def shown_size(self, name, rows, columns):
+        return rows, columns
 
     def weights(self, name, which):
         if which != "moon":

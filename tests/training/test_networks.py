@@ -48,6 +48,40 @@ def test_every_network_trains_saves_and_comes_back(kind, options, large, tmp_pat
     assert kind.__name__ in repr(model)
 
 
+@pytest.mark.parametrize(
+    ("name", "stride", "note"),
+    [
+        ("tu-test_vit", 16, "tu-test_vit has an output stride of 16; the network's own would be 8."),
+        ("tu-test_maxvit", 32, "tu-test_maxvit is shown tiles of 64 x 64 pixels resized to 160 x 160."),
+    ],
+)
+def test_transformers_train_save_and_come_back(name, stride, note, large, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        model = PSPNetClassifier(large, name, encoder_weights=None)
+    assert note in caplog.text
+    assert model.model.spec.output_stride == stride
+    model.fit(1, 1e-3)
+    image, valid = torch.randn(1, 2, 64, 64), torch.ones(1, 1, 64, 64)
+    again = PixelClassifier.from_model(model.save(tmp_path / "model", compute_metrics=False))
+    with torch.inference_mode():
+        torch.testing.assert_close(again.model.network(image, valid), model.model.network(image, valid))
+
+
+def test_an_output_stride_that_an_encoder_does_not_have(large):
+    deeplab = DeepLab(large, "tu-test_mambaout", encoder_weights=None).model.spec
+    assert (deeplab.output_stride, deeplab.atrous_rates) == (32, (3, 6, 9))
+    assert UnetClassifier(large, "tu-test_vit", encoder_weights=None).model.spec.output_stride == 16
+    with pytest.raises(ModelError, match=r"'tu-test_mambaout' cannot be dilated to an output stride of 16"):
+        DeepLab(large, "tu-test_mambaout", encoder_weights=None, output_stride=16)
+
+
+@pytest.mark.parametrize("name", ["tu-hf-hub:timm/test_vit", "tu-../test_vit"])
+def test_names_that_are_addresses_are_refused_before_timm_sees_them(name, large, monkeypatch):
+    monkeypatch.setattr("timm.create_model", lambda *args, **options: pytest.fail("timm was asked"))
+    with pytest.raises(ModelError, match="must be"):
+        PSPNetClassifier(large, name, encoder_weights=None)
+
+
 def test_another_network_is_not_taken_for_ones_own(large, tmp_path):
     folder = FCNClassifier(large, **SMALL).save(tmp_path / "model")
     with pytest.raises(ModelError, match=r"is a FCNClassifier.*FCNClassifier\.from_model"):
