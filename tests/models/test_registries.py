@@ -20,7 +20,7 @@ from geopsp.models.decoder import DecoderKind
 from geopsp.models.encoder import supported_backbones
 from geopsp.models.losses import LossSpec, total_loss
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
-from geopsp.models.weights import init_encoder
+from geopsp.models.weights import Pretrained, init_encoder
 
 SPEC = {"backbone": "resnet18", "bands": 3, "classes": 3, "pyramid_sizes": (1, 2)}
 
@@ -138,7 +138,7 @@ def test_weights_of_a_new_family(tiny, caplog):
 def test_a_new_source_of_weights(monkeypatch):
     donor = build_network(ModelSpec(**SPEC)).encoder.state_dict()
     monkeypatch.setattr(
-        weights, "SOURCES", (lambda name, named: dict(donor) if named == "donor" else None, *weights.SOURCES)
+        weights, "SOURCES", (lambda name, named: Pretrained(donor) if named == "donor" else None, *weights.SOURCES)
     )
     network = build_network(ModelSpec(**SPEC))
     assert init_encoder(network, "resnet18", "donor", ("red", "green", "blue")) == "donor"
