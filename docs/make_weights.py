@@ -14,30 +14,32 @@ INTRODUCTION = """\
 
 Written by `python docs/make_weights.py` from `WEIGHT_SETS` in `geopsp/models/weight_sets.py`; do not edit.
 
-Encoders that were trained on satellite images of many bands, as torchgeo publishes them:
-`PSPNetClassifier(data, backbone="resnet50", encoder_weights="ssl4eo-s2-moco")`, in the shell
-`geopsp train --backbone resnet50 --weights ssl4eo-s2-moco`. `geopsp weights` lists them, `model.supported_weights` those
-that fit a network. None of them is the default: try them beside `imagenet`.
+Encoders that were trained on satellite images of many bands, as torchgeo publishes them: `PSPNetClassifier(data,
+backbone="resnet50", encoder_weights="ssl4eo-s2-moco")`, in the shell `geopsp train --backbone resnet50 --weights
+ssl4eo-s2-moco`. `geopsp weights` lists them, `supported_weights` of a classifier those that fit it. None of them is the
+default: try them beside `imagenet`.
 
-**Bands** are matched by name, whatever their order: by the sensor's own names (B02, B2, SR_B4), or by common names as in
-STAC (blue, nir08, swir16; swir1 and swir2 too). Filters of bands that the images lack are left out. Bands that the weights do not
-know start from the mean of the others' filters. One factor on the first layer keeps the expected size of its response.
-One line in the log says what was matched, what is missing and what is new. Images without band names, but with as many bands, are
-taken in order. No band in common is an error.
+**Bands** are matched by name, whatever their order: by the sensor's own names (B02, B2, SR_B4), or by common names as
+in STAC (blue, nir08, swir16; swir1 and swir2 too). Filters of bands that the images lack are left out. Bands that the
+weights do not know start from the mean of the others' filters. One factor on the first layer keeps the expected size
+of its response. One line in the log says what was matched, what is missing and what is new. Images without band
+names, but with as many bands, are taken in order. No band in common is an error.
 
-**Pixel values.** The model normalises each band by the statistics of its training chips, in whatever units these are: nothing has
-to be rescaled. Most weights were trained on other values, such as digital numbers / 10000. The filters of each band are
-therefore multiplied by the standard deviation that it had in pretraining (last table; where none is published, one for
-all bands is estimated from the running variances of the first norm), and the running means of that norm are set to 0.
+**Pixel values.** The model normalises each band by the statistics of its training chips, in whatever units these are:
+nothing has to be rescaled. Most weights were trained on other values, such as digital numbers / 10000. The filters of
+each band are therefore multiplied by the standard deviation that it had in pretraining (last table; where none is
+published, one for all bands is estimated from the running variances of the first norm), and the running means of that
+norm are set to 0.
 
 **Files** are downloaded once into the cache of the Hugging Face hub (`HF_HOME`), from the commit that is named below,
-and their SHA-256 is compared with the eight digits in the file's name. Without a network, download the file elsewhere and pass it under its own name:
-`encoder_weights="folder/resnet50_sentinel2_all_moco-df8b932e.pth"`; its bands are then known as well. No file is run as code. A local
-`.safetensors` file of your own may name its bands in its metadata, `{"bands": "blue,green,red,nir"}`, and is then matched in the
-same way; it is taken to have been trained on standardised bands. So are saved models, by their band names.
+and their SHA-256 is compared with the eight digits in the file's name. Without a network, download the file elsewhere
+and pass it under its own name: `encoder_weights="folder/resnet50_sentinel2_all_moco-df8b932e.pth"`; its bands are
+then known as well. No file is run as code. A local `.safetensors` file of your own may name its bands in its
+metadata, `{"bands": "blue,green,red,nir"}`, and is then matched in the same way; it is taken to have been trained on
+standardised bands. So are saved models, by their band names.
 
-**Licences** are those that torchgeo's documentation states. Read them before you publish a model that starts from these
-weights.
+**Licences** are those that torchgeo's documentation states. Read them before you publish a model that starts from
+these weights.
 """
 
 BANDS = """

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 SENTINEL1, SENTINEL2 = "Sentinel-1", "Sentinel-2"
-TM, ETM, OLI = "Landsat 4-5 TM", "Landsat 7 ETM+", "Landsat 8-9 OLI/TIRS"
+LANDSAT, TM, ETM, OLI = "Landsat", "Landsat 4-5 TM", "Landsat 7 ETM+", "Landsat 8-9 OLI/TIRS"
 
 SENSORS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     SENTINEL1: {"VV": ("vv",), "VH": ("vh",)},
@@ -62,8 +62,8 @@ def match_spectral_bands(wanted: Sequence[str], given: Sequence[str], sensor: st
     """
     given_sensor = sensor or _sensor_of(given)
     wanted_sensor = _sensor_of(wanted) or given_sensor
-    same = wanted_sensor == given_sensor
-    names = [_names(name, wanted_sensor, with_number=same)[:2] for name in wanted]
+    same = wanted_sensor == given_sensor or (wanted_sensor == LANDSAT and given_sensor.startswith(LANDSAT))
+    names = [_names(name, given_sensor if same else wanted_sensor, with_number=same)[: 1 + same] for name in wanted]
     ranked = [_names(name, given_sensor, with_number=same) for name in given]
     found: dict[int, int] = {}
     for rank in range(max(map(len, ranked), default=0)):
@@ -76,16 +76,16 @@ def match_spectral_bands(wanted: Sequence[str], given: Sequence[str], sensor: st
 
 
 def _sensor_of(names: Sequence[str]) -> str:
-    """Return the only sensor that has bands of such names; "": several may."""
-    found = [match for name in names if (match := NUMBERED.fullmatch(name.strip()))]
-    numbers = {match["number"].lower() for match in found}
-    if numbers & {"8a", "12"}:
+    """Return the only sensor that has bands of such names; `LANDSAT`: one of its sensors; "": any."""
+    found = [match for name in names if (match := NUMBERED.fullmatch(name.strip().upper()))]
+    numbers = {match["number"] for match in found}
+    if numbers & {"8A", "12"}:
         return SENTINEL2
     if any(match["gain"] for match in found):
         return ETM
-    if any((match["product"] or "").lower() == "sr_" and match["number"] == "6" for match in found):
+    if any(match["product"] == "SR_" and match["number"] == "6" for match in found):
         return OLI
-    return ""
+    return LANDSAT if any(match["product"] in {"SR_", "ST_"} for match in found) else ""
 
 
 def _names(name: str, sensor: str, *, with_number: bool) -> list[str]:
