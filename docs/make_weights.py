@@ -16,7 +16,7 @@ Written by `python docs/make_weights.py` from `WEIGHT_SETS` in `geopsp/models/we
 
 Encoders that were trained on satellite images of many bands, as torchgeo publishes them: `PSPNetClassifier(data,
 backbone="resnet50", encoder_weights="ssl4eo-s2-moco")`, in the shell `geopsp train --backbone resnet50 --weights
-ssl4eo-s2-moco`. `geopsp weights` lists them, `supported_weights` of a classifier those that fit it. None of them is the
+ssl4eo-s2-moco`. `geopsp weights` and `geopsp.supported_weights()` list them. None of them is the
 default: try them beside `imagenet`.
 
 **Bands** are matched by name, whatever their order: by the sensor's own names (B02, B2, SR_B4), or by common names as

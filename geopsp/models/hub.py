@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download
@@ -60,10 +61,10 @@ def weight_set_file(row: WeightSet, name: str) -> Path:
 
 
 def _cached_file(row: WeightSet) -> Path:
-    place = {"repo_id": row.repository, "revision": row.revision, "filename": row.file}
+    download = partial(hf_hub_download, row.repository, row.file, revision=row.revision)
     damaged = False
     try:
-        path = Path(hf_hub_download(**place, local_files_only=True))
+        path = Path(download(local_files_only=True))
         if _is_intact(row, path):
             return path
         damaged = True
@@ -71,7 +72,7 @@ def _cached_file(row: WeightSet) -> Path:
         pass
     require_network(row.name)
     with _time_limit() as seconds:
-        path = Path(hf_hub_download(**place, force_download=damaged, etag_timeout=seconds))
+        path = Path(download(force_download=damaged, etag_timeout=seconds))
     if not _is_intact(row, path):
         raise ModelError(f"The file that {row.url} sent is another one: its checksum differs.")
     return path

@@ -122,7 +122,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names
     Raises:
         ModelError: if the weights cannot be loaded or do not fit, are for another backbone or know none of the bands.
     """
-    found = next(state for source in SOURCES if (state := source(name, weights)) is not None)
+    found = next(pretrained for source in SOURCES if (pretrained := source(name, weights)) is not None)
     own = encoder.state_dict()
     state = _with_stem(found, own, band_names, weights)
     wanted = {key for key in own if not key.endswith("num_batches_tracked")}

@@ -23,7 +23,6 @@ from geopsp.models.loss_options import LossSpec, as_names
 from geopsp.models.losses import class_weights
 from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
-from geopsp.models.weight_sets import WeightSet, supported_weights
 from geopsp.models.weights import init_encoder, init_network
 from geopsp.training.evaluate import chip_loader, chips_for, evaluate
 from geopsp.training.fit import fit, read_run
@@ -131,11 +130,6 @@ class PixelClassifier:
     @property
     def supported_backbones(self) -> list[str]:
         return supported_backbones()
-
-    @property
-    def supported_weights(self) -> list[WeightSet]:
-        """Published encoder weights for satellites that fit this network, for `encoder_weights`."""
-        return supported_weights(self.model.spec.backbone)
 
     @property
     def available_metrics(self) -> list[str]:
