@@ -13,6 +13,7 @@ from importlib import util
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import click
 import pytest
 import timm
 import torch
@@ -22,6 +23,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from geopsp.cli import main
+from geopsp.cli.shell_command import translator
 from geopsp.core.time_limit import time_limit
 from geopsp.errors import ModelError
 from geopsp.models import encoder, hub
@@ -240,6 +242,22 @@ def test_without_network_one_error_says_where_to_place_the_file(tmp_path, monkey
     assert "there is no network" in text
     assert MOCO.url in text
     assert f"`encoder_weights='FOLDER/{MOCO.file}'`" in text
+
+
+def test_a_mirror_of_the_hub_is_looked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(encoder, "getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_: asked.append(host))
+    monkeypatch.setattr(constants, "ENDPOINT", "https://mirror.example:8080/hub")
+    encoder.require_network("resnet18")
+    assert asked == ["mirror.example"]
+
+
+def test_the_shell_says_it_in_its_own_words():
+    text = translator(click.Context(main.commands["train"], parent=click.Context(main)))(
+        "Pass the file, `encoder_weights='FOLDER/w.pth'`, or choose `backbone='resnet50'`."
+    )
+    assert text == "Pass the file, --weights FOLDER/w.pth, or choose --backbone resnet50."
 
 
 def test_a_local_file_is_known_by_its_name(tmp_path, monkeypatch):
