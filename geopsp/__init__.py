@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from geopsp.core.warnings_log import warnings_as_errors as warnings_as_errors
     from geopsp.errors import GeopspError as GeopspError
     from geopsp.inference.classify_pixels import classify_pixels as classify_pixels
+    from geopsp.models.weight_sets import supported_weights as supported_weights
     from geopsp.polygons.raster_to_polygons import raster_to_polygons as raster_to_polygons
     from geopsp.raster.scene import Scene as Scene
     from geopsp.training.classifier import PixelClassifier as PixelClassifier
@@ -50,6 +51,7 @@ _HOME = {
     "export_training_data": "chips.export_training_data",
     "prepare_data": "training.training_data",
     "raster_to_polygons": "polygons.raster_to_polygons",
+    "supported_weights": "models.weight_sets",
     "warnings_as_errors": "core.warnings_log",
 }
 
@@ -71,6 +73,7 @@ __all__ = [
     "export_training_data",
     "prepare_data",
     "raster_to_polygons",
+    "supported_weights",
     "warnings_as_errors",
 ]
 

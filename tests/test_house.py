@@ -55,7 +55,7 @@ ONLY_IN = {
 PUBLIC = {
     "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend", "PSPNetClassifier",
     "PixelClassifier", "Scene", "TrainingData", "UnetClassifier", "__version__", "classify_pixels",
-    "export_training_data", "prepare_data", "raster_to_polygons", "warnings_as_errors",
+    "export_training_data", "prepare_data", "raster_to_polygons", "supported_weights", "warnings_as_errors",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The shell: `geopsp chips`, `train`, `evaluate`, `predict`, `polygonize`, `info`, `demo`.
+"""The shell: `geopsp chips`, `train`, `evaluate`, `predict`, `polygonize`, `info`, `weights`, `demo`.
 
 Nothing heavy is imported before a command runs, so that `geopsp --help` is quick.
 """
@@ -313,6 +313,23 @@ def info(paths: tuple[str, ...], as_json: bool) -> None:
         say_verbatim(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
     else:
         say(str(found))
+
+
+@main.command()
+@click.option("--backbone", help="Only those that fit this encoder.")
+@click.option("--json", "as_json", is_flag=True, help="Show the same as JSON, with sources and checksums.")
+def weights(backbone: str | None, as_json: bool) -> None:
+    """List the published encoder weights for satellites that `geopsp train` takes as --weights NAME."""
+    import json
+    from dataclasses import asdict
+
+    from geopsp.models.weight_sets import describe_weights, supported_weights
+
+    rows = supported_weights(backbone)
+    if as_json:
+        say_verbatim(json.dumps([{**asdict(row), "url": row.url, "sha256": row.sha256} for row in rows], indent=1))
+    else:
+        say_verbatim(describe_weights(rows) if rows else f"There are none for {backbone}.")
 
 
 @main.command(stopped="Nothing was written.")

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
+from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import torch
@@ -241,7 +242,7 @@ def require_network(name: str) -> None:
     if getproxies():
         return
     try:
-        socket.getaddrinfo("huggingface.co", 443)
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)  # the user may have set a mirror
     except OSError as error:
         raise ModelError(f"The weights for {name} are not cached, and there is no network. {OFFLINE}") from error
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geopsp.core.bands import has_band_names
 from geopsp.core.text import format_error
-from geopsp.errors import ModelError
+from geopsp.errors import GeopspError, ModelError
 from geopsp.models.encoder import OFFLINE, encoder_family, own_weight_names
-from geopsp.models.manifest import WEIGHTS
+from geopsp.models.hub import find_weight_set, weight_set_file
+from geopsp.models.manifest import WEIGHTS, read_manifest
 from geopsp.models.network import SegmentationNetwork
+from geopsp.models.spectral_bands import match_spectral_bands
+from geopsp.models.stem import COLORS, adapt_stem, match_stem, standardise_stem
+from geopsp.models.weight_sets import WeightSet
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +32,24 @@ WHOLE_NETWORK = "the whole network's"
 """What `init_network` says in brackets where it loaded all weights."""
 
 
-COLORS = {"red": 0, "green": 1, "blue": 2}
-"""Input channels of pretrained filters, by band name."""
+BANDS = "bands"
+"""Entry of the metadata of a .safetensors file: names of the bands of the first layer, separated by commas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """Tensors of an encoder, and what is known of its bands."""
+
+    tensors: dict[str, Tensor]
+
+    bands: tuple[str, ...] = ()
+    """Names of the bands of the first layer, in its order; (): not known."""
+
+    weight_set: WeightSet | None = None
+    """Where they are a published set; it was not trained on standardised bands."""
+
+    is_model: bool = False
+    """True for a saved model, whose bands need not be among the input's."""
 
 
 def init_encoder(
@@ -81,30 +103,32 @@ def init_network(network: SegmentationNetwork, name: str, path: Path, bands: tup
         network.load_state_dict(state)
         what = WHOLE_NETWORK
     else:
-        load_encoder_weights(network.encoder, name, str(file), bands)
+        load_encoder_weights(network.encoder, name, str(path), bands)
         what = "the encoder's"
     logger.info(f"Loaded {what} weights from {file}")
     return f"{file} ({what})"
 
 
 def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names: tuple[str, ...]) -> None:
-    """Load pretrained weights into an encoder; a stem of three bands is adapted to the encoder's.
+    """Load pretrained weights into an encoder; the filters of its first layer are put on its bands.
+
+    Where the bands of the weights are known (published sets for satellites, saved models, .safetensors files with
+    `bands` in their metadata), filters are matched by name, see `match_spectral_bands`; bands that the weights do not
+    know start from the mean filter. Other weights for three bands are taken for those of red, green and blue.
 
     Args:
         encoder: Made by `build_encoder`.
         name: Its name.
-        weights: "imagenet" or another name under which weights are published for it; a local .safetensors or .pth
-            file of an encoder or a whole network; the folder of a saved model.
-        band_names: In the order of the input, see `adapt_stem`.
+        weights: "imagenet" or another name under which weights are published for it; a name of `supported_weights`; a
+            local .safetensors or .pth file of an encoder or a whole network; the folder of a saved model.
+        band_names: In the order of the input, see `match_stem` and `adapt_stem`.
 
     Raises:
-        ModelError: if the weights cannot be loaded or do not fit.
+        ModelError: if the weights cannot be loaded or do not fit, are for another backbone or know none of the bands.
     """
-    state = _find_weights(name, weights)
+    found = next(pretrained for source in SOURCES if (pretrained := source(name, weights)) is not None)
     own = encoder.state_dict()
-    stem = next(key for key, value in own.items() if value.ndim == 4 and key.endswith("weight"))
-    if stem in state and state[stem].ndim == 4 and state[stem].shape[1] == len(COLORS):
-        state[stem] = adapt_stem(state[stem], band_names)
+    state = _with_stem(found, own, band_names, weights)
     wanted = {key for key in own if not key.endswith("num_batches_tracked")}
     missing = sorted(wanted - state.keys())
     wrong = sorted(key for key in wanted & state.keys() if state[key].shape != own[key].shape)
@@ -116,42 +140,107 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names
     encoder.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
 
 
-def adapt_stem(filters: Tensor, band_names: tuple[str, ...]) -> Tensor:
-    """Adapt the filters of a first layer for red, green and blue, (out, 3, k, k), to other bands: (out, bands, k, k).
+def _with_stem(
+    found: Pretrained, own: Mapping[str, Tensor], band_names: tuple[str, ...], weights: str
+) -> dict[str, Tensor]:
+    """Return the tensors with the first layer for these bands."""
+    state = dict(found.tensors)
+    stem = next(key for key, value in own.items() if value.ndim == 4)
+    filters = state.get(stem)
+    if filters is None or filters.ndim != 4:
+        return state
+    positions = _positions(found, band_names, weights) if len(found.bands) == filters.shape[1] else ()
+    if not positions:
+        return state | ({stem: adapt_stem(filters, band_names)} if filters.shape[1] == len(COLORS) else {})
+    if found.weight_set is not None:
+        norms = (key for key in own if key.endswith("running_mean"))
+        norm = next((key for key in norms if key in state and len(state[key]) == len(filters)), "")
+        state = standardise_stem(state, stem, norm, found.weight_set.std)
+    logger.info(_describe_match(found, band_names, positions, weights))
+    return state | {stem: match_stem(state[stem], positions)}
 
-    Red, green and blue take the filters of their color, other bands the mean of the three, all scaled by 3 / bands to
-    keep the size of the response. Three bands without any color among their names are taken for red, green and blue.
+
+def _positions(found: Pretrained, band_names: tuple[str, ...], weights: str) -> tuple[int | None, ...]:
+    """Return the position of each band among those of the weights; (): none is among a saved model's.
+
+    Bands without names, as many as the weights have, are taken in order.
     """
-    colors = [COLORS.get(name.lower()) for name in band_names]
-    if len(colors) == len(COLORS) and not any(color is not None for color in colors):
-        return filters
-    mean = filters.mean(dim=1)
-    parts = [mean if color is None else filters[:, color] for color in colors]
-    return torch.stack(parts, dim=1) * (len(COLORS) / len(band_names))
+    if not has_band_names(band_names) and len(band_names) == len(found.bands):
+        return tuple(range(len(band_names)))
+    positions = match_spectral_bands(band_names, found.bands, found.weight_set.sensor if found.weight_set else "")
+    if any(position is not None for position in positions):
+        return positions
+    if found.is_model:
+        return ()
+    raise ModelError(
+        f"The weights {weights} are for the bands {', '.join(found.bands)}, but the images have none of them: "
+        f"{', '.join(band_names)}. Set the band names in the images, or choose other weights."
+    )
 
 
-def _published_weights(name: str, weights: str) -> dict[str, Tensor] | None:
+def _describe_match(
+    found: Pretrained, band_names: tuple[str, ...], positions: tuple[int | None, ...], weights: str
+) -> str:
+    """Return one line about bands that were matched, are missing, or are new to the weights."""
+    pairs = [(band, found.bands[i]) for band, i in zip(band_names, positions, strict=True) if i is not None]
+    used = ", ".join(band if band == own else f"{band} ({own})" for band, own in pairs)
+    missing = ", ".join(own for i, own in enumerate(found.bands) if i not in positions)
+    new = ", ".join(band for band, i in zip(band_names, positions, strict=True) if i is None)
+    parts = [f"The weights {weights} know the bands {used}"]
+    parts += [f"the images lack {missing}"] if missing else []
+    parts += [f"filters of {new} start from the mean of the others"] if new else []
+    parts += [f"licence {found.weight_set.licence}"] if found.weight_set else []
+    return "; ".join(parts)
+
+
+def _weight_set(name: str, weights: str) -> Pretrained | None:
+    row = find_weight_set(weights, name)
+    if row is None:
+        return None
+    prefix = "model." if name.startswith("tu-") else ""  # timm's encoders are wrapped
+    tensors = read_weights(weight_set_file(row, weights))
+    return Pretrained({prefix + key: value for key, value in tensors.items()}, row.bands, row)
+
+
+def _published_weights(name: str, weights: str) -> Pretrained | None:
     try:
         state = encoder_family(name).weights(name, weights)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except GeopspError:
+        raise
+    except Exception as error:  # the hub raises what its HTTP library does
         raise ModelError(
             f"Cannot download the weights {weights!r} for {name}: {format_error(error)}. {OFFLINE}"
         ) from error
     if state is None and weights == "imagenet":
         raise ModelError(f"There are no ImageNet weights for {name}. {OFFLINE}")
-    return state
+    return None if state is None else Pretrained(state)
 
 
-def _saved_model_weights(_: str, weights: str) -> dict[str, Tensor] | None:
+def _saved_model_weights(_: str, weights: str) -> Pretrained | None:
     file = Path(weights) / WEIGHTS
-    return _encoder_tensors(read_weights(file)) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        bands = tuple(map(str, read_manifest(file.parent)["bands"]))
+    except GeopspError:  # its weights can be read all the same
+        bands = ()
+    return Pretrained(_encoder_tensors(read_weights(file)), bands if has_band_names(bands) else (), is_model=True)
 
 
-def _file_weights(name: str, weights: str) -> dict[str, Tensor]:
-    return own_weight_names(name, _encoder_tensors(read_weights(Path(weights))))
+def _file_weights(name: str, weights: str) -> Pretrained:
+    tensors = own_weight_names(name, _encoder_tensors(read_weights(Path(weights))))
+    return Pretrained(tensors, _bands_of_file(Path(weights)))
 
 
-SOURCES: tuple[Callable[[str, str], dict[str, Tensor] | None], ...] = (
+def _bands_of_file(path: Path) -> tuple[str, ...]:
+    if path.suffix != ".safetensors":
+        return ()
+    with safe_open(path, "pt") as file:
+        return tuple(band.strip() for band in (file.metadata() or {}).get(BANDS, "").split(",") if band.strip())
+
+
+SOURCES: tuple[Callable[[str, str], Pretrained | None], ...] = (
+    _weight_set,
     _published_weights,
     _saved_model_weights,
     _file_weights,
@@ -161,10 +250,6 @@ SOURCES: tuple[Callable[[str, str], dict[str, Tensor] | None], ...] = (
 Each takes the encoder's name and the name or path of the weights. It returns the encoder's tensors, or None if the
 weights are not of its kind. The last one takes all that is left, and raises a ModelError if it cannot read it.
 """
-
-
-def _find_weights(name: str, weights: str) -> dict[str, Tensor]:
-    return next(state for source in SOURCES if (state := source(name, weights)) is not None)
 
 
 def _encoder_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -182,7 +267,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(
             f"No weight file {path}. Pass a .safetensors or .pth file, the folder of a saved model or, for an "
-            "encoder, the name of published weights such as 'imagenet'."
+            "encoder, the name of published weights such as 'imagenet' or those of `supported_weights`."
         )
     try:
         if path.suffix == ".safetensors":

@@ -187,10 +187,11 @@ class ModelOptions:
     )
     encoder_weights: str | Path | None = option(
         "auto",
-        "Weights of the encoder: imagenet, a local .safetensors or .pth file, or auto (ImageNet if available). "
-        "None: random.",
+        "Weights of the encoder: imagenet, a name of `supported_weights` such as ssl4eo-s2-moco (for satellites), a "
+        "local .safetensors or .pth file, or auto (ImageNet if available). None: random.",
         flag="--weights",
-        shell_help="Weights of the encoder: imagenet, none (random), auto (ImageNet if available) or a local file.",
+        shell_help="Weights of the encoder: imagenet, a name that geopsp weights lists, none (random), auto (ImageNet "
+        "if available) or a local file.",
     )
     device: str | None = option(
         None, 'Device as torch names it, e.g. "cpu" or "cuda:1". None: the first GPU, else the CPU.'

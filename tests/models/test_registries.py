@@ -21,7 +21,8 @@ from geopsp.models.decoder import DecoderKind
 from geopsp.models.encoder import supported_backbones
 from geopsp.models.losses import LossSpec, total_loss
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
-from geopsp.models.weights import init_encoder
+from geopsp.models.stem import match_stem
+from geopsp.models.weights import Pretrained, init_encoder, init_network
 
 SPEC = {"backbone": "resnet18", "bands": 3, "classes": 3, "pyramid_sizes": (1, 2)}
 
@@ -129,7 +130,7 @@ def test_weights_of_a_new_family(tiny, caplog):
 def test_a_new_source_of_weights(monkeypatch):
     donor = build_network(ModelSpec(**SPEC)).encoder.state_dict()
     monkeypatch.setattr(
-        weights, "SOURCES", (lambda name, named: dict(donor) if named == "donor" else None, *weights.SOURCES)
+        weights, "SOURCES", (lambda name, named: Pretrained(donor) if named == "donor" else None, *weights.SOURCES)
     )
     network = build_network(ModelSpec(**SPEC))
     assert init_encoder(network, "resnet18", "donor", ("red", "green", "blue")) == "donor"
@@ -147,6 +148,22 @@ def test_an_encoder_starts_from_a_saved_model(tmp_path):
     assert all(
         torch.equal(value, donor.encoder.state_dict()[key]) for key, value in network.encoder.state_dict().items()
     )
+
+
+@pytest.mark.parametrize("by_path", [True, False])
+def test_bands_of_a_saved_model_are_matched_by_name(by_path, tmp_path):
+    donor = build_network(ModelSpec(**SPEC))
+    saved(donor, ModelSpec(**SPEC), tmp_path / "model")
+    network, bands = build_network(ModelSpec(**{**SPEC, "classes": 5})), ("BLUE", "B4", "red")
+    if by_path:
+        assert init_network(network, "resnet18", tmp_path / "model", bands).endswith("(the encoder's)")
+    else:
+        init_encoder(network, "resnet18", tmp_path / "model", bands)
+    expected = match_stem(donor.encoder.conv1.weight, (2, None, 0))
+    torch.testing.assert_close(network.encoder.conv1.weight, expected)
+    others = build_network(ModelSpec(**{**SPEC, "classes": 5}))  # none in common: in order, as they always were
+    init_encoder(others, "resnet18", tmp_path / "model", ("a", "b", "c"))
+    torch.testing.assert_close(others.encoder.conv1.weight, donor.encoder.conv1.weight)
 
 
 # ---- decoders
