@@ -1,5 +1,7 @@
-"""exp of float32 as plain arithmetic, compiled: loops become vector instructions, and a number's result does not depend
-on its place in an array."""
+"""exp of float32 as plain arithmetic, compiled.
+
+Loops become vector instructions, and a number's result does not depend on its place in an array.
+"""
 
 from __future__ import annotations
 

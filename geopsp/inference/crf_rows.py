@@ -109,9 +109,7 @@ class _Strip:
         self._next = window.row
         """The next row that is yielded."""
 
-    def append(
-        self, count: int, piece: BlendedRows | None
-    ) -> Generator[tuple[int, BlendedRows | None], None, None]:
+    def append(self, count: int, piece: BlendedRows | None) -> Generator[tuple[int, BlendedRows | None], None, None]:
         """Add rows; yield those that no later row can change, whenever the strip is full."""
         done = 0
         while done < count:

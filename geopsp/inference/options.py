@@ -62,8 +62,8 @@ class MapSettings:
     )
     crf: bool | CRFOptions = option(
         False,
-        "Move the borders of classes to edges of the image by a fully connected CRF on the blended probabilities: True, "
-        "or its parameters, as `CRFOptions`. Confidence and probabilities are then those of the CRF.",
+        "Move the borders of classes to edges of the image by a fully connected CRF on the blended probabilities: "
+        "True, or its parameters, as `CRFOptions`. Confidence and probabilities are then those of the CRF.",
         shell_help="Move the borders of classes to edges of the image by a fully connected CRF. Any --crf-... "
         "option turns it on.",
     )

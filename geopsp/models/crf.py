@@ -22,11 +22,11 @@ from geopsp.errors import OptionError
 SETTING = "crf"
 """Where the settings of a model hold the parameters that `fit_crf` found."""
 
-MAX_HALO = 1024
+MAX_HALO = 512
 """Pixels around a part that are computed for it, at most."""
 
-MAX_NEIGHBOURS = 6
-"""Neighbours of the appearance kernel on each side, if the dilation is not given: 13 x 13 in all."""
+NEIGHBOURS, MAX_NEIGHBOURS = 6, 20
+"""Neighbours of the appearance kernel on each side if the dilation is not given, 13 x 13 in all, and the most."""
 
 SMOOTHNESS_RADIUS, APPEARANCE_RADIUS = 3, 2
 """Radius of the kernels in sigmas, if it is not given."""
@@ -95,7 +95,7 @@ class CRFOptions:
     )
     radius: int | None = option(
         None,
-        "Radius of both kernels, which are 0 beyond it. Radius times iterations may be 1024 at most. None: 2 sigmas of "
+        "Radius of both kernels, which are 0 beyond it. Radius times iterations may be 512 at most. None: 2 sigmas of "
         "appearance, 3 of smoothness.",
         minimum=1,
         maximum=MAX_HALO,
@@ -142,8 +142,13 @@ class CRFParameters:
         radius = self._radius(self.appearance_sigma, APPEARANCE_RADIUS)
         if self.appearance_weight and self.spacing > radius:
             raise OptionError(
-                f"`dilation` is {self.dilation}, but the appearance kernel ends at {radius} pixels, so it would have no "
-                "neighbours. Give a smaller `dilation`, or a larger `radius`."
+                f"`dilation` is {self.dilation}, but the appearance kernel ends at {radius} pixels, so it would have "
+                "no neighbours. Give a smaller `dilation`, or a larger `radius`."
+            )
+        if self.appearance_radius // self.spacing > MAX_NEIGHBOURS:
+            raise OptionError(
+                f"`dilation` is {self.dilation}, which gives the appearance kernel {radius // self.spacing} neighbours "
+                f"on each side of a pixel, but it may have at most {MAX_NEIGHBOURS}. Give a larger `dilation`."
             )
         if self.halo > MAX_HALO:
             raise OptionError(
@@ -159,7 +164,7 @@ class CRFParameters:
     @property
     def spacing(self) -> int:
         """Distance of the neighbours of the appearance kernel."""
-        return self.dilation or -(-self._radius(self.appearance_sigma, APPEARANCE_RADIUS) // MAX_NEIGHBOURS)
+        return self.dilation or -(-self._radius(self.appearance_sigma, APPEARANCE_RADIUS) // NEIGHBOURS)
 
     @property
     def smoothness_radius(self) -> int:
@@ -228,4 +233,6 @@ def _fitted(settings: Mapping[str, Any]) -> CRFParameters:
     try:
         return CRFParameters(**CRFOptions(**saved).given)
     except OptionError as error:
-        raise OptionError(f"The model's own parameters of the CRF cannot be used: {error} Give `crf` options.") from None
+        raise OptionError(
+            f"The model's own parameters of the CRF cannot be used: {error} Give `crf` options."
+        ) from None

@@ -117,33 +117,44 @@ def _factors(
     appearance: Any, smoothness: Any, first: Any, stop: Any,
 ) -> None:  # fmt: skip
     """Write each kernel's weight over the sum of the kernel, itself included, of rows; (rows, cols)."""
-    rows, cols = valid.shape
-    total, one = np.empty(cols, np.float32), np.float32(1)
-    radius = taps.size - 1
+    total = np.empty(valid.shape[1], np.float32)
     for row in range(first, stop):
-        total[:] = one
-        for pair in range(len(offsets)):
-            down, across = offsets[pair]
-            left, right = max(0, -across), min(cols, cols - across)
-            if right <= left:
-                continue
-            mine, beside = total[left:right], weights[pair, row, left:right]
+        _sum_of_similarities(weights, offsets, row, total)
+        for col in range(total.size):
+            appearance[row, col] = appearance_weight / total[col]
+        _sum_of_taps(valid, taps, row, total)
+        for col in range(total.size):
+            smoothness[row, col] = smoothness_weight / total[col] if valid[row, col] else np.float32(0)
+
+
+@jit()
+def _sum_of_similarities(weights: Any, offsets: Any, row: Any, total: Any) -> None:
+    """Write 1 and the similarities of a row's pixels to their neighbours, added up, to (cols,)."""
+    total[:] = np.float32(1)
+    for pair in range(len(offsets)):
+        down, across = offsets[pair]
+        left, right = max(0, -across), min(total.size, total.size - across)
+        if right <= left:
+            continue
+        mine, beside = total[left:right], weights[pair, row, left:right]
+        for at in range(mine.size):
+            mine[at] += beside[at]
+        if row - down >= 0:
+            mine, beside = total[left + across : right + across], weights[pair, row - down, left:right]
             for at in range(mine.size):
                 mine[at] += beside[at]
-            if row - down >= 0:
-                mine, beside = total[left + across : right + across], weights[pair, row - down, left:right]
-                for at in range(mine.size):
-                    mine[at] += beside[at]
-        for col in range(cols):
-            appearance[row, col] = appearance_weight / total[col]
-        column = np.zeros(cols, np.float32)
-        for down in range(max(-radius, -row), min(radius, rows - 1 - row) + 1):
-            for col in range(cols):
-                column[col] += taps[abs(down)] if valid[row + down, col] else np.float32(0)
-        total[:] = 0
-        _add_across(column, taps, total)
-        for col in range(cols):
-            smoothness[row, col] = smoothness_weight / total[col] if valid[row, col] else np.float32(0)
+
+
+@jit()
+def _sum_of_taps(valid: Any, taps: Any, row: Any, total: Any) -> None:
+    """Write the smoothness kernel's sum over the valid neighbours of a row's pixels, and themselves, to (cols,)."""
+    radius, column = taps.size - 1, np.zeros(total.size, np.float32)
+    for down in range(max(-radius, -row), min(radius, len(valid) - 1 - row) + 1):
+        tap, known = taps[abs(down)], valid[row + down]
+        for col in range(total.size):
+            column[col] += tap * np.float32(known[col])
+    total[:] = 0
+    _add_across(column, taps, total)
 
 
 @jit(_LINES, _LINES, _LINES, "i8[:, ::1]", "f4[:, ::1]", "f4[::1]", "f4[:, ::1]", _LINES, "i8", "i8")
@@ -154,7 +165,6 @@ def _update(
     """Write one iteration of rows of `now` to `after`, (classes, rows, cols)."""
     classes, cols = prior.shape[0], prior.shape[2]
     message, smooth = np.empty((classes, cols), np.float32), np.empty((classes, cols), np.float32)
-    best, power, chance = np.empty(cols, np.float32), np.empty(cols, np.int32), np.empty(cols, np.float32)
     for row in range(first, stop):
         _appearance_messages(now, weights, offsets, row, message)
         _smoothness_messages(now, taps, row, smooth)
@@ -162,22 +172,30 @@ def _update(
             line, other = message[channel], smooth[channel]
             for col in range(cols):
                 line[col] = line[col] * appearance[row, col] + other[col] * smoothness[row, col]
-        best[:] = message[0]
-        for channel in range(1, classes):
-            for col in range(cols):
-                best[col] = max(best[col], message[channel, col])
-        total = np.zeros(cols, np.float32)
-        for channel in range(classes):
-            exp_differences(message[channel], best, power, chance)
-            out, given = after[channel, row], prior[channel, row]
-            for col in range(cols):
-                out[col] = given[col] * chance[col]
-                total[col] += out[col]
+        _normalise(prior, message, row, after)
+
+
+@jit()
+def _normalise(prior: Any, message: Any, row: Any, after: Any) -> None:
+    """Write a row of the prior times exp(message), divided by the sum over the classes, to `after`."""
+    classes, cols = message.shape
+    best, power, chance = message[0].copy(), np.empty(cols, np.int32), np.empty(cols, np.float32)
+    for channel in range(1, classes):
         for col in range(cols):
-            total[col] = np.float32(1) / total[col] if total[col] > 0 else np.float32(0)
-        for channel in range(classes):
-            for col in range(cols):
-                after[channel, row, col] *= total[col]
+            best[col] = max(best[col], message[channel, col])
+    total = np.zeros(cols, np.float32)
+    for channel in range(classes):
+        exp_differences(message[channel], best, power, chance)
+        out, given = after[channel, row], prior[channel, row]
+        for col in range(cols):
+            out[col] = given[col] * chance[col]
+            total[col] += out[col]
+    for col in range(cols):
+        total[col] = np.float32(1) / total[col] if total[col] > 0 else np.float32(0)
+    for channel in range(classes):
+        out = after[channel, row]
+        for col in range(cols):
+            out[col] *= total[col]
 
 
 @jit()
