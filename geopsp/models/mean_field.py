@@ -49,5 +49,6 @@ def mean_field(
     prior /= torch.where(valid, total, 1)
     if prior.device.type != "cpu":
         return crf_torch.mean_field(prior, image, valid, crf)[:, core]
-    arrays = (each.contiguous().numpy() for each in (prior, image, valid))
-    return torch.from_numpy(crf_numba.mean_field(*arrays, crf, core=core, pool=pool))
+    known, bands = valid.contiguous().numpy(), image.contiguous().numpy()
+    found = crf_numba.mean_field(prior.contiguous().numpy(), bands, known, crf, core=core, pool=pool)
+    return torch.from_numpy(found)
