@@ -10,6 +10,7 @@ from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.options import flag_names
 from geopsp.core.options import info_of, option_fields
 from geopsp.inference.options import MapOptions
+from geopsp.models.crf import CRFOptions
 from geopsp.models.loss_options import LossSpec
 from geopsp.polygons.options import PolygonOptions
 from geopsp.training.options import DataOptions, FitOptions, ModelOptions, RunConfig
@@ -36,6 +37,7 @@ GROUPS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
     ("Loss", "`PSPNetClassifier`, `FCNClassifier`, `UnetClassifier`, `DeepLab`, `geopsp train`", (LossSpec,)),
     ("Fit", "`fit` of all classifiers, `geopsp train`", (FitOptions, RunConfig)),
     ("Map", "`classify_pixels`, `geopsp predict`", (MapOptions,)),
+    ("CRF", "`CRFOptions` for `crf` of `classify_pixels`, `geopsp predict`", (CRFOptions,)),
     ("Polygons", "`raster_to_polygons`, `geopsp polygonize`, and `polygon_options`", (PolygonOptions,)),
 )
 """Title, where the options are used, and their dataclasses."""

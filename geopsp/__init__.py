@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from geopsp.core.warnings_log import warnings_as_errors as warnings_as_errors
     from geopsp.errors import GeopspError as GeopspError
     from geopsp.inference.classify_pixels import classify_pixels as classify_pixels
+    from geopsp.models.crf import CRFOptions as CRFOptions
     from geopsp.models.weight_sets import supported_weights as supported_weights
     from geopsp.polygons.raster_to_polygons import raster_to_polygons as raster_to_polygons
     from geopsp.raster.scene import Scene as Scene
@@ -35,6 +36,7 @@ __version__ = "0.2.0"
 set_up_logging()
 
 _HOME = {
+    "CRFOptions": "models.crf",
     "ChipSet": "chips.chip_set",
     "ClassInfo": "core.legend",
     "Confusion": "training.metrics",
@@ -56,6 +58,7 @@ _HOME = {
 }
 
 __all__ = [
+    "CRFOptions",
     "ChipSet",
     "ClassInfo",
     "Confusion",

@@ -53,8 +53,8 @@ ONLY_IN = {
 """The folders that a library may be imported in."""
 
 PUBLIC = {
-    "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend", "PSPNetClassifier",
-    "PixelClassifier", "Scene", "TrainingData", "UnetClassifier", "__version__", "classify_pixels",
+    "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
+    "PSPNetClassifier", "PixelClassifier", "Scene", "TrainingData", "UnetClassifier", "__version__", "classify_pixels",
     "export_training_data", "prepare_data", "raster_to_polygons", "supported_weights", "warnings_as_errors",
 }  # fmt: skip
 

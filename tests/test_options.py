@@ -25,6 +25,7 @@ from geopsp.inference.options import MapOptions, MapSettings
 from geopsp.labels.class_mapping import Background as LabelBackground
 from geopsp.labels.read_labels import read_labels
 from geopsp.models import build
+from geopsp.models.crf import CRFOptions
 from geopsp.models.decoder import MIN_WIDTH
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.manifest import MAX_DECODER_WIDTH
@@ -56,6 +57,7 @@ FUNCTIONS = {
     "DeepLab": (geopsp.DeepLab.__init__, (*NETWORK, DeepLabOptions), {"self", "data"}),
     "fit": (PixelClassifier.fit, (FitOptions, RunConfig), {"self"}),
     "classify_pixels": (classify_pixels, (MapOptions,), {"images", "model", "out"}),
+    "CRFOptions": (CRFOptions, (CRFOptions,), set()),
     "raster_to_polygons": (geopsp.raster_to_polygons, (PolygonOptions,), {"raster", "out"}),
 }
 """Public functions and constructors, the dataclasses of their options, and what else they take."""
@@ -66,7 +68,7 @@ WIDER = {"ignore_classes": "Sequence[str]", "folder": "str | Path | None"}
 COMMANDS = {
     "chips": (*CUTTING, ExportOptions),
     "train": (*CUTTING, DataOptions, *NETWORK, PSPNetOptions, DeepLabOptions, FitOptions, RunConfig),
-    "predict": (MapOptions, PolygonSettings),
+    "predict": (MapOptions, CRFOptions, PolygonSettings),
     "polygonize": (PolygonOptions,),
 }
 

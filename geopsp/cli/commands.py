@@ -19,6 +19,7 @@ from geopsp.cli.shell_command import ShellCommand, say, say_verbatim
 from geopsp.core.escape import printable_lines
 from geopsp.errors import OptionError
 from geopsp.inference.options import MapOptions
+from geopsp.models.crf import CRFOptions
 from geopsp.models.loss_options import LossSpec
 from geopsp.polygons.options import PolygonOptions, PolygonSettings
 from geopsp.training.options import NETWORKS, DataOptions, FitOptions, ModelOptions, RunConfig
@@ -257,6 +258,7 @@ def evaluate(
 @images_argument
 @click.option("--out", required=True, type=click.Path(), help="GeoTIFF (COG) to write; with --per-image a folder.")
 @options_of(MapOptions)
+@options_of(CRFOptions)
 @options_of(PolygonSettings, unset=True)
 def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> None:
     """Classify IMAGEs with MODEL, as one mosaic or each by itself.
@@ -270,8 +272,10 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
     from geopsp.inference.classify_pixels import classify_pixels
     from geopsp.inference.outputs import extra_outputs
 
-    polygon_options = take(options, PolygonSettings)
+    polygon_options, crf_options = take(options, PolygonSettings), take(options, CRFOptions)
     options = take(options, MapOptions)
+    if crf_options:
+        options["crf"] = CRFOptions(**crf_options)
     if polygon_options:
         options["polygon_options"] = polygon_options
     found: Any = classify_pixels(list(images), model, out, **options)

@@ -202,6 +202,7 @@ def parse_metres(_: click.Context, __: click.Parameter, value: str | None) -> fl
 
 
 PARSERS: Mapping[str, dict[str, Any]] = {
+    "crf": {"is_flag": True},
     "bands": {"callback": parse_bands, "metavar": "BAND,..."},
     "extent": {"callback": parse_extent, "metavar": "LEFT,BOTTOM,RIGHT,TOP"},
     "lr": {"callback": parse_lr},

@@ -42,6 +42,10 @@ class Window:
     def shift(self, cols: int, rows: int) -> Window:
         return replace(self, col=self.col + cols, row=self.row + rows)
 
+    def pad(self, pixels: int) -> Window:
+        """Return the window with so many pixels more on each side."""
+        return Window(self.col - pixels, self.row - pixels, self.width + 2 * pixels, self.height + 2 * pixels)
+
     def intersect(self, other: Window) -> Window:
         """Return the window of the pixels that are in both; it is empty if there are none."""
         col, row = max(self.col, other.col), max(self.row, other.row)

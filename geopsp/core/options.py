@@ -288,17 +288,29 @@ def describes(*classes: type[Any], **texts: str) -> Callable[[Function], Functio
     """
 
     def decorate(function: Function) -> Function:
-        text, known = function.__doc__ or "", option_fields(*classes)
-        indent = next((line[: len(line) - len(line.lstrip())] for line in text.splitlines() if "{options}" in line), "")
+        known = option_fields(*classes)
         infos = {name: info_of(known[name]) for name in function.__annotations__ if name in known}
-        entries = [f"{name}: {help_text(info)}" for name, info in infos.items() if info]
-        lines = [line for entry in entries for line in wrap(entry, 120 - len(indent), subsequent_indent="    ")]
-        for word, replacement in {**texts, "options": f"\n{indent}".join(lines)}.items():
-            text = text.replace(f"{{{word}}}", replacement)
-        function.__doc__ = text
+        function.__doc__ = _described(function.__doc__ or "", infos, texts)
         return checks_names(function)
 
     return decorate
+
+
+def describes_itself(cls: type[T]) -> type[T]:
+    """Decorate a dataclass of options: replace the line "{options}" of its docstring by the help of its fields."""
+    infos = {name: info_of(entry) for name, entry in option_fields(cls).items()}
+    cls.__doc__ = _described(cls.__doc__ or "", infos, {})
+    return cls
+
+
+def _described(text: str, infos: Mapping[str, OptionInfo | None], texts: Mapping[str, str]) -> str:
+    """Return a docstring with the help of options in place of "{options}", and texts in place of other words."""
+    indent = next((line[: len(line) - len(line.lstrip())] for line in text.splitlines() if "{options}" in line), "")
+    entries = [f"{name}: {help_text(info)}" for name, info in infos.items() if info]
+    lines = [line for entry in entries for line in wrap(entry, 120 - len(indent), subsequent_indent="    ")]
+    for word, replacement in {**texts, "options": f"\n{indent}".join(lines)}.items():
+        text = text.replace(f"{{{word}}}", replacement)
+    return text
 
 
 def help_text(info: OptionInfo) -> str:

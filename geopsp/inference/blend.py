@@ -38,12 +38,23 @@ class BlendedRows:
     agreement: Tensor | None
     """(rows, cols) int32, up to about SCORE_ONE: the classes' smallest scores of any tile, added up."""
 
+    image: Tensor | None = None
+    """(bands, rows, cols) float32: normalised bands, if the buffer was asked for them."""
+
 
 class BlendBuffer:
     """Weighted class scores of the rows that later tiles may still overlap."""
 
     def __init__(
-        self, plan: TilePlan, window: Window, classes: int, ops: TileOps, *, needs_scores: bool, needs_agreement: bool
+        self,
+        plan: TilePlan,
+        window: Window,
+        classes: int,
+        ops: TileOps,
+        *,
+        needs_scores: bool,
+        needs_agreement: bool,
+        image_bands: int = 0,
     ) -> None:
         """Make an empty buffer.
 
@@ -54,6 +65,7 @@ class BlendBuffer:
             ops: Of the device that the scores are on.
             needs_scores: True gives sums of all pixels, not only where tiles overlap.
             needs_agreement: True also keeps how far tiles agree.
+            image_bands: Bands of the image that are kept beside the scores; 0: none.
         """
         self.window, self.row, self.filled_stop = window, window.row, window.row
         self.rows = min(plan.size, window.height)
@@ -62,6 +74,7 @@ class BlendBuffer:
         self.smallest = torch.full_like(self.sums, SCORE_ONE) if needs_agreement else None
         self.index = torch.zeros(shape, dtype=torch.uint8, device=ops.device)
         self.valid = torch.zeros(shape, dtype=torch.bool)
+        self.image = torch.zeros(image_bands, *shape, device=ops.device) if image_bands else None
         self._summed_cols = [slice(0, window.width)]
         """Columns with sums, in rows where no tiles of two rows overlap."""
         if not needs_scores:
@@ -69,7 +82,9 @@ class BlendBuffer:
         self._shared_rows = plan.shared_rows
         self._ops = ops
 
-    def add(self, tile: Window, valid: Tensor, scores: TileScores, weights: Tensor) -> None:
+    def add(
+        self, tile: Window, valid: Tensor, scores: TileScores, weights: Tensor, image: Tensor | None = None
+    ) -> None:
         """Add a tile.
 
         Args:
@@ -77,12 +92,15 @@ class BlendBuffer:
             valid: (s, s) bool, on the CPU.
             scores: Of the tile.
             weights: (s, s) int32, from 1 to WEIGHT_ONE squared.
+            image: (bands, s, s) float32, if the buffer keeps it.
         """
         buffer = Window(self.window.col, self.row, self.window.width, self.rows)
         part = tile.intersect(buffer)
         if part.is_empty:
             return
         self.valid[part.slices(buffer)] = valid[part.slices(tile)]
+        if self.image is not None and image is not None:
+            self.image[:, *part.slices(buffer)] = image[:, *part.slices(tile)]
         self.filled_stop = max(self.filled_stop, part.row_stop)
         interior = area_window(scores.interior, tile)
         part = interior.intersect(buffer)
@@ -134,7 +152,8 @@ class BlendBuffer:
         for cols in columns:
             self._ops.argmax(self.sums, self.index, (rows, cols))
         agreement = None if self.smallest is None else self.smallest[:, rows].sum(dim=0, dtype=torch.int32)
-        return BlendedRows(self.index[rows], self.valid[rows], self.sums[:, rows], agreement)
+        image = None if self.image is None else self.image[:, rows]
+        return BlendedRows(self.index[rows], self.valid[rows], self.sums[:, rows], agreement, image)
 
     def _drop(self, count: int) -> None:
         """Move the rows below the first `count` up, and empty those that come into the buffer."""
@@ -144,7 +163,8 @@ class BlendBuffer:
                     self.sums[:, rows, cols] = 0
             keep = self.rows - count
             fresh = slice(max(keep, count), None)  # the sums between are empty already
-            for store, empty in ((self.sums, 0), (self.smallest, SCORE_ONE), (self.valid, 0), (self.index, 0)):
+            stores = (self.sums, 0), (self.smallest, SCORE_ONE), (self.valid, 0), (self.index, 0), (self.image, 0)
+            for store, empty in stores:
                 if store is not None:
                     store[..., :keep, :] = store[..., count:, :].clone()
                     store[..., fresh if store is self.sums else slice(keep, None), :] = empty

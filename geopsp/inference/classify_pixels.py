@@ -18,6 +18,7 @@ from geopsp.inference.map_run import MapRun
 from geopsp.inference.options import MapOptions, ProbabilityType
 from geopsp.inference.output_paths import OutputPaths, check_names, check_paths, image_names
 from geopsp.labels.area import AreaOfInterest
+from geopsp.models.crf import CRFOptions, crf_parameters
 from geopsp.models.device import Precision
 from geopsp.models.saved_model import TrainedModel, load_model
 from geopsp.polygons.options import PolygonSettingsDict
@@ -49,7 +50,7 @@ def classify_pixels(
     aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
     allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
     batch_size: int | None = None, test_time_augmentation: bool = False, predict_background: bool = True,
-    sieve: int = 0,
+    crf: bool | CRFOptions = False, sieve: int = 0,
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, client: Any = None,
     scheduler: str | None = None, overwrite: bool = False,
 ) -> Path: ...  # fmt: skip
@@ -65,7 +66,7 @@ def classify_pixels(
     aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
     allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
     batch_size: int | None = None, test_time_augmentation: bool = False, predict_background: bool = True,
-    sieve: int = 0,
+    crf: bool | CRFOptions = False, sieve: int = 0,
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, client: Any = None,
     scheduler: str | None = None, overwrite: bool = False,
 ) -> list[Path]: ...  # fmt: skip
@@ -95,6 +96,7 @@ def classify_pixels(
     batch_size: int | None = None,
     test_time_augmentation: bool = False,
     predict_background: bool = True,
+    crf: bool | CRFOptions = False,
     sieve: int = 0,
     precision: Precision = "auto",
     compiled: bool = False,
@@ -125,6 +127,7 @@ def classify_pixels(
     check_names(out, options)
     trained, device = _opened(model, options.device)
     trained.excluded_channels(background=options.predict_background)
+    crf_parameters(options.crf, trained.settings)
     options.polygon_settings.selected_codes(trained.legend)
     paths = OutputPaths.from_options(out, options)
     area = None if aoi is None else LazyAreaOfInterest(aoi)

@@ -66,13 +66,14 @@ def count_tiles(
     area: AreaOfInterest | None = None,
     *,
     max_checks: int = MAX_CHECKS,
+    halo: int = 0,
 ) -> TileCount:
     """Count the tiles of all columns of parts; tiles that touch two columns count for both.
 
     Of a large map only some tiles, evenly spread, are checked for being empty. `max_checks`: their number at most,
-    times images.
+    times images. `halo`: pixels beside a column that are computed for it.
     """
-    firsts = [col for number in range(parts.shape[1]) for col in _columns(tiles, parts, number)]
+    firsts = [col for number in range(parts.shape[1]) for col in _columns(tiles, parts, number, halo)]
     total = len(tiles.rows) * len(firsts)
     checked = _spread(total, max(min(MIN_CHECKS, max_checks), max_checks // len(scene.layers)))
     is_outside = _outside(area, scene.grid, tiles.size)
@@ -84,9 +85,9 @@ def count_tiles(
     return TileCount(total, round(empty * total / len(checked)), exact=area is None and len(checked) == total)
 
 
-def _columns(tiles: TilePlan, parts: PartGrid, number: int) -> list[int]:
+def _columns(tiles: TilePlan, parts: PartGrid, number: int, halo: int) -> list[int]:
     """Return the first columns of the tiles that touch a column of parts."""
-    window = parts.part(number * parts.shape[0]).window
+    window = parts.part(number * parts.shape[0]).window.pad(halo)
     cols = tiles.cols
     return list(cols[bisect_right(cols, window.col - tiles.size) : bisect_left(cols, window.col_stop)])
 
@@ -140,11 +141,11 @@ def estimate_map(
     Raises:
         OutputError: if a disk is too small.
     """
-    tiles = count_tiles(job.scene, job.tiles, job.parts, job.area())
+    tiles = count_tiles(job.scene, job.tiles, job.parts, job.area(), halo=job.halo)
     parts = f", in {len(job.parts)} parts" if len(job.parts) > 1 else ""
     yield f"{tiles} of {job.tiles.size} x {job.tiles.size} pixels{parts}."
     if not on_this_machine and len(job.parts) > 1:
-        more = num_tiles_computed(job.parts, job.tiles) / len(job.tiles) - 1
+        more = num_tiles_computed(job.parts, job.tiles, job.halo) / len(job.tiles) - 1
         yield f"Workers compute tiles that touch several parts once for each part: {more:.0%} more tiles."
     yield from check_disk([(job.rasters, job.parts)], filled=tiles.computed / tiles.total, job_folders=[job.folder])
     yield from striped(job.scene, job.parts)
@@ -160,7 +161,9 @@ def estimate_maps(
     `at_once`: Maps that are made at a time.
     """
     max_checks = max(1, MAX_CHECKS // len(jobs))
-    counts = [count_tiles(job.scene, job.tiles, job.parts, job.area(), max_checks=max_checks) for job in jobs]
+    counts = [
+        count_tiles(job.scene, job.tiles, job.parts, job.area(), max_checks=max_checks, halo=job.halo) for job in jobs
+    ]
     total, empty = sum(tiles.total for tiles in counts), sum(tiles.empty for tiles in counts)
     tiles = TileCount(total, empty, exact=all(tiles.exact for tiles in counts))
     yield f"{len(jobs)} images: {tiles} in all."

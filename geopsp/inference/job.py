@@ -25,6 +25,7 @@ import geopandas as gpd
 import rasterio
 from pydantic import Field
 
+from geopsp.core.grid import Window
 from geopsp.core.legend import Legend
 from geopsp.core.output import check_output, partial_path, write_errors
 from geopsp.core.owned_files import FolderKind, require_owned
@@ -36,6 +37,7 @@ from geopsp.inference.options import MapSettings
 from geopsp.inference.part_size import split_for_threads
 from geopsp.inference.tile_plan import TilePlan
 from geopsp.labels.area import AreaOfInterest
+from geopsp.models.crf import CRFParameters
 from geopsp.raster.cog.part_file import is_complete
 from geopsp.raster.cog.part_grid import PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
@@ -126,10 +128,21 @@ class MapJob:
     inputs: tuple[str, ...]
     """Fingerprints of the images and the area."""
 
+    crf: CRFParameters | None = None
+
     @property
     def out(self) -> Path:
         """The path of the class raster."""
         return self.rasters[0].path
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a part that it depends on, beside its tiles."""
+        return 0 if self.crf is None else self.crf.halo
+
+    def num_tiles(self, window: Window) -> int:
+        """Return the number of tiles that a window of the map is made of."""
+        return self.tiles.count(window.pad(self.halo))
 
     @property
     def folder(self) -> Path:
@@ -174,7 +187,7 @@ class MapJob:
             width, height = state["part"]
             parts = replace(self.parts, part_width=width, part_height=height)
         else:
-            parts = split_for_threads(self.parts, self.tiles, threads)
+            parts = split_for_threads(self.parts, self.tiles, threads, self.halo)
         return replace(self, parts=parts)
 
     def part_path(self, raster: RasterSpec, number: int) -> Path:

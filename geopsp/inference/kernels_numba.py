@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geopsp.core.bands import Normalization
+from geopsp.core.fast_exp import exp_differences
 from geopsp.core.jit import jit
 from geopsp.inference.tile_plan import SCORE_ONE, RowsCols
 
@@ -120,7 +121,7 @@ def _scores(logits: Any, top: Any, left: Any, one: Any, out: Any) -> Any:
         wrong |= _transpose(logits[top + row, left : left + cols], line, best)
         total[:] = 0
         for channel in range(classes):
-            _exp(line[channel], best, power, chances[channel])
+            exp_differences(line[channel], best, power, chances[channel])
             for col in range(cols):
                 total[col] += chances[channel, col]
         for col in range(cols):
@@ -159,23 +160,6 @@ def _has_nonfinite(logits: Any) -> Any:
     for at in range(values.size):
         wrong |= not values[at] < np.inf
     return wrong
-
-
-@jit()
-def _exp(values: Any, best: Any, power: Any, out: Any) -> None:
-    """Write exp(values - best), to some 1e-6: 2**n, by its bits, times the series of exp(r)."""
-    half, lowest = np.float32(0.5), np.float32(-126)
-    log2_e, log_2 = np.float32(1.442695041), np.float32(0.693147181)
-    c1, c2, c3, c4, c5 = np.float32(1), np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24), np.float32(1 / 120)
-    for at in range(values.size):
-        exponent = max((values[at] - best[at]) * log2_e, lowest)
-        whole = np.floor(exponent + half)
-        r = (exponent - whole) * log_2
-        power[at] = np.int32(np.int32(whole) + np.int32(127)) << np.int32(23)
-        out[at] = c1 + r * (c1 + r * (c2 + r * (c3 + r * (c4 + r * c5))))
-    scale = power.view(np.float32)
-    for at in range(values.size):
-        out[at] *= scale[at]
 
 
 @jit("i4[:, :, ::1]", "u1[:, ::1]", "i8", "i8", "i8", "i8")

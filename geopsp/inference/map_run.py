@@ -26,6 +26,7 @@ from geopsp.inference.resources import ComputeCost, Resources
 from geopsp.inference.run_job import Finish, run_job, start_job
 from geopsp.inference.tile_ops import COMPILED
 from geopsp.models.device import device_name, pick_device, resolve_precision
+from geopsp.models.mean_field import COMPILED as COMPILED_FOR_CRF
 from geopsp.models.saved_model import TrainedModel
 from geopsp.polygons.raster_to_polygons import raster_to_polygons
 from geopsp.raster.scene import Scene
@@ -200,7 +201,7 @@ class MapRun:
     def _compile(self, client: Any) -> None:
         """Compile what a map on this CPU needs, before anything is timed."""
         if client is None and self.torch_device.type == "cpu":
-            compile_ahead(COMPILED)
+            compile_ahead((*COMPILED, *COMPILED_FOR_CRF) if self.settings.crf else COMPILED)
 
     def _log_job(self, job: MapJob, client: Any, *, timed: bool) -> None:
         """Say what is mapped where, how it differs from the training, and what it costs."""

@@ -17,6 +17,7 @@ from geopsp.core.options import (
     option_values,
 )
 from geopsp.errors import OptionError
+from geopsp.models.crf import CRFOptions
 from geopsp.polygons.options import PolygonSettings, PolygonSettingsDict
 from geopsp.vector.formats import ENDINGS
 
@@ -59,6 +60,13 @@ class MapSettings:
         flag="--no-background",
         shell_help="Never predict background; use the next most probable class.",
     )
+    crf: bool | CRFOptions = option(
+        False,
+        "Move the borders of classes to edges of the image by a fully connected CRF on the blended probabilities: "
+        "True, or its parameters, as `CRFOptions`. Confidence and probabilities are then those of the CRF.",
+        shell_help="Move the borders of classes to edges of the image by a fully connected CRF. Any --crf-... "
+        "option turns it on.",
+    )
     sieve: int = option(
         0,
         "Merge regions (4-connected) of fewer pixels into their largest neighbour, as gdal_sieve does. 0: off.",
@@ -79,6 +87,8 @@ class MapSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not isinstance(self.crf, bool | CRFOptions):
+            raise OptionError(f"`crf` is {self.crf!r}, but must be True, False or a `CRFOptions`.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +167,7 @@ class MapOptions(MapSettings):
     overwrite: bool = option(False, "Replace outputs that exist.")
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        MapSettings.__post_init__(self)
         _require_bands(self.bands)
         self._check_client()
         self._check_polygon_options()

@@ -24,11 +24,13 @@ from geopsp.core.legend import Legend
 from geopsp.core.parallel import map_ordered, prefetch
 from geopsp.core.progress import Progress
 from geopsp.inference.blend import BlendBuffer, BlendedRows
+from geopsp.inference.crf_rows import refine_rows
 from geopsp.inference.outputs import encode_output, needs_agreement, needs_scores
 from geopsp.inference.predictor import TilePredictor
 from geopsp.inference.tile_plan import TilePlan, weights
 from geopsp.inference.tile_scores import TileScores, score_tile
 from geopsp.labels.area import AreaOfInterest
+from geopsp.models.crf import CRFParameters
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.row_buffer import RowBuffer, read_parallel
 from geopsp.raster.scene import Scene
@@ -64,6 +66,9 @@ class Batch(NamedTuple):
     """Tiles of the window up to the last of this batch, those without a valid pixel included."""
 
 
+ScoredTile = tuple[TileScores, Tensor | None]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TilePipeline:
     """Everything that is needed to make rows of a map."""
@@ -79,6 +84,8 @@ class TilePipeline:
     threads: int = 1
     """Batches that are computed at a time."""
 
+    crf: CRFParameters | None = None
+
     @torch.inference_mode()
     def rows(self, window: Window, progress: Progress | None = None) -> Generator[Rows, None, None]:
         """Yield the rows of a window of the map, from the top.
@@ -86,26 +93,52 @@ class TilePipeline:
         Raises:
             RasterError: if pixels cannot be read.
         """
+        with closing(self._finished(window, progress)) as pieces:
+            for count, finished in pieces:
+                yield self._encoded(window, count, finished)
+
+    def _finished(
+        self, window: Window, progress: Progress | None
+    ) -> Generator[tuple[int, BlendedRows | None], None, None]:
+        """Yield numbers of rows and their content, None where no tile has a valid pixel."""
+        if self.crf is None:
+            yield from self._blended(window, progress)
+            return
+        wider = window.pad(self.crf.halo).intersect(self.scene.grid.window)
+        with closing(self._blended(wider, progress)) as blended:
+            yield from refine_rows(
+                blended,
+                wider,
+                window,
+                self.crf,
+                ops=self.predictor.ops,
+                excluded=self.predictor.excluded_channels,
+                threads=self.threads,
+            )
+
+    def _blended(
+        self, window: Window, progress: Progress | None
+    ) -> Generator[tuple[int, BlendedRows | None], None, None]:
+        """Yield the weighted means of the tiles; see `BlendBuffer.finish_rows`."""
         buffer = BlendBuffer(
             self.tiles,
             window,
             len(self.legend),
             self.predictor.ops,
-            needs_scores=needs_scores(self.rasters),
+            needs_scores=self._needs_scores,
             needs_agreement=needs_agreement(self.rasters),
+            image_bands=0 if self.crf is None else len(self.scene.bands),
         )
         total = self.tiles.count(window)
         with closing(self._scored(window)) as batches:
             for batch, scores in batches:
-                for tile, tile_scores in zip(batch.tiles, scores, strict=True):
-                    for count, finished in buffer.finish_rows(tile.window.row):
-                        yield self._encoded(window, count, finished)
+                for tile, (tile_scores, image) in zip(batch.tiles, scores, strict=True):
+                    yield from buffer.finish_rows(tile.window.row)
                     tile_weights = _weights(*self._edges(tile), self.predictor.device)
-                    buffer.add(tile.window, torch.from_numpy(tile.valid), tile_scores, tile_weights)
+                    buffer.add(tile.window, torch.from_numpy(tile.valid), tile_scores, tile_weights, image)
                 if progress:
                     progress(batch.done, total)
-            for count, finished in buffer.finish_rows(window.row_stop):
-                yield self._encoded(window, count, finished)
+            yield from buffer.finish_rows(window.row_stop)
         if progress:
             progress(total, total)
 
@@ -115,8 +148,12 @@ class TilePipeline:
             return {raster.name: raster.blank(count, window.width) for raster in self.rasters}
         return {raster.name: encode_output(raster, finished, self.legend) for raster in self.rasters}
 
-    def _scored(self, window: Window) -> Generator[tuple[Batch, list[TileScores]], None, None]:
-        """Yield the batches in the order of their tiles, with the scores of each tile."""
+    @property
+    def _needs_scores(self) -> bool:
+        return self.crf is not None or needs_scores(self.rasters)
+
+    def _scored(self, window: Window) -> Generator[tuple[Batch, list[ScoredTile]], None, None]:
+        """Yield the batches in the order of their tiles, with the scores of each tile, and its image for a CRF."""
         with (
             one_thread_each(self.predictor.device.type == "cpu"),
             ThreadPoolExecutor(self.threads, thread_name_prefix="geopsp-network") as pool,
@@ -126,13 +163,22 @@ class TilePipeline:
             yield from scored
 
     @torch.inference_mode()
-    def _predict(self, batch: Batch) -> tuple[Batch, list[TileScores]]:
+    def _predict(self, batch: Batch) -> tuple[Batch, list[ScoredTile]]:
         logits = self.predictor([tile.data for tile in batch.tiles], [tile.valid for tile in batch.tiles])
-        ops, everywhere = self.predictor.ops, needs_scores(self.rasters)
+        ops, everywhere = self.predictor.ops, self._needs_scores
         return batch, [
-            score_tile(tile_logits, self._edges(tile), ops, everywhere=everywhere)
+            (score_tile(tile_logits, self._edges(tile), ops, everywhere=everywhere), self._image(tile))
             for tile, tile_logits in zip(batch.tiles, logits, strict=True)
         ]
+
+    def _image(self, tile: Tile) -> Tensor | None:
+        """Return the normalised bands of a tile, (bands, s, s), on the device; None without a CRF."""
+        if self.crf is None:
+            return None
+        device, side = self.predictor.device, tile.valid.shape[0]
+        image = torch.empty(1, len(tile.data), side, side, device=device, memory_format=torch.channels_last)[0]
+        self.predictor.ops.normalise(tile.data, tile.valid, image, torch.empty(side, side, device=device))
+        return image
 
     def _edges(self, tile: Tile) -> tuple[bytes, bytes]:
         return self.tiles.edges(tile.window.row, tile.window.col)

@@ -12,6 +12,7 @@ from geopsp.inference.options import MapSettings
 from geopsp.inference.part_size import part_height, part_width
 from geopsp.inference.tile_plan import TilePlan
 from geopsp.models.build import check_tile_size
+from geopsp.models.crf import crf_parameters
 from geopsp.models.saved_model import TrainedModel
 from geopsp.raster.cog.part_grid import BLOCK, PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
@@ -50,7 +51,8 @@ def plan_job(
     size = settings.tile_size or model.tile_size
     check_tile_size(size)
     padding = size // 4 if settings.padding is None else settings.padding
-    width = part_side or part_width(scene, size, rasters, len(model.legend), block)
+    crf = crf_parameters(settings.crf, model.settings)
+    width = part_side or part_width(scene, size, rasters, len(model.legend), block, crf)
     height = part_side or part_height(scene)
     tiles = TilePlan(scene.grid.width, scene.grid.height, size, padding)
     parts = PartGrid(scene.grid.width, scene.grid.height, width, height, block)
@@ -58,11 +60,11 @@ def plan_job(
     if aoi is not None:
         aoi.area().require_overlap(scene.grid)
     fingerprint, inputs = model.fingerprint(), fingerprints(scene, aoi)
-    model_parts = [inputs, bf16, excluded, fingerprint, model.legend.to_json()]
+    model_parts = [inputs, bf16, excluded, fingerprint, model.legend.to_json(), *([crf.to_json()] if crf else [])]
     key = _key(scene, [size, padding, block], rasters, settings, model_parts)
     words = f"{model.composition}; tiles of {size}; bands {', '.join(model.bands)}; sha256 {fingerprint}"
     absolute = tuple(replace(raster, path=raster.path.absolute()) for raster in rasters)
-    return MapJob(scene, tiles, parts, model.legend, absolute, settings, bf16, excluded, aoi, key, words, inputs)
+    return MapJob(scene, tiles, parts, model.legend, absolute, settings, bf16, excluded, aoi, key, words, inputs, crf)
 
 
 def _key(
@@ -71,7 +73,8 @@ def _key(
     """Return the SHA-256 of all that the pixels depend on, but the number of tiles in a batch."""
     grid = scene.grid
     pixels = [grid.crs.to_wkt(), *grid.transform[:6], grid.width, grid.height]
-    asked = {name: value for name, value in asdict(settings).items() if name not in ("batch_size", "precision")}
+    others = ("batch_size", "precision", "crf")  # the CRF's own parameters are among `more`
+    asked = {name: value for name, value in asdict(settings).items() if name not in others}
     outputs = [[raster.name, raster.dtype, len(raster.bands)] for raster in rasters]
     images = [layers_identity(scene.layers), scene.bands, pixels, scene.resampling.name]
     return key_of([VERSION, images, tiling, asked, outputs, *more])

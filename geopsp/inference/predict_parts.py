@@ -21,11 +21,16 @@ from geopsp.inference.pipeline import Rows, TilePipeline, one_thread_each
 from geopsp.inference.predictor import TilePredictor
 from geopsp.inference.resources import ComputeCost, Resources
 from geopsp.models.device import pick_device
+from geopsp.models.mean_field import mean_field
 from geopsp.models.memory import free_memory
 from geopsp.models.saved_model import TrainedModel, load_model
 from geopsp.raster.cog.part_file import PartWriter
 from geopsp.raster.cog.part_grid import Part
 from geopsp.raster.cog.raster_spec import RasterSpec
+
+MAX_TIMED_SIDE = 256
+"""Largest side of the square that the CRF is timed on, in pixels."""
+
 
 GDAL_CACHE_BYTES = 32 * 2**20
 """Bytes of blocks that GDAL keeps; little, as each block is read once."""
@@ -47,7 +52,7 @@ def predictor_for(
 
 
 def _pipeline(job: MapJob, predictor: TilePredictor, threads: int) -> TilePipeline:
-    return TilePipeline(job.scene, job.area(), job.tiles, job.legend, job.rasters, predictor, threads)
+    return TilePipeline(job.scene, job.area(), job.tiles, job.legend, job.rasters, predictor, threads, job.crf)
 
 
 def tile_seconds(job: MapJob, model: TrainedModel, resources: Resources) -> float:
@@ -66,9 +71,24 @@ def tile_seconds(job: MapJob, model: TrainedModel, resources: Resources) -> floa
         return (time.perf_counter() - start) / (threads * batch_size)
 
 
+def crf_tile_seconds(job: MapJob, model: TrainedModel, resources: Resources) -> float:
+    """Measure the seconds that the CRF takes for as many pixels as a tile adds to the map; 0 without a CRF."""
+    if job.crf is None:
+        return 0.0
+    side = min(job.tiles.size, MAX_TIMED_SIDE)
+    size = (side, side)
+    uniform = torch.full((len(model.legend), *size), 1 / len(model.legend), device=resources.device)
+    image = torch.zeros(len(model.bands), *size, device=resources.device)
+    valid = torch.ones(size, dtype=torch.bool, device=resources.device)
+    start = time.perf_counter()
+    mean_field(uniform, image, valid, job.crf).sum().item()  # waits for the device
+    seconds = (time.perf_counter() - start) / (resources.threads if resources.device.type == "cpu" else 1)
+    return seconds * ((job.tiles.size - job.tiles.overlap) / side) ** 2
+
+
 def measure_cost(job: MapJob, model: TrainedModel, resources: Resources) -> ComputeCost:
     """Measure the time of a few tiles, and estimate the memory of the map."""
-    seconds = tile_seconds(job, model, resources)
+    seconds = tile_seconds(job, model, resources) + crf_tile_seconds(job, model, resources)
     return ComputeCost(seconds, resources.needed_bytes(job, model), free_memory(resources.device))
 
 
@@ -81,11 +101,11 @@ def predict_missing_parts(
     pipeline = _pipeline(job, predictor, resources.threads)
     runs = job.parts.runs(missing)
     windows = [_window_of(run) for run in runs]
-    total, before = sum(map(job.tiles.count, windows)), 0
+    total, before = sum(map(job.num_tiles, windows)), 0
     with ThreadPoolExecutor(cpu_count(), thread_name_prefix="geopsp-write") as pool:
         for run, window in zip(runs, windows, strict=True):
             _predict_run(job, run, pipeline, pool, _continued(progress, before, total))
-            before += job.tiles.count(window)
+            before += job.num_tiles(window)
 
 
 def _window_of(run: Sequence[Part]) -> Window:
@@ -117,7 +137,7 @@ def _predict_run(
                 for pixels_by_name in next(groups):
                     for name, pixels in pixels_by_name.items():
                         writers[name].append(pixels)
-    return job.tiles.count(window)
+    return job.num_tiles(window)
 
 
 def _writer(job: MapJob, raster: RasterSpec, part: Part, pool: ThreadPoolExecutor | None) -> PartWriter:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from geopsp.inference.crf_rows import strip_bytes
 from geopsp.inference.job import MapJob
 from geopsp.inference.part_size import MAX_ROW_BYTES
 from geopsp.models.memory import forward_bytes, inference_batch_size, weight_bytes
@@ -47,7 +48,9 @@ class Resources:
             device=self.device,
             bf16=job.bf16,
         )
-        return self.threads * batch + weight_bytes(model.network) + MAX_ROW_BYTES
+        crf, width = job.crf, min(job.parts.part_width, job.scene.grid.width)
+        strip = 0 if crf is None else strip_bytes(crf, width + 2 * crf.halo, len(model.legend), len(model.bands))
+        return self.threads * batch + weight_bytes(model.network) + MAX_ROW_BYTES + strip
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,7 @@ def _with_stem(
 ) -> dict[str, Tensor]:
     """Return the tensors with the first layer for these bands."""
     state = dict(found.tensors)
-    stem = next(key for key, value in own.items() if value.ndim == 4)
+    stem = next(key for key, value in own.items() if value.ndim == 4 and key.endswith("weight"))
     filters = state.get(stem)
     if filters is None or filters.ndim != 4:
         return state

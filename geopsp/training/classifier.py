@@ -25,6 +25,7 @@ from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.weights import WHOLE_NETWORK, init_encoder, init_network
 from geopsp.training.evaluate import chip_loader, chips_for, evaluate
 from geopsp.training.fit import fit
+from geopsp.training.fit_crf import fit_crf
 from geopsp.training.fit_options import CLIP, MONITORS, FitOptions, LearningRate, RunConfig
 from geopsp.training.learned_pixels import learning_loaders, loss_weight, require_scores, start_from_shares
 from geopsp.training.lr_finder import find_lr
@@ -131,6 +132,8 @@ class PixelClassifier:
             self.data = with_batch_size(self.model.network, data, device)
             self.model.settings["batch_size"] = self.data.batch_size
         return self
+
+    fit_crf = fit_crf
 
     @property
     def supported_backbones(self) -> list[str]:
@@ -267,8 +270,7 @@ class PixelClassifier:
 
     def _score(self, batches: Any) -> Confusion:
         legend, losses = self.model.legend, self.model.losses
-        ignored = losses.ignored(legend)
-        scores = evaluate(self.model.network, batches, legend, ignored=ignored, device=self.device)
+        scores = evaluate(self.model.network, batches, legend, ignored=losses.ignored(legend), device=self.device)
         return require_scores(scores, losses)
 
     def mIOU(self, mean: bool = False) -> dict[str, float] | float:  # noqa: N802 (arcgis.learn's name)
