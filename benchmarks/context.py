@@ -3,8 +3,8 @@
     python benchmarks/context.py [--epochs 1,3] [--seeds 0,1,2] [--only NAMES] [--picture FILE] [--smoke]
     python benchmarks/context.py --kind demo [--epochs N] ...
 
-`--kind wide` draws lakes and aprons (`sample_data/make.py --kind wide`) whose far rims alone tell them apart, and trains
-one small network that grows: a fully convolutional network, with the auxiliary loss, with the pyramid, with PointRend.
+`--kind wide` draws lakes and aprons whose far rims alone tell them apart (`sample_data/make.py --kind wide`), and
+trains one small network that grows: fully convolutional, with the auxiliary loss, with the pyramid, with PointRend.
 `--kind demo` trains the demo's network with the pyramid and without it on the demo's scenes. Each is scored on a scene
 that it was not trained on. Prints one line per training, a table and, last, one line of JSON.
 """
@@ -40,6 +40,7 @@ from geopsp.cli.demo import (
     export_sample,
     find_sample_data,
 )
+from geopsp.core.bands import Normalization
 from geopsp.data.augment import RandomBrightness, RandomD4
 from geopsp.training.evaluate import chip_loader
 from geopsp.training.metrics import Confusion, boundary_counts, boundary_width
@@ -89,6 +90,12 @@ DEMO = Setup(
     split={},
 )
 SETUPS = {"wide": WIDE, "demo": DEMO}
+
+PICTURED = {"+ auxiliary loss": "FCN", "+ pyramid": "PSPNet"}
+"""The two networks that are compared and drawn, which differ in the pyramid alone."""
+
+BRIGHTEST = 3500.0
+"""Reflectance x 10000 that is drawn as white."""
 
 
 @dataclass(frozen=True)
@@ -190,10 +197,10 @@ def draw(models: Mapping[str, PixelClassifier], chips: ChipSet, out: Path) -> No
     import matplotlib.pyplot as plt
     from matplotlib.colors import ListedColormap
 
-    from geopsp.training.plots import add_legend, rgb_band_indices, save_figure, to_rgb
+    from geopsp.training.plots import add_legend, save_figure
 
-    first = next(iter(models.values())).model
-    names = first.legend.names
+    first = next(iter(models.values()))
+    names, normalization = first.model.legend.names, Normalization.from_stats(first.model.statistics)
     colors = {
         "bare": "#e6c98f", "boat": "#ff7f0e", "building": "#8c564b", "car": "#d62fd6", "crop": "#9ccb86",
         "road": "#8a8a8a", "water": "#4a90d9",
@@ -202,14 +209,14 @@ def draw(models: Mapping[str, PixelClassifier], chips: ChipSet, out: Path) -> No
         "cmap": ListedColormap([colors[name] for name in names]), "vmin": -0.5, "vmax": len(names) - 0.5,
         "interpolation": "nearest",
     }  # fmt: skip
-    labels = torch.cat([found for _, found, _ in predictions(next(iter(models.values())), chips)])
+    batches = list(predictions(first, chips))
+    images, labels = torch.cat([image for image, _, _ in batches]), torch.cat([found for _, found, _ in batches])
     picked = [int((labels == names.index(name)).sum(dim=(1, 2)).argmax()) for name in SIMILAR_CLASSES]
-    images = torch.cat([image for image, _, _ in predictions(next(iter(models.values())), chips)])
     maps = {name: torch.cat([p for _, _, p in predictions(model, chips)]) for name, model in models.items()}
     figure, axes = plt.subplots(2, 2 + len(maps), figsize=(2.3 * (2 + len(maps)), 5), layout="constrained")
     for panels, chip in zip(axes, picked, strict=True):
-        image = images[chip].numpy()
-        panels[0].imshow(to_rgb(image, np.ones(image.shape[1:], bool), rgb_band_indices(first.bands)))
+        reflectance = np.moveaxis(images[chip].numpy(), 0, -1) * normalization.std + normalization.mean  # bands last
+        panels[0].imshow(np.clip(reflectance[..., :3] / BRIGHTEST, 0, 1))
         for axis, shown in zip(panels[1:], [labels[chip], *(found[chip] for found in maps.values())], strict=True):
             axis.imshow(shown.numpy(), **style)
     for axis, title in zip(axes[0], ["image", "labels", *maps], strict=True):
@@ -253,9 +260,6 @@ def main() -> None:
     print_json(compare(found, options.epochs[-1]) if options.kind == "wide" else demo_result(found))
 
 
-PICTURED = {"+ auxiliary loss": "FCN", "+ pyramid": "PSPNet"}
-
-
 def read_options() -> argparse.Namespace:
     parser = option_parser(__doc__)
     parser.add_argument("--kind", choices=SETUPS, default="wide")
@@ -297,7 +301,7 @@ def compare(found: Mapping[tuple[int, str], Sequence[Scores]], epochs: int) -> d
 
 
 def confused_share(scores: Sequence[Scores]) -> float:
-    """Return the share of the boats and cars found that are confused; half an object is added, so that it is never 0."""
+    """Return the share of the boats and cars found that are confused, with half an object added, so never 0."""
     return (sum(one.mistaken for one in scores) + 0.5) / (sum(one.found for one in scores) + 0.5)
 
 

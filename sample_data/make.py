@@ -1478,7 +1478,8 @@ def add_hangars(land: Land, body: Polygon) -> None:
         x, y, angle = beside(line, at + long / 2, 0)
         hall = rectangle(x, y, long, rng.uniform(11, 15), angle)
         at += long + rng.uniform(8, 26)
-        cell = shapely.box(*(CELL * (np.floor(np.array([x, y, x, y]) / CELL) + [0, 0, 1, 1])))
+        west, south = CELL * np.floor(np.array([x, y]) / CELL)
+        cell = shapely.box(west, south, west + CELL, south + CELL)
         if box.contains(hall) and cell.buffer(-1).contains(hall) and not blocked.intersects(hall):
             look = jitter(rng, HALLS[rng.integers(len(HALLS))], 0.05)
             land.objects.append(Piece(hall, "building", look, angle))
