@@ -59,6 +59,9 @@ class Setup:
     epochs: str
     batch_size: int
     lr: float
+    checkpoint: bool
+    """True keeps the epoch with the best validation mIoU, False the last one."""
+
     split: Mapping[str, Any]
 
 
@@ -73,6 +76,7 @@ WIDE = Setup(
     epochs="1",
     batch_size=4,
     lr=2e-3,
+    checkpoint=False,
     # Flips and turns, but no change of size, which would put rims out of the tile.
     split={"val_split_pct": 0.1, "transforms": v2.Compose([RandomD4(), RandomBrightness()])},
 )
@@ -87,6 +91,7 @@ DEMO = Setup(
     epochs=str(EPOCHS),
     batch_size=BATCH_SIZE,
     lr=LEARNING_RATE,
+    checkpoint=True,
     split={},
 )
 SETUPS = {"wide": WIDE, "demo": DEMO}
@@ -144,7 +149,7 @@ def cut_chips(kind: str, folder: Path, *, smoke: bool) -> tuple[ChipSet, ChipSet
 
 
 def train(setup: Setup, name: str, chips: ChipSet, *, epochs: int, seed: int, smoke: bool) -> PixelClassifier:
-    """Train one network, a ResNet-18 from random weights; its last epoch is kept."""
+    """Train one network, a ResNet-18 from random weights."""
     data = replace(prepare_data(chips.folders, batch_size=setup.batch_size, workers=0, **setup.split), seed=seed)
     if smoke:
         data = replace(data, train_rows=data.train_rows[:8], valid_rows=data.valid_rows[:2])
@@ -152,7 +157,7 @@ def train(setup: Setup, name: str, chips: ChipSet, *, epochs: int, seed: int, sm
     aux = options.pop("aux_loss")
     kind = PSPNetClassifier if "pyramid_sizes" in options else FCNClassifier
     model = kind(data, "resnet18", aux_loss=aux, aux="pixel" if aux else None, **options)
-    model.fit(epochs, setup.lr, one_cycle=True, checkpoint=False, monitor="valid_miou", ema=0.0)
+    model.fit(epochs, setup.lr, one_cycle=True, checkpoint=setup.checkpoint, monitor="valid_miou", ema=0.0)
     return model
 
 
