@@ -6,7 +6,11 @@ same polygons are rasterised to paint the scenes and written as the labels, so
 that both agree to the pixel.  Boats and cars are drawn from one distribution
 of size, colour and brightness; only what lies around them tells them apart.
 
-Usage: ``python sample_data/make.py [--out DIR] [--seed N]``
+With ``--kind wide`` it draws scenes of another kind instead: lakes and aprons
+of one look, wide enough that only their far rims tell what floats from what
+drives.
+
+Usage: ``python sample_data/make.py [--kind demo|wide] [--out DIR] [--seed N]``
 """
 
 from __future__ import annotations
