@@ -6,14 +6,18 @@ same polygons are rasterised to paint the scenes and written as the labels, so
 that both agree to the pixel.  Boats and cars are drawn from one distribution
 of size, colour and brightness; only what lies around them tells them apart.
 
-Usage: ``python sample_data/make.py [--out DIR] [--seed N]``
+With ``--kind wide`` it draws scenes of another kind instead: lakes and aprons
+of one look, wide enough that only their far rims tell what floats from what
+drives.
+
+Usage: ``python sample_data/make.py [--kind demo|wide] [--out DIR] [--seed N]``
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -1426,26 +1430,189 @@ def clear_buildings_off_roads(land: Land) -> None:
     land.slabs = [s for s in land.slabs if gone.intersection(s.shape).area < 1]
 
 
-def main() -> None:
-    """Write all scenes and labels."""
-    parser = argparse.ArgumentParser(description="Make the sample scenes and labels.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
-    parser.add_argument("--seed", type=int, default=7)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2024-01-01T00:00:00.000Z"})
+# --------------------------------------------------------------------------- wide water and wide tarmac
+
+
+CELL = 256
+"""Side in metres of the square that holds one lake or one apron of the wide scenes."""
+
+FAR = 74.0
+"""Metres from the rim beyond which all of a far boat or car lies."""
+
+GREY: Spectrum = (1170, 1175, 1115, 1275)
+"""Mean of muddy water and of asphalt: both surfaces of the wide scenes have it."""
+
+WIDE = {
+    "train": Site(
+        left=622400, top=5309800, width=12 * CELL, height=8 * CELL, upright=True, bridges=(), villages=(), muddy=(),
+        lakes=48, quarries=0, estates=48, farms=0, boats=8, cars=8, salt=2000,
+    ),
+    "test": Site(
+        left=631200, top=5309800, width=8 * CELL, height=6 * CELL, upright=True, bridges=(), villages=(), muddy=(),
+        lakes=24, quarries=0, estates=24, farms=0, boats=8, cars=8, salt=3000,
+    ),
+}  # fmt: skip
+"""Sites of the wide scenes: ``lakes`` lakes and ``estates`` aprons; ``boats`` and ``cars`` are counted per lake and
+apron."""
+
+
+def wide_outline(rng: np.random.Generator, x: float, y: float) -> Polygon:
+    """Draw the outline of a lake or an apron: a rounded square, uneven, 110 m to 118 m from its centre to a side."""
+    turn = np.linspace(0, 2 * np.pi, 144, endpoint=False)
+    power = rng.uniform(2.6, 4.5)
+    radius = (np.abs(np.cos(turn)) ** power + np.abs(np.sin(turn)) ** power) ** (-1 / power)
+    wave = sum(rng.normal(0, 0.6 / k) * np.cos(k * turn + rng.uniform(0, 2 * np.pi)) for k in range(2, 9))
+    radius = radius * (114 + np.clip(2 * wave, -4, 4))
+    return Polygon(np.column_stack((x + radius * np.cos(turn), y + radius * np.sin(turn))))
+
+
+def add_beach(land: Land, body: Polygon) -> None:
+    """Put a ring of sand around a lake."""
+    beach = body.buffer(land.rng.uniform(5, 8))
+    land.bare.append(Piece(beach, "bare", jitter(land.rng, SANDBANK, 0.06)))
+
+
+def add_hangars(land: Land, body: Polygon) -> None:
+    """Put halls around an apron, a few metres from its rim."""
+    rng, line = land.rng, LineString(body.buffer(11).exterior.coords)
+    box, blocked = land.site.box(-3), body.buffer(1)
+    at = rng.uniform(0, 30)
+    while at < line.length - 30:
+        long = rng.uniform(16, 34)
+        x, y, angle = beside(line, at + long / 2, 0)
+        hall = rectangle(x, y, long, rng.uniform(11, 15), angle)
+        at += long + rng.uniform(8, 26)
+        west, south = CELL * np.floor(np.array([x, y]) / CELL)
+        cell = shapely.box(west, south, west + CELL, south + CELL)
+        if box.contains(hall) and cell.buffer(-1).contains(hall) and not blocked.intersects(hall):
+            look = jitter(rng, HALLS[rng.integers(len(HALLS))], 0.05)
+            land.objects.append(Piece(hall, "building", look, angle))
+            add_slab(land, hall, angle, look)
+
+
+def add_vehicles(land: Land, body: Polygon, name: str, number: int) -> None:
+    """Put boats or cars on a lake or an apron, three of four of them far from its rim."""
+    rng, found = land.rng, []
+    far, near = body.buffer(-FAR), body.buffer(-9).difference(body.buffer(30 - FAR))
+    for inside, wanted in ((far, number - number // 4), (near, number)):
+        x0, y0, x1, y1 = inside.bounds
+        for _ in range(400):
+            if len(found) >= wanted:
+                break
+            x, y, angle = rng.uniform(x0, x1), rng.uniform(y0, y1), rng.uniform(0, np.pi)
+            shape, turned, look = vehicle(rng, x, y, angle)
+            if not inside.contains(shape) or (found and shapely.distance(shape, found).min() < 3):
+                continue
+            found.append(shape)
+            land.objects.append(Piece(shape, name, look, turned))
+            add_slab(land, shape, turned, look, vehicle=True)
+
+
+def make_wide_land(site: Site, seed: int) -> Land:
+    """Draw lakes and aprons of one size, one in each cell of fields, in random order.
+
+    Args:
+        site: What to draw, and where.
+        seed: Seed of chance.
+
+    Returns:
+        The finished land; its pieces overlap, and the smallest one is right.
+    """
+    land = Land(site, np.random.default_rng(seed + site.salt))
+    corners = [(x, y) for x in range(0, site.width, CELL) for y in range(0, site.height, CELL)]
+    wet = land.rng.permutation([True] * site.lakes + [False] * site.estates)
+    for (x, y), is_lake in zip(corners, wet, strict=True):
+        cell = shapely.box(x, y, x + CELL, y + CELL)
+        land.ground.append(crop_piece(land.rng, cell, land.rng.uniform(0, np.pi)))
+        body = wide_outline(land.rng, x + CELL / 2, y + CELL / 2)
+        look = jitter(land.rng, GREY, 0.04)
+        if is_lake:
+            add_beach(land, body)
+            land.lakes.append(body)
+        else:
+            add_hangars(land, body)
+            land.yards.append((body, 0.0))
+        land.ground.append(Piece(body, "water" if is_lake else "road", look))
+        add_vehicles(land, body, *(("boat", site.boats) if is_lake else ("car", site.cars)))
+    land.ground += land.bare
+    return land
+
+
+def paint_grey(land: Land, canvas: Canvas) -> None:
+    """Draw the surface of lakes and aprons alike, and the edge line of aprons."""
+    rng, shape = land.rng, canvas.kind.shape
+    on = canvas.mask("water") | canvas.mask("road")
+    rough = 0.04 * smooth_noise(rng, shape, 9)[on] + 0.03 * smooth_noise(rng, shape, 2)[on]
+    canvas.look[:, on] *= 1 + rough
+    lines = [body.buffer(-3).exterior for body, _ in land.yards]
+    canvas.look[:, (rasterize(lines, shape, transform=grid_of(land.site)) == 1) & on] *= 1.42
+
+
+def paint_wide(land: Land) -> Floats:
+    """Paint a wide site as it looks from above: reflectance x 10000, bands first."""
+    canvas, pieces = new_canvas(land)
+    paint_crops(land, canvas, pieces)
+    paint_grey(land, canvas)
+    paint_bare(land, canvas, pieces)
+    paint_slabs(land, canvas)
+    cast_shadows(canvas)
+    return np.stack([gaussian_filter(band, 0.55) for band in canvas.look])
+
+
+def make_wide(out: Path, seed: int, *, small: bool = False) -> None:
+    """Write ``wide_train`` and ``wide_test``, each a scene and its labels, on which only the rim tells what is what.
+
+    Every cell of 256 m holds one lake or one apron of the same shape, colour and texture. Three of four boats and cars
+    lie more than ``FAR`` metres from its rim, which alone differs: sand around lakes; halls and a painted line around
+    aprons.
+
+    Args:
+        out: Folder to write to.
+        seed: Seed of chance.
+        small: True draws eight cells of each scene, for tests.
+    """
+    for name, whole in WIDE.items():
+        site = replace(whole, width=4 * CELL, height=2 * CELL, lakes=4, estates=4) if small else whole
+        land = make_wide_land(site, seed)
+        shot = Shot(f"wide_{name}", site.left, site.top, site.width, site.height, 1.0, (0, 0, 0, 0), (0, 0, -1))
+        write_shot(out, site, paint_wide(land), shot, seed + site.salt)
+        frames = [site.box()]
+        write_labels(out / f"wide_{name}.gpkg", site, land.ground + land.objects, frames)
+
+
+def make_demo(out: Path, seed: int) -> None:
+    """Write the scenes and labels of the demo."""
     jobs = (
         (TRAIN_SITE, TRAIN_SHOTS, "labels.gpkg", 6),
         (TEST_SITE, TEST_SHOTS, "test_labels.gpkg", 0),
     )
     for site, shots, labels, messy in jobs:
         frames = labelled_area(site)
-        land = make_land(site, args.seed, frames)
+        land = make_land(site, seed, frames)
         print(labels)
         look = paint(land)
         for number, shot in enumerate(shots):
-            write_shot(args.out, site, look, shot, args.seed + site.salt + number)
-        write_labels(args.out / labels, site, label_pieces(land, frames, messy), frames)
+            write_shot(out, site, look, shot, seed + site.salt + number)
+        write_labels(out / labels, site, label_pieces(land, frames, messy), frames)
+
+
+def main() -> None:
+    """Write all scenes and labels."""
+    parser = argparse.ArgumentParser(description="Make the sample scenes and labels.")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument(
+        "--kind", choices=("demo", "wide"), default="demo",
+        help="demo: the scenes of this folder; wide: lakes and aprons that only their far rims tell apart",
+    )  # fmt: skip
+    parser.add_argument("--small", action="store_true", help="few cells, with --kind wide")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2024-01-01T00:00:00.000Z"})
+    if args.kind == "wide":
+        make_wide(args.out, args.seed, small=args.small)
+    else:
+        make_demo(args.out, args.seed)
 
 
 if __name__ == "__main__":
