@@ -5,8 +5,6 @@ Nothing heavy is imported before a command runs, so that `geopsp --help` is quic
 
 from __future__ import annotations
 
-import glob
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import click
 
 import geopsp
 from geopsp.chips.options import CUTTING, ExportOptions
+from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
 from geopsp.cli.options import options_of, overwrite_option, take
 from geopsp.cli.shell_command import ShellCommand, say, say_verbatim
 from geopsp.core.escape import printable_lines
@@ -40,40 +39,6 @@ class Commands(click.Group):
             if text == error.format_message():
                 raise
             raise click.UsageError(text, error.ctx) from None  # a * in the shell may stand for any name
-
-
-images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-
-
-labels_help = (
-    "Vector file (FILE or FILE|layername=LAYER) of polygons, lines or points, a raster of class codes, or the masks of "
-    "the images: a folder, a glob in quotes, or this option several times."
-)
-
-
-def _input_files(*names: str) -> list[Path]:
-    """Return the files that images and labels may name."""
-    named = [Path(name.partition("|")[0]) for name in names]
-    inside = [file for path in named if os.path.isdir(path) for file in path.rglob("*")]  # noqa: PTH112
-    return [*named, *inside, *(Path(file) for name in names for file in glob.glob(name, recursive=True))]  # noqa: PTH207
-
-
-def _labels(images: tuple[str, ...], given: tuple[str, ...]) -> Any:
-    """Return labels as Python takes them.
-
-    Raises:
-        OptionError: if the shell expanded a glob of labels, so that all but the first came to the images.
-    """
-    if len(given) != 1:
-        return list(given)
-    mask = Path(given[0])
-    beside = [name for name in map(Path, images) if name.parent == mask.parent and name.suffix == mask.suffix]
-    if mask.is_file() and beside and len(beside) < len(images) and all(name.is_file() for name in beside):
-        raise OptionError(
-            f"{beside[0]} is given as an image, but lies beside the labels {mask}. If these are several masks, put the "
-            f"pattern in quotes: --labels '{mask.parent / '*'}{mask.suffix}'."
-        )
-    return given[0]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -112,9 +77,9 @@ def chips(
     for path in reports:
         check_output(path, overwrite=overwrite)
     if reports:
-        require_not_inputs(reports, _input_files(*images, *labels))
+        require_not_inputs(reports, input_files(*images, *labels))
     with progress_bar("Cutting chips") as progress:
-        chip_set = export_training_data(list(images), _labels(images, labels), out, progress=progress, **options)
+        chip_set = export_training_data(list(images), labels_of(images, labels), out, progress=progress, **options)
     say(describe_chips(chip_set))
     require_not_inputs(reports, [Path(file) for files in chip_set.files.values() for file in files])
     if json_path:
@@ -202,7 +167,7 @@ def _classifier(chips: tuple[str, ...], labels: tuple[str, ...], network: str, o
         if given and name != network:
             raise OptionError(_not_for(network, name, given))
         own |= given
-    source = {"images": list(chips), "labels": _labels(chips, labels)} if labels else {"path": list(chips)}
+    source = {"images": list(chips), "labels": labels_of(chips, labels)} if labels else {"path": list(chips)}
     data = prepare_data(**source, **take(options, *CUTTING, DataOptions))
     return CLASSIFIERS[network](data, **own, **take(options, ModelOptions, LossSpec))
 

@@ -9,17 +9,15 @@ Adaptive Gradient Algorithms", 2022).
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from geopsp.models.encoder import PROBE
+from geopsp.models.encoder_stages import encoder_stages
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.step import is_frozen
 
@@ -89,7 +87,8 @@ def parameter_groups(
     """
     encoder_rate, last_rate = rates
     if graded and encoder_rate != last_rate:
-        stages = encoder_stages(network.encoder) if recipe > 1 else _encoder_children(network.encoder)
+        bands = next(p.shape[1] for p in network.encoder.parameters() if p.ndim == 4)
+        stages = encoder_stages(network.encoder, bands) if recipe > 1 else _encoder_children(network.encoder)
     else:
         stages = [list(network.encoder.parameters())]
     in_encoder = {id(p) for stage in stages for p in stage}
@@ -111,39 +110,6 @@ def _split_decay(group: dict[str, Any]) -> list[dict[str, Any]]:
     one_axis = [p for p in group["params"] if p.ndim <= 1]
     others = [p for p in group["params"] if p.ndim > 1]
     return [{**group, "params": one_axis, "weight_decay": 0.0}, {**group, "params": others}]
-
-
-def encoder_stages(encoder: nn.Module) -> list[list[nn.Parameter]]:
-    """Return the parameters of an encoder by the first of its maps that depends on them; the stem's come first.
-
-    So a norm belongs to the stage of its convolution, and blocks that an encoder keeps in one child are told apart.
-    Nothing is computed: only the graph of a copy without values is followed.
-    """
-    copied = copy.deepcopy(encoder).to("meta").eval().requires_grad_()
-    bands = next(p.shape[1] for p in copied.parameters() if p.ndim == 4)
-    with torch.enable_grad():
-        maps = copied(torch.zeros(1, bands, *PROBE, device="meta"))
-    level_of: dict[int, int] = {}
-    seen: set[Any] = set()
-    for level, each in enumerate(maps):
-        for found in _parameters_behind(each, seen):
-            level_of[id(found)] = level
-    levels = [level_of.get(id(p), len(maps) - 1) for p in copied.parameters()]
-    stages = [[p for p, at in zip(encoder.parameters(), levels, strict=True) if at == n] for n in range(len(maps))]
-    return [stage for stage in stages if stage]
-
-
-def _parameters_behind(output: Tensor, seen: set[Any]) -> Iterator[Tensor]:
-    """Yield the parameters that a tensor was computed from, but for those behind the nodes that were seen before."""
-    waiting = [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if (variable := getattr(node, "variable", None)) is not None:
-            yield variable
-        waiting.extend(following for following, _ in node.next_functions)
 
 
 def _encoder_children(encoder: nn.Module) -> list[list[nn.Parameter]]:

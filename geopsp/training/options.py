@@ -39,8 +39,6 @@ NETWORKS = ("pspnet", "fcn", "unet", "deeplab")
 BACKBONE = "resnet50"
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class DataOptions:
     """All options of `prepare_data`, but those that decide which chips are cut from images.

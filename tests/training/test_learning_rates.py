@@ -10,12 +10,12 @@ from torch import nn
 
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.encoder import build_encoder
+from geopsp.models.encoder_stages import encoder_stages
 from geopsp.training.learning_rates import (
     DECODER_RATE,
     ENCODER_RATE,
     SCRATCH_RATE,
     default_rates,
-    encoder_stages,
     parameter_groups,
     starts_pretrained,
 )
@@ -103,7 +103,7 @@ def test_stages_are_the_levels_of_the_maps(name):
     encoder = build_encoder(name, bands=4, output_stride=8, depth=5)
     encoder.requires_grad_(False)
     names = {id(p): key for key, p in encoder.named_parameters()}
-    stages = encoder_stages(encoder)
+    stages = encoder_stages(encoder, 4)
     assert sum(map(len, stages)) == len(names)
     assert all(names[id(stage[0])].startswith(f"{start}.") for stage, start in zip(stages, STAGES[name], strict=True))
     assert any("bn" in names[id(p)] or p.ndim == 1 for p in stages[0])
@@ -116,7 +116,7 @@ def test_a_stage_changes_its_map_and_those_behind_it_alone():
     image = torch.randn(1, 2, 64, 64)
     with torch.no_grad():
         before = encoder(image)
-        for level, stage in enumerate(encoder_stages(encoder), 1):
+        for level, stage in enumerate(encoder_stages(encoder, 2), 1):
             kept = [p.clone() for p in stage]
             for p in stage:
                 p.add_(0.05)
