@@ -110,14 +110,12 @@ def run(data: Data, work: Path, options: Any, weights: Path | None) -> list[list
     plain = train(data, work, options, weights, pointrend=False)
     fitted = plain.fit_crf()
     print({name: value for name, value in fitted.items() if value is not None}, flush=True)
-    kinds: list[tuple[str, PSPNetClassifier, bool | CRFOptions]] = [
-        ("plain", plain, False),
-        ("CRF, fitted", plain, True),
-        ("CRF, defaults", plain, CRFOptions(**options.defaults)),
-        ("PointRend", train(data, work, options, weights, pointrend=True), False),
-    ]
+    kinds: dict[str, bool | CRFOptions] = {
+        "plain": False, "CRF, fitted": True, "CRF, defaults": CRFOptions(**options.defaults), "PointRend": False,
+    }  # fmt: skip
     rows: list[list[Any]] = []
-    for kind, model, crf in kinds:
+    for kind, crf in kinds.items():
+        model = train(data, work, options, weights, pointrend=True) if kind == "PointRend" else plain
         maps, seconds, pixels = [], 0.0, 0
         warm = middle(data.test[0][0], options.size)  # the first map of a process is slower
         classify_pixels(data.test[0][0], model, work / data.name / "warm.tif", extent=warm, crf=crf, overwrite=True)
@@ -131,6 +129,7 @@ def run(data: Data, work: Path, options: Any, weights: Path | None) -> list[list
         scores, cost = score(maps, tests, model), seconds / pixels * 1e6
         ratio = rows[0][4] / cost if rows else 1.0
         rows.append([data.name, kind, scores.mean_iou(), scores.mean_boundary_iou(), cost, ratio])
+        print(table(HEADER, rows[-1:]), flush=True)
     return rows
 
 
