@@ -19,7 +19,6 @@ from geopsp import PSPNetClassifier, prepare_data
 from geopsp.cli.demo import (
     BATCH_SIZE,
     EPOCHS,
-    LEARNING_RATE,
     OUTPUT_STRIDE,
     SCENES,
     SIMILAR_CLASSES,
@@ -60,7 +59,7 @@ def main() -> None:
                     data, "resnet18", encoder_weights=None, class_balancing=True, output_stride=OUTPUT_STRIDE,
                     **NETWORKS[name],
                 )  # fmt: skip
-                model.fit(options.epochs, LEARNING_RATE, monitor="valid_miou")
+                model.fit(options.epochs)
                 found = model.evaluate(test)
                 iou = dict(zip(found.legend.names, found.iou(), strict=True))
                 ious = [iou[name] for name in SIMILAR_CLASSES]
