@@ -21,10 +21,10 @@ from geopsp.cli.demo import OUTPUT_STRIDE, SCENES, export_sample, find_sample_da
 SWEEP = (1e-4, 3e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 
 
-def score(data, backbone, lr, epochs):
+def score(data, backbone, lr, *, epochs, steps):
     """Return the mIoU on the validation chips, and the rate; `lr` is one rate, "found", or None for the rule."""
     model = PSPNetClassifier(data, backbone, encoder_weights="auto", output_stride=OUTPUT_STRIDE)
-    rate = model.lr_find(allow_plot=False) if lr == "found" else lr
+    rate = model.lr_find(allow_plot=False, steps=steps) if lr == "found" else lr
     model.fit(epochs, rate)
     return model.evaluate().mean_iou(), rate
 
@@ -37,7 +37,7 @@ def run_case(folder, backbone, seeds, options):
         if options.smoke:
             data = replace(data, train_rows=data.train_rows[:16], valid_rows=data.valid_rows[:4])
         for rate, kept in scores.items():
-            miou, used = score(data, backbone, rate, options.epochs)
+            miou, used = score(data, backbone, rate, epochs=options.epochs, steps=options.steps)
             kept.append(miou)
             if rate == "found":
                 found.append(used)
@@ -50,12 +50,14 @@ def main() -> None:
     parser.add_argument("--backbones", default="resnet18,tu-tf_efficientnet_lite0")
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--chip-size", type=int, default=None)
     options = parser.parse_args()
     options.sweep = SWEEP
     if options.smoke:
         options.backbones, options.seeds, options.epochs, options.chip_size = "tu-test_resnet", "0", 1, 64
-        options.sweep = SWEEP[2:4]
+        options.steps = 12
+        options.sweep = SWEEP[2:3]
     rows, result = [], {}
     with tempfile.TemporaryDirectory() as scratch:
         folders = options.chips
