@@ -31,9 +31,10 @@ from geopsp.data.dataset import TiledChipDataset
 from geopsp.data.loader import tile_loader
 from geopsp.models.losses import cross_entropy
 from geopsp.training.evaluate import evaluate
-from geopsp.training.lightning_module import WARMUP, WEIGHT_DECAY
+from geopsp.training.learning_rates import WEIGHT_DECAY
 from geopsp.training.metrics import Confusion
 from geopsp.training.options import CLIP
+from geopsp.training.schedule import rate_factor
 from geopsp.training.training_data import TrainingData
 
 BACKBONE = "tu-tf_efficientnet_lite0"
@@ -102,10 +103,8 @@ def smp_unet(data: TrainingData, seconds: float, weights: Path | None) -> torch.
     for epoch in count():
         batches.sampler.set_epoch(epoch)
         for batch in batches:
-            falling = (1 + np.cos(np.pi * (progress - WARMUP) / (1 - WARMUP))) / 2
-            rate = progress / WARMUP if progress < WARMUP else falling
             for group in optimizer.param_groups:
-                group["lr"] = RATE * max(rate, 0.04)
+                group["lr"] = RATE * rate_factor(progress)
             loss = cross_entropy(network(batch.image), batch.label)
             optimizer.zero_grad()
             loss.backward()

@@ -379,7 +379,7 @@ def test_a_run_s_notes_and_checkpoints(place):
     data = prepare_data("chips", split="random", val_split_pct=0.25, batch_size=4, workers=0, cache="cache")
     model = PSPNetClassifier.from_model("model", data, device="cpu")
     before = len(model.history)
-    model.fit(1, (1e-5, 1e-4), early_stopping=True, ema=0.9, monitor="valid_miou", folder="run")
+    model.fit(1, (1e-5, 1e-4), early_stopping=True, ema=0.9, precision="fp32", folder="run")
     require_same("formats", "run.json", json.loads(Path("run/run.json").read_text()))
     checkpoint = torch.load("run/last.ckpt", map_location="cpu", weights_only=True)
     require_same("formats", "state keys", sorted(key.partition("{")[0] for key in checkpoint["callbacks"]))

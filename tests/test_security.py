@@ -23,7 +23,7 @@ from geopsp.core.grid import Window
 from geopsp.errors import GeopspError, LabelError, OptionError, RasterError
 from geopsp.labels.class_mapping import read_mapping
 from geopsp.raster.scene import Scene
-from geopsp.training.fit import read_run
+from geopsp.training.resolve_options import read_run
 from geopsp.vector.open import open_layer
 
 PAGE = REPOSITORY / "SECURITY.md"

@@ -121,7 +121,8 @@ def train(
     from geopsp.core.owned_files import remove_owned
     from geopsp.models.manifest import MODEL_FOLDER
     from geopsp.report.summary import describe_scores
-    from geopsp.training.fit import RUN, RUN_FOLDER
+    from geopsp.training.fit import RUN_FOLDER
+    from geopsp.training.resolve_options import RUN
 
     check_output(out, overwrite=overwrite, folder=True, kind=MODEL_FOLDER)
     model = _classifier(chips, labels, network, options)

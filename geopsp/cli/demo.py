@@ -39,7 +39,7 @@ DEMO_FOLDER = FolderKind(
     ),
 )  # fmt: skip
 
-TILE, BATCH_SIZE, EPOCHS, LEARNING_RATE = 128, 8, 16, 2e-3
+TILE, BATCH_SIZE, EPOCHS = 128, 8, 16
 
 OUTPUT_STRIDE = 16
 """Faster than 8: more epochs in the same time give better scores (docs/benchmarks.md)."""
@@ -109,7 +109,7 @@ def _train(chips: ChipSet, epochs: int) -> PixelClassifier:
         output_stride=OUTPUT_STRIDE,
     )
     logger.info(repr(model))
-    model.fit(epochs, LEARNING_RATE, monitor="valid_miou")
+    model.fit(epochs)
     return model
 
 

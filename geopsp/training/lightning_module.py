@@ -73,7 +73,8 @@ class SegmentationTask(L.LightningModule):
             network, legend, losses, options, chip_name
         )  # fmt: skip
         self.lr, self.budget = options.rates[1], budget
-        self.num_skipped, self.total_steps = 0, 0
+        self.num_skipped = 0
+        self.total_steps: float = 0
         self.compute_gradients = MicroBatchGradients(losses, batch_size)
         self.ignored = losses.ignored(legend)
         self.register_buffer("weight", weight, persistent=False)

@@ -72,7 +72,7 @@ def choose_precision(
     loaders = replace(loaders, workers=0, batch_size=min(TRIAL_CHIPS, loaders.batch_size), weights=None)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     training = network.training
-    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last).train()
     eval_if_frozen(network.encoder)
     try:
         with torch.random.fork_rng(devices=[]):

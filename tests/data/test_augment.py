@@ -11,7 +11,18 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from geopsp.core.legend import IGNORE_INDEX
-from geopsp.data.augment import RandomBrightness, RandomD4, RandomScale, default_transforms, transform_chip
+from geopsp.data.augment import (
+    AUGMENTATION,
+    AUGMENTATIONS,
+    RandomBlurOrNoise,
+    RandomBrightness,
+    RandomD4,
+    RandomGamma,
+    RandomScale,
+    default_transforms,
+    make_transforms,
+    transform_chip,
+)
 
 QUICK = settings(max_examples=30, deadline=None)
 
@@ -229,3 +240,70 @@ def test_a_rotation_that_fills_with_0_adds_no_label_of_class_0():
     _, valid, label = transform_chip(v2.RandomRotation((45, 45)), image, valid, label)
     assert 0.6 < valid.mean() < 0.9
     assert (label == 0).sum() == 0
+
+
+def test_light_is_what_version_0_1_did():
+    """Runs are resumed by this text."""
+    assert repr(make_transforms("light")) == (
+        "Compose(\n      RandomSymmetry()\n      RandomScale(low=0.75, high=1.4, chance=0.5)\n"
+        "      RandomBrightness(contrast=0.2, brightness=0.2, each=0.05)\n)"
+    )
+
+
+def test_the_levels_stand_in_one_order_everywhere():
+    from geopsp.training import options
+
+    assert tuple(AUGMENTATIONS) == options.AUGMENTATIONS
+    assert options.AUGMENTATION == AUGMENTATION
+    assert repr(default_transforms()) == repr(make_transforms(AUGMENTATION))
+
+
+def test_stronger_levels_change_more():
+    torch.manual_seed(0)
+    image, valid = torch.randn(3, 64, 64), torch.ones(1, 64, 64)
+    label = torch.zeros(64, 64, dtype=torch.long)
+    change = {}
+    for level in AUGMENTATIONS:
+        stats = []
+        for seed in range(60):
+            torch.manual_seed(seed)
+            moved, seen, _ = transform_chip(make_transforms(level), image, valid, label)
+            values = moved[:, seen[0] > 0]
+            stats.append(torch.stack([values.mean(), values.std()]))
+        change[level] = float(torch.stack(stats).std(dim=0).mean())
+    assert change["none"] == 0
+    assert change["none"] < change["light"] < change["medium"] < change["strong"]
+
+
+@pytest.mark.parametrize("level", AUGMENTATIONS)
+@given(seed=st.integers(0, 9999))
+@QUICK
+def test_every_level_keeps_validity_and_labels_together(level, seed):
+    image, valid, label = chip(seed, size=32)
+    moved, seen, labels = transform_chip(make_transforms(level), image / 100 - 1, valid, label)
+    assert moved.shape == image.shape
+    assert torch.isfinite(moved).all()
+    assert torch.equal(labels != IGNORE_INDEX, seen[0] > 0)
+    assert (moved[:, seen[0] == 0] == 0).all()
+    assert set(labels.unique().tolist()) <= {*label.unique().tolist(), IGNORE_INDEX}
+
+
+@given(seed=st.integers(0, 9999))
+@QUICK
+def test_gamma_keeps_the_order_and_the_ends(seed):
+    torch.manual_seed(seed)
+    values = torch.linspace(-5, 5, 101).view(1, 1, -1)
+    bent = RandomGamma(2.0)(tv_tensors.Image(values)).as_subclass(torch.Tensor)
+    assert (bent.diff() > 0).all()
+    outside = values.abs() >= 3
+    torch.testing.assert_close(bent[outside], values[outside])
+
+
+def test_blur_smooths_and_noise_does_not_move_the_mean():
+    torch.manual_seed(0)
+    image = tv_tensors.Image(torch.randn(1, 128, 128))
+    found = [RandomBlurOrNoise(1.0, 0.2, 1.0)(image).as_subclass(torch.Tensor) for _ in range(20)]
+    steps = [float(each.diff().abs().mean()) for each in found]
+    plain = float(image.diff().abs().mean())
+    assert min(steps) < plain < max(steps)
+    assert all(abs(float(each.mean() - image.mean())) < 0.01 for each in found)
