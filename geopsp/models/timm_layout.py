@@ -117,7 +117,8 @@ class TimmLayout:
 
     def natural_stride(self, depth: int) -> int:
         """Return the output stride without dilation."""
-        return min(2**depth, max(8, *(self.strides[i] for i in self.sources(depth) if i is not None)))
+        coarsest = max(self.strides[index] for index in self.sources(depth) if index is not None)
+        return int(min(2**depth, max(8, coarsest)))
 
 
 def used_maps(layout: TimmLayout, depth: int) -> tuple[int, ...]:
