@@ -32,7 +32,6 @@ from geopsp import ChipSet, FCNClassifier, PixelClassifier, PSPNetClassifier, ex
 from geopsp.cli.demo import (
     BATCH_SIZE,
     EPOCHS,
-    LEARNING_RATE,
     OUTPUT_STRIDE,
     SCENES,
     SIMILAR_CLASSES,
@@ -90,7 +89,7 @@ DEMO = Setup(
     {"output_stride": OUTPUT_STRIDE, "encoder_depth": 5},
     epochs=str(EPOCHS),
     batch_size=BATCH_SIZE,
-    lr=LEARNING_RATE,
+    lr=2e-3,
     checkpoint=True,
     split={},
 )

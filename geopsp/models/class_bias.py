@@ -37,7 +37,8 @@ def set_class_bias(network: SegmentationNetwork, pixels: Tensor) -> None:
 
 def _last_layers(network: SegmentationNetwork) -> list[nn.Module]:
     """Return the layers whose outputs are logits of pixels: of the decoder, PointRend and the auxiliary head."""
-    layers = [network.decoder.classify]
+    classify = network.decoder.classify
+    layers = [classify[0] if isinstance(classify, nn.ModuleList) else classify]  # of a sum one has the bias
     if network.pointrend is not None:
         layers.append(network.pointrend.head.classify)
     if isinstance(network.aux, PixelHead):

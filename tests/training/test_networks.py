@@ -49,15 +49,15 @@ def test_every_network_trains_saves_and_comes_back(kind, options, large, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "stride", "note"),
+    ("name", "use_unet", "stride", "note"),
     [
-        ("tu-test_vit", 16, "tu-test_vit has an output stride of 16; the network's own would be 8."),
-        ("tu-test_maxvit", 32, "tu-test_maxvit is shown tiles of 64 x 64 pixels resized to 160 x 160."),
+        ("tu-test_vit", False, 16, "tu-test_vit has an output stride of 16; the network's own would be 8."),
+        ("tu-test_maxvit", True, 32, "tu-test_maxvit is shown tiles of 64 x 64 pixels resized to 160 x 160."),
     ],
 )
-def test_transformers_train_save_and_come_back(name, stride, note, large, tmp_path, caplog):
+def test_transformers_train_save_and_come_back(name, use_unet, stride, note, large, tmp_path, caplog):
     with caplog.at_level("INFO"):
-        model = PSPNetClassifier(large, name, encoder_weights=None)
+        model = PSPNetClassifier(large, name, use_unet=use_unet, encoder_weights=None)
     assert note in caplog.text
     assert model.model.spec.output_stride == stride
     model.fit(1, 1e-3)
