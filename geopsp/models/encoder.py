@@ -128,7 +128,7 @@ class TimmFamily:
 
     def build(self, name: str, *, bands: int, output_stride: int, depth: int) -> nn.Module:
         encoder = build_timm_encoder(name, bands=bands, output_stride=output_stride, depth=depth)
-        if depth < DEPTH or read_layout(name).is_plain:
+        if depth < DEPTH or read_layout(name).may_have_unused_layers:
             drop_unused_layers(encoder, bands)
         return encoder
 

@@ -26,9 +26,15 @@ def encoder_stages(encoder: nn.Module, bands: int) -> list[list[nn.Parameter]]:
 
 
 def drop_unused_layers(encoder: nn.Module, bands: int) -> None:
-    """Replace the layers that no map depends on, so that they hold no weights; single tensors do not train."""
+    """Replace the layers that no map depends on, so that they hold no weights.
+
+    Single tensors, and layers that the encoder needs although nothing depends on them, stay and do not train.
+    """
     used = {name for names in _stage_names(encoder, bands) for name in names}
-    _drop(encoder, used, "")
+    trial = _meta_copy(encoder)
+    _drop(trial, used, "")
+    if _works(trial, bands):
+        _drop(encoder, used, "")
     for name, parameter in encoder.named_parameters():
         if name not in used:
             parameter.requires_grad = False
@@ -50,6 +56,14 @@ def _maps(encoder: nn.Module, bands: int, size: tuple[int, int]) -> list[Tensor]
     with torch.device("meta"):
         maps: list[Tensor] = encoder(torch.zeros(1, bands, *size))
     return maps
+
+
+def _works(encoder: nn.Module, bands: int) -> bool:
+    try:
+        _maps(encoder, bands, PROBE)
+    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError):
+        return False
+    return True
 
 
 def _stage_names(encoder: nn.Module, bands: int) -> list[list[str]]:

@@ -99,6 +99,11 @@ class TimmLayout:
         """True if all maps have the same stride, as those of a plain vision transformer."""
         return len(set(self.strides)) == 1
 
+    @property
+    def may_have_unused_layers(self) -> bool:
+        """True of kinds of which no saved models of older versions hold such layers: those refused them."""
+        return self.is_plain or self.input_size.fixed is not None or not self.is_exact
+
     def sources(self, depth: int) -> tuple[int | None, ...]:
         """Return the index of the map for each level from 1; None: a level without a map, which only 1 may be.
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from model_common import trained_step
 from safetensors.torch import save_file
 from segmentation_models_pytorch.encoders import get_encoder
+from torch import nn
 from torch.nn import functional as F
 
 from geopsp.errors import ModelError
@@ -19,7 +20,7 @@ from geopsp.models import encoder as encoders
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.check_weights import require_fitting_weights
 from geopsp.models.encoder import build_encoder, shown_size, supported_backbones, usable_output_stride
-from geopsp.models.encoder_stages import encoder_stages
+from geopsp.models.encoder_stages import drop_unused_layers, encoder_stages
 from geopsp.models.timm_layout import read_layout
 from geopsp.models.weights import adapt_stem, init_encoder, load_encoder_weights
 
@@ -376,6 +377,33 @@ def test_each_parameter_belongs_to_one_stage(name):
     assert len(stages) > 1
     assert sorted(id(p) for stage in stages for p in stage) == sorted(id(p) for p in encoder.parameters())
     assert not any(p.is_meta for stage in stages for p in stage)
+
+
+class Spare(nn.Module):
+    """An encoder with layers that nothing depends on: one is never called, one is called with two arguments."""
+
+    def __init__(self, pairs):
+        super().__init__()
+        self.pairs = pairs
+        self.used, self.spare = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+        self.pair = nn.Bilinear(1, 1, 1)
+
+    def forward(self, image):
+        features = self.used(image)
+        if self.pairs:
+            self.pair(features[..., :1], features[..., 1:2])
+        return [image, features]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_layers_that_no_map_depends_on_go_unless_they_are_called(pairs):
+    encoder = Spare(pairs)
+    drop_unused_layers(encoder, 3)
+    kept = {"used.weight", "used.bias"}
+    spare = {"spare.weight", "spare.bias", "pair.weight", "pair.bias"} if pairs else set()
+    assert dict(encoder.named_parameters()).keys() == kept | spare
+    assert {name for name, p in encoder.named_parameters() if p.requires_grad} == kept
+    assert encoder(torch.zeros(1, 3, 8, 8))[1].shape == (1, 4, 6, 6)
 
 
 def test_stages_follow_depth():
