@@ -24,6 +24,9 @@ from geopsp.models.timm_layout import (
 )
 
 
+PRETRAINED_BANDS = 3
+
+
 class TimmEncoder(nn.Module):
     """A model of timm as a pyramid.
 
@@ -92,6 +95,10 @@ def build_timm_encoder(name: str, *, bands: int, output_stride: int, depth: int)
         dilated = False
     if not dilated:
         refuse_dilation(name, output_stride, layout.natural_stride(depth))
+    if bands != PRETRAINED_BANDS and not _takes_bands(model, layout, bands):
+        raise ModelError(
+            f"The backbone {name!r} takes images of {PRETRAINED_BANDS} bands only, not of {bands}. Choose another one."
+        )
     return TimmEncoder(model, layout, bands=bands, output_stride=output_stride, depth=depth)
 
 
@@ -149,6 +156,14 @@ def convert_timm_weights(name: str, state: dict[str, Tensor]) -> dict[str, Tenso
 def _plain_name(key: str) -> str:
     """Return the name of a weight that is the same in a whole model and in one that gives maps."""
     return key.removeprefix("model.").replace("_", ".")
+
+
+def _takes_bands(model: nn.Module, layout: TimmLayout, bands: int) -> bool:
+    try:
+        maps_on_meta(model, bands, layout.input_size.fit(*PROBE))
+    except UNBUILDABLE:
+        return False
+    return True
 
 
 def _has_strides(model: nn.Module, layout: TimmLayout, bands: int, output_stride: int, depth: int) -> bool:
