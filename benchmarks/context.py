@@ -293,14 +293,14 @@ def compare(found: Mapping[tuple[int, str], Sequence[Scores]], epochs: int) -> d
         return float(np.mean([a.row[column] - b.row[column] for a, b in pairs] or [np.nan]))
 
     fcn, pspnet = (found.get((epochs, name), ()) for name in PICTURED)
+    ratios = [confused_share([a]) / confused_share([b]) for a, b in zip(fcn, pspnet, strict=False)]
     result = {
-        "fcn_over_pspnet_confusion": confused_share(fcn) / confused_share(pspnet),
-        "least_of_seeds": min((confused_share([a]) / confused_share([b]) for a, b in zip(fcn, pspnet, strict=False)),
-                              default=np.nan),
+        "fcn_over_pspnet_confusion": confused_share(fcn) / confused_share(pspnet) if ratios else np.nan,
+        "least_of_seeds": min(ratios, default=np.nan),
         "aux_miou_gain": gain("+ auxiliary loss", "FCN", 0),
         "pyramid_miou_gain": gain("+ pyramid", "+ auxiliary loss", 0),
         "pointrend_boundary_iou_gain": gain("+ PointRend", "+ pyramid", 1),
-    }  # fmt: skip
+    }
     return {name: value for name, value in result.items() if np.isfinite(value)}
 
 
