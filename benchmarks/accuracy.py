@@ -54,7 +54,7 @@ from geopsp.training.schedule import TimeBudget
 from geopsp.training.training_data import TrainingData
 
 BACKBONE = "tu-tf_efficientnet_lite0"
-BATCH, REFERENCE_RATE, REFERENCE_WARMUP = 8, 1e-3, 0.1
+BATCH, VALIDATION, REFERENCE_RATE, REFERENCE_WARMUP = 8, 0.03, 1e-3, 0.1
 PROFILED_STEPS = 6
 BuildNetwork = Callable[[TrainingData, Path | None], PixelClassifier]
 
@@ -163,7 +163,7 @@ def export(data: Path, scenes: Scenes, size: int, work: Path) -> tuple[TrainingD
         if not out.exists():
             export_training_data(image, data / scenes.folder / scenes.labels.format(number), out, tile_size=side)
         folders[use].append(out)
-    prepared = prepare_data(folders["train"], size, 0.1, BATCH, cache=work / "cache")
+    prepared = prepare_data(folders["train"], size, VALIDATION, BATCH, cache=work / "cache")
     return prepared, ChipSet.open(folders["test"])
 
 
