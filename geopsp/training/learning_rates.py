@@ -1,10 +1,11 @@
 """Learning rates by rule, and the groups of parameters that have them.
 
 Source of the rule: AdamW at 1e-3 is its authors' own default (Loshchilov and Hutter, "Decoupled Weight Decay
-Regularization", 2019); a tenth of it for pretrained layers is usual in segmentation (mmsegmentation's training tricks,
-PaddleSeg's `backbone_lr_mult`; Howard and Ruder, "Universal Language Model Fine-tuning", 2018, section 3.2); the square
-root of the batch size is the scaling of adaptive optimizers (Malladi et al., "On the SDEs and Scaling Rules for
-Adaptive Gradient Algorithms", 2022).
+Regularization", 2019); a lower rate for pretrained layers, down to a tenth, is usual in segmentation
+(mmsegmentation's training tricks, PaddleSeg's `backbone_lr_mult`; Howard and Ruder, "Universal Language Model
+Fine-tuning", 2018, section 3.2), but in short runs a tenth was no better than one rate for all (docs/benchmarks.md);
+the square root of the batch size is the scaling of adaptive optimizers (Malladi et al., "On the SDEs and Scaling Rules
+for Adaptive Gradient Algorithms", 2022).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from geopsp.training.step import is_frozen
 
 logger = logging.getLogger(__name__)
 
-DECODER_RATE, ENCODER_RATE = 1e-3, 1e-4
+DECODER_RATE, ENCODER_RATE = 1e-3, 3e-4
 """Highest rates of new layers, and of an encoder with pretrained weights, at a step of `REFERENCE_BATCH` chips."""
 
 
