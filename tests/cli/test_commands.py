@@ -271,7 +271,7 @@ def test_bad_input_to_train(small_world, tmp_path):
     fails(*tiny, "--dice", 0.6, "--lovasz", 0.6, says="0.6")
     fails(*tiny, "--output-stride", 7, says="--output-stride is 7, but must be one of 8, 16, 32")
     fails(*tiny, "--accumulate", 0, says="--accumulate is 0, but must be")
-    fails(*tiny, "--devices", 2, says="Set --lr and --batch-size")
+    fails(*tiny, "--devices", 2, "--batch-size", 0, says="Set --batch-size")
     fails(
         *tiny,
         "--network",
