@@ -133,6 +133,7 @@ SMP: dict[str, BuildNetwork] = {
     "smp Unet": theirs(smp.Unet),
     "smp DeepLabV3Plus": theirs(smp.DeepLabV3Plus),
     "smp FPN": theirs(smp.FPN),
+    "smp PSPNet": theirs(smp.PSPNet),
 }
 NETWORKS = OURS | SMP
 
