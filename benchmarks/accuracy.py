@@ -126,6 +126,8 @@ OURS: dict[str, BuildNetwork] = {
     "best": ours(preset="best"),
     "no pyramid": ours(pyramid_sizes=()),
     "stride 16": ours(output_stride=16),
+    "4 stages": ours(encoder_depth=4, output_stride=16),
+    "4 stages, PointRend": ours(encoder_depth=4, output_stride=16, pointrend=True),
     "3 stages": ours(encoder_depth=3, output_stride=8),
     "no U-Net, stride 8": ours(use_unet=False),
 }
@@ -265,7 +267,7 @@ def main() -> None:
     parser.add_argument("--seconds", default="240", help="processor seconds of each run; several, by commas: a curve")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--size", type=int, default=128, help="side of the crops in pixels")
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="of: %(default)s")
+    parser.add_argument("--networks", default=";".join(NETWORKS), help="of: %(default)s")
     parser.add_argument("--recipes", default=",".join(RECIPES), help="of: %(default)s")
     parser.add_argument("--scenes", default=";".join(SCENES), help="of: %(default)s")
     parser.add_argument("--work", type=Path, help="folder of chips and results, to resume; default: a temporary one")
@@ -279,7 +281,7 @@ def main() -> None:
         if options.smoke:
             options.data = toy_data(work / "toy", ("area1", "area4", "area5"), 384)
             options.seconds, options.seeds, options.size, options.scenes = "0.5", "0", 32, "buildings 5"
-            options.networks = "default,smp Unet"
+            options.networks = "default;smp Unet"
         compare(options, work)
 
 
@@ -288,7 +290,7 @@ def compare(options: argparse.Namespace, work: Path) -> None:
     weights = None if options.smoke else lite0_weights(work)
     journal = work / "runs.jsonl"
     sets = {name: export(options.data, SCENES[name], options.size, work) for name in options.scenes.split(";")}
-    names, recipes = options.networks.split(","), options.recipes.split(",")
+    names, recipes = options.networks.split(";"), options.recipes.split(",")
     budgets = [float(text) for text in options.seconds.split(",")]
     for seed, seconds, (scenes, (data, test)), recipe, name in itertools.product(
         map(int, options.seeds.split(",")), budgets, sets.items(), recipes, names
