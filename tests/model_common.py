@@ -9,12 +9,12 @@ from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.losses import LossSpec, total_loss
 
 
-def trained_step(spec: ModelSpec, losses: LossSpec | None = None) -> nn.Module:
-    """Train one step at batch one, and map an odd-sized tile; return the network."""
+def trained_step(spec: ModelSpec, losses: LossSpec | None = None, *, batch_size: int = 1) -> nn.Module:
+    """Train one step, and map an odd-sized tile; return the network."""
     network = build_network(spec).train()
     before = [p.detach().clone() for p in network.parameters()]
-    labels, valid = torch.randint(0, spec.classes, (1, 65, 97)), torch.ones(1, 1, 65, 97)
-    output = network(torch.randn(1, spec.bands, 65, 97), valid)
+    labels, valid = torch.randint(0, spec.classes, (batch_size, 65, 97)), torch.ones(batch_size, 1, 65, 97)
+    output = network(torch.randn(batch_size, spec.bands, 65, 97), valid)
     total_loss(output, labels, valid, losses or LossSpec(), None).backward()
     torch.optim.SGD(network.parameters(), lr=0.1).step()
     trained = [p for p in network.parameters() if p.requires_grad]

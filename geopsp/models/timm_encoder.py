@@ -23,7 +23,6 @@ from geopsp.models.timm_layout import (
     used_maps,
 )
 
-
 PRETRAINED_BANDS = 3
 
 
