@@ -88,7 +88,7 @@ def test_without_a_rate_none_is_looked_for(data, monkeypatch, capsys):
     model.fit(1)
     model.fit(1)
     first, second = model.model.settings["runs"]
-    assert (first["lr"], second["lr"]) == ([2e-3, 2e-3], [1e-4, 1e-3]), "the second begins from trained weights"
+    assert (first["lr"], second["lr"]) == ([2e-3, 2e-3], [3e-4, 1e-3]), "the second begins from trained weights"
     assert "Learning rate: 0.002 (encoder from random weights, 8 chips per step)" in capsys.readouterr().err
     assert not first["graded"]
 
