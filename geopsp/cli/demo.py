@@ -39,7 +39,7 @@ DEMO_FOLDER = FolderKind(
     ),
 )  # fmt: skip
 
-TILE, BATCH_SIZE, EPOCHS = 128, 8, 24
+TILE, BATCH_SIZE, EPOCHS = 128, 8, 36
 
 OUTPUT_STRIDE, ENCODER_DEPTH = 16, 4
 """Faster than 8 and 5: more epochs in the same time give better scores (docs/benchmarks.md)."""
