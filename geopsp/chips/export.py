@@ -120,7 +120,7 @@ class Export:
         totals = export._write_chips(out, journal, first=first)  # noqa: SLF001 (the same class)
         self._require_same_inputs(journal)
         export._append_index(out, manifest, index, totals)  # noqa: SLF001
-        write_file_list(out, without=[JOURNAL])
+        write_file_list(out, CHIP_FOLDER)
         journal.remove()
 
     def _append_index(self, out: Path, manifest: dict[str, Any], index: gpd.GeoDataFrame, totals: ExportTotals) -> None:

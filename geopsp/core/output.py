@@ -255,15 +255,15 @@ def resumable_folder(path: str | Path, *, state_file: str, overwrite: bool = Fal
     try:
         with write_errors(path):
             yield partial
-            _publish_folder(partial, path, kind, state_file)
+            _publish_folder(partial, path, kind)
     finally:
         if partial.exists() and not (partial / state_file).exists():
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _publish_folder(folder: Path, path: Path, kind: FolderKind | None, *unlisted: str) -> None:
+def _publish_folder(folder: Path, path: Path, kind: FolderKind | None) -> None:
     """Give a finished folder its name; one that it replaces is removed afterwards, so that a kill never loses both."""
-    write_file_list(folder, without=unlisted)
+    write_file_list(folder, kind)
     sync_tree(folder)
     old = path.with_name(f".old-{path.name}")
     remove_owned(old, kind)

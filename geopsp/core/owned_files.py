@@ -56,9 +56,9 @@ def is_unfinished(path: str) -> bool:
     return name.startswith(".") and UNFINISHED in name
 
 
-def write_file_list(folder: Path, *, without: Sequence[str] = ()) -> None:
-    """Write the list of all files in a folder but those in `without`, replacing an earlier one."""
-    left_out = {FILE_LIST, *without}
+def write_file_list(folder: Path, kind: FolderKind | None) -> None:
+    """Write the list of all files in a folder but the journal of its kind, replacing an earlier one."""
+    left_out = {FILE_LIST, kind.journal if kind else None}
     lines = [f"{size} {path}\n" for path, size in sorted(_files(folder)) if path not in left_out and size is not None]
     (folder / FILE_LIST).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 

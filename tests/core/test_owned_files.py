@@ -219,7 +219,7 @@ def test_a_journal_that_a_kill_left_is_ours(tmp_path):
     folder.mkdir()
     (folder / "chips.json").write_text("{}")
     (folder / "ledger.jsonl").write_text("{}\n")
-    write_file_list(folder, without=["ledger.jsonl"])
+    write_file_list(folder, CHIP_FOLDER)
     assert "ledger" not in (folder / ".geopsp-files").read_text()
     assert foreign_files(folder, CHIP_FOLDER) == []
     (folder / "chips.json").write_text("{ }")
