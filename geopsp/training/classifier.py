@@ -196,6 +196,7 @@ class PixelClassifier:
         compiled: bool = False,
         minutes: float | None = None,
         precision: str = "auto",
+        validate_all: bool = False,
         devices: int = 1,
         nodes: int = 1,
         folder: str | Path | None = None,
