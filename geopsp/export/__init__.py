@@ -1,1 +1,1 @@
-"""Export of models to files that other programs open."""
+"""Saved models as files that other programs read."""
