@@ -100,7 +100,7 @@ def main(package, arrays, out):
     function = load_function(unpack(package, Path(out).with_suffix("")))
     codes, valid = classify(function, pixels, mask, **{name: str(value) for name, value in content.items()})
     np.savez(out, codes=codes, valid=valid)
-    print(sorted(name for name in sys.modules if name in {"geopsp", "torch", "rasterio", "numpy", "onnxruntime"}))
+    print(sorted(name for name in sys.modules if name in {"geopsp", "torch", "rasterio", "numpy", "onnxruntime"}))  # noqa: T201
 
 
 if __name__ == "__main__":

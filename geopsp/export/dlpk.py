@@ -105,6 +105,7 @@ def _cell_sizes(model: TrainedModel) -> dict[str, Any]:
 def _summary(model: TrainedModel) -> str:
     classes, bands = ", ".join(model.legend.names), ", ".join(model.bands)
     pixels = f"{model.dtype} pixels of {format_size(model.cell_size[1], model.units)}"
+    pixels += "" if model.pixel_values.is_default else f", {model.pixel_values}"
     return f"Classifies each pixel as {classes}. Bands, in this order: {bands}. Trained on {pixels}."
 
 

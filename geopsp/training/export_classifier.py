@@ -39,7 +39,7 @@ def export(
     Args:
         classifier: Trained, or loaded.
         path: The file or folder to write.
-        format: "onnx": one ONNX file, for QGIS Deepness and ONNX Runtime.
+        format: "onnx": one ONNX file, for QGIS Deepness and ONNX Runtime; "dlpk": a package for ArcGIS Pro.
         {options}
 
     Raises:
