@@ -33,11 +33,10 @@ class GeopspClassifier:
     def __init__(self) -> None:
         self.name = "geopsp Pixel Classifier"
         self.description = "Classifies each pixel of a raster by a model that geopsp trained."
-        self.session: Any = None
-        self.classes: list[dict[str, Any]] = []
-        self.bands: list[int] = []
+        self.classes, self.bands = list[dict[str, Any]](), list[int]()
         self.size, self.padding, self.batch_size = 0, 0, 4
         self.predicts_background, self.augmented = True, False
+        self.session: Any = None
 
     def initialize(self, **kwargs: Any) -> None:
         """Load a model: `model` is the path of the .emd file or its JSON text; `device` is -1 for the CPU."""
@@ -45,16 +44,14 @@ class GeopspClassifier:
             return
         definition, folder = _read_definition(str(kwargs["model"]))
         self.size = int(definition["ImageHeight"])
-        self.bands = [int(band) for band in definition["ExtractBands"]]
-        self.classes = list(definition["Classes"])
+        self.bands, self.classes = [int(band) for band in definition["ExtractBands"]], list(definition["Classes"])
         self.padding = int(definition.get("Padding", self.size // 4))
         self.batch_size = int(definition.get("BatchSize", 4))
         path = os.path.join(folder, str(definition["ModelFile"]))
         if not os.path.isfile(path):
             raise ValueError(f"The model file is missing: {path}. Unpack or copy the whole package again.")
         self.session = _open_session(path, _whole("device", kwargs.get("device"), -1))
-        ports = (*self.session.get_inputs(), *self.session.get_outputs())
-        found = [(port.name, *port.shape[1:]) for port in ports]
+        found = [(each.name, *each.shape[1:]) for each in (*self.session.get_inputs(), *self.session.get_outputs())]
         counts = {"image": len(self.bands), "probabilities": len(self.classes)}
         needed = [(name, count, self.size, self.size) for name, count in counts.items()]
         if found != needed:
@@ -112,11 +109,9 @@ class GeopspClassifier:
     def updateRasterInfo(self, **kwargs: Any) -> dict[str, Any]:
         """Describe the output: one band of class codes, with names and colours."""
         self._require_bands(kwargs.get("raster_info", {}).get("bandCount"))
-        info = kwargs["output_info"]
-        info["bandCount"], info["pixelType"] = 1, "u1"
-        info["noData"] = np.array([NODATA], "u1")
-        info["statistics"], info["histogram"] = (), ()
-        info["rasterAttributeTable"] = json.dumps(_attribute_table(self.classes))
+        table, nodata = json.dumps(_attribute_table(self.classes)), np.array([NODATA], "u1")
+        info = {"bandCount": 1, "pixelType": "u1", "noData": nodata, "rasterAttributeTable": table}
+        kwargs["output_info"].update(info, statistics=(), histogram=())
         return kwargs
 
     def updatePixels(self, tlc: Any, shape: Any, props: dict[str, Any], **pixelBlocks: Any) -> dict[str, Any]:
@@ -127,7 +122,8 @@ class GeopspClassifier:
         rows, cols = (int(side) for side in shape[-2:])
         pixels, valid = self._block(pixelBlocks, rows, cols)
         known = valid[self.size : self.size + rows, self.size : self.size + cols]
-        axes = [_Axis(first, length, self.size, self.padding) for first, length in self._places(tlc, props, known)]
+        places = self._places(tlc, props, known, np.shape(pixelBlocks["raster_pixels"])[-2:])
+        axes = [_Axis(first, length, self.size, self.padding) for first, length in places]
         scores = self._blend(pixels, valid, axes, (rows, cols))
         codes = np.array([entry["Value"] for entry in self.classes], np.uint8)
         found = np.where(known, codes[scores.argmax(axis=0)], NODATA)
@@ -146,11 +142,11 @@ class GeopspClassifier:
             needed = f"the model needs {len(self.bands)}, in the order of its training"
             raise ValueError(f"The raster has {found} band(s), but {needed}. Choose another raster.")
 
-    def _places(self, tlc: Any, props: dict[str, Any], known: Any) -> list[tuple[int, int]]:
+    def _places(self, tlc: Any, props: dict[str, Any], known: Any, block: Any) -> list[tuple[int, int]]:
         """Return where a rectangle begins in the output raster, and the raster's length, down and across.
 
         Where ArcGIS does not say it, or there are valid pixels outside of the raster that it describes, tiles are
-        counted from the rectangle itself, in a raster without end.
+        counted from the rectangle itself, in a raster without end. A block that lacks padding is an error.
         """
         step = self.size - self.padding
         endless = [(step * 2**20, step * 2**21)] * 2
@@ -165,6 +161,10 @@ class GeopspClassifier:
             pixels = first + np.flatnonzero(known.any(axis=1 - axis))
             if first < 0 or length < 1 or (len(pixels) and pixels[-1] >= length):
                 return endless
+        sides = zip(known.shape, places)
+        needed = [min(count + self.size, length - first) + self.size for count, (first, length) in sides]
+        if any(given < least for given, least in zip(block, needed)):
+            raise ValueError(f"ArcGIS gave a block of {block} pixels, but {needed} are needed. Set another batch_size.")
         return places
 
     def _block(self, blocks: dict[str, Any], rows: int, cols: int) -> tuple[Any, Any]:

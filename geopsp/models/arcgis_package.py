@@ -114,7 +114,7 @@ class ArcgisPackage:
     def title(self) -> str:
         """What it is, in a few words."""
         if self.is_ours:
-            return "a deep learning package for ArcGIS Pro that geopsp exported"
+            return "a deep learning package for ArcGIS Pro, exported by geopsp"
         name = self.definition.name or self.definition.kind or "unnamed"
         backbone = f", backbone {self.backbone}" if self.backbone else ""
         return f"a model of ArcGIS ({name}{backbone})"
@@ -165,6 +165,7 @@ def require_no_arcgis_package(path: str | Path) -> None:
     """
     if package := find_arcgis_package(path):
         classes = ", ".join(package.classes[:20]) + (" ..." if len(package.classes) > 20 else "")
+        classes = "" if package.is_ours else classes
         about = f" with {format_count(len(package.classes), 'class', 'classes')} ({classes})" if classes else ""
         bands = package.bands
         about += f" and {format_count(len(bands), 'band')}" if bands and about else ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -281,3 +283,24 @@ def test_arcgis_is_told_the_processor(folder, monkeypatch):
         assert (arcpy.env.processorType, arcpy.env.gpuId) == ("GPU", number)
     load_function(folder)
     assert asked[-1] == ["CPUExecutionProvider"]
+
+
+def test_a_block_without_its_padding_is_an_error(function):
+    """Rather than a map that is shifted."""
+    pixels = picture(200, 200)
+    function.getConfiguration()
+    props = vars_of(pixels) | {"width": 200, "height": 200}
+    for rows, cols in ((40 + 2 * SIZE - 1, 40 + 2 * SIZE), (40 + 2 * SIZE, 40 + SIZE)):
+        with pytest.raises(ValueError, match="ArcGIS gave a block of"):
+            function.updatePixels((50, 150), (1, 40, 40), props, raster_pixels=pixels[:, :rows, :cols])
+    function.updatePixels((50, 150), (1, 40, 40), props, raster_pixels=pixels[:, : 40 + 2 * SIZE, : 40 + 2 * SIZE])
+
+
+def test_the_function_stands_alone():
+    """It parses as Python 3.9, which the oldest ArcGIS Pro has, and imports nothing of geopsp."""
+    source = Path(arcgis_function.__file__).read_text(encoding="utf-8")
+    tree = ast.parse(source, feature_version=(3, 9))
+    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert found == {"__future__", "arcpy", "json", "math", "numpy", "onnxruntime", "os", "typing"}
+    assert "strict=" not in source

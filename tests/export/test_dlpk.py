@@ -168,7 +168,7 @@ def test_degrees_are_told_and_other_units_left_out(model):
 
 def test_our_own_package_is_told(package, folder):
     for path in (package, folder, folder / "GeopspClassifier.emd"):
-        with pytest.raises(PackageError, match=r"that geopsp exported.* use the model\.onnx inside"):
+        with pytest.raises(PackageError, match=r"exported by geopsp\. Unpack it .* use the model\.onnx inside"):
             read_manifest(path)
         found = CliRunner().invoke(main, ["info", str(path)])
         assert found.exit_code == 0, found.output
