@@ -12,16 +12,19 @@ import numpy as np
 import onnxruntime
 import pytest
 import rasterio
+import torch
 from arcgis_common import SIZE, blurred_model, picture, write_folder
 from arcgis_harness import CELL, LEFT, TOP, classify, load_function
 from hypothesis import given
 from hypothesis import strategies as st
+from inference_common import numba_ops
 from rasterio.transform import from_origin
 
 from geopsp.core.grid import tile_starts
 from geopsp.export import arcgis_function
 from geopsp.inference.classify_pixels import classify_pixels
-from geopsp.inference.tile_plan import axis_weights
+from geopsp.inference.tile_plan import SCORE_ONE, axis_weights
+from geopsp.inference.tile_scores import score_tile
 
 
 @pytest.fixture(scope="module")
@@ -304,3 +307,17 @@ def test_the_function_stands_alone():
     found |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert found == {"__future__", "arcpy", "json", "math", "numpy", "onnxruntime", "os", "typing"}
     assert "strict=" not in source
+
+
+def test_scores_are_those_of_our_own_maps():
+    """Also where two probabilities round to one number: the larger one wins, however little it is larger."""
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=(5, 32, 32)).astype(np.float32) * 4
+    logits[1, :, :16] = logits[2, :, :16] + np.float32(3e-6)
+    probabilities = torch.from_numpy(logits).softmax(dim=0).numpy()
+    scores = arcgis_function._scores(probabilities[None])[0]
+    expected = score_tile(torch.from_numpy(logits), (bytes([128]) * 32,) * 2, numba_ops(), everywhere=True)
+    ((_, theirs),) = expected.overlaps
+    assert abs(scores - theirs.numpy()).max() <= 1
+    assert np.array_equal(scores.argmax(axis=0), probabilities.argmax(axis=0))
+    assert np.array_equal(arcgis_function._scores(np.float32([[[[1.0]], [[0.0]]]])).ravel(), [SCORE_ONE, 0])
