@@ -138,10 +138,18 @@ def onnx_model(job: ExportJob) -> Any:
             "`backbone`, or use the model with geopsp."
         ) from error
     _require_readable(proto, model)
+    _drop_traces(proto.graph)
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "geopsp", geopsp.__version__
     proto.doc_string = model.summary
     return proto
+
+
+def _drop_traces(graph: Any) -> None:
+    """Drop what the exporter notes beside each operator: lines of code with the paths of this machine."""
+    for entry in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
+        entry.ClearField("metadata_props")
+        entry.ClearField("doc_string")
 
 
 def _require_small(model: TrainedModel, *, half: bool) -> None:
