@@ -15,7 +15,7 @@ from common import option_parser, print_json, table
 from torch import Tensor
 from torch.nn import functional as F
 
-from geopsp.models.build import PYRAMID_SIZES
+from geopsp.models.spec import PYRAMID_SIZES
 from geopsp.models.context import MAX_CONTEXT, MIN_CONTEXT, PyramidPooling
 
 SIZES = [(8, 512, 16), (8, 512, 32), (2, 2048, 32), (2, 2048, 64)]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ProbabilityType = Literal["uint8", "float16"]
 
+EngineName = Literal["auto", "torch", "onnx"]
+
 
 @dataclass(frozen=True, slots=True)
 class MapSettings:
@@ -157,6 +159,12 @@ class MapOptions(MapSettings):
     )
     device: str | None = option(
         None, 'Device as torch names it, e.g. "cpu" or "cuda:1". None: the first GPU, else the CPU.'
+    )
+    engine: EngineName = option(
+        "auto",
+        "What runs the network: torch (PyTorch) or onnx (ONNX Runtime, on the CPU; a saved model is exported for the "
+        "map first). auto: onnx for an .onnx file, else torch.",
+        choices=get_args(EngineName),
     )
     client: Any = option(None, "A Dask client; its workers make the map. None: this machine.", flag="")
     scheduler: str | None = option(
