@@ -30,7 +30,7 @@ class Engine(Protocol):
     packages: tuple[str, ...]
     """Packages on whose version the last bit of a map may depend."""
 
-    identity: list[str]
+    identity: tuple[str, ...]
     """Part of the keys of maps; empty for PyTorch, as it was the only one."""
 
     def pick_device(self, name: str | None) -> Device:

@@ -40,7 +40,7 @@ class OnnxEngine:
     """The network in ONNX Runtime; see `Engine`."""
 
     packages = ("onnxruntime", "numpy", "rasterio", "deflate")
-    identity = ["onnxruntime"]
+    identity = ("onnxruntime",)
 
     def pick_device(self, name: str | None) -> Processor:
         """Return the CPU.

@@ -22,7 +22,7 @@ DARK = np.finfo(np.float32).tiny
 any mean it is lost, and so small that it moves no other normalised value by more than 1e-30."""
 
 LEAST_PROBABILITY = np.float32(1e-45)
-"""Softmax in float32 gives 0 below. The logarithm of 0 would leave a pixel without a class if the others are excluded."""
+"""Softmax in float32 gives 0 below, whose logarithm would leave a pixel without a class if the others are excluded."""
 
 
 class OnnxPredictor(TilePredictor):

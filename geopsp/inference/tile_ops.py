@@ -23,7 +23,7 @@ class Device(Protocol):
 
     @property
     def type(self) -> str:
-        """ "cpu", "cuda", ..."""
+        """Its kind, e.g. "cpu" or "cuda"."""
         ...
 
 

@@ -18,7 +18,7 @@ class TorchEngine:
     """The network in PyTorch, on any device; see `Engine`."""
 
     packages = ("torch", "numpy", "rasterio", "deflate", "timm", "segmentation-models-pytorch")
-    identity: list[str] = []
+    identity = ()
 
     def pick_device(self, name: str | None) -> torch.device:
         return pick_device(name)

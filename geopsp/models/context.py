@@ -3,7 +3,8 @@
 A context takes the encoder's last map, (n, c, h, w), and the valid share of its cells, (n, 1, h, w), and returns a map
 (n, outputs, h, w). Invalid cells do not count in its means.
 
-A new context is a class, a function that makes it, and an entry in `parts.CONTEXTS`, with a field of that name in `ModelSpec`.
+A new context is a class, a function that makes it, and an entry in `parts.CONTEXTS`, with a field of that name in
+`ModelSpec`.
 """
 
 from __future__ import annotations

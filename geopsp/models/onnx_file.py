@@ -147,8 +147,8 @@ def _require_own(header: OnnxHeader) -> None:
         raise DocumentError(f"it has the format {found[:100]!r}, but this geopsp reads {READABLE_VERSION!r}. Upgrade")
     names = [f"the {words} {', '.join(map(str, specs[:5])) or 'none'}" for words, specs in _sides(header)]
     raise DocumentError(
-        f"geopsp did not export it. It has {' and '.join(names)}; needed are one input {INPUT!r} (float32, batch x bands "
-        f"x size x size), one output {OUTPUT!r} and the metadata of geopsp, which name classes, bands and pixel size"
+        f"geopsp did not export it. It has {' and '.join(names)}; needed are one input {INPUT!r} (float32, batch x "
+        f"bands x size x size), one output {OUTPUT!r} and the metadata of geopsp, which name classes, bands and pixel size"
     )
 
 

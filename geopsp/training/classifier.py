@@ -25,6 +25,7 @@ from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.spec import ModelSpec, check_tile_size
 from geopsp.models.weights import WHOLE_NETWORK, init_encoder, init_network
 from geopsp.training.evaluate import chip_loader, chips_for, evaluate
+from geopsp.training.export_classifier import export
 from geopsp.training.fit import fit
 from geopsp.training.fit_crf import fit_crf
 from geopsp.training.fit_options import CLIP, MONITORS, FitOptions, LearningRate, RunConfig
@@ -135,6 +136,7 @@ class PixelClassifier:
         return self
 
     fit_crf = fit_crf
+    export = export
 
     @property
     def supported_backbones(self) -> list[str]:

@@ -65,9 +65,9 @@ def test_torch_says_the_same(seed, classes):
     assert np.array_equal(numba.index, others.index)
     for (area, shares), (other_area, other_shares) in zip(numba.overlaps, others.overlaps, strict=True):
         assert area == other_area
-        other_shares = other_shares.numpy()
-        assert np.abs(shares - other_shares).max() <= 1  # a probability may be rounded up or down
-        assert np.array_equal(shares.argmax(0), other_shares.argmax(0))
+        theirs = other_shares.numpy()
+        assert np.abs(shares - theirs).max() <= 1  # a probability may be rounded up or down
+        assert np.array_equal(shares.argmax(0), theirs.argmax(0))
 
 
 @both_ways
