@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from geopsp.inference.engines import WORKER_FILE
 from geopsp.inference.job import MapJob
 from geopsp.inference.onnx_predictor import OnnxPredictor
 from geopsp.inference.options import MapSettings
-from geopsp.models.onnx_file import OUTPUT, OnnxModel, require_runtime
+from geopsp.models.onnx_file import INPUT, OUTPUT, OnnxModel, require_runtime
 
 USABLE_FRACTION = 0.8
 """Share of the free memory that is used."""
@@ -97,12 +96,12 @@ class OnnxEngine:
 
     def batch_bytes(self, job: MapJob, model: OnnxModel, device: Processor, batch_size: int) -> int:
         """Return the bytes by which this process grows with the first batch; ONNX Runtime keeps them for the next."""
-        known = _BATCH_BYTES.setdefault(model, {})
+        known = model.batch_bytes
         if batch_size not in known:
             shape = (batch_size, len(model.bands), model.tile_size, model.tile_size)
             session, process = model.session(), psutil.Process()
             before = process.memory_info().rss
-            session.run([OUTPUT], {session.get_inputs()[0].name: np.ones(shape, np.float32)})
+            session.run([OUTPUT], {INPUT: np.ones(shape, np.float32)})
             grown = process.memory_info().rss - before
             pixels = batch_size * (len(model.bands) + len(model.legend)) * model.tile_size**2
             known[batch_size] = max(grown, 0) + WAITING_BATCHES * 4 * pixels
@@ -123,8 +122,5 @@ class OnnxEngine:
     def set_up_worker(self, device: Processor) -> None:
         """Do nothing: a session runs each call in the caller's thread."""
 
-
-_BATCH_BYTES: weakref.WeakKeyDictionary[OnnxModel, dict[int, int]] = weakref.WeakKeyDictionary()
-"""Results of `batch_bytes`, by model and size of the batch."""
 
 ENGINE = OnnxEngine()

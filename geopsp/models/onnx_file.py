@@ -66,6 +66,9 @@ class OnnxModel(ModelInfo):
     exported_here: bool = False
     """True if the file was made of a saved model for a map, so that its weights identify it, not its bytes."""
 
+    batch_bytes: dict[int, int] = field(default_factory=dict)
+    """Memory that a batch of so many tiles takes, once it was measured."""
+
     _sessions: list[Any] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -147,8 +150,9 @@ def _require_own(header: OnnxHeader) -> None:
         raise DocumentError(f"it has the format {found[:100]!r}, but this geopsp reads {READABLE_VERSION!r}. Upgrade")
     names = [f"the {words} {', '.join(map(str, specs[:5])) or 'none'}" for words, specs in _sides(header)]
     raise DocumentError(
-        f"geopsp did not export it. It has {' and '.join(names)}; needed are one input {INPUT!r} (float32, batch x "
-        f"bands x size x size), one output {OUTPUT!r} and the metadata of geopsp, which name classes, bands and pixel size"
+        f"geopsp did not export it. It has {' and '.join(names)}; needed are one input "
+        f"{INPUT!r} (float32, batch x bands x size x size), one output {OUTPUT!r} and the metadata of geopsp, which name "
+        "classes, bands and pixel size"
     )
 
 

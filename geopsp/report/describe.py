@@ -12,6 +12,7 @@ from geopsp.core.escape import printable_lines
 from geopsp.core.paths import is_local
 from geopsp.core.text import format_count
 from geopsp.errors import GeopspError, InputNotFoundError, LabelError, PackageError, RasterError
+from geopsp.models.onnx_file import is_onnx
 from geopsp.raster.open import open_raster
 from geopsp.raster.stac import ENDINGS as STAC_ENDINGS
 from geopsp.report.describe_images import describe_images, image_files
@@ -53,6 +54,8 @@ def describe(paths: Sequence[str]) -> Description:
         raise InputNotFoundError(f"No such file or folder: {path}. Check the path.")
     if _is_stac(file):
         return describe_images(paths, shell_line("geopsp", "chips", path))
+    if is_onnx(file) and not file.is_dir():
+        return _describe_model(file)
     if not file.is_dir() or file.suffix.lower() in {".gdb", ".zarr"}:
         return _describe_file(path)
     return _describe_folder(file)
@@ -86,14 +89,18 @@ def _describe_raster_file(path: str) -> Description:
     return describe_container(path) if is_container else describe_raster(path)
 
 
+def _describe_model(path: Path) -> Description:
+    command = shell_line("geopsp", "predict", path, ANY_IMAGE, "--out", "map.tif")
+    return Description("model", describe_model(path), model_report(path), command)
+
+
 def _describe_folder(folder: Path) -> Description:
     if (folder / CHIPS_MANIFEST).exists() or any((folder / name).exists() for name in ARCGIS_FILES):
         chips = ChipSet.open(folder)
         command = shell_line("geopsp", "train", folder, "--out", "model")
         return Description("chips", describe_chips(chips), chip_report(chips), command)
     if (folder / MODEL_MANIFEST).exists():
-        command = shell_line("geopsp", "predict", folder, ANY_IMAGE, "--out", "map.tif")
-        return Description("model", describe_model(folder), model_report(folder), command)
+        return _describe_model(folder)
     if image_files(folder) or any(image_files(each) for each in folder.iterdir() if each.is_dir()):
         return describe_images([str(folder)], shell_line("geopsp", "chips", folder))
     if found := vector_files(folder):
