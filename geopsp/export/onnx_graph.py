@@ -141,7 +141,16 @@ def onnx_model(job: ExportJob) -> Any:
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "geopsp", geopsp.__version__
     proto.doc_string = model.summary
+    _strip_traces(proto)
     return proto
+
+
+def _strip_traces(proto: Any) -> None:
+    """Delete what the exporter notes of its own work, which names files and folders of this machine."""
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def _require_small(model: TrainedModel, *, half: bool) -> None:

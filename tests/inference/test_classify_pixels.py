@@ -145,7 +145,7 @@ def test_where_it_is_made_reaches_the_map(model, scene, asked, monkeypatch, tmp_
     mine, theirs = (SimpleNamespace(map=print, nthreads=dict) for _ in range(2))
 
     @contextmanager
-    def connect(scheduler):
+    def connect(scheduler, *, gpus):
         yield theirs
         ended.append(scheduler)
 

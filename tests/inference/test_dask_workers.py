@@ -341,7 +341,7 @@ def test_a_worker_without_an_image_is_named(new_job, client):
 
 def test_a_worker_that_joins_late_is_asked_too(new_job, client, monkeypatch):
     job = new_job("late.tif")
-    monkeypatch.setattr(cluster, "_check_workers", lambda client, job_file: None)
+    monkeypatch.setattr(cluster, "_check_workers", lambda *_: None)
     Path(job.scene.sources[0].path).unlink()
     with pytest.raises(InputNotFoundError, match="does not see the image"):
         make_parts(job, [0], client)
