@@ -9,10 +9,12 @@ from common import REPOSITORY
 
 GOLDEN = REPOSITORY / "tests" / "golden"
 MODEL = GOLDEN / "model.onnx"
-"""The model in golden/model, exported by `geopsp export tests/golden/model --to onnx`: 2 bands, 3 classes, tiles of 64."""
+"""The model in golden/model, exported by `geopsp export golden/model --to onnx`: 2 bands, 3 classes, tiles of 64."""
 
-NOT_INSTALLED = ("torch", "torchvision", "lightning", "segmentation_models_pytorch", "timm", "safetensors", "matplotlib",
-                 "distributed", "dask", "onnx", "huggingface_hub")  # fmt: skip
+NOT_INSTALLED = (
+    "torch", "torchvision", "lightning", "segmentation_models_pytorch", "timm", "safetensors", "matplotlib",
+    "distributed", "dask", "onnx", "huggingface_hub",
+)  # fmt: skip
 """Packages that are not in requirements-runtime.txt."""
 
 BLOCK = f"import sys; sys.modules.update(dict.fromkeys({NOT_INSTALLED}))"

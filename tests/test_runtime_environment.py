@@ -99,7 +99,7 @@ def exported_model(folder):
     spec = ModelSpec("resnet18", len(scene.bands), 8, pointrend=True)
     network = build_network(spec).eval()
     with torch.no_grad():
-        for name, layer in network.decoder.named_modules():
+        for layer in network.decoder.modules():
             if isinstance(layer, torch.nn.Conv2d) and layer.out_channels == spec.classes:
                 layer.weight *= 30
     model = TrainedModel(

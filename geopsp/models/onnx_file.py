@@ -151,7 +151,7 @@ def _require_own(header: OnnxHeader) -> None:
     names = [f"the {words} {', '.join(map(str, specs[:5])) or 'none'}" for words, specs in _sides(header)]
     raise DocumentError(
         f"geopsp did not export it. It has {' and '.join(names)}; needed are one input "
-        f"{INPUT!r} (float32, batch x bands x size x size), one output {OUTPUT!r} and the metadata of geopsp, which name "
+        f"{INPUT!r} (float32, batch x bands x size x size), one output {OUTPUT!r} and geopsp's metadata, which name "
         "classes, bands and pixel size"
     )
 

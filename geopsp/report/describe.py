@@ -54,8 +54,6 @@ def describe(paths: Sequence[str]) -> Description:
         raise InputNotFoundError(f"No such file or folder: {path}. Check the path.")
     if _is_stac(file):
         return describe_images(paths, shell_line("geopsp", "chips", path))
-    if is_onnx(file) and not file.is_dir():
-        return _describe_model(file)
     if not file.is_dir() or file.suffix.lower() in {".gdb", ".zarr"}:
         return _describe_file(path)
     return _describe_folder(file)
@@ -71,6 +69,8 @@ def _is_stac(file: Path) -> bool:
 
 def _describe_file(path: str) -> Description:
     """Describe a vector file or a raster, the likelier one first."""
+    if is_onnx(path):
+        return _describe_model(Path(path))
     kinds = [_describe_raster_file, describe_vector]
     if Path(path.partition(LAYER_SEPARATOR)[0]).suffix.lower() in VECTOR_ENDINGS:
         kinds.reverse()

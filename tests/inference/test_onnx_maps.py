@@ -231,7 +231,8 @@ def test_time_and_memory_are_measured(model, tmp_path):
     assert resources.batch_size == 1
     cost = measure_cost(job, model, resources)
     assert cost.tile_seconds > 0
-    assert len(model.content) < cost.needed_bytes < 1e10 < 1e15 > cost.free_bytes > 0
+    assert len(model.content) < cost.needed_bytes < 1e10
+    assert cost.free_bytes > 0
 
 
 # ---- options
@@ -262,7 +263,7 @@ def test_the_model_itself_is_not_written_over(tmp_path):
 
 def test_without_onnx_runtime_or_torch_one_is_told_what_to_install(tmp_path, monkeypatch):
     without(monkeypatch, "onnxruntime")
-    with pytest.raises(OptionError, match="need onnxruntime, which is not installed. Run: pip install onnxruntime"):
+    with pytest.raises(OptionError, match=r"need onnxruntime, which is not installed. Run: pip install onnxruntime"):
         classify_pixels(SCENE, MODEL, tmp_path / "map.tif")
     without(monkeypatch, "torch")
     with pytest.raises(OptionError, match=r"needs PyTorch, which is not installed. Run: pip install geopsp"):
@@ -308,7 +309,8 @@ golden, model = {str(GOLDEN)!r}, {str(MODEL)!r}
 run("chips", f"{{golden}}/field.tif", "--labels", f"{{golden}}/labels.geojson", "--class-field", "kind", "--size", 64,
     "--out", "chips")
 run("predict", model, f"{{golden}}/scene.tif", "--out", "map.tif", "--confidence", "confidence.tif", "--tta", "--crf",
-    "--probabilities", "p.tif", "--polygons", "map.gpkg", "--extent", {",".join(map(str, EXTENT))!r}, "--aoi", f"{{golden}}/labels.geojson")
+    "--probabilities", "p.tif", "--polygons", "map.gpkg", "--extent", {",".join(map(str, EXTENT))!r},
+    "--aoi", f"{{golden}}/labels.geojson")
 run("polygonize", "map.tif", "--out", "again.gpkg", "--smooth", 1)
 for path in ("chips", "map.tif", "map.gpkg", model, f"{{golden}}/model"):
     assert run("info", path)

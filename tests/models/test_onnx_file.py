@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 
 import numpy as np
 import onnx
@@ -27,9 +28,7 @@ def test_it_knows_what_the_saved_model_knows():
     ours, saved, info = read_onnx(MODEL), load_model(GOLDEN / "model"), read_model_info(GOLDEN / "model")
     for name, value in info.entries().items():
         for other in (getattr(ours, name), getattr(saved, name)):
-            if name == "statistics":
-                assert other.to_json() == value.to_json()
-            elif name == "legend":
+            if name in {"statistics", "legend"}:
                 assert other.to_json() == value.to_json()
             else:
                 assert str(other) == str(value), name
@@ -57,10 +56,8 @@ def test_the_header_is_what_the_package_onnx_reads():
 def test_a_damaged_file_is_refused_or_read_but_never_anything_else(at, value):
     damaged = bytearray(CONTENT[: max(at, len(CONTENT) // 2)])
     damaged[at % len(damaged)] = value
-    try:
+    with suppress(DocumentError):
         read_header(bytes(damaged))
-    except DocumentError:
-        pass
 
 
 @given(st.binary(max_size=200))
@@ -138,15 +135,15 @@ def with_another_type(proto):
         (with_a_loop, "has loops, branches or functions"),
         (with_a_function, "has loops, branches or functions"),
         (with_a_custom_operator, r"operator 'evil\.Exec', which is none of ONNX's own"),
-        (with_another_input, r"inputs 'image' \(float32, batch x 2 x 64 x 64\), 'valid' \(float32, 1 x 1 x 64 x 64\), but"),
-        (with_free_sides, r"has the inputs 'image' \(float32, batch x 2 x side x side\), but must have 'image' \(float32, b"),
+        (with_another_input, r"inputs 'image' \(float32, batch x 2 x 64 x 64\), 'valid' \(float32, 1 x 1"),
+        (with_free_sides, r"has the inputs 'image' \(float32, batch x 2 x side x side\), but must have 'ima"),
         (with_another_type, r"inputs 'image' \(uint8"),
-        (lambda proto: proto.opset_import.add(domain="com.microsoft", version=1), "operators are those of ONNX 18, com.m"),
+        (lambda proto: proto.opset_import.add(domain="com.microsoft", version=1), r"operators are those of ONNX 18, com\."),
         (lambda proto: setattr(proto.opset_import[0], "version", 99), "those of ONNX 99, but must be of ONNX 16 to 23"),
         (lambda proto: setattr(proto, "ir_version", 99), "its file format is IR version 99, but 7 to 11 can be read"),
         (set_metadata(geopsp_version="7"), "it has the format '7', but this geopsp reads '1'. Upgrade"),
-        (set_metadata(geopsp_version=None), r"geopsp did not export it. It has the inputs 'image' \(float32, .* and the "
-         r"outputs .*needed are one input 'image' \(float32, batch x bands x size x size\)"),
+        (set_metadata(geopsp_version=None), r"geopsp did not export it. It has the inputs 'image' \(float.* and the out"),
+        (set_metadata(geopsp_version=None), r"needed are one input 'image' \(float32, batch x bands x size x size\)"),
         (set_metadata(geopsp_manifest=None), "its metadata lack geopsp_manifest"),
         (set_metadata(geopsp_manifest="{"), "its metadata geopsp_manifest cannot be read, as it is not JSON"),
         (set_metadata(geopsp_manifest="[]"), "its manifest does not describe a geopsp model"),
