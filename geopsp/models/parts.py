@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from geopsp.models.decoder import DecoderInput
-
 MIN_WIDTH = 16
 """Fewest channels of a step of the U-Net whose widths follow the encoder's."""
 
@@ -37,8 +35,8 @@ class DecoderKind:
     words: str
     """Its name in a model's summary."""
 
-    make: Callable[[DecoderInput], tuple[nn.Module, int]]
-    """Returns the decoder and the channels of its fine map."""
+    make: Callable[[Any], tuple[nn.Module, int]]
+    """Takes a `DecoderInput`; returns the decoder and the channels of its fine map."""
 
     has_context: bool = True
     """False if it takes the encoder's last map, and the rates are the decoder's own."""

@@ -35,7 +35,7 @@ def test_it_knows_what_the_saved_model_knows():
     assert ours.excluded_channels() == saved.excluded_channels()
     assert ours.composition == f"{saved.composition}; ONNX, fp32"
     assert ours.export["weights_fingerprint"] == saved.fingerprint() != ours.fingerprint()
-    assert "1.1 MB; 2 bands, 3 classes, tiles of 64" in ours.summary
+    assert "0.9 MB; 2 bands, 3 classes, tiles of 64" in ours.summary
 
 
 def test_the_header_is_what_the_package_onnx_reads():
@@ -135,10 +135,10 @@ def with_another_type(proto):
         (with_a_loop, "has loops, branches or functions"),
         (with_a_function, "has loops, branches or functions"),
         (with_a_custom_operator, r"operator 'evil\.Exec', which is none of ONNX's own"),
-        (with_another_input, r"inputs 'image' \(float32, batch x 2 x 64 x 64\), 'valid' \(float32, 1 x 1"),
+        (with_another_input, r"has the inputs .*, 'valid' \(float32, 1 x 1 x 64 x 64\), but must have"),
         (with_free_sides, r"has the inputs 'image' \(float32, batch x 2 x side x side\), but must have 'ima"),
         (with_another_type, r"inputs 'image' \(uint8"),
-        (lambda proto: proto.opset_import.add(domain="com.microsoft", version=1), r"operators are those of ONNX 18, com\."),
+        (lambda proto: proto.opset_import.add(domain="com.microsoft", version=1), "are those of ONNX 18, com"),
         (lambda proto: setattr(proto.opset_import[0], "version", 99), "those of ONNX 99, but must be of ONNX 16 to 23"),
         (lambda proto: setattr(proto, "ir_version", 99), "its file format is IR version 99, but 7 to 11 can be read"),
         (set_metadata(geopsp_version="7"), "it has the format '7', but this geopsp reads '1'. Upgrade"),
