@@ -142,7 +142,7 @@ def with_another_type(proto):
         (lambda proto: setattr(proto.opset_import[0], "version", 99), "those of ONNX 99, but must be of ONNX 16 to 23"),
         (lambda proto: setattr(proto, "ir_version", 99), "its file format is IR version 99, but 7 to 11 can be read"),
         (set_metadata(geopsp_version="7"), "it has the format '7', but this geopsp reads '1'. Upgrade"),
-        (set_metadata(geopsp_version=None), r"geopsp did not export it. It has the inputs 'image' \(float.* and the out"),
+        (set_metadata(geopsp_version=None), r"geopsp did not export it. It has the inputs 'image' .* the outputs"),
         (set_metadata(geopsp_version=None), r"needed are one input 'image' \(float32, batch x bands x size x size\)"),
         (set_metadata(geopsp_manifest=None), "its metadata lack geopsp_manifest"),
         (set_metadata(geopsp_manifest="{"), "its metadata geopsp_manifest cannot be read, as it is not JSON"),
