@@ -16,7 +16,7 @@ from geopsp.errors import GridError, LabelError, OptionError
 from geopsp.inference.engines import MapModel, opened_model
 from geopsp.inference.job import LazyAreaOfInterest
 from geopsp.inference.map_run import MapRun
-from geopsp.inference.options import EngineName, MapOptions, ProbabilityType
+from geopsp.inference.options import EngineName, MapOptions, Precision, ProbabilityType
 from geopsp.inference.output_paths import OutputPaths, check_names, check_paths, image_names
 from geopsp.labels.area import AreaOfInterest
 from geopsp.models.crf import CRFOptions, crf_parameters
@@ -27,7 +27,6 @@ from geopsp.raster.open_scenes import open_scenes
 from geopsp.raster.scene import Scene
 
 if TYPE_CHECKING:
-    from geopsp.models.device import Precision
     from geopsp.models.saved_model import TrainedModel
 
 logger = logging.getLogger(__name__)

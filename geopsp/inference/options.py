@@ -24,11 +24,11 @@ from geopsp.vector.formats import ENDINGS
 if TYPE_CHECKING:
     import geopandas as gpd
 
-    from geopsp.models.device import Precision
-
 ProbabilityType = Literal["uint8", "float16"]
 
 EngineName = Literal["auto", "torch", "onnx"]
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class MapSettings:
     precision: Precision = option(
         "auto",
         "Precision of the network: auto is bf16 where the hardware has it, else fp32.",
-        choices=("auto", "fp32", "bf16"),
+        choices=get_args(Precision),
     )
     compiled: bool = option(
         False,
