@@ -3,6 +3,7 @@
 DIR/model.json           architecture, classes, bands, statistics, sizes, settings, scores, versions, checksum
 DIR/weights.safetensors  tensors of the network
 DIR/history.csv          one row per epoch, if it was trained
+DIR/model.stac.json      a STAC Item of it for catalogues, which nothing here reads
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from geopsp.models.encoder import offline
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.manifest import HISTORY, MANIFEST, MODEL_FOLDER, VERSION, WEIGHTS, manifest_checksum, read_manifest
 from geopsp.models.network import SegmentationNetwork
+from geopsp.models.stac_item import NetworkSize, write_model_item
 
 INCONSISTENT = (
     GeopspError, SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError
@@ -97,6 +99,12 @@ class TrainedModel:
             f"{self.composition}; {count_parameters(self.network) / 1e6:.1f} M parameters; {bands}, "
             f"{self.spec.classes} classes, tiles of {self.tile_size}; {epochs} trained"
         )
+
+    @property
+    def size(self) -> NetworkSize:
+        """Parameters and bytes of the network."""
+        memory = sum(tensor.nbytes for tensor in self.network.state_dict().values())
+        return NetworkSize(count_parameters(self.network), memory)
 
     def excluded_channels(self, *, background: bool = True) -> tuple[int, ...]:
         """Return the channels that are never predicted: of the classes ignored in training, and of the background.
@@ -169,6 +177,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         manifest = _manifest(model, _checksum(partial / WEIGHTS))
         manifest["manifest_sha256"] = manifest_checksum(manifest)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=True), encoding="utf-8")
+        write_model_item(partial, manifest, model.size, words=model.composition)
         shutil.copymode(partial / MANIFEST, partial / WEIGHTS)  # safetensors lets nobody else read its files
     return Path(folder)
 
