@@ -45,7 +45,7 @@ def classify_pixels(
     images: Images, model: Classifier | str | Path, out: str | Path, *, per_image: Literal[False] = False,
     polygons: str | Path | None = None, polygon_options: PolygonSettingsDict | None = None,
     probabilities: str | Path | None = None, probability_type: ProbabilityType = "uint8",
-    confidence: str | Path | None = None, disagreement: str | Path | None = None,
+    confidence: str | Path | None = None, disagreement: str | Path | None = None, stac: bool = False,
     bands: Sequence[str | int] | None = None, extent: Sequence[float] | None = None,
     aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
     allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
@@ -61,7 +61,7 @@ def classify_pixels(
     images: Images, model: Classifier | str | Path, out: str | Path, *, per_image: Literal[True],
     polygons: str | Path | None = None, polygon_options: PolygonSettingsDict | None = None,
     probabilities: str | Path | None = None, probability_type: ProbabilityType = "uint8",
-    confidence: str | Path | None = None, disagreement: str | Path | None = None,
+    confidence: str | Path | None = None, disagreement: str | Path | None = None, stac: bool = False,
     bands: Sequence[str | int] | None = None, extent: Sequence[float] | None = None,
     aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
     allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
@@ -85,6 +85,7 @@ def classify_pixels(
     probability_type: ProbabilityType = "uint8",
     confidence: str | Path | None = None,
     disagreement: str | Path | None = None,
+    stac: bool = False,
     bands: Sequence[str | int] | None = None,
     extent: Sequence[float] | None = None,
     aoi: str | Path | gpd.GeoDataFrame | None = None,
@@ -135,7 +136,7 @@ def classify_pixels(
     all_paths = [paths.for_image(name) for name in image_names(scenes)] if per_image else [paths]
     folder = Path(model) if isinstance(model, str | Path) else None
     check_paths(all_paths, scenes, aoi=aoi, model=folder)
-    run = MapRun(trained, options, device=device, aoi=area)
+    run = MapRun(trained, options, device=device, aoi=area, folder=folder)
     return run.map_each(scenes, all_paths) if per_image else run.one_map(scenes[0], paths)
 
 

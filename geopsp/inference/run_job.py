@@ -24,6 +24,7 @@ from geopsp.core.text import format_count
 from geopsp.errors import OutputError
 from geopsp.inference.dask_workers import parts_on_cluster
 from geopsp.inference.job import MapJob
+from geopsp.inference.map_item import remove_item
 from geopsp.inference.predict_parts import GDAL_CACHE_BYTES, predict_missing_parts
 from geopsp.inference.resources import Resources
 from geopsp.models.device import pick_device
@@ -150,7 +151,8 @@ def _assemble(job: MapJob) -> None:
 
 
 def _publish(job: MapJob) -> None:
-    """Move the rasters to their places, the classes last."""
+    """Move the rasters to their places, the classes last; a STAC Item of an earlier map goes first."""
+    remove_item(job.out)
     for raster in reversed(job.rasters):
         staged = job.staged_path(raster)
         if not staged.exists():  # moved by a run that was interrupted here
