@@ -9,6 +9,7 @@ from typing import Any
 from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.options import flag_names
 from geopsp.core.options import info_of, option_fields
+from geopsp.export.options import ExportOptions as ModelExportOptions
 from geopsp.inference.options import MapOptions
 from geopsp.models.crf import CRFOptions
 from geopsp.models.loss_options import LossSpec
@@ -36,6 +37,7 @@ GROUPS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
     ("DeepLab", "`DeepLab`, `geopsp train`", (DeepLabOptions,)),
     ("Loss", "`PSPNetClassifier`, `FCNClassifier`, `UnetClassifier`, `DeepLab`, `geopsp train`", (LossSpec,)),
     ("Fit", "`fit` of all classifiers, `geopsp train`", (FitOptions, RunConfig)),
+    ("Export", "`export` of all classifiers, `geopsp export`", (ModelExportOptions,)),
     ("Map", "`classify_pixels`, `geopsp predict`", (MapOptions,)),
     ("CRF", "`CRFOptions` for `crf` of `classify_pixels`, `geopsp predict`", (CRFOptions,)),
     ("Polygons", "`raster_to_polygons`, `geopsp polygonize`, and `polygon_options`", (PolygonOptions,)),

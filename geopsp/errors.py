@@ -11,6 +11,7 @@
     ├── PackageError        (ValueError)         a saved model with a part missing or changed
     ├── OptionError         (ValueError)         an argument outside its range
     ├── TrainingError       (RuntimeError)       training that cannot start or go on
+    ├── ExportError         (RuntimeError)       a model that cannot be exported, or gives other results then
     ├── OutputError         (OSError)            an output that already exists or cannot be written
     └── StrictError         (RuntimeError)       a warning, inside warnings_as_errors()
 
@@ -67,6 +68,10 @@ class OptionError(GeopspError, ValueError):
 
 class TrainingError(GeopspError, RuntimeError):
     """Training cannot start or go on."""
+
+
+class ExportError(GeopspError, RuntimeError):
+    """A model cannot be exported, or the exported file gives other results."""
 
 
 class OutputError(GeopspError, OSError):

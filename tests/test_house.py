@@ -24,16 +24,17 @@ MAY_IMPORT = {
     "chips": "core raster labels",
     "data": "core raster vector chips",
     "models": "core",
-    "training": "core raster vector chips data models",
+    "export": "core raster chips data models",
+    "training": "core raster vector chips data models export",
     "polygons": "core raster vector",
     "inference": "core raster vector labels models polygons",
     "report": "core raster vector labels chips data models training",
-    "cli": "core vector chips models training polygons inference report",
+    "cli": "core vector chips models export training polygons inference report",
 }
 """The folders that each folder may import from, beside itself and `errors`."""
 
 ONLY_IN = {
-    "torch": "data models training inference",
+    "torch": "data models export training inference",
     "torchvision": "data models training",
     "lightning": "training",
     "segmentation_models_pytorch": "models",
@@ -41,6 +42,8 @@ ONLY_IN = {
     "safetensors": "models",
     "distributed": "inference",
     "matplotlib": "training report",
+    "onnx": "export",
+    "onnxruntime": "export",
     "click": "cli",
     "pyogrio": "vector",
     "sqlite3": "vector",

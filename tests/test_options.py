@@ -20,6 +20,7 @@ from geopsp.cli import main
 from geopsp.cli.options import ShellOption, flag_names, options_of, take
 from geopsp.core.options import check_fields, describes, info_of, option, option_fields
 from geopsp.errors import OptionError
+from geopsp.export.options import ExportOptions as ModelExportOptions
 from geopsp.inference.classify_pixels import classify_pixels
 from geopsp.inference.options import MapOptions, MapSettings
 from geopsp.labels.class_mapping import Background as LabelBackground
@@ -56,6 +57,7 @@ FUNCTIONS = {
     "UnetClassifier": (geopsp.UnetClassifier.__init__, NETWORK, {"self", "data"}),
     "DeepLab": (geopsp.DeepLab.__init__, (*NETWORK, DeepLabOptions), {"self", "data"}),
     "fit": (PixelClassifier.fit, (FitOptions, RunConfig), {"self"}),
+    "export": (PixelClassifier.export, (ModelExportOptions,), {"classifier", "path", "format"}),
     "classify_pixels": (classify_pixels, (MapOptions,), {"images", "model", "out"}),
     "CRFOptions": (CRFOptions, (CRFOptions,), set()),
     "raster_to_polygons": (geopsp.raster_to_polygons, (PolygonOptions,), {"raster", "out"}),
@@ -68,6 +70,7 @@ WIDER = {"ignore_classes": "Sequence[str]", "folder": "str | Path | None"}
 COMMANDS = {
     "chips": (*CUTTING, ExportOptions),
     "train": (*CUTTING, DataOptions, *NETWORK, PSPNetOptions, DeepLabOptions, FitOptions, RunConfig),
+    "export": (ModelExportOptions,),
     "predict": (MapOptions, CRFOptions, PolygonSettings),
     "polygonize": (PolygonOptions,),
 }

@@ -1,4 +1,4 @@
-"""The shell: `geopsp chips`, `train`, `evaluate`, `predict`, `polygonize`, `info`, `weights`, `demo`.
+"""The shell: `geopsp chips`, `train`, `evaluate`, `predict`, `polygonize`, `info`, `weights`, `export`, `demo`.
 
 Nothing heavy is imported before a command runs, so that `geopsp --help` is quick.
 """
@@ -12,6 +12,7 @@ import click
 
 import geopsp
 from geopsp.chips.options import CUTTING, ExportOptions
+from geopsp.cli.export import export
 from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
 from geopsp.cli.options import options_of, overwrite_option, take
 from geopsp.cli.shell_command import ShellCommand, say, say_verbatim
@@ -315,6 +316,9 @@ def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> N
     from geopsp.cli.demo import run
 
     run(out, data=data, epochs=epochs, overwrite=overwrite)
+
+
+main.add_command(export)
 
 
 if __name__ == "__main__":

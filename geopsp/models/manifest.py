@@ -29,6 +29,7 @@ from geopsp.core.schema import (
 )
 from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, PackageError
+from geopsp.models.arcgis_package import require_no_arcgis_package
 
 MANIFEST = "model.json"
 
@@ -116,8 +117,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         InputNotFoundError: if there is no such folder.
-        PackageError: if it does not hold a model that this version can read.
+        PackageError: if it does not hold a model that this version can read, or one of ArcGIS.
     """
+    if not (folder / MANIFEST).exists():
+        require_no_arcgis_package(folder)
     if not folder.is_dir():
         raise InputNotFoundError(f"No such folder: {folder}. Train and save a model first.")
     try:

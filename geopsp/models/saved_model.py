@@ -21,7 +21,8 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
+from torch import Tensor
 
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.documents import DocumentError, open_regular
@@ -170,12 +171,10 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         OutputError: if the folder exists and `overwrite` is False, or cannot be written.
     """
     with atomic_output(folder, overwrite=overwrite, folder=True, kind=MODEL_FOLDER) as partial:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
-        save_file(state, partial / WEIGHTS)
+        save_file(_state(model), partial / WEIGHTS)
         if model.history:
             write_history(model.history, partial / HISTORY)
-        manifest = _manifest(model, _checksum(partial / WEIGHTS))
-        manifest["manifest_sha256"] = manifest_checksum(manifest)
+        manifest = model_manifest(model, _checksum(partial / WEIGHTS))
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=True), encoding="utf-8")
         write_model_item(partial, manifest, model.size, words=model.composition)
         shutil.copymode(partial / MANIFEST, partial / WEIGHTS)  # safetensors lets nobody else read its files
@@ -193,12 +192,24 @@ def _csv_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {csv_text(name): csv_text(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def _manifest(model: TrainedModel, checksum: str) -> dict[str, Any]:
+def _state(model: TrainedModel) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+
+
+def model_manifest(model: TrainedModel, weights_sha256: str | None = None) -> dict[str, Any]:
+    """Return what `model.json` holds of a model that is saved now.
+
+    Args:
+        model: The model.
+        weights_sha256: Checksum of its file of weights; None: of the file that would be written.
+    """
+    if weights_sha256 is None:
+        weights_sha256 = hashlib.sha256(save(_state(model))).hexdigest()
     packages = ("geopsp", "torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning")
-    return {
+    manifest = {
         "format": "geopsp-model",
         "version": VERSION,
-        "weights_sha256": checksum,
+        "weights_sha256": weights_sha256,
         "architecture": model.spec.to_json(),
         "classes": model.legend.to_json(),
         "bands": list(model.bands),
@@ -214,6 +225,7 @@ def _manifest(model: TrainedModel, checksum: str) -> dict[str, Any]:
         "metrics": model.metrics,
         "made_with": {"python": platform.python_version()} | {name: version(name) for name in packages},
     }
+    return manifest | {"manifest_sha256": manifest_checksum(manifest)}
 
 
 def _checksum(path: Path) -> str:

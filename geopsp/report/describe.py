@@ -12,8 +12,10 @@ from geopsp.core.escape import printable_lines
 from geopsp.core.paths import is_local
 from geopsp.core.text import format_count
 from geopsp.errors import GeopspError, InputNotFoundError, LabelError, PackageError, RasterError
+from geopsp.models.arcgis_package import find_arcgis_package
 from geopsp.raster.open import open_raster
 from geopsp.raster.stac import ENDINGS as STAC_ENDINGS
+from geopsp.report.describe_arcgis import describe_arcgis
 from geopsp.report.describe_images import describe_images, image_files
 from geopsp.report.describe_raster import describe_container, describe_raster
 from geopsp.report.describe_vector import describe_vector, vector_files
@@ -67,7 +69,9 @@ def _is_stac(file: Path) -> bool:
 
 
 def _describe_file(path: str) -> Description:
-    """Describe a vector file or a raster, the likelier one first."""
+    """Describe a package of ArcGIS, a vector file or a raster, the likelier one first."""
+    if package := find_arcgis_package(path):
+        return describe_arcgis(package)
     kinds = [_describe_raster_file, describe_vector]
     if Path(path.partition(LAYER_SEPARATOR)[0]).suffix.lower() in VECTOR_ENDINGS:
         kinds.reverse()
@@ -94,6 +98,8 @@ def _describe_folder(folder: Path) -> Description:
     if (folder / MODEL_MANIFEST).exists():
         command = shell_line("geopsp", "predict", folder, ANY_IMAGE, "--out", "map.tif")
         return Description("model", describe_model(folder), model_report(folder), command)
+    if package := find_arcgis_package(folder):
+        return describe_arcgis(package)
     if image_files(folder) or any(image_files(each) for each in folder.iterdir() if each.is_dir()):
         return describe_images([str(folder)], shell_line("geopsp", "chips", folder))
     if found := vector_files(folder):

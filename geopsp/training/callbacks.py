@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from geopsp.core.log import is_main_process
 from geopsp.core.progress import LOG_SECONDS, Progress, progress_bar
+from geopsp.data.validation_sample import TILE_COST
 from geopsp.models.manifest import HISTORY
 from geopsp.models.saved_model import write_history
 from geopsp.training.lightning_module import SegmentationTask
-from geopsp.training.schedule import VALIDATION_SHARE, TimeBudget, ema_decay
+from geopsp.training.schedule import TimeBudget, ema_decay
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ class TimeLimit(Callback):
         seconds, self.last, self.num_steps = now - self.last, now, self.num_steps + 1
         budget.step = seconds if self.num_steps <= UNSTEADY_STEPS else budget.step + RECENT * (seconds - budget.step)
         if not self.validated:
-            budget.validation = VALIDATION_SHARE * budget.step * self.tiles_per_chip
+            budget.validation = TILE_COST * budget.step * self.tiles_per_chip
         self._stop_if_over(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

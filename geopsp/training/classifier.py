@@ -24,6 +24,7 @@ from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.weights import WHOLE_NETWORK, init_encoder, init_network
 from geopsp.training.evaluate import chip_loader, chips_for, evaluate
+from geopsp.training.export_classifier import export
 from geopsp.training.fit import fit
 from geopsp.training.fit_crf import fit_crf
 from geopsp.training.fit_options import CLIP, MONITORS, FitOptions, LearningRate, RunConfig
@@ -135,6 +136,7 @@ class PixelClassifier:
         return self
 
     fit_crf = fit_crf
+    export = export
 
     @property
     def supported_backbones(self) -> list[str]:
@@ -197,6 +199,7 @@ class PixelClassifier:
         compiled: bool = False,
         minutes: float | None = None,
         precision: str = "auto",
+        validate_all: bool = False,
         devices: int = 1,
         nodes: int = 1,
         folder: str | Path | None = None,

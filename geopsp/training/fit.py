@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from geopsp.core.temporary_folder import scratch_folder
 from geopsp.core.text import format_count
 from geopsp.data.dataset import Sample
 from geopsp.data.loader import ChipLoaders
+from geopsp.data.validation_sample import epoch_sample
 from geopsp.errors import OptionError
 from geopsp.models.device import pick_device
 from geopsp.models.loss_options import LossSpec
@@ -128,6 +130,8 @@ def fit(
                 run.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(output_lock(run.folder))
         checkpoint = _open_run(run, _run_inputs(network, loaders, losses, options, run))
+        if not options.validate_all:
+            loaders = replace(loaders, valid=epoch_sample(loaders.valid, len(loaders.train)))
         names = loaders.train.names
         task = SegmentationTask(
             network, legend, losses, weight, options, batch_size=loaders.batch_size, chip_name=lambda row: names[row],

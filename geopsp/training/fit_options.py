@@ -91,6 +91,12 @@ class FitOptions:
         "fp16 on GPUs that have only that, else fp32.",
         choices=PRECISIONS,
     )
+    validate_all: bool = option(
+        False,
+        "Score each epoch on all validation chips. False: on a fixed part of them that takes about 5 % of the time. "
+        "The saved model is always scored on all.",
+        flag="--validate-all",
+    )
     graded: bool = True
     """True interpolates between the two rates of `lr`, over the stages of the encoder; False: the encoder has the
     lower rate, all other layers the higher one."""

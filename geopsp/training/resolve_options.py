@@ -27,7 +27,7 @@ RUN = "run.json"
 """What a run depends on, in its folder."""
 
 
-BEFORE = {"minutes": None, "graded": True, "recipe": 1}
+BEFORE = {"minutes": None, "graded": True, "recipe": 1, "validate_all": True}
 """What runs of version 0.1 had where they do not say it; their precision went by the device."""
 
 
@@ -72,7 +72,7 @@ def resolve_options(
 
 def _as_before(options: FitOptions, earlier: Mapping[str, Any]) -> FitOptions:
     """Return the options, with those of an earlier run where they leave something open."""
-    taken = {name: earlier[name] for name in ("seed", "recipe")}
+    taken = {name: earlier[name] for name in ("seed", "recipe", "validate_all")}
     if options.lr is None:
         taken |= {"lr": tuple(earlier["lr"]), "graded": earlier["graded"]}
     if options.precision == "auto":

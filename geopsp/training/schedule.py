@@ -21,10 +21,6 @@ EMA_STEPS = 10
 """The moving average looks back over this part of a run: its decay is 1 - EMA_STEPS / steps."""
 
 
-VALIDATION_SHARE = 1 / 3
-"""Time of a validation tile over that of a training chip, before it is measured: there is no backward pass."""
-
-
 def rate_factor(progress: float) -> float:
     """Return the rate as a fraction of the highest one, from the fraction of the run that is over.
 

@@ -220,6 +220,8 @@ TARGETS: dict[str, Target] = {
     "arcgis-tiff": Target(
         ("arcgis/images/000001.tif", "arcgis/labels/000002.tif"), ARCGIS_COMMANDS, BYTES | FILES, own=TIFF
     ),
+    "arcgis-model": Target(("parcels.emd",), {"info": info("parcels.emd")}, BYTES | FILES, own=JSON),
+    "arcgis-package": Target(("parcels.dlpk",), {"info": info("parcels.dlpk")}, BYTES | FILES),
     "model": Target(("model/model.json", "model/weights.safetensors"), MODEL_COMMANDS, BYTES | FILES, exact=True),
     "model-json": Target(("model/model.json",), MODEL_COMMANDS, SIGNED_JSON),
     "weights": Target(("model/weights.safetensors",), MODEL_COMMANDS, SIGNED_WEIGHTS),

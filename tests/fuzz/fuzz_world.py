@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def make() -> None:
         "wood: {name: forest, code: 3, color: '#22683a'}\npond: water\nsand: null\n'*': other\n", encoding="utf-8"
     )
     Path("item.json").write_text(json.dumps(stac_item()), encoding="utf-8")
+    write_arcgis_model("parcels")
     in_child("chips", "s.tif", "--labels", "l.gpkg", "--out", "chips", *CHIPS)
     in_child("chips", "images/a.png", "--labels", "l.gpkg", "--out", "pngs", "--format", "png", *CHIPS)
     shutil.copytree("chips", "arcgis")
@@ -145,6 +147,19 @@ def make() -> None:
     in_child("predict", "model", "s.tif", "--out", "out/map.tif", *PREDICT, patch=stop_map)
     in_child("chips", "s.tif", "--labels", "l.gpkg", "--out", "out/chips", *CHIPS, patch=stop_export)
     shutil.move("out", "half")
+
+
+def write_arcgis_model(name: str) -> None:
+    """What arcgis.learn saves, but for the weights."""
+    classes = [{"Value": value, "Name": word, "Color": [value, 9, 200]} for value, word in ((1, "roof"), (2, "street"))]
+    definition = {
+        "ModelName": "PSPNetClassifier", "ModelType": "ImageClassification", "ModelFile": f"{name}.pth",
+        "ModelParameters": {"backbone": "resnet50"}, "ExtractBands": [0, 1, 2], "ImageHeight": 224, "Classes": classes,
+    }  # fmt: skip
+    Path(f"{name}.emd").write_text(json.dumps(definition), encoding="utf-8")
+    with zipfile.ZipFile(f"{name}.dlpk", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(f"{name}.emd")
+        archive.writestr(f"{name}.pth", b"no pickle" * 99)
 
 
 def save_encoder(model: str, path: str) -> None:

@@ -175,3 +175,41 @@ def test_a_short_run_has_a_short_average(data):
     averaged.fit(1, 1e-3, checkpoint=False)
     for name, value in weights(plain).items():
         torch.testing.assert_close(value, weights(averaged)[name])
+
+
+class CountTiles(Callback):
+    """Tiles of each validation."""
+
+    def __init__(self):
+        self.tiles = []
+
+    def on_validation_start(self, trainer, pl_module):
+        self.tiles.append(0)
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.tiles[-1] += len(batch.image)
+
+
+@pytest.mark.parametrize("validate_all", [True, False])
+def test_each_epoch_is_scored_on_few_chips_and_the_saved_model_on_all(data, monkeypatch, tmp_path, validate_all):
+    monkeypatch.setattr("geopsp.data.validation_sample.MIN_TILES", 1)
+    monkeypatch.setattr("geopsp.data.validation_sample.VALIDATION_SHARE", 0.0)
+    count, model = watched(monkeypatch, CountTiles()), tiny(data)
+    model.fit(2, validate_all=validate_all)
+    all_tiles = len(data.valid_ds)
+    assert count.tiles == [all_tiles] * 2 if validate_all else max(count.tiles) < all_tiles
+    model.save(tmp_path / "model")
+    assert model.model.metrics == model.evaluate().to_json()
+
+
+def test_a_resumed_run_is_scored_as_it_began(data, monkeypatch, tmp_path):
+    monkeypatch.setattr("geopsp.data.validation_sample.MIN_TILES", 1)
+    monkeypatch.setattr("geopsp.data.validation_sample.VALIDATION_SHARE", 0.0)
+    model = tiny(data)
+    with monkeypatch.context() as patch:
+        watched(patch, Look(stop_in_epoch=1))
+        with pytest.raises(RuntimeError, match="power"):
+            model.fit(3, validate_all=True, folder=tmp_path / "run")
+    count, resumed = watched(monkeypatch, CountTiles()), tiny(data)
+    resumed.fit(3, folder=tmp_path / "run", resume=True)
+    assert set(count.tiles) == {len(data.valid_ds)}

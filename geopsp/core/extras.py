@@ -1,0 +1,23 @@
+"""Packages that not every installation has: the extras of geopsp."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from geopsp.errors import OptionError
+
+
+def require_packages(purpose: str, packages: tuple[str, ...], extra: str) -> None:
+    """Check that packages are installed, without importing them.
+
+    Args:
+        purpose: What needs them, e.g. "Exporting to ONNX".
+        packages: Their names, as they are imported.
+        extra: The extra of geopsp that installs them.
+
+    Raises:
+        OptionError: if one is missing.
+    """
+    if missing := [name for name in packages if find_spec(name) is None]:
+        are = "which is not installed" if len(missing) == 1 else "which are not installed"
+        raise OptionError(f'{purpose} needs {" and ".join(missing)}, {are}. Run: pip install "geopsp[{extra}]"')

@@ -1,0 +1,1 @@
+"""Saved models as files that other programs read."""

@@ -1,0 +1,65 @@
+"""Options of exported models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geopsp.core.options import check_fields, describes_itself, option, require_path
+from geopsp.errors import OptionError
+
+PRECISIONS = ("fp32", "fp16")
+
+
+@describes_itself
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """How a model is exported.
+
+    Attributes:
+        {options}
+
+    Raises:
+        OptionError: if one is out of range, or two contradict each other.
+    """
+
+    precision: str = option(
+        "fp32",
+        "fp32, or fp16: half as large, and faster on GPUs. Input and output are float32 in both.",
+        choices=PRECISIONS,
+    )
+    pointrend: bool = option(
+        True,
+        "False leaves PointRend out, for programs that cannot run it: outlines become less sharp.",
+        flag="--no-pointrend",
+        shell_help="Leave PointRend out, for programs that cannot run it: outlines become less sharp.",
+    )
+    tile_size: int | None = option(
+        None,
+        "Side of the tiles that the file takes, a multiple of 32. None: that of the training, which suits the model "
+        "best.",
+        unit="pixels",
+        minimum=32,
+    )
+    chips: str | Path | Sequence[str | Path] | None = option(
+        None,
+        "Chip folder whose pixels the exported file is checked on. None: the validation chips, if the model was loaded "
+        "with data; else tiles drawn from the statistics of the training pixels.",
+        shell_help="Chip folder whose pixels the exported file is checked on. Default: tiles drawn from the statistics "
+        "of the training pixels.",
+    )
+    images: str | Path | Sequence[str | Path] | None = option(
+        None,
+        "Images that the exported file is checked on, instead of `chips`.",
+    )
+    overwrite: bool = option(False, "Replace an output that exists.")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("chips", "images"):
+            given = getattr(self, name)
+            for path in given if isinstance(given, list | tuple) else [given]:
+                require_path(name, path, optional=True)
+        if self.chips and self.images:
+            raise OptionError("`chips` and `images` are both given, but a file is checked on one. Leave one out.")
