@@ -31,6 +31,7 @@ from geopsp.core.schema import (
     Schema,
     StatisticsEntry,
     Text,
+    TimeText,
     require_fit,
     require_same_length,
 )
@@ -68,6 +69,9 @@ MAX_COORDINATE = 1e12
 """Largest coordinate of a footprint, in units of the CRS."""
 
 
+TimeRange = Annotated[list[TimeText], Field(min_length=2, max_length=2)]
+
+
 class WarningEntry(Schema):
     """A warning of an export."""
 
@@ -101,6 +105,7 @@ class ExportEntry(Schema):
 
     report: ReportEntry
     images: dict[str, list[Text]] | None = None
+    times: dict[str, TimeRange] | None = None
 
 
 class ChipManifest(Schema):

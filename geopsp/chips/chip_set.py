@@ -64,6 +64,9 @@ class ChipSet:
     pixel_values: PixelValues = RAW
     """What the values of pixels mean."""
 
+    times: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The earliest and the latest acquisition time of each source, where they are known."""
+
     def __len__(self) -> int:
         return len(self.index)
 
@@ -143,6 +146,7 @@ class ChipSet:
             tables=(legend.codes_to_indices(np.arange(256, dtype=np.uint8)),),
             files={name: paths for entry in manifest["exports"] for name, paths in entry.get("images", {}).items()},
             pixel_values=PixelValues.from_json(manifest.get("pixel_values")),
+            times={name: range_ for entry in manifest["exports"] for name, range_ in entry.get("times", {}).items()},
         )
 
     # names of earlier versions
@@ -203,6 +207,7 @@ def _join(sets: Sequence[ChipSet]) -> ChipSet:
         tables=tuple(table for part in parts for table in part.tables),
         files={name: paths for part in parts for name, paths in part.files.items()},
         pixel_values=values,
+        times={name: range_ for part in parts for name, range_ in part.times.items()},
     )
 
 

@@ -191,7 +191,8 @@ class Export:
         sources = [source for scene in self.inputs.scenes for source in scene.fingerprint()]
         images = {scene.name: [source.path for source in scene.sources] for scene in self.inputs.scenes}
         report = make_report(self.inputs, self.spec, totals)
-        return {"key": self.key, "options": self.options, "sources": sources, "images": images, "report": report}
+        entry = {"key": self.key, "options": self.options, "sources": sources, "images": images, "report": report}
+        return entry | self.inputs.times_entry()
 
 
 def cut_all(

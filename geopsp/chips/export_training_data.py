@@ -138,7 +138,7 @@ def index_chips(
     """
     totals = cut_all(inputs, spec, _write_nothing, workers=workers, progress=progress)
     report = make_report(inputs, spec, totals)
-    manifest = {**manifest_header(inputs, spec, totals), "exports": [{"report": report}]}
+    manifest = {**manifest_header(inputs, spec, totals), "exports": [{"report": report} | inputs.times_entry()]}
     return ChipSet.from_manifest(manifest, make_index(inputs, spec, totals))
 
 

@@ -19,6 +19,7 @@ from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.options import from_names, option_fields, option_values
 from geopsp.core.paths import local_file
+from geopsp.core.stac import time_text
 from geopsp.core.warnings_log import collect_warnings
 from geopsp.errors import LabelError
 from geopsp.labels.area import AreaOfInterest
@@ -27,6 +28,7 @@ from geopsp.labels.polygon_labels import PolygonLabels
 from geopsp.labels.raster_labels import RasterLabels
 from geopsp.labels.read_labels import masks_of, name_of, raster_rules, read_labels
 from geopsp.labels.vector_files import find_vector_files, read_vector_files
+from geopsp.raster.acquisition import time_range
 from geopsp.raster.find_images import Images, find_images
 from geopsp.raster.open_scenes import open_scenes
 from geopsp.raster.scene import Scene
@@ -121,6 +123,12 @@ class LabelledScenes:
             path = getattr(getattr(part, "layer", None), "path", None)  # a GeoDataFrame has none
             names += [path] if path else []
         return [file for name in names if (file := local_file(name)) is not None]
+
+    def times_entry(self) -> dict[str, dict[str, list[str]]]:
+        """Return the earliest and the latest acquisition time of each scene for chips.json; {} if none is known."""
+        ranges = {scene.name: time_range(layer.acquired for layer in scene.layers) for scene in self.scenes}
+        known = {name: list(map(time_text, found)) for name, found in ranges.items() if found}
+        return {"times": known} if known else {}
 
     def scene(self, name: str) -> Scene:
         """Return a scene by its name."""

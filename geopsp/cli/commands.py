@@ -240,6 +240,7 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
     say how --polygons are made.
     """
     from geopsp.inference.classify_pixels import classify_pixels
+    from geopsp.inference.map_item import item_path
     from geopsp.inference.outputs import extra_outputs
 
     polygon_options, crf_options = take(options, PolygonSettings), take(options, CRFOptions)
@@ -249,9 +250,11 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
     if polygon_options:
         options["polygon_options"] = polygon_options
     found: Any = classify_pixels(list(images), model, out, **options)
+    maps = found if isinstance(found, list) else [found]
     for path in (
-        *(found if isinstance(found, list) else [found]),
+        *maps,
         *(options[name] for name in extra_outputs() if name in options),
+        *(item_path(path) for path in maps if options.get("stac")),
     ):
         say(f"Wrote {path}")
 

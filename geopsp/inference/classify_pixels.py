@@ -47,7 +47,7 @@ def classify_pixels(
     images: Images, model: Classifier | str | Path, out: str | Path, *, per_image: Literal[False] = False,
     polygons: str | Path | None = None, polygon_options: PolygonSettingsDict | None = None,
     probabilities: str | Path | None = None, probability_type: ProbabilityType = "uint8",
-    confidence: str | Path | None = None, disagreement: str | Path | None = None,
+    confidence: str | Path | None = None, disagreement: str | Path | None = None, stac: bool = False,
     bands: Sequence[str | int] | None = None, extent: Sequence[float] | None = None,
     aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
     allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
@@ -64,7 +64,7 @@ def classify_pixels(
     images: Images, model: Classifier | str | Path, out: str | Path, *, per_image: Literal[True],
     polygons: str | Path | None = None, polygon_options: PolygonSettingsDict | None = None,
     probabilities: str | Path | None = None, probability_type: ProbabilityType = "uint8",
-    confidence: str | Path | None = None, disagreement: str | Path | None = None,
+    confidence: str | Path | None = None, disagreement: str | Path | None = None, stac: bool = False,
     bands: Sequence[str | int] | None = None, extent: Sequence[float] | None = None,
     aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
     allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
@@ -89,6 +89,7 @@ def classify_pixels(
     probability_type: ProbabilityType = "uint8",
     confidence: str | Path | None = None,
     disagreement: str | Path | None = None,
+    stac: bool = False,
     bands: Sequence[str | int] | None = None,
     extent: Sequence[float] | None = None,
     aoi: str | Path | gpd.GeoDataFrame | None = None,
@@ -143,11 +144,11 @@ def _classify(
     options.polygon_settings.selected_codes(trained.legend)
     paths = OutputPaths.from_options(paths_of, options)
     area = None if options.aoi is None else LazyAreaOfInterest(options.aoi)
-    run = MapRun(trained, options, device=device, aoi=area)
+    folder = Path(given) if isinstance(given, str | Path) else None
+    run = MapRun(trained, options, device=device, aoi=area, folder=folder)
     scenes = _open_scenes(images, trained, area, options)
     per_image = options.per_image
     all_paths = [paths.for_image(name) for name in image_names(scenes)] if per_image else [paths]
-    folder = Path(given) if isinstance(given, str | Path) else None
     check_paths(all_paths, scenes, aoi=options.aoi, model=folder)
     return run.map_each(scenes, all_paths) if per_image else run.one_map(scenes[0], paths)
 

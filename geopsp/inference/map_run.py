@@ -19,6 +19,7 @@ from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.estimate import estimate_map, estimate_maps
 from geopsp.inference.input_check import compare_with_training
 from geopsp.inference.job import LazyAreaOfInterest, MapJob
+from geopsp.inference.map_item import check_item, item_path, write_map_item
 from geopsp.inference.options import MapOptions
 from geopsp.inference.output_paths import OutputPaths
 from geopsp.inference.plan_job import plan_job
@@ -47,8 +48,18 @@ class MapRun:
         *,
         device: str | None,
         aoi: LazyAreaOfInterest | None,
+        folder: Path | None = None,
     ) -> None:
-        """`device`: as torch names it; None: the first GPU, else the CPU; on a cluster of each worker."""
+        """Take the model and the options.
+
+        Args:
+            model: The model.
+            options: All options.
+            device: As torch names it; None: the first GPU, else the CPU; on a cluster of each worker.
+            aoi: The area of interest.
+            folder: Where the model was read from; None: it was not.
+        """
+        self.folder = folder
         self.model, self.options, self.settings = model, options, options.settings
         self.engine, self.aoi = engine_of(model), aoi
         self.device, self.own_device = device, self.engine.pick_device(device)
@@ -62,14 +73,14 @@ class MapRun:
         """Make the map of a scene."""
         job = self._job(scene, paths)
         self._check(job, paths)
-        if not job.done or job.only_folder_left or _has_polygons(paths):
+        if not job.done or job.only_folder_left or _is_complete(paths):
             with self._client() as client:
                 job = job.with_parts(num_threads(client))
                 self._compile(client)
                 self._log_job(job, client, timed=True)
                 with progress_bar("Mapping") as progress:
                     self._run_job(job, client, progress)
-        self._trace(paths)
+        self._follow(job, paths)
         return paths.out
 
     def map_each(self, scenes: Sequence[Scene], all_paths: Sequence[OutputPaths]) -> list[Path]:
@@ -79,7 +90,7 @@ class MapRun:
             RasterError: if images cannot be read, after the others are mapped.
         """
         jobs = [self._job(scene, paths) for scene, paths in zip(scenes, all_paths, strict=True)]
-        finished = [job.done and _has_polygons(paths) for job, paths in zip(jobs, all_paths, strict=True)]
+        finished = [job.done and _is_complete(paths) for job, paths in zip(jobs, all_paths, strict=True)]
         if any(finished):
             logger.info(f"{sum(finished)} of {len(jobs)} images are mapped already by the same call; {self._kept()}.")
         kept = [is_finished and not self._retraces for is_finished in finished]
@@ -95,7 +106,7 @@ class MapRun:
                 try:
                     with started, progress_bar("Mapping") as progress:
                         finish(progress)
-                    self._trace(paths)
+                    self._follow(job, paths)
                 except RasterError as error:
                     logger.warning(f"{job.scene.name} is not mapped: {error}")
                     damaged.append(error)
@@ -178,10 +189,13 @@ class MapRun:
             OutputError: if one exists and may not be replaced.
             OptionError: if the polygons' file name has an unknown ending.
         """
-        if paths.polygons is not None:
+        lacks_file = job.done and not _is_complete(paths)  # it is made of the map that is there
+        if paths.polygons is not None and not (lacks_file and _has_polygons(paths)):
             check_vector_output(paths.polygons, overwrite=self.overwrite)
-        if not job.done or _has_polygons(paths):
+        if not lacks_file:
             job.check(overwrite=self.overwrite)
+        if paths.stac:
+            check_item(paths.out, overwrite=self.overwrite)
 
     def _client(self) -> AbstractContextManager[Any]:
         options = self.options
@@ -232,9 +246,9 @@ class MapRun:
     def _measure(self, job: MapJob) -> ComputeCost:
         return measure_cost(job, self.model, self.resources(job))
 
-    def _trace(self, paths: OutputPaths) -> None:
-        """Make the polygons of a map."""
-        if paths.polygons is not None:
+    def _follow(self, job: MapJob, paths: OutputPaths) -> None:
+        """Make the polygons of a map, and then its STAC Item."""
+        if paths.polygons is not None and (self.overwrite or not _has_polygons(paths)):
             raster_to_polygons(
                 paths.out,
                 paths.polygons,
@@ -242,6 +256,8 @@ class MapRun:
                 overwrite=self.overwrite,
                 **(self.options.polygon_options or {}),
             )
+        if paths.stac:
+            write_map_item(job, paths.polygons, self.folder, overwrite=self.overwrite)
 
 
 def _log(notes: Iterable[str]) -> None:
@@ -253,8 +269,18 @@ def _fail(error: GeopspError, _: Progress | None) -> None:
     raise error
 
 
+def _is_complete(paths: OutputPaths) -> bool:
+    """Return whether all that is made of a map exists and is not older."""
+    return _has_polygons(paths) and (not paths.stac or _is_newer(item_path(paths.out), paths.polygons or paths.out))
+
+
 def _has_polygons(paths: OutputPaths) -> bool:
     """Return whether the polygons exist and are not older than the map; True if none are asked for."""
     if paths.polygons is None:
         return True
-    return paths.polygons.exists() and paths.polygons.stat().st_mtime_ns >= paths.out.stat().st_mtime_ns
+    return _is_newer(paths.polygons, paths.out)
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    """Return whether a file exists and is not older than another."""
+    return path.exists() and path.stat().st_mtime_ns >= other.stat().st_mtime_ns

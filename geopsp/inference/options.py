@@ -131,6 +131,10 @@ class MapOptions(MapSettings):
     disagreement: str | Path | None = option(
         None, "Also write a GeoTIFF of how much overlapping tiles differ, 0 to 1. None: not written."
     )
+    stac: bool = option(
+        False,
+        "Also write a STAC Item of the map, with all its files, beside it: NAME.stac.json.",
+    )
     bands: Sequence[str | int] | None = option(
         None, "The bands of the images, in the model's order, by name or number from 1. None: by the model's names."
     )

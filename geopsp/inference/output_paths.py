@@ -16,6 +16,7 @@ from geopsp.core.legend import Legend
 from geopsp.core.output import require_short_name
 from geopsp.core.paths import is_remote
 from geopsp.errors import OptionError
+from geopsp.inference.map_item import item_path
 from geopsp.inference.options import MapOptions, ProbabilityType
 from geopsp.inference.outputs import OUTPUTS, extra_outputs
 from geopsp.raster.cog.raster_spec import RasterSpec
@@ -38,11 +39,14 @@ class OutputPaths:
 
     probability_type: ProbabilityType = "uint8"
 
+    stac: bool = False
+    """True if the map gets a STAC Item."""
+
     @classmethod
     def from_options(cls, out: str | Path, options: MapOptions) -> OutputPaths:
         """Return the paths that the options name."""
         extra = {name: Path(path) for name, path in _extra_paths(options).items()}
-        return cls(Path(out), extra, options.probability_type)
+        return cls(Path(out), extra, options.probability_type, options.stac)
 
     @property
     def polygons(self) -> Path | None:
@@ -50,7 +54,7 @@ class OutputPaths:
 
     @property
     def all_paths(self) -> list[Path]:
-        return [self.out, *self.extra.values()]
+        return [self.out, *self.extra.values(), *([item_path(self.out)] if self.stac else [])]
 
     def for_image(self, name: str) -> OutputPaths:
         """Return the files of one image in these folders."""

@@ -25,6 +25,7 @@ from geopsp.errors import OutputError
 from geopsp.inference.dask_workers import parts_on_cluster
 from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.job import MapJob
+from geopsp.inference.map_item import remove_item
 from geopsp.inference.predict_parts import GDAL_CACHE_BYTES, predict_missing_parts
 from geopsp.inference.resources import Resources
 from geopsp.raster.cog.assemble import assemble
@@ -150,7 +151,8 @@ def _assemble(job: MapJob) -> None:
 
 
 def _publish(job: MapJob) -> None:
-    """Move the rasters to their places, the classes last."""
+    """Move the rasters to their places, the classes last; a STAC Item of an earlier map goes first."""
+    remove_item(job.out)
     for raster in reversed(job.rasters):
         staged = job.staged_path(raster)
         if not staged.exists():  # moved by a run that was interrupted here

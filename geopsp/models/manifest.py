@@ -39,7 +39,9 @@ WEIGHTS = "weights.safetensors"
 
 HISTORY = "history.csv"
 
-MODEL_FOLDER = FolderKind(MANIFEST, (WEIGHTS, HISTORY))
+MODEL_ITEM = "model.stac.json"
+
+MODEL_FOLDER = FolderKind(MANIFEST, (WEIGHTS, HISTORY, MODEL_ITEM))
 
 
 VERSION = 2

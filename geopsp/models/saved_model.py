@@ -3,6 +3,7 @@
 DIR/model.json           architecture, classes, bands, statistics, sizes, settings, scores, versions, checksum
 DIR/weights.safetensors  tensors of the network
 DIR/history.csv          one row per epoch, if it was trained
+DIR/model.stac.json      a STAC Item of it for catalogues, which nothing here reads
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from geopsp.models.manifest import HISTORY, MANIFEST, MODEL_FOLDER, VERSION, WEI
 from geopsp.models.model_info import ModelInfo, ModelRules, file_checksum, require_saved_weights
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.spec import ModelSpec, check_tile_size
+from geopsp.models.stac_item import NetworkSize, write_model_item
 
 INCONSISTENT = (
     GeopspError, SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError
@@ -86,6 +88,12 @@ class TrainedModel(ModelRules):
             f"{self.spec.classes} classes, tiles of {self.tile_size}; {epochs} trained"
         )
 
+    @property
+    def size(self) -> NetworkSize:
+        """Parameters and bytes of the network."""
+        memory = sum(tensor.nbytes for tensor in self.network.state_dict().values())
+        return NetworkSize(count_parameters(self.network), memory)
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of weights, architecture, classes, bands, statistics and losses, wherever it is saved."""
         digest = hashlib.sha256(type(self.network).__qualname__.encode())
@@ -111,6 +119,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
             write_history(model.history, partial / HISTORY)
         manifest = model_manifest(model, file_checksum(partial / WEIGHTS))
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=True), encoding="utf-8")
+        write_model_item(partial, manifest, model.size, words=model.composition)
         shutil.copymode(partial / MANIFEST, partial / WEIGHTS)  # safetensors lets nobody else read its files
     return Path(folder)
 

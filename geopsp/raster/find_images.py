@@ -20,6 +20,7 @@ from typing import Any
 from geopsp.core.paths import is_local
 from geopsp.errors import InputNotFoundError, OptionError
 from geopsp.raster import band_files, stac
+from geopsp.raster.acquisition import in_utc, tagged_time
 from geopsp.raster.band_files import group_band_files
 from geopsp.raster.open import RASTER_ENDINGS, open_raster, read_tags
 from geopsp.raster.source_image import SourceImage
@@ -164,23 +165,13 @@ def _acquisition_time(image: SourceImage) -> datetime:
     found = image.acquired or _date_in_name(image.name)
     if found is None:
         with open_raster(image.files[0]) as dataset:
-            tags = read_tags(dataset)
-            text = read_tags(dataset, ns="IMAGERY").get("ACQUISITIONDATETIME") or tags.get("ACQUISITIONDATETIME")
-            found = _parse_time(text) or _parse_time(tags.get("TIFFTAG_DATETIME"))
+            found = tagged_time(dataset)
     if found is None:
         raise OptionError(
             f"{image.name} has no acquisition time: no STAC datetime, no date in its name such as 20240131, and no tag "
             "ACQUISITIONDATETIME or TIFFTAG_DATETIME. Give the images in the order you want, and `order='given'`."
         )
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _parse_time(text: str | None) -> datetime | None:
-    """Parse the time in a tag, as TIFF (2024:01:31 12:00:00) or ISO 8601 writes it."""
-    try:
-        return datetime.fromisoformat(re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", (text or "").strip()))
-    except ValueError:
-        return None
+    return in_utc(found)
 
 
 def _date_in_name(name: str) -> datetime | None:

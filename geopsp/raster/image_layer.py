@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from geopsp.core.grid import Window
 from geopsp.core.pixel_values import BandScale
 from geopsp.core.text import format_count
 from geopsp.errors import BandError
+from geopsp.raster.acquisition import in_utc
 from geopsp.raster.info import RasterInfo, read_info
 from geopsp.raster.source_image import SourceImage
 from geopsp.raster.valid_mask import zero_is_nodata
@@ -74,6 +76,12 @@ class ImageLayer:
 
     conversion: tuple[BandScale, ...] = ()
     """Gain and bias of each band, see `PixelValues.conversion_to`; (): values are read as they are stored."""
+
+    acquired: datetime | None = None
+    """Acquisition time: the image's, else that in the tags of a file."""
+
+    stac_item: str = ""
+    """Address of the STAC Item that lists it; "": none."""
 
     @property
     def scales(self) -> tuple[BandScale | None, ...]:
@@ -172,7 +180,9 @@ def select_bands(image: SourceImage, bands: Sequence[str | int] | None, *, expan
             band_sources.append(BandSource(info, indexes, tuple(position for position, _ in here)))
     names = tuple(w if isinstance(w, str) else all_bands[i] for w, i in zip(wanted, chosen, strict=True))
     band_sources.sort(key=lambda b: max(b.info.grid.cell_size))
-    return ImageLayer(image.name, all_bands, names, tuple(band_sources))
+    times = (image.acquired, *(b.info.acquired for b in band_sources))
+    acquired = next((in_utc(time) for time in times if time is not None), None)
+    return ImageLayer(image.name, all_bands, names, tuple(band_sources), (), acquired, image.stac_item)
 
 
 def _read_header(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from geopsp.core.paths import is_local, is_remote, local_file
 from geopsp.core.pixel_values import BandScale, valid_scale
 from geopsp.core.text import format_count
 from geopsp.errors import GridError, RasterError
+from geopsp.raster.acquisition import tagged_time
 from geopsp.raster.image_vrt import has_palette, is_expanded, open_image
 from geopsp.raster.open import band_texts, gdal_env, open_raster
 from geopsp.raster.valid_mask import alpha_band, find_sparse_bands, looks_like_alpha
@@ -73,6 +75,9 @@ class RasterInfo:
 
     files: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """All local files that GDAL reads for it, e.g. the sources of a VRT, as `dataset.files`; () of a URL."""
+
+    acquired: datetime | None = field(default=None, compare=False, repr=False)
+    """Acquisition time in the tags."""
 
     @property
     def warped(self) -> bool:
@@ -146,6 +151,7 @@ def read_info(
             scales=_scales(dataset),
             palette="indices" if has_palette(dataset) else "expanded" if is_expanded(dataset) else "",
             files=() if is_remote(path) else tuple(dataset.files),
+            acquired=tagged_time(dataset),
         )
 
 

@@ -37,5 +37,8 @@ class SourceImage:
     scales: tuple[tuple[BandScale | None, ...], ...] = ()
     """Scale and offset of the bands of each file, for files without any; (): none."""
 
+    stac_item: str = ""
+    """Address of the STAC Item that lists it; "": none."""
+
     notes: tuple[str, ...] = ()
     """How the image was put together, for the user."""

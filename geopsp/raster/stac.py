@@ -118,6 +118,7 @@ def read_items(path: Path) -> list[SourceImage]:
 
 
 def _image(item: Item, path: Path) -> SourceImage:
+    address = next((str(link.target) for link in item.get_links("self") if not is_local(str(link.target))), None)
     item.remove_links("self")  # relative links count from the file that was given
     item.set_self_href(str(path.resolve()))
     assets = _imagery(item, path)
@@ -132,6 +133,7 @@ def _image(item: Item, path: Path) -> SourceImage:
         acquired=item.datetime or item.common_metadata.start_datetime,
         properties=item.properties,
         nodata=tuple(_nodata(asset) for asset in assets.values()),
+        stac_item=address or str(path.resolve()),
         scales=tuple(_scales(asset, offset_applied=offset_applied) for asset in assets.values()),
         notes=notes if unused else (),
     )

@@ -36,6 +36,7 @@ from geopsp.training.options import ModelOptions
 from geopsp.training.resolve_options import resolve_options
 from geopsp.training.schedule import TimeBudget
 from geopsp.training.step import is_frozen
+from geopsp.training.training_area import with_area
 from geopsp.training.training_data import TrainingData, require_training_data, with_batch_size
 
 logger = logging.getLogger(__name__)
@@ -234,6 +235,8 @@ class PixelClassifier:
         budget: TimeBudget | None,
     ) -> None:
         self.model.metrics = {}
+        data, trained = self._require_data("fit"), bool(self.model.history)
+        self.model.settings = with_area(self.model.settings, data, trained=trained)
         frozen = is_frozen(self.model.network.encoder)
         try:
             fit(

@@ -20,7 +20,7 @@ from geopsp.errors import InputNotFoundError, OutputError, PackageError
 from geopsp.models import saved_model as package
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.losses import LossSpec
-from geopsp.models.manifest import MANIFEST, WEIGHTS, manifest_checksum, read_manifest
+from geopsp.models.manifest import MANIFEST, MODEL_ITEM, WEIGHTS, manifest_checksum, read_manifest
 from geopsp.models.model_info import file_checksum
 from geopsp.models.saved_model import TrainedModel, load_model, save_model, write_history
 
@@ -102,7 +102,7 @@ def test_scores_of_absent_classes_come_back_as_nan(model, tmp_path, monkeypatch)
     assert math.isnan(loaded.metrics["per_class"]["road"]["iou"])
 
 
-FILES = [FILE_LIST, "history.csv", MANIFEST, WEIGHTS]
+FILES = [FILE_LIST, "history.csv", MANIFEST, MODEL_ITEM, WEIGHTS]
 
 
 def test_the_folder_holds_tensors_and_json_and_no_pickle(folder):
