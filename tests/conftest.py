@@ -156,3 +156,11 @@ def trained(small_world: dict[str, Path]) -> Path:
     model = PSPNetClassifier(data, "tu-test_resnet", encoder_weights=None)
     model.fit(5, 3e-3, monitor="valid_miou")
     return model.save(small_world["folder"] / "model")
+
+
+@pytest.fixture(scope="session")
+def onnx_file(trained: Path, small_world: dict[str, Path]) -> Path:
+    """The model that learned the small world, as an ONNX file."""
+    from geopsp.export.export_model import export_model
+
+    return export_model(trained, small_world["folder"] / "model.onnx", chips=small_world["chips"])

@@ -137,7 +137,7 @@ def onnx_model(job: ExportJob) -> Any:
             f"The network ({model.composition}) cannot be exported to ONNX: {_reason(error)}. Train with another "
             "`backbone`, or use the model with geopsp."
         ) from error
-    _require_readable(proto)
+    _require_readable(proto, model)
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "geopsp", geopsp.__version__
     proto.doc_string = model.summary
@@ -156,15 +156,21 @@ def _strip_traces(proto: Any) -> None:
 def _require_small(model: TrainedModel, *, half: bool) -> None:
     weights = sum(tensor.numel() for tensor in model.network.state_dict().values()) * (2 if half else 4)
     if weights >= MAX_BYTES:
-        hint = "" if half else 'Use `precision="fp16"`, or a'
+        hint = "" if half else "Use `precision='fp16'`, or a"
         raise ExportError(
             f"The weights have {weights / 1e9:.1f} GB, but an ONNX file holds less than 2 GB. {hint or 'Use a'} "
             "smaller backbone."
         )
 
 
-def _require_readable(proto: Any) -> None:
-    """Check that the exporter kept to what common readers know."""
+def _require_readable(proto: Any, model: TrainedModel) -> None:
+    """Check that the exporter kept to what was asked for; where it cannot, it writes something else without a word."""
+    batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    if not batch.dim_param:
+        raise ExportError(
+            f"The network ({model.composition}) cannot be exported to ONNX: its layers fix the number of tiles in a "
+            "batch. Train with another `backbone`, or use the model with geopsp."
+        )
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
     if opsets.get("") != OPSET or set(opsets) - {""} or proto.functions:
         raise ExportError(

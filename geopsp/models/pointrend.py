@@ -96,10 +96,13 @@ class PointRend(nn.Module):
         count = min(height * width, max(MIN_POINTS, int(self.share * valid.shape[-2] * valid.shape[-1])))
         is_valid = F.interpolate(valid, (height, width), mode="nearest")[:, 0]  # n h w
         uncertain = uncertainty(logits).masked_fill(is_valid == 0, -torch.inf)
-        cells = uncertain.flatten(1).topk(count, dim=1).indices  # n k
+        top = uncertain.flatten(1).topk(count, dim=1)
+        cells = top.indices  # n k
         x = (cells % width + 0.5) / width
         y = (cells // width + 0.5) / height
         points = torch.stack([x, y], dim=2)
         predicted = self.head(sample_points(fine, points), sample_points(coarse, points)).to(logits.dtype)
-        flat = logits.flatten(2).scatter(2, cells[:, None].expand(-1, classes, -1), predicted)
+        flat, where = logits.flatten(2), cells[:, None].expand(-1, classes, -1)
+        kept = top.values[:, None] == -torch.inf  # which invalid cells fill up the points is up to the device
+        flat = flat.scatter(2, where, torch.where(kept, flat.gather(2, where), predicted))
         return flat.view(n, classes, height, width)

@@ -62,7 +62,7 @@ class TimmEncoder(nn.Module):
         for place, stride, keeps_size in zip(self.places, self.strides, self.keeps_size, strict=True):
             size = (-(-rows // stride), -(-columns // stride))
             if place is None:
-                pyramid.append(maps[0].new_empty(len(image), 0, *size))
+                pyramid.append(maps[0].new_empty(image.shape[0], 0, *size))  # len() would fix the batch in an export
             else:
                 pyramid.append(maps[place] if keeps_size else _resize(maps[place], size))
         return pyramid

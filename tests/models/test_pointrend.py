@@ -156,3 +156,18 @@ def test_coordinates_stay_float32_under_autocast():
         points, _ = rend.train_points(coarse.bfloat16(), fine.bfloat16(), torch.ones(1, 1, 64, 64))
     assert points.dtype == torch.float32
     assert (points * 256 != (points * 256).round()).any()
+
+
+def test_cells_without_data_are_never_decided_anew():
+    """Which of them fill up the points depends on the device, and pixels beside them take part of their logits."""
+    head = PointRend(4, 3, width=8, layers=1, train_share=1 / 16, share=1 / 4)
+    coarse, fine, valid = torch.randn(2, 3, 8, 8), torch.randn(2, 4, 16, 16), torch.zeros(2, 1, 32, 32)
+    with torch.inference_mode():
+        found = head.refine(coarse, fine, valid)
+        wanted = F.interpolate(coarse, (16, 16), mode="bilinear", align_corners=False)
+        wanted = F.interpolate(wanted, (32, 32), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+        valid[:, :, 4:8, 4:8] = 1
+        anew = (head.refine(coarse, fine, valid) != wanted).any(dim=1)
+    assert anew.any()
+    assert not anew[:, 12:].any()
