@@ -24,7 +24,7 @@ from geopsp.export.onnx_graph import ExportedNetwork, _require_readable, onnx_mo
 from geopsp.export.onnx_metadata import METRES_PER_DEGREE, centimetres_per_pixel
 from geopsp.export.onnx_parity import BOUNDS, Bounds, Parity, require_parity
 from geopsp.export.options import ExportOptions
-from geopsp.inference.predictor import TilePredictor
+from geopsp.inference.torch_predictor import TorchPredictor
 from geopsp.models.build import ModelSpec
 from geopsp.models.encoder import supported_backbones, usable_output_stride
 from geopsp.models.loss_options import LossSpec
@@ -37,8 +37,9 @@ NOT_SAVED = {"made_with", "manifest_sha256"}
 
 def by_map(model, tiles):
     """The probabilities of the network as a map computes them."""
-    predict = TilePredictor(model, torch.device("cpu"), excluded_channels=model.excluded_channels())
-    return predict([tile.pixels for tile in tiles], [tile.valid for tile in tiles]).softmax(dim=1).numpy()
+    predict = TorchPredictor(model, torch.device("cpu"), excluded_channels=model.excluded_channels())
+    logits = predict([tile.pixels for tile in tiles], [tile.valid for tile in tiles])
+    return torch.from_numpy(logits).softmax(dim=1).numpy()
 
 
 def require_same(found, wanted, tiles, tolerance=1e-4):
