@@ -15,8 +15,8 @@ from common import option_parser, print_json, table
 from torch import Tensor
 from torch.nn import functional as F
 
-from geopsp.models.build import PYRAMID_SIZES
 from geopsp.models.context import MAX_CONTEXT, MIN_CONTEXT, PyramidPooling
+from geopsp.models.spec import PYRAMID_SIZES
 
 SIZES = [(8, 512, 16), (8, 512, 32), (2, 2048, 32), (2, 2048, 64)]
 """Batch, channels, side of the map: ResNet-18 and -50 at stride 8, tiles of 128, 256 and 512."""

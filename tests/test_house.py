@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "export": "core raster chips data models",
     "training": "core raster vector chips data models export",
     "polygons": "core raster vector",
-    "inference": "core raster vector labels models polygons",
+    "inference": "core raster vector labels models export polygons",
     "report": "core raster vector labels chips data models training",
     "cli": "core vector chips models export training polygons inference report",
 }
@@ -43,7 +43,7 @@ ONLY_IN = {
     "distributed": "inference",
     "matplotlib": "training report",
     "onnx": "export",
-    "onnxruntime": "export",
+    "onnxruntime": "export models",
     "click": "cli",
     "pyogrio": "vector",
     "sqlite3": "vector",
@@ -151,7 +151,7 @@ def test_public_names():
     ("module", "heavy"),
     [
         ("geopsp, geopsp.cli", "torch lightning rasterio numpy geopandas matplotlib rich"),
-        ("geopsp.inference.classify_pixels", "lightning matplotlib distributed"),
+        ("geopsp.inference.classify_pixels", "torch lightning matplotlib distributed onnxruntime"),
     ],
 )
 def test_an_import_loads_nothing_that_it_does_not_need(module, heavy):

@@ -25,7 +25,7 @@ from geopsp.inference.classify_pixels import classify_pixels
 from geopsp.inference.options import MapOptions, MapSettings
 from geopsp.labels.class_mapping import Background as LabelBackground
 from geopsp.labels.read_labels import read_labels
-from geopsp.models import build
+from geopsp.models import spec
 from geopsp.models.crf import CRFOptions
 from geopsp.models.decoder import MIN_WIDTH
 from geopsp.models.loss_options import LossSpec
@@ -146,14 +146,14 @@ def test_choices_are_those_of_the_types(name):
 def test_numbers_that_stand_twice_are_the_same():
     """Where a heavy module has them, too."""
     known = option_fields(ModelOptions, PSPNetOptions)
-    assert MIN_CHIP_SIZE == build.MIN_TILE
-    assert known["pyramid_sizes"].default == build.PYRAMID_SIZES
+    assert MIN_CHIP_SIZE == spec.MIN_TILE
+    assert known["pyramid_sizes"].default == spec.PYRAMID_SIZES
     assert info_of(known["decoder_width"]).maximum == MAX_DECODER_WIDTH
     assert info_of(known["decoder_width"]).minimum == MIN_WIDTH
-    assert info_of(known["decoder_stride"]).choices == build.DECODER_STRIDES
-    assert info_of(known["output_stride"]).choices == tuple(build.ATROUS_RATES)
-    assert info_of(known["encoder_depth"]).choices == build.DEPTHS
-    assert {"none", *info_of(known["aux"]).choices} == set(build.AUX_HEADS)
+    assert info_of(known["decoder_stride"]).choices == spec.DECODER_STRIDES
+    assert info_of(known["output_stride"]).choices == tuple(spec.ATROUS_RATES)
+    assert info_of(known["encoder_depth"]).choices == spec.DEPTHS
+    assert {"none", *info_of(known["aux"]).choices} == set(spec.AUX_HEADS)
     assert get_args(Background) == get_args(LabelBackground)
     assert tuple(CLASSIFIERS) == NETWORKS
     assert tuple(DEEPLABS) == DEEPLAB_VERSIONS

@@ -116,6 +116,9 @@ def train(
     **options: Any,
 ) -> None:
     """Train a network on one or several folders of CHIPS, or with --labels straight from images, and save it."""
+    from geopsp.core.extras import require_torch
+
+    require_torch("`geopsp train`")
     from geopsp.core.lock import output_lock
     from geopsp.core.log import is_main_process
     from geopsp.core.output import check_output
@@ -202,6 +205,7 @@ def evaluate(
 ) -> None:
     """Score MODEL on every labelled pixel of CHIPS."""
     from geopsp.chips.chip_set import ChipSet
+    from geopsp.core.extras import require_torch
     from geopsp.core.output import check_output
     from geopsp.models.manifest import read_manifest
     from geopsp.report.summary import describe_scores, write_scores
@@ -210,6 +214,7 @@ def evaluate(
         check_output(json_path, overwrite=overwrite)
     read_manifest(model)  # before torch is loaded
     chip_set = ChipSet.open(list(chips))
+    require_torch("`geopsp evaluate`")
     from geopsp.training.classifier import PixelClassifier
 
     scores = PixelClassifier.from_model(model, device=device).evaluate(
@@ -230,12 +235,10 @@ def evaluate(
 def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> None:
     """Classify IMAGEs with MODEL, as one mosaic or each by itself.
 
+    MODEL is the folder of a saved model, or an ONNX file of `geopsp export`, which needs no PyTorch.
     An interrupted run resumes when the same command is called again. The options from --connectivity to --regularize
     say how --polygons are made.
     """
-    from geopsp.models.manifest import read_manifest
-
-    read_manifest(model)  # before torch is loaded
     from geopsp.inference.classify_pixels import classify_pixels
     from geopsp.inference.map_item import item_path
     from geopsp.inference.outputs import extra_outputs
@@ -314,7 +317,9 @@ def weights(backbone: str | None, as_json: bool) -> None:
 def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> None:
     """Run all steps on the sample data: chips, training, scores, map, polygons, report."""
     from geopsp.cli.demo import run
+    from geopsp.core.extras import require_torch
 
+    require_torch("`geopsp demo`")
     run(out, data=data, epochs=epochs, overwrite=overwrite)
 
 

@@ -9,6 +9,7 @@ import click
 
 from geopsp.cli.options import options_of, take
 from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.core.extras import require_torch
 from geopsp.export.formats import FORMATS
 from geopsp.export.options import ExportOptions
 
@@ -25,6 +26,7 @@ def export(model: Path, format_name: str, out: Path, **options: Any) -> None:
     from geopsp.models.manifest import read_manifest
 
     read_manifest(model)  # before torch is loaded
+    require_torch("`geopsp export`")
     from geopsp.export.export_model import export_model
 
     say(f"Wrote {export_model(model, out, format_name, **take(options, ExportOptions))}")

@@ -1,4 +1,4 @@
-"""Packages that not every installation has: the extras of geopsp."""
+"""Packages that not every installation has: PyTorch, and the extras of geopsp."""
 
 from __future__ import annotations
 
@@ -21,3 +21,18 @@ def require_packages(purpose: str, packages: tuple[str, ...], extra: str) -> Non
     if missing := [name for name in packages if find_spec(name) is None]:
         are = "which is not installed" if len(missing) == 1 else "which are not installed"
         raise OptionError(f'{purpose} needs {" and ".join(missing)}, {are}. Run: pip install "geopsp[{extra}]"')
+
+
+def require_torch(purpose: str, otherwise: str = "") -> None:
+    """Check that PyTorch is installed, without importing it.
+
+    Args:
+        purpose: What needs it, e.g. "`geopsp train`".
+        otherwise: What works without it.
+
+    Raises:
+        OptionError: if it is not.
+    """
+    if find_spec("torch") is None:
+        more = f", or {otherwise}" if otherwise else ""
+        raise OptionError(f"{purpose} needs PyTorch, which is not installed. Run: pip install geopsp{more}.")

@@ -21,8 +21,8 @@ import geopsp
 from geopsp.core.text import format_error
 from geopsp.errors import ExportError
 from geopsp.export.export_job import ExportJob
-from geopsp.models.build import check_tile_size
 from geopsp.models.saved_model import TrainedModel
+from geopsp.models.spec import check_tile_size
 
 INPUT, OUTPUT = "image", "probabilities"
 
@@ -138,18 +138,19 @@ def onnx_model(job: ExportJob) -> Any:
             "`backbone`, or use the model with geopsp."
         ) from error
     _require_readable(proto, model)
-    _drop_traces(proto.graph)
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "geopsp", geopsp.__version__
     proto.doc_string = model.summary
+    _strip_traces(proto)
     return proto
 
 
-def _drop_traces(graph: Any) -> None:
-    """Drop what the exporter notes beside each operator: lines of code with the paths of this machine."""
-    for entry in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
-        entry.ClearField("metadata_props")
-        entry.ClearField("doc_string")
+def _strip_traces(proto: Any) -> None:
+    """Delete what the exporter notes of its own work, which names files and folders of this machine."""
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def _require_small(model: TrainedModel, *, half: bool) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
-from geopsp.inference.tile_ops import TileOps
+from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.inference.tile_plan import SCORE_ONE, WEIGHT_ONE, RowsCols, TilePlan, runs_of_true
 from geopsp.inference.tile_scores import TileScores, area_window
 
@@ -26,19 +26,22 @@ SUM_ONE = SCORE_ONE * WEIGHT_ONE * WEIGHT_ONE
 class BlendedRows:
     """Rows that no later tile overlaps, as views of the buffer; undefined where `valid` is False."""
 
-    index: Tensor
+    index: Array
     """(rows, cols) uint8: channel of the likeliest class, the first of equal ones."""
 
-    valid: Tensor
-    """(rows, cols) bool, on the CPU."""
+    valid: NDArray[np.bool_]
+    """(rows, cols)"""
 
-    sums: Tensor
+    sums: Array
     """(classes, rows, cols) int32, from 0 to SUM_ONE: of all pixels if the buffer was asked for scores."""
 
-    agreement: Tensor | None
+    agreement: Array | None
     """(rows, cols) int32, up to about SCORE_ONE: the classes' smallest scores of any tile, added up."""
 
-    image: Tensor | None = None
+    ops: TileOps
+    """Of the device that they are on."""
+
+    image: Array | None = None
     """(bands, rows, cols) float32: normalised bands, if the buffer was asked for them."""
 
 
@@ -70,11 +73,11 @@ class BlendBuffer:
         self.window, self.row, self.filled_stop = window, window.row, window.row
         self.rows = min(plan.size, window.height)
         shape = (self.rows, window.width)
-        self.sums = torch.zeros(classes, *shape, dtype=torch.int32, device=ops.device)
-        self.smallest = torch.full_like(self.sums, SCORE_ONE) if needs_agreement else None
-        self.index = torch.zeros(shape, dtype=torch.uint8, device=ops.device)
-        self.valid = torch.zeros(shape, dtype=torch.bool)
-        self.image = torch.zeros(image_bands, *shape, device=ops.device) if image_bands else None
+        self.sums = ops.zeros((classes, *shape))
+        self.smallest = ops.zeros((classes, *shape)) + SCORE_ONE if needs_agreement else None
+        self.index = ops.zeros(shape, "uint8")
+        self.valid = np.zeros(shape, bool)
+        self.image = ops.zeros((image_bands, *shape), "float32") if image_bands else None
         self._summed_cols = [slice(0, window.width)]
         """Columns with sums, in rows where no tiles of two rows overlap."""
         if not needs_scores:
@@ -83,13 +86,13 @@ class BlendBuffer:
         self._ops = ops
 
     def add(
-        self, tile: Window, valid: Tensor, scores: TileScores, weights: Tensor, image: Tensor | None = None
+        self, tile: Window, valid: NDArray[np.bool_], scores: TileScores, weights: Array, image: Array | None = None
     ) -> None:
         """Add a tile.
 
         Args:
             tile: Its window of the map.
-            valid: (s, s) bool, on the CPU.
+            valid: (s, s)
             scores: Of the tile.
             weights: (s, s) int32, from 1 to WEIGHT_ONE squared.
             image: (bands, s, s) float32, if the buffer keeps it.
@@ -113,12 +116,11 @@ class BlendBuffer:
                 found = area_scores[:, *part.slices(overlap)]
                 self._blend(part.slices(buffer), found, weights, part.slices(tile))
 
-    def _blend(self, target: RowsCols, scores: Tensor, weights: Tensor, source: RowsCols) -> None:
+    def _blend(self, target: RowsCols, scores: Array, weights: Array, source: RowsCols) -> None:
         """Add scores; `target` is their area in the buffer, `source` in the tile."""
         self._ops.add_weighted(self.sums, target, scores, weights, source)
         if self.smallest is not None:
-            smallest = self.smallest[:, *target]
-            torch.minimum(smallest, scores, out=smallest)
+            self._ops.lower(self.smallest[:, *target], scores)
 
     def finish_rows(self, row: int) -> Iterator[tuple[int, BlendedRows | None]]:
         """Yield the finished rows above `row` and drop them from the buffer.
@@ -151,9 +153,9 @@ class BlendBuffer:
     def _finished(self, rows: slice, columns: list[slice]) -> BlendedRows:
         for cols in columns:
             self._ops.argmax(self.sums, self.index, (rows, cols))
-        agreement = None if self.smallest is None else self.smallest[:, rows].sum(dim=0, dtype=torch.int32)
+        agreement = None if self.smallest is None else self._ops.total(self.smallest[:, rows])
         image = None if self.image is None else self.image[:, rows]
-        return BlendedRows(self.index[rows], self.valid[rows], self.sums[:, rows], agreement, image)
+        return BlendedRows(self.index[rows], self.valid[rows], self.sums[:, rows], agreement, self._ops, image)
 
     def _drop(self, count: int) -> None:
         """Move the rows below the first `count` up, and empty those that come into the buffer."""
@@ -163,9 +165,10 @@ class BlendBuffer:
                     self.sums[:, rows, cols] = 0
             keep = self.rows - count
             fresh = slice(max(keep, count), None)  # the sums between are empty already
-            stores = (self.sums, 0), (self.smallest, SCORE_ONE), (self.valid, 0), (self.index, 0), (self.image, 0)
+            stores = (self.sums, 0), (self.smallest, SCORE_ONE), (self.index, 0), (self.image, 0)
             for store, empty in stores:
                 if store is not None:
-                    store[..., :keep, :] = store[..., count:, :].clone()
+                    store[..., :keep, :] = self._ops.copy(store[..., count:, :])
                     store[..., fresh if store is self.sums else slice(keep, None), :] = empty
+            self.valid[:keep], self.valid[keep:] = self.valid[count:].copy(), False
         self.row += count

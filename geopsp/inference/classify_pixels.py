@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import geopandas as gpd
 
@@ -13,19 +13,21 @@ from geopsp.core.options import describes, from_names, require_path
 from geopsp.core.pixel_size import PixelSize, require_similar_size
 from geopsp.core.text import format_count
 from geopsp.errors import GridError, LabelError, OptionError
+from geopsp.inference.engines import MapModel, opened_model
 from geopsp.inference.job import LazyAreaOfInterest
 from geopsp.inference.map_run import MapRun
-from geopsp.inference.options import MapOptions, ProbabilityType
+from geopsp.inference.options import EngineName, MapOptions, Precision, ProbabilityType
 from geopsp.inference.output_paths import OutputPaths, check_names, check_paths, image_names
 from geopsp.labels.area import AreaOfInterest
 from geopsp.models.crf import CRFOptions, crf_parameters
-from geopsp.models.device import Precision
-from geopsp.models.saved_model import TrainedModel, load_model
 from geopsp.polygons.options import PolygonSettingsDict
 from geopsp.raster.find_images import Images
 from geopsp.raster.geotiff import require_geotiff_crs
 from geopsp.raster.open_scenes import open_scenes
 from geopsp.raster.scene import Scene
+
+if TYPE_CHECKING:
+    from geopsp.models.saved_model import TrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ def classify_pixels(
     allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
     batch_size: int | None = None, test_time_augmentation: bool = False, predict_background: bool = True,
     crf: bool | CRFOptions = False, sieve: int = 0,
-    precision: Precision = "auto", compiled: bool = False, device: str | None = None, client: Any = None,
+    precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
+    client: Any = None,
     scheduler: str | None = None, overwrite: bool = False,
 ) -> Path: ...  # fmt: skip
 
@@ -67,7 +70,8 @@ def classify_pixels(
     allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
     batch_size: int | None = None, test_time_augmentation: bool = False, predict_background: bool = True,
     crf: bool | CRFOptions = False, sieve: int = 0,
-    precision: Precision = "auto", compiled: bool = False, device: str | None = None, client: Any = None,
+    precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
+    client: Any = None,
     scheduler: str | None = None, overwrite: bool = False,
 ) -> list[Path]: ...  # fmt: skip
 
@@ -102,6 +106,7 @@ def classify_pixels(
     precision: Precision = "auto",
     compiled: bool = False,
     device: str | None = None,
+    engine: EngineName = "auto",
     client: Any = None,
     scheduler: str | None = None,
     overwrite: bool = False,
@@ -113,7 +118,7 @@ def classify_pixels(
 
     Args:
         images: A raster, a glob, a folder, a list ...; where they overlap, earlier ones are on top.
-        model: A classifier, or the folder of a saved one.
+        model: A classifier, the folder of a saved one, or an ONNX file that geopsp exported, which needs no PyTorch.
         out: The GeoTIFF (COG) to write.
         {options}
 
@@ -126,33 +131,41 @@ def classify_pixels(
     options = from_names(MapOptions, locals())
     require_path("out", out)
     check_names(out, options)
-    trained, device = _opened(model, options.device)
+    named, device = _named(model, options.device)
+    with opened_model(named, options.engine, options.tile_size) as trained:
+        return _classify(images, trained, paths_of=out, options=options, device=device, given=model)
+
+
+def _classify(
+    images: Images, trained: MapModel, *, paths_of: str | Path, options: MapOptions, device: str | None, given: Any
+) -> Path | list[Path]:
     trained.excluded_channels(background=options.predict_background)
     crf_parameters(options.crf, trained.settings)
     options.polygon_settings.selected_codes(trained.legend)
-    paths = OutputPaths.from_options(out, options)
-    area = None if aoi is None else LazyAreaOfInterest(aoi)
+    paths = OutputPaths.from_options(paths_of, options)
+    area = None if options.aoi is None else LazyAreaOfInterest(options.aoi)
     scenes = _open_scenes(images, trained, area, options)
+    per_image = options.per_image
     all_paths = [paths.for_image(name) for name in image_names(scenes)] if per_image else [paths]
-    folder = Path(model) if isinstance(model, str | Path) else None
-    check_paths(all_paths, scenes, aoi=aoi, model=folder)
+    folder = Path(given) if isinstance(given, str | Path) else None
+    check_paths(all_paths, scenes, aoi=options.aoi, model=folder)
     run = MapRun(trained, options, device=device, aoi=area, folder=folder)
     return run.map_each(scenes, all_paths) if per_image else run.one_map(scenes[0], paths)
 
 
-def _opened(model: Classifier | str | Path, device: str | None) -> tuple[TrainedModel, str | None]:
-    if isinstance(model, str | Path):
-        if not str(model):
-            raise OptionError(f"The model is {model!r}; needed a classifier, or the folder that one was saved to.")
-        return load_model(model), device
-    if not isinstance(getattr(model, "model", None), TrainedModel):
-        raise OptionError(f"The model is {model!r}; needed a classifier, or the folder that one was saved to.")
-    return model.model, device or model.device
+def _named(model: Any, device: str | None) -> tuple[MapModel | str | Path, str | None]:
+    """Return a model, or the path of one, and the device to use."""
+    if isinstance(model, str | Path) and str(model):
+        return Path(model), device
+    trained: Any = getattr(model, "model", None)
+    if not hasattr(trained, "network"):
+        raise OptionError(
+            f"The model is {model!r}; needed a classifier, the folder that one was saved to, or an ONNX file."
+        )
+    return trained, device or model.device
 
 
-def _open_scenes(
-    images: Images, model: TrainedModel, aoi: LazyAreaOfInterest | None, options: MapOptions
-) -> list[Scene]:
+def _open_scenes(images: Images, model: MapModel, aoi: LazyAreaOfInterest | None, options: MapOptions) -> list[Scene]:
     """Open the images with the model's bands; those that the area of interest does not overlap are left out."""
     bands = options.bands
     if bands is not None and len(bands) != len(model.bands):

@@ -9,15 +9,13 @@ from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from geopsp.core.grid import Window
 from geopsp.inference.blend import SUM_ONE, BlendedRows
 from geopsp.inference.part_size import MIN_STRIP_ROWS
-from geopsp.inference.tile_ops import TileOps
+from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.models.crf import CRFParameters
-from geopsp.models.mean_field import mean_field
 
 STRIP_BYTES = 384e6
 """Bytes that a strip takes, if its halo lets it."""
@@ -97,12 +95,12 @@ class _Strip:
         self._ops, self._excluded, self._pool = ops, list(excluded), pool
         rows = (rows_at_once or strip_rows(crf, wider.width, classes, bands)) + 2 * crf.halo
         shape = (min(rows, wider.height), wider.width)
-        self._sums = torch.zeros(classes, *shape, dtype=torch.int32, device=ops.device)
-        self._image = torch.zeros(bands, *shape, device=ops.device)
-        self._valid = torch.zeros(shape, dtype=torch.bool)
-        self._agreement: Tensor | None = None
+        self._sums = ops.zeros((classes, *shape))
+        self._image = ops.zeros((bands, *shape), "float32")
+        self._valid = np.zeros(shape, bool)
+        self._agreement: Array | None = None
         if example.agreement is not None:
-            self._agreement = torch.zeros(shape, dtype=torch.int32, device=ops.device)
+            self._agreement = ops.zeros(shape)
         self._first = self._stop = wider.row
         """Rows of the map that are held."""
 
@@ -120,14 +118,15 @@ class _Strip:
             if self._stop - self._first == self._valid.shape[0] or self._stop == self._wider.row_stop:
                 yield from self._refined()
 
-    def _stores(self) -> list[Tensor]:
-        return [each for each in (self._sums, self._image, self._valid, self._agreement) if each is not None]
+    def _stores(self) -> list[Array]:
+        return [each for each in (self._sums, self._image, self._agreement) if each is not None]
 
     def _fill(self, rows: slice, piece: BlendedRows | None, source: slice) -> None:
         if piece is None:
             self._valid[rows] = False
             return
-        given = (piece.sums, piece.image, piece.valid, piece.agreement)
+        self._valid[rows] = piece.valid[source]
+        given = (piece.sums, piece.image, piece.agreement)
         for store, values in zip(self._stores(), [each for each in given if each is not None], strict=True):
             store[..., rows, :] = values[..., source, :]
 
@@ -145,16 +144,21 @@ class _Strip:
         drop = min(max(self._next - self._crf.halo - self._first, 0), self._stop - self._first)
         keep = self._stop - self._first - drop
         for store in self._stores():
-            store[..., :keep, :] = store[..., drop : drop + keep, :].clone()
+            store[..., :keep, :] = self._ops.copy(store[..., drop : drop + keep, :])
+        self._valid[:keep] = self._valid[drop : drop + keep].copy()
         self._first += drop
 
     def _inferred(self, core: slice) -> Generator[tuple[int, BlendedRows | None], None, None]:
         """Yield rows of the strip after mean-field inference, some at a time."""
         held = slice(0, self._stop - self._first)
-        valid = self._valid[held].to(self._ops.device)
-        probabilities = self._sums[:, held] / SUM_ONE
-        refined = mean_field(
-            probabilities, self._image[:, held], valid, self._crf, excluded=self._excluded, core=core, pool=self._pool
+        refined = self._ops.mean_field(
+            self._ops.fractions(self._sums[:, held], SUM_ONE),
+            self._image[:, held],
+            self._valid[held],
+            self._crf,
+            excluded=self._excluded,
+            core=core,
+            pool=self._pool,
         )
         left = self._window.col - self._wider.col
         cols = slice(left, left + self._window.width)
@@ -162,8 +166,8 @@ class _Strip:
         for first in range(0, refined.shape[1], step):
             chosen = slice(first, min(first + step, refined.shape[1]))
             rows = slice(core.start + chosen.start, core.start + chosen.stop)
-            sums = refined[:, chosen, cols].mul(SUM_ONE).to(torch.int32)
-            index = torch.empty(sums.shape[1:], dtype=torch.uint8, device=sums.device)
+            sums = self._ops.whole_numbers(refined[:, chosen, cols], SUM_ONE)
+            index = self._ops.zeros(sums.shape[1:], "uint8")
             self._ops.argmax(sums, index)
             agreement = None if self._agreement is None else self._agreement[rows, cols]
-            yield chosen.stop - chosen.start, BlendedRows(index, self._valid[rows, cols], sums, agreement)
+            yield chosen.stop - chosen.start, BlendedRows(index, self._valid[rows, cols], sums, agreement, self._ops)

@@ -28,11 +28,12 @@ PROCESS_BYTES = 2 * 2**30
 
 
 @contextmanager
-def connect(scheduler: str) -> Iterator[Client]:
+def connect(scheduler: str, *, gpus: int = 0) -> Iterator[Client]:
     """Connect to the Dask cluster at an address, or start one on this machine for the time of the block.
 
     Args:
         scheduler: "tcp://host:port", or "local": a process for each GPU, else for each core.
+        gpus: GPUs of this machine that the workers could use.
 
     Raises:
         OptionError: if no scheduler answers.
@@ -41,7 +42,7 @@ def connect(scheduler: str) -> Iterator[Client]:
 
     if scheduler == "local":
         require_main_guard('`scheduler="local"`')
-        with _local_cluster() as cluster, Client(cluster, set_as_default=False) as client:
+        with _local_cluster(gpus) as cluster, Client(cluster, set_as_default=False) as client:
             yield client
     else:
         _require_answer(scheduler)
@@ -49,13 +50,12 @@ def connect(scheduler: str) -> Iterator[Client]:
             yield client
 
 
-def _local_cluster() -> LocalCluster:
-    import torch
+def _local_cluster(gpus: int) -> LocalCluster:
     from distributed import LocalCluster
 
     max_processes = psutil.virtual_memory().available // PROCESS_BYTES
     return LocalCluster(
-        n_workers=torch.cuda.device_count() or max(1, min(cpu_count(), max_processes)),
+        n_workers=gpus or max(1, min(cpu_count(), max_processes)),
         threads_per_worker=1,
         memory_limit=None,
         dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's

@@ -27,6 +27,7 @@ import geopsp
 from geopsp.core.paths import is_local
 from geopsp.core.progress import Progress
 from geopsp.errors import GeopspError, InputNotFoundError, OptionError, OutputError
+from geopsp.inference.engines import engine_in
 from geopsp.inference.job import MapJob
 
 logger = logging.getLogger(__name__)
@@ -50,16 +51,12 @@ MAX_IMAGES_CHECKED = 100
 """Images that a worker looks for; more would take long where there are thousands."""
 
 
-COMPARED_PACKAGES = ("torch", "numpy", "rasterio", "deflate", "timm", "segmentation-models-pytorch")
-"""Packages on whose version the last bit of a map may depend."""
-
-
 RESUME = "The parts made so far are kept, and the same command resumes from them."
 
 
 @contextmanager
 def parts_on_cluster(
-    job: MapJob, numbers: Sequence[int], client: Client, *, device: str | None = None
+    job: MapJob, numbers: Sequence[int], client: Client, *, packages: Sequence[str], device: str | None = None
 ) -> Iterator[Callable[[Progress | None], None]]:
     """Give parts to the client's workers; yield a function that waits until all files are in the job's folder.
 
@@ -69,6 +66,7 @@ def parts_on_cluster(
         job: It has begun, with the model in its folder.
         numbers: Of the parts.
         client: Of a Dask cluster; workers that join later help too.
+        packages: Those on whose version the last bit of a map may depend.
         device: As torch names it; None: each worker's own.
 
     Raises:
@@ -78,7 +76,7 @@ def parts_on_cluster(
         GeopspError: of the first part that fails.
     """
     with _job_file(job, device) as job_file:
-        _check_workers(client, job_file)
+        _check_workers(client, job_file, packages)
         name = f"geopsp-part-{secrets.token_hex(16)}"
         keys = [(name, number) for number in numbers]
         futures = client.map(_predict_part, numbers, job_file=job_file, key=keys, retries=RETRIES)
@@ -203,16 +201,16 @@ def _predict_part(number: int, *, job_file: JobFile) -> int:
     job = _read_job(job_file)
     if not job_file.path.exists():
         raise OutputError(f"Part {number} was cancelled: {job_file.path} is gone. Repeat the same command.")
-    return predict_part(job, number, device=job_file.device or own_device())
+    return predict_part(job, number, device=job_file.device or own_device(engine_in(job.model_folder).num_gpus()))
 
 
-def _check_workers(client: Client, job_file: JobFile) -> None:
+def _check_workers(client: Client, job_file: JobFile, packages: Sequence[str]) -> None:
     """Check that all workers of this moment can make parts; later ones are checked when they begin.
 
     Raises:
         OptionError, OutputError, InputNotFoundError: if one cannot.
     """
-    _require_versions(client)
+    _require_versions(client, packages)
     for error in client.run(_worker_problem, job_file, on_error="ignore").values():
         if error is not None:
             raise error
@@ -227,21 +225,19 @@ async def _worker_problem(job_file: JobFile) -> GeopspError | None:
     return None
 
 
-def _require_versions(client: Client) -> None:
+def _require_versions(client: Client, packages: Sequence[str]) -> None:
     """Check that all workers have this version of geopsp; warn if other packages differ.
 
     Raises:
         OptionError: if one has another version of geopsp, or none.
     """
-    found = client.get_versions(packages=["geopsp", *COMPARED_PACKAGES])
+    found = client.get_versions(packages=["geopsp", *packages])
     ours = found["client"]["packages"]
     for address, versions in sorted(found["workers"].items()):
         theirs = versions["packages"]
         if theirs["geopsp"] != ours["geopsp"]:
             raise _other_version(f"The worker {address}", theirs["geopsp"], ours["geopsp"])
-        others = [
-            f"{name} {theirs[name]} instead of {ours[name]}" for name in COMPARED_PACKAGES if theirs[name] != ours[name]
-        ]
+        others = [f"{name} {theirs[name]} instead of {ours[name]}" for name in packages if theirs[name] != ours[name]]
         if others:
             logger.warning(
                 f"The worker {address} has {', '.join(others)}: pixels whose classes are almost equally likely may get "
@@ -261,16 +257,17 @@ def _worker_name() -> str:
     return f"The worker {get_worker().address}"
 
 
-def own_device() -> str | None:
-    """Run on a worker: return the GPU that is its own, by the number in its name; None leaves the choice to torch.
+def own_device(count: int) -> str | None:
+    """Run on a worker: return the GPU that is its own, by the number in its name; None leaves the choice to the engine.
 
     Workers are named 0, 1, ... or NAME-0, NAME-1, ... where a cluster or `dask worker` starts several. Where
     CUDA_VISIBLE_DEVICES is set, each worker sees only its own GPU.
+
+    Args:
+        count: GPUs of this machine that the engine could use.
     """
-    import torch
     from distributed import get_worker
 
-    count = torch.cuda.device_count()
     number = re.fullmatch(r"(?:.*-)?(\d+)", str(get_worker().name))
     if count < 2 or "CUDA_VISIBLE_DEVICES" in os.environ or number is None:
         return None

@@ -10,7 +10,7 @@ import pyproj
 from geopsp.core.bands import BandStats, has_band_names, merge_stats
 from geopsp.core.grid import Grid, Window
 from geopsp.core.pixel_size import SIZE_RATIO, PixelSize, format_number, format_size, ground_size
-from geopsp.models.saved_model import TrainedModel
+from geopsp.inference.engines import MapModel
 from geopsp.raster.scene import Scene
 
 MAX_RESAMPLING = 8.0
@@ -45,7 +45,7 @@ MAX_BANDS_NAMED = 3
 """Bands that a message names at most."""
 
 
-def compare_with_training(scene: Scene, model: TrainedModel, *, tile_size: int | None = None) -> list[str]:
+def compare_with_training(scene: Scene, model: MapModel, *, tile_size: int | None = None) -> list[str]:
     """Return what may make a map wrong, in words: bands, type, pixel size, values and tiles unlike the training's."""
     return [
         *scene.warnings,
@@ -66,12 +66,12 @@ def _bands(scene: Scene) -> Iterator[str]:
         )
 
 
-def _type(scene: Scene, model: TrainedModel) -> Iterator[str]:
+def _type(scene: Scene, model: MapModel) -> Iterator[str]:
     if scene.dtype.name != model.dtype and not any(layer.conversion for layer in scene.layers):
         yield f"The images are {scene.dtype.name}, but the model was trained on {model.dtype}."
 
 
-def _tiles(model: TrainedModel, tile_size: int | None) -> Iterator[str]:
+def _tiles(model: MapModel, tile_size: int | None) -> Iterator[str]:
     if tile_size is not None and tile_size != model.tile_size:
         yield (
             f"Tiles are {tile_size} pixels wide, but the model was trained on {model.tile_size}: what it averages over "
@@ -79,7 +79,7 @@ def _tiles(model: TrainedModel, tile_size: int | None) -> Iterator[str]:
         )
 
 
-def _pixel_size(grid: Grid, model: TrainedModel) -> Iterator[str]:
+def _pixel_size(grid: Grid, model: MapModel) -> Iterator[str]:
     width, height = ground_size(grid)
     size = PixelSize.of_grid(grid)
     ratio = size.ratio_to(model.cell_size[1], model.units)
@@ -114,7 +114,7 @@ def _distortion(grid: Grid, width: float, height: float) -> Iterator[str]:
         )
 
 
-def _values(scene: Scene, model: TrainedModel) -> Iterator[str]:
+def _values(scene: Scene, model: MapModel) -> Iterator[str]:
     (found, num_windows), known = _sample_values(scene), model.statistics
     if not found.count:
         windows = f"{num_windows} windows" if num_windows > 1 else "1 window"

@@ -7,17 +7,18 @@ instructions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from geopsp.core.bands import Normalization
 from geopsp.core.fast_exp import exp_differences
 from geopsp.core.jit import jit
 from geopsp.inference.tile_plan import SCORE_ONE, RowsCols
+from geopsp.models.crf import CRFParameters
+from geopsp.models.mean_field import mean_field
 
 CACHE_BYTES = 2**20
 """Bytes of an array that a step of several operations works on. Larger ones cost twice the time: they leave the
@@ -25,40 +26,99 @@ processor's cache between two operations, and their memory is new each time."""
 
 
 class NumbaOps:
-    """`TileOps` on the CPU."""
-
-    device = torch.device("cpu")
+    """`TileOps` on the CPU, on arrays of numpy."""
 
     def __init__(self, normalization: Normalization) -> None:
         self._mean, self._scale = normalization.mean, 1 / normalization.std
 
-    def normalise(self, pixels: NDArray[Any], valid: NDArray[np.bool_], image: Tensor, mask: Tensor) -> None:
+    def normalise(
+        self, pixels: NDArray[Any], valid: NDArray[np.bool_], image: NDArray[np.float32], mask: NDArray[np.float32]
+    ) -> None:
         """Normalise the pixels of a tile; see `TileOps`."""
         known = np.ascontiguousarray(pixels, np.float32 if pixels.dtype == np.float16 else None)  # numba has no float16
-        arrays = known, np.ascontiguousarray(valid), self._mean, self._scale
-        _normalise(*arrays, image.permute(1, 2, 0).numpy(), mask.numpy())
+        _normalise(known, np.ascontiguousarray(valid), self._mean, self._scale, image.transpose(1, 2, 0), mask)
+
+    def image(self, bands: int, size: int) -> NDArray[np.float32]:
+        return np.empty((size, size, bands), np.float32).transpose(2, 0, 1)
 
     def score(
-        self, logits: Tensor, interior: RowsCols, overlaps: Sequence[RowsCols]
-    ) -> tuple[Tensor, list[Tensor], bool]:
+        self, logits: NDArray[np.float32], interior: RowsCols, overlaps: Sequence[RowsCols]
+    ) -> tuple[NDArray[np.uint8], list[NDArray[np.int32]], bool]:
         """Return classes, scores, and whether the logits are usable; see `TileOps`."""
-        pixels = logits.permute(1, 2, 0).contiguous().numpy()
-        index = torch.empty(_shape(interior), dtype=torch.uint8)
-        usable = bool(_argmax_logits(pixels, interior[0].start, interior[1].start, index.numpy()))
-        scores = [torch.empty(len(logits), *_shape(area), dtype=torch.int32) for area in overlaps]
+        pixels = np.ascontiguousarray(logits.transpose(1, 2, 0))
+        index = np.empty(_shape(interior), np.uint8)
+        usable = bool(_argmax_logits(pixels, interior[0].start, interior[1].start, index))
+        scores = [np.empty((len(logits), *_shape(area)), np.int32) for area in overlaps]
         for (rows, cols), found in zip(overlaps, scores, strict=True):
-            usable &= bool(_scores(pixels, rows.start, cols.start, SCORE_ONE, found.numpy()))
+            usable &= bool(_scores(pixels, rows.start, cols.start, SCORE_ONE, found))
         return index, scores, usable
 
-    def add_weighted(self, sums: Tensor, target: RowsCols, scores: Tensor, weights: Tensor, source: RowsCols) -> None:
+    def add_weighted(
+        self,
+        sums: NDArray[np.int32],
+        target: RowsCols,
+        scores: NDArray[np.int32],
+        weights: NDArray[np.int32],
+        source: RowsCols,
+    ) -> None:
         """Add scores times weights to the sums; see `TileOps`."""
         (row, col), (top, left) = ((area[0].start, area[1].start) for area in (target, source))
-        _add_weighted(sums.numpy(), row, col, scores.contiguous().numpy(), weights.numpy(), top, left)
+        _add_weighted(sums, row, col, np.ascontiguousarray(scores), weights, top, left)
 
-    def argmax(self, values: Tensor, index: Tensor, area: RowsCols | None = None) -> None:
+    def argmax(self, values: NDArray[np.int32], index: NDArray[np.uint8], area: RowsCols | None = None) -> None:
         """Write the channel of the largest value; see `TileOps`."""
         rows, cols = area or (slice(0, values.shape[1]), slice(0, values.shape[2]))
-        _argmax(values.numpy(), index.numpy(), rows.start, rows.stop, cols.start, cols.stop)
+        _argmax(values, index, rows.start, rows.stop, cols.start, cols.stop)
+
+    def lower(self, values: NDArray[np.int32], others: NDArray[np.int32]) -> None:
+        np.minimum(values, others, out=values)
+
+    def total(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
+        return np.asarray(values.sum(axis=0, dtype=np.int32))
+
+    def largest(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
+        return np.asarray(values.max(axis=0, keepdims=True))
+
+    def fractions(self, values: NDArray[np.int32], one: int) -> NDArray[np.float32]:
+        found = values.astype(np.float32)
+        found /= np.float32(one)
+        return found
+
+    def whole_numbers(self, fractions: NDArray[np.float32], one: int) -> NDArray[np.int32]:
+        return np.multiply(fractions, np.float32(one)).astype(np.int32)
+
+    def mean_field(
+        self,
+        probabilities: NDArray[np.float32],
+        image: NDArray[np.float32],
+        valid: NDArray[np.bool_],
+        crf: CRFParameters,
+        *,
+        excluded: Sequence[int],
+        core: slice,
+        pool: Executor | None,
+    ) -> NDArray[np.float32]:
+        """Return the probabilities of a CRF; see `models.mean_field`."""
+        return mean_field(probabilities, image, valid, crf, excluded=excluded, core=core, pool=pool)
+
+    def zeros(self, shape: Sequence[int], dtype: str = "int32") -> NDArray[Any]:
+        return np.zeros(tuple(shape), dtype)
+
+    def copy(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values.copy()
+
+    def concatenate(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate(arrays)
+
+    def from_numpy(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array
+
+    def from_tensor(self, tensor: Any) -> NDArray[Any]:
+        found: NDArray[Any] = tensor.numpy()
+        return found
+
+    def to_numpy(self, values: NDArray[Any], dtype: str) -> NDArray[Any]:
+        return values.astype(dtype, copy=False)
 
     def rows_at_once(self, bytes_per_row: int) -> int:
         """Return how many rows stay in the processor's cache."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from geopsp.core.bands import Normalization
 from geopsp.inference.tile_plan import SCORE_ONE, RowsCols
+from geopsp.models.crf import CRFParameters
+from geopsp.models.mean_field_torch import mean_field
 
 TORCH_DTYPES = {"uint8", "int8", "int16", "uint16", "int32", "float32"}
 """Types of pixels that torch takes on all devices."""
@@ -21,7 +24,7 @@ ALL_ROWS = 1 << 30
 
 
 class TorchOps:
-    """`TileOps` on any device, the CPU included."""
+    """`TileOps` on any device, the CPU included, on tensors."""
 
     def __init__(self, device: torch.device, normalization: Normalization) -> None:
         self.device = device
@@ -38,6 +41,9 @@ class TorchOps:
         image[:] = self._sent(known).to(torch.float32, copy=True).sub_(self._mean).mul_(self._scale)
         if not all_valid:
             image.mul_(mask)
+
+    def image(self, bands: int, size: int) -> Tensor:
+        return torch.empty(1, bands, size, size, device=self.device, memory_format=torch.channels_last)[0]
 
     def _sent(self, array: NDArray[Any]) -> Tensor:
         """Copy an array to the device."""
@@ -72,6 +78,56 @@ class TorchOps:
         for channel in values[:-1]:  # counting those before it takes a quarter of the time of max(dim=0)
             before &= channel != top
             index += before
+
+    def lower(self, values: Tensor, others: Tensor) -> None:
+        torch.minimum(values, others, out=values)
+
+    def total(self, values: Tensor) -> Tensor:
+        return values.sum(dim=0, dtype=torch.int32)
+
+    def largest(self, values: Tensor) -> Tensor:
+        return values.amax(dim=0, keepdim=True)
+
+    def fractions(self, values: Tensor, one: int) -> Tensor:
+        return values / one
+
+    def whole_numbers(self, fractions: Tensor, one: int) -> Tensor:
+        return fractions.mul(one).to(torch.int32)
+
+    def mean_field(
+        self,
+        probabilities: Tensor,
+        image: Tensor,
+        valid: NDArray[np.bool_],
+        crf: CRFParameters,
+        *,
+        excluded: Sequence[int],
+        core: slice,
+        pool: Executor | None,
+    ) -> Tensor:
+        """Return the probabilities of a CRF; see `models.mean_field`."""
+        known = self.from_numpy(valid)
+        return mean_field(probabilities, image, known, crf, excluded=excluded, core=core, pool=pool)
+
+    def zeros(self, shape: Sequence[int], dtype: str = "int32") -> Tensor:
+        return torch.zeros(tuple(shape), dtype=getattr(torch, dtype), device=self.device)
+
+    def copy(self, values: Tensor) -> Tensor:
+        return values.clone()
+
+    def concatenate(self, arrays: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(arrays))
+
+    def from_numpy(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def from_tensor(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def to_numpy(self, values: Tensor, dtype: str) -> NDArray[Any]:
+        smaller = values.to(torch.uint8) if dtype == "uint8" else values  # before it is sent
+        found: NDArray[Any] = smaller.cpu().numpy()
+        return found.astype(dtype, copy=False)
 
     def rows_at_once(self, bytes_per_row: int) -> int:
         """Return all rows: a GPU is slower with small pieces."""

@@ -15,6 +15,7 @@ from geopsp.core.progress import Progress, progress_bar
 from geopsp.errors import GeopspError, RasterError
 from geopsp.inference.dask_client import connect, num_threads
 from geopsp.inference.dask_workers import MAX_IMAGES_IN_FLIGHT
+from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.estimate import estimate_map, estimate_maps
 from geopsp.inference.input_check import compare_with_training
 from geopsp.inference.job import LazyAreaOfInterest, MapJob
@@ -26,9 +27,7 @@ from geopsp.inference.predict_parts import measure_cost
 from geopsp.inference.resources import ComputeCost, Resources
 from geopsp.inference.run_job import Finish, run_job, start_job
 from geopsp.inference.tile_ops import COMPILED
-from geopsp.models.device import device_name, pick_device, resolve_precision
 from geopsp.models.mean_field import COMPILED as COMPILED_FOR_CRF
-from geopsp.models.saved_model import TrainedModel
 from geopsp.polygons.raster_to_polygons import raster_to_polygons
 from geopsp.raster.scene import Scene
 from geopsp.vector.write import check_vector_output
@@ -44,7 +43,7 @@ class MapRun:
 
     def __init__(
         self,
-        model: TrainedModel,
+        model: MapModel,
         options: MapOptions,
         *,
         device: str | None,
@@ -62,7 +61,8 @@ class MapRun:
         """
         self.folder = folder
         self.model, self.options, self.settings = model, options, options.settings
-        self.device, self.torch_device, self.aoi = device, pick_device(device), aoi
+        self.engine, self.aoi = engine_of(model), aoi
+        self.device, self.own_device = device, self.engine.pick_device(device)
         self._resources: Resources | None = None
 
     @property
@@ -171,7 +171,7 @@ class MapRun:
         return "they are kept"
 
     def _job(self, scene: Scene, paths: OutputPaths) -> MapJob:
-        bf16 = resolve_precision(self.settings.precision, self.torch_device) == "bf16"
+        bf16 = self.engine.uses_bf16(self.settings, self.own_device)
         return plan_job(
             scene, self.model, paths.raster_specs(self.model.legend), self.settings, bf16=bf16, aoi=self.aoi
         )
@@ -179,7 +179,7 @@ class MapRun:
     def resources(self, job: MapJob) -> Resources:
         """Return what this process computes with; found with the first job, as all have the same options."""
         if self._resources is None:
-            self._resources = Resources.for_job(job, self.model, self.torch_device)
+            self._resources = Resources.for_job(job, self.model, self.own_device)
         return self._resources
 
     def _check(self, job: MapJob, paths: OutputPaths) -> None:
@@ -199,7 +199,11 @@ class MapRun:
 
     def _client(self) -> AbstractContextManager[Any]:
         options = self.options
-        return nullcontext(options.client) if options.scheduler is None else connect(options.scheduler)
+        return (
+            nullcontext(options.client)
+            if options.scheduler is None
+            else connect(options.scheduler, gpus=self.engine.num_gpus())
+        )
 
     def _run_job(self, job: MapJob, client: Any, progress: Progress | None) -> None:
         run_job(
@@ -214,12 +218,12 @@ class MapRun:
 
     def _compile(self, client: Any) -> None:
         """Compile what a map on this CPU needs, before anything is timed."""
-        if client is None and self.torch_device.type == "cpu":
+        if client is None and self.own_device.type == "cpu":
             compile_ahead((*COMPILED, *COMPILED_FOR_CRF) if self.settings.crf else COMPILED)
 
     def _log_job(self, job: MapJob, client: Any, *, timed: bool) -> None:
         """Say what is mapped where, how it differs from the training, and what it costs."""
-        where = device_name(self.torch_device) if client is None else "a Dask cluster"
+        where = self.engine.device_name(self.own_device) if client is None else "a Dask cluster"
         grid, images = job.scene.grid, len(job.scene.layers)
         size = f"{grid.width:,} x {grid.height:,} pixels"
         what = f"{job.scene.name} ({size})" if images == 1 else f"{images} images (a mosaic of {size})"

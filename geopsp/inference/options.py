@@ -24,9 +24,11 @@ from geopsp.vector.formats import ENDINGS
 if TYPE_CHECKING:
     import geopandas as gpd
 
-    from geopsp.models.device import Precision
-
 ProbabilityType = Literal["uint8", "float16"]
+
+EngineName = Literal["auto", "torch", "onnx"]
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class MapSettings:
     precision: Precision = option(
         "auto",
         "Precision of the network: auto is bf16 where the hardware has it, else fp32.",
-        choices=("auto", "fp32", "bf16"),
+        choices=get_args(Precision),
     )
     compiled: bool = option(
         False,
@@ -161,6 +163,12 @@ class MapOptions(MapSettings):
     )
     device: str | None = option(
         None, 'Device as torch names it, e.g. "cpu" or "cuda:1". None: the first GPU, else the CPU.'
+    )
+    engine: EngineName = option(
+        "auto",
+        "What runs the network: torch (PyTorch) or onnx (ONNX Runtime, on the CPU; a saved model is exported for the "
+        "map first). auto: onnx for an .onnx file, else torch.",
+        choices=get_args(EngineName),
     )
     client: Any = option(None, "A Dask client; its workers make the map. None: this machine.", flag="")
     scheduler: str | None = option(

@@ -163,6 +163,7 @@ def _require_different_images(scenes: Sequence[Scene], num_maps: int) -> None:
 def _model_files(folder: Path | None) -> Iterator[Path]:
     if folder is not None:
         yield folder.resolve()
+    if folder is not None and folder.is_dir():
         yield from (path.resolve() for path in folder.iterdir() if path.is_file())
 
 

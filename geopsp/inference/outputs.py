@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.inference.blend import SUM_ONE, BlendedRows
 from geopsp.inference.options import ProbabilityType
+from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.inference.tile_plan import SCORE_ONE
 from geopsp.raster.cog.raster_spec import RasterSpec
 
@@ -60,28 +59,30 @@ def probability_spec(path: Path, legend: Legend, dtype: ProbabilityType = "uint8
     return RasterSpec("probabilities", path, names, dtype, IGNORE_INDEX, "mean", scale=1 / FRACTION_STEPS)
 
 
-def encode_fractions(spec: RasterSpec, fractions: Tensor) -> NDArray[Any]:
-    """Return (bands, rows, cols) fractions as a raster stores them; `fractions` is changed."""
+def encode_fractions(spec: RasterSpec, fractions: Array, ops: TileOps) -> NDArray[Any]:
+    """Return (bands, rows, cols) float32 fractions as a raster stores them; `fractions` is changed."""
     if spec.dtype == "uint8":
-        fractions = fractions.mul_(FRACTION_STEPS).add_(0.5).clamp_(0, FRACTION_STEPS).to(torch.uint8)
-    return fractions.cpu().numpy().astype(spec.dtype, copy=False)
+        fractions *= FRACTION_STEPS
+        fractions += 0.5
+        fractions = fractions.clip(0, FRACTION_STEPS)
+    return ops.to_numpy(fractions, spec.dtype)
 
 
 def _encode_classes(_: RasterSpec, rows: BlendedRows, legend: Legend) -> NDArray[Any]:
-    return legend.indices_to_codes(rows.index.cpu().numpy())[None]
+    return legend.indices_to_codes(rows.ops.to_numpy(rows.index, "uint8"))[None]
 
 
 def _encode_probabilities(spec: RasterSpec, rows: BlendedRows, _: Legend) -> NDArray[Any]:
-    return encode_fractions(spec, rows.sums / SUM_ONE)
+    return encode_fractions(spec, rows.ops.fractions(rows.sums, SUM_ONE), rows.ops)
 
 
 def _encode_confidence(spec: RasterSpec, rows: BlendedRows, _: Legend) -> NDArray[Any]:
-    return encode_fractions(spec, rows.sums.amax(dim=0, keepdim=True) / SUM_ONE)
+    return encode_fractions(spec, rows.ops.fractions(rows.ops.largest(rows.sums), SUM_ONE), rows.ops)
 
 
 def _encode_disagreement(spec: RasterSpec, rows: BlendedRows, _: Legend) -> NDArray[Any]:
     assert rows.agreement is not None
-    return encode_fractions(spec, (1 - rows.agreement / SCORE_ONE)[None])
+    return encode_fractions(spec, (1 - rows.ops.fractions(rows.agreement, SCORE_ONE))[None], rows.ops)
 
 
 OUTPUTS = {
@@ -112,5 +113,5 @@ def needs_agreement(specs: Iterable[RasterSpec]) -> bool:
 
 def encode_output(spec: RasterSpec, rows: BlendedRows, legend: Legend) -> NDArray[Any]:
     """Return the (bands, rows, cols) pixels of a raster, nodata where nothing is valid."""
-    pixels, valid = OUTPUTS[spec.name].encode(spec, rows, legend), rows.valid.numpy()
+    pixels, valid = OUTPUTS[spec.name].encode(spec, rows, legend), rows.valid
     return pixels if valid.all() else np.where(valid, pixels, np.array(spec.nodata, spec.dtype))

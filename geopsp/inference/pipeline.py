@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from geopsp.core.grid import Window
 from geopsp.core.legend import Legend
@@ -27,6 +25,7 @@ from geopsp.inference.blend import BlendBuffer, BlendedRows
 from geopsp.inference.crf_rows import refine_rows
 from geopsp.inference.outputs import encode_output, needs_agreement, needs_scores
 from geopsp.inference.predictor import TilePredictor
+from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.inference.tile_plan import TilePlan, weights
 from geopsp.inference.tile_scores import TileScores, score_tile
 from geopsp.labels.area import AreaOfInterest
@@ -66,7 +65,7 @@ class Batch(NamedTuple):
     """Tiles of the window up to the last of this batch, those without a valid pixel included."""
 
 
-ScoredTile = tuple[TileScores, Tensor | None]
+ScoredTile = tuple[TileScores, Array | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +85,6 @@ class TilePipeline:
 
     crf: CRFParameters | None = None
 
-    @torch.inference_mode()
     def rows(self, window: Window, progress: Progress | None = None) -> Generator[Rows, None, None]:
         """Yield the rows of a window of the map, from the top.
 
@@ -134,8 +132,8 @@ class TilePipeline:
             for batch, scores in batches:
                 for tile, (tile_scores, image) in zip(batch.tiles, scores, strict=True):
                     yield from buffer.finish_rows(tile.window.row)
-                    tile_weights = _weights(*self._edges(tile), self.predictor.device)
-                    buffer.add(tile.window, torch.from_numpy(tile.valid), tile_scores, tile_weights, image)
+                    tile_weights = _weights(*self._edges(tile), self.predictor.ops)
+                    buffer.add(tile.window, tile.valid, tile_scores, tile_weights, image)
                 if progress:
                     progress(batch.done, total)
             yield from buffer.finish_rows(window.row_stop)
@@ -155,14 +153,13 @@ class TilePipeline:
     def _scored(self, window: Window) -> Generator[tuple[Batch, list[ScoredTile]], None, None]:
         """Yield the batches in the order of their tiles, with the scores of each tile, and its image for a CRF."""
         with (
-            one_thread_each(self.predictor.device.type == "cpu"),
+            self.predictor.one_thread_each(),
             ThreadPoolExecutor(self.threads, thread_name_prefix="geopsp-network") as pool,
             closing(self._batches(window)) as batches,
             closing(map_ordered(pool, self._predict, batches, in_flight=self.threads + 2)) as scored,
         ):
             yield from scored
 
-    @torch.inference_mode()
     def _predict(self, batch: Batch) -> tuple[Batch, list[ScoredTile]]:
         logits = self.predictor([tile.data for tile in batch.tiles], [tile.valid for tile in batch.tiles])
         ops, everywhere = self.predictor.ops, self._needs_scores
@@ -171,13 +168,13 @@ class TilePipeline:
             for tile, tile_logits in zip(batch.tiles, logits, strict=True)
         ]
 
-    def _image(self, tile: Tile) -> Tensor | None:
+    def _image(self, tile: Tile) -> Array | None:
         """Return the normalised bands of a tile, (bands, s, s), on the device; None without a CRF."""
         if self.crf is None:
             return None
-        device, side = self.predictor.device, tile.valid.shape[0]
-        image = torch.empty(1, len(tile.data), side, side, device=device, memory_format=torch.channels_last)[0]
-        self.predictor.ops.normalise(tile.data, tile.valid, image, torch.empty(side, side, device=device))
+        ops, side = self.predictor.ops, tile.valid.shape[0]
+        image = ops.image(len(tile.data), side)
+        ops.normalise(tile.data, tile.valid, image, ops.zeros((side, side), "float32"))
         return image
 
     def _edges(self, tile: Tile) -> tuple[bytes, bytes]:
@@ -225,20 +222,5 @@ class TilePipeline:
 
 
 @lru_cache(maxsize=32)
-def _weights(down: bytes, across: bytes, device: torch.device) -> Tensor:
-    return torch.from_numpy(weights(down, across)).to(device)
-
-
-@contextmanager
-def one_thread_each(on_cpu: bool) -> Iterator[None]:
-    """On the CPU, run each call of the network in one thread, so that several calls run side by side.
-
-    This is as quick as one call on all threads, and the result of a tile does not depend on how many there are.
-    """
-    before = torch.get_num_threads()
-    if on_cpu:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _weights(down: bytes, across: bytes, ops: TileOps) -> Array:
+    return ops.from_numpy(weights(down, across))

@@ -7,13 +7,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from geopsp.core.run_state import key_of
+from geopsp.errors import OptionError
+from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.job import VERSION, LazyAreaOfInterest, MapJob, fingerprints
 from geopsp.inference.options import MapSettings
 from geopsp.inference.part_size import part_height, part_width
 from geopsp.inference.tile_plan import TilePlan
-from geopsp.models.build import check_tile_size
 from geopsp.models.crf import crf_parameters
-from geopsp.models.saved_model import TrainedModel
+from geopsp.models.onnx_file import OnnxModel
+from geopsp.models.spec import check_tile_size
 from geopsp.raster.cog.part_grid import BLOCK, PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.image_layer import layers_identity
@@ -22,7 +24,7 @@ from geopsp.raster.scene import Scene
 
 def plan_job(
     scene: Scene,
-    model: TrainedModel,
+    model: MapModel,
     rasters: Sequence[RasterSpec],
     settings: MapSettings,
     *,
@@ -50,6 +52,7 @@ def plan_job(
     """
     size = settings.tile_size or model.tile_size
     check_tile_size(size)
+    _require_own_size(size, model)
     padding = size // 4 if settings.padding is None else settings.padding
     crf = crf_parameters(settings.crf, model.settings)
     width = part_side or part_width(scene, size, rasters, len(model.legend), block, crf)
@@ -61,10 +64,24 @@ def plan_job(
         aoi.area().require_overlap(scene.grid)
     fingerprint, inputs = model.fingerprint(), fingerprints(scene, aoi)
     model_parts = [inputs, bf16, excluded, fingerprint, model.legend.to_json(), *([crf.to_json()] if crf else [])]
+    model_parts += engine_of(model).identity
     key = _key(scene, [size, padding, block], rasters, settings, model_parts)
     words = f"{model.composition}; tiles of {size}; bands {', '.join(model.bands)}; sha256 {fingerprint}"
     absolute = tuple(replace(raster, path=raster.path.absolute()) for raster in rasters)
     return MapJob(scene, tiles, parts, model.legend, absolute, settings, bf16, excluded, aoi, key, words, inputs, crf)
+
+
+def _require_own_size(size: int, model: MapModel) -> None:
+    """Check that an ONNX file takes tiles of a size.
+
+    Raises:
+        OptionError: if it takes others only.
+    """
+    if isinstance(model, OnnxModel) and size != model.tile_size:
+        raise OptionError(
+            f"`tile_size` is {size}, but {model.path} takes tiles of {model.tile_size} pixels only. Leave the option "
+            f"out, or export the model with `tile_size={size}`."
+        )
 
 
 def _key(

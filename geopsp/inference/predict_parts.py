@@ -11,19 +11,16 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import torch
 
 from geopsp.core.grid import Window
 from geopsp.core.parallel import cpu_count
 from geopsp.core.progress import Progress
+from geopsp.inference.engines import Engine, MapModel, engine_of, load_for_worker
 from geopsp.inference.job import MapJob
-from geopsp.inference.pipeline import Rows, TilePipeline, one_thread_each
+from geopsp.inference.pipeline import Rows, TilePipeline
 from geopsp.inference.predictor import TilePredictor
 from geopsp.inference.resources import ComputeCost, Resources
-from geopsp.models.device import pick_device
-from geopsp.models.mean_field import mean_field
-from geopsp.models.memory import free_memory
-from geopsp.models.saved_model import TrainedModel, load_model
+from geopsp.inference.tile_ops import tile_ops
 from geopsp.raster.cog.part_file import PartWriter
 from geopsp.raster.cog.part_grid import Part
 from geopsp.raster.cog.raster_spec import RasterSpec
@@ -36,68 +33,54 @@ GDAL_CACHE_BYTES = 32 * 2**20
 """Bytes of blocks that GDAL keeps; little, as each block is read once."""
 
 
-def predictor_for(
-    job: MapJob, model: TrainedModel, device: torch.device, *, batch_size: int, compiled: bool
-) -> TilePredictor:
-    """Return the network as the job uses it."""
-    return TilePredictor(
-        model,
-        device,
-        batch_size=batch_size,
-        bf16=job.bf16,
-        test_time_augmentation=job.settings.test_time_augmentation,
-        excluded_channels=job.excluded_channels,
-        compiled=compiled,
-    )
-
-
 def _pipeline(job: MapJob, predictor: TilePredictor, threads: int) -> TilePipeline:
     return TilePipeline(job.scene, job.area(), job.tiles, job.legend, job.rasters, predictor, threads, job.crf)
 
 
-def tile_seconds(job: MapJob, model: TrainedModel, resources: Resources) -> float:
+def tile_seconds(job: MapJob, model: MapModel, resources: Resources) -> float:
     """Measure the seconds that a tile takes in the network, as it is used for the map, but not compiled."""
     batch_size, threads, size = resources.batch_size, resources.threads, job.tiles.size
-    predictor = predictor_for(job, model, resources.device, batch_size=batch_size, compiled=False)
+    predictor = engine_of(model).predictor(job, model, resources.device, batch_size=batch_size, compiled=False)
     data = [np.zeros((len(model.bands), size, size), job.scene.dtype)] * batch_size
 
     def compute(_: int) -> None:
         predictor(data, [np.ones((size, size), bool)] * batch_size).sum().item()  # waits for the device
 
-    with one_thread_each(resources.device.type == "cpu"), ThreadPoolExecutor(threads) as pool:
+    with predictor.one_thread_each(), ThreadPoolExecutor(threads) as pool:
         list(pool.map(compute, range(threads)))
         start = time.perf_counter()
         list(pool.map(compute, range(threads)))
         return (time.perf_counter() - start) / (threads * batch_size)
 
 
-def crf_tile_seconds(job: MapJob, model: TrainedModel, resources: Resources) -> float:
+def crf_tile_seconds(job: MapJob, model: MapModel, resources: Resources) -> float:
     """Measure the seconds that the CRF takes for as many pixels as a tile adds to the map; 0 without a CRF."""
     if job.crf is None:
         return 0.0
     side = min(job.tiles.size, MAX_TIMED_SIDE)
-    size = (side, side)
-    uniform = torch.full((len(model.legend), *size), 1 / len(model.legend), device=resources.device)
-    image = torch.zeros(len(model.bands), *size, device=resources.device)
-    valid = torch.ones(size, dtype=torch.bool, device=resources.device)
+    size, classes, ops = (side, side), len(model.legend), tile_ops(resources.device, model.normalization)
+    uniform = ops.fractions(ops.zeros((classes, *size)) + 1, classes)
+    image, valid = ops.zeros((len(model.bands), *size), "float32"), np.ones(size, bool)
     start = time.perf_counter()
-    mean_field(uniform, image, valid, job.crf).sum().item()  # waits for the device
+    found = ops.mean_field(uniform, image, valid, job.crf, excluded=(), core=slice(0, side), pool=None)
+    found.sum().item()  # waits for the device
     seconds = (time.perf_counter() - start) / (resources.threads if resources.device.type == "cpu" else 1)
     return seconds * ((job.tiles.size - job.tiles.overlap) / side) ** 2
 
 
-def measure_cost(job: MapJob, model: TrainedModel, resources: Resources) -> ComputeCost:
+def measure_cost(job: MapJob, model: MapModel, resources: Resources) -> ComputeCost:
     """Measure the time of a few tiles, and estimate the memory of the map."""
     seconds = tile_seconds(job, model, resources) + crf_tile_seconds(job, model, resources)
-    return ComputeCost(seconds, resources.needed_bytes(job, model), free_memory(resources.device))
+    return ComputeCost(seconds, resources.needed_bytes(job, model), engine_of(model).free_memory(resources.device))
 
 
 def predict_missing_parts(
-    job: MapJob, missing: list[int], model: TrainedModel, resources: Resources, progress: Progress | None
+    job: MapJob, missing: list[int], model: MapModel, resources: Resources, progress: Progress | None
 ) -> None:
     """Write the files of these parts, whose numbers ascend."""
     device, batch_size = resources.device, resources.batch_size
-    predictor = predictor_for(job, model, device, batch_size=batch_size, compiled=job.settings.compiled)
+    compiled = job.settings.compiled
+    predictor = engine_of(model).predictor(job, model, device, batch_size=batch_size, compiled=compiled)
     pipeline = _pipeline(job, predictor, resources.threads)
     runs = job.parts.runs(missing)
     windows = [_window_of(run) for run in runs]
@@ -182,7 +165,7 @@ class _WorkerModel:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._key: tuple[str, str | None] | None = None
-        self._model: TrainedModel | None = None
+        self._loaded: tuple[Engine, MapModel] | None = None
         self._predictors: dict[tuple[Any, ...], TilePredictor] = {}
         """Of this model, by the options of the jobs: they share the network."""
 
@@ -190,17 +173,16 @@ class _WorkerModel:
         batch_size, settings = job.batch_size, job.settings
         options = batch_size, job.bf16, job.excluded_channels, settings.test_time_augmentation, settings.compiled
         with self._lock:
-            torch_device = pick_device(device)
-            if self._model is None or self._key != (job.model, device):
-                self._model = None  # free its memory first
+            if self._loaded is None or self._key != (job.model, device):
+                self._loaded = None  # free its memory first
                 self._predictors.clear()
-                if torch_device.type == "cpu":
-                    torch.set_num_threads(1)  # for good: parts side by side are what uses this machine's cores
-                self._model = load_model(job.model_folder)
+                self._loaded = engine, _ = load_for_worker(job.model_folder)
+                engine.set_up_worker(engine.pick_device(device))
                 self._key = job.model, device
             if options not in self._predictors:
-                self._predictors[options] = predictor_for(
-                    job, self._model, torch_device, batch_size=batch_size, compiled=settings.compiled
+                engine, model = self._loaded
+                self._predictors[options] = engine.predictor(
+                    job, model, engine.pick_device(device), batch_size=batch_size, compiled=settings.compiled
                 )
             return self._predictors[options]
 

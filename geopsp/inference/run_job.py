@@ -23,12 +23,11 @@ from geopsp.core.sync import sync_file, sync_folder
 from geopsp.core.text import format_count
 from geopsp.errors import OutputError
 from geopsp.inference.dask_workers import parts_on_cluster
+from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.job import MapJob
 from geopsp.inference.map_item import remove_item
 from geopsp.inference.predict_parts import GDAL_CACHE_BYTES, predict_missing_parts
 from geopsp.inference.resources import Resources
-from geopsp.models.device import pick_device
-from geopsp.models.saved_model import TrainedModel, save_model
 from geopsp.raster.cog.assemble import assemble
 from geopsp.raster.cog.part_mosaic import PartPath
 from geopsp.raster.cog.raster_spec import RasterSpec
@@ -40,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 def run_job(
     job: MapJob,
-    model: TrainedModel,
+    model: MapModel,
     *,
     device: str | None = None,
     resources: Resources | None = None,
@@ -75,7 +74,7 @@ Finish = Callable[[Progress | None], None]
 @contextmanager
 def start_job(
     job: MapJob,
-    model: TrainedModel,
+    model: MapModel,
     *,
     device: str | None = None,
     resources: Resources | None = None,
@@ -111,13 +110,13 @@ def _finish(job: MapJob, make_parts: Finish, progress: Progress | None) -> None:
 
 @contextmanager
 def _started(
-    job: MapJob, model: TrainedModel, *, device: str | None, resources: Resources | None, client: Any
+    job: MapJob, model: MapModel, *, device: str | None, resources: Resources | None, client: Any
 ) -> Iterator[Finish]:
     """Make the job's folder; yield a function that makes the parts, or waits for them."""
     if job.publishing:
         yield lambda _: None
         return
-    resources = resources or Resources.for_job(job, model, pick_device(device))
+    resources = resources or Resources.for_job(job, model, engine_of(model).pick_device(device))
     try:
         resources = replace(resources, batch_size=job.begin(resources.batch_size))
         missing = job.missing()
@@ -128,8 +127,9 @@ def _started(
         elif client is None:
             yield partial(predict_missing_parts, job, missing, model, resources)
         else:
-            save_model(model, job.model_folder, overwrite=True)
-            with parts_on_cluster(job, missing, client, device=device) as collect:
+            engine = engine_of(model)
+            engine.save(model, job.model_folder)
+            with parts_on_cluster(job, missing, client, device=device, packages=engine.packages) as collect:
                 yield collect
     finally:
         job.remove_if_empty()

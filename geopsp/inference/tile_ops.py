@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from concurrent.futures import Executor
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from geopsp.core.bands import Normalization
 from geopsp.inference.kernels_numba import NumbaOps
-from geopsp.inference.kernels_torch import TorchOps
 from geopsp.inference.tile_plan import RowsCols
+from geopsp.models.crf import CRFParameters
+
+Array: TypeAlias = Any
+"""An array of numpy on the CPU, a tensor of torch on other devices. Both are indexed and assigned alike."""
+
+
+class Device(Protocol):
+    """A device, as `torch.device` describes it."""
+
+    @property
+    def type(self) -> str:
+        """Its kind, e.g. "cpu" or "cuda"."""
+        ...
 
 
 class TileOps(Protocol):
@@ -22,12 +33,9 @@ class TileOps(Protocol):
     All implementations give the same classes; scores may differ by 1, as probabilities are rounded.
     """
 
-    @property
-    def device(self) -> torch.device:
-        """Where the tensors lie."""
-        ...
+    def __hash__(self) -> int: ...
 
-    def normalise(self, pixels: NDArray[Any], valid: NDArray[np.bool_], image: Tensor, mask: Tensor) -> None:
+    def normalise(self, pixels: NDArray[Any], valid: NDArray[np.bool_], image: Array, mask: Array) -> None:
         """Normalise the pixels of a tile, as `Normalization` does in training.
 
         Args:
@@ -38,9 +46,11 @@ class TileOps(Protocol):
         """
         ...
 
-    def score(
-        self, logits: Tensor, interior: RowsCols, overlaps: Sequence[RowsCols]
-    ) -> tuple[Tensor, list[Tensor], bool]:
+    def image(self, bands: int, size: int) -> Array:
+        """Return an empty (bands, s, s) float32 array, channels last."""
+        ...
+
+    def score(self, logits: Array, interior: RowsCols, overlaps: Sequence[RowsCols]) -> tuple[Array, list[Array], bool]:
         """Return the classes of a tile's interior, the scores of its overlaps, and whether all logits are usable.
 
         Logits are (classes, s, s). Classes are (rows, cols) uint8 channel indices, the first of equal ones. Scores are
@@ -49,7 +59,7 @@ class TileOps(Protocol):
         """
         ...
 
-    def add_weighted(self, sums: Tensor, target: RowsCols, scores: Tensor, weights: Tensor, source: RowsCols) -> None:
+    def add_weighted(self, sums: Array, target: RowsCols, scores: Array, weights: Array, source: RowsCols) -> None:
         """Add scores times weights to the sums, (classes, rows, cols) int32.
 
         Args:
@@ -61,7 +71,7 @@ class TileOps(Protocol):
         """
         ...
 
-    def argmax(self, values: Tensor, index: Tensor, area: RowsCols | None = None) -> None:
+    def argmax(self, values: Array, index: Array, area: RowsCols | None = None) -> None:
         """Write the channel of the largest of (classes, rows, cols) whole numbers, the first of equal ones.
 
         Args:
@@ -69,6 +79,64 @@ class TileOps(Protocol):
             index: (rows, cols) uint8, contiguous; changed in the area.
             area: None: everywhere.
         """
+        ...
+
+    def lower(self, values: Array, others: Array) -> None:
+        """Write the smaller of two numbers to `values`."""
+        ...
+
+    def total(self, values: Array) -> Array:
+        """Add up (classes, rows, cols) int32."""
+        ...
+
+    def largest(self, values: Array) -> Array:
+        """Return the largest of (classes, rows, cols) numbers, (1, rows, cols)."""
+        ...
+
+    def fractions(self, values: Array, one: int) -> Array:
+        """Return whole numbers divided by what stands for 1, float32."""
+        ...
+
+    def whole_numbers(self, fractions: Array, one: int) -> Array:
+        """Return fractions times what stands for 1, int32, rounded down."""
+        ...
+
+    def mean_field(
+        self,
+        probabilities: Array,
+        image: Array,
+        valid: NDArray[np.bool_],
+        crf: CRFParameters,
+        *,
+        excluded: Sequence[int],
+        core: slice,
+        pool: Executor | None,
+    ) -> Array:
+        """Return the probabilities of a CRF; see `models.mean_field`."""
+        ...
+
+    def zeros(self, shape: Sequence[int], dtype: str = "int32") -> Array:
+        """Return an array of zeros."""
+        ...
+
+    def copy(self, values: Array) -> Array:
+        """Return a copy."""
+        ...
+
+    def concatenate(self, arrays: Sequence[Array]) -> Array:
+        """Join arrays along their first axis."""
+        ...
+
+    def from_numpy(self, array: NDArray[Any]) -> Array:
+        """Bring an array to the device."""
+        ...
+
+    def from_tensor(self, tensor: Any) -> Array:
+        """Return a tensor of torch on the device as an array, with the same memory."""
+        ...
+
+    def to_numpy(self, values: Array, dtype: str) -> NDArray[Any]:
+        """Return an array of a type, in the main memory."""
         ...
 
     def rows_at_once(self, bytes_per_row: int) -> int:
@@ -80,6 +148,10 @@ COMPILED = ("geopsp.inference.kernels_numba", "geopsp.raster.cog.overviews")
 """Modules with the compiled functions that a map on a CPU needs."""
 
 
-def tile_ops(device: torch.device, normalization: Normalization) -> TileOps:
+def tile_ops(device: Device, normalization: Normalization) -> TileOps:
     """Return the implementation that suits a device."""
-    return NumbaOps(normalization) if device.type == "cpu" else TorchOps(device, normalization)
+    if device.type == "cpu":
+        return NumbaOps(normalization)
+    from geopsp.inference.kernels_torch import TorchOps
+
+    return TorchOps(device, normalization)  # type: ignore[arg-type]

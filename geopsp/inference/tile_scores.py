@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from torch import Tensor
 
 from geopsp.core.grid import Window
 from geopsp.errors import ModelError
-from geopsp.inference.tile_ops import TileOps
+from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.inference.tile_plan import WEIGHT_ONE, RowsCols
 
 
@@ -25,14 +24,14 @@ class TileScores:
     interior: RowsCols
     """Where no other tile counts."""
 
-    index: Tensor
+    index: Array
     """(rows, cols) uint8 of the interior: channel of the likeliest class, the first of equal ones."""
 
-    overlaps: list[tuple[RowsCols, Tensor]]
+    overlaps: list[tuple[RowsCols, Array]]
     """Elsewhere: (classes, rows, cols) int32 scores, from 0 to SCORE_ONE."""
 
 
-def score_tile(logits: Tensor, edges: tuple[bytes, bytes], ops: TileOps, *, everywhere: bool) -> TileScores:
+def score_tile(logits: Array, edges: tuple[bytes, bytes], ops: TileOps, *, everywhere: bool) -> TileScores:
     """Make classes and scores of the logits of a tile, (classes, s, s).
 
     Args:

@@ -11,7 +11,8 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from geopsp.models.build import ModelSpec, build_network
+from geopsp.models.build import build_network
+from geopsp.models.spec import ModelSpec
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,

@@ -3,19 +3,20 @@
 A context takes the encoder's last map, (n, c, h, w), and the valid share of its cells, (n, 1, h, w), and returns a map
 (n, outputs, h, w). Invalid cells do not count in its means.
 
-A new context is a class and an entry in `CONTEXTS`, with a field of that name in `ModelSpec`.
+A new context is a class, a function that makes it, and an entry in `parts.CONTEXTS`, with a field of that name in
+`ModelSpec`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geopsp.models.layers import conv_norm_relu, masked_pool, pooled_norm
+from geopsp.models.parts import CONTEXTS
 
 KERNEL = 3
 """Side of the bottleneck's kernel, in cells."""
@@ -141,34 +142,15 @@ class ASPP(nn.Module):
         return self.dropout(self.project(joined))  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True, slots=True)
-class ContextKind:
-    """A kind of context. The field of `ModelSpec` that selects it holds whole numbers; () does not select it."""
-
-    words: str
-    """Name of the numbers in a model's summary, e.g. "rates" in "rates (6, 12, 18)"."""
-
-    make: Callable[[int, tuple[int, ...], float], tuple[nn.Module, int]]
-    """Takes the channels of the encoder's last map, the numbers and the dropout.
-
-    Returns the context and the channels of its map.
-    """
-
-
-def _make_pyramid(channels: int, sizes: tuple[int, ...], dropout: float) -> tuple[nn.Module, int]:
+def make_pyramid(channels: int, sizes: tuple[int, ...], dropout: float) -> tuple[nn.Module, int]:
+    """Build pyramid pooling; return it and the channels of its map."""
     width = _default_width(channels)
     return PyramidPooling(channels, sizes, width, dropout), width
 
 
-def _make_aspp(channels: int, rates: tuple[int, ...], dropout: float) -> tuple[nn.Module, int]:
+def make_aspp(channels: int, rates: tuple[int, ...], dropout: float) -> tuple[nn.Module, int]:
+    """Build ASPP; return it and the channels of its map."""
     return ASPP(channels, rates, ASPP_WIDTH, dropout), ASPP_WIDTH
-
-
-CONTEXTS = {
-    "pyramid_sizes": ContextKind("pyramid", _make_pyramid),
-    "atrous_rates": ContextKind("rates", _make_aspp),
-}
-"""The kinds of context, by the field of `ModelSpec` that selects them. Without any, the context is a `Bottleneck`."""
 
 
 def build_context(channels: int, selected: Mapping[str, tuple[int, ...]], dropout: float) -> tuple[nn.Module, int]:

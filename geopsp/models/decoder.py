@@ -1,12 +1,12 @@
 """Decoders: from the context's map to logits, directly or with the encoder's finer maps.
 
-Each decoder returns coarse logits and the fine map from which PointRend decides points. A new decoder is a class and an
-entry in `DECODERS`.
+Each decoder returns coarse logits and the fine map from which PointRend decides points. A new decoder is a class, a
+function that makes it, and an entry in `parts.DECODERS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +15,10 @@ from torch.nn import functional as F
 
 from geopsp.models.context import MIN_CONTEXT
 from geopsp.models.layers import conv_norm_relu
+from geopsp.models.parts import MIN_WIDTH
 
 SKIP_WIDTHS = {16: 96, 8: 64, 4: 48, 2: 32}
 """Channels to which the U-Net of fixed widths reduces the encoder's maps, by stride."""
-
-
-MIN_WIDTH = 16
-"""Fewest channels of a step of the U-Net whose widths follow the encoder's."""
 
 
 WIDEST_STRIDE = 16
@@ -133,33 +130,23 @@ class DecoderInput:
     """Dilation of each of the `AtrousClassifiers`."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecoderKind:
-    """A kind of decoder."""
-
-    words: str
-    """Its name in a model's summary."""
-
-    make: Callable[[DecoderInput], tuple[nn.Module, int]]
-    """Returns the decoder and the channels of its fine map."""
-
-    has_context: bool = True
-    """False if it takes the encoder's last map, and the rates are the decoder's own."""
-
-
-def _make_plain(inputs: DecoderInput) -> tuple[nn.Module, int]:
+def make_plain(inputs: DecoderInput) -> tuple[nn.Module, int]:
+    """Build the plain decoder; return it and the channels of its fine map."""
     return PlainDecoder(inputs.context_channels, inputs.classes), inputs.encoder_channels[2]
 
 
-def _make_unet(inputs: DecoderInput) -> tuple[nn.Module, int]:
+def make_unet(inputs: DecoderInput) -> tuple[nn.Module, int]:
+    """Build the U-Net decoder; return it and the channels of its fine map."""
     return _make_skip_decoder(inputs, _unet_skips(inputs))
 
 
-def _make_deeplab(inputs: DecoderInput) -> tuple[nn.Module, int]:
+def make_deeplab(inputs: DecoderInput) -> tuple[nn.Module, int]:
+    """Build DeepLab's decoder; return it and the channels of its fine map."""
     return _make_skip_decoder(inputs, [Skip(2, inputs.encoder_channels[2], DEEPLAB_SKIP, DEEPLAB_WIDTH)])
 
 
-def _make_atrous(inputs: DecoderInput) -> tuple[nn.Module, int]:
+def make_atrous(inputs: DecoderInput) -> tuple[nn.Module, int]:
+    """Build the sum of atrous classifiers; return it and the channels of its fine map."""
     decoder = AtrousClassifiers(inputs.context_channels, inputs.atrous_rates, inputs.classes)
     return decoder, inputs.encoder_channels[2]
 
@@ -191,12 +178,3 @@ def _following_skip(inputs: DecoderInput, level: int) -> Skip:
     channels, widest = inputs.encoder_channels[level], inputs.decoder_width * 2**level // WIDEST_STRIDE
     width = max(MIN_WIDTH, min(channels, widest))
     return Skip(level, channels, width if channels > width else 0, width)
-
-
-DECODERS = {
-    "plain": DecoderKind("plain decoder", _make_plain),
-    "unet": DecoderKind("U-Net decoder", _make_unet),
-    "deeplab": DecoderKind("one skip", _make_deeplab),
-    "atrous": DecoderKind("sum of atrous classifiers", _make_atrous, has_context=False),
-}
-"""The kinds of decoder, by their name in `ModelSpec`."""

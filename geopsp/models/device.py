@@ -11,8 +11,6 @@ import torch
 from geopsp.core.text import format_count, format_error
 from geopsp.errors import ModelError
 
-Precision = Literal["auto", "fp32", "bf16"]
-
 FLOAT16_CAPABILITY = 7
 """First compute capability with tensor cores, which make float16 fast."""
 
@@ -61,7 +59,7 @@ def device_name(device: torch.device) -> str:
     return f"CPU ({format_count(torch.get_num_threads(), 'thread')})"
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
+def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["bf16", "fp32"]:
     """Return the precision of inference; "auto" is bf16 where the device has it in hardware."""
     if precision != "auto":
         return precision

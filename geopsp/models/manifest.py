@@ -129,21 +129,34 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise PackageError(f"{folder} has no {MANIFEST}, so it is not a saved model.") from None
     except (DocumentError, OSError) as error:
         raise PackageError(f"Cannot read {folder / MANIFEST}: {format_error(error)}. Copy the folder again.") from error
+    return check_manifest(manifest, str(folder / MANIFEST), str(folder))
+
+
+def check_manifest(manifest: Any, name: str, where: str, remedy: str = "Copy the folder again") -> dict[str, Any]:
+    """Check parsed JSON; return it.
+
+    Args:
+        manifest: The content.
+        name: What holds it, for messages.
+        where: The folder or file that holds the whole model.
+        remedy: What to do if it is damaged.
+
+    Raises:
+        PackageError: if it does not describe a model that this version can read.
+    """
     if not isinstance(manifest, dict) or manifest.get("format") != "geopsp-model" or "weights_sha256" not in manifest:
-        raise PackageError(f"{folder / MANIFEST} does not describe a geopsp model. Copy the folder again.")
+        raise PackageError(f"{name} does not describe a geopsp model. {remedy}.")
     if manifest.get("version") not in READABLE_VERSIONS:
         raise PackageError(
-            f"{folder} holds a model of version {manifest.get('version')}, but this geopsp reads versions up to "
+            f"{where} holds a model of version {manifest.get('version')}, but this geopsp reads versions up to "
             f"{VERSION}. Upgrade geopsp."
         )
     if manifest.get("manifest_sha256") != manifest_checksum(manifest):
-        raise PackageError(f"{folder / MANIFEST} was changed: its checksum differs. Copy the folder again.")
+        raise PackageError(f"{name} was changed: its checksum differs. {remedy}.")
     try:
         require_fit(manifest, ModelManifest)
     except DocumentError as error:
-        raise PackageError(
-            f"{folder / MANIFEST} does not fit any geopsp model: {error}. Copy the folder again, or train anew."
-        ) from None
+        raise PackageError(f"{name} does not fit any geopsp model: {error}. {remedy}, or train anew.") from None
     return manifest
 
 

@@ -24,22 +24,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from geopsp.core.bands import BandStats, Normalization
-from geopsp.core.documents import DocumentError, open_regular
+from geopsp.core.bands import BandStats
 from geopsp.core.escape import csv_text
-from geopsp.core.legend import BACKGROUND, Legend
+from geopsp.core.legend import Legend
 from geopsp.core.output import atomic_output
-from geopsp.core.pixel_values import RAW, PixelValues, is_identity, pixel_values_entry
-from geopsp.core.text import format_count, format_error
-from geopsp.errors import BandError, GeopspError, OptionError, PackageError
-from geopsp.models.build import ModelSpec, build_network, check_tile_size, count_parameters
+from geopsp.core.pixel_values import RAW, PixelValues, pixel_values_entry
+from geopsp.core.text import format_count
+from geopsp.errors import GeopspError, PackageError
+from geopsp.models.build import build_network, count_parameters
 from geopsp.models.check_weights import require_finite, require_fitting_weights
-from geopsp.models.context import CONTEXTS
-from geopsp.models.decoder import DECODERS
 from geopsp.models.encoder import offline
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.manifest import HISTORY, MANIFEST, MODEL_FOLDER, VERSION, WEIGHTS, manifest_checksum, read_manifest
+from geopsp.models.model_info import ModelInfo, ModelRules, file_checksum, require_saved_weights
 from geopsp.models.network import SegmentationNetwork
+from geopsp.models.spec import ModelSpec, check_tile_size
 from geopsp.models.stac_item import NetworkSize, write_model_item
 
 INCONSISTENT = (
@@ -49,7 +48,7 @@ INCONSISTENT = (
 
 
 @dataclass(slots=True, eq=False)
-class TrainedModel:
+class TrainedModel(ModelRules):
     """A trained network, with all that is needed to classify other images."""
 
     spec: ModelSpec
@@ -81,18 +80,6 @@ class TrainedModel:
     """What the values of the training pixels mean; those of other images are converted to it."""
 
     @property
-    def composition(self) -> str:
-        """The parts of the network, in words."""
-        spec = self.spec
-        depth = f", {spec.encoder_depth} stages" if spec.encoder_depth < 5 else ""
-        parts = [f"{spec.backbone} at output stride {spec.output_stride}{depth}"]
-        parts += [f"{CONTEXTS[name].words} {numbers}" for name, numbers in spec.context.items()]
-        parts += [DECODERS[spec.decoder].words]
-        parts += ["PointRend"] if spec.pointrend else []
-        parts += [f"auxiliary loss by {spec.aux}"] if spec.aux != "none" else []
-        return ", ".join(parts)
-
-    @property
     def summary(self) -> str:
         """Parts, size, bands, classes and training, in one line."""
         bands, epochs = format_count(self.spec.bands, "band"), format_count(len(self.history), "epoch")
@@ -107,29 +94,6 @@ class TrainedModel:
         memory = sum(tensor.nbytes for tensor in self.network.state_dict().values())
         return NetworkSize(count_parameters(self.network), memory)
 
-    def excluded_channels(self, *, background: bool = True) -> tuple[int, ...]:
-        """Return the channels that are never predicted: of the classes ignored in training, and of the background.
-
-        Args:
-            background: True if the background may be predicted.
-
-        Raises:
-            OptionError: if there is no background to exclude, or no other class.
-        """
-        channels = set(self.losses.ignored(self.legend))
-        if not background:
-            if BACKGROUND not in self.legend.names:
-                raise OptionError(
-                    f"`predict_background` is False, but the model has no class {BACKGROUND!r}, only "
-                    f"{', '.join(self.legend.names)}. Leave the option out."
-                )
-            channels.add(self.legend.names.index(BACKGROUND))
-        if len(channels) == len(self.legend):
-            raise OptionError(
-                "`predict_background` is False, and no other class is left to predict. Leave the option out."
-            )
-        return tuple(sorted(channels))
-
     def fingerprint(self) -> str:
         """Return the SHA-256 of weights, architecture, classes, bands, statistics and losses, wherever it is saved."""
         digest = hashlib.sha256(type(self.network).__qualname__.encode())
@@ -142,27 +106,6 @@ class TrainedModel:
         digest.update(json.dumps(about, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
-    @property
-    def normalization(self) -> Normalization:
-        return Normalization.from_stats(self.statistics)
-
-    def statistics_for(self, values: PixelValues) -> BandStats:
-        """Return the training statistics in values of another meaning, which these normalise just as well.
-
-        Raises:
-            BandError: if a band's scales have opposite signs.
-        """
-        conversion = values.conversion_to(self.pixel_values, len(self.bands))
-        if any(gain < 0 for gain, _ in conversion):
-            raise BandError(
-                f"The values are {values}, but the model was trained on {self.pixel_values}: scales of opposite signs. "
-                "Give both the same sign."
-            )
-        return self.statistics if is_identity(conversion) else self.statistics.before(conversion)
-
-    # names of earlier versions
-    unwanted = excluded_channels
-
 
 def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write a model into a folder, whole or not at all.
@@ -174,7 +117,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         save_file(_state(model), partial / WEIGHTS)
         if model.history:
             write_history(model.history, partial / HISTORY)
-        manifest = model_manifest(model, _checksum(partial / WEIGHTS))
+        manifest = model_manifest(model, file_checksum(partial / WEIGHTS))
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=True), encoding="utf-8")
         write_model_item(partial, manifest, model.size, words=model.composition)
         shutil.copymode(partial / MANIFEST, partial / WEIGHTS)  # safetensors lets nobody else read its files
@@ -228,11 +171,6 @@ def model_manifest(model: TrainedModel, weights_sha256: str | None = None) -> di
     return manifest | {"manifest_sha256": manifest_checksum(manifest)}
 
 
-def _checksum(path: Path) -> str:
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def load_model(folder: str | Path) -> TrainedModel:
     """Load a saved model, in evaluation mode, on the CPU.
 
@@ -243,14 +181,7 @@ def load_model(folder: str | Path) -> TrainedModel:
     folder = Path(folder)
     manifest = read_manifest(folder)
     weights = folder / WEIGHTS
-    try:
-        checksum = _checksum(weights)
-    except FileNotFoundError:
-        raise PackageError(f"{folder} has no {WEIGHTS}. Copy the whole folder again.") from None
-    except (OSError, DocumentError) as error:
-        raise PackageError(f"Cannot read {weights}: {format_error(error)}. Copy the folder again.") from error
-    if checksum != manifest["weights_sha256"]:
-        raise PackageError(f"{weights} is not the file that was saved: its checksum differs. Copy the folder again.")
+    require_saved_weights(folder, manifest)
     try:
         with offline():
             require_fitting_weights(ModelSpec.from_json(manifest["architecture"]), weights)
@@ -276,24 +207,6 @@ def _first_detail(error: Exception) -> str:
 
 
 def _model_from_manifest(manifest: Mapping[str, Any]) -> TrainedModel:
-    spec = ModelSpec.from_json(manifest["architecture"])
-    legend, bands = Legend.from_json(manifest["classes"]), tuple(manifest["bands"])
-    statistics = BandStats.from_json(manifest["statistics"])
-    losses = LossSpec.from_json(manifest["losses"]).for_legend(legend)
-    check_tile_size(int(manifest["tile_size"]), output_stride=spec.output_stride)
-    return TrainedModel(
-        spec=spec,
-        network=build_network(spec),
-        legend=legend,
-        bands=bands,
-        statistics=statistics,
-        dtype=str(manifest["dtype"]),
-        tile_size=int(manifest["tile_size"]),
-        cell_size=(float(manifest["cell_size"][0]), float(manifest["cell_size"][1])),
-        units=str(manifest["units"]),
-        pixel_values=PixelValues.from_json(manifest.get("pixel_values")),
-        losses=losses,
-        settings=dict(manifest["settings"]),
-        history=list(manifest["history"]),
-        metrics=dict(manifest["metrics"]),
-    )
+    info = ModelInfo.from_manifest(manifest)
+    check_tile_size(info.tile_size, output_stride=info.spec.output_stride)
+    return TrainedModel(network=build_network(info.spec), **info.entries())

@@ -13,6 +13,7 @@ from geopsp.core.paths import is_local
 from geopsp.core.text import format_count
 from geopsp.errors import GeopspError, InputNotFoundError, LabelError, PackageError, RasterError
 from geopsp.models.arcgis_package import find_arcgis_package
+from geopsp.models.onnx_file import is_onnx
 from geopsp.raster.open import open_raster
 from geopsp.raster.stac import ENDINGS as STAC_ENDINGS
 from geopsp.report.describe_arcgis import describe_arcgis
@@ -69,9 +70,11 @@ def _is_stac(file: Path) -> bool:
 
 
 def _describe_file(path: str) -> Description:
-    """Describe a package of ArcGIS, a vector file or a raster, the likelier one first."""
+    """Describe a package of ArcGIS, an ONNX model, a vector file or a raster, the likelier one first."""
     if package := find_arcgis_package(path):
         return describe_arcgis(package)
+    if is_onnx(path):
+        return _describe_model(Path(path))
     kinds = [_describe_raster_file, describe_vector]
     if Path(path.partition(LAYER_SEPARATOR)[0]).suffix.lower() in VECTOR_ENDINGS:
         kinds.reverse()
@@ -90,14 +93,18 @@ def _describe_raster_file(path: str) -> Description:
     return describe_container(path) if is_container else describe_raster(path)
 
 
+def _describe_model(path: Path) -> Description:
+    command = shell_line("geopsp", "predict", path, ANY_IMAGE, "--out", "map.tif")
+    return Description("model", describe_model(path), model_report(path), command)
+
+
 def _describe_folder(folder: Path) -> Description:
     if (folder / CHIPS_MANIFEST).exists() or any((folder / name).exists() for name in ARCGIS_FILES):
         chips = ChipSet.open(folder)
         command = shell_line("geopsp", "train", folder, "--out", "model")
         return Description("chips", describe_chips(chips), chip_report(chips), command)
     if (folder / MODEL_MANIFEST).exists():
-        command = shell_line("geopsp", "predict", folder, ANY_IMAGE, "--out", "map.tif")
-        return Description("model", describe_model(folder), model_report(folder), command)
+        return _describe_model(folder)
     if package := find_arcgis_package(folder):
         return describe_arcgis(package)
     if image_files(folder) or any(image_files(each) for each in folder.iterdir() if each.is_dir()):

@@ -14,6 +14,8 @@ from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
 from geopsp.core.pixel_values import PixelValues
 from geopsp.core.text import format_count, format_pixel_size
+from geopsp.models.model_info import ModelInfo, read_model_info
+from geopsp.models.onnx_file import is_onnx, read_onnx
 
 if TYPE_CHECKING:
     from geopsp.training.metrics import Confusion
@@ -117,9 +119,7 @@ def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[st
 
 def model_report(path: Path) -> dict[str, Any]:
     """Return the content of `describe_model` for JSON."""
-    from geopsp.models.saved_model import load_model
-
-    model = load_model(path)
+    model = _model(path)
     return {
         "path": str(path),
         "classifier": model.settings.get("network", "PSPNetClassifier"),
@@ -138,15 +138,18 @@ def model_report(path: Path) -> dict[str, Any]:
     }
 
 
+def _model(path: Path) -> ModelInfo:
+    """Return what is known of a saved model, or of an ONNX file; no network is built."""
+    return read_onnx(path) if is_onnx(path) else read_model_info(path)
+
+
 def describe_model(path: Path) -> str:
-    """Describe architecture, bands, classes and scores of a saved model.
+    """Describe architecture, bands, classes and scores of a saved model, or of an ONNX file.
 
     Raises:
         PackageError: if the model is damaged.
     """
-    from geopsp.models.saved_model import load_model
-
-    model = load_model(path)
+    model = _model(path)
     stats = model.statistics
     bands = [f"{n} ({m:.4g} ± {s:.3g})" for n, m, s in zip(model.bands, stats.mean, stats.std, strict=True)]
     size = format_pixel_size(*model.cell_size, model.units)

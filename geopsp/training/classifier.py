@@ -17,11 +17,12 @@ from geopsp.core.options import describes, from_names, require_bool, require_pat
 from geopsp.core.output import check_output
 from geopsp.data.loader import ChipLoaders
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
-from geopsp.models.build import ModelSpec, build_network, check_tile_size
+from geopsp.models.build import build_network
 from geopsp.models.encoder import supported_backbones
 from geopsp.models.loss_options import LossSpec, as_names
 from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
+from geopsp.models.spec import ModelSpec, check_tile_size
 from geopsp.models.weights import WHOLE_NETWORK, init_encoder, init_network
 from geopsp.training.evaluate import chip_loader, chips_for, evaluate
 from geopsp.training.export_classifier import export

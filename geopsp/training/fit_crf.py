@@ -18,7 +18,7 @@ from geopsp.errors import ChipError, OptionError
 from geopsp.models.crf import SETTING, CRFParameters
 from geopsp.models.device import autocast, pick_device
 from geopsp.models.losses import ignore_channels
-from geopsp.models.mean_field import mean_field
+from geopsp.models.mean_field_torch import mean_field
 from geopsp.models.memory import memory_errors
 from geopsp.models.network import mask_channels
 from geopsp.models.saved_model import TrainedModel

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from geopsp.core.options import only_apply, option_values
 from geopsp.errors import OptionError
-from geopsp.models.build import ATROUS_RATES, DEPTHS, ModelSpec
 from geopsp.models.encoder import shown_size, usable_output_stride
+from geopsp.models.spec import ATROUS_RATES, DEPTHS, ModelSpec
 from geopsp.training.options import BACKBONE, ModelOptions
 from geopsp.training.presets import PRESETS, PSPNetOptions
 from geopsp.training.training_data import TrainingData

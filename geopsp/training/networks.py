@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from geopsp.core.options import describes, from_names, option_fields
-from geopsp.models.build import ATROUS_RATES
 from geopsp.models.loss_options import LossSpec
+from geopsp.models.spec import ATROUS_RATES
 from geopsp.training.classifier import PixelClassifier
 from geopsp.training.model_specs import model_spec, pspnet_spec
 from geopsp.training.options import ModelOptions

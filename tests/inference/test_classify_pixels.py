@@ -145,7 +145,7 @@ def test_where_it_is_made_reaches_the_map(model, scene, asked, monkeypatch, tmp_
     mine, theirs = (SimpleNamespace(map=print, nthreads=dict) for _ in range(2))
 
     @contextmanager
-    def connect(scheduler):
+    def connect(scheduler, *, gpus):
         yield theirs
         ended.append(scheduler)
 
@@ -548,7 +548,7 @@ def test_nothing_that_is_read_is_written_over(model, make_raster, make_labels, a
     folder.mkdir()
     for name in ("model.json", "odd.tif"):
         (folder / name).touch()
-    monkeypatch.setattr(mapping, "load_model", lambda path: model.model)
+    monkeypatch.setattr("geopsp.inference.engines._with_torch", lambda path: model.model)
     options = {"aoi": f"{aoi}|layername={aoi.stem}", "overwrite": True}
     around = tmp_path / "x" / ".." / "a" / "member.tif"
     for place in (member, around, folder / "odd.tif"):

@@ -163,11 +163,11 @@ def test_progress_counts_the_tiles_of_the_halo_too(scene, tmp_path):
 
 def test_a_map_is_mean_field_inference_on_the_blended_probabilities(scene, tmp_path):
     plain, refined = make(scene, tmp_path / "plain", crf=False), make(scene, tmp_path / "refined")
-    probabilities = torch.from_numpy(np.nan_to_num(pixels(plain / "probabilities.tif").astype(np.float32)))
+    probabilities = np.nan_to_num(pixels(plain / "probabilities.tif").astype(np.float32))
     model, data = trained_model(), scene.read()
-    image = torch.from_numpy(model.normalization(data.data, data.valid))
+    image = model.normalization(data.data, data.valid)
     parameters = crf_parameters(CRF, {})
-    expected = mean_field(probabilities, image, torch.from_numpy(data.valid), parameters).numpy()
+    expected = mean_field(probabilities, image, data.valid, parameters)
     found = pixels(refined / "probabilities.tif").astype(np.float32)
     assert (np.isnan(found) == ~data.valid).all()
     assert np.abs(np.nan_to_num(found) - expected).max() < 0.02, "but for float16"

@@ -35,6 +35,7 @@ from geopsp.inference.options import MapSettings
 from geopsp.inference.plan_job import plan_job
 from geopsp.inference.predict_parts import predict_part
 from geopsp.inference.run_job import run_job
+from geopsp.inference.torch_engine import TorchEngine
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.saved_model import save_model
 from geopsp.raster.scene import Scene
@@ -43,7 +44,7 @@ PARTS = 6
 
 
 def make_parts(job, numbers, client, *, device=None, progress=None):
-    with cluster.parts_on_cluster(job, numbers, client, device=device) as collect:
+    with cluster.parts_on_cluster(job, numbers, client, packages=TorchEngine.packages, device=device) as collect:
         collect(progress)
 
 
@@ -241,8 +242,8 @@ def test_a_run_goes_on_with_the_parts_that_it_was_begun_with(new_job, model, cli
 
 def test_a_process_loads_a_model_once_for_all_images(new_job, model, alone, monkeypatch):
     """Also if their parts come in turn, and are used with other options; another model is another one."""
-    loaded, load = [], parts.load_model
-    monkeypatch.setattr(parts, "load_model", lambda folder: loaded.append(folder) or load(folder))
+    loaded, load = [], parts.load_for_worker
+    monkeypatch.setattr(parts, "load_for_worker", lambda folder: loaded.append(folder) or load(folder))
     monkeypatch.setattr(parts, "_WORKER_MODEL", parts._WorkerModel())
     before, jobs = torch.get_num_threads(), [new_job("a.tif"), replace(new_job("b.tif"), key="0" * 64)]
     jobs[1].begin(2)
@@ -340,7 +341,7 @@ def test_a_worker_without_an_image_is_named(new_job, client):
 
 def test_a_worker_that_joins_late_is_asked_too(new_job, client, monkeypatch):
     job = new_job("late.tif")
-    monkeypatch.setattr(cluster, "_check_workers", lambda client, job_file: None)
+    monkeypatch.setattr(cluster, "_check_workers", lambda *_: None)
     Path(job.scene.sources[0].path).unlink()
     with pytest.raises(InputNotFoundError, match="does not see the image"):
         make_parts(job, [0], client)
@@ -366,22 +367,22 @@ def test_another_geopsp_is_told(new_job, client, monkeypatch):
 
 @pytest.mark.parametrize(("theirs", "found"), [(None, "no geopsp"), ("0.0.1", "geopsp 0.0.1")])
 def test_a_worker_with_another_geopsp_or_none_is_named(theirs, found):
-    about = dict.fromkeys(cluster.COMPARED_PACKAGES, "1")
+    about = dict.fromkeys(TorchEngine.packages, "1")
     versions = {
         "client": {"packages": {**about, "geopsp": "2"}},
         "workers": {"tcp://here:1": {"packages": {**about, "geopsp": theirs}}},
     }
     with pytest.raises(OptionError, match=f"worker tcp://here:1 has {found}, but this process has 2"):
-        cluster._require_versions(SimpleNamespace(get_versions=lambda packages: versions))
+        cluster._require_versions(SimpleNamespace(get_versions=lambda packages: versions), TorchEngine.packages)
 
 
 def test_a_worker_with_another_torch_is_noted(capsys):
-    about = dict.fromkeys(["geopsp", *cluster.COMPARED_PACKAGES], "1")
+    about = dict.fromkeys(["geopsp", *TorchEngine.packages], "1")
     versions = {
         "client": {"packages": about},
         "workers": {"tcp://a:1": {"packages": about}, "tcp://b:1": {"packages": {**about, "torch": "2"}}},
     }
-    cluster._require_versions(SimpleNamespace(get_versions=lambda packages: versions))
+    cluster._require_versions(SimpleNamespace(get_versions=lambda packages: versions), TorchEngine.packages)
     said = capsys.readouterr().err
     assert "Warning: The worker tcp://b:1 has torch 2 instead of 1" in said
     assert "tcp://a:1" not in said
@@ -445,11 +446,10 @@ def test_workers_share_the_gpus_of_a_machine(count, number, form):
     known = count > 1 and form in ("{}", "node-{}")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        patch.setattr(torch.cuda, "device_count", lambda: count)
         patch.setattr("distributed.get_worker", lambda: SimpleNamespace(name=form.format(number)))
-        assert own_device() == (f"cuda:{number % count}" if known else None)
+        assert own_device(count) == (f"cuda:{number % count}" if known else None)
         patch.setenv("CUDA_VISIBLE_DEVICES", "3")
-        assert own_device() is None
+        assert own_device(count) is None
 
 
 def test_a_long_silence_without_workers_is_broken(capsys, monkeypatch):

@@ -25,8 +25,9 @@ from geopsp.raster.scene import Scene
 
 def entropy(spec, rows, legend):
     """The entropy of the probabilities, 1 where all classes are equally likely."""
-    p = rows.sums / SUM_ONE
-    return encode_fractions(spec, -torch.special.xlogy(p, p).sum(dim=0, keepdim=True) / np.log(len(legend)))
+    p = rows.ops.fractions(rows.sums, SUM_ONE)
+    found = -(p * np.log(np.maximum(p, 1e-30))).sum(axis=0, keepdims=True) / np.float32(np.log(len(legend)))
+    return encode_fractions(spec, found, rows.ops)
 
 
 @pytest.fixture

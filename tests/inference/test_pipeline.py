@@ -25,8 +25,8 @@ from geopsp.errors import RasterError
 from geopsp.inference import outputs
 from geopsp.inference.blend import BlendBuffer
 from geopsp.inference.pipeline import TilePipeline
-from geopsp.inference.predictor import TilePredictor
 from geopsp.inference.tile_plan import TilePlan
+from geopsp.inference.torch_predictor import TorchPredictor
 from geopsp.labels.area import AreaOfInterest
 from geopsp.raster.scene import Scene
 
@@ -62,7 +62,7 @@ def pipeline_of(scene, *, size=32, overlap=8, network=None, batch_size=3, thread
     wanted = [outputs.class_spec(NOWHERE, model.legend)]
     wanted += [outputs.fraction_spec(name, NOWHERE) for name in wants if name != "probabilities"]
     wanted += [outputs.probability_spec(NOWHERE, model.legend, "float16")] if "probabilities" in wants else []
-    predictor = TilePredictor(model, CPU, batch_size=batch_size, **options)
+    predictor = TorchPredictor(model, CPU, batch_size=batch_size, **options)
     return TilePipeline(scene, area, plan, model.legend, tuple(wanted), predictor, threads)
 
 

@@ -15,7 +15,8 @@ from geopsp.core.jit import compile_ahead
 from geopsp.errors import OptionError
 from geopsp.models import crf_torch
 from geopsp.models.crf import MAX_HALO, CRFOptions, CRFParameters, crf_parameters
-from geopsp.models.mean_field import COMPILED, LEAST_PROBABILITY, mean_field
+from geopsp.models.mean_field import COMPILED, LEAST_PROBABILITY
+from geopsp.models.mean_field_torch import mean_field
 
 WHOLE = CRFParameters(
     appearance_weight=3, appearance_sigma=2.5, color_sigma=0.7, smoothness_weight=1.5, smoothness_sigma=1.3,

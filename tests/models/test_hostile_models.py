@@ -22,6 +22,7 @@ from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.check_weights import require_fitting_weights
 from geopsp.models.encoder import offline
 from geopsp.models.manifest import HISTORY, MANIFEST, WEIGHTS, manifest_checksum, read_manifest
+from geopsp.models.model_info import file_checksum
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.weights import read_weights
 
@@ -58,7 +59,7 @@ def seal(folder, **change):
         for step in outer:
             inner = inner[step]
         inner[last] = value
-    manifest["weights_sha256"] = package._checksum(folder / WEIGHTS)
+    manifest["weights_sha256"] = file_checksum(folder / WEIGHTS)
     manifest["manifest_sha256"] = manifest_checksum(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest))
 

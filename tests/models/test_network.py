@@ -11,19 +11,14 @@ from torch.nn import functional as F
 
 from geopsp.errors import ModelError
 from geopsp.models.aux_heads import PresenceHead
-from geopsp.models.build import (
-    ATROUS_RATES,
-    AUX_HEADS,
-    ModelSpec,
-    build_network,
-    check_tile_size,
-    count_parameters,
-)
+from geopsp.models.build import build_network, count_parameters
 from geopsp.models.context import ASPP, Bottleneck, PyramidPooling
-from geopsp.models.decoder import DECODERS, DecoderInput
+from geopsp.models.decoder import DecoderInput
 from geopsp.models.device import device_name, pick_device
 from geopsp.models.encoder import RESNETS
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
+from geopsp.models.parts import DECODERS
+from geopsp.models.spec import ATROUS_RATES, AUX_HEADS, ModelSpec, check_tile_size
 
 QUICK = settings(max_examples=25, deadline=None)
 

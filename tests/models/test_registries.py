@@ -14,12 +14,11 @@ from torch.nn import functional as F
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
 from geopsp.errors import ModelError
-from geopsp.models import context, decoder, encoder, losses, weights
+from geopsp.models import encoder, losses, parts, weights
 from geopsp.models.build import ModelSpec, build_network
-from geopsp.models.context import ContextKind
-from geopsp.models.decoder import DecoderKind
 from geopsp.models.encoder import supported_backbones
 from geopsp.models.losses import LossSpec, total_loss
+from geopsp.models.parts import ContextKind, DecoderKind
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.stem import match_stem
 from geopsp.models.weights import Pretrained, init_encoder, init_network
@@ -187,7 +186,7 @@ def test_a_new_decoder(pointrend, monkeypatch, tmp_path):
     with pytest.raises(ModelError, match="`decoder` is 'sum', but must be one of 'plain', 'unet', 'deeplab'"):
         ModelSpec(**SPEC, decoder="sum")
     kind = DecoderKind("sum of two", lambda inputs: (SumDecoder(inputs), inputs.encoder_channels[2]))
-    monkeypatch.setitem(decoder.DECODERS, "sum", kind)
+    monkeypatch.setitem(parts.DECODERS, "sum", kind)
     spec = ModelSpec(**SPEC, decoder="sum", pointrend=pointrend)
     model = saved(trained_step(spec), spec, tmp_path / "model")
     assert "pyramid (1, 2), sum of two" in model.composition
@@ -217,7 +216,7 @@ class StripSpec(ModelSpec):
 
 def test_a_new_context(monkeypatch):
     kind = ContextKind("strips", lambda channels, counts, dropout: (Strips(channels, counts), 128))
-    monkeypatch.setitem(context.CONTEXTS, "strip_counts", kind)
+    monkeypatch.setitem(parts.CONTEXTS, "strip_counts", kind)
     spec = StripSpec(**SPEC | {"pyramid_sizes": ()}, strip_counts=(2, 3))
     assert isinstance(trained_step(spec).context, Strips)
     assert StripSpec.from_json({**spec.to_json(), "strip_counts": [2, 3]}) == spec

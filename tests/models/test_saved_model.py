@@ -21,6 +21,7 @@ from geopsp.models import saved_model as package
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.losses import LossSpec
 from geopsp.models.manifest import MANIFEST, MODEL_ITEM, WEIGHTS, manifest_checksum, read_manifest
+from geopsp.models.model_info import file_checksum
 from geopsp.models.saved_model import TrainedModel, load_model, save_model, write_history
 
 
@@ -214,7 +215,7 @@ def test_an_architecture_that_the_weights_do_not_fit_is_refused(name, value, fol
 
 def test_weights_of_another_model_are_noticed_even_with_their_checksum(folder):
     save_file({"a": torch.ones(2)}, folder / WEIGHTS)
-    rewrite(folder, weights_sha256=package._checksum(folder / WEIGHTS))
+    rewrite(folder, weights_sha256=file_checksum(folder / WEIGHTS))
     with pytest.raises(PackageError):
         load_model(folder)
 
@@ -236,7 +237,7 @@ def test_a_model_of_version_1_still_loads(model, folder):
     for new, old in before.items():
         state = {old + n.removeprefix(new) if n.startswith(new) else n: value for n, value in state.items()}
     save_file(state, folder / WEIGHTS)
-    checksum = package._checksum(folder / WEIGHTS)
+    checksum = file_checksum(folder / WEIGHTS)
     rewrite(folder, version=1, architecture=architecture, losses=losses, weights_sha256=checksum)
     loaded = load_model(folder)
     assert (loaded.spec, loaded.losses) == (model.spec, model.losses)
@@ -290,7 +291,7 @@ def test_a_crash_while_saving_leaves_what_was_there(there, model, tmp_path, monk
     def crash(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(package, "_manifest", crash)
+    monkeypatch.setattr(package, "model_manifest", crash)
     with pytest.raises(KeyboardInterrupt):
         save_model(model, tmp_path / "model", overwrite=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
