@@ -36,6 +36,7 @@ from geopsp.core.stac import (
     time_text,
 )
 from geopsp.inference.job import MapJob
+from geopsp.models.hub_model import hub_address
 from geopsp.models.manifest import MANIFEST, MODEL_ITEM
 from geopsp.models.stac_item import model_name
 from geopsp.raster.acquisition import time_range
@@ -206,7 +207,7 @@ def _links(job: MapJob, model: Path | None) -> Iterator[dict[str, str]]:
             is_item = found.name.endswith(STAC_ENDING)
             yield {
                 "rel": "derived_from",
-                "href": _href(found, folder),
+                "href": f"{address}/{found.name}" if (address := hub_address(model)) else _href(found, folder),
                 **({"type": "application/geo+json"} if is_item else {}),
                 "title": "The model",
                 "mlm:name": model_name(model.stem if is_file else model.resolve().name),
