@@ -207,11 +207,13 @@ def evaluate(
     from geopsp.chips.chip_set import ChipSet
     from geopsp.core.extras import require_torch
     from geopsp.core.output import check_output
+    from geopsp.models.hub_model import local_model
     from geopsp.models.manifest import read_manifest
     from geopsp.report.summary import describe_scores, write_scores
 
     if json_path:
         check_output(json_path, overwrite=overwrite)
+    model = local_model(model)
     read_manifest(model)  # before torch is loaded
     chip_set = ChipSet.open(list(chips))
     require_torch("`geopsp evaluate`")
@@ -235,7 +237,8 @@ def evaluate(
 def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> None:
     """Classify IMAGEs with MODEL, as one mosaic or each by itself.
 
-    MODEL is the folder of a saved model, or an ONNX file of `geopsp export`, which needs no PyTorch.
+    MODEL is the folder of a saved model, its name on the Hugging Face Hub (hf://OWNER/NAME), or an ONNX file of
+    `geopsp export`, which needs no PyTorch.
     An interrupted run resumes when the same command is called again. The options from --connectivity to --regularize
     say how --polygons are made.
     """

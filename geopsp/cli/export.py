@@ -23,8 +23,10 @@ FORMATS_HELP = "; ".join(f"{name}: {chosen.words}" for name, chosen in FORMATS.i
 @options_of(ExportOptions)
 def export(model: Path, format_name: str, out: Path, **options: Any) -> None:
     """Write MODEL as a file that other programs read, checked beside the model itself."""
+    from geopsp.models.hub_model import local_model
     from geopsp.models.manifest import read_manifest
 
+    model = local_model(model)
     read_manifest(model)  # before torch is loaded
     require_torch("`geopsp export`")
     from geopsp.export.export_model import export_model

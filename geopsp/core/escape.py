@@ -47,6 +47,11 @@ def html_text(text: str) -> str:
     return escape(printable_lines(text.split("\n")))
 
 
+def markdown_text(text: str) -> str:
+    """Return a text in one line as Markdown shows it, without links, marks or HTML of its own."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~:@])", r"\\\1", escape(printable(text), quote=False))
+
+
 def xml_text(text: str) -> str:
     """Return a text without the characters that XML cannot hold; readers take each line break for a line feed."""
     return NOT_XML.sub("", text)

@@ -19,6 +19,9 @@ class ExportJob:
     folder: Path | None = None
     """Where the model was saved; None if it was not."""
 
+    target: Path | None = None
+    """What is written, once it is complete."""
+
     validation: RawTiles | None = None
     """Validation chips of a classifier with data."""
 

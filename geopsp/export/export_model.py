@@ -12,6 +12,7 @@ from geopsp.export.check_tiles import RawTiles
 from geopsp.export.export_job import ExportJob
 from geopsp.export.formats import FORMATS, ExportFormat
 from geopsp.export.options import ExportOptions
+from geopsp.models.hub_model import local_model
 from geopsp.models.saved_model import TrainedModel, load_model
 
 
@@ -26,6 +27,8 @@ def export_model(
     tile_size: int | None = None,
     chips: str | Path | Sequence[str | Path] | None = None,
     images: str | Path | Sequence[str | Path] | None = None,
+    onnx: bool = False,
+    license: str | None = None,  # noqa: A002 (the word of the Hub)
     overwrite: bool = False,
     validation: RawTiles | None = None,
 ) -> Path:
@@ -51,11 +54,11 @@ def export_model(
     _require_applicable(options, format, chosen)
     if chosen.suffix and Path(path).suffix.lower() != chosen.suffix:
         raise OptionError(f"{path} must end in {chosen.suffix} for the format {format}.")
-    folder = None if isinstance(model, TrainedModel) else Path(model)
+    folder = None if isinstance(model, TrainedModel) else local_model(model)
     write = chosen.write
     with atomic_output(path, overwrite=options.overwrite, folder=not chosen.suffix, kind=chosen.kind) as partial:
-        trained = model if isinstance(model, TrainedModel) else load_model(model)
-        write(ExportJob(trained, options, folder, validation), partial)
+        trained = model if isinstance(model, TrainedModel) else load_model(folder or model)
+        write(ExportJob(trained, options, folder, Path(path), validation), partial)
     return Path(path)
 
 

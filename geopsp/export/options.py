@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from geopsp.core.options import check_fields, describes_itself, option, require_path
 from geopsp.errors import OptionError
+
+LICENSE = r"[A-Za-z0-9][A-Za-z0-9.+-]{0,60}"
+"""Words for licences, as the Hub and SPDX have them."""
 
 PRECISIONS = ("fp32", "fp16")
 
@@ -53,6 +57,13 @@ class ExportOptions:
         None,
         "Images that the exported file is checked on, instead of `chips`.",
     )
+    onnx: bool = option(False, "Also write the network as an ONNX file, checked beside the model.")
+    license: str | None = option(
+        None,
+        "Licence of the model as the Hugging Face Hub writes it, e.g. apache-2.0 or cc-by-4.0. None: unknown, and the "
+        "model card says so.",
+        metavar="ID",
+    )
     overwrite: bool = option(False, "Replace an output that exists.")
 
     def __post_init__(self) -> None:
@@ -61,5 +72,7 @@ class ExportOptions:
             given = getattr(self, name)
             for path in given if isinstance(given, list | tuple) else [given]:
                 require_path(name, path, optional=True)
+        if self.license is not None and not re.fullmatch(LICENSE, self.license):
+            raise OptionError(f"`license` is {self.license!r}, but must be a word such as 'apache-2.0' or 'cc-by-4.0'.")
         if self.chips and self.images:
             raise OptionError("`chips` and `images` are both given, but a file is checked on one. Leave one out.")

@@ -20,6 +20,7 @@ from geopsp.inference.options import EngineName, MapOptions, Precision, Probabil
 from geopsp.inference.output_paths import OutputPaths, check_names, check_paths, image_names
 from geopsp.labels.area import AreaOfInterest
 from geopsp.models.crf import CRFOptions, crf_parameters
+from geopsp.models.hub_model import local_model
 from geopsp.polygons.options import PolygonSettingsDict
 from geopsp.raster.find_images import Images
 from geopsp.raster.geotiff import require_geotiff_crs
@@ -118,7 +119,8 @@ def classify_pixels(
 
     Args:
         images: A raster, a glob, a folder, a list ...; where they overlap, earlier ones are on top.
-        model: A classifier, the folder of a saved one, or an ONNX file that geopsp exported, which needs no PyTorch.
+        model: A classifier, the folder of a saved one, its name on the Hugging Face Hub (hf://OWNER/NAME), or an ONNX
+            file that geopsp exported, which needs no PyTorch.
         out: The GeoTIFF (COG) to write.
         {options}
 
@@ -131,6 +133,8 @@ def classify_pixels(
     options = from_names(MapOptions, locals())
     require_path("out", out)
     check_names(out, options)
+    if isinstance(model, str | Path) and str(model):
+        model = local_model(model)
     named, device = _named(model, options.device)
     with opened_model(named, options.engine, options.tile_size) as trained:
         return _classify(images, trained, paths_of=out, options=options, device=device, given=model)
@@ -144,12 +148,12 @@ def _classify(
     options.polygon_settings.selected_codes(trained.legend)
     paths = OutputPaths.from_options(paths_of, options)
     area = None if options.aoi is None else LazyAreaOfInterest(options.aoi)
-    folder = Path(given) if isinstance(given, str | Path) else None
-    run = MapRun(trained, options, device=device, aoi=area, folder=folder)
     scenes = _open_scenes(images, trained, area, options)
     per_image = options.per_image
     all_paths = [paths.for_image(name) for name in image_names(scenes)] if per_image else [paths]
+    folder = Path(given) if isinstance(given, str | Path) else None
     check_paths(all_paths, scenes, aoi=options.aoi, model=folder)
+    run = MapRun(trained, options, device=device, aoi=area, folder=folder)
     return run.map_each(scenes, all_paths) if per_image else run.one_map(scenes[0], paths)
 
 

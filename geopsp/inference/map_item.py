@@ -36,6 +36,7 @@ from geopsp.core.stac import (
     time_text,
 )
 from geopsp.inference.job import MapJob
+from geopsp.models.hub_model import hub_address
 from geopsp.models.manifest import MANIFEST, MODEL_ITEM
 from geopsp.models.stac_item import model_name
 from geopsp.raster.acquisition import time_range
@@ -101,7 +102,7 @@ def write_map_item(job: MapJob, polygons: Path | None, model: Path | None, *, ov
     Args:
         job: That the map was made by.
         polygons: Their file, if there is one.
-        model: The folder of the model, if it was read from one.
+        model: The folder or file of the model, if it was read from one.
         overwrite: True may replace a file that geopsp did not write.
 
     Raises:
@@ -197,14 +198,19 @@ def _links(job: MapJob, model: Path | None) -> Iterator[dict[str, str]]:
     """Yield links to the Items that the map is derived from: the model's and the images', or their files."""
     folder = job.out.parent
     if model is not None:
-        found = next((model / name for name in (MODEL_ITEM, MANIFEST) if (model / name).is_file()), None)
+        is_file = model.is_file()
+        names = (
+            (model.with_name(model.name + STAC_ENDING), model) if is_file else (model / MODEL_ITEM, model / MANIFEST)
+        )
+        found = next((path for path in names if path.is_file()), None)
         if found is not None:
+            is_item = found.name.endswith(STAC_ENDING)
             yield {
                 "rel": "derived_from",
-                "href": _href(found, folder),
-                "type": "application/geo+json" if found.name == MODEL_ITEM else "application/json",
+                "href": f"{address}/{found.name}" if (address := hub_address(model)) else _href(found, folder),
+                **({"type": "application/geo+json"} if is_item else {}),
                 "title": "The model",
-                "mlm:name": model_name(model.resolve().name),
+                "mlm:name": model_name(model.stem if is_file else model.resolve().name),
             }
     addresses = dict.fromkeys(address for layer in job.scene.layers for address in _addresses(layer))
     for address, is_item in addresses:

@@ -34,6 +34,7 @@ from geopsp.errors import GeopspError, PackageError
 from geopsp.models.build import build_network, count_parameters
 from geopsp.models.check_weights import require_finite, require_fitting_weights
 from geopsp.models.encoder import offline
+from geopsp.models.hub_model import local_model
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.manifest import HISTORY, MANIFEST, MODEL_FOLDER, VERSION, WEIGHTS, manifest_checksum, read_manifest
 from geopsp.models.model_info import ModelInfo, ModelRules, file_checksum, require_saved_weights
@@ -114,14 +115,19 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         OutputError: if the folder exists and `overwrite` is False, or cannot be written.
     """
     with atomic_output(folder, overwrite=overwrite, folder=True, kind=MODEL_FOLDER) as partial:
-        save_file(_state(model), partial / WEIGHTS)
-        if model.history:
-            write_history(model.history, partial / HISTORY)
-        manifest = model_manifest(model, file_checksum(partial / WEIGHTS))
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=True), encoding="utf-8")
-        write_model_item(partial, manifest, model.size, words=model.composition)
-        shutil.copymode(partial / MANIFEST, partial / WEIGHTS)  # safetensors lets nobody else read its files
+        write_model_files(model, partial)
     return Path(folder)
+
+
+def write_model_files(model: TrainedModel, folder: Path) -> None:
+    """Write the files of a model into a new folder."""
+    save_file(_state(model), folder / WEIGHTS)
+    if model.history:
+        write_history(model.history, folder / HISTORY)
+    manifest = model_manifest(model, file_checksum(folder / WEIGHTS))
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=True), encoding="utf-8")
+    write_model_item(folder, manifest, model.size, words=model.composition)
+    shutil.copymode(folder / MANIFEST, folder / WEIGHTS)  # safetensors lets nobody else read its files
 
 
 def write_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -178,7 +184,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         InputNotFoundError: if there is no such folder.
         PackageError: if a part is missing or damaged, or was changed.
     """
-    folder = Path(folder)
+    folder = local_model(folder)
     manifest = read_manifest(folder)
     weights = folder / WEIGHTS
     require_saved_weights(folder, manifest)

@@ -13,6 +13,7 @@ from geopsp.core.paths import is_local
 from geopsp.core.text import format_count
 from geopsp.errors import GeopspError, InputNotFoundError, LabelError, PackageError, RasterError
 from geopsp.models.arcgis_package import find_arcgis_package
+from geopsp.models.hub_model import hub_name, local_model
 from geopsp.models.onnx_file import is_onnx
 from geopsp.raster.open import open_raster
 from geopsp.raster.stac import ENDINGS as STAC_ENDINGS
@@ -70,7 +71,12 @@ def _is_stac(file: Path) -> bool:
 
 
 def _describe_file(path: str) -> Description:
-    """Describe a package of ArcGIS, an ONNX model, a vector file or a raster, the likelier one first."""
+    """Describe a model on the Hub, a package of ArcGIS, an ONNX model, a vector file or a raster.
+
+    Of the last two the likelier one is tried first.
+    """
+    if hub_name(path) is not None:
+        return _describe_model(local_model(path), path)
     if package := find_arcgis_package(path):
         return describe_arcgis(package)
     if is_onnx(path):
@@ -93,8 +99,9 @@ def _describe_raster_file(path: str) -> Description:
     return describe_container(path) if is_container else describe_raster(path)
 
 
-def _describe_model(path: Path) -> Description:
-    command = shell_line("geopsp", "predict", path, ANY_IMAGE, "--out", "map.tif")
+def _describe_model(path: Path, name: str = "") -> Description:
+    """Describe a model; `name` is its name on the Hub, if it comes from there."""
+    command = shell_line("geopsp", "predict", name or path, ANY_IMAGE, "--out", "map.tif")
     return Description("model", describe_model(path), model_report(path), command)
 
 

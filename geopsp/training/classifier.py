@@ -25,7 +25,7 @@ from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.spec import ModelSpec, check_tile_size
 from geopsp.models.weights import WHOLE_NETWORK, init_encoder, init_network
 from geopsp.training.evaluate import chip_loader, chips_for, evaluate
-from geopsp.training.export_classifier import export
+from geopsp.training.export_classifier import export, push_to_hub
 from geopsp.training.fit import fit
 from geopsp.training.fit_crf import fit_crf
 from geopsp.training.fit_options import CLIP, MONITORS, FitOptions, LearningRate, RunConfig
@@ -138,6 +138,7 @@ class PixelClassifier:
 
     fit_crf = fit_crf
     export = export
+    push_to_hub = push_to_hub
 
     @property
     def supported_backbones(self) -> list[str]:
@@ -235,8 +236,7 @@ class PixelClassifier:
         budget: TimeBudget | None,
     ) -> None:
         self.model.metrics = {}
-        data, trained = self._require_data("fit"), bool(self.model.history)
-        self.model.settings = with_area(self.model.settings, data, trained=trained)
+        self.model.settings = with_area(self.model.settings, self._require_data("fit"), self.model.history)
         frozen = is_frozen(self.model.network.encoder)
         try:
             fit(

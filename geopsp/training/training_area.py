@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,10 +38,10 @@ def training_area(data: TrainingData) -> dict[str, Any]:
     return area
 
 
-def with_area(settings: Mapping[str, Any], data: TrainingData, *, trained: bool) -> dict[str, Any]:
-    """Return settings with the area of the data, joined with that of an earlier training."""
+def with_area(settings: Mapping[str, Any], data: TrainingData, history: Sequence[Any]) -> dict[str, Any]:
+    """Return settings with the area of the data; of a model with a history, joined with that of before."""
     area = training_area(data)
-    if trained:
+    if history:
         area = _joined(known_area(settings), area)
     return {**settings, TRAINING_AREA: area}
 

@@ -88,12 +88,12 @@ def test_a_trained_model_s_item_has_them(dated, tmp_path):
 
 def test_a_second_training_adds_its_ground(small_world):
     data = prepare_data(small_world["chips"])
-    first = with_area({}, data, trained=False)
-    assert with_area(first, data, trained=True) == first
+    first = with_area({}, data, [])
+    assert with_area(first, data, [{}]) == first
     box = shapely.box(20, 50, 21, 51)
     other = {"geometry": json.loads(gpd.GeoSeries([box]).to_json())["features"][0]["geometry"], "gsd": 7.0}
     other |= {"bbox": list(box.bounds), "start": TIME, "end": TIME}
-    joined = with_area({TRAINING_AREA: other}, data, trained=True)[TRAINING_AREA]
+    joined = with_area({TRAINING_AREA: other}, data, [{}])[TRAINING_AREA]
     assert "start" not in joined
     assert shape(joined["geometry"]).buffer(1e-6).covers(shapely.union(box, shape(first[TRAINING_AREA]["geometry"])))
 
@@ -102,7 +102,7 @@ def test_a_second_training_adds_its_ground(small_world):
 def test_ground_that_is_not_known_is_not_told(small_world, settings):
     """A model of an earlier version learned elsewhere, too."""
     data = prepare_data(small_world["chips"])
-    assert known_area(with_area(settings, data, trained=True)) == {}
+    assert known_area(with_area(settings, data, [{}])) == {}
 
 
 def test_chips_without_place_have_none(small_world):
