@@ -56,6 +56,7 @@ from geopsp.training.training_data import TrainingData
 BACKBONE = "tu-tf_efficientnet_lite0"
 BATCH, VALIDATION, REFERENCE_RATE, REFERENCE_WARMUP = 8, 0.03, 1e-3, 0.1
 PROFILED_STEPS = 6
+PLAIN = LossSpec(boundary_weight=0)
 BuildNetwork = Callable[[TrainingData, Path | None], PixelClassifier]
 
 
@@ -204,7 +205,7 @@ def fit_reference(classifier: PixelClassifier, seconds: float) -> None:
             break
         for group in optimizer.param_groups:
             group["lr"] = REFERENCE_RATE * min(1, over / REFERENCE_WARMUP) * (1 + math.cos(math.pi * over)) / 2
-        loss = total_loss(network(batch.image, batch.valid), batch.label, batch.valid, LossSpec(), None)
+        loss = total_loss(network(batch.image, batch.valid), batch.label, batch.valid, PLAIN, None)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -250,7 +251,7 @@ def step_parts(data: TrainingData, names: list[str]) -> list[list[Any]]:
             times = [time.process_time()]
             batch = next(loader)
             times.append(time.process_time())
-            loss = total_loss(network(batch.image, batch.valid), batch.label, batch.valid, LossSpec(), None)
+            loss = total_loss(network(batch.image, batch.valid), batch.label, batch.valid, PLAIN, None)
             times.append(time.process_time())
             loss.backward()
             times.append(time.process_time())

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 AVERAGES = ("micro", "macro")
 
+BOUNDARY_WEIGHT = 2.0
+
 
 def as_names(names: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return one name or several as a tuple."""
@@ -86,6 +88,14 @@ class LossSpec:
     aux_weight: float = 0.4
     """Weight of the auxiliary head. Source: Zhao et al. (2017), table 2."""
 
+    boundary_weight: float = option(
+        BOUNDARY_WEIGHT,
+        "What pixels at most 2 rows and columns from another class count more than others in the cross entropy: with 2 "
+        "they count 3 times. 0: all count the same.",
+        minimum=0,
+        maximum=100,
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
         require_number("aux_weight", self.aux_weight, minimum=0)
@@ -123,12 +133,15 @@ class LossSpec:
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """Return the options as JSON has them."""
-        return {**asdict(self), "ignore_classes": list(self.ignore_classes)}
+        """Return the options as JSON has them; without `boundary_weight` where it is 0, as in earlier versions."""
+        entries = {**asdict(self), "ignore_classes": list(self.ignore_classes)}
+        if not self.boundary_weight:
+            del entries["boundary_weight"]
+        return entries
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> LossSpec:
-        """Return the saved loss; options that did not exist yet take their defaults.
+        """Return the saved loss; options that did not exist yet have no effect.
 
         Raises:
             OptionError: if it has unknown options.
@@ -139,4 +152,6 @@ class LossSpec:
         except OptionError as error:
             raise OptionError(f"{error} A newer geopsp may have saved the model: update.") from error
         switches = {name: bool(value) for name, value in row.items() if isinstance(known[name], bool)}
-        return cls(**{**row, **switches, "ignore_classes": tuple(row.get("ignore_classes", ()))})
+        return cls(
+            **{"boundary_weight": 0.0, **row, **switches, "ignore_classes": tuple(row.get("ignore_classes", ()))}
+        )

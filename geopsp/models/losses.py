@@ -23,6 +23,10 @@ WEIGHT_CAP = 10.0
 """Largest ratio between the weights of two classes under class balancing."""
 
 
+BOUNDARY_WIDTH = 2
+"""Rows and columns from another class within which a pixel is near a boundary."""
+
+
 MIXUP_ALPHA = 0.4
 """Both parameters of the Beta distribution of mixup shares. Source: Zhang et al., "mixup" (2018), section 3.1."""
 
@@ -66,8 +70,9 @@ def cross_entropy(
     focal: bool = False,
     smoothing: float = 0.0,
     hardest: float = 1.0,
+    boundary: float = 0.0,
 ) -> Tensor:
-    """Return the mean cross entropy of the labelled pixels, weighted by class.
+    """Return the mean cross entropy of the labelled pixels, weighted by class and place.
 
     Args:
         logits: (n, classes, ...).
@@ -77,6 +82,8 @@ def cross_entropy(
         smoothing: Share of each label that is spread evenly over all classes. Source: Szegedy et al. (2016), section 7.
         hardest: Share of the labelled pixels that count, those of highest unweighted cross entropy. Source:
             Shrivastava et al., "Training Region-based Object Detectors with Online Hard Example Mining" (2016).
+        boundary: What pixels near another class count more than others; labels must be (n, h, w). Source: Ronneberger
+            et al., "U-Net" (2015), equation 2, with a step in place of the Gaussian.
     """
     logits = logits.float()
     plain = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
@@ -87,11 +94,25 @@ def cross_entropy(
     counted = labelled.float()
     if weight is not None:
         counted = counted * weight[labels.where(labelled, 0)]
+    if boundary:
+        counted = counted * (1 + boundary * near_boundary(labels).float())
     if hardest < 1:
         counted = counted * _hardest(plain.detach(), labelled, hardest)
     if focal:
         loss = loss * (1 - torch.exp(-plain)).square()
     return (loss * counted).sum() / counted.sum().clamp_min(TINY)
+
+
+def near_boundary(labels: Tensor) -> Tensor:
+    """Return where a pixel of another class is at most `BOUNDARY_WIDTH` rows and columns away, (n, h, w) bool.
+
+    Unlabelled pixels are of no class.
+    """
+    side, labelled = 2 * BOUNDARY_WIDTH + 1, labels != IGNORE_INDEX
+    # the largest and the smallest class around each pixel; codes are below IGNORE_INDEX
+    planes = torch.stack([labels.where(labelled, -1), -labels.where(labelled, IGNORE_INDEX)], dim=1).float()
+    largest, smallest = F.max_pool2d(planes, side, stride=1, padding=BOUNDARY_WIDTH).unbind(dim=1)
+    return (largest > -smallest) & labelled
 
 
 def _hardest(loss: Tensor, labelled: Tensor, share: float) -> Tensor:
@@ -153,6 +174,7 @@ def total_loss(output: TrainingOutput, labels: Tensor, valid: Tensor, spec: Loss
         focal=spec.focal_loss,
         smoothing=spec.label_smoothing,
         hardest=spec.ohem,
+        boundary=spec.boundary_weight,
     )
     for name, region_loss in FRACTIONS.items():
         if fraction := getattr(spec, name):

@@ -19,7 +19,7 @@ from geopsp.data.loader import ChipLoaders
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
 from geopsp.models.build import build_network
 from geopsp.models.encoder import supported_backbones
-from geopsp.models.loss_options import LossSpec, as_names
+from geopsp.models.loss_options import BOUNDARY_WEIGHT, LossSpec, as_names
 from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.spec import ModelSpec, check_tile_size
@@ -33,7 +33,7 @@ from geopsp.training.learned_pixels import learning_loaders, loss_weight, requir
 from geopsp.training.lr_finder import find_lr
 from geopsp.training.metrics import Confusion
 from geopsp.training.options import ModelOptions
-from geopsp.training.resolve_options import resolve_options
+from geopsp.training.resolve_options import losses_of_run, resolve_options
 from geopsp.training.schedule import TimeBudget
 from geopsp.training.step import is_frozen
 from geopsp.training.training_area import with_area
@@ -59,12 +59,12 @@ class PixelClassifier:
         spec: ModelSpec,
         *,
         pretrained_path: str | Path | None = None, pointrend: bool | None = None, aux: str | None = None,
-        output_stride: int | None = None, encoder_depth: int | None = None,
-        encoder_weights: str | Path | None = "auto", class_balancing: bool = False, focal_loss: bool = False,
-        dice_loss_fraction: float = 0.0, dice_loss_average: str = "micro", lovasz_fraction: float = 0.0,
-        tversky_fraction: float = 0.0, tversky_alpha: float = 0.3, tversky_beta: float = 0.7,
-        label_smoothing: float = 0.0, ohem: float = 1.0, mixup: bool = False, ignore_classes: Sequence[str] = (),
-        device: str | None = None,
+        output_stride: int | None = None, encoder_depth: int | None = None, encoder_weights: str | Path | None = "auto",
+        class_balancing: bool = False, focal_loss: bool = False, dice_loss_fraction: float = 0.0,
+        dice_loss_average: str = "micro", lovasz_fraction: float = 0.0, tversky_fraction: float = 0.0,
+        tversky_alpha: float = 0.3, tversky_beta: float = 0.7, label_smoothing: float = 0.0,
+        boundary_weight: float = BOUNDARY_WEIGHT, ohem: float = 1.0, mixup: bool = False,
+        ignore_classes: Sequence[str] = (), device: str | None = None,
     ) -> None:  # fmt: skip
         """Build a network for the data, ready to train.
 
@@ -223,6 +223,7 @@ class PixelClassifier:
         budget = None if options.minutes is None else TimeBudget(60 * options.minutes)
         if run.world > 1 and self._chose_batch_size:
             raise OptionError("No batch size can be searched for on several devices. Set `batch_size`.")
+        self.model.losses = losses_of_run(self.model.losses, run)
         loaders, weight = self._loaders(options.seed), self._class_weight()
         options = resolve_options(options, run, self.model, loaders, weight)
         self._train(replace(loaders, seed=options.seed), weight, options, run, budget)
@@ -235,24 +236,23 @@ class PixelClassifier:
         run: RunConfig,
         budget: TimeBudget | None,
     ) -> None:
-        self.model.metrics = {}
-        self.model.settings = with_area(self.model.settings, self._require_data("fit"), self.model.history)
-        frozen = is_frozen(self.model.network.encoder)
+        model, frozen = self.model, is_frozen(self.model.network.encoder)
+        model.metrics = {}
+        model.settings = with_area(model.settings, self._require_data("fit"), model.history)
         try:
             fit(
-                self.model.network,
+                model.network,
                 loaders,
-                legend=self.model.legend,
-                losses=self.model.losses,
+                legend=model.legend,
+                losses=model.losses,
                 weight=weight,
                 options=options,
-                history=self.model.history,
+                history=model.history,
                 run=run,
                 budget=budget,
             )
         finally:
-            settings = {**options.to_json(), "devices": run.world, "frozen": frozen}
-            self.model.settings.setdefault("runs", []).append(settings)
+            model.settings.setdefault("runs", []).append({**options.to_json(), "devices": run.world, "frozen": frozen})
 
     def _loaders(self, seed: int) -> ChipLoaders:
         return learning_loaders(self._require_data("fit"), self.model.losses, seed)

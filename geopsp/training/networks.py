@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from geopsp.core.options import describes, from_names, option_fields
-from geopsp.models.loss_options import LossSpec
+from geopsp.models.loss_options import BOUNDARY_WEIGHT, LossSpec
 from geopsp.models.spec import ATROUS_RATES
 from geopsp.training.classifier import PixelClassifier
 from geopsp.training.model_specs import model_spec, pspnet_spec
@@ -58,6 +58,7 @@ class PSPNetClassifier(PixelClassifier):
         tversky_alpha: float = 0.3,
         tversky_beta: float = 0.7,
         label_smoothing: float = 0.0,
+        boundary_weight: float = BOUNDARY_WEIGHT,
         ohem: float = 1.0,
         mixup: bool = False,
         ignore_classes: Sequence[str] = (),
@@ -108,6 +109,7 @@ class _BackboneClassifier(PixelClassifier):
         tversky_alpha: float = 0.3,
         tversky_beta: float = 0.7,
         label_smoothing: float = 0.0,
+        boundary_weight: float = BOUNDARY_WEIGHT,
         ohem: float = 1.0,
         mixup: bool = False,
         ignore_classes: Sequence[str] = (),
@@ -192,6 +194,7 @@ class DeepLab(PixelClassifier):
         tversky_alpha: float = 0.3,
         tversky_beta: float = 0.7,
         label_smoothing: float = 0.0,
+        boundary_weight: float = BOUNDARY_WEIGHT,
         ohem: float = 1.0,
         mixup: bool = False,
         ignore_classes: Sequence[str] = (),

@@ -6,10 +6,12 @@ import inspect
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss, TverskyLoss
 from torch.nn import functional as F
 
@@ -17,6 +19,7 @@ from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import OptionError
 from geopsp.models import losses, region_losses
 from geopsp.models.losses import (
+    BOUNDARY_WIDTH,
     WEIGHT_CAP,
     LossSpec,
     class_weights,
@@ -25,6 +28,7 @@ from geopsp.models.losses import (
     ignore_channels,
     labels_at,
     mixup_batch,
+    near_boundary,
     presence_loss,
     total_loss,
 )
@@ -497,8 +501,12 @@ def test_the_spec_comes_back_from_json():
     spec = LossSpec(True, True, 0.5, "macro", 0.1, 0.2, 0.4, 0.6, 0.1, 0.5, True, ("water", "road"), 0.1)
     assert LossSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
     assert spec.to_json() == json.loads(json.dumps(spec.to_json()))
-    assert hash(LossSpec.from_json({})) == hash(LossSpec())
-    assert LossSpec.from_json({"class_balancing": True, "aux_weight": 0.1}) == LossSpec(True, aux_weight=0.1)
+    plain = LossSpec(boundary_weight=0)
+    assert hash(LossSpec.from_json({})) == hash(plain)
+    assert plain.to_json() == json.loads(json.dumps(LossSpec.from_json(plain.to_json()).to_json()))
+    assert "boundary_weight" not in plain.to_json()  # so that fingerprints of earlier models stay
+    before = LossSpec.from_json({"class_balancing": True, "aux_weight": 0.1})
+    assert before == LossSpec(True, aux_weight=0.1, boundary_weight=0)
     with pytest.raises(OptionError, match="has no option `dise`"):
         LossSpec.from_json({"dise": 1})
 
@@ -509,6 +517,7 @@ def test_the_spec_comes_back_from_json():
         *[(f"{name}_fraction", bad) for name in ("dice_loss", "lovasz", "tversky") for bad in (-0.1, 1.5, math.nan)],
         *[("label_smoothing", bad) for bad in (-0.1, 1.1, math.nan)],
         *[(name, bad) for name in ("tversky_alpha", "tversky_beta", "aux_weight") for bad in (-1, math.nan, math.inf)],
+        *[("boundary_weight", bad) for bad in (-1, 101, math.nan)],
         *[("ohem", bad) for bad in (0, -0.5, 1.01, math.nan)],
         ("dice_loss_average", "weighted"),
     ],
@@ -525,3 +534,33 @@ def test_shares_are_at_most_1_in_all():
         LossSpec(tversky_alpha=0, tversky_beta=0)
     assert LossSpec(dice_loss_fraction=0.6, lovasz_fraction=0.3, tversky_fraction=0.1).entropy_fraction == 0
     assert LossSpec(dice_loss_fraction=0.6, lovasz_fraction=0.3).entropy_fraction == pytest.approx(0.1)
+
+
+@given(
+    hnp.arrays(np.int64, (2, 9, 7), elements=st.sampled_from([0, 0, 0, 0, 0, 1, 4, IGNORE_INDEX])),
+    st.floats(0, 5),
+)
+def test_pixels_near_another_class_count_more(labels, boundary):
+    near = np.zeros(labels.shape, bool)
+    for chip, row, col in np.ndindex(labels.shape):
+        rows, cols = (slice(max(0, i - BOUNDARY_WIDTH), i + BOUNDARY_WIDTH + 1) for i in (row, col))
+        around = set(labels[chip, rows, cols].ravel().tolist()) - {IGNORE_INDEX}
+        near[chip, row, col] = labels[chip, row, col] != IGNORE_INDEX and len(around) > 1
+    np.testing.assert_array_equal(near_boundary(torch.from_numpy(labels)).numpy(), near)
+    if (labels == IGNORE_INDEX).all():
+        return
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 5, 9, 7))).float()
+    weights = np.where(near, 1 + boundary, 1)[labels != IGNORE_INDEX]
+    plain = F.cross_entropy(logits, torch.from_numpy(labels), ignore_index=IGNORE_INDEX, reduction="none").numpy()
+    found = cross_entropy(logits, torch.from_numpy(labels), boundary=boundary)
+    np.testing.assert_allclose(found, np.average(plain[labels != IGNORE_INDEX], weights=weights), rtol=1e-4)
+
+
+def test_the_total_loss_weighs_boundaries_of_the_main_output_only():
+    labels = torch.zeros(1, 8, 8, dtype=torch.long)
+    labels[:, :, 4:] = 1
+    logits, valid = torch.randn(1, 2, 8, 8), torch.ones(1, 1, 8, 8)
+    output = TrainingOutput(logits, torch.randn(1, 2, 8, 8), None, None)
+    plain, more = (total_loss(output, labels, valid, LossSpec(boundary_weight=each), None) for each in (0, 2))
+    expected = cross_entropy(logits, labels, boundary=2) - cross_entropy(logits, labels)
+    torch.testing.assert_close(more - plain, expected)
