@@ -50,17 +50,22 @@ def random_model(
 
 
 def spread_logits(network: nn.Module, image: Tensor) -> None:
-    """Scale the last layers so that the logits of each have a standard deviation of `SPREAD`."""
-    for part in filter(None, (network.decoder, network.pointrend)):
+    """Scale the last layers so that the logits of each class have mean 0, and all a standard deviation of `SPREAD`."""
+    for module in filter(None, (network.decoder, network.pointrend and network.pointrend.head)):
         found: list[Tensor] = []
-        module = network.decoder if part is network.decoder else network.pointrend.head
         hook = module.register_forward_hook(
             lambda _, __, output, found=found: found.append(output[0] if isinstance(output, tuple) else output)
         )
         network(image)
         hook.remove()
-        for parameter in module.classify.parameters():
-            parameter.mul_(SPREAD / found[0].std())
+        logits = found[0].transpose(0, 1).flatten(1)  # classes, all pixels
+        mean = logits.mean(dim=1)
+        factor = SPREAD / (logits - mean[:, None]).std()
+        layers = list(module.classify) if isinstance(module.classify, nn.ModuleList) else [module.classify]
+        for layer in layers:
+            layer.weight.mul_(factor)
+            layer.bias.mul_(factor)
+        layers[0].bias.sub_(mean * factor)
 
 
 def run_onnx(path: Path, pixels: NDArray[Any]) -> NDArray[np.float32]:

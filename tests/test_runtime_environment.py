@@ -71,7 +71,9 @@ def test_a_fresh_environment_maps_the_sample_scene(tmp_path):
     assert "ONNX, fp32" in run(*geopsp, "info", model)
     run(*geopsp, "predict", model, scene, "--out", "map.tif", "--polygons", "map.gpkg", "--confidence", "sure.tif")
     run(*geopsp, "polygonize", "map.tif", "--out", "again.parquet")
-    run(*geopsp, "chips", scene, "--labels", SAMPLE / "test_labels.gpkg", "--class-field", "class", "--out", "chips")
+    run(
+        *geopsp, "chips", scene, "--labels", SAMPLE / "test_labels.gpkg", "--class-field", "landcover", "--out", "chips"
+    )
     assert "chips" in run(*geopsp, "info", "chips")
     from geopsp import classify_pixels
 

@@ -30,7 +30,7 @@ class ExportOptions:
 
     precision: str = option(
         "fp32",
-        "fp32, or fp16: half as large, and faster on GPUs. Input and output are float32 in both.",
+        "fp32, or fp16: half as large, meant for GPUs. Input and output are float32 in both.",
         choices=PRECISIONS,
     )
     pointrend: bool = option(

@@ -546,3 +546,25 @@ def test_chips_of_folders_of_images_and_masks(make_raster, tmp_path):
     assert "Check the path of --mask-classes" in result.output
     result = run("polygonize", masks[1], "--out", tmp_path / "p.gpkg", "--nodata", "none")
     assert result.exit_code == 0, result.output
+
+
+def test_export(trained, small_world, tmp_path):
+    out = tmp_path / "model.onnx"
+    result = run("export", trained, "--to", "onnx", "--out", out, "--images", small_world["scene"])
+    assert result.exit_code == 0, result.output
+    assert "checked in ONNX Runtime on images: 100.0000 % of" in result.stderr
+    assert result.stdout.strip() == f"Wrote {out}"
+    fails("export", trained, "--to", "onnx", "--out", out, says=f"{out} already exists. Use --overwrite to replace it")
+    fails("export", trained, "--to", "onnx", "--out", tmp_path / "model", says="must end in .onnx for the format onnx")
+    fails("export", tmp_path, "--to", "onnx", "--out", out, says="has no model.json")
+    help_text = run("export", "--help").output
+    assert "--no-pointrend" in help_text
+
+
+def test_help_of_the_export_loads_no_torch():
+    code = (
+        "import sys; from geopsp.cli import main\n"
+        "try: main(['export', '--help'])\n"
+        "finally: assert not {'torch', 'onnx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

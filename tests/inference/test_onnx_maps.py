@@ -316,7 +316,7 @@ for path in ("chips", "map.tif", "map.gpkg", model, f"{{golden}}/model"):
     assert run("info", path)
 done = CliRunner().invoke(main, ["train", "chips", "--out", "model"])
 assert "`geopsp train` needs PyTorch, which is not installed. Run: pip install geopsp" in done.output, done.output
-assert done.exit_code == 1
+assert done.exit_code == 2
 assert not [name for name, module in sys.modules.items() if name.split(".")[0] == "torch" and module]
 """
     done = run_blocked(code, folder=tmp_path)
