@@ -1,4 +1,4 @@
-"""The shell: `geopsp chips`, `train`, `evaluate`, `predict`, `polygonize`, `info`, `weights`, `export`, `demo`.
+"""The shell: `geopsp chips`, `train`, `evaluate`, `predict`, `polygonize`, `info`, `weights`, `export` ...
 
 Nothing heavy is imported before a command runs, so that `geopsp --help` is quick.
 """
@@ -12,6 +12,7 @@ import click
 
 import geopsp
 from geopsp.chips.options import CUTTING, ExportOptions
+from geopsp.cli.doctor import doctor
 from geopsp.cli.export import export
 from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
 from geopsp.cli.options import options_of, overwrite_option, take
@@ -327,6 +328,7 @@ def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> N
 
 
 main.add_command(export)
+main.add_command(doctor)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,15 @@ class _DiskCache(Cache):
             super().save_overload(sig, data)
 
 
+def cache_folder() -> str | None:
+    """Return the folder that keeps the machine code of this package's modules; None if there is none to write to."""
+
+    def example() -> None: ...
+
+    cache = getattr(_compiled(example), "_cache", None)
+    return str(cache.cache_path) if isinstance(cache, _DiskCache) else None
+
+
 def compile_ahead(modules: Sequence[str]) -> None:
     """Compile the declared functions of modules that are not on disk yet, on all cores, and show how far it is.
 

@@ -248,3 +248,10 @@ def _open_session(model: OnnxModel) -> Any:
 def is_onnx(path: str | Path) -> bool:
     """Return whether a path is that of an ONNX file, by its name."""
     return Path(path).suffix.lower() == SUFFIX
+
+
+def available_providers() -> list[str]:
+    """Return what ONNX Runtime can compute with here, e.g. ["CUDA", "CPU"]."""
+    import onnxruntime
+
+    return [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]

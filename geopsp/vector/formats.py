@@ -155,3 +155,10 @@ def endings_text() -> str:
 
 ENDINGS = endings_text()
 """For help texts."""
+
+
+def gdal_drivers() -> tuple[str, dict[str, str]]:
+    """Return the version of pyogrio's GDAL, and its drivers: "r", "rw" or "raw" (read, append, write) by name."""
+    import pyogrio
+
+    return ".".join(map(str, pyogrio.__gdal_version__)), dict(pyogrio.list_drivers())
