@@ -49,9 +49,9 @@ class Translator:
         name, written, is_function = found.groups()
         if is_function:
             return FUNCTIONS.get(name, f"{name}()")
+        if written is None and name in self.arguments:  # also where another command has an option of that name
+            return self.arguments[name]
         option = self.options.get(name)
-        if written is None and option is None:
-            return self.arguments.get(name, name)
         if option is None:
             return found[0].strip("`")
         if written is None:
