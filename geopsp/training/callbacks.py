@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
-from torch import Tensor, nn
+from torch import nn
 
 from geopsp.core.log import is_main_process
 from geopsp.core.progress import LOG_SECONDS, Progress, progress_bar
@@ -163,8 +163,9 @@ class EMAWeights(WeightAveraging):
 
     def __init__(self, decay: float | None) -> None:
         """Average with this decay; None: with that for the length of the run."""
-        super().__init__(multi_avg_fn=self._average)
-        self.decay, self.num_steps = decay, 1.0
+        super().__init__()
+        self.decay = decay
+        self._pairs: _TensorPairs | None = None
 
     @property
     def state_key(self) -> str:
@@ -180,17 +181,42 @@ class EMAWeights(WeightAveraging):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, SegmentationTask)
-        self.num_steps = pl_module.num_steps
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    def _average(self, averages: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
-        """Move averages of one device and type towards the current values, all at once."""
-        n = self._latest_update_step
-        decay = ema_decay(self.num_steps) if self.decay is None else self.decay
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + n) / (10 + n)))
+        assert self._average_model is not None
+        if trainer.global_step <= self._latest_update_step:
+            return
+        if self._average_model.n_averaged == 0:
+            self._average_model.update_parameters(pl_module)  # the first weights as they are
         else:
-            torch._foreach_copy_(averages, current)
+            self._update(pl_module)
+        self._latest_update_step = trainer.global_step
+
+    def _update(self, task: SegmentationTask) -> None:
+        """Move the average towards the current weights; the tensors of both stay the same, so they are listed once."""
+        assert self._average_model is not None
+        if self._pairs is None:
+            self._pairs = _TensorPairs(self._average_model.module, task)
+        n = self._latest_update_step
+        decay = ema_decay(task.num_steps) if self.decay is None else self.decay
+        self._pairs.move(1 - min(decay, (1 + n) / (10 + n)))
+        self._average_model.n_averaged += 1
+
+
+class _TensorPairs:
+    """Parameters and buffers of the average and of the network."""
+
+    def __init__(self, average: nn.Module, current: nn.Module) -> None:
+        ours, theirs = ([*each.parameters(), *each.buffers()] for each in (average, current))
+        pairs = list(zip(ours, theirs, strict=True))
+        self.averages = [a for a, _ in pairs if a.is_floating_point()]
+        self.currents = [c for a, c in pairs if a.is_floating_point()]
+        self.counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def move(self, weight: float) -> None:
+        """Move the average by this fraction of the way; counts are copied."""
+        torch._foreach_lerp_(self.averages, self.currents, weight)
+        for average, current in self.counts:
+            average.copy_(current)
 
 
 class TimeLimit(Callback):

@@ -133,20 +133,24 @@ def test_stopping_early_before_the_rate_has_come_down_is_warned_of(data, capsys)
 
 @pytest.mark.parametrize("decay", [0.9, 0.0])
 def test_the_average_is_that_of_its_formula(decay):
-    """All tensors at once; whole numbers are copied."""
-    ema = EMAWeights(decay)
-    averages = [torch.zeros(3), torch.zeros(2, 2)]
-    expected = [value.clone() for value in averages]
+    """Of weights and running statistics; counts are copied."""
+    ema, task = EMAWeights(decay), network_on("cpu", torch.nn.BatchNorm2d(3))
+    ema.setup(None, task, "fit")
+    expected = {name: torch.zeros_like(value) for name, value in task.state_dict().items()}
+    ema._average_model.module.load_state_dict(expected)
     for step in range(1, 6):
         ema._latest_update_step = step
-        now = [torch.full_like(value, float(step)) for value in averages]
-        ema._average(averages, now, step)
+        now = {name: torch.full_like(value, step) for name, value in expected.items()}
+        task.load_state_dict(now)
+        ema._update(task)
         weight = 1 - min(decay, (1 + step) / (10 + step))
-        expected = [(1 - weight) * old + weight * new for old, new in zip(expected, now, strict=True)]
-    torch.testing.assert_close(averages, expected)
-    counts = [torch.tensor(3)]
-    ema._average(counts, [torch.tensor(8)], 1)
-    assert counts[0] == 8
+        expected = {
+            name: (1 - weight) * old + weight * now[name] if old.is_floating_point() else now[name]
+            for name, old in expected.items()
+        }
+    found = ema._average_model.module.state_dict()
+    assert found["network.num_batches_tracked"] == 5
+    torch.testing.assert_close(dict(found), expected)
 
 
 def test_the_average_follows_the_network_to_its_device(data):
