@@ -234,7 +234,8 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def _flat(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {**inputs.get("fit", {}), **inputs.get("losses", {})} | {
+    losses = {"boundary_weight": 0.0, **inputs.get("losses", {})}  # its JSON leaves 0 out
+    return {**inputs.get("fit", {}), **losses} | {
         name: value for name, value in inputs.items() if name not in {"fit", "losses"}
     }
 

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from geopsp import PSPNetClassifier, prepare_data
+from geopsp.errors import OptionError
 from geopsp.training.callbacks import EMAWeights
 from geopsp.training.fit_options import FitOptions
 from geopsp.training.resolve_options import BEFORE
@@ -204,6 +205,16 @@ def test_each_epoch_is_scored_on_few_chips_and_the_saved_model_on_all(data, monk
     assert count.tiles == [all_tiles] * 2 if validate_all else max(count.tiles) < all_tiles
     model.save(tmp_path / "model")
     assert model.model.metrics == model.evaluate().to_json()
+
+
+def test_a_run_is_not_resumed_with_another_weight_of_boundaries(data, monkeypatch, tmp_path):
+    """Also with none, which the loss leaves out of its JSON."""
+    with monkeypatch.context() as patch:
+        watched(patch, Look(stop_in_epoch=1))
+        with pytest.raises(RuntimeError, match="power"):
+            tiny(data).fit(2, folder=tmp_path / "run")
+    with pytest.raises(OptionError, match="`boundary_weight` was 2.0, is 0"):
+        tiny(data, boundary_weight=0).fit(2, folder=tmp_path / "run", resume=True)
 
 
 def test_a_resumed_run_is_scored_as_it_began(data, monkeypatch, tmp_path):
