@@ -213,7 +213,7 @@ def test_a_run_is_not_resumed_with_another_weight_of_boundaries(data, monkeypatc
         watched(patch, Look(stop_in_epoch=1))
         with pytest.raises(RuntimeError, match="power"):
             tiny(data).fit(2, folder=tmp_path / "run")
-    with pytest.raises(OptionError, match="`boundary_weight` was 2.0, is 0"):
+    with pytest.raises(OptionError, match=r"`boundary_weight` was 2\.0, is 0"):
         tiny(data, boundary_weight=0).fit(2, folder=tmp_path / "run", resume=True)
 
 
