@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that `geopsp --help` is quic
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 
 import geopsp
 from geopsp.chips.options import CUTTING, ExportOptions
+from geopsp.cli.completion import completion
 from geopsp.cli.doctor import doctor
 from geopsp.cli.export import export
 from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
@@ -33,6 +35,17 @@ class Commands(click.Group):
 
     command_class = ShellCommand
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; suggest the one that an unknown name means."""
+        name = args[0]
+        near = get_close_matches(name, self.commands, 1)
+        if name not in self.commands and not name.startswith("-"):
+            hint = f"Did you mean {near[0]}?" if near else f"The commands are {', '.join(self.list_commands(ctx))}."
+            raise click.UsageError(f"No such command {name!r}. {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -49,7 +62,14 @@ def main() -> None:
     """Turn satellite and aerial imagery into maps: chips, training, prediction, polygons."""
 
 
-@main.command(strict=True, stopped="Chips that are cut are kept: the same command goes on from them.")
+@main.command(
+    strict=True,
+    stopped="Chips that are cut are kept: the same command goes on from them.",
+    examples=(
+        "geopsp chips scene.tif --labels fields.gpkg --class-field crop --out chips",
+        "geopsp chips 'images/*.tif' --labels 'masks/*.png' --out chips --size 512 --stride 256",
+    ),
+)
 @images_argument
 @click.option("--labels", required=True, multiple=True, help=labels_help)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Chip folder to write.")
@@ -97,6 +117,11 @@ def chips(
     strict=True,
     stopped="Finished epochs are kept in the folder of the run (--run, or OUT.run): the same command with --resume "
     "goes on from them.",
+    examples=(
+        "geopsp train chips --out model --minutes 30",
+        "geopsp train chips --out model --preset best --backbone resnet50 --epochs 40",
+        "geopsp train --config run.yaml --out model-2",
+    ),
 )
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--labels", multiple=True, help=f"Train straight from images, given instead of CHIPS. {labels_help}")
@@ -185,7 +210,11 @@ def _not_for(network: str, other: str, given: dict[str, Any]) -> str:
     return f"{names} only {applies} to the network {other}, not to {network}. Leave {them} out."
 
 
-@main.command(strict=True, stopped="Nothing is kept of the scores.")
+@main.command(
+    strict=True,
+    stopped="Nothing is kept of the scores.",
+    examples=("geopsp evaluate model test-chips --json scores.json",),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the scores to this file.")
@@ -228,7 +257,14 @@ def evaluate(
     say(describe_scores(scores))
 
 
-@main.command(strict=True, stopped="Parts that are made are kept: the same command goes on from them.")
+@main.command(
+    strict=True,
+    stopped="Parts that are made are kept: the same command goes on from them.",
+    examples=(
+        "geopsp predict model scene.tif --out map.tif",
+        "geopsp predict model 'tiles/*.tif' --out map.tif --polygons map.gpkg --min-area 50 --simplify 0.5",
+    ),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @images_argument
 @click.option("--out", required=True, type=click.Path(), help="GeoTIFF (COG) to write; with --per-image a folder.")
@@ -263,7 +299,11 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
         say(f"Wrote {path}")
 
 
-@main.command(strict=True, stopped="Nothing was written.")
+@main.command(
+    strict=True,
+    stopped="Nothing was written.",
+    examples=("geopsp polygonize map.tif --out map.gpkg --min-area 50 --simplify 0.5 --drop background",),
+)
 @click.argument("raster", type=click.Path())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help=f"File to write: {ENDINGS}.")
 @options_of(PolygonSettings, unset=True)
@@ -276,7 +316,7 @@ def polygonize(raster: str, out: Path, **options: Any) -> None:
     say(f"Wrote {out}")
 
 
-@main.command()
+@main.command(examples=("geopsp info scene.tif", "geopsp info chips model"))
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--json", "as_json", is_flag=True, help="Show the same as JSON.")
 def info(paths: tuple[str, ...], as_json: bool) -> None:
@@ -296,7 +336,7 @@ def info(paths: tuple[str, ...], as_json: bool) -> None:
         say(str(found))
 
 
-@main.command()
+@main.command(examples=("geopsp weights --backbone resnet50",))
 @click.option("--backbone", help="Only those that fit this encoder.")
 @click.option("--json", "as_json", is_flag=True, help="Show the same as JSON, with sources and checksums.")
 def weights(backbone: str | None, as_json: bool) -> None:
@@ -313,7 +353,7 @@ def weights(backbone: str | None, as_json: bool) -> None:
         say_verbatim(describe_weights(rows) if rows else f"There are none for {backbone}.")
 
 
-@main.command(stopped="Nothing was written.")
+@main.command(stopped="Nothing was written.", examples=("geopsp demo --out demo",))
 @click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Folder for results.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the sample data. Default: geopsp's own.")
 @click.option("--epochs", type=int, help="Passes over the training chips. Default: as many as take a few minutes.")
@@ -329,6 +369,7 @@ def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> N
 
 main.add_command(export)
 main.add_command(doctor)
+main.add_command(completion)
 
 
 if __name__ == "__main__":

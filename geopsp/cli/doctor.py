@@ -7,7 +7,7 @@ import click
 from geopsp.cli.shell_command import ShellCommand, say_verbatim
 
 
-@click.command(cls=ShellCommand)
+@click.command(cls=ShellCommand, examples=("geopsp doctor", "geopsp doctor --json"))
 @click.option("--json", "as_json", is_flag=True, help="Show the same as JSON.")
 def doctor(as_json: bool) -> None:
     """Show what this installation can do and what is missing, in a few lines to paste into a bug report.

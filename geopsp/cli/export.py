@@ -16,7 +16,12 @@ from geopsp.export.options import ExportOptions
 FORMATS_HELP = "; ".join(f"{name}: {chosen.words}" for name, chosen in FORMATS.items())
 
 
-@click.command(cls=ShellCommand, strict=True, stopped="Nothing was written.")
+@click.command(
+    cls=ShellCommand,
+    strict=True,
+    stopped="Nothing was written.",
+    examples=("geopsp export model --to onnx --out model.onnx", "geopsp export model --to dlpk --out model.dlpk"),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--to", "format_name", required=True, type=click.Choice(list(FORMATS)), help=f"{FORMATS_HELP}.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File or folder to write.")

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,7 +18,8 @@ import click
 from geopsp.cli.options import ShellOption, is_inverted, shell_value
 from geopsp.core.escape import printable, printable_lines
 from geopsp.core.log import STYLES, console, handler, is_main_process
-from geopsp.core.text import format_count
+from geopsp.core.text import format_count, format_error
+from geopsp.errors import OptionError
 
 ARGUMENT = re.compile(r"`([A-Za-z_]\w*)(?:=([^`]*)|(\(\)))?`")
 
@@ -75,8 +77,8 @@ def _with_value(option: click.Option, value: Any) -> str:
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, translate: Translator) -> None:
-        super().__init__()
+    def __init__(self, translate: Translator, layout: str | None = None) -> None:
+        super().__init__(layout)
         self.translate = translate
 
     def format(self, record: logging.LogRecord) -> str:
@@ -127,6 +129,36 @@ def shell_messages(translate: Translator, level: int) -> Iterator[None]:
         handler.removeFilter(once)
         logger.level, handler.always, handler.formatter = before
         warnings.formatwarning = plain_format
+
+
+class LogFile(logging.FileHandler):
+    """Appends messages to a file, one dated line each."""
+
+    def write(self, text: str) -> None:
+        """Append a line that is no message of the library."""
+        self.handle(logging.LogRecord("geopsp", logging.ERROR, "", 0, printable(text), None, None))
+
+
+@contextmanager
+def log_to_file(path: Path, translate: Translator) -> Iterator[LogFile]:
+    """Append messages to a file, one dated line each, in the words of a command.
+
+    Raises:
+        OptionError: if the file cannot be written.
+    """
+    try:
+        writer = LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"`log_file={str(path)!r}` cannot be written: {format_error(error)}.") from None
+    writer.setFormatter(_Formatter(translate, "%(asctime)s %(levelname)s %(message)s"))
+    writer.addFilter(_Once())
+    logger = logging.getLogger("geopsp")
+    logger.addHandler(writer)
+    try:
+        yield writer
+    finally:
+        logger.removeHandler(writer)
+        writer.close()
 
 
 def _format_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> str:

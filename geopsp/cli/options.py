@@ -9,6 +9,7 @@ from functools import reduce
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from geopsp.core.options import info_of, option_fields, with_unit
 
@@ -16,11 +17,11 @@ Command = Callable[..., Any]
 
 
 class ShellOption(click.Option):
-    """A click option that knows the field of options that it is made from."""
+    """A click option that knows the field of options that it is made from, and the group that the help shows it in."""
 
-    def __init__(self, *args: Any, entry: Field[Any], **attributes: Any) -> None:
+    def __init__(self, *args: Any, entry: Field[Any], group: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        self.entry = entry
+        self.entry, self.group = entry, group
 
 
 def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -42,7 +43,7 @@ def options_of(
     found = option_fields(*classes)
     return option_group(
         *(
-            _click_option(entry, found, unset=unset)
+            _click_option(entry, found, group=_group(name, classes), unset=unset)
             for name, entry in found.items()
             if name not in without and (not only or name in only) and _info(entry).flag != ""
         )
@@ -96,7 +97,15 @@ def _info(entry: Field[Any]) -> Any:
     return info
 
 
-def _click_option(entry: Field[Any], others: Mapping[str, Field[Any]], *, unset: bool) -> Callable[[Command], Command]:
+def _group(name: str, classes: tuple[type[Any], ...]) -> str:
+    """Return the title of the group of an option: that of the class that has it."""
+    cls = next(each for each in classes if name in option_fields(each))
+    return TITLES.get(cls.__name__) or re.sub(r"(Options|Settings|Spec|Config)$", "", cls.__name__)
+
+
+def _click_option(
+    entry: Field[Any], others: Mapping[str, Field[Any]], *, group: str, unset: bool
+) -> Callable[[Command], Command]:
     info = _info(entry)
     default = entry.default if info.shell_default is None else info.shell_default
     attributes = {"help": shell_help(entry, others), "metavar": info.metavar, "default": None} | _kind(entry)
@@ -104,7 +113,9 @@ def _click_option(entry: Field[Any], others: Mapping[str, Field[Any]], *, unset:
         attributes |= {"default": default, "show_default": True}
     elif not unset and attributes.get("is_flag"):
         del attributes["default"]
-    return click.option(*flag_names(entry), entry.name, cls=ShellOption, entry=entry, **attributes)
+    if entry.name in COMPLETERS:
+        attributes["shell_complete"] = COMPLETERS[entry.name]
+    return click.option(*flag_names(entry), entry.name, cls=ShellOption, entry=entry, group=group, **attributes)
 
 
 def _kind(entry: Field[Any]) -> dict[str, Any]:  # noqa: PLR0911 (a table of types)
@@ -199,6 +210,25 @@ def parse_metres(_: click.Context, __: click.Parameter, value: str | None) -> fl
         raise click.BadParameter(
             f"{value!r} is not a number of metres. Write arguments before --regularize, not after it."
         ) from error
+
+
+TITLES: Mapping[str, str] = {
+    "LabelOptions": "Label", "ImageOptions": "Image", "ChipSpec": "Chip", "ExportOptions": "File",
+    "ModelOptions": "Network", "PSPNetOptions": "PSPNet", "LossSpec": "Loss", "FitOptions": "Training",
+    "RunConfig": "Run", "DataOptions": "Chip and split", "PolygonSettings": "Polygon", "PolygonOptions": "Polygon",
+}  # fmt: skip
+"""Titles of groups in the help, by the class of options, where they are not its name."""
+
+
+def complete_backbone(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the backbones whose names begin so; those of timm, a thousand, only after "tu-"."""
+    from geopsp.models.encoder_names import names_beginning
+
+    return [CompletionItem(name) for name in names_beginning(incomplete)]
+
+
+COMPLETERS = {"backbone": complete_backbone}
+"""What completes the values of options in the user's shell."""
 
 
 PARSERS: Mapping[str, dict[str, Any]] = {

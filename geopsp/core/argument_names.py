@@ -35,6 +35,13 @@ def suggest_names(name: str, known: Iterable[str]) -> list[str]:
     return [each for each in SYNONYMS.get(name, "").split() if each in known][:1] or get_close_matches(name, known, 1)
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" with the known name that is nearest to an unknown one; "" if none is near."""
+    by_letters = {each.lower(): each for each in known}
+    near = get_close_matches(str(name).lower(), by_letters, 1)
+    return f" Did you mean {by_letters[near[0]]!r}?" if near else ""
+
+
 def require_known(given: Iterable[str], known: Iterable[str], where: str) -> None:
     """Check the names of options; `where` says what takes them: "`polygon_options`", "prepare_data()".
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.text import format_count
 from geopsp.errors import BandError
 
@@ -182,7 +183,7 @@ def match_bands(wanted: Sequence[str | int], found: Sequence[str], *, where: str
     missing = [str(band) for band, i in zip(wanted, positions, strict=True) if not 0 <= i < len(found)]
     if missing:
         raise BandError(
-            f"{where} has no band {', '.join(missing)}; it has {len(found)}: {', '.join(found)}. "
-            "Choose a raster with those bands, or set the band names in the file."
+            f"{where} has no band {', '.join(missing)}; it has {len(found)}: {', '.join(found)}."
+            f"{did_you_mean(missing[0], found)} Choose a raster with those bands, or set the band names in the file."
         )
     return tuple(positions)

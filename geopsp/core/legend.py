@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.errors import LabelError
 
 IGNORE_INDEX = 255
@@ -130,7 +131,9 @@ class Legend:
         for info in self.classes:
             if info.name == name:
                 return info.code
-        raise LabelError(f"No class is named {name!r}; the classes are {', '.join(self.names)}.")
+        raise LabelError(
+            f"No class is named {name!r}.{did_you_mean(name, self.names)} The classes are {', '.join(self.names)}."
+        )
 
     def extended_by(self, other: Legend) -> Legend:
         """Return a legend with the classes of both, by name; classes of `other` keep their code if it is free.

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.options import check_nodata, require_choice, require_number
 from geopsp.core.paths import is_local, is_subdataset
@@ -99,7 +100,10 @@ def read_labels(
     layer = open_layer(labels, where=where, field_wanted=class_field)
     for name in (class_field, priority_field):
         if name is not None and name not in layer.fields:
-            raise LabelError(f"{layer.source} has no field {name!r}. Fields: {', '.join(layer.fields) or 'none'}.")
+            raise LabelError(
+                f"{layer.source} has no field {name!r}.{did_you_mean(name, layer.fields)} Fields: "
+                f"{', '.join(layer.fields) or 'none'}."
+            )
     mapping = read_mapping(class_mapping)
     return _read_polygons(layer, class_field, background, all_touched, priority, priority_field, mapping, buffer)
 

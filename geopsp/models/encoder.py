@@ -21,6 +21,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from timm.models import is_model_pretrained
 from torch import Tensor, nn
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, ModelError
 from geopsp.models.encoder_stages import drop_unused_layers
@@ -165,7 +166,7 @@ def encoder_family(name: str) -> EncoderFamily:
     for family in FAMILIES:
         if family.has(name):
             return family
-    raise ModelError(f"There is no backbone {name!r}. {_choices()}")
+    raise ModelError(f"There is no backbone {name!r}.{did_you_mean(name, supported_backbones())} {_choices()}")
 
 
 def usable_output_stride(name: str, wanted: int, *, depth: int = DEPTH) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.options import check_fields, check_nodata, option, require_number
 from geopsp.errors import OptionError
 
@@ -196,6 +197,6 @@ def _codes(entry: str | int, legend: Legend, values: Sequence[int] | None) -> li
     named = dict.fromkeys(info.name for info in legend if info.name != f"class {known[info.code]}")
     codes = "from 0 to 254" if values is None else ", ".join(map(str, known))
     raise OptionError(
-        f"The raster has no class {entry!r}. Its classes are {', '.join(named) or 'unnamed'}; give names, or codes "
-        f"{codes}."
+        f"The raster has no class {entry!r}.{did_you_mean(text, named)} Its classes are "
+        f"{', '.join(named) or 'unnamed'}; give names, or codes {codes}."
     )

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pyogrio
 import pyproj
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.paths import describe_bad_input, is_url_or_vsi
 from geopsp.core.text import format_error
 from geopsp.core.time_limit import limit_servers
@@ -185,7 +186,9 @@ def _choose_layer(
         raise LabelError(f"{path} has no layer with geometries. Use a file with polygons.")
     if layer:
         if layer not in layers:
-            raise InputNotFoundError(f"{path} has no layer {layer!r}. Its layers are {', '.join(layers)}.")
+            raise InputNotFoundError(
+                f"{path} has no layer {layer!r}.{did_you_mean(layer, layers)} Its layers are {', '.join(layers)}."
+            )
         return layer, ()
     if layer_wanted in layers:
         return str(layer_wanted), ()

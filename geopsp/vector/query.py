@@ -11,6 +11,7 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.text import format_error
 from geopsp.errors import LabelError
 from geopsp.vector.endless_query import interrupted_when_late
@@ -54,7 +55,8 @@ def query_error(where: str, source: str, fields: Sequence[str], error: Exception
     for name in (quoted or plain for quoted, plain in names):
         if name.lower() not in known:
             return LabelError(
-                f"Invalid `where`: {source} has no field {name!r}. Fields: {', '.join(fields) or 'none'}."
+                f"Invalid `where`: {source} has no field {name!r}.{did_you_mean(name, fields)} Fields: "
+                f"{', '.join(fields) or 'none'}."
             )
     return LabelError(
         f"The query {where!r} does not work for {source}: {format_error(error)}. "
