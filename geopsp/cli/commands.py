@@ -12,14 +12,16 @@ from typing import Any
 import click
 
 import geopsp
-from geopsp.chips.options import CUTTING, ExportOptions
+from geopsp.chips.options import CUTTING, ChipSpec, ExportOptions
 from geopsp.cli.completion import completion
+from geopsp.cli.config_file import config_text
 from geopsp.cli.doctor import doctor
 from geopsp.cli.export import export
 from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
-from geopsp.cli.options import options_of, overwrite_option, take
+from geopsp.cli.options import dry_run_option, options_of, overwrite_option, take
 from geopsp.cli.shell_command import ShellCommand, say, say_verbatim
 from geopsp.core.escape import printable_lines
+from geopsp.core.options import option_fields
 from geopsp.errors import OptionError
 from geopsp.inference.options import MapOptions
 from geopsp.models.crf import CRFOptions
@@ -76,12 +78,14 @@ def main() -> None:
 @options_of(*CUTTING, ExportOptions)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the report to this file.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw the chips over the images (.png).")
+@dry_run_option
 def chips(
     images: tuple[str, ...],
     labels: tuple[str, ...],
     out: Path,
     json_path: Path | None,
     picture: Path | None,
+    dry_run: bool,
     **options: Any,
 ) -> None:
     """Cut georeferenced training chips from IMAGEs and labels.
@@ -100,6 +104,10 @@ def chips(
         check_output(path, overwrite=overwrite)
     if reports:
         require_not_inputs(reports, input_files(*images, *labels))
+    if dry_run:
+        say(describe_chips(_chips_to_cut(images, labels, options)))
+        say(f"Nothing was written; the chips would go to {out}.")
+        return
     with progress_bar("Cutting chips") as progress:
         chip_set = export_training_data(list(images), labels_of(images, labels), out, progress=progress, **options)
     say(describe_chips(chip_set))
@@ -111,6 +119,19 @@ def chips(
         from geopsp.training.plots import save_figure
 
         save_figure(chip_map(chip_set, images=chip_set.files), picture, overwrite=overwrite)
+
+
+def _chips_to_cut(images: tuple[str, ...], labels: tuple[str, ...], options: dict[str, Any]) -> Any:
+    """Return the chips that `geopsp chips` would write."""
+    from geopsp.chips.export_training_data import index_chips
+    from geopsp.chips.labelled_scenes import LabelledScenes
+    from geopsp.core.progress import progress_bar
+
+    spec = ChipSpec(**{name: options[name] for name in option_fields(ChipSpec) if name in options})
+    cutting = {name: options[name] for name in option_fields(*CUTTING) if name in options}
+    scenes = LabelledScenes.open(list(images), labels_of(images, labels), **cutting)
+    with progress_bar("Cutting chips") as progress:
+        return index_chips(scenes, spec, workers=options.get("workers"), progress=progress)
 
 
 @main.command(
@@ -131,6 +152,7 @@ def chips(
 @click.option("--freeze", is_flag=True, help="Keep the encoder's weights as they are.")
 @options_of(DataOptions)
 @options_of(*CUTTING, without=("tile_size", "seed"))
+@dry_run_option
 @overwrite_option
 def train(
     chips: tuple[str, ...],
@@ -138,6 +160,7 @@ def train(
     out: Path,
     network: str,
     freeze: bool,
+    dry_run: bool,
     overwrite: bool,
     **options: Any,
 ) -> None:
@@ -151,6 +174,7 @@ def train(
     from geopsp.core.owned_files import remove_owned
     from geopsp.models.manifest import MODEL_FOLDER
     from geopsp.report.summary import describe_scores
+    from geopsp.training.estimate_training import estimate_training
     from geopsp.training.fit import RUN_FOLDER
     from geopsp.training.resolve_options import RUN
 
@@ -161,6 +185,11 @@ def train(
     if is_main_process():
         say(repr(model))
     fit_options = take(options, FitOptions, RunConfig)
+    if dry_run:
+        for line in estimate_training(model, **fit_options):
+            say(line)
+        say(f"Nothing was written; the model would go to {out}.")
+        return
     keeps_run = "folder" in fit_options
     folder = Path(fit_options.setdefault("folder", out.with_name(f"{out.name}.run")))
     is_new = overwrite and not keeps_run and not fit_options.get("resume")
@@ -172,6 +201,7 @@ def train(
         return
     scores = model.evaluate()
     model.model.metrics = scores.to_json()
+    model.model.run_config = config_text(click.get_current_context())
     saved = model.save(out, overwrite=overwrite, compute_metrics=False)
     say(describe_scores(scores))
     say(f"Saved to {saved}")
@@ -291,6 +321,9 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
         options["polygon_options"] = polygon_options
     found: Any = classify_pixels(list(images), model, out, **options)
     maps = found if isinstance(found, list) else [found]
+    if options.get("dry_run"):
+        say("Nothing was written.")
+        return
     for path in (
         *maps,
         *(options[name] for name in extra_outputs() if name in options),

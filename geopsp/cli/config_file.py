@@ -20,16 +20,19 @@ from geopsp.errors import OptionError
 COMMAND = "command"
 """The entry of a file that says which command it is for."""
 
-NOT_SAVED = {"config", "save_config", "help", "help_all", "quiet", "verbose", "log_file"}
+NOT_SAVED = {"config", "save_config", "help", "help_all", "quiet", "verbose", "log_file", "dry_run"}
 """What says nothing about the work that a command does."""
 
 
 def read_config(command: click.Command, path: Path) -> dict[str, Any]:
     """Read what a file says of a command, as click takes it, by the names of click's parameters.
 
+    Of a folder, such as a saved model, it is the file NAME.yaml, by the command's name.
+
     Raises:
         OptionError: if the file cannot be read, is for another command, or names what the command does not have.
     """
+    path = path / f"{command.name}.yaml" if path.is_dir() else path
     try:
         found = read_yaml(path, max_bytes=MAX_SETTINGS_BYTES)
     except (OSError, DocumentError) as error:
@@ -53,12 +56,17 @@ def read_config(command: click.Command, path: Path) -> dict[str, Any]:
 
 
 def write_config(ctx: click.Context, path: Path) -> None:
-    """Write the arguments and all options of a command to a YAML file; those that the user gave stand first.
+    """Write the arguments and all options of a command to a YAML file, for `read_config`.
 
     Raises:
         OutputExistsError: if the file exists, unless the command overwrites.
     """
     check_output(path, overwrite=bool(ctx.params.get("overwrite")))
+    write_text_atomic(path, config_text(ctx))
+
+
+def config_text(ctx: click.Context) -> str:
+    """Return the arguments and all options of a command as YAML; those that the user gave stand first."""
     given = {ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP}
     parameters = sorted(ctx.command.params, key=lambda each: ctx.get_parameter_source(str(each.name)) not in given)
     values = {
@@ -66,8 +74,7 @@ def write_config(ctx: click.Context, path: Path) -> None:
         for each in parameters
         if each.name not in NOT_SAVED and (value := _python_value(each, ctx.params.get(str(each.name)))) is not None
     }
-    text = yaml.safe_dump({COMMAND: ctx.command.name, **values}, sort_keys=False, allow_unicode=True)
-    write_text_atomic(path, text)
+    return yaml.safe_dump({COMMAND: ctx.command.name, **values}, sort_keys=False, allow_unicode=True)
 
 
 def _by_name(command: click.Command) -> dict[str, click.Parameter]:

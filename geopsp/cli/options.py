@@ -248,4 +248,9 @@ _LISTS: Mapping[str, dict[str, Any]] = {
 """Lists, by the type of their items."""
 
 
+dry_run_option = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be read and made, how long it would take and how large it would be, but write nothing.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")

@@ -30,7 +30,10 @@ TIMEOUT_HELP = (
     f"Seconds that a query of a file, or the answer of a server, may take. Default: {QUERY_SECONDS:g} and "
     f"{SERVER_SECONDS:g}."
 )
-CONFIG_HELP = "Take arguments and options from this YAML file; those on the command line take precedence."
+CONFIG_HELP = (
+    "Take arguments and options from this YAML file, or from the folder of a model that `geopsp train` wrote; those on "
+    "the command line take precedence."
+)
 
 
 SAVE_CONFIG_HELP = "Write the arguments and all options of this run to this YAML file, for --config."

@@ -59,3 +59,17 @@ def format_error(error: BaseException) -> str:
 def shorten(text: str, most: int) -> str:
     """Return a text of at most `most` characters: the middle of a longer one is left out."""
     return text if len(text) <= most else f"{text[: most * 2 // 3]} ... {text[len(text) - most // 3 + 5 :]}"
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as "40 s", "7 min", "3 h 20 min" or "2 days 3 h"."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h"

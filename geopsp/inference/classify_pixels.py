@@ -56,7 +56,7 @@ def classify_pixels(
     crf: bool | CRFOptions = False, sieve: int = 0,
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
     client: Any = None,
-    scheduler: str | None = None, overwrite: bool = False,
+    scheduler: str | None = None, overwrite: bool = False, dry_run: bool = False,
 ) -> Path: ...  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def classify_pixels(
     crf: bool | CRFOptions = False, sieve: int = 0,
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
     client: Any = None,
-    scheduler: str | None = None, overwrite: bool = False,
+    scheduler: str | None = None, overwrite: bool = False, dry_run: bool = False,
 ) -> list[Path]: ...  # fmt: skip
 
 
@@ -111,6 +111,7 @@ def classify_pixels(
     client: Any = None,
     scheduler: str | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
 ) -> Path | list[Path]:
     """Classify one image, or several as one mosaic, and return the path of the map (or of each map).
 
@@ -154,6 +155,9 @@ def _classify(
     folder = Path(given) if isinstance(given, str | Path) else None
     check_paths(all_paths, scenes, aoi=options.aoi, model=folder)
     run = MapRun(trained, options, device=device, aoi=area, folder=folder)
+    if options.dry_run:
+        run.describe(scenes, all_paths)
+        return [each.out for each in all_paths] if per_image else paths.out
     return run.map_each(scenes, all_paths) if per_image else run.one_map(scenes[0], paths)
 
 

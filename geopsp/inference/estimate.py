@@ -11,6 +11,7 @@ import numpy as np
 from affine import Affine
 
 from geopsp.core.grid import Grid, Window
+from geopsp.core.text import format_duration
 from geopsp.inference.disk_space import check_disk, format_bytes
 from geopsp.inference.job import MapJob
 from geopsp.inference.part_size import num_tiles_computed
@@ -129,7 +130,11 @@ def striped(scene: Scene, parts: PartGrid) -> Iterator[str]:
 
 
 def estimate_map(
-    job: MapJob, *, on_this_machine: bool, measure: Callable[[], ComputeCost] | None = None
+    job: MapJob,
+    *,
+    on_this_machine: bool,
+    measure: Callable[[], ComputeCost] | None = None,
+    min_tiles: int = MIN_TIMED_TILES,
 ) -> Iterator[str]:
     """Yield what a map will cost, in words.
 
@@ -137,6 +142,7 @@ def estimate_map(
         job: The map.
         on_this_machine: False if the workers of a cluster make it.
         measure: Measures time and memory, which takes a moment; None: they are not estimated.
+        min_tiles: Of fewer tiles they are not estimated either.
 
     Raises:
         OutputError: if a disk is too small.
@@ -150,11 +156,15 @@ def estimate_map(
     yield from check_disk([(job.rasters, job.parts)], filled=tiles.computed / tiles.total, job_folders=[job.folder])
     yield from striped(job.scene, job.parts)
     if measure is not None:
-        yield from _time_and_memory(tiles, measure)
+        yield from _time_and_memory(tiles, measure, min_tiles)
 
 
 def estimate_maps(
-    jobs: Sequence[MapJob], *, at_once: int = 1, measure: Callable[[], ComputeCost] | None = None
+    jobs: Sequence[MapJob],
+    *,
+    at_once: int = 1,
+    measure: Callable[[], ComputeCost] | None = None,
+    min_tiles: int = MIN_TIMED_TILES,
 ) -> Iterator[str]:
     """Yield what the maps of many images will cost together, in words; see `estimate_map`.
 
@@ -170,12 +180,12 @@ def estimate_maps(
     maps, folders = [(job.rasters, job.parts) for job in jobs], [job.folder for job in jobs]
     yield from check_disk(maps, filled=tiles.computed / total, job_folders=folders, at_once=at_once)
     if measure is not None:
-        yield from _time_and_memory(tiles, measure)
+        yield from _time_and_memory(tiles, measure, min_tiles)
 
 
-def _time_and_memory(tiles: TileCount, measure: Callable[[], ComputeCost]) -> Iterator[str]:
+def _time_and_memory(tiles: TileCount, measure: Callable[[], ComputeCost], min_tiles: int) -> Iterator[str]:
     """Yield the estimate of time and memory, if there are many tiles; warn if memory is short."""
-    if tiles.computed < MIN_TIMED_TILES:
+    if tiles.computed < min_tiles:
         return
     cost = measure()
     need, free = format_bytes(cost.needed_bytes), format_bytes(cost.free_bytes)
@@ -185,17 +195,3 @@ def _time_and_memory(tiles: TileCount, measure: Callable[[], ComputeCost]) -> It
             f"Memory may run out: about {need} are needed, but {free} are free. Lower `batch_size`, or close other "
             "programs."
         )
-
-
-def format_duration(seconds: float) -> str:
-    """Write a duration as "40 s", "7 min", "3 h 20 min" or "2 days 3 h"."""
-    if seconds < 100:
-        return f"{max(seconds, 1):.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} days {hours} h"

@@ -16,7 +16,7 @@ from geopsp.errors import GeopspError, RasterError
 from geopsp.inference.dask_client import connect, num_threads
 from geopsp.inference.dask_workers import MAX_IMAGES_IN_FLIGHT
 from geopsp.inference.engines import MapModel, engine_of
-from geopsp.inference.estimate import estimate_map, estimate_maps
+from geopsp.inference.estimate import MIN_TIMED_TILES, estimate_map, estimate_maps
 from geopsp.inference.input_check import compare_with_training
 from geopsp.inference.job import LazyAreaOfInterest, MapJob
 from geopsp.inference.map_item import check_item, item_path, write_map_item
@@ -82,6 +82,21 @@ class MapRun:
                     self._run_job(job, client, progress)
         self._follow(job, paths)
         return paths.out
+
+    def describe(self, scenes: Sequence[Scene], all_paths: Sequence[OutputPaths]) -> None:
+        """Say what maps would be made of which images, and what they would cost, but write nothing."""
+        jobs = [self._job(scene, paths) for scene, paths in zip(scenes, all_paths, strict=True)]
+        for job, paths in zip(jobs, all_paths, strict=True):
+            self._check(job, paths)
+        names = [str(path) for path in all_paths[0].all_paths]
+        more = f" and the same of {len(jobs) - 1} more images" if len(jobs) > 1 else ""
+        logger.info(f"Would write {', '.join(names)}{more}.")
+        self._compile(self.options.client)
+        jobs = [job.with_parts(num_threads(self.options.client)) for job in jobs]
+        if len(jobs) == 1:
+            self._log_job(jobs[0], self.options.client, timed=True)
+        else:
+            self._log_cost_of_all(jobs, self.options.client)
 
     def map_each(self, scenes: Sequence[Scene], all_paths: Sequence[OutputPaths]) -> list[Path]:
         """Make a map of each scene; those that exist from the same call are kept.
@@ -234,14 +249,19 @@ class MapRun:
             logger.warning(warning)
         here = client is None
         measure = partial(self._measure, job) if here and timed else None
-        _log(estimate_map(job, on_this_machine=here, measure=measure))
+        _log(estimate_map(job, on_this_machine=here, measure=measure, min_tiles=self._min_timed_tiles))
 
     def _log_cost_of_all(self, jobs: Sequence[MapJob], client: Any) -> None:
         """Say what many maps cost together."""
         if len(jobs) > 1:
             here = client is None
             at_once = 1 if here else MAX_IMAGES_IN_FLIGHT
-            _log(estimate_maps(jobs, at_once=at_once, measure=partial(self._measure, jobs[0]) if here else None))
+            measure = partial(self._measure, jobs[0]) if here else None
+            _log(estimate_maps(jobs, at_once=at_once, measure=measure, min_tiles=self._min_timed_tiles))
+
+    @property
+    def _min_timed_tiles(self) -> int:
+        return 1 if self.options.dry_run else MIN_TIMED_TILES
 
     def _measure(self, job: MapJob) -> ComputeCost:
         return measure_cost(job, self.model, self.resources(job))

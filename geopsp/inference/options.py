@@ -177,6 +177,10 @@ class MapOptions(MapSettings):
         "or CPU core of this machine). None: in this process.",
     )
     overwrite: bool = option(False, "Replace outputs that exist.")
+    dry_run: bool = option(
+        False,
+        "Say what would be read and made, how long it would take and how large it would be, but write nothing.",
+    )
 
     def __post_init__(self) -> None:
         MapSettings.__post_init__(self)

@@ -41,7 +41,10 @@ HISTORY = "history.csv"
 
 MODEL_ITEM = "model.stac.json"
 
-MODEL_FOLDER = FolderKind(MANIFEST, (WEIGHTS, HISTORY, MODEL_ITEM))
+RUN_CONFIG = "train.yaml"
+"""The options of the command that trained a model; they name files of its user, so it is never uploaded."""
+
+MODEL_FOLDER = FolderKind(MANIFEST, (WEIGHTS, HISTORY, MODEL_ITEM, RUN_CONFIG))
 
 
 VERSION = 2

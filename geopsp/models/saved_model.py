@@ -36,7 +36,16 @@ from geopsp.models.check_weights import require_finite, require_fitting_weights
 from geopsp.models.encoder import offline
 from geopsp.models.hub_model import local_model
 from geopsp.models.loss_options import LossSpec
-from geopsp.models.manifest import HISTORY, MANIFEST, MODEL_FOLDER, VERSION, WEIGHTS, manifest_checksum, read_manifest
+from geopsp.models.manifest import (
+    HISTORY,
+    MANIFEST,
+    MODEL_FOLDER,
+    RUN_CONFIG,
+    VERSION,
+    WEIGHTS,
+    manifest_checksum,
+    read_manifest,
+)
 from geopsp.models.model_info import ModelInfo, ModelRules, file_checksum, require_saved_weights
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.spec import ModelSpec, check_tile_size
@@ -80,6 +89,9 @@ class TrainedModel(ModelRules):
     pixel_values: PixelValues = RAW
     """What the values of the training pixels mean; those of other images are converted to it."""
 
+    run_config: str = ""
+    """All options of the command that trained it, as YAML; only the shell knows them."""
+
     @property
     def summary(self) -> str:
         """Parts, size, bands, classes and training, in one line."""
@@ -116,6 +128,8 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
     """
     with atomic_output(folder, overwrite=overwrite, folder=True, kind=MODEL_FOLDER) as partial:
         write_model_files(model, partial)
+        if model.run_config:
+            (partial / RUN_CONFIG).write_text(model.run_config, encoding="utf-8")
     return Path(folder)
 
 

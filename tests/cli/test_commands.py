@@ -568,3 +568,52 @@ def test_help_of_the_export_loads_no_torch():
         "finally: assert not {'torch', 'onnx'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def files_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_dry_run_says_what_would_be_made_and_writes_nothing(small_world, trained, tmp_path):
+    """The chips are those of the export; the map's path is that of the map."""
+    chips, model = tmp_path / "chips", tmp_path / "model"
+    cutting = ("chips", small_world["scene"], "--labels", small_world["labels"], "--class-field", "kind",
+               "--out", chips, "--size", 64)  # fmt: skip
+    before = files_in(tmp_path)
+    result = run(*cutting, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert files_in(tmp_path) == before
+    assert "Nothing was written; the chips would go to" in result.stdout
+    written = run(*cutting).stdout
+    assert written.splitlines()[1:4] == result.stdout.splitlines()[1:4]
+    training = ("train", chips, "--out", model, "--backbone", TINY, "--weights", "none", "--batch-size", 4)
+    before = files_in(tmp_path)
+    result = run(*training, "--epochs", 3, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert files_in(tmp_path) == before
+    steps = len(pd.read_csv(chips / "chips.csv")) // 4
+    assert "3 epochs: " in result.stdout
+    assert int(result.stdout.split("3 epochs: ")[1].split(" steps")[0]) <= 3 * steps
+    assert "GiB free. Disk: " in result.stdout
+    assert "7 min: about" in run(*training, "--minutes", 7, "--dry-run").stdout
+    mapping = ("predict", trained, small_world["scene"], "--out", tmp_path / "map.tif", "--dry-run")
+    result = run(*mapping)
+    assert result.exit_code == 0, result.output
+    assert files_in(tmp_path) == before
+    assert f"Would write {tmp_path / 'map.tif'}." in result.stderr
+    assert "Estimated: " in result.stderr
+    (tmp_path / "map.tif").write_bytes(b"mine")
+    fails(*mapping, says="map.tif")
+
+
+def test_a_model_holds_the_run_that_made_it(small_world, tmp_path):
+    """`--config` takes the model's folder too, and trains the same weights again."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    result = run("train", small_world["chips"], "--out", first, "--backbone", TINY, "--weights", "none", "--epochs", 1,
+                 "--lr", 1e-3, "--batch-size", 4, "--no-unet")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "train.yaml" in files_in(first)
+    result = run("train", "--config", first, "--out", second)
+    assert result.exit_code == 0, result.output
+    assert (first / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
+    assert run("train", "--config", first, "--overwrite").exit_code == 0

@@ -1,0 +1,90 @@
+"""What a training run will cost in steps, time, memory and disk space, before its first step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from geopsp.core.options import option_fields
+from geopsp.core.text import format_count, format_duration
+from geopsp.models.device import pick_device
+from geopsp.models.memory import WEIGHT_COPIES, free_memory, step_bytes, weight_bytes
+from geopsp.training.classifier import PixelClassifier
+from geopsp.training.evaluate import to_device
+from geopsp.training.fit_options import FitOptions, RunConfig
+from geopsp.training.step import make_batch, step_loss
+from geopsp.training.training_data import TrainingData
+
+TIMED_STEPS = 2
+"""Steps that are timed, after a first one that does not count."""
+
+GIB = 2**30
+
+
+def estimate_training(classifier: PixelClassifier, **options: Any) -> Iterator[str]:
+    """Yield what `fit` with these options would do, and what it would cost, in words; the network does not change.
+
+    Time and memory are measured with a few steps of one batch, in float32, without saving anything.
+
+    Raises:
+        OptionError: if an option is out of range.
+        TrainingError: if memory is too small for a step.
+    """
+    given = FitOptions(**{name: options[name] for name in option_fields(FitOptions) if name in options})
+    run = RunConfig(**{name: options[name] for name in option_fields(RunConfig) if name in options})
+    data = classifier.data
+    assert data is not None, "a classifier of the shell has data"
+    batch, chips, checks = data.loaders.batch_size, len(data.loaders.train), len(data.loaders.valid)
+    steps = max(1, chips // batch)
+    yield (
+        f"{format_count(chips, 'training chip')} and {format_count(checks, 'validation tile')} of {data.chip_size} x "
+        f"{data.chip_size} pixels; {format_count(steps, 'step')} of {batch} chips an epoch."
+    )
+    device = pick_device(run.device or classifier.device)
+    seconds = _step_seconds(classifier, data, device)
+    if given.minutes is not None:
+        yield f"{given.minutes:g} min: about {max(1, round(60 * given.minutes / seconds)):,} steps on {device}."
+    else:
+        epochs = given.num_epochs
+        yield (
+            f"{format_count(epochs, 'epoch')}: {epochs * steps:,} steps of {seconds:.2g} s on {device}, about "
+            f"{format_duration(epochs * steps * seconds)}, and validation after each epoch."
+        )
+    yield from _memory(classifier, device, batch)
+
+
+def _step_seconds(classifier: PixelClassifier, data: TrainingData, device: torch.device) -> float:
+    """Return the shortest time of a step; weights and statistics stay as they are."""
+    network = classifier.model.network
+    loaders = replace(data.loaders, workers=0)
+    before, training = {name: value.clone() for name, value in network.state_dict().items()}, network.training
+    best = float("inf")
+    try:
+        network.to(device).to(memory_format=torch.channels_last).train()
+        batch = make_batch(to_device(next(iter(loaders.train_loader())), device), data.legend, classifier.model.losses)
+        for step in range(1 + TIMED_STEPS):
+            start = time.perf_counter()
+            step_loss(network, batch, classifier.model.losses, None).backward()  # type: ignore[no-untyped-call]
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            best = min(best, time.perf_counter() - start) if step else best
+    finally:
+        network.cpu().load_state_dict(before)
+        network.zero_grad()
+        network.train(training)
+    return best
+
+
+def _memory(classifier: PixelClassifier, device: torch.device, batch: int) -> Iterator[str]:
+    network, size = classifier.model.network, classifier.model.tile_size
+    one = step_bytes(network, torch.zeros(1, classifier.model.spec.bands, size, size), device)
+    weights = weight_bytes(network)
+    needed, free = (batch * one + WEIGHT_COPIES * weights) / GIB, free_memory(device) / GIB
+    yield (
+        f"Memory: about {needed:.1f} GiB for a step, {free:.1f} GiB free. Disk: {weights / 2**20:.0f} MiB for the model, "
+        "four times as much while it trains."
+    )
