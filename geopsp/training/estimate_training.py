@@ -85,6 +85,6 @@ def _memory(classifier: PixelClassifier, device: torch.device, batch: int) -> It
     weights = weight_bytes(network)
     needed, free = (batch * one + WEIGHT_COPIES * weights) / GIB, free_memory(device) / GIB
     yield (
-        f"Memory: about {needed:.1f} GiB for a step, {free:.1f} GiB free. Disk: {weights / 2**20:.0f} MiB for the model, "
-        "four times as much while it trains."
+        f"Memory: about {needed:.1f} GiB for a step, {free:.1f} GiB free. Disk: {weights / 2**20:.0f} MiB for the "
+        "model, four times as much while it trains."
     )
