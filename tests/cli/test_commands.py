@@ -16,6 +16,7 @@ import rasterio
 from click.testing import CliRunner
 from common import SAMPLE
 
+from geopsp.chips.chip_set import ChipSet
 from geopsp.cli.commands import main
 
 TINY = "tu-test_resnet"
@@ -591,7 +592,7 @@ def test_a_dry_run_says_what_would_be_made_and_writes_nothing(small_world, train
     result = run(*training, "--epochs", 3, "--dry-run")
     assert result.exit_code == 0, result.output
     assert files_in(tmp_path) == before
-    steps = len(pd.read_csv(chips / "chips.csv")) // 4
+    steps = len(ChipSet.open(chips).index) // 4
     assert "3 epochs: " in result.stdout
     assert int(result.stdout.split("3 epochs: ")[1].split(" steps")[0]) <= 3 * steps
     assert "GiB free. Disk: " in result.stdout
