@@ -32,6 +32,7 @@ from geopsp.core.pixel_values import RAW, PixelValues, pixel_values_entry
 from geopsp.core.text import format_count
 from geopsp.errors import GeopspError, PackageError
 from geopsp.models.build import build_network, count_parameters
+from geopsp.models.calibration import Calibration, calibration_entry
 from geopsp.models.check_weights import require_finite, require_fitting_weights
 from geopsp.models.encoder import offline
 from geopsp.models.hub_model import local_model
@@ -79,6 +80,9 @@ class TrainedModel(ModelRules):
 
     pixel_values: PixelValues = RAW
     """What the values of the training pixels mean; those of other images are converted to it."""
+
+    calibration: Calibration | None = None
+    """How its probabilities are calibrated; None: they are not. No part of the fingerprint, as no class depends on it."""
 
     @property
     def summary(self) -> str:
@@ -168,6 +172,7 @@ def model_manifest(model: TrainedModel, weights_sha256: str | None = None) -> di
         "cell_size": list(model.cell_size),
         "units": model.units,
         **pixel_values_entry(model.pixel_values),
+        **calibration_entry(model.calibration),
         "losses": model.losses.to_json(),
         "settings": model.settings,
         "history": model.history,
