@@ -191,6 +191,27 @@ def parse_extent(_: click.Context, __: click.Parameter, value: str | None) -> tu
     return numbers
 
 
+def parse_confidence(_: click.Context, __: click.Parameter, value: str | None) -> float | dict[str, float] | None:
+    """Return one number, or numbers by class names as NAME=P,...; a name may hold = itself."""
+    if value is None:
+        return None
+    wrong = click.BadParameter(f"{value!r} is not a confidence such as 0.6, nor one by class: building=0.7,other=0.5.")
+    found: dict[str, float] = {}
+    try:
+        if "=" not in value:
+            return float(value)
+        for part in value.split(","):
+            name, sign, number = part.rpartition("=")
+            if not (sign and name.strip()):
+                raise wrong
+            if name.strip() in found:
+                raise click.BadParameter(f"{value!r} names {name.strip()!r} twice. Give each class one confidence.")
+            found[name.strip()] = float(number)
+    except ValueError:
+        raise wrong from None
+    return found
+
+
 def parse_metres(_: click.Context, __: click.Parameter, value: str | None) -> float | bool | None:
     """Return a number, or True if the option has no value."""
     try:
@@ -206,6 +227,7 @@ PARSERS: Mapping[str, dict[str, Any]] = {
     "bands": {"callback": parse_bands, "metavar": "BAND,..."},
     "extent": {"callback": parse_extent, "metavar": "LEFT,BOTTOM,RIGHT,TOP"},
     "lr": {"callback": parse_lr},
+    "min_confidence": {"callback": parse_confidence},
     "regularize": {"callback": parse_metres, "is_flag": False, "flag_value": "alone"},
 }
 """Options whose text is read in a way of their own."""

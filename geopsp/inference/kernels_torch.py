@@ -92,16 +92,13 @@ class TorchOps:
     def fractions(self, values: Tensor, one: int) -> Tensor:
         return values / one
 
-    def calibrated(
-        self, values: Tensor, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]
-    ) -> Tensor:
+    def calibrated(self, values: Tensor, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]) -> Tensor:
         """Return calibrated probabilities; see `TileOps`."""
         scales, offsets = (torch.from_numpy(line).view(-1, 1, 1).to(self.device) for line in (weights, biases))
-        return scaled_softmax(values / one, scales, offsets, dim=0)
+        predicted = values == values.amax(dim=0)  # exact, unlike fractions
+        return scaled_softmax(values / one, scales, offsets, dim=0, predicted=predicted)
 
-    def confidence(
-        self, values: Tensor, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]
-    ) -> Tensor:
+    def confidence(self, values: Tensor, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]) -> Tensor:
         """Return the largest calibrated probability; see `TileOps`."""
         return self.calibrated(values, one, weights, biases).amax(dim=0, keepdim=True)
 

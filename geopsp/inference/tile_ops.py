@@ -97,9 +97,7 @@ class TileOps(Protocol):
         """Return whole numbers divided by what stands for 1, float32."""
         ...
 
-    def calibrated(
-        self, values: Array, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]
-    ) -> Array:
+    def calibrated(self, values: Array, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]) -> Array:
         """Return calibrated probabilities, (classes, rows, cols) float32; see `models.calibration`.
 
         Args:
@@ -110,9 +108,7 @@ class TileOps(Protocol):
         """
         ...
 
-    def confidence(
-        self, values: Array, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]
-    ) -> Array:
+    def confidence(self, values: Array, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]) -> Array:
         """Return the largest calibrated probability, (1, rows, cols) float32, as `calibrated` has it."""
         ...
 

@@ -94,8 +94,8 @@ class CalibrationEntry(Schema):
 
     method: Literal["temperature", "vector"]
     temperature: Positive
-    weights: Annotated[list[Positive], Field(max_length=MAX_CLASSES)] = []
-    biases: Annotated[list[float], Field(max_length=MAX_CLASSES)] = []
+    weights: Annotated[list[Positive], Field(max_length=MAX_CLASSES)] = Field(default=[])
+    biases: Annotated[list[float], Field(max_length=MAX_CLASSES)] = Field(default=[])
     pixels: Count = 0
     chips: Count = 0
     nll_before: float | None = None

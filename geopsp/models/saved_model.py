@@ -82,7 +82,7 @@ class TrainedModel(ModelRules):
     """What the values of the training pixels mean; those of other images are converted to it."""
 
     calibration: Calibration | None = None
-    """How its probabilities are calibrated; None: they are not. No part of the fingerprint, as no class depends on it."""
+    """How its probabilities are calibrated; None: not. No part of the fingerprint, as no class depends on it."""
 
     @property
     def summary(self) -> str:
