@@ -116,7 +116,8 @@ def _kind(entry: Field[Any]) -> dict[str, Any]:  # noqa: PLR0911 (a table of typ
     if kinds == {"bool"}:
         return {} if "/" in (info.flag or "") else {"is_flag": True}
     if info.choices and all(isinstance(choice, str) for choice in info.choices):
-        return {"type": click.Choice(list(info.choices))}
+        switched_off = ["none"] if "None" in annotation and entry.default is not None else []
+        return {"type": click.Choice([*info.choices, *switched_off])}
     if kinds <= {"int", "float"}:
         return {"type": float if "float" in kinds else int}
     if _is_multiple(entry):
