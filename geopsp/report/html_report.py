@@ -79,7 +79,7 @@ def write_report(
 
 
 def _reliability(scores: Confusion) -> Iterator[str]:
-    """Yield how far confidence is accuracy: a diagram, inside of the page, and numbers; nothing if it was not counted."""
+    """Yield how far confidence is accuracy: a diagram, inside of the page, and numbers; nothing if not counted."""
     found = {"uncalibrated": scores.reliability, "calibrated": scores.calibrated}
     shown = {name: each for name, each in found.items() if each is not None and each.pixels}
     if not shown:
