@@ -17,17 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.options import require_choice
 from geopsp.errors import ModelError
-
-Method = Literal["temperature", "vector"]
-
-METHODS = get_args(Method)
+from geopsp.models.calibration_methods import METHODS, Method
 
 LEAST_PROBABILITY = 2.0**-18
 """Least probability of a class that is predicted at all: half a step of the scores of maps."""

@@ -18,7 +18,7 @@ from geopsp.core.output import check_output
 from geopsp.data.loader import ChipLoaders
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
 from geopsp.models.build import build_network
-from geopsp.models.calibration import Method
+from geopsp.models.calibration_methods import Method
 from geopsp.models.encoder import supported_backbones
 from geopsp.models.loss_options import BOUNDARY_WEIGHT, LossSpec, as_names
 from geopsp.models.manifest import MODEL_FOLDER

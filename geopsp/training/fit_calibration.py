@@ -24,7 +24,8 @@ from geopsp.core.log import is_main_process
 from geopsp.core.options import require_choice
 from geopsp.data.dataset import TiledChipDataset
 from geopsp.errors import ChipError
-from geopsp.models.calibration import HIGH, LEAST_PROBABILITY, LOW, METHODS, Calibration, Method
+from geopsp.models.calibration import HIGH, LEAST_PROBABILITY, LOW, Calibration
+from geopsp.models.calibration_methods import METHODS, Method
 from geopsp.models.calibration_torch import scaled_softmax
 from geopsp.models.saved_model import TrainedModel
 from geopsp.training.calibration_samples import Samples, draw_samples

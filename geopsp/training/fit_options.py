@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from geopsp.core.options import check_fields, option, require_choice
 from geopsp.errors import OptionError
-from geopsp.models.calibration import METHODS, Method
+from geopsp.models.calibration_methods import METHODS, Method
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -101,10 +101,12 @@ class FitOptions:
     calibrate: Method | None = option(
         "temperature",
         "Calibrate the trained network on the validation chips, so that confidence says how often the class is right: "
-        "by a temperature, or by a weight and a bias for each class (vector). Classes do not change. None: not.",
+        "by a temperature, or by a weight and a bias for each class (vector). Classes do not change. None: it is not "
+        "calibrated.",
         choices=METHODS,
         shell_help="Calibrate the trained network on the validation chips, so that confidence says how often the class "
-        "is right: by a temperature, or by a weight and a bias for each class (vector). Classes do not change.",
+        "is right: by a temperature, or by a weight and a bias for each class (vector). none: it is not calibrated. "
+        "Classes do not change.",
     )
     graded: bool = True
     """True interpolates between the two rates of `lr`, over the stages of the encoder; False: the encoder has the
