@@ -127,7 +127,8 @@ def _kind(entry: Field[Any]) -> dict[str, Any]:  # noqa: PLR0911 (a table of typ
     if kinds == {"bool"}:
         return {} if "/" in (info.flag or "") else {"is_flag": True}
     if info.choices and all(isinstance(choice, str) for choice in info.choices):
-        return {"type": click.Choice(list(info.choices))}
+        switched_off = ["none"] if "None" in annotation and entry.default is not None else []
+        return {"type": click.Choice([*info.choices, *switched_off])}
     if kinds <= {"int", "float"}:
         return {"type": float if "float" in kinds else int}
     if _is_multiple(entry):
@@ -202,6 +203,27 @@ def parse_extent(_: click.Context, __: click.Parameter, value: str | None) -> tu
     return numbers
 
 
+def parse_confidence(_: click.Context, __: click.Parameter, value: str | None) -> float | dict[str, float] | None:
+    """Return one number, or numbers by class names as NAME=P,...; a name may hold = itself."""
+    if value is None:
+        return None
+    wrong = click.BadParameter(f"{value!r} is not a confidence such as 0.6, nor one by class: building=0.7,other=0.5.")
+    found: dict[str, float] = {}
+    try:
+        if "=" not in value:
+            return float(value)
+        for part in value.split(","):
+            name, sign, number = part.rpartition("=")
+            if not (sign and name.strip()):
+                raise wrong
+            if name.strip() in found:
+                raise click.BadParameter(f"{value!r} names {name.strip()!r} twice. Give each class one confidence.")
+            found[name.strip()] = float(number)
+    except ValueError:
+        raise wrong from None
+    return found
+
+
 def parse_metres(_: click.Context, __: click.Parameter, value: str | None) -> float | bool | None:
     """Return a number, or True if the option has no value."""
     try:
@@ -236,6 +258,7 @@ PARSERS: Mapping[str, dict[str, Any]] = {
     "bands": {"callback": parse_bands, "metavar": "BAND,..."},
     "extent": {"callback": parse_extent, "metavar": "LEFT,BOTTOM,RIGHT,TOP"},
     "lr": {"callback": parse_lr},
+    "min_confidence": {"callback": parse_confidence},
     "regularize": {"callback": parse_metres, "is_flag": False, "flag_value": "alone"},
 }
 """Options whose text is read in a way of their own."""

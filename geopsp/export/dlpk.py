@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def write(job: ExportJob, path: Path) -> None:
         OptionError, ModelError, ExportError: as `onnx_file.write`.
     """
     network = path.with_name(OWN_MODEL)
-    onnx_file.write(job, network)
+    onnx_file.write(replace(job, options=replace(job.options, calibrated=False)), network)  # it gives classes only
     definition = json.dumps(model_definition(job), indent=1, ensure_ascii=False)
     texts = {
         f"{OWN_NAME}{DEFINITION}": definition,

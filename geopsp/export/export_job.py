@@ -7,6 +7,7 @@ from pathlib import Path
 
 from geopsp.export.check_tiles import RawTiles
 from geopsp.export.options import ExportOptions
+from geopsp.models.calibration import Calibration
 from geopsp.models.saved_model import TrainedModel
 
 
@@ -24,6 +25,11 @@ class ExportJob:
 
     validation: RawTiles | None = None
     """Validation chips of a classifier with data."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Of the exported probabilities; None: they are those of the network."""
+        return self.model.calibration if self.options.calibrated else None
 
     @property
     def tile_size(self) -> int:

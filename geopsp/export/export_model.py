@@ -24,6 +24,7 @@ def export_model(
     *,
     precision: str = "fp32",
     pointrend: bool = True,
+    calibrated: bool = True,
     tile_size: int | None = None,
     chips: str | Path | Sequence[str | Path] | None = None,
     images: str | Path | Sequence[str | Path] | None = None,

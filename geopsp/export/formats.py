@@ -47,7 +47,9 @@ class ExportFormat:
 NETWORK_OPTIONS = ("precision", "pointrend", "tile_size", "chips", "images")
 """Options of formats that hold the network as an ONNX file."""
 
-HUB_OPTIONS = (*NETWORK_OPTIONS, "onnx", "license")
+ONNX_OPTIONS = (*NETWORK_OPTIONS, "calibrated")
+
+HUB_OPTIONS = (*ONNX_OPTIONS, "onnx", "license")
 
 HUB_FOLDER = FolderKind(
     "model.json",
@@ -56,7 +58,7 @@ HUB_FOLDER = FolderKind(
 """The folder of the format "hub"."""
 
 FORMATS: dict[str, ExportFormat] = {
-    "onnx": ExportFormat("an ONNX file, for QGIS Deepness and ONNX Runtime", "onnx_file", ".onnx", NETWORK_OPTIONS),
+    "onnx": ExportFormat("an ONNX file, for QGIS Deepness and ONNX Runtime", "onnx_file", ".onnx", ONNX_OPTIONS),
     "dlpk": ExportFormat("a deep learning package for ArcGIS Pro 3.3 and later", "dlpk", ".dlpk", NETWORK_OPTIONS),
     "stac": ExportFormat("a STAC Item with the MLM extension, for catalogues", "stac_item", ".json"),
     "hub": ExportFormat("a folder for the Hugging Face Hub, with a model card", "hub", "", HUB_OPTIONS, HUB_FOLDER),

@@ -106,7 +106,8 @@ def _classes(model: TrainedModel) -> str:
         if (value := _number(model.metrics.get(score))) is not None
     ]  # fmt: skip
     told = f"{', '.join(overall)}, on the validation chips." if overall else "The model was not scored."
-    return f"{table}\n\n{told}"
+    calibrated = "" if model.calibration is None else f" Probabilities are calibrated: {md(model.calibration.summary)}."
+    return f"{table}\n\n{told}{calibrated}"
 
 
 def _input(model: TrainedModel) -> str:

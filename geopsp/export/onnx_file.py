@@ -42,7 +42,9 @@ def write(job: ExportJob, path: Path) -> None:
         raise ExportError(f"The exporter wrote a file that is not valid ONNX: {format_error(error)}.") from error
     path.write_bytes(proto.SerializeToString())
     precision, pointrend = job.options.precision, job.options.pointrend
-    parity = compare_with_network(path, job.model, shown, precision=precision, pointrend=pointrend)
+    parity = compare_with_network(
+        path, job.model, shown, precision=precision, pointrend=pointrend, calibration=job.calibration
+    )
     require_parity(parity, precision)
     _report(path, tiles, parity)
 

@@ -2,7 +2,8 @@
 
 One input, `image`: float32 (batch, bands, s, s), pixel values as in the training images, in the model's band order. A
 pixel is invalid if it is 0 in all bands or not finite in one. One output, `probabilities`: float32 (batch, classes, s,
-s), in the order of the legend; 0 for classes that were ignored in training.
+s), in the order of the legend; 0 for classes that were ignored in training. They are calibrated if the model is,
+unless the options say no; then the graph has a tensor `UNCALIBRATED` on the way, which geopsp's own maps are made of.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ import geopsp
 from geopsp.core.text import format_error
 from geopsp.errors import ExportError
 from geopsp.export.export_job import ExportJob
+from geopsp.models.calibration import Calibration
+from geopsp.models.calibration_torch import scaled_softmax
+from geopsp.models.onnx_file import UNCALIBRATED
 from geopsp.models.saved_model import TrainedModel
 from geopsp.models.spec import check_tile_size
 
@@ -44,14 +48,19 @@ class ExportedNetwork(nn.Module):
     mean: Tensor
     scale: Tensor
     excluded: Tensor
+    weights: Tensor
+    biases: Tensor
 
-    def __init__(self, model: TrainedModel, *, half: bool, pointrend: bool) -> None:
+    def __init__(
+        self, model: TrainedModel, *, half: bool, pointrend: bool, calibration: Calibration | None = None
+    ) -> None:
         """Copy the network.
 
         Args:
             model: The model.
             half: True computes in float16, but for normalisation, PointRend and softmax.
             pointrend: False leaves PointRend out.
+            calibration: Of the probabilities; None: they are those of the network.
         """
         super().__init__()
         network = copy.deepcopy(model.network).cpu().to(memory_format=torch.contiguous_format).eval()
@@ -66,9 +75,14 @@ class ExportedNetwork(nn.Module):
         excluded = torch.zeros(1, len(model.legend), 1, 1)
         excluded[:, list(model.excluded_channels())] = -torch.inf
         self.register_buffer("excluded", excluded)
+        self.calibrated = calibration is not None
+        if calibration is not None:
+            weights, biases = (torch.from_numpy(line) for line in calibration.coefficients(len(model.legend)))
+            self.register_buffer("weights", weights[None, :, None, None])
+            self.register_buffer("biases", biases[None, :, None, None] + excluded)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(n, bands, s, s) raw pixels -> (n, classes, s, s) probabilities."""
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(n, bands, s, s) raw pixels -> (n, classes, s, s) probabilities; calibrated, and before that."""
         finite = (image.abs() < torch.inf).all(dim=1, keepdim=True)  # n 1 s s; NaN is not below
         valid = finite & (image != 0).any(dim=1, keepdim=True)
         pixels = (torch.where(valid, image, 0.0) - self.mean) * self.scale
@@ -78,7 +92,9 @@ class ExportedNetwork(nn.Module):
             pixels = pixels.clamp(-HALF_MAX, HALF_MAX).half()
         logits = self.network(pixels, mask).float()
         probabilities: Tensor = (logits + self.excluded).softmax(dim=1)
-        return probabilities
+        if not self.calibrated:
+            return probabilities
+        return scaled_softmax(probabilities, self.weights, self.biases, dim=1), probabilities
 
 
 class Float32Norm(nn.Module):
@@ -115,7 +131,8 @@ def onnx_model(job: ExportJob) -> Any:
     check_tile_size(size, output_stride=model.spec.output_stride)
     half = options.precision == "fp16"
     _require_small(model, half=half)
-    module = ExportedNetwork(model, half=half, pointrend=options.pointrend).eval()
+    calibration = job.calibration
+    module = ExportedNetwork(model, half=half, pointrend=options.pointrend, calibration=calibration).eval()
     example = torch.ones(2, len(model.bands), size, size)
     try:
         with _quiet(), torch.no_grad():
@@ -127,11 +144,12 @@ def onnx_model(job: ExportJob) -> Any:
                 opset_version=OPSET,
                 dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[OUTPUT] if calibration is None else [OUTPUT, UNCALIBRATED],
                 verbose=False,
             )
         assert program is not None
         proto = program.model_proto
+        del proto.graph.output[1:]  # `UNCALIBRATED` stays as a tensor of the graph
     except Exception as error:  # the exporter raises what its many parts raise
         raise ExportError(
             f"The network ({model.composition}) cannot be exported to ONNX: {_reason(error)}. Train with another "

@@ -33,6 +33,7 @@ def onnx_metadata(job: ExportJob, opset: int) -> dict[str, str]:
         "pointrend": options.pointrend and model.spec.pointrend,
         "opset": opset,
         "zero_is_nodata": True,
+        **({} if job.calibration is None else {"calibrated": job.calibration.words}),
         "weights_fingerprint": model.fingerprint(),
         "geopsp": geopsp.__version__,
     }

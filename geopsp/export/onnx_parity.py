@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geopsp.errors import ExportError
 from geopsp.export.check_tiles import RawTile
 from geopsp.export.onnx_graph import INPUT, OUTPUT
+from geopsp.models.calibration import Calibration
 from geopsp.models.network import mask_channels
 from geopsp.models.saved_model import TrainedModel
 
@@ -85,7 +86,13 @@ class Parity:
 
 
 def compare_with_network(
-    path: Path, model: TrainedModel, tiles: Sequence[RawTile], *, precision: str, pointrend: bool
+    path: Path,
+    model: TrainedModel,
+    tiles: Sequence[RawTile],
+    *,
+    precision: str,
+    pointrend: bool,
+    calibration: Calibration | None = None,
 ) -> Parity:
     """Run a file in ONNX Runtime and its network in torch on tiles, and compare.
 
@@ -98,6 +105,9 @@ def compare_with_network(
         network.pointrend = kept if pointrend else None
         for batch, found in zip(batches, _run(path, batches), strict=True):
             wanted = _probabilities(model, batch)
+            if calibration is not None:
+                excluded = model.excluded_channels()
+                wanted = calibration.apply(wanted.swapaxes(0, 1), excluded=excluded).swapaxes(0, 1).astype(np.float32)
             if found.shape != wanted.shape or not np.isfinite(found).all():
                 raise ExportError(
                     f"The exported file gives {found.shape}, finite: {bool(np.isfinite(found).all())}, but the network "

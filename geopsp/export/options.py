@@ -39,6 +39,13 @@ class ExportOptions:
         flag="--no-pointrend",
         shell_help="Leave PointRend out, for programs that cannot run it: outlines become less sharp.",
     )
+    calibrated: bool = option(
+        True,
+        "Give calibrated probabilities, if the model is calibrated; classes do not change. False: those of the network "
+        "itself. A package for ArcGIS gives classes only, so it has these.",
+        flag="--no-calibrated",
+        shell_help="Give the network's own probabilities, as if the model was not calibrated.",
+    )
     tile_size: int | None = option(
         None,
         "Side of the tiles that the file takes, a multiple of 32. None: that of the training, which suits the model "

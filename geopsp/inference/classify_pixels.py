@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
@@ -13,10 +13,11 @@ from geopsp.core.options import describes, from_names, require_path
 from geopsp.core.pixel_size import PixelSize, require_similar_size
 from geopsp.core.text import format_count
 from geopsp.errors import GridError, LabelError, OptionError
+from geopsp.inference.confidence import confidence_rules
 from geopsp.inference.engines import MapModel, opened_model
 from geopsp.inference.job import LazyAreaOfInterest
 from geopsp.inference.map_run import MapRun
-from geopsp.inference.options import EngineName, MapOptions, Precision, ProbabilityType
+from geopsp.inference.options import EngineName, MapOptions, Precision, ProbabilityType, Unsure
 from geopsp.inference.output_paths import OutputPaths, check_names, check_paths, image_names
 from geopsp.labels.area import AreaOfInterest
 from geopsp.models.crf import CRFOptions, crf_parameters
@@ -53,7 +54,8 @@ def classify_pixels(
     aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
     allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
     batch_size: int | None = None, test_time_augmentation: bool = False, predict_background: bool = True,
-    crf: bool | CRFOptions = False, sieve: int = 0,
+    crf: bool | CRFOptions = False, sieve: int = 0, calibrated: bool = True,
+    min_confidence: float | Mapping[str, float] | None = None, unsure: Unsure = "class",
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
     client: Any = None,
     scheduler: str | None = None, overwrite: bool = False, dry_run: bool = False,
@@ -70,7 +72,8 @@ def classify_pixels(
     aoi: str | Path | gpd.GeoDataFrame | None = None, cell_size: float | None = None, order: str = "given",
     allow_resolution_mismatch: bool = False, tile_size: int | None = None, padding: int | None = None,
     batch_size: int | None = None, test_time_augmentation: bool = False, predict_background: bool = True,
-    crf: bool | CRFOptions = False, sieve: int = 0,
+    crf: bool | CRFOptions = False, sieve: int = 0, calibrated: bool = True,
+    min_confidence: float | Mapping[str, float] | None = None, unsure: Unsure = "class",
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
     client: Any = None,
     scheduler: str | None = None, overwrite: bool = False, dry_run: bool = False,
@@ -104,6 +107,9 @@ def classify_pixels(
     predict_background: bool = True,
     crf: bool | CRFOptions = False,
     sieve: int = 0,
+    calibrated: bool = True,
+    min_confidence: float | Mapping[str, float] | None = None,
+    unsure: Unsure = "class",
     precision: Precision = "auto",
     compiled: bool = False,
     device: str | None = None,
@@ -145,8 +151,9 @@ def _classify(
     images: Images, trained: MapModel, *, paths_of: str | Path, options: MapOptions, device: str | None, given: Any
 ) -> Path | list[Path]:
     trained.excluded_channels(background=options.predict_background)
+    confidence = confidence_rules(options.settings, trained)
     crf_parameters(options.crf, trained.settings)
-    options.polygon_settings.selected_codes(trained.legend)
+    options.polygon_settings.selected_codes(confidence.map_legend(trained.legend))
     paths = OutputPaths.from_options(paths_of, options)
     area = None if options.aoi is None else LazyAreaOfInterest(options.aoi)
     scenes = _open_scenes(images, trained, area, options)

@@ -160,6 +160,6 @@ def _exported(model: Any, path: Path, tile_size: int | None) -> OnnxModel:
     require_torch("Exporting a saved model to ONNX")
     from geopsp.export.export_model import export_model
 
-    found = read_onnx(export_model(model, path, tile_size=tile_size))
+    found = read_onnx(export_model(model, path, tile_size=tile_size, calibrated=False))
     found.exported_here = True
     return found

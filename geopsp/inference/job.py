@@ -33,6 +33,7 @@ from geopsp.core.paths import gdal_path
 from geopsp.core.run_state import read_state, write_state
 from geopsp.core.schema import Schema, Sha256
 from geopsp.errors import RasterError
+from geopsp.inference.confidence import ConfidenceRules
 from geopsp.inference.options import MapSettings
 from geopsp.inference.part_size import split_for_threads
 from geopsp.inference.tile_plan import TilePlan
@@ -49,7 +50,6 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Part of the key and of job.json."""
-
 
 MAX_BATCH = 2**20
 
@@ -129,6 +129,7 @@ class MapJob:
     """Fingerprints of the images and the area."""
 
     crf: CRFParameters | None = None
+    confidence: ConfidenceRules = ConfidenceRules()  # noqa: RUF009 (frozen)
 
     @property
     def out(self) -> Path:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.bands import Normalization
-from geopsp.core.fast_exp import exp_differences
+from geopsp.core.fast_exp import exp_differences, logarithms
 from geopsp.core.jit import jit
 from geopsp.inference.tile_plan import SCORE_ONE, RowsCols
+from geopsp.models.calibration import CLASS_MARGIN, LEAST_PROBABILITY
 from geopsp.models.crf import CRFParameters
 from geopsp.models.mean_field import mean_field
 
@@ -82,6 +83,22 @@ class NumbaOps:
     def fractions(self, values: NDArray[np.int32], one: int) -> NDArray[np.float32]:
         found = values.astype(np.float32)
         found /= np.float32(one)
+        return found
+
+    def calibrated(
+        self, values: NDArray[np.int32], one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return calibrated probabilities; see `TileOps`."""
+        found = np.empty(values.shape, np.float32)
+        _calibrate(np.ascontiguousarray(values), one, weights, biases, found)
+        return found
+
+    def confidence(
+        self, values: NDArray[np.int32], one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the largest calibrated probability; see `TileOps`."""
+        found = np.empty((1, *values.shape[1:]), np.float32)
+        _calibrate(np.ascontiguousarray(values), one, weights, biases, found)
         return found
 
     def whole_numbers(self, fractions: NDArray[np.float32], one: int) -> NDArray[np.int32]:
@@ -248,3 +265,61 @@ def _add_weighted(sums: Any, row: Any, col: Any, scores: Any, weights: Any, top:
             weight = weights[top + down, left : left + cols]
             for at in range(cols):
                 total[at] += score[at] * weight[at]
+
+
+@jit("i4[:, :, ::1]", "i8", "f4[::1]", "f4[::1]", "f4[:, :, ::1]")
+def _calibrate(sums: Any, one: Any, weights: Any, biases: Any, out: Any) -> None:
+    """Write calibrated probabilities of (classes, rows, cols) sums to `out`, of the same shape or (1, rows, cols).
+
+    With one band in `out` only the largest is written, which is that of the predicted class.
+    """
+    classes, rows, cols = sums.shape
+    line, top, cap = np.empty((classes, cols), np.float32), np.empty(cols, np.int32), np.empty(cols, np.float32)
+    chances, total, scratch = np.empty(cols, np.float32), np.empty(cols, np.float32), np.empty(cols, np.int32)
+    least, whole = np.float32(one * LEAST_PROBABILITY), np.log(np.float32(one))
+    for row in range(rows):
+        top[:] = sums[0, row]
+        for channel in range(1, classes):
+            for col in range(cols):
+                top[col] = max(top[col], sums[channel, row, col])
+        cap[:] = -np.inf
+        for channel in range(classes):
+            for col in range(cols):
+                chances[col] = max(np.float32(sums[channel, row, col]), least)
+            logarithms(chances, scratch, line[channel])
+            for col in range(cols):
+                value = (line[channel, col] - whole) * weights[channel] + biases[channel]
+                line[channel, col] = value
+                cap[col] = max(cap[col], value if sums[channel, row, col] == top[col] else -np.inf)
+        total[:] = 0
+        for channel in range(classes):
+            _below_predicted(line[channel], sums[channel, row], top, cap)
+            exp_differences(line[channel], cap, scratch, chances)
+            for col in range(cols):
+                total[col] += chances[col]
+            line[channel] = chances
+        _shares(line, total, out[:, row])
+
+
+@jit()
+def _below_predicted(values: Any, sums: Any, top: Any, cap: Any) -> None:
+    """Lower values to `CLASS_MARGIN` below `cap`, but for the predicted class, whose sum is `top`."""
+    margin = np.float32(CLASS_MARGIN)
+    for col in range(values.size):
+        values[col] = values[col] if sums[col] == top[col] else min(values[col], cap[col] - margin)
+
+
+@jit()
+def _shares(parts: Any, total: Any, out: Any) -> None:
+    """Write (classes, cols) parts over their total to `out`; to one of (1, cols) the largest."""
+    if len(out) == len(parts):
+        for channel in range(len(parts)):
+            for col in range(total.size):
+                out[channel, col] = parts[channel, col] / total[col]
+        return
+    out[0] = parts[0]
+    for channel in range(1, len(parts)):
+        for col in range(total.size):
+            out[0, col] = max(out[0, col], parts[channel, col])
+    for col in range(total.size):
+        out[0, col] /= total[col]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geopsp.core.bands import Normalization
 from geopsp.inference.tile_plan import SCORE_ONE, RowsCols
+from geopsp.models.calibration_torch import scaled_softmax
 from geopsp.models.crf import CRFParameters
 from geopsp.models.mean_field_torch import mean_field
 
@@ -90,6 +91,16 @@ class TorchOps:
 
     def fractions(self, values: Tensor, one: int) -> Tensor:
         return values / one
+
+    def calibrated(self, values: Tensor, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]) -> Tensor:
+        """Return calibrated probabilities; see `TileOps`."""
+        scales, offsets = (torch.from_numpy(line).view(-1, 1, 1).to(self.device) for line in (weights, biases))
+        predicted = values == values.amax(dim=0)  # exact, unlike fractions
+        return scaled_softmax(values / one, scales, offsets, dim=0, predicted=predicted)
+
+    def confidence(self, values: Tensor, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]) -> Tensor:
+        """Return the largest calibrated probability; see `TileOps`."""
+        return self.calibrated(values, one, weights, biases).amax(dim=0, keepdim=True)
 
     def whole_numbers(self, fractions: Tensor, one: int) -> Tensor:
         return fractions.mul(one).to(torch.int32)

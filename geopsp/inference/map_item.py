@@ -36,11 +36,12 @@ from geopsp.core.stac import (
     time_text,
 )
 from geopsp.inference.job import MapJob
+from geopsp.inference.outputs import needs_calibration
 from geopsp.models.hub_model import hub_address
 from geopsp.models.manifest import MANIFEST, MODEL_ITEM
 from geopsp.models.stac_item import model_name
 from geopsp.raster.acquisition import time_range
-from geopsp.raster.cog.raster_spec import RasterSpec
+from geopsp.raster.cog.raster_spec import FRACTION_STEPS, RasterSpec
 from geopsp.raster.image_layer import ImageLayer
 from geopsp.raster.valid_hull import valid_hull
 from geopsp.vector.footprint import geojson_fields, hull_in_wgs84
@@ -129,6 +130,7 @@ def _map_item(job: MapJob, polygons: Path | None, model: Path | None) -> dict[st
         "processing:lineage": "Semantic segmentation of the images by the model that this Item is derived from.",
         "processing:software": {SOFTWARE: version(SOFTWARE)},
         "geopsp:model": job.model,
+        **_confidence(job),
     }
     assets = {raster.name: _raster_asset(job, raster) for raster in job.rasters}
     if polygons is not None:
@@ -142,6 +144,18 @@ def _map_item(job: MapJob, polygons: Path | None, model: Path | None) -> dict[st
         place=_place(job),
         links=list(_links(job, model)),
     )
+
+
+def _confidence(job: MapJob) -> dict[str, Any]:
+    """Return how probabilities are calibrated, if the map shows them, and which class unsure pixels have."""
+    rules, found = job.confidence, dict[str, Any]()
+    if rules.calibration is not None and (rules.limits or needs_calibration(job.rasters)):
+        found["geopsp:calibration"] = rules.calibration.words
+    if rules.limits:
+        found["geopsp:min_confidence"] = {
+            name: steps / FRACTION_STEPS for name, steps in zip(job.legend.names, rules.limits, strict=True)
+        }
+    return found
 
 
 def _asset(job: MapJob, path: Path, name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from geopsp.inference.engines import WORKER_FILE
 from geopsp.inference.job import MapJob
 from geopsp.inference.onnx_predictor import OnnxPredictor
 from geopsp.inference.options import MapSettings
-from geopsp.models.onnx_file import INPUT, OUTPUT, OnnxModel, require_runtime
+from geopsp.models.onnx_file import INPUT, OnnxModel, require_runtime
 
 USABLE_FRACTION = 0.8
 """Share of the free memory that is used."""
@@ -101,7 +101,7 @@ class OnnxEngine:
             shape = (batch_size, len(model.bands), model.tile_size, model.tile_size)
             session, process = model.session(), psutil.Process()
             before = process.memory_info().rss
-            session.run([OUTPUT], {INPUT: np.ones(shape, np.float32)})
+            session.run([model.network_output], {INPUT: np.ones(shape, np.float32)})
             grown = process.memory_info().rss - before
             pixels = batch_size * (len(model.bands) + len(model.legend)) * model.tile_size**2
             known[batch_size] = max(grown, 0) + WAITING_BATCHES * 4 * pixels

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from geopsp.inference.kernels_numba import NumbaOps
 from geopsp.inference.predictor import SYMMETRIES, TilePredictor
 from geopsp.inference.tile_ops import Device
-from geopsp.models.onnx_file import INPUT, OUTPUT, OnnxModel
+from geopsp.models.onnx_file import INPUT, OnnxModel
 
 OUT_OF_MEMORY = ("failed to allocate memory", "bad_alloc", "bad allocation")
 """Messages of ONNX Runtime where memory is too small."""
@@ -49,6 +49,7 @@ class OnnxPredictor(TilePredictor):
         ops = NumbaOps(model.normalization)
         super().__init__(device, ops, batch_size=batch_size, excluded_channels=excluded_channels)
         self.augmented, self.session = test_time_augmentation, model.session()
+        self._output = model.network_output
 
     def _logits(
         self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], size: int
@@ -69,7 +70,7 @@ class OnnxPredictor(TilePredictor):
 
     def _probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network; return (n, classes, s, s) probabilities."""
-        found: NDArray[np.float32] = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(image)})[0]
+        found: NDArray[np.float32] = self.session.run([self._output], {INPUT: np.ascontiguousarray(image)})[0]
         return found
 
     def _log(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 ProbabilityType = Literal["uint8", "float16"]
 
 EngineName = Literal["auto", "torch", "onnx"]
+
+Unsure = Literal["class", "nodata"]
+
+OTHER = "other"
+"""Stands for the remaining classes in `min_confidence`."""
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -87,10 +93,44 @@ class MapSettings:
         flag="--compile --compiled",
     )
 
+    calibrated: bool = option(
+        True,
+        "Give confidence and probabilities as the model was calibrated, if it was; classes do not change. False: those "
+        "of the network itself.",
+        flag="--no-calibrated",
+        shell_help="Give the network's own confidence and probabilities, as if the model was not calibrated.",
+    )
+    min_confidence: float | Mapping[str, float] | None = option(
+        None,
+        "Least confidence, 0 to 1, that a pixel needs to keep its class; others are `unsure`. One number, or one "
+        "for each class by name: {'building': 0.7, 'other': 0.5}, where other stands for the remaining classes, "
+        "unless a class has this name; classes that are not named need none. None: all pixels keep their class.",
+        shell_help="Least confidence, 0 to 1, that a pixel needs to keep its class; see `unsure` for the others. One "
+        "number, or one for each class, e.g. building=0.7,other=0.5, where other stands for the remaining classes, "
+        "unless a class has this name; classes that are not named need none. Default: all pixels keep their class.",
+        metavar="P|NAME=P,...",
+    )
+    unsure: Unsure = option(
+        "class",
+        "What pixels below `min_confidence` become: class is a class of their own, unsure, with the code after the "
+        "highest of the model; nodata is nodata.",
+        choices=get_args(Unsure),
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
+        self._check_confidence()
         if not isinstance(self.crf, bool | CRFOptions):
             raise OptionError(f"`crf` is {self.crf!r}, but must be True, False or a `CRFOptions`.")
+
+    def _check_confidence(self) -> None:
+        if self.min_confidence is not None:
+            _require_confidence(self.min_confidence)
+        elif self.unsure != "class":
+            raise OptionError(
+                f"{only_apply(['unsure'])} to pixels below a confidence. Add `min_confidence`, e.g. 0.6, or leave it "
+                "out."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,3 +270,15 @@ def _require_bands(bands: Any) -> None:
     twice = [str(band) for band, name in zip(bands, named, strict=True) if named.count(name) > 1]
     if twice:
         raise OptionError(f"`bands` has {twice[0]} twice, but must name each of the model's bands once.")
+
+
+def _require_confidence(given: Any) -> None:
+    """Raise OptionError unless `min_confidence` is a number from 0 to 1, or such numbers by name."""
+    values = given if isinstance(given, Mapping) and given else {None: given}
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
+            where = "" if name is None else f" for the class {name!r}"
+            raise OptionError(
+                f"`min_confidence` is {value!r}{where}, but must be a number from 0 to 1, or one for each class, e.g. "
+                "{'building': 0.7, 'other': 0.5}."
+            )

@@ -14,14 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
-from geopsp.inference.blend import SUM_ONE, BlendedRows
+from geopsp.inference.confidence import MapRows, to_steps
 from geopsp.inference.options import ProbabilityType
 from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.inference.tile_plan import SCORE_ONE
-from geopsp.raster.cog.raster_spec import RasterSpec
-
-FRACTION_STEPS = 254
-"""A fraction p is stored as round(254 p), with scale 1/254 and nodata 255."""
+from geopsp.raster.cog.raster_spec import FRACTION_STEPS, RasterSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class MapOutput:
     spec: Callable[[Path, Legend, ProbabilityType], RasterSpec]
     """Makes its description."""
 
-    encode: Callable[[RasterSpec, BlendedRows, Legend], NDArray[Any]]
+    encode: Callable[[RasterSpec, MapRows, Legend], NDArray[Any]]
     """Makes its pixels, (bands, rows, cols), of finished rows; what they are where nothing is valid does not matter."""
 
     needs_scores: bool = True
@@ -61,26 +58,22 @@ def probability_spec(path: Path, legend: Legend, dtype: ProbabilityType = "uint8
 
 def encode_fractions(spec: RasterSpec, fractions: Array, ops: TileOps) -> NDArray[Any]:
     """Return (bands, rows, cols) float32 fractions as a raster stores them; `fractions` is changed."""
-    if spec.dtype == "uint8":
-        fractions *= FRACTION_STEPS
-        fractions += 0.5
-        fractions = fractions.clip(0, FRACTION_STEPS)
-    return ops.to_numpy(fractions, spec.dtype)
+    return to_steps(fractions, ops) if spec.dtype == "uint8" else ops.to_numpy(fractions, spec.dtype)
 
 
-def _encode_classes(_: RasterSpec, rows: BlendedRows, legend: Legend) -> NDArray[Any]:
-    return legend.indices_to_codes(rows.ops.to_numpy(rows.index, "uint8"))[None]
+def _encode_classes(_: RasterSpec, rows: MapRows, legend: Legend) -> NDArray[Any]:
+    return rows.codes(legend)[None]
 
 
-def _encode_probabilities(spec: RasterSpec, rows: BlendedRows, _: Legend) -> NDArray[Any]:
-    return encode_fractions(spec, rows.ops.fractions(rows.sums, SUM_ONE), rows.ops)
+def _encode_probabilities(spec: RasterSpec, rows: MapRows, _: Legend) -> NDArray[Any]:
+    return encode_fractions(spec, rows.probabilities(), rows.ops)
 
 
-def _encode_confidence(spec: RasterSpec, rows: BlendedRows, _: Legend) -> NDArray[Any]:
-    return encode_fractions(spec, rows.ops.fractions(rows.ops.largest(rows.sums), SUM_ONE), rows.ops)
+def _encode_confidence(_: RasterSpec, rows: MapRows, __: Legend) -> NDArray[Any]:
+    return rows.confidence_steps
 
 
-def _encode_disagreement(spec: RasterSpec, rows: BlendedRows, _: Legend) -> NDArray[Any]:
+def _encode_disagreement(spec: RasterSpec, rows: MapRows, _: Legend) -> NDArray[Any]:
     assert rows.agreement is not None
     return encode_fractions(spec, (1 - rows.ops.fractions(rows.agreement, SCORE_ONE))[None], rows.ops)
 
@@ -106,12 +99,21 @@ def needs_scores(specs: Iterable[RasterSpec]) -> bool:
     return any(OUTPUTS[spec.name].needs_scores for spec in specs)
 
 
+CALIBRATED = ("probabilities", "confidence")
+"""The rasters that a calibration changes."""
+
+
+def needs_calibration(specs: Iterable[RasterSpec]) -> bool:
+    """Return whether a raster depends on the calibration of probabilities."""
+    return any(spec.name in CALIBRATED for spec in specs)
+
+
 def needs_agreement(specs: Iterable[RasterSpec]) -> bool:
     """Return whether a raster is made of how far tiles agree."""
     return any(OUTPUTS[spec.name].needs_agreement for spec in specs)
 
 
-def encode_output(spec: RasterSpec, rows: BlendedRows, legend: Legend) -> NDArray[Any]:
+def encode_output(spec: RasterSpec, rows: MapRows, legend: Legend) -> NDArray[Any]:
     """Return the (bands, rows, cols) pixels of a raster, nodata where nothing is valid."""
     pixels, valid = OUTPUTS[spec.name].encode(spec, rows, legend), rows.valid
     return pixels if valid.all() else np.where(valid, pixels, np.array(spec.nodata, spec.dtype))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from geopsp.core.legend import Legend
 from geopsp.core.parallel import map_ordered, prefetch
 from geopsp.core.progress import Progress
 from geopsp.inference.blend import BlendBuffer, BlendedRows
+from geopsp.inference.confidence import ConfidenceRules, MapRows
 from geopsp.inference.crf_rows import refine_rows
 from geopsp.inference.outputs import encode_output, needs_agreement, needs_scores
 from geopsp.inference.predictor import TilePredictor
@@ -84,6 +85,7 @@ class TilePipeline:
     """Batches that are computed at a time."""
 
     crf: CRFParameters | None = None
+    confidence: ConfidenceRules = field(default_factory=ConfidenceRules)
 
     def rows(self, window: Window, progress: Progress | None = None) -> Generator[Rows, None, None]:
         """Yield the rows of a window of the map, from the top.
@@ -144,11 +146,12 @@ class TilePipeline:
         """Return finished rows as each raster stores them."""
         if finished is None:
             return {raster.name: raster.blank(count, window.width) for raster in self.rasters}
-        return {raster.name: encode_output(raster, finished, self.legend) for raster in self.rasters}
+        rows = MapRows(finished, self.confidence)
+        return {raster.name: encode_output(raster, rows, self.legend) for raster in self.rasters}
 
     @property
     def _needs_scores(self) -> bool:
-        return self.crf is not None or needs_scores(self.rasters)
+        return self.crf is not None or bool(self.confidence.limits) or needs_scores(self.rasters)
 
     def _scored(self, window: Window) -> Generator[tuple[Batch, list[ScoredTile]], None, None]:
         """Yield the batches in the order of their tiles, with the scores of each tile, and its image for a CRF."""

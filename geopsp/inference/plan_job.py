@@ -8,9 +8,11 @@ from typing import Any
 
 from geopsp.core.run_state import key_of
 from geopsp.errors import OptionError
+from geopsp.inference.confidence import ConfidenceRules, confidence_rules
 from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.job import VERSION, LazyAreaOfInterest, MapJob, fingerprints
 from geopsp.inference.options import MapSettings
+from geopsp.inference.outputs import needs_calibration
 from geopsp.inference.part_size import part_height, part_width
 from geopsp.inference.tile_plan import TilePlan
 from geopsp.models.crf import crf_parameters
@@ -65,10 +67,20 @@ def plan_job(
     fingerprint, inputs = model.fingerprint(), fingerprints(scene, aoi)
     model_parts = [inputs, bf16, excluded, fingerprint, model.legend.to_json(), *([crf.to_json()] if crf else [])]
     model_parts += engine_of(model).identity
+    confidence = confidence_rules(settings, model, excluded)
+    model_parts += confidence.identity(needs_probabilities=needs_calibration(rasters))
     key = _key(scene, [size, padding, block], rasters, settings, model_parts)
     words = f"{model.composition}; tiles of {size}; bands {', '.join(model.bands)}; sha256 {fingerprint}"
-    absolute = tuple(replace(raster, path=raster.path.absolute()) for raster in rasters)
-    return MapJob(scene, tiles, parts, model.legend, absolute, settings, bf16, excluded, aoi, key, words, inputs, crf)
+    made = tuple(_as_made(raster, confidence) for raster in rasters)
+    return MapJob(
+        scene, tiles, parts, model.legend, made, settings, bf16, excluded, aoi, key, words, inputs, crf, confidence
+    )
+
+
+def _as_made(raster: RasterSpec, confidence: ConfidenceRules) -> RasterSpec:
+    """Return a raster with its absolute path, and of one of classes with that of unsure pixels."""
+    legend = None if raster.legend is None else confidence.map_legend(raster.legend)
+    return replace(raster, path=raster.path.absolute(), legend=legend)
 
 
 def _require_own_size(size: int, model: MapModel) -> None:
@@ -90,7 +102,7 @@ def _key(
     """Return the SHA-256 of all that the pixels depend on, but the number of tiles in a batch."""
     grid = scene.grid
     pixels = [grid.crs.to_wkt(), *grid.transform[:6], grid.width, grid.height]
-    others = ("batch_size", "precision", "crf")  # the CRF's own parameters are among `more`
+    others = ("batch_size", "precision", "crf", "calibrated", "min_confidence", "unsure")  # what counts of them: `more`
     asked = {name: value for name, value in asdict(settings).items() if name not in others}
     outputs = [[raster.name, raster.dtype, len(raster.bands)] for raster in rasters]
     images = [layers_identity(scene.layers), scene.bands, pixels, scene.resampling.name]

@@ -34,7 +34,9 @@ GDAL_CACHE_BYTES = 32 * 2**20
 
 
 def _pipeline(job: MapJob, predictor: TilePredictor, threads: int) -> TilePipeline:
-    return TilePipeline(job.scene, job.area(), job.tiles, job.legend, job.rasters, predictor, threads, job.crf)
+    return TilePipeline(
+        job.scene, job.area(), job.tiles, job.legend, job.rasters, predictor, threads, job.crf, job.confidence
+    )
 
 
 def tile_seconds(job: MapJob, model: MapModel, resources: Resources) -> float:

@@ -97,6 +97,21 @@ class TileOps(Protocol):
         """Return whole numbers divided by what stands for 1, float32."""
         ...
 
+    def calibrated(self, values: Array, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]) -> Array:
+        """Return calibrated probabilities, (classes, rows, cols) float32; see `models.calibration`.
+
+        Args:
+            values: (classes, rows, cols) int32.
+            one: What stands for 1.
+            weights: (classes,)
+            biases: (classes,); -inf for classes that are never predicted.
+        """
+        ...
+
+    def confidence(self, values: Array, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]) -> Array:
+        """Return the largest calibrated probability, (1, rows, cols) float32, as `calibrated` has it."""
+        ...
+
     def whole_numbers(self, fractions: Array, one: int) -> Array:
         """Return fractions times what stands for 1, int32, rounded down."""
         ...

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,9 +18,11 @@ from geopsp.core.schema import (
     BandNames,
     CellSize,
     ClassEntries,
+    Count,
     Dtype,
     Name,
     PixelValuesEntry,
+    Positive,
     Schema,
     Sha256,
     StatisticsEntry,
@@ -62,6 +64,9 @@ MAX_DECODER_WIDTH = 1024
 """Most channels of a step of a decoder."""
 
 
+MAX_CLASSES = 255
+
+
 READABLE_VERSIONS = (1, VERSION)
 """Version 1 had PSPNet only."""
 
@@ -74,7 +79,7 @@ class ArchitectureEntry(Schema):
 
     backbone: Annotated[str, Field(pattern=BACKBONE_NAME)]
     bands: Annotated[int, Field(ge=1, le=MAX_BANDS)]
-    classes: Annotated[int, Field(ge=2, le=255)]
+    classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)]
     pyramid_sizes: Numbers | None = None
     atrous_rates: Numbers | None = None
     decoder: Name = "unet"
@@ -85,6 +90,22 @@ class ArchitectureEntry(Schema):
     encoder_depth: int = 5
     decoder_width: Annotated[int, Field(ge=1, le=MAX_DECODER_WIDTH)] | None = None
     decoder_stride: int = 2
+
+
+class CalibrationEntry(Schema):
+    """How probabilities are calibrated; `Calibration` checks its numbers."""
+
+    method: Literal["temperature", "vector"]
+    temperature: Positive
+    weights: Annotated[list[Positive], Field(max_length=MAX_CLASSES)] = Field(default=[])
+    biases: Annotated[list[float], Field(max_length=MAX_CLASSES)] = Field(default=[])
+    pixels: Count = 0
+    chips: Count = 0
+    nll_before: float | None = None
+    nll_after: float | None = None
+    ece_before: float | None = None
+    ece_after: float | None = None
+    folds: Annotated[str, Field(max_length=100)] = ""
 
 
 class ModelManifest(Schema):
@@ -99,6 +120,7 @@ class ModelManifest(Schema):
     cell_size: CellSize
     units: Name
     pixel_values: PixelValuesEntry | None = None
+    calibration: CalibrationEntry | None = None
     losses: dict[str, float | bool | str | list[Name]]
     settings: dict[str, Any]
     history: list[dict[str, Annotated[float, Field(allow_inf_nan=True)] | None]]
@@ -112,6 +134,9 @@ class ModelManifest(Schema):
         require_same_length("bands", {"architecture": num_bands, "bands": len(self.bands)})
         require_same_length("bands", {"architecture": num_bands, "statistics": self.statistics.num_bands})
         require_same_length("classes", {"architecture": num_classes, "classes": len(self.classes)})
+        if self.calibration and self.calibration.weights:
+            counts = {"classes": len(self.classes), "calibration": len(self.calibration.weights)}
+            require_same_length("classes", counts | {"calibration.biases": len(self.calibration.biases)})
         return self
 
 

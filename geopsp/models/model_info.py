@@ -14,6 +14,7 @@ from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.pixel_values import RAW, PixelValues, is_identity
 from geopsp.core.text import format_error
 from geopsp.errors import BandError, GeopspError, OptionError, PackageError
+from geopsp.models.calibration import Calibration
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.manifest import WEIGHTS, read_manifest
 from geopsp.models.spec import ModelSpec
@@ -30,6 +31,7 @@ class ModelRules:
     statistics: BandStats
     losses: LossSpec
     pixel_values: PixelValues
+    calibration: Calibration | None
 
     @property
     def composition(self) -> str:
@@ -98,6 +100,7 @@ class ModelInfo(ModelRules):
     history: list[dict[str, float]] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     pixel_values: PixelValues = RAW
+    calibration: Calibration | None = None
 
     @staticmethod
     def from_manifest(manifest: Mapping[str, Any]) -> ModelInfo:
@@ -121,6 +124,7 @@ class ModelInfo(ModelRules):
             history=list(manifest["history"]),
             metrics=dict(manifest["metrics"]),
             pixel_values=PixelValues.from_json(manifest.get("pixel_values")),
+            calibration=Calibration.from_json(manifest.get("calibration")),
         )
 
     def entries(self) -> dict[str, Any]:

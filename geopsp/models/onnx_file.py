@@ -23,6 +23,13 @@ SUFFIX = ".onnx"
 INPUT, OUTPUT = "image", "probabilities"
 """Names in the graph."""
 
+UNCALIBRATED = "uncalibrated"
+"""A tensor in the graph of a calibrated file: the probabilities of the network itself."""
+
+SHOWN = b"\x3a\x10\x62\x0e\x0a\x0c" + UNCALIBRATED.encode()
+"""What makes it an output where it stands after a file: protocol buffers one after another are merged to one. A model
+(field 7: the graph) with a graph (field 12: an output) with an output (field 1: its name)."""
+
 VERSION_KEY, MANIFEST_KEY, EXPORT_KEY = "geopsp_version", "geopsp_manifest", "geopsp_export"
 """Metadata of the file."""
 
@@ -49,6 +56,8 @@ class ExportEntry(Schema):
     zero_is_nodata: Literal[True]
     weights_fingerprint: Sha256
     geopsp: Name
+    calibrated: Name | None = None
+    """How its probabilities are calibrated; None: they are not."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -90,6 +99,14 @@ class OnnxModel(ModelInfo):
     def fingerprint(self) -> str:
         """Return the SHA-256 of the file, or of the saved model that it was made of for a map."""
         return str(self.export["weights_fingerprint"]) if self.exported_here else self.sha256
+
+    @property
+    def network_output(self) -> str:
+        """The name of the output with the probabilities of the network itself, which maps are made of.
+
+        They are calibrated after tiles are blended, so that the classes of a map do not depend on it.
+        """
+        return UNCALIBRATED if self.export.get("calibrated") else OUTPUT
 
     def session(self) -> Any:
         """Return the file in ONNX Runtime, on the CPU, opened once: each call of its `run` takes one thread.
@@ -232,8 +249,9 @@ def _open_session(model: OnnxModel) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # its errors are raised, too
     try:
-        session = runtime.InferenceSession(model.content, options, providers=["CPUExecutionProvider"])
-        shapes = [(each.name, each.shape[1:]) for each in (*session.get_inputs(), *session.get_outputs())]
+        content = model.content + (SHOWN if model.network_output == UNCALIBRATED else b"")
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        shapes = [(each.name, each.shape[1:]) for each in (*session.get_inputs(), *session.get_outputs()[:1])]
     except Exception as error:
         raise ModelError(
             f"ONNX Runtime {runtime.__version__} cannot run {model.path}: {format_error(error)}. {AGAIN}, or install "

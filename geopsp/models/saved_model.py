@@ -32,6 +32,7 @@ from geopsp.core.pixel_values import RAW, PixelValues, pixel_values_entry
 from geopsp.core.text import format_count
 from geopsp.errors import GeopspError, PackageError
 from geopsp.models.build import build_network, count_parameters
+from geopsp.models.calibration import Calibration, calibration_entry
 from geopsp.models.check_weights import require_finite, require_fitting_weights
 from geopsp.models.encoder import offline
 from geopsp.models.hub_model import local_model
@@ -91,6 +92,9 @@ class TrainedModel(ModelRules):
 
     run_config: str = ""
     """All options of the command that trained it, as YAML; only the shell knows them."""
+
+    calibration: Calibration | None = None
+    """How its probabilities are calibrated; None: not. No part of the fingerprint, as no class depends on it."""
 
     @property
     def summary(self) -> str:
@@ -182,6 +186,7 @@ def model_manifest(model: TrainedModel, weights_sha256: str | None = None) -> di
         "cell_size": list(model.cell_size),
         "units": model.units,
         **pixel_values_entry(model.pixel_values),
+        **calibration_entry(model.calibration),
         "losses": model.losses.to_json(),
         "settings": model.settings,
         "history": model.history,

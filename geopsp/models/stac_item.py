@@ -35,6 +35,9 @@ MIN_NAME = 3
 RUN_OPTIONS = ("lr", "epochs", "minutes", "precision", "one_cycle", "accumulate", "clip", "ema", "monitor")
 """Options of a training that its Item tells."""
 
+CALIBRATION = ("method", "temperature", "ece_before", "ece_after")
+"""What an Item tells of the calibration."""
+
 TASK = "semantic-segmentation"
 
 
@@ -200,6 +203,8 @@ def _hyperparameters(manifest: Mapping[str, Any]) -> dict[str, Any]:
     found |= {f"losses.{name}": value for name, value in manifest["losses"].items()}
     found |= {f"training.{name}": last.get(name) for name in RUN_OPTIONS}
     found |= {"training.epochs_total": len(manifest["history"])}
+    calibration = manifest.get("calibration") or {}
+    found |= {f"calibration.{name}": calibration.get(name) for name in CALIBRATION}
     found |= {f"training.{name}": settings.get(name) for name in ("seed", "batch_size")}
     return {name: value for name, value in found.items() if _is_plain(value) and value != []}
 

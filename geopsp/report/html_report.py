@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from urllib.parse import quote
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from geopsp.core.escape import html_text, printable
@@ -19,7 +22,7 @@ from geopsp.core.output import atomic_output
 from geopsp.raster.legend_io import read_legend
 from geopsp.raster.scene import Scene
 from geopsp.training.metrics import Confusion
-from geopsp.training.plots import colorize, rgb_band_indices, to_rgb
+from geopsp.training.plots import colorize, plot_reliability, rgb_band_indices, to_rgb
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -64,6 +67,7 @@ def write_report(
         f"<p>{legend}</p><div class='pictures'>{figures}</div>",
         f"<h2>Scores</h2><p>mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}</p>",
         scores.per_class().rename(index=printable).to_html(float_format="{:.4f}".format, border=0),
+        *_reliability(scores),
         "<h2>Confusion matrix (rows: ground truth, columns: prediction; pixels)</h2>",
         scores.table().rename(index=printable, columns=printable).to_html(border=0),
         *(f"<h2>{html_text(heading)}</h2><pre>{html_text(text)}</pre>" for heading, text in texts.items()),
@@ -72,6 +76,27 @@ def write_report(
     with atomic_output(path, overwrite=overwrite) as partial:
         partial.write_text(f"<!doctype html><html lang='en'>{head}" + "\n".join(body) + "</html>\n", encoding="utf-8")
     return path
+
+
+def _reliability(scores: Confusion) -> Iterator[str]:
+    """Yield how far confidence is accuracy: a diagram, inside of the page, and numbers; nothing if not counted."""
+    found = {"uncalibrated": scores.reliability, "calibrated": scores.calibrated}
+    shown = {name: each for name, each in found.items() if each is not None and each.pixels}
+    if not shown:
+        return
+    file, figure = BytesIO(), plot_reliability(scores)
+    figure.savefig(file, format="png", dpi=110)
+    plt.close(figure)
+    yield "<h2>Confidence</h2>"
+    yield f"<img alt='Accuracy by confidence' src='data:image/png;base64,{b64encode(file.getvalue()).decode()}'>"
+    rows = {
+        name: {
+            "mean confidence": each.mean_confidence(), "ECE": each.ece(), "adaptive ECE": each.ece(adaptive=True),
+            "MCE": each.mce(), "NLL": each.nll(), "Brier": each.brier(),
+        }
+        for name, each in shown.items()
+    }  # fmt: skip
+    yield pd.DataFrame.from_dict(rows, orient="index").to_html(float_format="{:.4f}".format, border=0)
 
 
 def _address(file: Path, folder: Path) -> str:

@@ -14,6 +14,7 @@ from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
 from geopsp.core.pixel_values import PixelValues
 from geopsp.core.text import format_count, format_pixel_size
+from geopsp.models.calibration import calibration_entry
 from geopsp.models.model_info import ModelInfo, read_model_info
 from geopsp.models.onnx_file import is_onnx, read_onnx
 
@@ -135,6 +136,7 @@ def model_report(path: Path) -> dict[str, Any]:
         "epochs": len(model.history),
         "encoder_weights": model.settings.get("encoder_weights"),
         "metrics": dict(model.metrics),
+        **calibration_entry(model.calibration),
     }
 
 
@@ -164,6 +166,8 @@ def describe_model(path: Path) -> str:
     ]
     if model.metrics.get("miou") is not None:
         lines.append(f"  validation mIoU {model.metrics['miou']:.4f}, accuracy {model.metrics['accuracy']:.4f}")
+    if model.calibration is not None:
+        lines.append(f"  calibrated {model.calibration.summary}")
     lines += [f"  warning    {text}" for text in model.settings.get("warnings", [])]
     return printable_lines(lines)
 
@@ -171,7 +175,13 @@ def describe_model(path: Path) -> str:
 def describe_scores(scores: Confusion) -> str:
     """Return mean and per-class scores as a table."""
     table = scores.per_class().rename(index=printable).to_string(float_format=lambda value: f"{value:.4f}")
-    return f"mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}\n{table}"
+    lines = [f"mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}", table]
+    for words, found in (("as the network gives it", scores.reliability), ("calibrated", scores.calibrated)):
+        if found is not None and found.pixels:
+            lines.append(
+                f"confidence {words}: mean {found.mean_confidence():.4f}, ECE {found.ece():.4f}, NLL {found.nll():.4f}"
+            )
+    return "\n".join(lines)
 
 
 def write_scores(scores: Confusion, path: Path, *, overwrite: bool = False) -> None:

@@ -18,6 +18,7 @@ from geopsp.core.output import check_output
 from geopsp.data.loader import ChipLoaders
 from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
 from geopsp.models.build import build_network
+from geopsp.models.calibration_methods import Method
 from geopsp.models.encoder import supported_backbones
 from geopsp.models.loss_options import BOUNDARY_WEIGHT, LossSpec, as_names
 from geopsp.models.manifest import MODEL_FOLDER
@@ -27,6 +28,7 @@ from geopsp.models.weights import WHOLE_NETWORK, init_encoder, init_network
 from geopsp.training.evaluate import chip_loader, chips_for, evaluate
 from geopsp.training.export_classifier import export, push_to_hub
 from geopsp.training.fit import fit
+from geopsp.training.fit_calibration import calibrate, calibrate_after_training
 from geopsp.training.fit_crf import fit_crf
 from geopsp.training.fit_options import CLIP, MONITORS, FitOptions, LearningRate, RunConfig
 from geopsp.training.learned_pixels import learning_loaders, loss_weight, require_scores, start_from_shares
@@ -136,6 +138,7 @@ class PixelClassifier:
             self.model.settings["batch_size"] = self.data.batch_size
         return self
 
+    calibrate = calibrate
     fit_crf = fit_crf
     export = export
     push_to_hub = push_to_hub
@@ -202,6 +205,7 @@ class PixelClassifier:
         minutes: float | None = None,
         precision: str = "auto",
         validate_all: bool = False,
+        calibrate: Method | None = "temperature",
         devices: int = 1,
         nodes: int = 1,
         folder: str | Path | None = None,
@@ -227,30 +231,20 @@ class PixelClassifier:
         loaders, weight = self._loaders(options.seed), self._class_weight()
         options = resolve_options(options, run, self.model, loaders, weight)
         self._train(replace(loaders, seed=options.seed), weight, options, run, budget)
+        calibrate_after_training(self, options.calibrate)
 
     def _train(
-        self,
-        loaders: ChipLoaders,
-        weight: torch.Tensor | None,
-        options: FitOptions,
-        run: RunConfig,
+        self, loaders: ChipLoaders, weight: torch.Tensor | None, options: FitOptions, run: RunConfig,
         budget: TimeBudget | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         model, frozen = self.model, is_frozen(self.model.network.encoder)
-        model.metrics = {}
+        model.metrics, model.calibration = {}, None
         model.settings = with_area(model.settings, self._require_data("fit"), model.history)
         try:
             fit(
-                model.network,
-                loaders,
-                legend=model.legend,
-                losses=model.losses,
-                weight=weight,
-                options=options,
-                history=model.history,
-                run=run,
-                budget=budget,
-            )
+                model.network, loaders, legend=model.legend, losses=model.losses, weight=weight, options=options,
+                history=model.history, run=run, budget=budget,
+            )  # fmt: skip
         finally:
             model.settings.setdefault("runs", []).append({**options.to_json(), "devices": run.world, "frozen": frozen})
 
@@ -276,8 +270,11 @@ class PixelClassifier:
         return self._score(chip_loader(self.model, chips, allow_resolution_mismatch=allow_resolution_mismatch))
 
     def _score(self, batches: Any) -> Confusion:
-        legend, losses = self.model.legend, self.model.losses
-        scores = evaluate(self.model.network, batches, legend, ignored=losses.ignored(legend), device=self.device)
+        model, legend, losses = self.model, self.model.legend, self.model.losses
+        ignored = losses.ignored(legend)
+        scores = evaluate(
+            model.network, batches, legend, ignored=ignored, device=self.device, calibration=model.calibration
+        )
         return require_scores(scores, losses)
 
     def mIOU(self, mean: bool = False) -> dict[str, float] | float:  # noqa: N802 (arcgis.learn's name)

@@ -18,12 +18,14 @@ from geopsp.core.text import format_length
 from geopsp.data.dataset import Sample, TiledChipDataset
 from geopsp.data.loader import tile_loader
 from geopsp.errors import BandError, ChipError
+from geopsp.models.calibration import Calibration
 from geopsp.models.device import autocast, pick_device
 from geopsp.models.losses import ignore_channels
 from geopsp.models.memory import memory_errors
 from geopsp.models.network import mask_channels
 from geopsp.models.saved_model import TrainedModel
 from geopsp.training.metrics import Confusion, boundary_counts, boundary_width, count_pairs
+from geopsp.training.reliability import ReliabilityCounter
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ def evaluate(
     *,
     ignored: Sequence[int] = (),
     device: str | None = None,
+    calibration: Calibration | None = None,
 ) -> Confusion:
     """Count all labelled pixels of a loader by class and prediction; afterwards the network is on the CPU.
 
@@ -49,23 +52,27 @@ def evaluate(
         legend: The classes of the network's output channels.
         ignored: Channels that are never predicted, and whose pixels count as unlabelled.
         device: As torch names it; None: the first GPU, else the CPU.
+        calibration: Of the network; then its reliability is also counted with it.
     """
     where = pick_device(device)
     network = network.to(where).eval()
     size = len(legend)
     confusion = torch.zeros(size, size, dtype=torch.int64, device=where)
     boundary = torch.zeros(size, 2, dtype=torch.int64, device=where)
+    reliability = ReliabilityCounter(calibration, size, ignored, where)
     with memory_errors(), torch.inference_mode(), progress_bar("Scoring", gap=LOG_SECONDS, unit="batches") as progress:
         for number, batch in enumerate(loader, 1):
             image, valid, label, _ = to_device(batch, where)
             label = ignore_channels(label, ignored)
             with autocast(where):
-                predicted = mask_channels(network(image, valid), ignored).max(dim=1).indices
+                logits = mask_channels(network(image, valid), ignored)
+                predicted = logits.max(dim=1).indices
             confusion += count_pairs(label, predicted, size)
             boundary += boundary_counts(label, predicted, size, boundary_width(image.shape[-1]))
+            reliability.add(label, logits, predicted)
             progress(number, len(loader))
     network.cpu()
-    return Confusion(legend, confusion.cpu().numpy(), boundary.cpu().numpy())
+    return Confusion(legend, confusion.cpu().numpy(), boundary.cpu().numpy(), *reliability.results(legend))
 
 
 def chips_for(model: TrainedModel, chips: ChipSet, *, allow_resolution_mismatch: bool = False) -> ChipSet:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from geopsp.core.options import check_fields, option, require_choice
 from geopsp.errors import OptionError
+from geopsp.models.calibration_methods import METHODS, Method
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -97,6 +98,16 @@ class FitOptions:
         "The saved model is always scored on all.",
         flag="--validate-all",
     )
+    calibrate: Method | None = option(
+        "temperature",
+        "Calibrate the trained network on the validation chips, so that confidence says how often the class is right: "
+        "by a temperature, or by a weight and a bias for each class (vector). Classes do not change. None: it is not "
+        "calibrated.",
+        choices=METHODS,
+        shell_help="Calibrate the trained network on the validation chips, so that confidence says how often the class "
+        "is right: by a temperature, or by a weight and a bias for each class (vector). none: it is not calibrated. "
+        "Classes do not change.",
+    )
     graded: bool = True
     """True interpolates between the two rates of `lr`, over the stages of the encoder; False: the encoder has the
     lower rate, all other layers the higher one."""
@@ -131,9 +142,11 @@ class FitOptions:
         return cast("tuple[float, float]", self.lr)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the options as JSON has them."""
+        """Return the options as JSON has them; without `calibrate`, which the training does not depend on."""
         epochs = None if self.minutes is not None else self.num_epochs
-        return {**asdict(self), "epochs": epochs, "lr": list(self.rates)}
+        entries = {**asdict(self), "epochs": epochs, "lr": list(self.rates)}
+        del entries["calibrate"]
+        return entries
 
 
 @dataclass(frozen=True, slots=True)

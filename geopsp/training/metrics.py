@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.training.reliability import Reliability
 
 BOUNDARY_FRACTION = 0.02
 """Width of a boundary over the diagonal of a tile. Source: Cheng et al., "Boundary IoU" (2021)."""
@@ -32,6 +33,12 @@ class Confusion:
 
     boundary: NDArray[np.int64] | None = None
     """(classes, 2) boundary pixels, see `boundary_counts`; None: not counted."""
+
+    reliability: Reliability | None = None
+    """Of the probabilities of the network, without calibration; None: not counted."""
+
+    calibrated: Reliability | None = None
+    """Of its calibrated probabilities; None: it is not calibrated."""
 
     def __post_init__(self) -> None:
         if not self.counts.size:
@@ -116,8 +123,14 @@ class Confusion:
             "per_class": {
                 str(name): {str(key): or_none(value) for key, value in row.items()} for name, row in rows.items()
             },
+            **self._calibration(),
             "confusion": {"classes": self.legend.names, "rows_true": self.counts.tolist()},
         }
+
+    def _calibration(self) -> dict[str, Any]:
+        found = {"uncalibrated": self.reliability, "calibrated": self.calibrated}
+        entry = {name: each.to_json() for name, each in found.items() if each is not None}
+        return {"calibration": entry} if entry else {}
 
     def table(self) -> pd.DataFrame:
         """Return the counts with class names; row: true class, column: predicted class."""

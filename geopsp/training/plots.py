@@ -21,8 +21,10 @@ from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.options import require_int, require_number
 from geopsp.core.output import atomic_output
 from geopsp.data.dataset import ChipDataset, Sample, TiledChipDataset
+from geopsp.errors import TrainingError
 from geopsp.models.device import pick_device
 from geopsp.models.saved_model import TrainedModel
+from geopsp.training.metrics import Confusion
 
 COLORS = ("red", "green", "blue")
 
@@ -158,6 +160,33 @@ def plot_rates(best: float, rates: Sequence[float], losses: Sequence[float]) -> 
     axes.axvline(best, color="tab:red", linestyle="--", label=f"suggested {best:.2g}")
     axes.set(xlabel="learning rate", ylabel="loss")
     axes.legend(frameon=False)
+    return figure
+
+
+def plot_reliability(scores: Confusion) -> Figure:
+    """Draw the accuracy of pixels over their confidence, without calibration and with it where that was scored.
+
+    Bars below the diagonal are pixels of which the network is too sure.
+
+    Raises:
+        TrainingError: if no reliability was counted.
+    """
+    found = {"uncalibrated": scores.reliability, "calibrated": scores.calibrated}
+    shown = {name: each for name, each in found.items() if each is not None and each.pixels}
+    if not shown:
+        raise TrainingError("These scores have no reliability to plot. Score labelled chips with `evaluate`.")
+    figure, panels = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3.6), layout="constrained", squeeze=False)
+    for axes, (name, each) in zip(panels[0], shown.items(), strict=True):
+        table = each.bins()
+        width, shares = table["high"] - table["low"], table["pixels"] / each.pixels
+        axes.bar(table["low"], table["accuracy"], width, align="edge", edgecolor="white", label="accuracy")
+        axes.step(
+            [*table["low"], 1.0], [*shares, shares.iloc[-1]], where="post", color="#888888", label="share of pixels"
+        )
+        axes.plot([0, 1], [0, 1], linestyle="--", color="tab:red", label="as sure as right")
+        axes.set(title=name, xlabel=f"confidence (ECE {each.ece():.3f})", xlim=(0, 1), ylim=(0, 1))
+    panels[0][0].set_ylabel("accuracy")
+    panels[0][0].legend(frameon=False, fontsize=8)
     return figure
 
 

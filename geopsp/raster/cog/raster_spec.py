@@ -10,6 +10,9 @@ import numpy as np
 
 from geopsp.core.legend import Legend
 
+FRACTION_STEPS = 254
+"""A fraction p is stored as round(254 p), with scale 1/254 and nodata 255."""
+
 
 @dataclass(frozen=True, slots=True)
 class RasterSpec:
