@@ -59,7 +59,8 @@ ONLY_IN = {
 PUBLIC = {
     "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
     "PSPNetClassifier", "PixelClassifier", "Scene", "TrainingData", "UnetClassifier", "__version__", "classify_pixels",
-    "export_training_data", "prepare_data", "raster_to_polygons", "suggest_chips", "supported_weights", "warnings_as_errors",
+    "export_training_data", "prepare_data", "raster_to_polygons", "suggest_chips", "supported_weights",
+    "warnings_as_errors",
 }  # fmt: skip
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Floats = NDArray[np.floating]
 
@@ -19,8 +19,8 @@ def ranks(values: Floats) -> NDArray[np.float64]:
     """Return the ranks of (n,) values from 0 (the smallest) to 1; equal values have their mean rank."""
     if len(values) < 2 or np.ptp(values) == 0:
         return np.full(len(values), 0.5)
-    found: NDArray[np.float64] = (rankdata(values) - 1) / (len(values) - 1)
-    return found
+    found: NDArray[np.float64] = pd.Series(values).rank().to_numpy(np.float64)
+    return (found - 1) / (len(values) - 1)
 
 
 def rarity(class_pixels: NDArray[np.int64]) -> NDArray[np.float64]:

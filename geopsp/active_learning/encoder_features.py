@@ -6,7 +6,6 @@ import threading
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,7 +38,7 @@ class EncoderFeatures:
         if not hasattr(self._local, "found"):
             return
         last = maps[-1].float()  # n c h w
-        weight = F.adaptive_avg_pool2d(self._local.valid.float(), last.shape[-2:])  # n 1 h w
+        weight = F.adaptive_avg_pool2d(self._local.valid.float(), (last.shape[-2], last.shape[-1]))  # n 1 h w
         total = weight.sum(dim=(2, 3)).clamp(min=1e-6)
         pooled = (last * weight).sum(dim=(2, 3)) / total
         self._local.found.append(pooled.cpu().numpy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import geopandas as gpd
@@ -50,7 +51,7 @@ def _ring(size: int, points: int) -> NDArray[np.float64]:
     """Return the closed ring of a square, (4 points + 1, 2), in pixels."""
     corners = np.array([[0, 0], [size, 0], [size, size], [0, size], [0, 0]], float)
     steps = np.arange(points)[:, None] / points
-    sides = [first + steps * (second - first) for first, second in zip(corners, corners[1:], strict=False)]
+    sides = [first + steps * (second - first) for first, second in pairwise(corners)]
     return np.concatenate([*sides, corners[:1]])
 
 

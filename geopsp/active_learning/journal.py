@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from geopsp.active_learning.score_windows import COLUMNS, Floats, ScoredWindows
+from geopsp.active_learning.score_windows import COLUMNS, ScoredWindows
+from geopsp.active_learning.tile_views import Floats
 from geopsp.core.output import partial_path, write_errors
 from geopsp.core.owned_files import FolderKind, remove_owned, require_owned, unfinished_name
 from geopsp.core.run_state import read_state, write_state
@@ -25,6 +28,8 @@ logger = logging.getLogger(__name__)
 STATE = "run.json"
 
 WORK_FOLDER = FolderKind(None, (STATE, "*.npz"))
+
+Arrays = dict[str, NDArray[Any]]
 
 FEATURES = "labelled"
 """The name of the features of labelled chips."""
@@ -51,7 +56,7 @@ class Journal:
         Raises:
             OSError: if it cannot be written.
         """
-        arrays = {"numbers": found.numbers, "class_pixels": found.class_pixels, "features": found.features}
+        arrays: Arrays = {"numbers": found.numbers, "class_pixels": found.class_pixels, "features": found.features}
         self._save(f"{scene}-{row}", arrays)
 
     def read_features(self) -> Floats | None:
@@ -63,7 +68,7 @@ class Journal:
         """Keep the features of labelled chips."""
         self._save(FEATURES, {"features": features})
 
-    def _load(self, name: str) -> dict[str, np.ndarray] | None:
+    def _load(self, name: str) -> Arrays | None:
         with (
             suppress(OSError, ValueError, zipfile.BadZipFile, KeyError),
             np.load(self.folder / f"{name}.npz", allow_pickle=False) as file,
@@ -71,7 +76,7 @@ class Journal:
             return {key: file[key] for key in file.files}
         return None
 
-    def _save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+    def _save(self, name: str, arrays: Arrays) -> None:
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **arrays)
         path = self.folder / f"{name}.npz"

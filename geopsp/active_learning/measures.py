@@ -14,7 +14,7 @@ def pixel_entropy(probabilities: Floats) -> Floats:
     """Return the entropy at each pixel, (..., s, s), in nats, of (..., classes, s, s) probabilities."""
     logarithms = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
     entropy: Floats = -(probabilities * logarithms).sum(axis=-3)
-    return np.maximum(entropy, 0)
+    return np.maximum(entropy, np.float32(0))
 
 
 def pixel_margin(probabilities: Floats) -> Floats:
@@ -58,7 +58,7 @@ class ViewSum:
 
     def mean(self) -> Floats:
         """Return the mean probabilities, (classes, s, s)."""
-        return self.probabilities / np.maximum(self._count, 1)
+        return np.asarray(self.probabilities / np.maximum(self._count, 1), np.float32)
 
     def measures(self, valid: NDArray[np.bool_], num_possible: int) -> WindowMeasures:
         """Return what is measured at the valid pixels; there is at least one.

@@ -71,12 +71,8 @@ class SuggestOptions:
         minimum=1,
         unit="pixels",
     )
-    min_valid: float = option(
-        0.5, "Leave out windows with a smaller fraction of valid pixels.", minimum=0, maximum=1
-    )
-    max_labelled: float = option(
-        0.0, "Leave out windows of which a larger fraction is `labelled`.", minimum=0, below=1
-    )
+    min_valid: float = option(0.5, "Leave out windows with a smaller fraction of valid pixels.", minimum=0, maximum=1)
+    max_labelled: float = option(0.0, "Leave out windows of which a larger fraction is `labelled`.", minimum=0, below=1)
     min_distance: float = option(
         0.0, "Distance between the centres of suggested windows at least. They never overlap.", minimum=0, unit="metres"
     )

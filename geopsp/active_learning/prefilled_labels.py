@@ -57,8 +57,9 @@ class MapPolygons:
         metric = GroundMetric.from_grid(grid)
         with ClassRaster.open(path, nodata=IGNORE_INDEX) as raster:
             table = AttributeTable(grid, metric, legend_for(path), has_moved=bool(settings.regularize))
-            limits = {"min_area": settings.min_area, "fill_holes": settings.fill_holes}
-            with clean_raster(raster, metric, **limits, folder=self._folder) as cleaned:
+            with clean_raster(
+                raster, metric, min_area=settings.min_area, fill_holes=settings.fill_holes, folder=self._folder
+            ) as cleaned:
                 batches = list(Polygonizer(settings, table).batches(cleaned, None, None))
         path.unlink()
         return self._frame(batches, grid, rank)

@@ -55,7 +55,7 @@ def score_images(scorers: Sequence[WindowScorer], journal: Journal, *, threads: 
         RasterError: if pixels cannot be read.
     """
     total = sum(len(scorer.grid) for scorer in scorers)
-    num_passes = scorers[0].symmetries + (1 if scorers[0].symmetries else 1)
+    num_passes = scorers[0].symmetries + 1  # that of shifted tiles; alone, the tile itself
     logger.info(f"Scoring {format_count(total, 'window')}, each in {format_count(num_passes, 'view')}.")
     rows: list[tuple[int, ScoredWindows]] = []
     done = resumed = 0
@@ -85,6 +85,4 @@ def _score_row(scorer: WindowScorer, row: int, threads: int) -> ScoredWindows:
         ThreadPoolExecutor(threads, thread_name_prefix="geopsp-network") as pool,
         closing(map_ordered(pool, scorer.score, scorer.grid.chunks(row), in_flight=threads + 1)) as parts,
     ):
-        return ScoredWindows.join(
-            [part for part in parts if len(part.numbers)], scorer.views.num_classes
-        )
+        return ScoredWindows.join([part for part in parts if len(part.numbers)], scorer.views.num_classes)

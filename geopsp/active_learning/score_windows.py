@@ -170,5 +170,5 @@ def _add(view_sum: ViewSum, window: Window, tile: Window, probabilities: Floats)
     view_sum.add(probabilities[..., source], target)
 
 
-def _numbers(window: Window, is_labelled: bool, found: WindowMeasures) -> tuple[float, ...]:  # noqa: FBT001
+def _numbers(window: Window, is_labelled: bool, found: WindowMeasures) -> tuple[float, ...]:
     return window.col, window.row, is_labelled, found.entropy, found.margin, found.disagreement

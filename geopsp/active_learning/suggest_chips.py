@@ -27,10 +27,10 @@ from geopsp.core.options import describes, from_names, require_path
 from geopsp.core.run_state import key_of
 from geopsp.core.temporary_folder import scratch_folder
 from geopsp.inference.classify_pixels import Classifier, named_model, open_model_scenes
-from geopsp.inference.engines import EngineName, MapModel, engine_of, opened_model
+from geopsp.inference.engines import MapModel, engine_of, opened_model
 from geopsp.inference.input_check import compare_with_training
 from geopsp.inference.job import LazyAreaOfInterest, MapJob
-from geopsp.inference.options import Precision
+from geopsp.inference.options import EngineName, Precision
 from geopsp.inference.output_paths import OutputPaths, check_paths
 from geopsp.inference.plan_job import plan_job
 from geopsp.inference.resources import Resources
@@ -165,9 +165,7 @@ class _Run:
             scorers = [self._scorer(job, views, labelled) for job in jobs]
             candidates = score_images(scorers, journal, threads=resources.threads)
             seen = self._seen(labelled, views, jobs[0].tiles.size, journal)
-            selection = select_windows(
-                candidates, seen, self.scenes, self.model.legend, jobs[0].tiles.size, options
-            )
+            selection = select_windows(candidates, seen, self.scenes, self.model.legend, jobs[0].tiles.size, options)
             labels = self._labels(selection, scorers)
             classes = self.model.legend.classes
             write_label_package(self.out, selection.table, labels, classes, overwrite=options.overwrite)

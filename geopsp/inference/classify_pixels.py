@@ -173,7 +173,9 @@ def named_model(model: Any, device: str | None) -> tuple[MapModel | str | Path, 
     return trained, device or model.device
 
 
-def open_model_scenes(images: Images, model: MapModel, aoi: LazyAreaOfInterest | None, options: MapOptions) -> list[Scene]:
+def open_model_scenes(
+    images: Images, model: MapModel, aoi: LazyAreaOfInterest | None, options: MapOptions
+) -> list[Scene]:
     """Open the images with the model's bands; those that the area of interest does not overlap are left out.
 
     Raises:

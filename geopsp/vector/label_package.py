@@ -105,9 +105,7 @@ def write_label_package(
             path.replace(folder / partial.name)
 
 
-def _write_layer(
-    path: Path, frame: gpd.GeoDataFrame, name: str, description: str, options: Mapping[str, Any]
-) -> None:
+def _write_layer(path: Path, frame: gpd.GeoDataFrame, name: str, description: str, options: Mapping[str, Any]) -> None:
     kinds = set(frame.geom_type)
     pyogrio.write_dataframe(
         frame,
