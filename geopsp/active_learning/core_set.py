@@ -19,7 +19,7 @@ def ranks(values: Floats) -> NDArray[np.float64]:
     """Return the ranks of (n,) values from 0 (the smallest) to 1; equal values have their mean rank."""
     if len(values) < 2 or np.ptp(values) == 0:
         return np.full(len(values), 0.5)
-    found: NDArray[np.float64] = pd.Series(values).rank().to_numpy(np.float64)
+    found = np.asarray(pd.Series(values).rank(), np.float64)
     return (found - 1) / (len(values) - 1)
 
 
@@ -32,8 +32,7 @@ def rarity(class_pixels: NDArray[np.int64]) -> NDArray[np.float64]:
     totals = class_pixels.sum(axis=0)
     inverse = np.divide(totals.sum(), totals, out=np.zeros(len(totals)), where=totals > 0)
     pixels = class_pixels.sum(axis=1)
-    found: NDArray[np.float64] = class_pixels @ inverse / np.maximum(pixels, 1)
-    return found
+    return np.asarray(class_pixels @ inverse / np.maximum(pixels, 1), np.float64)
 
 
 def nearest_distances(features: Floats, others: Floats) -> NDArray[np.float64]:
@@ -44,7 +43,7 @@ def nearest_distances(features: Floats, others: Floats) -> NDArray[np.float64]:
         block = others[first : first + BLOCK_ROWS]
         found = squares[:, None] - 2 * (features @ block.T) + np.einsum("ij,ij->i", block, block)
         np.minimum(nearest, found.min(axis=1), out=nearest)
-    return np.sqrt(np.maximum(nearest, 0))
+    return np.asarray(np.sqrt(np.maximum(nearest, 0)), np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

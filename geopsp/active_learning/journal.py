@@ -71,9 +71,10 @@ class Journal:
     def _load(self, name: str) -> Arrays | None:
         with (
             suppress(OSError, ValueError, zipfile.BadZipFile, KeyError),
-            np.load(self.folder / f"{name}.npz", allow_pickle=False) as file,
+            (self.folder / f"{name}.npz").open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
         ):
-            return {key: file[key] for key in file.files}
+            return {key: arrays[key] for key in arrays.files}
         return None
 
     def _save(self, name: str, arrays: Arrays) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geopsp.core.grid import Grid
 from geopsp.core.jit import compile_ahead
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
-from geopsp.polygons.attributes import AttributeTable, legend_for
+from geopsp.polygons.attributes import AttributeTable
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.polygons.options import PolygonSettings
@@ -44,6 +44,8 @@ class MapPolygons:
         """
         settings.selected_codes(legend)
         self._legend, self._settings, self._folder = legend, settings, folder
+        names = {code: f"class {code}" for code in range(IGNORE_INDEX)} | {info.code: info.name for info in legend}
+        self._all_codes = Legend.from_names(names)
         asked = settings.keep is not None or settings.drop is not None
         hidden = [] if asked else [info.code for info in legend if info.name == BACKGROUND]
         self._hidden = np.array(hidden, np.uint8)
@@ -56,7 +58,7 @@ class MapPolygons:
         settings = self._settings
         metric = GroundMetric.from_grid(grid)
         with ClassRaster.open(path, nodata=IGNORE_INDEX) as raster:
-            table = AttributeTable(grid, metric, legend_for(path), has_moved=bool(settings.regularize))
+            table = AttributeTable(grid, metric, self._all_codes, has_moved=bool(settings.regularize))
             with clean_raster(
                 raster, metric, min_area=settings.min_area, fill_holes=settings.fill_holes, folder=self._folder
             ) as cleaned:
@@ -81,5 +83,6 @@ def join_frames(frames: Sequence[gpd.GeoDataFrame], crs: pyproj.CRS) -> gpd.GeoD
     """Return the polygons of all windows in one CRS."""
     parts = [frame if frame.crs == crs else frame.to_crs(crs) for frame in frames if len(frame)]
     if not parts:
-        return gpd.GeoDataFrame({"class": [], "window": np.zeros(0, np.int64)}, geometry=[], crs=crs)
+        columns = {"class": pd.Series([], dtype=object), "window": np.zeros(0, np.int64)}
+        return gpd.GeoDataFrame(columns, geometry=[], crs=crs)
     return gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), geometry="geometry", crs=crs)
