@@ -12,7 +12,6 @@ from geopsp.active_learning.options import SuggestOptions
 from geopsp.cli.inputs import images_argument
 from geopsp.cli.options import options_of, take
 from geopsp.cli.shell_command import ShellCommand, say, say_verbatim
-from geopsp.core.legend import BACKGROUND
 from geopsp.polygons.options import PolygonSettings
 
 
@@ -31,6 +30,7 @@ def suggest(model: Path, images: tuple[str, ...], out: Path, **options: Any) -> 
     are made.
     """
     from geopsp.active_learning.suggest_chips import find_windows
+    from geopsp.core.legend import BACKGROUND
 
     polygon_options = take(options, PolygonSettings)
     options = take(options, SuggestOptions)
