@@ -6,6 +6,7 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
+from geopsp.active_learning.options import SuggestOptions
 from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.options import flag_names
 from geopsp.core.options import info_of, option_fields
@@ -39,6 +40,7 @@ GROUPS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
     ("Fit", "`fit` of all classifiers, `geopsp train`", (FitOptions, RunConfig)),
     ("Export", "`export` of all classifiers, `geopsp export`", (ModelExportOptions,)),
     ("Map", "`classify_pixels`, `geopsp predict`", (MapOptions,)),
+    ("Suggest", "`suggest_chips`, `geopsp suggest`", (SuggestOptions,)),
     ("CRF", "`CRFOptions` for `crf` of `classify_pixels`, `geopsp predict`", (CRFOptions,)),
     ("Polygons", "`raster_to_polygons`, `geopsp polygonize`, and `polygon_options`", (PolygonOptions,)),
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geopsp.core.log import set_up_logging
 
 if TYPE_CHECKING:
+    from geopsp.active_learning.suggest_chips import suggest_chips as suggest_chips
     from geopsp.chips.chip_set import ChipSet as ChipSet
     from geopsp.chips.export_training_data import export_training_data as export_training_data
     from geopsp.core.legend import ClassInfo as ClassInfo
@@ -53,6 +54,7 @@ _HOME = {
     "export_training_data": "chips.export_training_data",
     "prepare_data": "training.training_data",
     "raster_to_polygons": "polygons.raster_to_polygons",
+    "suggest_chips": "active_learning.suggest_chips",
     "supported_weights": "models.weight_sets",
     "warnings_as_errors": "core.warnings_log",
 }
@@ -76,6 +78,7 @@ __all__ = [
     "export_training_data",
     "prepare_data",
     "raster_to_polygons",
+    "suggest_chips",
     "supported_weights",
     "warnings_as_errors",
 ]

@@ -12,7 +12,18 @@ from common import REPOSITORY
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 QUICK = ("chips", "crf", "engines", "network_cost", "peers", "ppm", "predict", "sync", "train")
-SLOW = ("accuracy", "context", "first_use", "gpu", "lr_find", "multispectral", "polygons", "real_data", "scale")
+SLOW = (
+    "accuracy",
+    "context",
+    "first_use",
+    "gpu",
+    "lr_find",
+    "multispectral",
+    "polygons",
+    "real_data",
+    "scale",
+    "suggest",
+)
 
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not here, but in the repository")
 

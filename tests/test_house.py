@@ -28,13 +28,14 @@ MAY_IMPORT = {
     "training": "core raster vector chips data models export",
     "polygons": "core raster vector",
     "inference": "core raster vector labels models export polygons",
+    "active_learning": "core raster vector labels chips models inference polygons",
     "report": "core raster vector labels chips data models training",
-    "cli": "core vector chips models export training polygons inference report",
+    "cli": "core vector chips models export training polygons inference active_learning report",
 }
 """The folders that each folder may import from, beside itself and `errors`."""
 
 ONLY_IN = {
-    "torch": "data models export training inference",
+    "torch": "data models export training inference active_learning",
     "torchvision": "data models training",
     "lightning": "training",
     "segmentation_models_pytorch": "models",
@@ -58,7 +59,8 @@ ONLY_IN = {
 PUBLIC = {
     "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
     "PSPNetClassifier", "PixelClassifier", "Scene", "TrainingData", "UnetClassifier", "__version__", "classify_pixels",
-    "export_training_data", "prepare_data", "raster_to_polygons", "supported_weights", "warnings_as_errors",
+    "export_training_data", "prepare_data", "raster_to_polygons", "suggest_chips", "supported_weights",
+    "warnings_as_errors",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import geopsp
+from geopsp.active_learning.options import SuggestOptions
 from geopsp.chips.options import CUTTING, Background, ChipSpec, ExportOptions, ImageOptions, LabelOptions
 from geopsp.cli import main
 from geopsp.cli.options import ShellOption, flag_names, options_of, take
@@ -60,6 +61,7 @@ FUNCTIONS = {
     "export": (PixelClassifier.export, (ModelExportOptions,), {"classifier", "path", "format"}),
     "classify_pixels": (classify_pixels, (MapOptions,), {"images", "model", "out"}),
     "CRFOptions": (CRFOptions, (CRFOptions,), set()),
+    "suggest_chips": (geopsp.suggest_chips, (SuggestOptions,), {"model", "images", "out"}),
     "raster_to_polygons": (geopsp.raster_to_polygons, (PolygonOptions,), {"raster", "out"}),
 }
 """Public functions and constructors, the dataclasses of their options, and what else they take."""
@@ -73,6 +75,7 @@ COMMANDS = {
     "export": (ModelExportOptions,),
     "predict": (MapOptions, CRFOptions, PolygonSettings),
     "polygonize": (PolygonOptions,),
+    "suggest": (SuggestOptions, PolygonSettings),
 }
 
 

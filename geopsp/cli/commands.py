@@ -20,6 +20,7 @@ from geopsp.cli.export import export
 from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
 from geopsp.cli.options import dry_run_option, options_of, overwrite_option, take
 from geopsp.cli.shell_command import ShellCommand, say, say_verbatim
+from geopsp.cli.suggest import suggest
 from geopsp.core.escape import printable_lines
 from geopsp.core.options import option_fields
 from geopsp.errors import OptionError
@@ -403,6 +404,7 @@ def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> N
 main.add_command(export)
 main.add_command(doctor)
 main.add_command(completion)
+main.add_command(suggest)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ ARGUMENT = re.compile(r"`([A-Za-z_]\w*)(?:=([^`]*)|(\(\)))?`")
 
 FUNCTIONS = {
     "classify_pixels": "geopsp predict", "export_training_data": "geopsp chips", "fit": "geopsp train",
-    "prepare_data": "geopsp train", "raster_to_polygons": "geopsp polygonize",
+    "prepare_data": "geopsp train", "raster_to_polygons": "geopsp polygonize", "suggest_chips": "geopsp suggest",
 }  # fmt: skip
 """Python's functions, in messages as `name()`, and the commands that do the same."""
 

@@ -142,7 +142,7 @@ def classify_pixels(
     check_names(out, options)
     if isinstance(model, str | Path) and str(model):
         model = local_model(model)
-    named, device = _named(model, options.device)
+    named, device = named_model(model, options.device)
     with opened_model(named, options.engine, options.tile_size) as trained:
         return _classify(images, trained, paths_of=out, options=options, device=device, given=model)
 
@@ -156,7 +156,7 @@ def _classify(
     options.polygon_settings.selected_codes(confidence.map_legend(trained.legend))
     paths = OutputPaths.from_options(paths_of, options)
     area = None if options.aoi is None else LazyAreaOfInterest(options.aoi)
-    scenes = _open_scenes(images, trained, area, options)
+    scenes = open_model_scenes(images, trained, area, options)
     per_image = options.per_image
     all_paths = [paths.for_image(name) for name in image_names(scenes)] if per_image else [paths]
     folder = Path(given) if isinstance(given, str | Path) else None
@@ -168,8 +168,12 @@ def _classify(
     return run.map_each(scenes, all_paths) if per_image else run.one_map(scenes[0], paths)
 
 
-def _named(model: Any, device: str | None) -> tuple[MapModel | str | Path, str | None]:
-    """Return a model, or the path of one, and the device to use."""
+def named_model(model: Any, device: str | None) -> tuple[MapModel | str | Path, str | None]:
+    """Return a model, or the path of one, and the device to use.
+
+    Raises:
+        OptionError: if it is neither.
+    """
     if isinstance(model, str | Path) and str(model):
         return Path(model), device
     trained: Any = getattr(model, "model", None)
@@ -180,8 +184,14 @@ def _named(model: Any, device: str | None) -> tuple[MapModel | str | Path, str |
     return trained, device or model.device
 
 
-def _open_scenes(images: Images, model: MapModel, aoi: LazyAreaOfInterest | None, options: MapOptions) -> list[Scene]:
-    """Open the images with the model's bands; those that the area of interest does not overlap are left out."""
+def open_model_scenes(
+    images: Images, model: MapModel, aoi: LazyAreaOfInterest | None, options: MapOptions
+) -> list[Scene]:
+    """Open the images with the model's bands; those that the area of interest does not overlap are left out.
+
+    Raises:
+        InputNotFoundError, RasterError, GridError, BandError, LabelError, OptionError: as the input is.
+    """
     bands = options.bands
     if bands is not None and len(bands) != len(model.bands):
         found = format_count(len(bands), "band is", "bands are")

@@ -117,3 +117,15 @@ def _add_fill(symbols: ET.Element, name: str, info: ClassInfo) -> None:
     for key, value in (fill | outline).items():
         ET.SubElement(options, "Option", name=key, type="QString", value=value)
         ET.SubElement(layer, "prop", k=key, v=value)
+
+
+def style_by_text(attribute: str, classes: Iterable[ClassInfo]) -> ET.Element:
+    """Return a QGIS 3 style with a fill and a label for each class, by a column that holds its name."""
+    listed = list(classes)
+    root = _style(listed)
+    for renderer in root.iter("renderer-v2"):
+        renderer.set("attr", attribute)
+    for category, info in zip(root.iter("category"), listed, strict=True):
+        category.set("value", info.name)
+        category.set("type", "string")
+    return root

@@ -1,0 +1,150 @@
+"""GeoPackages of windows to label: their outlines, polygons to correct, and the area that is done.
+
+Layer `windows`: outlines with a status. Layer `labels`: polygons to correct. Layer `aoi`: a view of the windows whose
+status is "done", so that the file is an area of interest that grows as one works. The first two have styles with
+drop-downs for QGIS.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import geopandas as gpd
+import pyogrio
+
+from geopsp.core.full_disk import full_disk_hint
+from geopsp.core.legend import ClassInfo
+from geopsp.core.output import atomic_files
+from geopsp.core.qml import qml_document
+from geopsp.core.text import format_error
+from geopsp.errors import OptionError, OutputError
+from geopsp.vector.formats import format_of
+from geopsp.vector.qgis_style import CREATE_TABLE, FAST_PRAGMAS, INSERT_CONTENTS, style_by_text
+from geopsp.vector.verbatim_path import plain_folder, plain_name
+from geopsp.vector.write import check_vector_output
+
+ENDING = ".gpkg"
+
+WINDOWS, LABELS, DONE_AREA = "windows", "labels", "aoi"
+"""Names of the layers."""
+
+STATUSES = (ClassInfo(0, "open", "#e07b39"), ClassInfo(1, "done", "#2f855a"), ClassInfo(2, "skipped", "#9aa0a6"))
+"""What the status of a window may be."""
+
+DONE_VIEW = f"""
+CREATE VIEW {DONE_AREA} AS SELECT fid AS OGC_FID, geometry, rank FROM {WINDOWS} WHERE status = 'done'
+"""  # noqa: S608 (constants)
+
+REGISTER_VIEW = (
+    f"""
+INSERT INTO gpkg_contents (table_name, data_type, identifier, description, min_x, min_y, max_x, max_y, srs_id)
+SELECT '{DONE_AREA}', data_type, '{DONE_AREA}', 'Windows with the status done', min_x, min_y, max_x, max_y, srs_id
+FROM gpkg_contents WHERE table_name = '{WINDOWS}'
+""",  # noqa: S608
+    f"""
+INSERT INTO gpkg_geometry_columns (table_name, column_name, geometry_type_name, srs_id, z, m)
+SELECT '{DONE_AREA}', column_name, geometry_type_name, srs_id, z, m
+FROM gpkg_geometry_columns WHERE table_name = '{WINDOWS}'
+""",  # noqa: S608
+)
+
+INSERT_STYLE = """
+INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML,
+                          styleSLD, useAsDefault, description, owner)
+VALUES ('', '', ?, 'geometry', ?, ?, '', 1, ?, '')
+"""
+
+
+def check_label_package(out: str | Path, *, overwrite: bool = False) -> Path:
+    """Check that the file can be written, and return its path with links resolved.
+
+    Raises:
+        OptionError: if its name has another ending.
+        OutputError: as `check_vector_output`.
+    """
+    if Path(out).suffix.lower() != ENDING:
+        raise OptionError(f"{out} ends in {Path(out).suffix or 'nothing'!r}, but must end in {ENDING}.")
+    return check_vector_output(out, overwrite=overwrite)
+
+
+def write_label_package(
+    out: Path, windows: gpd.GeoDataFrame, labels: gpd.GeoDataFrame, classes: Sequence[ClassInfo], *, overwrite: bool
+) -> None:
+    """Write the windows and the polygons to correct, whole or not at all.
+
+    Args:
+        out: The file; it ends in .gpkg.
+        windows: Polygons with columns `rank` and `status`.
+        labels: Polygons with a column `class`, in the same CRS; there may be none.
+        classes: What the class may be.
+        overwrite: True to replace `out`.
+
+    Raises:
+        OutputError: if it exists and `overwrite` is False, or cannot be written.
+    """
+    package = format_of(out)
+    with (
+        atomic_files(out, overwrite=overwrite, companions=package.companions(out)) as partial,
+        plain_folder(partial.parent) as folder,
+    ):
+        path = folder / plain_name(partial.name)
+        try:
+            _write_layer(path, windows, WINDOWS, "Where to label next", {"dataset_options": dict(package.file_options)})
+            _write_layer(path, labels, LABELS, "Polygons to correct", {"append": True})
+            _add_view_and_styles(path, classes)
+        except (RuntimeError, ValueError, sqlite3.Error) as error:
+            raise OutputError(
+                f"Cannot write {out.name}: {format_error(error)}.{full_disk_hint(error, path)}"
+            ) from error
+        if path.name != partial.name:
+            path.replace(folder / partial.name)
+
+
+def _write_layer(path: Path, frame: gpd.GeoDataFrame, name: str, description: str, options: Mapping[str, Any]) -> None:
+    kinds = set(frame.geom_type)
+    pyogrio.write_dataframe(
+        frame,
+        path,
+        layer=name,
+        driver="GPKG",
+        geometry_type="MultiPolygon" if "MultiPolygon" in kinds else "Polygon",
+        promote_to_multi="MultiPolygon" in kinds,
+        layer_options={"DESCRIPTION": description, "GEOMETRY_NAME": "geometry", "SPATIAL_INDEX": "YES"},
+        **options,
+    )
+
+
+def _add_view_and_styles(path: Path, classes: Sequence[ClassInfo]) -> None:
+    styles = (
+        (WINDOWS, "status", STATUSES, "Status of the windows"),
+        (LABELS, "class", classes, "Class colours"),
+    )
+    with closing(sqlite3.connect(path)) as base, base:
+        for pragma in FAST_PRAGMAS:
+            base.execute(pragma)
+        base.execute(DONE_VIEW)
+        for statement in REGISTER_VIEW:
+            base.execute(statement)
+        base.execute(CREATE_TABLE)
+        base.execute(INSERT_CONTENTS, ("layer_styles",))
+        for layer, field, values, description in styles:
+            base.execute(INSERT_STYLE, (layer, field, form_style(field, values), description))
+
+
+def form_style(field: str, values: Sequence[ClassInfo]) -> str:
+    """Return a QGIS style with a fill for each text of a field, and a drop-down of these texts in its form."""
+    root = style_by_text(field, values)
+    root.set("styleCategories", "Symbology|Fields|Forms")
+    configuration = ET.SubElement(root, "fieldConfiguration")
+    entry = ET.SubElement(configuration, "field", name=field, configurationFlags="None")
+    widget = ET.SubElement(ET.SubElement(entry, "editWidget", type="ValueMap"), "config")
+    options = ET.SubElement(ET.SubElement(widget, "Option", type="Map"), "Option", name="map", type="List")
+    for info in values:
+        choice = ET.SubElement(options, "Option", type="Map")
+        ET.SubElement(choice, "Option", name=info.name, type="QString", value=info.name)
+    return qml_document(root)
