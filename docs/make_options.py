@@ -6,6 +6,7 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
+from geopsp.assessment.change_options import ChangeOptions
 from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.options import flag_names
 from geopsp.core.options import info_of, option_fields
@@ -40,6 +41,7 @@ GROUPS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
     ("Export", "`export` of all classifiers, `geopsp export`", (ModelExportOptions,)),
     ("Map", "`classify_pixels`, `geopsp predict`", (MapOptions,)),
     ("CRF", "`CRFOptions` for `crf` of `classify_pixels`, `geopsp predict`", (CRFOptions,)),
+    ("Change", "`compare_maps`, `geopsp change`", (ChangeOptions,)),
     ("Polygons", "`raster_to_polygons`, `geopsp polygonize`, and `polygon_options`", (PolygonOptions,)),
 )
 """Title, where the options are used, and their dataclasses."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geopsp.core.log import set_up_logging
 
 if TYPE_CHECKING:
+    from geopsp.assessment.compare_maps import compare_maps as compare_maps
     from geopsp.chips.chip_set import ChipSet as ChipSet
     from geopsp.chips.export_training_data import export_training_data as export_training_data
     from geopsp.core.legend import ClassInfo as ClassInfo
@@ -50,6 +51,7 @@ _HOME = {
     "TrainingData": "training.training_data",
     "UnetClassifier": "training.networks",
     "classify_pixels": "inference.classify_pixels",
+    "compare_maps": "assessment.compare_maps",
     "export_training_data": "chips.export_training_data",
     "prepare_data": "training.training_data",
     "raster_to_polygons": "polygons.raster_to_polygons",
@@ -73,6 +75,7 @@ __all__ = [
     "UnetClassifier",
     "__version__",
     "classify_pixels",
+    "compare_maps",
     "export_training_data",
     "prepare_data",
     "raster_to_polygons",

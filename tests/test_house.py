@@ -28,8 +28,9 @@ MAY_IMPORT = {
     "training": "core raster vector chips data models export",
     "polygons": "core raster vector",
     "inference": "core raster vector labels models export polygons",
+    "assessment": "core raster vector labels chips data models training inference polygons",
     "report": "core raster vector labels chips data models training",
-    "cli": "core vector chips models export training polygons inference report",
+    "cli": "core vector chips models export training polygons inference report assessment",
 }
 """The folders that each folder may import from, beside itself and `errors`."""
 
@@ -58,6 +59,7 @@ ONLY_IN = {
 PUBLIC = {
     "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
     "PSPNetClassifier", "PixelClassifier", "Scene", "TrainingData", "UnetClassifier", "__version__", "classify_pixels",
+    "compare_maps",
     "export_training_data", "prepare_data", "raster_to_polygons", "supported_weights", "warnings_as_errors",
 }  # fmt: skip
 
