@@ -28,8 +28,9 @@ MAY_IMPORT = {
     "training": "core raster vector chips data models export",
     "polygons": "core raster vector",
     "inference": "core raster vector labels models export polygons",
+    "assessment": "core raster vector labels chips data models training inference polygons",
     "report": "core raster vector labels chips data models training",
-    "cli": "core vector chips models export training polygons inference report",
+    "cli": "core vector chips models export training polygons inference report assessment",
 }
 """The folders that each folder may import from, beside itself and `errors`."""
 
