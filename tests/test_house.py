@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "polygons": "core raster vector",
     "inference": "core raster vector labels models export polygons",
     "assessment": "core raster vector labels chips data models training inference polygons",
-    "report": "core raster vector labels chips data models training assessment",
+    "report": "core raster vector labels chips data models training",
     "cli": "core vector chips models export training polygons inference report assessment",
 }
 """The folders that each folder may import from, beside itself and `errors`."""

@@ -2,8 +2,8 @@
 
 One engine serves all designs. Each sampled pixel stands for so many hectares, its `expansion`. A total is the sum of a
 variable times these hectares, and a ratio is that of two totals. Their variance is that of the linearised variable,
-between the sampled units of each stratum. Where strata are the classes of the map, these are the estimators of Olofsson et al.
-(2014); where they are not, those of Stehman (2014); where units are clusters of pixels, those of Stehman (1997).
+between the sampled units of each stratum. Where strata are the classes of the map, these are the estimators of Olofsson
+et al. (2014); where they are not, those of Stehman (2014); where units are clusters, those of Stehman (1997).
 
 Within a stratum, pixels count by their area, and the known area of the stratum is divided among them. So hectares are
 right where pixels differ in size, as in degrees and in Mercator; where they do not, this is the mean of the papers.
@@ -17,12 +17,13 @@ Environment 60. Cochran, "Sampling Techniques" (1977), sections 5A.12, 6.10 and 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, t
 
 Floats = NDArray[np.float64]
 
@@ -44,9 +45,27 @@ class Estimate:
 
     def interval(self, confidence_level: float = 0.95, *, most: float = np.inf) -> tuple[Floats, Floats]:
         """Return the lower and upper ends of confidence intervals, (k,) each, cut off at 0 and at `most`."""
-        distribution = norm if np.isinf(self.degrees_of_freedom) else t(self.degrees_of_freedom)
-        half = float(distribution.ppf(0.5 + confidence_level / 2)) * self.standard_error
+        half = student_quantile(0.5 + confidence_level / 2, self.degrees_of_freedom) * self.standard_error
         return np.clip(self.value - half, 0, most), np.clip(self.value + half, 0, most)
+
+
+def student_quantile(probability: float, degrees_of_freedom: float) -> float:
+    """Return the quantile of Student's t, for probabilities from 0.5 on; infinite degrees are the normal distribution.
+
+    With t = sqrt(degrees) tan(angle), the density is a power of the cosine, which is integrated up to the angle.
+    """
+    if math.isinf(degrees_of_freedom):
+        return NormalDist().inv_cdf(probability)
+    half = degrees_of_freedom / 2
+    scale = math.exp(math.lgamma(half + 0.5) - math.lgamma(half)) / math.sqrt(math.pi)
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        density = np.cos((nodes + 1) * angle / 2) ** (degrees_of_freedom - 1)
+        below = 0.5 + scale * angle / 2 * float(weights @ density) < probability
+        low, high = (angle, high) if below else (low, angle)
+    return math.sqrt(degrees_of_freedom) * math.tan(low)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geopsp.assessment.estimators import SampleDesign, estimate_accuracy, points_of_matrix
+from geopsp.assessment.estimators import SampleDesign, estimate_accuracy, points_of_matrix, student_quantile
 
 COUNTS = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
 PIXELS = np.array([200_000, 150_000, 3_200_000, 6_450_000])
@@ -95,6 +96,12 @@ def test_one_stratum_of_points_is_the_variance_of_a_mean(seed):
     values = rng.normal(size=(30, 2))
     found = SampleDesign.of_points(np.zeros(30, int), [1.0], pixels=[100]).total(values)
     assert np.allclose(found.standard_error, np.sqrt(0.7 * values.var(axis=0, ddof=1) / 30))
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 11, 59, 1000, 50_000])
+@pytest.mark.parametrize("probability", [0.75, 0.95, 0.975, 0.9995])
+def test_quantiles_of_student_s_t(degrees, probability):
+    assert student_quantile(probability, degrees) == pytest.approx(scipy.stats.t(degrees).ppf(probability), rel=1e-9)
 
 
 def test_clusters_of_equal_size_are_the_variance_of_their_means():
