@@ -59,7 +59,7 @@ def student_quantile(probability: float, degrees_of_freedom: float) -> float:
     half = degrees_of_freedom / 2
     scale = math.exp(math.lgamma(half + 0.5) - math.lgamma(half)) / math.sqrt(math.pi)
     nodes, weights = np.polynomial.legendre.leggauss(200)
-    low, high = 0.0, math.pi / 2
+    low, high = 0.0, min(math.pi / 2, 40 / math.sqrt(degrees_of_freedom))  # no nodes where the density is 0
     for _ in range(60):
         angle = (low + high) / 2
         density = np.cos((nodes + 1) * angle / 2) ** (degrees_of_freedom - 1)
