@@ -65,7 +65,7 @@ class ChangeOptions:
         "estimates with intervals. None: without.",
         shell_help="Interpreted sample of the change map (of `draw_sample()`): areas get estimates with intervals.",
     )
-    confidence_level: float = option(0.95, "Probability of these intervals.", above=0, below=1)
+    confidence_level: float = option(0.95, "Confidence level of these intervals.", minimum=0.5, below=1)
     nodata: int | str | None = option(
         None,
         "The value that is no class in both maps; none: all values are classes, also 0 and 255. None: the nodata value "

@@ -108,7 +108,7 @@ class ClassRaster:
         return cls(path, info.grid, np.dtype(info.dtype), value, has_mask)
 
     def number_values(self, *, asked: float | Literal["none"] | None = None) -> ValueCounts | None:
-        """Read all values once; number them if some are no codes, or 255 is a class. Say what becomes no polygon.
+        """Read all values once; number them if some are no codes, or 255 is a class. Say what is left out.
 
         A map of ours, whose classes are known, is not read.
 
@@ -149,7 +149,7 @@ class ClassRaster:
                 if len(found) > IGNORE_INDEX and not 0 <= min(found) <= max(found) <= IGNORE_INDEX:
                     raise RasterError(
                         f"{self.path} has more than {IGNORE_INDEX} different values, from {min(found)} to {max(found)}"
-                        f", but polygons are made of at most {IGNORE_INDEX} classes. Reclassify it first."
+                        f", but at most {IGNORE_INDEX} of them can be classes. Reclassify it first."
                     )
         return total
 
