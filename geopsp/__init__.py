@@ -12,6 +12,7 @@ from geopsp.core.log import set_up_logging
 
 if TYPE_CHECKING:
     from geopsp.assessment.compare_maps import compare_maps as compare_maps
+    from geopsp.assessment.compare_models import compare_models as compare_models
     from geopsp.chips.chip_set import ChipSet as ChipSet
     from geopsp.chips.export_training_data import export_training_data as export_training_data
     from geopsp.core.legend import ClassInfo as ClassInfo
@@ -52,6 +53,7 @@ _HOME = {
     "UnetClassifier": "training.networks",
     "classify_pixels": "inference.classify_pixels",
     "compare_maps": "assessment.compare_maps",
+    "compare_models": "assessment.compare_models",
     "export_training_data": "chips.export_training_data",
     "prepare_data": "training.training_data",
     "raster_to_polygons": "polygons.raster_to_polygons",
@@ -76,6 +78,7 @@ __all__ = [
     "__version__",
     "classify_pixels",
     "compare_maps",
+    "compare_models",
     "export_training_data",
     "prepare_data",
     "raster_to_polygons",

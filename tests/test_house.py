@@ -59,7 +59,7 @@ ONLY_IN = {
 PUBLIC = {
     "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
     "PSPNetClassifier", "PixelClassifier", "Scene", "TrainingData", "UnetClassifier", "__version__", "classify_pixels",
-    "compare_maps",
+    "compare_maps", "compare_models",
     "export_training_data", "prepare_data", "raster_to_polygons", "supported_weights", "warnings_as_errors",
 }  # fmt: skip
 

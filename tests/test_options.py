@@ -16,6 +16,7 @@ import pytest
 
 import geopsp
 from geopsp.assessment.change_options import ChangeOptions
+from geopsp.assessment.comparison_options import ComparisonOptions
 from geopsp.chips.options import CUTTING, Background, ChipSpec, ExportOptions, ImageOptions, LabelOptions
 from geopsp.cli import main
 from geopsp.cli.options import ShellOption, flag_names, options_of, take
@@ -63,6 +64,7 @@ FUNCTIONS = {
     "CRFOptions": (CRFOptions, (CRFOptions,), set()),
     "raster_to_polygons": (geopsp.raster_to_polygons, (PolygonOptions,), {"raster", "out"}),
     "compare_maps": (geopsp.compare_maps, (ChangeOptions,), {"map_a", "map_b", "out"}),
+    "compare_models": (geopsp.compare_models, (ComparisonOptions,), {"model_a", "model_b", "chips"}),
 }
 """Public functions and constructors, the dataclasses of their options, and what else they take."""
 
@@ -76,6 +78,7 @@ COMMANDS = {
     "predict": (MapOptions, CRFOptions, PolygonSettings),
     "polygonize": (PolygonOptions,),
     "change": (ChangeOptions,),
+    "compare": (ComparisonOptions,),
 }
 
 

@@ -6,7 +6,7 @@ While it is made, the folder `.partial-NAME` lies beside its output:
     NUMBER.part         a part of the raster, as raster/cog/part_file.py writes it
     NUMBER.npz          pixels and areas of the pairs of classes in it; it comes last, so that the part is complete
     large.tif           the changes without small regions, while parts are made
-    change.tif          the finished raster before it is moved to its place
+    done/NAME           the finished raster before it is moved to its place
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from geopsp.raster.cog.raster_spec import RasterSpec
 PART = 2048
 """Side of a part, in pixels: small, as each thread makes one."""
 
-STATE, RASTER, LARGE = "change.json", "change.tif", "large.tif"
+STATE, DONE, LARGE = "change.json", "done", "large.tif"
 
-WORK_FOLDER = FolderKind(STATE, ("[0-9]*.part", "[0-9]*.npz", ".*", RASTER, LARGE, "change.tif.coarse"))
+WORK_FOLDER = FolderKind(STATE, ("[0-9]*.part", "[0-9]*.npz", ".*", LARGE, f"{DONE}/*"))
 
 GDAL_CACHE_BYTES = 64 * 2**20
 """Bytes of blocks that GDAL keeps."""
@@ -79,7 +79,7 @@ class ChangeJob:
     @property
     def raster_path(self) -> Path:
         """Where the finished raster waits."""
-        return self.folder / RASTER
+        return self.folder / DONE / self.out.name
 
     def part_path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.part"
@@ -199,7 +199,9 @@ class ChangeJob:
 
     def assemble(self, codes: NDArray[np.intp]) -> None:
         """Make the finished raster of the parts, in the folder; its classes are those of the codes."""
-        with ThreadPoolExecutor(cpu_count()) as pool, progress_bar("Assembling"):
+        with write_errors(self.out):
+            self.raster_path.parent.mkdir(exist_ok=True)
+        with ThreadPoolExecutor(cpu_count()) as pool:
             assemble(
                 self.spec(codes), self.pair.grid, self.parts, self.part_path, self.raster_path,
                 tags={KEY_TAG: self.key}, pool=pool,
@@ -207,6 +209,7 @@ class ChangeJob:
 
     def clear(self) -> None:
         """Remove the folder; the file that tells whose it is goes last."""
+        shutil.rmtree(self.folder / DONE, ignore_errors=True)
         for path in self.folder.iterdir():
             if path.name != STATE:
                 path.unlink()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from geopsp.assessment.change_options import ChangeOptions
 from geopsp.assessment.change_parts import ChangeJob
 from geopsp.assessment.change_polygons import COMPILED, write_change_polygons
 from geopsp.assessment.change_raster import MapPair, Sums
-from geopsp.assessment.joint_classes import JointClasses, join_classes, open_class_raster
+from geopsp.assessment.joint_classes import JointClasses, join_classes, open_class_raster, warn_if_disjoint
 from geopsp.assessment.map_change import HECTARE, MapChange
 from geopsp.assessment.map_on_grid import ConfidenceOnGrid, MapOnGrid, compare_grids
 from geopsp.core.jit import compile_ahead
@@ -33,6 +34,9 @@ from geopsp.raster.info import raster_fingerprint
 from geopsp.raster.legend_io import sidecar_path, write_class_files
 from geopsp.vector.formats import ENDINGS
 from geopsp.vector.write import check_vector_output
+
+if TYPE_CHECKING:
+    from geopsp.assessment.map_accuracy import MapAccuracy
 
 logger = logging.getLogger(__name__)
 
@@ -106,8 +110,10 @@ def compare_maps(
                 job.raster_path, Path(options.polygons), job.codes, confidences=confidences, metric=job.pair.metric,
                 overwrite=overwrite,
             )  # fmt: skip
+        accuracy = _assess(job, options)
         _publish(job, Path(out), target, overwrite=overwrite)
-    return _result(job, sums, removed, (str(map_a), str(map_b)), Path(out), notes, options)
+    found = _result(job, sums, removed, (str(map_a), str(map_b)), Path(out), notes, options)
+    return replace(found, accuracy=accuracy)
 
 
 def _check_outputs(out: Path, maps: tuple[str | Path, str | Path], options: ChangeOptions) -> Path:
@@ -136,7 +142,8 @@ def _plan(
     difference = compare_grids(ours.grid, theirs.grid, str(ours.path), str(theirs.path))
     if difference:
         logger.warning(difference)
-    grid, joint = ours.grid, join_classes(classes_a, classes_b, options.class_mapping)
+    grid, joint = ours.grid, join_classes(classes_a, classes_b, mapping=options.class_mapping)
+    warn_if_disjoint(classes_a, classes_b, joint)
     pair = MapPair((MapOnGrid(raster_a, grid), MapOnGrid(raster_b, grid)), joint, grid, GroundMetric.from_grid(grid))
     paths = (options.confidence_a, options.confidence_b)
     opened = tuple(None if path is None else ConfidenceOnGrid.open(path, grid) for path in paths)
@@ -167,6 +174,15 @@ def _require_common_ground(sums: Sums, map_a: str, map_b: str, job: ChangeJob) -
             f"No pixel has a class in both {map_a} and {map_b}: where one shows ground, the other is nodata or lies "
             "elsewhere. Check that both show the same place."
         )
+
+
+def _assess(job: ChangeJob, options: ChangeOptions) -> MapAccuracy | None:
+    """Return what the reference sample tells of the raster, before that is moved to its place."""
+    if options.reference is None:
+        return None
+    from geopsp.assessment.assess_map import assess_map
+
+    return assess_map(job.raster_path, options.reference, confidence_level=options.confidence_level)
 
 
 def _publish(job: ChangeJob, asked: Path, out: Path, *, overwrite: bool) -> None:
@@ -205,6 +221,5 @@ def _result(
         removed_ha=float(removed[1]) / HECTARE,
         polygons=None if options.polygons is None else Path(options.polygons),
         notes=notes,
-        accuracy=None,
         confidence_level=options.confidence_level,
     )

@@ -1,4 +1,4 @@
-"""The classes of two maps, matched by name."""
+"""The classes of maps, models and chips, matched by name."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ NameMapping = Mapping[str, ClassTarget]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MapClasses:
-    """The classes of one map."""
+    """The classes of a map, a model or chips."""
 
     name: str
-    """The map, for messages."""
+    """Whose they are, for messages."""
 
     classes: tuple[ClassInfo, ...]
-    """Codes are those that `ClassRaster.read` gives."""
+    """Codes are those that `ClassRaster.read` gives; of models and chips, channel indices."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JointClasses:
-    """The classes of both maps."""
+    """The classes of all together."""
 
     names: tuple[str, ...]
-    """Those of the first map in the order of their codes, then those of the second map alone."""
+    """Those of the first in the order of their codes, then those that the next has besides, and so on."""
 
     colors: tuple[str, ...]
     """#rrggbb"""
 
-    tables: tuple[NDArray[np.uint8], NDArray[np.uint8]]
-    """For each map (256,) positions in `names` by code; IGNORE_INDEX for codes that are no class."""
+    tables: tuple[NDArray[np.uint8], ...]
+    """For each owner (256,) positions in `names` by code; IGNORE_INDEX for codes that are no class."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -77,35 +77,40 @@ def open_class_raster(path: str, *, nodata: float | Literal["none"] | None) -> t
     return raster, MapClasses(path, tuple(present))
 
 
-def join_classes(one: MapClasses, other: MapClasses, mapping: Any = None) -> JointClasses:
-    """Match the classes of two maps by name; upper and lower case do not matter.
+def join_classes(*owners: MapClasses, mapping: Any = None) -> JointClasses:
+    """Match the classes of maps, models or chips by name; upper and lower case do not matter.
 
     Args:
-        one: Classes of the first map.
-        other: Classes of the second map.
+        *owners: Classes of each.
         mapping: From class names to new ones, as `class_mapping` of `ChangeOptions`.
 
     Raises:
-        OptionError: if the mapping cannot be understood, names no class of the maps, or leaves none.
+        OptionError: if the mapping cannot be understood, names no class, or leaves none.
+        LabelError: if there are too many classes.
     """
     targets = _by_name(read_mapping(mapping))
-    _check_keys(targets, (one, other))
+    _check_keys(targets, owners)
     joint: dict[str, ClassInfo] = {}
-    tables = tuple(_table(each, targets, joint) for each in (one, other))
+    tables = tuple(_table(each, targets, joint) for each in owners)
     if not joint:
         raise OptionError("`class_mapping` leaves no class: it makes all nodata. Map at least one class to a name.")
     if len(joint) > IGNORE_INDEX:
         raise LabelError(
-            f"{one.name} and {other.name} have {len(joint)} classes together, but at most {IGNORE_INDEX} can be "
-            "compared. Merge some with `class_mapping`."
+            f"{' and '.join(each.name for each in owners)} have {len(joint)} classes together, but at most "
+            f"{IGNORE_INDEX} can be compared. Merge some with `class_mapping`."
         )
-    if not set(tables[0].tolist()) & set(tables[1].tolist()) - {IGNORE_INDEX}:
+    found = list(joint.values())
+    return JointClasses(tuple(info.name for info in found), tuple(info.color for info in found), tables)
+
+
+def warn_if_disjoint(one: MapClasses, other: MapClasses, joint: JointClasses) -> None:
+    """Warn if two maps have no class in common."""
+    first, second = (set(table.tolist()) for table in joint.tables)
+    if not first & second - {IGNORE_INDEX}:
         logger.warning(
             f"{one.name} and {other.name} have no class in common ({_listed(one)}; {_listed(other)}), so all ground "
             "has changed. If only names differ, map one to the other with `class_mapping`."
         )
-    found = list(joint.values())
-    return JointClasses(tuple(i.name for i in found), tuple(i.color for i in found), (tables[0], tables[1]))
 
 
 def _listed(classes: MapClasses) -> str:
@@ -119,30 +124,30 @@ def _by_name(mapping: Mapping[Value, ClassTarget] | None) -> dict[str, ClassTarg
     for key, target in (mapping or {}).items():
         if target.code is not None:
             raise OptionError(
-                f"`class_mapping` gives {target.name!r} the code {target.code}, but codes of changes follow from both "
-                "classes. Give a name, or a name and a color."
+                f"`class_mapping` gives {target.name!r} the code {target.code}, but codes follow from the classes "
+                "that are compared. Give a name, or a name and a color."
             )
         name = str(key) if key == OTHERS else f"class {key}" if isinstance(key, int) else value_name(key)
         targets[match_key(name)] = target
     return targets
 
 
-def _check_keys(targets: NameMapping, maps: Sequence[MapClasses]) -> None:
-    """Warn of keys of the mapping that no map has.
+def _check_keys(targets: NameMapping, owners: Sequence[MapClasses]) -> None:
+    """Warn of keys of the mapping that are no class.
 
     Raises:
-        OptionError: if no key is a class of either map.
+        OptionError: if none is.
     """
-    names = {match_key(info.name): info.name for each in maps for info in each.classes}
+    names = {match_key(info.name): info.name for each in owners for info in each.classes}
     unknown = [key for key in targets if key not in names and key != OTHERS]
     if not unknown:
         return
     if len(unknown) == len(targets):
         raise OptionError(
-            f"`class_mapping` names {', '.join(unknown)}, but the classes of both maps are "
+            f"`class_mapping` names {', '.join(unknown)}, but the classes are "
             f"{', '.join(names.values())}. Correct its keys, or leave it out."
         )
-    logger.warning(f"`class_mapping` names {', '.join(unknown)}, which neither map has.")
+    logger.warning(f"`class_mapping` names {', '.join(unknown)}, which are no classes here.")
 
 
 def _table(each: MapClasses, targets: NameMapping, joint: dict[str, ClassInfo]) -> NDArray[np.uint8]:

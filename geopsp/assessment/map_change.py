@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from geopsp.assessment.table_files import TABLE_ENDINGS, require_ending
 from geopsp.core.escape import csv_text, printable, printable_lines
 from geopsp.core.options import require_path
-from geopsp.core.output import atomic_output, check_output
-from geopsp.core.owned_files import require_not_inputs
+from geopsp.core.output import atomic_output
 from geopsp.core.text import format_count
-from geopsp.errors import OptionError
+
+if TYPE_CHECKING:
+    from geopsp.assessment.map_accuracy import MapAccuracy
 
 HECTARE = 10_000
 """Square metres."""
@@ -27,38 +28,8 @@ FORMAT, VERSION = "geopsp change", 1
 INTERVAL = ("estimate", "standard_error", "lower", "upper")
 """Columns of estimated areas, in hectares."""
 
-TABLE_ENDINGS = (".json", ".csv")
-
 MAX_LISTED = 20
 """Changes that the text lists."""
-
-
-def require_ending(path: str | Path, *endings: str) -> str:
-    """Return the ending of a file in lower case.
-
-    Raises:
-        OptionError: if it is none of these.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in endings:
-        raise OptionError(f"{path} must end in {' or '.join(endings)}.")
-    return ending
-
-
-def check_tables(paths: Sequence[Path | None], inputs: Sequence[str | Path], *, overwrite: bool) -> list[Path]:
-    """Check the files of tables that the shell names, those of JSON and of CSV, before the work; return those given.
-
-    Raises:
-        OptionError: if one has another ending.
-        OutputError: if one is an input, exists and `overwrite` is False, or cannot be written.
-    """
-    for path, ending in zip(paths, TABLE_ENDINGS, strict=True):
-        if path is not None:
-            require_ending(path, ending)
-            check_output(path, overwrite=overwrite)
-    found = [path for path in paths if path is not None]
-    require_not_inputs(found, [Path(path) for path in inputs])
-    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -99,7 +70,7 @@ class MapChange:
     notes: tuple[str, ...] = ()
     """How the maps were made comparable."""
 
-    accuracy: Any = None
+    accuracy: MapAccuracy | None = None
     """`MapAccuracy` of the raster of changes, if a reference sample was given."""
 
     confidence_level: float = 0.95
@@ -125,9 +96,10 @@ class MapChange:
 
         Columns: code, name, from_class, to_class, changed, pixels, area_ha, share (of the ground that both maps show);
         with a reference sample also estimate, standard_error, lower and upper in hectares, NaN for transitions that
-        share a code in the raster, as it has too many.
+        share a code in the raster, as it has too many. Transitions that only the reference has are listed, too, with 0
+        pixels.
         """
-        before, after = np.nonzero(self.pixels)
+        before, after = np.nonzero((self.pixels > 0) | self._only_in_reference())
         frame = pd.DataFrame(
             {
                 "code": self.codes[before, after].astype(int),
@@ -163,8 +135,16 @@ class MapChange:
         }  # fmt: skip
         return pd.DataFrame(columns, index=pd.Index(self.classes, name="class"))
 
+    def _only_in_reference(self) -> NDArray[np.bool_]:
+        """Return (classes, classes) True for transitions that the reference has, but no pixel of the raster."""
+        known = set() if self.accuracy is None else set(self.accuracy.areas.index)
+        named = np.array([[name in known for name in row] for row in self.names], bool)
+        only: NDArray[np.bool_] = named & (self.pixels == 0)
+        return only
+
     def _estimates(self) -> pd.DataFrame:
         """Return estimated hectares by name of a transition, with standard error and interval."""
+        assert self.accuracy is not None
         areas: pd.DataFrame = self.accuracy.areas[list(INTERVAL)]
         return areas
 
@@ -181,6 +161,10 @@ class MapChange:
         if self.min_area:
             lines.append(f"  small      {self.removed_ha:,.2f} ha of changed regions below {self.min_area:,.10g} m2 "
                          "count as unchanged")  # fmt: skip
+        if self.accuracy is not None:
+            value, error = self.accuracy.overall[["estimate", "standard_error"]]
+            points = format_count(self.accuracy.num_points, "point")
+            lines.append(f"  reference  {points}: overall accuracy {value:.1%} (standard error {error:.1%})")
         lines += [f"  note       {note}" for note in self.notes]
         lines += ["", *self._change_lines(), "", *self._class_lines()]
         return printable_lines(lines)

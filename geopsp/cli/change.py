@@ -27,7 +27,7 @@ def change(map_a: str, map_b: str, out: Path, json_path: Path | None, csv_path: 
     Classes are matched by name. An interrupted run resumes when the same command is called again.
     """
     from geopsp.assessment.compare_maps import compare_maps
-    from geopsp.assessment.map_change import check_tables
+    from geopsp.assessment.table_files import check_tables
 
     options = take(options, ChangeOptions)
     overwrite = options.get("overwrite", False)

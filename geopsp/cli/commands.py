@@ -13,6 +13,7 @@ import click
 import geopsp
 from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.change import change
+from geopsp.cli.compare import compare
 from geopsp.cli.doctor import doctor
 from geopsp.cli.export import export
 from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
@@ -329,6 +330,7 @@ def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> N
 
 
 main.add_command(change)
+main.add_command(compare)
 main.add_command(export)
 main.add_command(doctor)
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sqlite3
 
 import geopandas as gpd
 import numpy as np
@@ -11,6 +12,7 @@ import rasterio
 import shapely
 from affine import Affine
 from click.testing import CliRunner
+from geopsp.assessment.assess_map import assess_map
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -21,7 +23,7 @@ from rasterio.features import rasterize, shapes
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 from scipy import ndimage
 
-from geopsp import compare_maps, raster_to_polygons
+from geopsp import compare_maps, draw_sample, raster_to_polygons
 from geopsp.assessment import change_parts
 from geopsp.assessment.change_codes import ChangeCodes
 from geopsp.assessment.change_raster import ChangeRaster, MapPair, large_changes
@@ -30,7 +32,7 @@ from geopsp.assessment.map_on_grid import MapOnGrid
 from geopsp.cli.commands import main
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX, Legend
-from geopsp.errors import GridError, InputNotFoundError, OptionError, OutputError, RasterError
+from geopsp.errors import GridError, InputNotFoundError, LabelError, OptionError, OutputError, RasterError
 from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.raster.legend_io import read_legend
 
@@ -476,9 +478,9 @@ def test_what_cannot_be_compared_is_said(write, make_raster, tmp_path):
         (make_raster("rgb.tif", bands=3), {}, RasterError, "one band"),
         (one, {"grid": "c"}, OptionError, "'a', 'b'"),
         (one, {"min_area": -1}, OptionError, "min_area"),
-        (one, {"class_mapping": {"watr": "sea"}}, OptionError, "names watr, but the classes of both maps are water"),
+        (one, {"class_mapping": {"watr": "sea"}}, OptionError, "names watr, but the classes are water"),
         (one, {"class_mapping": {"*": None}}, OptionError, "leaves no class"),
-        (one, {"class_mapping": {"water": {"name": "sea", "code": 3}}}, OptionError, "follow from both"),
+        (one, {"class_mapping": {"water": {"name": "sea", "code": 3}}}, OptionError, "codes follow from the classes"),
         (one, {"confidence_a": one}, OptionError, "only gives polygons a column"),
         (one, {"polygons": tmp_path / "c.xyz"}, OptionError, "xyz"),
         (one, {"polygons": tmp_path / "c.gpkg", "confidence_b": far}, GridError, "beside the maps"),
@@ -525,3 +527,48 @@ def test_a_map_of_one_class_more_does_not_change_the_codes_of_the_first():
     names = {info.name for info in ChangeCodes.of_classes(joint).infos().values()}
     assert len(names) == 25
     assert len({info.color for info in ChangeCodes.of_classes(joint).infos().values()}) == 25
+
+
+# A reference sample
+
+
+def test_a_reference_sample_gives_areas_with_intervals(write, patches, tmp_path):
+    """The sample is drawn of the change map, interpreted, and given to the same command again."""
+    one, other = patches
+    paths, out = (write("a.tif", one), write("b.tif", other)), tmp_path / "c.tif"
+    first = compare_maps(*paths, out)
+    draw_sample(out, tmp_path / "points.gpkg", size=200, seed=3)
+    points = gpd.read_file(tmp_path / "points.gpkg", layer="points")
+    truth = points["map_class"].copy()
+    rng = np.random.default_rng(0)
+    wrong = rng.random(len(points)) < 0.1
+    truth[wrong & truth.str.startswith("built")] = "built -> water"
+    with sqlite3.connect(tmp_path / "points.gpkg") as file:
+        for number, name in zip(points["id"].tolist(), truth, strict=True):
+            file.execute("UPDATE points SET reference = ? WHERE id = ?", (name, number))
+    found = compare_maps(*paths, out, reference=tmp_path / "points.gpkg", confidence_level=0.9, overwrite=True)
+    assessed = assess_map(out, tmp_path / "points.gpkg", confidence_level=0.9)
+    table = found.transitions().set_index("name")
+    pd.testing.assert_frame_equal(
+        table[["estimate", "standard_error", "lower", "upper"]].sort_index(),
+        assessed.areas[["estimate", "standard_error", "lower", "upper"]].loc[table.index].sort_index(),
+        check_names=False,
+    )
+    assert table["estimate"].sum() == pytest.approx(found.total_ha)
+    np.testing.assert_array_equal(found.pixels, first.pixels)
+    row = table.loc["built -> water"]
+    assert row["lower"] < row["estimate"] < row["upper"]
+    assert row["estimate"] > row["area_ha"]
+    assert "reference  200 points" in found.text()
+    assert json.loads(found.save(tmp_path / "c.json").read_text())["accuracy"]["points"] == 200
+
+
+def test_a_sample_that_does_not_fit_leaves_the_outputs_alone(write, patches, tmp_path):
+    one, other = patches
+    paths, out = (write("a.tif", one), write("b.tif", other)), tmp_path / "c.tif"
+    compare_maps(*paths, out)
+    before = out.read_bytes()
+    draw_sample(out, tmp_path / "points.gpkg", size=50)
+    with pytest.raises(LabelError):  # nobody interpreted it
+        compare_maps(*paths, out, reference=tmp_path / "points.gpkg", overwrite=True)
+    assert out.read_bytes() == before
