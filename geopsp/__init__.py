@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from geopsp.core.log import set_up_logging
 
 if TYPE_CHECKING:
+    from geopsp.assessment.assess_map import assess_map as assess_map
+    from geopsp.assessment.map_accuracy import MapAccuracy as MapAccuracy
     from geopsp.chips.chip_set import ChipSet as ChipSet
     from geopsp.chips.export_training_data import export_training_data as export_training_data
     from geopsp.core.legend import ClassInfo as ClassInfo
@@ -44,11 +46,13 @@ _HOME = {
     "FCNClassifier": "training.networks",
     "GeopspError": "errors",
     "Legend": "core.legend",
+    "MapAccuracy": "assessment.map_accuracy",
     "PSPNetClassifier": "training.networks",
     "PixelClassifier": "training.classifier",
     "Scene": "raster.scene",
     "TrainingData": "training.training_data",
     "UnetClassifier": "training.networks",
+    "assess_map": "assessment.assess_map",
     "classify_pixels": "inference.classify_pixels",
     "export_training_data": "chips.export_training_data",
     "prepare_data": "training.training_data",
@@ -66,12 +70,14 @@ __all__ = [
     "FCNClassifier",
     "GeopspError",
     "Legend",
+    "MapAccuracy",
     "PSPNetClassifier",
     "PixelClassifier",
     "Scene",
     "TrainingData",
     "UnetClassifier",
     "__version__",
+    "assess_map",
     "classify_pixels",
     "export_training_data",
     "prepare_data",

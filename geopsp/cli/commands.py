@@ -12,6 +12,7 @@ import click
 
 import geopsp
 from geopsp.chips.options import CUTTING, ExportOptions
+from geopsp.cli.assess import assess
 from geopsp.cli.doctor import doctor
 from geopsp.cli.export import export
 from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
@@ -327,6 +328,7 @@ def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> N
     run(out, data=data, epochs=epochs, overwrite=overwrite)
 
 
+main.add_command(assess)
 main.add_command(export)
 main.add_command(doctor)
 

@@ -23,6 +23,7 @@ ARGUMENT = re.compile(r"`([A-Za-z_]\w*)(?:=([^`]*)|(\(\)))?`")
 
 
 FUNCTIONS = {
+    "assess_map": "geopsp assess", "draw_sample": "geopsp sample",
     "classify_pixels": "geopsp predict", "export_training_data": "geopsp chips", "fit": "geopsp train",
     "prepare_data": "geopsp train", "raster_to_polygons": "geopsp polygonize",
 }  # fmt: skip

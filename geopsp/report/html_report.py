@@ -22,6 +22,7 @@ from geopsp.raster.scene import Scene
 from geopsp.training.metrics import Confusion
 from geopsp.training.plots import colorize, rgb_band_indices, to_rgb
 
+
 def write_report(
     path: Path,
     *,
