@@ -6,6 +6,7 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
+from geopsp.assessment.sample_options import SampleOptions
 from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.options import flag_names
 from geopsp.core.options import info_of, option_fields
@@ -41,6 +42,7 @@ GROUPS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
     ("Map", "`classify_pixels`, `geopsp predict`", (MapOptions,)),
     ("CRF", "`CRFOptions` for `crf` of `classify_pixels`, `geopsp predict`", (CRFOptions,)),
     ("Polygons", "`raster_to_polygons`, `geopsp polygonize`, and `polygon_options`", (PolygonOptions,)),
+    ("Sample", "`draw_sample`, `geopsp sample`", (SampleOptions,)),
 )
 """Title, where the options are used, and their dataclasses."""
 

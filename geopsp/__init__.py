@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from geopsp.core.log import set_up_logging
 
 if TYPE_CHECKING:
+    from geopsp.assessment.draw_sample import draw_sample as draw_sample
+    from geopsp.assessment.sample_file import Sample as Sample
+    from geopsp.assessment.sample_file import read_sample as read_sample
     from geopsp.chips.chip_set import ChipSet as ChipSet
     from geopsp.chips.export_training_data import export_training_data as export_training_data
     from geopsp.core.legend import ClassInfo as ClassInfo
@@ -46,13 +49,16 @@ _HOME = {
     "Legend": "core.legend",
     "PSPNetClassifier": "training.networks",
     "PixelClassifier": "training.classifier",
+    "Sample": "assessment.sample_file",
     "Scene": "raster.scene",
     "TrainingData": "training.training_data",
     "UnetClassifier": "training.networks",
     "classify_pixels": "inference.classify_pixels",
+    "draw_sample": "assessment.draw_sample",
     "export_training_data": "chips.export_training_data",
     "prepare_data": "training.training_data",
     "raster_to_polygons": "polygons.raster_to_polygons",
+    "read_sample": "assessment.sample_file",
     "supported_weights": "models.weight_sets",
     "warnings_as_errors": "core.warnings_log",
 }
@@ -68,14 +74,17 @@ __all__ = [
     "Legend",
     "PSPNetClassifier",
     "PixelClassifier",
+    "Sample",
     "Scene",
     "TrainingData",
     "UnetClassifier",
     "__version__",
     "classify_pixels",
+    "draw_sample",
     "export_training_data",
     "prepare_data",
     "raster_to_polygons",
+    "read_sample",
     "supported_weights",
     "warnings_as_errors",
 ]

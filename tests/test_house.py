@@ -58,8 +58,9 @@ ONLY_IN = {
 
 PUBLIC = {
     "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
-    "PSPNetClassifier", "PixelClassifier", "Scene", "TrainingData", "UnetClassifier", "__version__", "classify_pixels",
-    "export_training_data", "prepare_data", "raster_to_polygons", "supported_weights", "warnings_as_errors",
+    "PSPNetClassifier", "PixelClassifier", "Sample", "Scene", "TrainingData", "UnetClassifier", "__version__",
+    "classify_pixels", "draw_sample", "export_training_data", "prepare_data", "raster_to_polygons", "read_sample",
+    "supported_weights", "warnings_as_errors",
 }  # fmt: skip
 
 

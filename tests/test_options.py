@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import geopsp
+from geopsp.assessment.sample_options import SampleOptions
 from geopsp.chips.options import CUTTING, Background, ChipSpec, ExportOptions, ImageOptions, LabelOptions
 from geopsp.cli import main
 from geopsp.cli.options import ShellOption, flag_names, options_of, take
@@ -61,6 +62,7 @@ FUNCTIONS = {
     "classify_pixels": (classify_pixels, (MapOptions,), {"images", "model", "out"}),
     "CRFOptions": (CRFOptions, (CRFOptions,), set()),
     "raster_to_polygons": (geopsp.raster_to_polygons, (PolygonOptions,), {"raster", "out"}),
+    "draw_sample": (geopsp.draw_sample, (SampleOptions,), {"class_map", "out"}),
 }
 """Public functions and constructors, the dataclasses of their options, and what else they take."""
 
@@ -73,6 +75,7 @@ COMMANDS = {
     "export": (ModelExportOptions,),
     "predict": (MapOptions, CRFOptions, PolygonSettings),
     "polygonize": (PolygonOptions,),
+    "sample": (SampleOptions,),
 }
 
 

@@ -71,8 +71,7 @@ def test_255_among_other_codes(make_raster, warnings, dtype):
     path = make_raster("m.tif", CODES.astype(dtype))
     assert pixels(path)[0] == {"class 0": 480, "class 1": 90}
     assert (
-        "contains 255 (5.0% of the pixels), which is left out. If it is a class, use `nodata='none'`"
-        in (warnings[0])
+        "contains 255 (5.0% of the pixels), which is left out. If it is a class, use `nodata='none'`" in (warnings[0])
     )
     found, codes = pixels(path, nodata="none")
     assert found == {"class 0": 480, "class 1": 90, "class 255": 30}
