@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geopsp.assessment.assess_options import AssessOptions
+from geopsp.assessment.sample_options import SampleOptions
 from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.options import flag_names
 from geopsp.core.options import info_of, option_fields
@@ -42,6 +43,7 @@ GROUPS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
     ("Map", "`classify_pixels`, `geopsp predict`", (MapOptions,)),
     ("CRF", "`CRFOptions` for `crf` of `classify_pixels`, `geopsp predict`", (CRFOptions,)),
     ("Polygons", "`raster_to_polygons`, `geopsp polygonize`, and `polygon_options`", (PolygonOptions,)),
+    ("Sample", "`draw_sample`, `geopsp sample`", (SampleOptions,)),
     ("Assessment", "`assess_map`, `geopsp assess`", (AssessOptions,)),
 )
 """Title, where the options are used, and their dataclasses."""

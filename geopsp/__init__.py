@@ -12,7 +12,10 @@ from geopsp.core.log import set_up_logging
 
 if TYPE_CHECKING:
     from geopsp.assessment.assess_map import assess_map as assess_map
+    from geopsp.assessment.draw_sample import draw_sample as draw_sample
     from geopsp.assessment.map_accuracy import MapAccuracy as MapAccuracy
+    from geopsp.assessment.sample_file import Sample as Sample
+    from geopsp.assessment.sample_file import read_sample as read_sample
     from geopsp.chips.chip_set import ChipSet as ChipSet
     from geopsp.chips.export_training_data import export_training_data as export_training_data
     from geopsp.core.legend import ClassInfo as ClassInfo
@@ -49,14 +52,17 @@ _HOME = {
     "MapAccuracy": "assessment.map_accuracy",
     "PSPNetClassifier": "training.networks",
     "PixelClassifier": "training.classifier",
+    "Sample": "assessment.sample_file",
     "Scene": "raster.scene",
     "TrainingData": "training.training_data",
     "UnetClassifier": "training.networks",
     "assess_map": "assessment.assess_map",
     "classify_pixels": "inference.classify_pixels",
+    "draw_sample": "assessment.draw_sample",
     "export_training_data": "chips.export_training_data",
     "prepare_data": "training.training_data",
     "raster_to_polygons": "polygons.raster_to_polygons",
+    "read_sample": "assessment.sample_file",
     "supported_weights": "models.weight_sets",
     "warnings_as_errors": "core.warnings_log",
 }
@@ -73,15 +79,18 @@ __all__ = [
     "MapAccuracy",
     "PSPNetClassifier",
     "PixelClassifier",
+    "Sample",
     "Scene",
     "TrainingData",
     "UnetClassifier",
     "__version__",
     "assess_map",
     "classify_pixels",
+    "draw_sample",
     "export_training_data",
     "prepare_data",
     "raster_to_polygons",
+    "read_sample",
     "supported_weights",
     "warnings_as_errors",
 ]

@@ -58,9 +58,9 @@ ONLY_IN = {
 
 PUBLIC = {
     "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
-    "MapAccuracy", "PSPNetClassifier", "PixelClassifier", "Scene", "TrainingData", "UnetClassifier", "__version__",
-    "assess_map", "classify_pixels", "export_training_data", "prepare_data", "raster_to_polygons", "supported_weights",
-    "warnings_as_errors",
+    "MapAccuracy", "PSPNetClassifier", "PixelClassifier", "Sample", "Scene", "TrainingData", "UnetClassifier",
+    "__version__", "assess_map", "classify_pixels", "draw_sample", "export_training_data", "prepare_data",
+    "raster_to_polygons", "read_sample", "supported_weights", "warnings_as_errors",
 }  # fmt: skip
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import geopsp
+from geopsp.assessment.assess_options import AssessOptions
+from geopsp.assessment.sample_options import SampleOptions
 from geopsp.chips.options import CUTTING, Background, ChipSpec, ExportOptions, ImageOptions, LabelOptions
 from geopsp.cli import main
 from geopsp.cli.options import ShellOption, flag_names, options_of, take
@@ -46,6 +48,7 @@ from geopsp.training.presets import DEEPLAB_VERSIONS, DeepLabOptions, PSPNetOpti
 
 NETWORK = (ModelOptions, LossSpec)
 FUNCTIONS = {
+    "assess_map": (geopsp.assess_map, (AssessOptions,), {"class_map", "reference"}),
     "export_training_data": (
         geopsp.export_training_data,
         (*CUTTING, ExportOptions),
@@ -61,6 +64,7 @@ FUNCTIONS = {
     "classify_pixels": (classify_pixels, (MapOptions,), {"images", "model", "out"}),
     "CRFOptions": (CRFOptions, (CRFOptions,), set()),
     "raster_to_polygons": (geopsp.raster_to_polygons, (PolygonOptions,), {"raster", "out"}),
+    "draw_sample": (geopsp.draw_sample, (SampleOptions,), {"class_map", "out"}),
 }
 """Public functions and constructors, the dataclasses of their options, and what else they take."""
 
@@ -68,11 +72,13 @@ WIDER = {"ignore_classes": "Sequence[str]", "folder": "str | Path | None"}
 """Types in signatures that take more than the field holds."""
 
 COMMANDS = {
+    "assess": (AssessOptions,),
     "chips": (*CUTTING, ExportOptions),
     "train": (*CUTTING, DataOptions, *NETWORK, PSPNetOptions, DeepLabOptions, FitOptions, RunConfig),
     "export": (ModelExportOptions,),
     "predict": (MapOptions, CRFOptions, PolygonSettings),
     "polygonize": (PolygonOptions,),
+    "sample": (SampleOptions,),
 }
 
 
