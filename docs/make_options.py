@@ -6,8 +6,10 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
+from geopsp.assessment.assess_options import AssessOptions
 from geopsp.assessment.change_options import ChangeOptions
 from geopsp.assessment.comparison_options import ComparisonOptions
+from geopsp.assessment.sample_options import SampleOptions
 from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.options import flag_names
 from geopsp.core.options import info_of, option_fields
@@ -42,9 +44,11 @@ GROUPS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
     ("Export", "`export` of all classifiers, `geopsp export`", (ModelExportOptions,)),
     ("Map", "`classify_pixels`, `geopsp predict`", (MapOptions,)),
     ("CRF", "`CRFOptions` for `crf` of `classify_pixels`, `geopsp predict`", (CRFOptions,)),
+    ("Polygons", "`raster_to_polygons`, `geopsp polygonize`, and `polygon_options`", (PolygonOptions,)),
+    ("Sample", "`draw_sample`, `geopsp sample`", (SampleOptions,)),
+    ("Assessment", "`assess_map`, `geopsp assess`", (AssessOptions,)),
     ("Change", "`compare_maps`, `geopsp change`", (ChangeOptions,)),
     ("Comparison of models", "`compare_models`, `geopsp compare`", (ComparisonOptions,)),
-    ("Polygons", "`raster_to_polygons`, `geopsp polygonize`, and `polygon_options`", (PolygonOptions,)),
 )
 """Title, where the options are used, and their dataclasses."""
 

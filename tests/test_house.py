@@ -58,9 +58,10 @@ ONLY_IN = {
 
 PUBLIC = {
     "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
-    "PSPNetClassifier", "PixelClassifier", "Scene", "TrainingData", "UnetClassifier", "__version__", "classify_pixels",
-    "compare_maps", "compare_models",
-    "export_training_data", "prepare_data", "raster_to_polygons", "supported_weights", "warnings_as_errors",
+    "MapAccuracy", "MapChange", "ModelComparison", "PSPNetClassifier", "PixelClassifier", "Sample", "Scene",
+    "TrainingData", "UnetClassifier", "__version__", "assess_map", "classify_pixels", "compare_maps", "compare_models",
+    "draw_sample", "export_training_data", "prepare_data", "raster_to_polygons", "read_sample", "supported_weights",
+    "warnings_as_errors",
 }  # fmt: skip
 
 

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 import geopsp
+from geopsp.assessment.assess_options import AssessOptions
 from geopsp.assessment.change_options import ChangeOptions
 from geopsp.assessment.comparison_options import ComparisonOptions
+from geopsp.assessment.sample_options import SampleOptions
 from geopsp.chips.options import CUTTING, Background, ChipSpec, ExportOptions, ImageOptions, LabelOptions
 from geopsp.cli import main
 from geopsp.cli.options import ShellOption, flag_names, options_of, take
@@ -48,6 +50,7 @@ from geopsp.training.presets import DEEPLAB_VERSIONS, DeepLabOptions, PSPNetOpti
 
 NETWORK = (ModelOptions, LossSpec)
 FUNCTIONS = {
+    "assess_map": (geopsp.assess_map, (AssessOptions,), {"class_map", "reference"}),
     "export_training_data": (
         geopsp.export_training_data,
         (*CUTTING, ExportOptions),
@@ -65,6 +68,7 @@ FUNCTIONS = {
     "raster_to_polygons": (geopsp.raster_to_polygons, (PolygonOptions,), {"raster", "out"}),
     "compare_maps": (geopsp.compare_maps, (ChangeOptions,), {"map_a", "map_b", "out"}),
     "compare_models": (geopsp.compare_models, (ComparisonOptions,), {"model_a", "model_b", "chips"}),
+    "draw_sample": (geopsp.draw_sample, (SampleOptions,), {"class_map", "out"}),
 }
 """Public functions and constructors, the dataclasses of their options, and what else they take."""
 
@@ -72,6 +76,7 @@ WIDER = {"ignore_classes": "Sequence[str]", "folder": "str | Path | None"}
 """Types in signatures that take more than the field holds."""
 
 COMMANDS = {
+    "assess": (AssessOptions,),
     "chips": (*CUTTING, ExportOptions),
     "train": (*CUTTING, DataOptions, *NETWORK, PSPNetOptions, DeepLabOptions, FitOptions, RunConfig),
     "export": (ModelExportOptions,),
@@ -79,6 +84,7 @@ COMMANDS = {
     "polygonize": (PolygonOptions,),
     "change": (ChangeOptions,),
     "compare": (ComparisonOptions,),
+    "sample": (SampleOptions,),
 }
 
 

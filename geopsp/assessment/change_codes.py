@@ -98,10 +98,10 @@ class ChangeCodes:
         return {int(code): self._info(*map(int, pair)) for pair, code in np.ndenumerate(self.table)
                 if code != IGNORE_INDEX}  # fmt: skip
 
-    def legend(self, codes: NDArray[np.intp]) -> Legend:
-        """Return the classes of these codes."""
+    def legend(self) -> Legend:
+        """Return the classes of the raster."""
         infos = self.infos()
-        return Legend(tuple(infos[int(code)] for code in sorted(codes)))
+        return Legend(tuple(infos[code] for code in sorted(infos)))
 
     def pair_names(self) -> dict[int, tuple[str, str] | None]:
         """Return the class before and the class after of each code; None for the class of other changes."""

@@ -87,10 +87,10 @@ class ChangeJob:
     def _sums_path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.npz"
 
-    def spec(self, codes: NDArray[np.intp] | None = None) -> RasterSpec:
-        """Return what the raster looks like; its classes are those of the codes."""
-        legend = self.codes.legend(np.empty(0, np.intp) if codes is None else codes)
-        return class_spec(self.out, legend)
+    @cached_property
+    def spec(self) -> RasterSpec:
+        """What the raster looks like."""
+        return class_spec(self.out, self.codes.legend())
 
     def begin(self) -> None:
         """Make the folder; parts of the same job stay, those of another are removed.
@@ -113,7 +113,7 @@ class ChangeJob:
     def _is_done(self, number: int) -> bool:
         window, grid = self.parts.part(number).window, self.parts
         return self._sums_path(number).is_file() and is_complete(
-            self.part_path(number), window.width, window.height, self.spec(), block=grid.block, levels=grid.levels
+            self.part_path(number), window.width, window.height, self.spec, block=grid.block, levels=grid.levels
         )
 
     def make_parts(self) -> None:
@@ -157,7 +157,7 @@ class ChangeJob:
         sums, removed = np.zeros((count, count, 2)), np.zeros(2)
         lookup, is_change = self.codes.lookup, self.codes.is_change
         with PartWriter(
-            self.part_path(part.number), window.width, window.height, self.spec(), block=self.parts.block,
+            self.part_path(part.number), window.width, window.height, self.spec, block=self.parts.block,
             levels=self.parts.levels,
         ) as writer:  # fmt: skip
             for row in range(window.row, window.row_stop, BLOCK):
@@ -197,13 +197,13 @@ class ChangeJob:
                 ) from error
         return total, removed
 
-    def assemble(self, codes: NDArray[np.intp]) -> None:
-        """Make the finished raster of the parts, in the folder; its classes are those of the codes."""
+    def assemble(self) -> None:
+        """Make the finished raster of the parts, in the folder."""
         with write_errors(self.out):
             self.raster_path.parent.mkdir(exist_ok=True)
         with ThreadPoolExecutor(cpu_count()) as pool:
             assemble(
-                self.spec(codes), self.pair.grid, self.parts, self.part_path, self.raster_path,
+                self.spec, self.pair.grid, self.parts, self.part_path, self.raster_path,
                 tags={KEY_TAG: self.key}, pool=pool,
             )  # fmt: skip
 

@@ -67,8 +67,9 @@ def compare_maps(
     and each change is a class of the raster, e.g. "forest (unchanged)" and "forest -> building", so that it is a class
     map like others: `draw_sample()` draws a sample of it, `assess_map()` assesses it, `raster_to_polygons()` takes it.
     Up to 15 classes, codes depend on the classes alone: unchanged ones are 0, 1, ... in the order of the classes of
-    the first map, then come the changes by class before and class after. With more classes the transitions that occur
-    are numbered in this order; beyond 255 of them the smallest changes share the class "other changes" (254).
+    the first map, then come the changes by class before and class after. All of them are in the class table, so that
+    a reference sample can have changes that the maps missed. With more classes only the transitions that occur are
+    numbered, in this order; beyond 255 of them the smallest changes share the class "other changes" (254).
     Where a map has nodata, or shows no ground, the change is nodata (255).
 
     Areas are on the ellipsoid, in any CRS. The maps are read in parts of 2,048 x 2,048 pixels, so that memory does not
@@ -103,8 +104,7 @@ def compare_maps(
             job.clear_if_empty()
         sums, removed = job.sums()
         _require_common_ground(sums, str(map_a), str(map_b), job)
-        compared = sums[:-1, :-1]
-        job.assemble(np.unique(job.codes.table[compared[..., 0] > 0]).astype(np.intp))
+        job.assemble()
         if options.polygons is not None:
             write_change_polygons(
                 job.raster_path, Path(options.polygons), job.codes, confidences=confidences, metric=job.pair.metric,
@@ -187,12 +187,10 @@ def _assess(job: ChangeJob, options: ChangeOptions) -> MapAccuracy | None:
 
 def _publish(job: ChangeJob, asked: Path, out: Path, *, overwrite: bool) -> None:
     """Move the raster to its place, with names, colours and style beside it; remove the folder."""
-    legend = job.spec(np.unique(job.codes.table[job.sums()[0][:-1, :-1, 0] > 0]).astype(np.intp)).legend
-    assert legend is not None
     with atomic_output(out, overwrite=overwrite) as partial:
         job.raster_path.replace(partial)
         for path in dict.fromkeys((out, asked)):  # programs look for them beside a link, too
-            write_class_files(path, legend)
+            write_class_files(path, job.codes.legend())
     job.clear()
 
 

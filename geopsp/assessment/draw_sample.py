@@ -14,7 +14,7 @@ from geopsp.assessment.map_classes import map_classes
 from geopsp.assessment.pixel_counts import PixelAreas, PixelCounts, count_pixels
 from geopsp.assessment.pixel_draw import DrawnPixels, draw_ranks, find_blocks, find_pixels
 from geopsp.assessment.sample_file import Sample, write_sample
-from geopsp.assessment.sample_options import Allocation, SampleDesign, SampleOptions
+from geopsp.assessment.sample_options import OTHERS, Allocation, SampleDesign, SampleOptions
 from geopsp.assessment.sample_plan import SamplePlan, choose_num_blocks, choose_sizes, plan_strata
 from geopsp.assessment.sample_points import sample_points
 from geopsp.assessment.sample_style import sample_style
@@ -238,7 +238,7 @@ def _check_names(options: SampleOptions, classes: Sequence[ClassInfo]) -> None:
     names = [info.name for info in classes]
     expected = options.expected_accuracy if isinstance(options.expected_accuracy, Mapping) else {}
     for name in expected:
-        if name not in names:
+        if name not in {*names, OTHERS}:
             near = suggest_names(name, names)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise OptionError(

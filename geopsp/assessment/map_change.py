@@ -137,7 +137,7 @@ class MapChange:
 
     def _only_in_reference(self) -> NDArray[np.bool_]:
         """Return (classes, classes) True for transitions that the reference has, but no pixel of the raster."""
-        known = set() if self.accuracy is None else set(self.accuracy.areas.index)
+        known = set() if self.accuracy is None else set(self.accuracy.areas.query("estimate > 0").index)
         named = np.array([[name in known for name in row] for row in self.names], bool)
         only: NDArray[np.bool_] = named & (self.pixels == 0)
         return only

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -22,6 +23,10 @@ Allocation = Literal["minimum", "proportional", "equal"]
 
 EXPECTED_ACCURACY = 0.85
 """Of classes for which none is given: what land-cover maps are commonly asked for (Anderson et al. 1976)."""
+
+
+OTHERS = "*"
+"""Stands for all classes that are not named."""
 
 
 MINIMUM_PER_CLASS = 50
@@ -60,9 +65,13 @@ class SampleOptions:
     )
     expected_accuracy: float | Mapping[str, float] | None = option(
         None,
-        "The user's accuracy that is expected of the classes, as a fraction: one number, or numbers by class name. It "
-        f"says how many points `standard_error` needs. None, and for classes not named: {EXPECTED_ACCURACY:g}.",
-        metavar="NUMBER|CLASS=NUMBER,...",
+        "The user's accuracy that is expected of the classes, as a fraction: one number, or numbers by class name, in "
+        "which '*' stands for all other classes. It says how many points `standard_error` needs. "
+        f"None, and for classes not named: {EXPECTED_ACCURACY:g}.",
+        shell_help="The user's accuracy that is expected of the classes, as a fraction: one number, numbers by class "
+        "name, or both: 0.9,water=0.97. It says how many points `standard_error` needs. "
+        f"Default: {EXPECTED_ACCURACY:g}.",
+        metavar="NUMBER,CLASS=NUMBER,...",
     )
     allocation: Allocation = option(
         "minimum",
@@ -159,7 +168,7 @@ class SampleOptions:
         """Return the accuracy that is expected of a class."""
         expected = self.expected_accuracy
         if isinstance(expected, Mapping):
-            return float(expected.get(name, EXPECTED_ACCURACY))
+            return float(expected.get(name, expected.get(OTHERS, EXPECTED_ACCURACY)))
         return EXPECTED_ACCURACY if expected is None else float(expected)
 
     def to_json(self) -> dict[str, Any]:
@@ -178,7 +187,8 @@ class SampleOptions:
 def _check_accuracies(expected: Any) -> None:
     if isinstance(expected, Mapping):
         for name, value in expected.items():
-            require_number(f"expected_accuracy[{name!r}]", value, minimum=0, maximum=1)
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+                raise OptionError(f"`expected_accuracy` of {name!r} is {value!r}, but must be a number from 0 to 1.")
     elif expected is not None:
         require_number("expected_accuracy", expected, minimum=0, maximum=1)
 

@@ -26,6 +26,10 @@ MIN_PER_STRATUM = 2
 """Points of a stratum, so that its variance can be estimated."""
 
 
+MOST_NAMED = 5
+"""Strata that a message names."""
+
+
 WHOLE_MAP = "map"
 """Name of the only stratum of simple and cluster samples."""
 
@@ -90,9 +94,13 @@ def _stratum_names(raster: StrataRaster, keys: NDArray[np.int64], classes: Mappi
         code, interval, zone = raster.split(key)
         parts = [classes[code].name]
         parts += [_bin_name(raster.limits, interval)] if raster.limits else []
-        parts += [raster.zones.legend.names[zone]] if raster.zones else []
+        parts += [_zone_words(raster.zones.legend.names[zone])] if raster.zones else []
         names.append(", ".join(parts))
     return distinct(names, keys.tolist())
+
+
+def _zone_words(name: str) -> str:
+    return f"zone {name}" if name.isdecimal() else name
 
 
 def _bin_name(limits: Sequence[float], interval: int) -> str:
@@ -133,13 +141,20 @@ def choose_sizes(plan: SamplePlan, options: SampleOptions) -> SamplePlan:
         accuracies = [options.accuracy_of(stratum.map_class or "") for stratum in plan.strata]
         size = stratified_sample_size(weights, accuracies, standard_error=options.standard_error, population=population)
     sizes = _allocate(plan, weights, size, options)
-    for stratum, drawn in zip(plan.strata, sizes.tolist(), strict=True):
-        if drawn == stratum.pixels:
-            logger.warning(
-                f"The stratum {stratum.stratum} has {format_count(stratum.pixels, 'pixel')} only: all of them are in "
-                "the sample."
-            )
+    _tell_exhausted(plan, sizes)
     return plan.sized(sizes)
+
+
+def _tell_exhausted(plan: SamplePlan, sizes: NDArray[np.int64]) -> None:
+    """Say of which strata all pixels are drawn."""
+    whole = [each for each, drawn in zip(plan.strata, sizes.tolist(), strict=True) if drawn == each.pixels]
+    if whole:
+        named = [f"{each.stratum} ({format_count(each.pixels, 'pixel')})" for each in whole[:MOST_NAMED]]
+        more = f" and {len(whole) - MOST_NAMED:,} more" if len(whole) > MOST_NAMED else ""
+        logger.warning(
+            f"{format_count(len(whole), 'stratum has', 'strata have')} so few pixels that all of them are in the "
+            f"sample: {', '.join(named)}{more}."
+        )
 
 
 def choose_num_blocks(plan: SamplePlan, options: SampleOptions, num_blocks: int) -> int:

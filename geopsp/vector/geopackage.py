@@ -149,3 +149,14 @@ def _read_layer(path: str, name: str, source: str) -> gpd.GeoDataFrame | pd.Data
         options: dict[str, Any] = {"use_arrow": True, "arrow_to_pandas_kwargs": EXACT_INTEGERS}
         frame: gpd.GeoDataFrame | pd.DataFrame = pyogrio.read_dataframe(path, layer=name, **options)
     return frame
+
+
+def has_tables(path: str | Path, names: Sequence[str]) -> bool:
+    """Return True if a file is a GeoPackage that has all these layers or tables."""
+    if Path(path).suffix.lower() != ENDING or not Path(path).is_file():
+        return False
+    try:
+        with path_to_read(str(path)) as opened:
+            return set(names) <= {str(name) for name in pyogrio.list_layers(opened)[:, 0]}
+    except (pyogrio.errors.DataSourceError, RuntimeError):
+        return False
