@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from geopsp.active_learning.options import SuggestOptions
+from geopsp.assessment.assess_options import AssessOptions
+from geopsp.assessment.change_options import ChangeOptions
+from geopsp.assessment.comparison_options import ComparisonOptions
+from geopsp.assessment.sample_options import SampleOptions
 from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.options import flag_names
 from geopsp.core.options import info_of, option_fields
@@ -43,6 +47,10 @@ GROUPS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
     ("Suggest", "`suggest_chips`, `geopsp suggest`", (SuggestOptions,)),
     ("CRF", "`CRFOptions` for `crf` of `classify_pixels`, `geopsp predict`", (CRFOptions,)),
     ("Polygons", "`raster_to_polygons`, `geopsp polygonize`, and `polygon_options`", (PolygonOptions,)),
+    ("Sample", "`draw_sample`, `geopsp sample`", (SampleOptions,)),
+    ("Assessment", "`assess_map`, `geopsp assess`", (AssessOptions,)),
+    ("Change", "`compare_maps`, `geopsp change`", (ChangeOptions,)),
+    ("Comparison of models", "`compare_models`, `geopsp compare`", (ComparisonOptions,)),
 )
 """Title, where the options are used, and their dataclasses."""
 

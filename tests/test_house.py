@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "polygons": "core raster vector",
     "inference": "core raster vector labels models export polygons",
     "active_learning": "core raster vector labels chips models inference polygons",
+    "assessment": "core raster vector labels chips data models training inference polygons",
     "report": "core raster vector labels chips data models training",
-    "cli": "core vector chips models export training polygons inference active_learning report",
+    "cli": "core vector chips models export training polygons inference active_learning report assessment",
 }
 """The folders that each folder may import from, beside itself and `errors`."""
 
@@ -58,8 +59,10 @@ ONLY_IN = {
 
 PUBLIC = {
     "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
-    "PSPNetClassifier", "PixelClassifier", "Scene", "TrainingData", "UnetClassifier", "__version__", "classify_pixels",
-    "export_training_data", "prepare_data", "raster_to_polygons", "suggest_chips", "supported_weights",
+    "MapAccuracy", "MapChange", "ModelComparison", "PSPNetClassifier", "PixelClassifier", "Sample", "Scene",
+    "TrainingData", "UnetClassifier", "__version__", "assess_map", "classify_pixels", "compare_maps", "compare_models",
+    "draw_sample", "export_training_data", "prepare_data", "raster_to_polygons", "read_sample", "suggest_chips",
+    "supported_weights",
     "warnings_as_errors",
 }  # fmt: skip
 

@@ -16,6 +16,10 @@ import pytest
 
 import geopsp
 from geopsp.active_learning.options import SuggestOptions
+from geopsp.assessment.assess_options import AssessOptions
+from geopsp.assessment.change_options import ChangeOptions
+from geopsp.assessment.comparison_options import ComparisonOptions
+from geopsp.assessment.sample_options import SampleOptions
 from geopsp.chips.options import CUTTING, Background, ChipSpec, ExportOptions, ImageOptions, LabelOptions
 from geopsp.cli import main
 from geopsp.cli.options import ShellOption, flag_names, options_of, take
@@ -47,6 +51,7 @@ from geopsp.training.presets import DEEPLAB_VERSIONS, DeepLabOptions, PSPNetOpti
 
 NETWORK = (ModelOptions, LossSpec)
 FUNCTIONS = {
+    "assess_map": (geopsp.assess_map, (AssessOptions,), {"class_map", "reference"}),
     "export_training_data": (
         geopsp.export_training_data,
         (*CUTTING, ExportOptions),
@@ -63,6 +68,9 @@ FUNCTIONS = {
     "CRFOptions": (CRFOptions, (CRFOptions,), set()),
     "suggest_chips": (geopsp.suggest_chips, (SuggestOptions,), {"model", "images", "out"}),
     "raster_to_polygons": (geopsp.raster_to_polygons, (PolygonOptions,), {"raster", "out"}),
+    "compare_maps": (geopsp.compare_maps, (ChangeOptions,), {"map_a", "map_b", "out"}),
+    "compare_models": (geopsp.compare_models, (ComparisonOptions,), {"model_a", "model_b", "chips"}),
+    "draw_sample": (geopsp.draw_sample, (SampleOptions,), {"class_map", "out"}),
 }
 """Public functions and constructors, the dataclasses of their options, and what else they take."""
 
@@ -70,12 +78,16 @@ WIDER = {"ignore_classes": "Sequence[str]", "folder": "str | Path | None"}
 """Types in signatures that take more than the field holds."""
 
 COMMANDS = {
+    "assess": (AssessOptions,),
     "chips": (*CUTTING, ExportOptions),
     "train": (*CUTTING, DataOptions, *NETWORK, PSPNetOptions, DeepLabOptions, FitOptions, RunConfig),
     "export": (ModelExportOptions,),
     "predict": (MapOptions, CRFOptions, PolygonSettings),
     "polygonize": (PolygonOptions,),
     "suggest": (SuggestOptions, PolygonSettings),
+    "change": (ChangeOptions,),
+    "compare": (ComparisonOptions,),
+    "sample": (SampleOptions,),
 }
 
 

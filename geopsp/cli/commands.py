@@ -13,12 +13,16 @@ import click
 
 import geopsp
 from geopsp.chips.options import CUTTING, ChipSpec, ExportOptions
+from geopsp.cli.assess import assess
+from geopsp.cli.change import change
+from geopsp.cli.compare import compare
 from geopsp.cli.completion import completion
 from geopsp.cli.config_file import config_text
 from geopsp.cli.doctor import doctor
 from geopsp.cli.export import export
 from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
 from geopsp.cli.options import dry_run_option, options_of, overwrite_option, take
+from geopsp.cli.sample import sample
 from geopsp.cli.shell_command import ShellCommand, say, say_verbatim
 from geopsp.cli.suggest import suggest
 from geopsp.core.escape import printable_lines
@@ -401,10 +405,14 @@ def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> N
     run(out, data=data, epochs=epochs, overwrite=overwrite)
 
 
+main.add_command(change)
+main.add_command(compare)
+main.add_command(assess)
 main.add_command(export)
 main.add_command(doctor)
 main.add_command(completion)
 main.add_command(suggest)
+main.add_command(sample)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ ARGUMENT = re.compile(r"`([A-Za-z_]\w*)(?:=([^`]*)|(\(\)))?`")
 
 
 FUNCTIONS = {
-    "classify_pixels": "geopsp predict", "export_training_data": "geopsp chips", "fit": "geopsp train",
+    "assess_map": "geopsp assess", "classify_pixels": "geopsp predict", "draw_sample": "geopsp sample",
+    "export_training_data": "geopsp chips", "fit": "geopsp train",
     "prepare_data": "geopsp train", "raster_to_polygons": "geopsp polygonize", "suggest_chips": "geopsp suggest",
 }  # fmt: skip
 """Python's functions, in messages as `name()`, and the commands that do the same."""

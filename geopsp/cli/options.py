@@ -190,6 +190,28 @@ def parse_lr(_: click.Context, __: click.Parameter, value: str | None) -> float 
     return None if not found else found[0] if len(found) == 1 else found
 
 
+def parse_limits(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """Return comma-separated numbers."""
+    try:
+        return None if value is None else tuple(float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 0.5,0.8.") from error
+
+
+def parse_accuracies(_: click.Context, __: click.Parameter, value: str | None) -> float | dict[str, float] | None:
+    """Return a number, or numbers by name; a number before names is that of all others, under the name "*"."""
+    if value is None:
+        return None
+    found: dict[str, float] = {}
+    for part in value.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            found[name.strip() or "*"] = float(number)
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not a number such as 0.9, nor a list such as water=0.9.") from error
+    return found["*"] if set(found) == {"*"} else found
+
+
 def parse_extent(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
     """Return left, bottom, right and top, separated by commas."""
     if value is None:
@@ -256,6 +278,8 @@ COMPLETERS = {"backbone": complete_backbone}
 PARSERS: Mapping[str, dict[str, Any]] = {
     "crf": {"is_flag": True},
     "bands": {"callback": parse_bands, "metavar": "BAND,..."},
+    "confidence_bins": {"callback": parse_limits},
+    "expected_accuracy": {"callback": parse_accuracies},
     "extent": {"callback": parse_extent, "metavar": "LEFT,BOTTOM,RIGHT,TOP"},
     "lr": {"callback": parse_lr},
     "min_confidence": {"callback": parse_confidence},

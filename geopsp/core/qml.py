@@ -15,9 +15,9 @@ HEAD = DOCTYPE + '<qgis version="3.22.0" styleCategories="Symbology"'
 """How all styles begin that are written here; QGIS itself writes its version in other words."""
 
 
-def new_qml() -> ET.Element:
-    """Return the root of a style of QGIS 3, to be filled."""
-    return ET.Element("qgis", version="3.22.0", styleCategories="Symbology")
+def new_qml(categories: str = "Symbology") -> ET.Element:
+    """Return the root of a style of QGIS 3, to be filled with these categories."""
+    return ET.Element("qgis", version="3.22.0", styleCategories=categories)
 
 
 def qml_document(root: ET.Element) -> str:

@@ -19,7 +19,16 @@ from geopsp.polygons.borders.topology import to_crs
 from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric, lengths
 from geopsp.polygons.wkb import encode_wkb
-from geopsp.polygons.zonal_stats import AREA, CONFIDENCE_SUM, NUM_CONFIDENT, NUM_EDGE, NUM_PIXELS, NUM_UNSURE
+from geopsp.polygons.zonal_stats import (
+    AREA,
+    CONFIDENCE_SUM,
+    NUM_CONFIDENT,
+    NUM_EDGE,
+    NUM_PIXELS,
+    NUM_SECOND,
+    NUM_UNSURE,
+    SECOND_SUM,
+)
 from geopsp.raster.legend_io import read_class_table
 
 Floats = NDArray[np.float64]
@@ -47,6 +56,9 @@ class AttributeTable:
     has_confidence: bool = False
     """True if there is a confidence raster."""
 
+    has_second: bool = False
+    """True if there are two, as of the two maps of a change; the column of the second is `confidence_2`."""
+
     has_moved: bool = False
     """True if outlines are regularized."""
 
@@ -57,6 +69,7 @@ class AttributeTable:
     def schema(self) -> pa.Schema:
         numbers = ["area_m2", "perimeter_m"]
         numbers += ["confidence", "edge_unsure"] if self.has_confidence else []
+        numbers += ["confidence_2"] if self.has_second else []
         numbers += ["moved_m"] if self.has_moved else []
         numbers += ["point_x", "point_y"]
         fields = [pa.field("code", self._code_type), pa.field("name", pa.string()), pa.field("color", pa.string())]
@@ -96,6 +109,8 @@ class AttributeTable:
         if self.has_confidence:
             yield _ratio(sums[CONFIDENCE_SUM], sums[NUM_CONFIDENT])
             yield _ratio(sums[NUM_UNSURE], sums[NUM_EDGE])
+        if self.has_second:
+            yield _ratio(sums[SECOND_SUM], sums[NUM_SECOND])
         if self.has_moved:
             assert moved is not None
             yield moved

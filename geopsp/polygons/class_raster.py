@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,16 @@ VALUES_BLOCK = 2048
 
 MAX_VALUE = 10**15
 """The largest class code; beyond, floats do not tell whole numbers apart."""
+
+
+class CodeSource(Protocol):
+    """What gives the class codes of windows of a grid; several threads may read it."""
+
+    @property
+    def grid(self) -> Grid: ...
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Return (rows, cols) codes of a window; 255 for nodata and outside of the grid."""
 
 
 class _Handle:
@@ -97,13 +107,16 @@ class ClassRaster:
         value = value if info.dtype.startswith("float") else _as_int(value)
         return cls(path, info.grid, np.dtype(info.dtype), value, has_mask)
 
-    def number_values(self, *, asked: float | Literal["none"] | None = None) -> None:
-        """Read all values once; number them if some are no codes, or 255 is a class. Say what becomes no polygon.
+    def number_values(self, *, asked: float | Literal["none"] | None = None) -> ValueCounts | None:
+        """Read all values once; number them if some are no codes, or 255 is a class. Say what is left out.
 
         A map of ours, whose classes are known, is not read.
 
         Args:
             asked: The nodata value that the user gave.
+
+        Returns:
+            How many pixels have each value of the file; None of a map that is not read.
 
         Raises:
             RasterError: if the file is damaged, or has fractions or more than 255 different values.
@@ -111,9 +124,11 @@ class ClassRaster:
         with gdal_env(self.path), open_raster(self.path) as dataset:
             is_ours = CLASSES_TAG in read_tags(dataset)
         if is_ours and self.dtype == np.uint8 and asked is None:
-            return
-        found = find_classes(self.path, self.count_values(), self.nodata, asked)
+            return None
+        counts = self.count_values()
+        found = find_classes(self.path, counts, self.nodata, asked)
         self.values = None if found is None else np.array(found, np.int64)
+        return counts
 
     def count_values(self) -> ValueCounts:
         """Count the pixels by value; masked pixels do not count.
@@ -134,7 +149,7 @@ class ClassRaster:
                 if len(found) > IGNORE_INDEX and not 0 <= min(found) <= max(found) <= IGNORE_INDEX:
                     raise RasterError(
                         f"{self.path} has more than {IGNORE_INDEX} different values, from {min(found)} to {max(found)}"
-                        f", but polygons are made of at most {IGNORE_INDEX} classes. Reclassify it first."
+                        f", but at most {IGNORE_INDEX} of them can be classes. Reclassify it first."
                     )
         return total
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,13 @@ from geopsp.raster.scene import Scene
 
 ROUNDING_ERROR = 1e-6
 """Values this far below 0 or above 1 are accepted and clipped."""
+
+
+class ConfidenceSource(Protocol):
+    """What gives the confidence of windows of a grid; several threads may read it."""
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return (h, w) values of a window, or (2, h, w) of two confidences; NaN where unknown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

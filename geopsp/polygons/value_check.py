@@ -1,4 +1,4 @@
-"""Which values of a class raster from elsewhere are classes, and what of it becomes no polygon."""
+"""Which values of a class raster from elsewhere are classes, and what of it is left out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geopsp.errors import RasterError
 logger = logging.getLogger(__name__)
 
 MOST = 0.5
-"""Share of the pixels from which on it is said that they become no polygons."""
+"""Share of the pixels from which on it is said that they are left out."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +33,7 @@ class ValueCounts:
 def find_classes(path: str | Path, counts: ValueCounts, nodata: float | None, asked: object) -> list[int] | None:
     """Return the values that are classes, ascending; None if values are codes and 255 is none of them.
 
-    What becomes no polygon is logged as a warning.
+    What is left out is logged as a warning.
 
     Args:
         path: The raster.
@@ -53,13 +53,12 @@ def find_classes(path: str | Path, counts: ValueCounts, nodata: float | None, as
     share = f"{counts.pixels[IGNORE_INDEX] / counts.total:.1%} of the pixels"
     if asked is None and not counts.pixels.keys() <= {0, IGNORE_INDEX}:
         logger.warning(
-            f"{path} contains {IGNORE_INDEX} ({share}), which becomes no polygon. If it is a class, use "
-            "`nodata='none'`."
+            f"{path} contains {IGNORE_INDEX} ({share}), which is left out. If it is a class, use `nodata='none'`."
         )
         return None
     if len(values) > IGNORE_INDEX:
         raise RasterError(
-            f"{path} contains all values from 0 to {IGNORE_INDEX}, but polygons are made of at most {IGNORE_INDEX} "
+            f"{path} contains all values from 0 to {IGNORE_INDEX}, but at most {IGNORE_INDEX} of them can be "
             "classes. Name the value that is no class with `nodata`."
         )
     if asked is None:
@@ -75,6 +74,6 @@ def _warn_of_nodata(path: str | Path, counts: ValueCounts, nodata: float | None,
     share = counts.num_nodata / max(counts.total, 1)
     if asked is None and nodata is not None and share and (share >= MOST or len(counts.pixels) <= 1 or nodata == 0):
         logger.warning(
-            f"{share:.1%} of the pixels of {path} have its nodata value ({nodata:g}) and become no polygons. If that "
-            "is a class, use `nodata='none'`."
+            f"{share:.1%} of the pixels of {path} have its nodata value ({nodata:g}) and are left out. If that is a "
+            "class, use `nodata='none'`."
         )

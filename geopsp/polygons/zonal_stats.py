@@ -9,13 +9,14 @@ from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.polygons.ground_metric import GroundMetric, cumulative_area, example_metric, pixel_area
 
-NUM_SUMS = 6
+NUM_SUMS = 8
 """Number of columns."""
 
 
-NUM_PIXELS, AREA, CONFIDENCE_SUM, NUM_CONFIDENT, NUM_EDGE, NUM_UNSURE = range(NUM_SUMS)
+NUM_PIXELS, AREA, CONFIDENCE_SUM, NUM_CONFIDENT, NUM_EDGE, NUM_UNSURE, SECOND_SUM, NUM_SECOND = range(NUM_SUMS)
 """Columns: number of pixels; area in m2 on the ellipsoid; sum of the confidence; number of pixels with a confidence;
-of these, those with a side on the outline; of these, those with a confidence below 0.5."""
+of these, those with a side on the outline; of these, those with a confidence below 0.5; sum of a second confidence;
+number of pixels with one."""
 
 
 HALF = 0.5
@@ -36,14 +37,21 @@ def zonal_sums(
         count: Number of regions.
         codes: (h + 2, w + 2) codes of the window and one pixel around it; 255 outside of the raster, so its frame is
             an outline.
-        confidence: (h, w), NaN where unknown. None: columns from CONFIDENCE_SUM on are 0.
+        confidence: (h, w), or (2, h, w) of two confidences, NaN where unknown. None: columns from CONFIDENCE_SUM on are
+            0.
         metric: Pixel sizes of the raster.
         window: Position of these pixels in the raster.
     """
     sums = np.zeros((count + 1, NUM_SUMS))
     _add_pixels(labels, metric, window.col, window.row, sums)
     if confidence is not None:
-        _add_confidence(labels, codes, confidence, sums)
+        first, *second = confidence.reshape(-1, *labels.shape)
+        _add_confidence(labels, codes, first, sums)
+        for values in second:
+            known = ~np.isnan(values)
+            sums[:, SECOND_SUM] += np.bincount(labels[known], values[known], count + 1)
+            sums[:, NUM_SECOND] += np.bincount(labels[known], minlength=count + 1)
+        sums[0, SECOND_SUM:] = 0
     return sums[1:]
 
 

@@ -17,28 +17,13 @@ from numpy.typing import NDArray
 
 from geopsp.core.escape import html_text, printable
 from geopsp.core.grid import Window
+from geopsp.core.html_page import html_page
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.output import atomic_output
 from geopsp.raster.legend_io import read_legend
 from geopsp.raster.scene import Scene
 from geopsp.training.metrics import Confusion
 from geopsp.training.plots import colorize, plot_reliability, rgb_band_indices, to_rgb
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-h1 { font-weight: 600 } h2 { margin-top: 2.2rem; font-weight: 600 } img { max-width: 100%; border: 1px solid #ccc }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-td, th { padding: .2rem .8rem; text-align: right }
-th { border-bottom: 1px solid #999; font-weight: 600 } tr td:first-child, tr th:first-child { text-align: left }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem }
-figure { margin: 0 } figcaption { color: #555; font-size: .9rem } .swatch { display: inline-block;
-width: .8em; height: .8em;
-margin-right: .4em; border: 1px solid #888 } pre { background: #f5f5f5; padding: .8rem; overflow-x: auto }
-"""
-
-
-NO_SCRIPTS = "<meta http-equiv='Content-Security-Policy' content=\"script-src 'none'; object-src 'none'\">"
-"""Names are escaped; should one slip through, browsers still run none of it."""
 
 
 def write_report(
@@ -72,9 +57,8 @@ def write_report(
         scores.table().rename(index=printable, columns=printable).to_html(border=0),
         *(f"<h2>{html_text(heading)}</h2><pre>{html_text(text)}</pre>" for heading, text in texts.items()),
     ]
-    head = f"<meta charset='utf-8'>{NO_SCRIPTS}<title>{html_text(title)}</title><style>{STYLE}</style>"
     with atomic_output(path, overwrite=overwrite) as partial:
-        partial.write_text(f"<!doctype html><html lang='en'>{head}" + "\n".join(body) + "</html>\n", encoding="utf-8")
+        partial.write_text(html_page(title, body), encoding="utf-8")
     return path
 
 

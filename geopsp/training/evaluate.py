@@ -90,6 +90,16 @@ def chips_for(model: TrainedModel, chips: ChipSet, *, allow_resolution_mismatch:
         ChipError: if they have classes that the model does not know, or are smaller than its tiles.
         GridError: if their pixels are more than 4 times larger or smaller than those of the training.
     """
+    require_fitting_chips(model, chips, allow_resolution_mismatch=allow_resolution_mismatch)
+    return chips.with_legend(model.legend)
+
+
+def require_fitting_chips(model: TrainedModel, chips: ChipSet, *, allow_resolution_mismatch: bool = False) -> None:
+    """Check that a model can score chips, whatever their classes.
+
+    Raises:
+        BandError, ChipError, GridError: as `chips_for`.
+    """
     _require_bands(model, chips)
     if chips.tile_size < model.tile_size:
         raise ChipError(
@@ -106,7 +116,6 @@ def chips_for(model: TrainedModel, chips: ChipSet, *, allow_resolution_mismatch:
         size = PixelSize(chips.cell_size[1], chips.units, chips.index.crs)
         require_similar_size(size, model.cell_size[1], model.units, "the chips")
     _warn_of_values(model, chips)
-    return chips.with_legend(model.legend)
 
 
 def chip_loader(model: TrainedModel, chips: ChipSet, *, allow_resolution_mismatch: bool = False) -> DataLoader[Sample]:

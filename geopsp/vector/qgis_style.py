@@ -1,4 +1,4 @@
-"""QGIS style of polygons, in a GeoPackage or beside a file: colours and names of their classes."""
+"""QGIS styles in a GeoPackage or beside a file; that of polygons: colours and names of their classes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ INSERT_CONTENTS = (
 INSERT_STYLE = """
 INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML,
                           styleSLD, useAsDefault, description, owner)
-SELECT '', '', table_name, column_name, 'classes', ?, '', 1, 'Class colours', '' FROM gpkg_geometry_columns
+SELECT '', '', table_name, column_name, ?, ?, '', 1, ?, '' FROM gpkg_geometry_columns
 """
 
 
@@ -53,12 +53,29 @@ def add_style(package: str | Path, classes: Iterable[ClassInfo]) -> None:
     Raises:
         sqlite3.Error: if it cannot be written.
     """
+    add_qml(package, polygon_style(classes), name="classes", description="Class colours")
+
+
+def add_qml(package: str | Path, qml: str, *, name: str, description: str) -> None:
+    """Add a default style of the layer of a GeoPackage that has no styles.
+
+    After an error the file may be damaged.
+
+    Args:
+        package: The file.
+        qml: The style as QGIS writes it.
+        name: Of the style, at most 30 characters.
+        description: Of the style.
+
+    Raises:
+        sqlite3.Error: if it cannot be written.
+    """
     with closing(sqlite3.connect(package)) as base, base:
         for pragma in FAST_PRAGMAS:
             base.execute(pragma)
         base.execute(CREATE_TABLE)
         base.execute(INSERT_CONTENTS, ("layer_styles",))
-        base.execute(INSERT_STYLE, (polygon_style(classes),))
+        base.execute(INSERT_STYLE, (name, qml, description))
 
 
 def write_style(path: Path, classes: Iterable[ClassInfo]) -> None:

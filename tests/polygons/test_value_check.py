@@ -1,4 +1,4 @@
-"""What becomes no polygon is said before the work, and 0 and 255 can be classes."""
+"""What is left out is said before the work, and 0 and 255 can be classes."""
 
 import logging
 
@@ -51,7 +51,7 @@ def test_a_mask_whose_background_is_nodata(make_raster, warnings):
     path = make_raster("m.tif", MASK, nodata=0)
     assert pixels(path)[0] == {"class 255": 30}
     assert "95.0% of the pixels of" in warnings[0]
-    assert "nodata value (0) and become no polygons. If that is a class, use `nodata='none'`" in warnings[0]
+    assert "nodata value (0) and are left out. If that is a class, use `nodata='none'`" in warnings[0]
     assert pixels(path, nodata="none")[0] == {"class 0": 570, "class 255": 30}
     ones = make_raster("o.tif", MASK // 255, nodata=0)
     assert pixels(ones)[0] == {"class 1": 30}
@@ -71,8 +71,7 @@ def test_255_among_other_codes(make_raster, warnings, dtype):
     path = make_raster("m.tif", CODES.astype(dtype))
     assert pixels(path)[0] == {"class 0": 480, "class 1": 90}
     assert (
-        "contains 255 (5.0% of the pixels), which becomes no polygon. If it is a class, use `nodata='none'`"
-        in (warnings[0])
+        "contains 255 (5.0% of the pixels), which is left out. If it is a class, use `nodata='none'`" in (warnings[0])
     )
     found, codes = pixels(path, nodata="none")
     assert found == {"class 0": 480, "class 1": 90, "class 255": 30}

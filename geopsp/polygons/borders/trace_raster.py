@@ -17,8 +17,8 @@ from geopsp.core.progress import Progress
 from geopsp.polygons.borders.stitch import CellStitcher
 from geopsp.polygons.borders.topology import Arcs, RegionRings
 from geopsp.polygons.borders.trace_cell import ALL_CODES, CellGrid, OpenRegions, trace_cell
-from geopsp.polygons.class_raster import ClassRaster
-from geopsp.polygons.confidence import Confidence
+from geopsp.polygons.class_raster import CodeSource
+from geopsp.polygons.confidence import ConfidenceSource
 from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric
 
@@ -38,7 +38,7 @@ MinTriangle = Callable[[Window], float]
 
 
 def trace_raster(
-    raster: ClassRaster,
+    raster: CodeSource,
     metric: GroundMetric,
     finish: Callable[[Features], Result],
     *,
@@ -47,7 +47,7 @@ def trace_raster(
     simplify: Callable[[Arcs, RegionRings, float], Arcs] | None = None,
     min_triangle: MinTriangle | None = None,
     smooth: int = 0,
-    confidence: Confidence | None = None,
+    confidence: ConfidenceSource | None = None,
     cell_size: int = TRACE_CELL,
     threads: int | None = None,
     progress: Progress | None = None,

@@ -81,11 +81,11 @@ def clean_raster(
         graph = fill_small_holes(graph, hole)  # merging may have created some
     path = (folder / "cleaned.tif").absolute()  # a relative one may look like a URL
     with closing(apply_codes(raster, graph, cell_size=cell_size)) as cells:
-        _write_raster(path, raster.grid, cells, on_cell)
+        write_codes(path, raster.grid, cells, on_cell)
     return ClassRaster(path, raster.grid, np.dtype(np.uint8), IGNORE_INDEX, has_mask=False)
 
 
-def _write_raster(
+def write_codes(
     path: Path, grid: Grid, cells: Iterable[tuple[Window, NDArray[np.uint8]]], on_cell: Callable[[], None]
 ) -> None:
     """Write a GeoTIFF of the codes, without a CRS, as GeoTIFF cannot hold every CRS."""

@@ -21,7 +21,7 @@ from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.parallel import cpu_count, map_ordered
-from geopsp.polygons.class_raster import ClassRaster
+from geopsp.polygons.class_raster import CodeSource
 from geopsp.polygons.ground_metric import GroundMetric, example_metric, pixel_area
 from geopsp.polygons.regions.connected_regions import flatten, label_regions, unite_pairs
 
@@ -135,7 +135,7 @@ class _CellGraph:
 
 
 def build_region_graph(
-    raster: ClassRaster,
+    raster: CodeSource,
     units: IntegerUnits,
     *,
     max_area: int,
@@ -193,7 +193,7 @@ def _join_cells(
 
 
 def apply_codes(
-    raster: ClassRaster, graph: RegionGraph, *, cell_size: int
+    raster: CodeSource, graph: RegionGraph, *, cell_size: int
 ) -> Generator[tuple[Window, NDArray[np.uint8]], None, None]:
     """Yield the raster cell by cell, each pixel with the code of its region in the graph."""
     table = graph.codes[graph.owners]
@@ -215,14 +215,14 @@ def _map_cells(work: Callable[[Item], Result], cells: Iterable[Item]) -> Generat
         yield from map_ordered(pool, work, cells, in_flight=4 * cpu_count())
 
 
-def _read_with_overlap(raster: ClassRaster, window: Window) -> NDArray[np.uint8]:
+def _read_with_overlap(raster: CodeSource, window: Window) -> NDArray[np.uint8]:
     """Read a cell with one more row above and column to the left, and at the raster's end also below and right."""
     right, below = window.col_stop == raster.grid.width, window.row_stop == raster.grid.height
     return raster.read(Window(window.col - 1, window.row - 1, window.width + 1 + right, window.height + 1 + below))
 
 
 def _cell_graph(
-    raster: ClassRaster, window: Window, units: IntegerUnits, max_area: int, all_borders: bool
+    raster: CodeSource, window: Window, units: IntegerUnits, max_area: int, all_borders: bool
 ) -> _CellGraph:
     pixels = _read_with_overlap(raster, window)
     labels, count = label_regions(pixels, nodata=NO_NODATA)

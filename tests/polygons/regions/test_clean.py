@@ -13,7 +13,7 @@ from geopsp.core.grid import Grid
 from geopsp.errors import OutputError, RasterError
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.ground_metric import GroundMetric
-from geopsp.polygons.regions.clean import _write_raster, clean_raster
+from geopsp.polygons.regions.clean import clean_raster, write_codes
 
 LIMITS = [(3.5, 0.0), (0.0, 9.5), (4.5, 20.5), (20.5, 4.5)]
 
@@ -114,7 +114,7 @@ def test_a_full_disk_is_told(tmp_path, size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         with pytest.raises(OutputError, match="Is the disk full"):
-            _write_raster(tmp_path / "cleaned.tif", grid, [(grid.full_window, codes)], lambda: None)
+            write_codes(tmp_path / "cleaned.tif", grid, [(grid.full_window, codes)], lambda: None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 

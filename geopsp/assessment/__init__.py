@@ -1,0 +1,1 @@
+"""What a map is worth: samples, accuracy, change, comparison of models."""

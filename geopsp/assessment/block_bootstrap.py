@@ -1,0 +1,130 @@
+"""Bootstrap intervals of the difference of two models' scores; whole blocks of ground are resampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+CHUNK = 2**24
+"""Counts of resampled confusion matrices that are held at a time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairedConfusions:
+    """Confusion matrices of two models on the same pixels, by block."""
+
+    first: Floats
+    """(blocks, classes, classes + 1) pixels by labelled class and predicted class, the last of which is no class."""
+
+    second: Floats
+    """The same of the other model."""
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def scores(confusion: Floats) -> Floats:
+    """Return (..., 2 + classes) mean IoU, overall accuracy and the IoU of each class of pooled confusion matrices.
+
+    A class without labelled pixels has no score (NaN), and does not count in the mean, whatever is predicted: so the
+    mean of both models is over the same classes.
+
+    Args:
+        confusion: (..., classes, classes + 1)
+    """
+    labelled = confusion.sum(axis=-1)
+    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
+    predicted = confusion[..., :-1].sum(axis=-2)
+    has_label = labelled > 0
+    union = labelled + predicted - correct
+    iou = np.divide(correct, union, out=np.full(union.shape, np.nan), where=has_label)
+    count, total = has_label.sum(axis=-1), labelled.sum(axis=-1)
+    mean = np.divide(np.nansum(iou, axis=-1), count, out=np.full(count.shape, np.nan), where=count > 0)
+    accuracy = np.divide(correct.sum(axis=-1), total, out=np.full(total.shape, np.nan), where=total > 0)
+    return np.concatenate([mean[..., None], accuracy[..., None], iou], axis=-1)
+
+
+def score_differences(first: Floats, second: Floats) -> Floats:
+    """Return the scores of the second model less those of the first."""
+    return scores(second) - scores(first)
+
+
+def resampled_differences(pairs: PairedConfusions, resamples: int, rng: np.random.Generator) -> Floats:
+    """Return (resamples, 2 + classes) differences of scores, each of as many blocks drawn with replacement.
+
+    The scores are those of the pooled confusion matrix of the drawn blocks.
+    """
+    blocks, size = len(pairs), pairs.first[0].size
+    shape = pairs.first.shape[1:]
+    flat = [each.reshape(blocks, size) for each in (pairs.first, pairs.second)]
+    found, step = [], max(1, CHUNK // max(size, blocks))
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        weights = rng.multinomial(blocks, np.full(blocks, 1 / blocks), count).astype(float)
+        found.append(score_differences(*((weights @ each).reshape(count, *shape) for each in flat)))
+    return np.concatenate(found)
+
+
+def difference_intervals(
+    pairs: PairedConfusions, *, resamples: int, confidence_level: float, interval: str, rng: np.random.Generator
+) -> Floats:
+    """Return (2 + classes, 3) differences of scores, and the lower and upper end of their intervals.
+
+    Args:
+        pairs: Confusion matrices by block.
+        resamples: Number of bootstrap resamples.
+        confidence_level: Of the intervals.
+        interval: "bca" or "percentile".
+        rng: Draws the blocks.
+
+    Returns:
+        NaN where a score is not defined; with fewer than two blocks all intervals are NaN.
+
+    Source: Efron, "Better bootstrap confidence intervals" (1987); Efron and Tibshirani, "An introduction to the
+        bootstrap" (1993), section 14.3. Blocks: Kunsch (1989); for maps Roberts et al. (2017).
+    """
+    total = [each.sum(axis=0) for each in (pairs.first, pairs.second)]
+    observed = score_differences(*total)
+    result = np.full((len(observed), 3), np.nan)
+    result[:, 0] = observed
+    if len(pairs) < 2:
+        return result
+    drawn = resampled_differences(pairs, resamples, rng)
+    left_out = score_differences(total[0] - pairs.first, total[1] - pairs.second)
+    tail = (1 - confidence_level) / 2
+    for number, value in enumerate(observed):
+        values = drawn[:, number][~np.isnan(drawn[:, number])]
+        if np.isnan(value) or not values.size:
+            continue
+        levels = np.array([tail, 1 - tail])
+        if interval == "bca":
+            levels = _bca_levels(values, value, left_out[:, number], levels)
+        result[number, 1:] = np.quantile(values, levels)
+    return result
+
+
+def _bca_levels(values: Floats, observed: float, left_out: Floats, levels: Floats) -> Floats:
+    """Return the levels of quantiles, corrected for bias and skewness; unchanged where the correction is not defined.
+
+    Args:
+        values: Of the resamples.
+        observed: Of all blocks.
+        left_out: Of all blocks but one; NaN where that is not defined.
+        levels: Of an interval without correction.
+    """
+    below = float(((values < observed).mean() + (values <= observed).mean()) / 2)
+    left_out = left_out[~np.isnan(left_out)]
+    deviations = left_out.mean() - left_out if left_out.size else np.zeros(1)
+    spread = float((deviations**2).sum())
+    if not 0 < below < 1 or not spread:
+        return levels
+    normal = NormalDist()
+    bias = normal.inv_cdf(below)
+    acceleration = float((deviations**3).sum()) / (6 * spread**1.5)
+    shifted = [bias + normal.inv_cdf(level) for level in levels]
+    return np.array([normal.cdf(bias + each / (1 - acceleration * each)) for each in shifted])

@@ -1,0 +1,55 @@
+"""The shell's command `geopsp assess`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geopsp.assessment.assess_options import AssessOptions
+from geopsp.cli.inputs import input_files
+from geopsp.cli.options import options_of, overwrite_option, take
+from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.errors import OptionError
+
+
+@click.command(cls=ShellCommand, strict=True, stopped="Nothing was written.")
+@click.argument("class_map", metavar="MAP", type=click.Path())
+@click.argument("reference", metavar="REFERENCE")
+@options_of(AssessOptions)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results to this file.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Also write them as a table.")
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Also write them as a page.")
+@overwrite_option
+def assess(
+    class_map: str,
+    reference: str,
+    json_path: Path | None,
+    csv_path: Path | None,
+    html_path: Path | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Estimate the accuracy of MAP and the areas of its classes from REFERENCE.
+
+    REFERENCE is a sample of `geopsp sample` that was labelled, other points, polygons (FILE or FILE|layername=LAYER)
+    or a raster of class codes.
+    """
+    from geopsp.assessment.assess_map import assess_map
+    from geopsp.core.output import check_output
+    from geopsp.core.owned_files import require_not_inputs
+
+    outputs = {
+        ending: path for ending, path in ((".json", json_path), (".csv", csv_path), (".html", html_path)) if path
+    }
+    for ending, path in outputs.items():
+        if path.suffix.lower() != ending:
+            raise OptionError(f"{path} ends in {path.suffix or 'nothing'!r}, but must end in {ending}.")
+        check_output(path, overwrite=overwrite)
+    require_not_inputs(list(outputs.values()), input_files(class_map, reference))
+    found = assess_map(class_map, reference, **take(options, AssessOptions))
+    say(found.text())
+    for path in outputs.values():
+        found.save(path, overwrite=overwrite)
+        say(f"Wrote {path}")

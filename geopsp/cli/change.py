@@ -1,0 +1,42 @@
+"""The shell's command `geopsp change`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geopsp.assessment.change_options import ChangeOptions
+from geopsp.cli.options import options_of, take
+from geopsp.cli.shell_command import ShellCommand, say
+
+
+@click.command(
+    cls=ShellCommand, strict=True, stopped="Parts that are made are kept: the same command goes on from them."
+)
+@click.argument("map_a", type=click.Path())
+@click.argument("map_b", type=click.Path())
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="GeoTIFF (COG) of the changes to write.")
+@options_of(ChangeOptions)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write all tables to this file.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Also write the changes to this file.")
+def change(map_a: str, map_b: str, out: Path, json_path: Path | None, csv_path: Path | None, **options: Any) -> None:
+    """Write the change from the class map MAP_A to MAP_B, and show its areas from class to class.
+
+    Classes are matched by name. An interrupted run resumes when the same command is called again.
+    """
+    from geopsp.assessment.compare_maps import compare_maps
+    from geopsp.assessment.table_files import check_tables
+
+    options = take(options, ChangeOptions)
+    overwrite = options.get("overwrite", False)
+    inputs = [map_a, map_b, *(str(options[n]) for n in ("confidence_a", "confidence_b", "reference") if n in options)]
+    tables = check_tables((json_path, csv_path), inputs, overwrite=overwrite)
+    found = compare_maps(map_a, map_b, out, **options)
+    say(found.text())
+    for path in (out, options.get("polygons")):
+        if path is not None:
+            say(f"Wrote {path}")
+    for path in tables:
+        say(f"Wrote {found.save(path, overwrite=overwrite)}")

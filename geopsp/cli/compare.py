@@ -1,0 +1,54 @@
+"""The shell's command `geopsp compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geopsp.assessment.comparison_options import ComparisonOptions
+from geopsp.cli.options import options_of, overwrite_option, take
+from geopsp.cli.shell_command import ShellCommand, say
+
+
+@click.command(cls=ShellCommand, strict=True, stopped="Nothing is kept of the scores.")
+@click.argument("model_a", type=click.Path(path_type=Path))
+@click.argument("model_b", type=click.Path(path_type=Path))
+@click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
+@options_of(ComparisonOptions)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the result to this file.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Also write a row per chip to this file.")
+@overwrite_option
+def compare(
+    model_a: Path,
+    model_b: Path,
+    chips: tuple[str, ...],
+    json_path: Path | None,
+    csv_path: Path | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Say whether MODEL_B is better than MODEL_A on the labelled CHIPS, or the difference is noise.
+
+    Give CHIPS of ground that neither model was trained on.
+    """
+    from geopsp.assessment.table_files import check_tables
+    from geopsp.core.extras import require_torch
+    from geopsp.models.hub_model import local_model
+    from geopsp.models.manifest import read_manifest
+    from geopsp.models.onnx_file import is_onnx
+
+    options = take(options, ComparisonOptions)
+    tables = check_tables((json_path, csv_path), (), overwrite=overwrite)
+    folders = [local_model(model) for model in (model_a, model_b)]
+    for folder in folders:
+        if not is_onnx(folder):
+            read_manifest(folder)  # before torch is loaded
+    require_torch("`geopsp compare`")
+    from geopsp.assessment.compare_models import compare_models
+
+    found = compare_models(folders[0], folders[1], list(chips), **options)
+    say(found.text())
+    for path in tables:
+        say(f"Wrote {found.save(path, overwrite=overwrite)}")
