@@ -14,7 +14,15 @@ from geopsp.cli.shell_command import ShellCommand, say
 from geopsp.errors import OptionError
 
 
-@click.command(cls=ShellCommand, strict=True, stopped="Nothing was written.")
+@click.command(
+    cls=ShellCommand,
+    strict=True,
+    stopped="Nothing was written.",
+    examples=(
+        "geopsp assess map.tif points.gpkg --html accuracy.html",
+        "geopsp assess map.tif survey.gpkg --reference-field class --design simple",
+    ),
+)
 @click.argument("class_map", metavar="MAP", type=click.Path())
 @click.argument("reference", metavar="REFERENCE")
 @options_of(AssessOptions)

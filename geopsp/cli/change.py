@@ -13,7 +13,13 @@ from geopsp.cli.shell_command import ShellCommand, say
 
 
 @click.command(
-    cls=ShellCommand, strict=True, stopped="Parts that are made are kept: the same command goes on from them."
+    cls=ShellCommand,
+    strict=True,
+    stopped="Parts that are made are kept: the same command goes on from them.",
+    examples=(
+        "geopsp change map-2020.tif map-2024.tif --out change.tif --min-area 100",
+        "geopsp change map-2020.tif map-2024.tif --out change.tif --polygons change.gpkg",
+    ),
 )
 @click.argument("map_a", type=click.Path())
 @click.argument("map_b", type=click.Path())

@@ -12,7 +12,12 @@ from geopsp.cli.options import options_of, overwrite_option, take
 from geopsp.cli.shell_command import ShellCommand, say
 
 
-@click.command(cls=ShellCommand, strict=True, stopped="Nothing is kept of the scores.")
+@click.command(
+    cls=ShellCommand,
+    strict=True,
+    stopped="Nothing is kept of the scores.",
+    examples=("geopsp compare model-a model-b test-chips",),
+)
 @click.argument("model_a", type=click.Path(path_type=Path))
 @click.argument("model_b", type=click.Path(path_type=Path))
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")

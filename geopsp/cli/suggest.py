@@ -15,7 +15,12 @@ from geopsp.cli.shell_command import ShellCommand, say, say_verbatim
 from geopsp.polygons.options import PolygonSettings
 
 
-@click.command(cls=ShellCommand, strict=True, stopped="Rows that are scored are kept: the same command goes on.")
+@click.command(
+    cls=ShellCommand,
+    strict=True,
+    stopped="Rows that are scored are kept: the same command goes on.",
+    examples=("geopsp suggest model scene.tif --out next.gpkg --number 50 --labelled chips",),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @images_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="GeoPackage to write (.gpkg).")

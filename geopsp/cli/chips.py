@@ -1,0 +1,85 @@
+"""The shell's command `geopsp chips`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geopsp.chips.options import CUTTING, ChipSpec, ExportOptions
+from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
+from geopsp.cli.options import dry_run_option, options_of, take
+from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.core.options import option_fields
+
+
+@click.command(
+    cls=ShellCommand,
+    strict=True,
+    stopped="Chips that are cut are kept: the same command goes on from them.",
+    examples=(
+        "geopsp chips scene.tif --labels fields.gpkg --class-field crop --out chips",
+        "geopsp chips 'images/*.tif' --labels 'masks/*.png' --out chips --size 512 --stride 256",
+    ),
+)
+@images_argument
+@click.option("--labels", required=True, multiple=True, help=labels_help)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Chip folder to write.")
+@options_of(*CUTTING, ExportOptions)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the report to this file.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Also draw the chips over the images (.png).")
+@dry_run_option
+def chips(
+    images: tuple[str, ...],
+    labels: tuple[str, ...],
+    out: Path,
+    json_path: Path | None,
+    picture: Path | None,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Cut georeferenced training chips from IMAGEs and labels.
+
+    An IMAGE is a raster, a URL, a glob, a folder, or a STAC item or item collection.
+    """
+    from geopsp.chips.export_training_data import export_training_data
+    from geopsp.core.output import check_output
+    from geopsp.core.owned_files import require_not_inputs
+    from geopsp.core.progress import progress_bar
+    from geopsp.report.summary import describe_chips, write_chip_report
+
+    options = take(options, *CUTTING, ExportOptions)
+    overwrite, reports = options.get("overwrite", False), [path for path in (json_path, picture) if path]
+    for path in reports:
+        check_output(path, overwrite=overwrite)
+    if reports:
+        require_not_inputs(reports, input_files(*images, *labels))
+    if dry_run:
+        say(describe_chips(_chips_to_cut(images, labels, options)))
+        say(f"Nothing was written; the chips would go to {out}.")
+        return
+    with progress_bar("Cutting chips") as progress:
+        chip_set = export_training_data(list(images), labels_of(images, labels), out, progress=progress, **options)
+    say(describe_chips(chip_set))
+    require_not_inputs(reports, [Path(file) for files in chip_set.files.values() for file in files])
+    if json_path:
+        write_chip_report(chip_set, json_path, overwrite=overwrite)
+    if picture:
+        from geopsp.report.chip_map import chip_map
+        from geopsp.training.plots import save_figure
+
+        save_figure(chip_map(chip_set, images=chip_set.files), picture, overwrite=overwrite)
+
+
+def _chips_to_cut(images: tuple[str, ...], labels: tuple[str, ...], options: dict[str, Any]) -> Any:
+    """Return the chips that `geopsp chips` would write."""
+    from geopsp.chips.export_training_data import index_chips
+    from geopsp.chips.labelled_scenes import LabelledScenes
+    from geopsp.core.progress import progress_bar
+
+    spec = ChipSpec(**{name: options[name] for name in option_fields(ChipSpec) if name in options})
+    cutting = {name: options[name] for name in option_fields(*CUTTING) if name in options}
+    scenes = LabelledScenes.open(list(images), labels_of(images, labels), **cutting)
+    with progress_bar("Cutting chips") as progress:
+        return index_chips(scenes, spec, workers=options.get("workers"), progress=progress)

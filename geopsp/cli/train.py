@@ -1,0 +1,173 @@
+"""The shell's commands `geopsp train` and `geopsp evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geopsp.chips.options import CUTTING
+from geopsp.cli.config_file import config_text
+from geopsp.cli.inputs import labels_help, labels_of
+from geopsp.cli.options import dry_run_option, options_of, overwrite_option, take
+from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.errors import OptionError
+from geopsp.models.loss_options import LossSpec
+from geopsp.training.options import NETWORKS, DataOptions, FitOptions, ModelOptions, RunConfig
+from geopsp.training.presets import ONLY_OF
+
+
+@click.command(
+    cls=ShellCommand,
+    strict=True,
+    stopped="Finished epochs are kept in the folder of the run (--run, or OUT.run): the same command with --resume "
+    "goes on from them.",
+    examples=(
+        "geopsp train chips --out model --minutes 30",
+        "geopsp train chips --out model --preset best --backbone resnet50 --epochs 40",
+        "geopsp train --config run.yaml --out model-2",
+    ),
+)
+@click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
+@click.option("--labels", multiple=True, help=f"Train straight from images, given instead of CHIPS. {labels_help}")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
+@click.option("--network", type=click.Choice(NETWORKS), default=NETWORKS[0], show_default=True, help="Architecture.")
+@options_of(ModelOptions, *ONLY_OF.values(), LossSpec, FitOptions, RunConfig)
+@click.option("--freeze", is_flag=True, help="Keep the encoder's weights as they are.")
+@options_of(DataOptions)
+@options_of(*CUTTING, without=("tile_size", "seed"))
+@dry_run_option
+@overwrite_option
+def train(
+    chips: tuple[str, ...],
+    labels: tuple[str, ...],
+    out: Path,
+    network: str,
+    freeze: bool,
+    dry_run: bool,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Train a network on one or several folders of CHIPS, or with --labels straight from images, and save it."""
+    from geopsp.core.extras import require_torch
+
+    require_torch("`geopsp train`")
+    from geopsp.core.lock import output_lock
+    from geopsp.core.log import is_main_process
+    from geopsp.core.output import check_output
+    from geopsp.core.owned_files import remove_owned
+    from geopsp.models.manifest import MODEL_FOLDER
+    from geopsp.report.summary import describe_scores
+    from geopsp.training.estimate_training import estimate_training
+    from geopsp.training.fit import RUN_FOLDER
+    from geopsp.training.resolve_options import RUN
+
+    check_output(out, overwrite=overwrite, folder=True, kind=MODEL_FOLDER)
+    model = _classifier(chips, labels, network, options)
+    if freeze:
+        model.freeze()
+    if is_main_process():
+        say(repr(model))
+    fit_options = take(options, FitOptions, RunConfig)
+    if dry_run:
+        for line in estimate_training(model, **fit_options):
+            say(line)
+        say(f"Nothing was written; the model would go to {out}.")
+        return
+    keeps_run = "folder" in fit_options
+    folder = Path(fit_options.setdefault("folder", out.with_name(f"{out.name}.run")))
+    is_new = overwrite and not keeps_run and not fit_options.get("resume")
+    if is_new and (folder / RUN).exists() and is_main_process():
+        with output_lock(folder):
+            remove_owned(folder, RUN_FOLDER)
+    model.fit(**fit_options)
+    if not is_main_process():
+        return
+    scores = model.evaluate()
+    model.model.metrics = scores.to_json()
+    model.model.run_config = config_text(click.get_current_context())
+    saved = model.save(out, overwrite=overwrite, compute_metrics=False)
+    say(describe_scores(scores))
+    say(f"Saved to {saved}")
+    if not keeps_run:
+        _clear_run(folder, keep_logs=fit_options.get("tensorboard", False))
+
+
+def _clear_run(folder: Path, *, keep_logs: bool) -> None:
+    """Delete our files in the folder of a finished run, or all of them but the logs."""
+    from geopsp.core.owned_files import remove_matching
+    from geopsp.training.fit import RUN_FOLDER, RUN_LOGS
+
+    remove_matching(folder, RUN_FOLDER, keep=RUN_LOGS if keep_logs else ())
+
+
+def _classifier(chips: tuple[str, ...], labels: tuple[str, ...], network: str, options: dict[str, Any]) -> Any:
+    """Return the network that the options describe, with these chips as its data."""
+    from geopsp.training.networks import CLASSIFIERS
+    from geopsp.training.training_data import prepare_data
+
+    own: dict[str, Any] = {}
+    for name, cls in ONLY_OF.items():
+        given = take(options, cls)
+        if given and name != network:
+            raise OptionError(_not_for(network, name, given))
+        own |= given
+    source = {"images": list(chips), "labels": labels_of(chips, labels)} if labels else {"path": list(chips)}
+    data = prepare_data(**source, **take(options, *CUTTING, DataOptions))
+    return CLASSIFIERS[network](data, **own, **take(options, ModelOptions, LossSpec))
+
+
+def _not_for(network: str, other: str, given: dict[str, Any]) -> str:
+    """Say that options are those of another network."""
+    names = ", ".join(f"`{name}={value!r}`" for name, value in given.items())
+    applies, them = ("applies", "it") if len(given) == 1 else ("apply", "them")
+    return f"{names} only {applies} to the network {other}, not to {network}. Leave {them} out."
+
+
+@click.command(
+    cls=ShellCommand,
+    strict=True,
+    stopped="Nothing is kept of the scores.",
+    examples=("geopsp evaluate model test-chips --json scores.json",),
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the scores to this file.")
+@options_of(ModelOptions, only=("device",))
+@click.option(
+    "--allow-resolution-mismatch",
+    is_flag=True,
+    help="Score chips whose pixels are more than 4 times larger or smaller than those of the training, too.",
+)
+@overwrite_option
+def evaluate(
+    model: Path,
+    chips: tuple[str, ...],
+    json_path: Path | None,
+    device: str | None,
+    allow_resolution_mismatch: bool,
+    overwrite: bool,
+) -> None:
+    """Score MODEL on every labelled pixel of CHIPS."""
+    from geopsp.chips.chip_set import ChipSet
+    from geopsp.core.extras import require_torch
+    from geopsp.core.output import check_output
+    from geopsp.models.hub_model import local_model
+    from geopsp.models.manifest import read_manifest
+    from geopsp.report.summary import describe_scores, write_scores
+
+    if json_path:
+        check_output(json_path, overwrite=overwrite)
+    model = local_model(model)
+    read_manifest(model)  # before torch is loaded
+    chip_set = ChipSet.open(list(chips))
+    require_torch("`geopsp evaluate`")
+    from geopsp.training.classifier import PixelClassifier
+
+    scores = PixelClassifier.from_model(model, device=device).evaluate(
+        chip_set, allow_resolution_mismatch=allow_resolution_mismatch
+    )
+    if json_path:
+        write_scores(scores, json_path, overwrite=overwrite)
+    say(describe_scores(scores))
