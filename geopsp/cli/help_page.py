@@ -23,6 +23,9 @@ MAIN_OPTIONS: Mapping[str, tuple[str, ...]] = {
         "out", "polygons", "confidence", "probabilities", "per_image", "extent", "aoi", "test_time_augmentation",
         "min_area", "simplify", "device", "overwrite",
     ),
+    "suggest": (
+        "out", "number", "labelled", "aoi", "criterion", "max_per_km2", "min_distance", "bands", "device", "overwrite",
+    ),
 }  # fmt: skip
 """Options that the short help shows, by command; commands that are not here show all of theirs."""
 
