@@ -33,8 +33,11 @@ ENDING = ".gpkg"
 WINDOWS, LABELS, DONE_AREA = "windows", "labels", "aoi"
 """Names of the layers."""
 
-STATUSES = (ClassInfo(0, "open", "#e07b39"), ClassInfo(1, "done", "#2f855a"), ClassInfo(2, "skipped", "#9aa0a6"))
-"""What the status of a window may be."""
+STATUSES = (
+    ClassInfo(0, "open", "#e07b39"), ClassInfo(1, "done", "#2f855a"), ClassInfo(2, "skipped", "#9aa0a6"),
+    ClassInfo(3, "cut", "#2b6cb0"),
+)  # fmt: skip
+"""What the status of a window may be; done: corrected, to be cut as a chip; cut: its chip is there."""
 
 DONE_VIEW = f"""
 CREATE VIEW {DONE_AREA} AS SELECT fid AS OGC_FID, geometry, rank FROM {WINDOWS} WHERE status = 'done'

@@ -237,7 +237,7 @@ def test_styles_have_drop_downs(model, image, tmp_path):
         styles = dict(base.execute("SELECT f_table_name, styleQML FROM layer_styles"))
     base.close()
     assert set(styles) == {"windows", "labels"}
-    for layer, names in (("windows", ["open", "done", "skipped"]), ("labels", model.model.legend.names)):
+    for layer, names in (("windows", ["open", "done", "skipped", "cut"]), ("labels", model.model.legend.names)):
         assert 'editWidget type="ValueMap"' in styles[layer]
         assert all(f'name="{name}" type="QString" value="{name}"' in styles[layer] for name in names)
         assert 'type="categorizedSymbol"' in styles[layer]
