@@ -100,7 +100,8 @@ def _tasks(
     before = np.zeros(num_strata, np.int64)
     for window, (keys, numbers) in zip(counts.strips, counts.by_strip, strict=True):
         after = before.copy()
-        np.add.at(after, strata[keys].astype(np.int64), numbers)
+        drawn = strata[keys] != NO_STRATUM
+        np.add.at(after, strata[keys[drawn]].astype(np.int64), numbers[drawn])
         yield window, before, after
         before = after
 
