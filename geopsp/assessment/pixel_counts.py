@@ -130,7 +130,8 @@ def block_counts(keys: NDArray[np.uint16], size: int) -> NDArray[np.int64]:
 def _count(keys, metric, top, fallback, per_m2, pixels, units):  # type: ignore[no-untyped-def]
     """Count the pixels of whole rows, and their areas in whole units; return how many are of unknown area.
 
-    Areas are linear between knots, and computed from the knot on, so that they do not depend on the window.
+    A run of equal pixels between two knots, where areas are linear, is added at once. As rows are whole, runs do not
+    depend on the strip, nor do their areas.
     """
     height, width = keys.shape
     unknown = 0
@@ -138,16 +139,21 @@ def _count(keys, metric, top, fallback, per_m2, pixels, units):  # type: ignore[
         y = top + row + 0.5
         for origin in range(0, width, metric.step):
             edge = pixel_area(metric, float(origin), y)
-            first = pixel_area(metric, origin + 0.5, y)
-            slope = 2 * (first - edge)
-            for col in range(origin, min(origin + metric.step, width)):
-                key = keys[row, col]
-                pixels[key] += 1
-                area = first + slope * (col - origin)
+            slope = 2 * (pixel_area(metric, origin + 0.5, y) - edge)
+            stop = min(origin + metric.step, width)
+            start = origin
+            while start < stop:
+                key = keys[row, start]
+                end = start + 1
+                while end < stop and keys[row, end] == key:
+                    end += 1
+                area = edge + slope * ((start + end) / 2 - origin)  # at the middle of the run: its mean
                 if area != area:  # noqa: PLR0124 (true for NaN)
                     area = fallback
-                    unknown += key < OUTSIDE_AOI
-                units[key] += int(area * per_m2 + 0.5)
+                    unknown += (end - start) * (key < OUTSIDE_AOI)
+                pixels[key] += end - start
+                units[key] += int((end - start) * area * per_m2 + 0.5)
+                start = end
     return unknown
 
 

@@ -171,13 +171,19 @@ def _find(keys, strata, seen, ranks, first, last, found):  # type: ignore[no-unt
     height, width = keys.shape
     count = 0
     for row in range(height):
-        for col in range(width):
-            stratum = strata[keys[row, col]]
-            if stratum == NO_STRATUM:
-                continue
-            at = first[stratum]
-            if at < last[stratum] and ranks[at] == seen[stratum]:
-                found[count, 0], found[count, 1], found[count, 2] = row, col, keys[row, col]
-                first[stratum] += 1
-                count += 1
-            seen[stratum] += 1
+        start = 0
+        while start < width:
+            key = keys[row, start]
+            end = start + 1
+            while end < width and keys[row, end] == key:
+                end += 1
+            stratum = strata[key]
+            if stratum != NO_STRATUM:
+                at, before = first[stratum], seen[stratum]
+                seen[stratum] = before + end - start
+                while at < last[stratum] and ranks[at] < seen[stratum]:
+                    found[count, 0], found[count, 1], found[count, 2] = row, start + ranks[at] - before, key
+                    at += 1
+                    count += 1
+                first[stratum] = at
+            start = end

@@ -44,8 +44,8 @@ MAX_PIXELS = 2**28
 """Pixels that all threads hold at a time."""
 
 
-CELL_WIDTH = 4096
-"""Columns that are read at a time."""
+CELL_PIXELS = 2**24
+"""Pixels of a strip that are read at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,8 +95,10 @@ class StrataRaster:
         Raises:
             RasterError: if the map or the confidence cannot be read.
         """
+        step = _multiple(max(1, CELL_PIXELS // window.height), self.block[1])
+        if step >= window.width:
+            return self._read_cell(window)
         keys = np.empty((window.height, window.width), np.uint16)
-        step = self.grid.width if self.block[1] >= self.grid.width else _multiple(CELL_WIDTH, self.block[1])
         for col in range(window.col, window.col_stop, step):
             cell = Window(col, window.row, step, window.height).intersect(window)
             keys[cell.slices(window)] = self._read_cell(cell)
@@ -104,7 +106,8 @@ class StrataRaster:
 
     def _read_cell(self, window: Window) -> NDArray[np.uint16]:
         codes = self.raster.read(window)
-        keys = codes.astype(np.uint16)
+        keys: NDArray[np.uint16] = self._keys_of_codes()[codes]
+        left_out = keys >= OUTSIDE_AOI if self.divides else None
         grid = self.grid.crop(window)
         if self.confidence is not None and self.limits:
             values = self.confidence.read(window)
@@ -118,9 +121,19 @@ class StrataRaster:
             keys[burned == IGNORE_INDEX] = OUTSIDE_ZONES
         if self.aoi is not None:
             keys[~self.aoi.inside(grid)] = OUTSIDE_AOI
-        if not self.kept.all():
-            keys[~self.kept[codes]] = EXCLUDED
-        keys[codes == IGNORE_INDEX] = NODATA
+        if left_out is not None:
+            keys[left_out] = self._keys_of_codes()[codes[left_out]]
+        return keys
+
+    @property
+    def divides(self) -> bool:
+        """True if more than classes decides on the strata."""
+        return bool(self.limits) or self.zones is not None or self.aoi is not None
+
+    def _keys_of_codes(self) -> NDArray[np.uint16]:
+        """Return (256,) keys of class codes."""
+        keys = np.where(self.kept, np.arange(NUM_CODES, dtype=np.uint16), np.uint16(EXCLUDED))
+        keys[IGNORE_INDEX] = NODATA
         return keys
 
     def strips(self, multiple: int = 1) -> list[Window]:

@@ -171,7 +171,7 @@ def test_blocks_and_threads_do_not_matter(tmp_path, monkeypatch, design):
     found = []
     for number, layout in enumerate(LAYOUTS):
         monkeypatch.setattr(strata_raster, "STRIP_PIXELS", 83 * (1, 7, 200)[number])
-        monkeypatch.setattr(strata_raster, "CELL_WIDTH", (5, 64, 4096)[number])
+        monkeypatch.setattr(strata_raster, "CELL_PIXELS", (5, 64, 2**24)[number])
         monkeypatch.setattr(strata_raster, "cpu_count", lambda number=number: (1, 4, 2)[number])
         found.append(draw(write_map(tmp_path / f"{number}.tif", codes, **layout), **DESIGNS[design]))
     for other in found[1:]:
