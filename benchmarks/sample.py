@@ -4,15 +4,13 @@
 
 A map of four classes, patches of 20 x 20 pixels, compressed, in tiles of 512 pixels. It is drawn from with its class
 tag, in two passes, and without, in three; and from a map of four times the height, for the memory. rasterio reads the
-same file in as many threads, strip by strip. GDAL's cache of blocks is set to 64 MB, as it would otherwise grow to
-5 % of the memory. Each run is a process of its own, the median counts; compiling is done
+same file in as many threads, strip by strip. Each run is a process of its own, the median counts; compiling is done
 before. Prints a table and, last, one line of JSON.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -33,8 +31,6 @@ from geopsp.core.parallel import cpu_count
 LEGEND = Legend.from_names({0: "background", 1: "water", 2: "forest", 3: "building"})
 SHARES = [0.5, 0.1, 0.39, 0.01]
 PATCH, BLOCK = 20, 512
-
-os.environ.setdefault("GDAL_CACHEMAX", "64")
 
 
 def write_map(path: Path, width: int, height: int, *, ours: bool) -> None:

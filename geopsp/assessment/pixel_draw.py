@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.assessment.pixel_counts import PixelCounts, block_counts
-from geopsp.assessment.strata_raster import NUM_KEYS, OUTSIDE_AOI, StrataRaster, num_threads
+from geopsp.assessment.strata_raster import NUM_KEYS, StrataRaster, num_threads
 from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.core.parallel import map_ordered
@@ -121,7 +121,7 @@ def find_blocks(
     Raises:
         RasterError: if the map cannot be read.
     """
-    ends = np.cumsum(counts.blocks)
+    ends, is_drawn = np.cumsum(counts.blocks), raster.is_drawn
 
     def find(task: tuple[Window, int, int]) -> NDArray[np.int64]:
         window, begin, end = task
@@ -129,12 +129,12 @@ def find_blocks(
         if first == last:
             return np.empty((0, 4), np.int64)
         keys = raster.read(window)
-        rows, cols = np.nonzero(block_counts(keys, size))
+        rows, cols = np.nonzero(block_counts(keys, is_drawn, size))
         parts = []
         for number in range(first, last):
             row, col = rows[ranks[number] - begin] * size, cols[ranks[number] - begin] * size
             block = keys[row : row + size, col : col + size]
-            down, right = np.nonzero(block < OUTSIDE_AOI)
+            down, right = np.nonzero(is_drawn[block])
             parts.append(
                 np.column_stack(
                     [window.row + row + down, col + right, block[down, right], np.full(len(down), number + 1)]

@@ -24,7 +24,7 @@ import geopsp
 from geopsp.assessment import pixel_counts, strata_raster
 from geopsp.assessment.pixel_counts import PixelAreas, count_pixels
 from geopsp.assessment.pixel_draw import NO_STRATUM, draw_ranks, find_blocks, find_pixels
-from geopsp.assessment.strata_raster import EXCLUDED, NODATA, NUM_KEYS, OUTSIDE_AOI, OUTSIDE_ZONES, StrataRaster
+from geopsp.assessment.strata_raster import MAX_PARTS, NUM_CODES, NUM_KEYS, OUTSIDE_AOI, OUTSIDE_ZONES, StrataRaster
 from geopsp.cli import main
 from geopsp.core.grid import Grid
 from geopsp.core.legend import Legend
@@ -267,8 +267,9 @@ def test_ranks_are_distinct_and_below_the_population(seed, population, size):
 @given(rasters(classes=(1, 2, 255), side=12), st.integers(1, 5))
 @settings(max_examples=25)
 def test_blocks_are_counted(codes, size):
-    keys = np.where(codes == 255, np.uint16(NODATA), codes)
-    found = pixel_counts.block_counts(keys, size)
+    is_drawn = np.ones(NUM_KEYS, bool)
+    is_drawn[255] = False
+    found = pixel_counts.block_counts(codes.astype(np.uint16), is_drawn, size)
     padded = np.pad(codes != 255, [(0, -codes.shape[0] % size), (0, -codes.shape[1] % size)])
     rows, cols = np.array(padded.shape) // size
     assert (found == padded.reshape(rows, size, cols, size).sum((1, 3))).all()
@@ -380,9 +381,24 @@ def test_excluded_classes_are_not_drawn(map_path, caplog):
     assert sample.class_names == ("water", "forest", "grass", "snow")  # the truth may be any
 
 
-def test_keys_tell_why_a_pixel_is_left_out():
-    assert len({EXCLUDED, NODATA, OUTSIDE_AOI, OUTSIDE_ZONES}) == 4
-    assert min(EXCLUDED, NODATA, OUTSIDE_AOI, OUTSIDE_ZONES) == OUTSIDE_AOI
+def test_what_is_left_out_is_counted(map_path, caplog):
+    """Nodata counts nowhere, and a pixel outside of all counts once."""
+    caplog.set_level(logging.INFO, "geopsp")
+    codes = random_map()
+    area = zones((0, 0, 40, 60))
+    draw(map_path, size=50, aoi=area, zones=zones((0, 0, 83, 30)), exclude_class=["forest"])
+    west, north = np.arange(83) < 40, (np.arange(60) < 30)[:, None]
+    valid = codes != 255
+    assert f"{(valid & ~west).sum():,} pixels" in caplog.text
+    assert f"{(valid & west & ~north).sum():,} pixels" in caplog.text
+    assert f"{((codes == 2) & west & north).sum():,} pixels" in caplog.text
+
+
+def test_keys_of_pixels_that_are_not_drawn_are_no_others():
+    assert NUM_CODES * MAX_PARTS <= OUTSIDE_AOI < OUTSIDE_ZONES < NUM_KEYS
+    drawn = in_memory(random_map()).is_drawn
+    assert not drawn[[255, 511, OUTSIDE_AOI, OUTSIDE_ZONES]].any()
+    assert drawn[[0, 254, 256]].all()
 
 
 def test_small_strata_are_taken_whole_and_that_is_said(map_path, caplog):
