@@ -516,6 +516,23 @@ def test_pixels_beyond_the_crs_count_by_their_size_in_it(tmp_path, caplog):
     assert 0 < sample.strata[0].area_ha <= 8 * 16 * width**2 / 1e4 * 1.01
 
 
+def test_areas_of_runs_are_those_of_their_pixels(tmp_path):
+    """Where they change from column to column, as far from the meridian of a UTM zone."""
+    codes = np.repeat(np.random.default_rng(0).choice([1, 2], (6, 12)), 10, axis=1).astype(np.uint8)
+    crs, transform = GRIDS["UTM"][0], Affine(5000, 0, 500_000, 0, -5000, 5_000_000)
+    path = tmp_path / "map.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=120, height=6, count=1, dtype="uint8", crs=crs, transform=transform
+    ) as dataset:
+        dataset.write(codes, 1)
+    areas = PixelAreas.from_grid(Grid(rasterio.CRS.from_string(crs), transform, 120, 6))
+    assert areas.metric.step > 1
+    each = areas.at(*(places.ravel() for places in np.indices(codes.shape))).reshape(codes.shape)
+    assert each.max() / each.min() > 1.003
+    for stratum in draw(path, size=20).strata:
+        assert stratum.area_ha == pytest.approx(each[codes == stratum.map_code].sum() / 1e4, rel=1e-7)
+
+
 def test_areas_do_not_depend_on_where_a_window_begins():
     grid = Grid(rasterio.CRS.from_epsg(4326), Affine(0.001, 0, 10, 0, -0.001, 60), 5000, 4000)
     areas = PixelAreas.from_grid(grid)
