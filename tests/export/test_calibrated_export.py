@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,79 +22,97 @@ from geopsp.models.calibration import Calibration
 from geopsp.models.losses import LossSpec
 from geopsp.models.onnx_file import UNCALIBRATED, read_onnx
 
-CALIBRATIONS = {
-    "temperature": Calibration("temperature", 2.5),
-    "vector": Calibration("vector", 2.0, (0.2, 0.9, 0.5, 1.0), (1.0, -0.5, 0.3, 0.0)),
-}
+CALIBRATION = Calibration("vector", 2.0, (0.2, 0.9, 0.5, 1.0), (1.0, -0.5, 0.3, 0.0))
+"""It would change classes, were they not kept."""
 
 
-@pytest.fixture(scope="module", params=sorted(CALIBRATIONS))
-def exported(request, tmp_path_factory):
-    """A calibrated model with an ignored class, its files with and without calibration, and an image of pixels."""
-    folder = tmp_path_factory.mktemp("exported")
-    model = random_model(ModelSpec("tu-test_resnet", 2, 4), losses=LossSpec(ignore_classes=("class 2",)))
-    model.calibration = CALIBRATIONS[request.param]
-    files = [export_model(model, folder / f"{calibrated}.onnx", calibrated=calibrated) for calibrated in (True, False)]
-    return SimpleNamespace(model=model, file=files[0], plain=files[1])
+@pytest.fixture(scope="module")
+def model():
+    """A calibrated model with an ignored class."""
+    found = random_model(ModelSpec("tu-test_resnet", 2, 4), losses=LossSpec(ignore_classes=("class 2",)))
+    found.calibration = CALIBRATION
+    return found
+
+
+@pytest.fixture(scope="module")
+def file(model, tmp_path_factory):
+    return export_model(model, tmp_path_factory.mktemp("exported") / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def plain(model, tmp_path_factory):
+    return export_model(model, tmp_path_factory.mktemp("exported") / "plain.onnx", calibrated=False)
 
 
 def tiles():
     return np.random.default_rng(4).integers(1, 3000, (3, 2, SIZE, SIZE)).astype("float32")
 
 
-def test_the_file_gives_calibrated_probabilities_and_the_same_classes(exported):
-    plain, found = run_onnx(exported.plain, tiles()), run_onnx(exported.file, tiles())
-    assert_array_equal(found.argmax(axis=1), plain.argmax(axis=1))
-    expected = exported.model.calibration.apply(plain.swapaxes(0, 1), excluded=[2]).swapaxes(0, 1)
-    assert_allclose(found, expected, atol=1e-5)
-    assert np.abs(found - plain).max() > 0.1
+def test_the_file_gives_calibrated_probabilities_and_the_same_classes(model, file):
+    """Other programs see one output; our own engine sees the network's probabilities, too, which these are made of."""
+    opened = read_onnx(file)
+    assert (opened.calibration, opened.network_output) == (CALIBRATION, UNCALIBRATED)
+    (raw,) = opened.session().run([opened.network_output], {"image": tiles()})
+    found = run_onnx(file, tiles())
+    assert_array_equal(found.argmax(axis=1), raw.argmax(axis=1))
+    assert_allclose(found, CALIBRATION.apply(raw.swapaxes(0, 1), excluded=[2]).swapaxes(0, 1), atol=1e-5)
+    assert np.abs(found - raw).max() > 0.1
     assert not found[:, 2].any(), "ignored in training"
-
-
-def test_other_programs_see_one_output_and_our_own_engine_the_network_s_probabilities(exported):
-    session = onnxruntime.InferenceSession(str(exported.file), providers=["CPUExecutionProvider"])
+    free = np.log(np.maximum(raw, 1e-30)) * np.array(CALIBRATION.weights)[:, None, None]
+    free += np.array(CALIBRATION.biases)[:, None, None]
+    assert (free.argmax(axis=1) != raw.argmax(axis=1)).mean() > 0.01, "vector scaling alone would change classes"
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_outputs()] == ["probabilities"]
-    metadata = {entry.key: entry.value for entry in onnx.load(exported.file).metadata_props}
-    assert json.loads(metadata["geopsp_export"])["calibrated"] == exported.model.calibration.words
-    model, plain = read_onnx(exported.file), read_onnx(exported.plain)
-    assert model.calibration == plain.calibration == exported.model.calibration
-    assert (model.network_output, plain.network_output) == (UNCALIBRATED, "probabilities")
-    (found,) = model.session().run([model.network_output], {"image": tiles()})
-    (wanted,) = plain.session().run([plain.network_output], {"image": tiles()})
-    assert_array_equal(found, wanted)
+    metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    assert json.loads(metadata["geopsp_export"])["calibrated"] == CALIBRATION.words
 
 
-def test_maps_are_the_same_by_all_ways(exported, make_raster, tmp_path, monkeypatch):
-    """Torch, an ONNX file with or without calibration inside, and a file that is exported for the map."""
-    monkeypatch.chdir(tmp_path)
-    pixels = np.random.default_rng(5).integers(1, 3000, (2, 150, 170)).astype("uint16")
-    image, saved = make_raster(data=pixels), SimpleNamespace(model=exported.model, device="cpu")
-    ways = {
-        "file": (exported.file, {}), "plain": (exported.plain, {}), "made": (saved, {"engine": "onnx"}),
-        "torch": (saved, {"precision": "fp32"}),
-    }  # fmt: skip
-    maps, confidence, keys = {}, {}, {}
+def mapped(image, ways):
+    """Maps, confidence and keys, by the names of the ways to make them."""
+    maps, confidence = {}, {}
     for name, (model, options) in ways.items():
         classify_pixels(image, model, f"{name}.tif", confidence=f"{name}-c.tif", **options)
         with rasterio.open(f"{name}.tif") as dataset, rasterio.open(f"{name}-c.tif") as other:
             maps[name], confidence[name] = dataset.read(1), other.read(1).astype(int)
-            keys[name] = dataset.tags()["GEOPSP_JOB"]
+    return maps, confidence
+
+
+@pytest.fixture
+def image(make_raster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return make_raster(data=np.random.default_rng(5).integers(1, 3000, (2, 150, 170)).astype("uint16"))
+
+
+def test_maps_with_the_file_are_those_with_the_saved_model(model, file, image):
+    saved, fp32 = SimpleNamespace(model=model, device="cpu"), {"precision": "fp32"}
+    ways = {"file": (file, {}), "torch": (saved, fp32), "off": (saved, fp32 | {"calibrated": False})}
+    maps, confidence = mapped(image, ways)
+    assert (maps["file"] != maps["torch"]).mean() < 1e-3, "but for near-ties"
+    same = maps["file"] == maps["torch"]
+    assert np.abs(confidence["file"] - confidence["torch"])[same].max() <= 1
+    assert_array_equal(maps["off"], maps["torch"])
+    assert np.abs(confidence["off"] - confidence["torch"]).max() > 20
+
+
+@pytest.mark.slow
+def test_maps_are_the_same_with_any_file(model, file, plain, image):
+    """With calibration inside or beside, or exported for the map."""
+    saved = SimpleNamespace(model=model, device="cpu")
+    maps, confidence = mapped(image, {"file": (file, {}), "plain": (plain, {}), "made": (saved, {"engine": "onnx"})})
     for name in ("plain", "made"):
         assert_array_equal(maps["file"], maps[name])
         assert_array_equal(confidence["file"], confidence[name])
-    assert (maps["file"] != maps["torch"]).mean() < 1e-3, "but for near-ties"
-    assert np.abs(confidence["file"] - confidence["torch"]).max() <= 1
-    classify_pixels(image, saved, "off.tif", confidence="off-c.tif", precision="fp32", calibrated=False)
-    with rasterio.open("off.tif") as dataset, rasterio.open("off-c.tif") as other:
-        assert_array_equal(dataset.read(1), maps["torch"])
-        assert np.abs(other.read(1).astype(int) - confidence["torch"]).max() > 20
 
 
-def test_packages_for_arcgis_hold_the_network_s_probabilities(exported, tmp_path):
+@pytest.mark.slow
+def test_packages_for_arcgis_hold_the_network_s_probabilities(model, plain, tmp_path):
     """ArcGIS blends and shows classes, which would differ where tiles overlap."""
-    with zipfile.ZipFile(export_model(exported.model, tmp_path / "m.dlpk", "dlpk")) as archive:
+    with zipfile.ZipFile(export_model(model, tmp_path / "m.dlpk", "dlpk")) as archive:
         (name,) = [each for each in archive.namelist() if each.endswith(".onnx")]
         archive.extract(name, tmp_path)
-    assert_array_equal(run_onnx(tmp_path / name, tiles()), run_onnx(exported.plain, tiles()))
+    assert_array_equal(run_onnx(tmp_path / name, tiles()), run_onnx(plain, tiles()))
+
+
+def test_packages_do_not_take_the_option(model, tmp_path):
     with pytest.raises(OptionError, match="`calibrated` only applies to the formats onnx, hub, not to dlpk"):
-        export_model(exported.model, Path("m.dlpk"), "dlpk", calibrated=False)
+        export_model(model, tmp_path / "m.dlpk", "dlpk", calibrated=False)
