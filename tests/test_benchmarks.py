@@ -11,7 +11,7 @@ import pytest
 from common import REPOSITORY
 
 BENCHMARKS = REPOSITORY / "benchmarks"
-QUICK = ("chips", "crf", "engines", "network_cost", "peers", "ppm", "predict", "sync", "train")
+QUICK = ("chips", "crf", "engines", "network_cost", "peers", "ppm", "predict", "sample", "sync", "train")
 SLOW = ("accuracy", "context", "first_use", "gpu", "lr_find", "multispectral", "polygons", "real_data", "scale")
 
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not here, but in the repository")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+import rasterio
 
 from geopsp.assessment.map_classes import map_classes
 from geopsp.assessment.pixel_counts import PixelAreas, PixelCounts, count_pixels
@@ -18,7 +18,7 @@ from geopsp.assessment.sample_options import OTHERS, Allocation, SampleDesign, S
 from geopsp.assessment.sample_plan import SamplePlan, choose_num_blocks, choose_sizes, plan_strata
 from geopsp.assessment.sample_points import sample_points
 from geopsp.assessment.sample_style import sample_style
-from geopsp.assessment.strata_raster import EXCLUDED, OUTSIDE_AOI, OUTSIDE_ZONES, StrataRaster
+from geopsp.assessment.strata_raster import NUM_CODES, StrataRaster
 from geopsp.assessment.zones import read_zones
 from geopsp.core.argument_names import suggest_names
 from geopsp.core.jit import compile_ahead
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 logger = logging.getLogger(__name__)
+
+GDAL_CACHE_BYTES = 64 * 2**20
+"""GDAL's own cache of blocks; small, as each block is read once in a pass."""
+
 
 COMPILED = ("geopsp.assessment.pixel_counts", "geopsp.assessment.pixel_draw")
 """Modules with compiled functions."""
@@ -120,6 +124,7 @@ def draw_sample(
         output_lock(target),
         ClassRaster.open(class_map, nodata=nodata_value) as class_raster,
         progress_bar("Sampling") as progress,
+        rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES),
     ):
         class_raster.number_values(asked=nodata_value)
         sample = _draw(class_raster, options, progress)
@@ -142,7 +147,7 @@ def _draw(class_raster: ClassRaster, options: SampleOptions, progress: Progress)
         raster, areas, cluster_size=block, on_strip=lambda done, total: progress(done, 2 * total, "counting")
     )
     _tell_left_out(counts, class_raster)
-    classes, all_classes = map_classes(class_raster.path, class_raster.values, _codes(counts))
+    classes, all_classes = map_classes(class_raster.path, class_raster.values, np.unique(counts.keys % NUM_CODES))
     _check_names(options, all_classes)
     plan = plan_strata(raster, counts, classes, stratified=options.design == "stratified")
 
@@ -192,25 +197,17 @@ def _strata_raster(class_raster: ClassRaster, confidence: Confidence | None, opt
     return StrataRaster(class_raster, (height, width), kept, confidence if limits else None, limits, zones, aoi)
 
 
-def _codes(counts: PixelCounts) -> NDArray[np.int64]:
-    """Return the class codes of the pixels that can be drawn."""
-    return np.unique(np.flatnonzero(counts.pixels[:OUTSIDE_AOI]) % 256)
-
-
 def _tell_left_out(counts: PixelCounts, class_raster: ClassRaster) -> None:
     """Say how many valid pixels are not drawn.
 
     Raises:
         RasterError: if all are.
     """
-    drawable = int(counts.pixels[:OUTSIDE_AOI].sum())
+    drawable = int(counts.pixels.sum())
     left_out = {
-        words: int(counts.pixels[key])
-        for key, words in (
-            (EXCLUDED, "are of classes in `exclude_class`"),
-            (OUTSIDE_ZONES, "lie outside of all zones"),
-            (OUTSIDE_AOI, "lie outside of the area of interest"),
-        )
+        "are of classes in `exclude_class`": counts.num_excluded,
+        "lie outside of all zones": counts.num_outside_zones,
+        "lie outside of the area of interest": counts.num_outside_aoi,
     }
     total = drawable + sum(left_out.values())
     if not drawable:

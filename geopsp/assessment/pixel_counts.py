@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.assessment.strata_raster import NUM_KEYS, OUTSIDE_AOI, StrataRaster, num_threads
+from geopsp.assessment.strata_raster import NUM_CODES, NUM_KEYS, OUTSIDE_AOI, OUTSIDE_ZONES, StrataRaster, num_threads
 from geopsp.core.grid import Grid, Window
 from geopsp.core.jit import jit
+from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.parallel import map_ordered
 from geopsp.core.text import format_count
 from geopsp.polygons.ground_metric import GroundMetric, example_metric, pixel_area
@@ -33,13 +34,25 @@ class PixelCounts:
     """Of each strip, the keys of its pixels that can be drawn and how many have each; without keys that it lacks."""
 
     pixels: NDArray[np.int64]
-    """(NUM_KEYS,) in the map."""
+    """(NUM_KEYS,) in the map; 0 of keys that are not drawn."""
 
     area: NDArray[np.float64]
     """(NUM_KEYS,) m2 on the ellipsoid."""
 
+    num_excluded: int
+    """Pixels of classes that are not drawn."""
+
+    num_outside_zones: int
+
+    num_outside_aoi: int
+
     blocks: NDArray[np.int64]
     """(strips,) number of blocks with pixels that can be drawn; 0 but for cluster samples."""
+
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """The keys of the pixels that can be drawn, ascending."""
+        return np.flatnonzero(self.pixels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,15 +100,16 @@ def count_pixels(
     Raises:
         RasterError: if the map cannot be read.
     """
-    strips = raster.strips(cluster_size or 1)
+    strips, is_drawn = raster.strips(cluster_size or 1), raster.is_drawn
     pixels, units = np.zeros(NUM_KEYS, np.int64), np.zeros(NUM_KEYS, np.int64)
     by_strip, blocks, num_unknown = [], [], 0
 
     def count(window: Window) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int]:
         keys = raster.read(window)
         counts, area = np.zeros(NUM_KEYS, np.int64), np.zeros(NUM_KEYS, np.int64)
-        unknown = _count(keys, areas.metric, window.row, areas.fallback, 1 / areas.unit, counts, area)
-        return counts, area, unknown, 0 if cluster_size is None else int((block_counts(keys, cluster_size) > 0).sum())
+        unknown = _count(keys, is_drawn, areas.metric, window.row, areas.fallback, 1 / areas.unit, counts, area)
+        found = 0 if cluster_size is None else np.count_nonzero(block_counts(keys, is_drawn, cluster_size))
+        return counts, area, unknown, int(found)
 
     threads = num_threads(strips)
     with (
@@ -106,8 +120,8 @@ def count_pixels(
             pixels += counts
             units += area
             num_unknown += unknown
-            drawable = np.flatnonzero(counts[:OUTSIDE_AOI])
-            by_strip.append((drawable, counts[drawable]))
+            keys = np.flatnonzero(counts * is_drawn)
+            by_strip.append((keys, counts[keys]))
             blocks.append(found)
             on_strip(done, len(strips))
     if num_unknown:
@@ -115,22 +129,35 @@ def count_pixels(
             f"{format_count(num_unknown, 'pixel')} of {raster.raster.path} lie where its CRS does not reach the "
             "ground: their size in the CRS is taken as their area."
         )
-    return PixelCounts(strips, by_strip, pixels, (units * areas.unit).astype(np.float64), np.array(blocks, np.int64))
+    outside_aoi, outside_zones = int(pixels[OUTSIDE_AOI]), int(pixels[OUTSIDE_ZONES])
+    nodata = int(pixels[IGNORE_INDEX::NUM_CODES].sum()) - outside_zones  # which is the last key of all
+    drawn = pixels * is_drawn
+    return PixelCounts(
+        strips=strips,
+        by_strip=by_strip,
+        pixels=drawn,
+        area=(units * is_drawn).astype(np.float64) * areas.unit,
+        num_excluded=int(pixels.sum() - drawn.sum()) - outside_aoi - outside_zones - nodata,
+        num_outside_zones=outside_zones,
+        num_outside_aoi=outside_aoi,
+        blocks=np.array(blocks, np.int64),
+    )
 
 
-def block_counts(keys: NDArray[np.uint16], size: int) -> NDArray[np.int64]:
+def block_counts(keys: NDArray[np.uint16], is_drawn: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
     """Return how many pixels of each block can be drawn, (block rows, block cols); the last blocks may be smaller."""
     height, width = keys.shape
     counts = np.zeros((-(-height // size), -(-width // size)), np.int64)
-    _count_blocks(keys, size, counts)
+    _count_blocks(keys, is_drawn, size, counts)
     return counts
 
 
-@jit("u2[:, ::1]", example_metric, "i8", "f8", "f8", "i8[::1]", "i8[::1]")
-def _count(keys, metric, top, fallback, per_m2, pixels, units):  # type: ignore[no-untyped-def]
+@jit("u2[:, ::1]", "b1[::1]", example_metric, "i8", "f8", "f8", "i8[::1]", "i8[::1]")
+def _count(keys, is_drawn, metric, top, fallback, per_m2, pixels, units):  # type: ignore[no-untyped-def]
     """Count the pixels of whole rows, and their areas in whole units; return how many are of unknown area.
 
-    Areas are linear between knots, and computed from the knot on, so that they do not depend on the window.
+    A run of equal pixels between two knots, where areas are linear, is added at once. As rows are whole, runs do not
+    depend on the strip, nor do their areas.
     """
     height, width = keys.shape
     unknown = 0
@@ -138,16 +165,21 @@ def _count(keys, metric, top, fallback, per_m2, pixels, units):  # type: ignore[
         y = top + row + 0.5
         for origin in range(0, width, metric.step):
             edge = pixel_area(metric, float(origin), y)
-            first = pixel_area(metric, origin + 0.5, y)
-            slope = 2 * (first - edge)
-            for col in range(origin, min(origin + metric.step, width)):
-                key = keys[row, col]
-                pixels[key] += 1
-                area = first + slope * (col - origin)
+            slope = 2 * (pixel_area(metric, origin + 0.5, y) - edge)
+            stop = min(origin + metric.step, width)
+            start = origin
+            while start < stop:
+                key = keys[row, start]
+                end = start + 1
+                while end < stop and keys[row, end] == key:
+                    end += 1
+                area = edge + slope * ((start + end) / 2 - origin)  # at the middle of the run: its mean
                 if area != area:  # noqa: PLR0124 (true for NaN)
                     area = fallback
-                    unknown += key < OUTSIDE_AOI
-                units[key] += int(area * per_m2 + 0.5)
+                    unknown += (end - start) * is_drawn[key]
+                pixels[key] += end - start
+                units[key] += int((end - start) * area * per_m2 + 0.5)
+                start = end
     return unknown
 
 
@@ -157,9 +189,9 @@ def _areas_at(metric, rows, cols, areas):  # type: ignore[no-untyped-def]
         areas[at] = pixel_area(metric, cols[at] + 0.5, rows[at] + 0.5)
 
 
-@jit("u2[:, ::1]", "i8", "i8[:, ::1]")
-def _count_blocks(keys, size, counts):  # type: ignore[no-untyped-def]
+@jit("u2[:, ::1]", "b1[::1]", "i8", "i8[:, ::1]")
+def _count_blocks(keys, is_drawn, size, counts):  # type: ignore[no-untyped-def]
     height, width = keys.shape
     for row in range(height):
         for col in range(width):
-            counts[row // size, col // size] += keys[row, col] < OUTSIDE_AOI
+            counts[row // size, col // size] += is_drawn[keys[row, col]]

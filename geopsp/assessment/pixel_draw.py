@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.assessment.pixel_counts import PixelCounts, block_counts
-from geopsp.assessment.strata_raster import NUM_KEYS, OUTSIDE_AOI, StrataRaster, num_threads
+from geopsp.assessment.strata_raster import NUM_KEYS, StrataRaster, num_threads
 from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.core.parallel import map_ordered
@@ -100,7 +100,8 @@ def _tasks(
     before = np.zeros(num_strata, np.int64)
     for window, (keys, numbers) in zip(counts.strips, counts.by_strip, strict=True):
         after = before.copy()
-        np.add.at(after, strata[keys].astype(np.int64), numbers)
+        drawn = strata[keys] != NO_STRATUM
+        np.add.at(after, strata[keys[drawn]].astype(np.int64), numbers[drawn])
         yield window, before, after
         before = after
 
@@ -120,7 +121,7 @@ def find_blocks(
     Raises:
         RasterError: if the map cannot be read.
     """
-    ends = np.cumsum(counts.blocks)
+    ends, is_drawn = np.cumsum(counts.blocks), raster.is_drawn
 
     def find(task: tuple[Window, int, int]) -> NDArray[np.int64]:
         window, begin, end = task
@@ -128,12 +129,12 @@ def find_blocks(
         if first == last:
             return np.empty((0, 4), np.int64)
         keys = raster.read(window)
-        rows, cols = np.nonzero(block_counts(keys, size))
+        rows, cols = np.nonzero(block_counts(keys, is_drawn, size))
         parts = []
         for number in range(first, last):
             row, col = rows[ranks[number] - begin] * size, cols[ranks[number] - begin] * size
             block = keys[row : row + size, col : col + size]
-            down, right = np.nonzero(block < OUTSIDE_AOI)
+            down, right = np.nonzero(is_drawn[block])
             parts.append(
                 np.column_stack(
                     [window.row + row + down, col + right, block[down, right], np.full(len(down), number + 1)]
@@ -170,13 +171,19 @@ def _find(keys, strata, seen, ranks, first, last, found):  # type: ignore[no-unt
     height, width = keys.shape
     count = 0
     for row in range(height):
-        for col in range(width):
-            stratum = strata[keys[row, col]]
-            if stratum == NO_STRATUM:
-                continue
-            at = first[stratum]
-            if at < last[stratum] and ranks[at] == seen[stratum]:
-                found[count, 0], found[count, 1], found[count, 2] = row, col, keys[row, col]
-                first[stratum] += 1
-                count += 1
-            seen[stratum] += 1
+        start = 0
+        while start < width:
+            key = keys[row, start]
+            end = start + 1
+            while end < width and keys[row, end] == key:
+                end += 1
+            stratum = strata[key]
+            if stratum != NO_STRATUM:
+                at, before = first[stratum], seen[stratum]
+                seen[stratum] = before + end - start
+                while at < last[stratum] and ranks[at] < seen[stratum]:
+                    found[count, 0], found[count, 1], found[count, 2] = row, start + ranks[at] - before, key
+                    at += 1
+                    count += 1
+                first[stratum] = at
+            start = end

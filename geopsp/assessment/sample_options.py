@@ -187,7 +187,7 @@ class SampleOptions:
 def _check_accuracies(expected: Any) -> None:
     if isinstance(expected, Mapping):
         for name, value in expected.items():
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
                 raise OptionError(f"`expected_accuracy` of {name!r} is {value!r}, but must be a number from 0 to 1.")
     elif expected is not None:
         require_number("expected_accuracy", expected, minimum=0, maximum=1)

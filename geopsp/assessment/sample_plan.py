@@ -15,7 +15,7 @@ from geopsp.assessment.pixel_draw import NO_STRATUM
 from geopsp.assessment.sample_file import Stratum
 from geopsp.assessment.sample_options import MINIMUM_PER_CLASS, SampleOptions
 from geopsp.assessment.sample_size import allocate, simple_sample_size, stratified_sample_size
-from geopsp.assessment.strata_raster import NUM_KEYS, OUTSIDE_AOI, StrataRaster
+from geopsp.assessment.strata_raster import NUM_KEYS, StrataRaster
 from geopsp.core.legend import ClassInfo
 from geopsp.core.text import format_count
 from geopsp.errors import OptionError
@@ -69,7 +69,7 @@ def plan_strata(
         classes: The classes by the codes of `raster`.
         stratified: False puts all pixels into one stratum.
     """
-    keys = np.flatnonzero(counts.pixels[:OUTSIDE_AOI])
+    keys = counts.keys
     of_key = np.full(NUM_KEYS, NO_STRATUM, np.uint16)
     of_key[keys] = np.arange(len(keys)) if stratified else 0
     infos = [classes[raster.split(key)[0]] for key in keys.tolist()]

@@ -20,15 +20,15 @@ NUM_KEYS = 2**16
 """Keys of pixels are numbers below this."""
 
 
-OUTSIDE_AOI, OUTSIDE_ZONES, EXCLUDED, NODATA = range(NUM_KEYS - 4, NUM_KEYS)
-"""Keys of pixels that are not drawn."""
+OUTSIDE_AOI, OUTSIDE_ZONES = NUM_KEYS - 2, NUM_KEYS - 1
+"""Keys of pixels outside of the area of interest, and outside of all zones; nodata is nodata there too."""
 
 
 NUM_CODES = 256
-"""Class codes of one part; part times this, plus the code, is the key."""
+"""Class codes of one part; part times this, plus the code, is the key. The last code is nodata."""
 
 
-MAX_PARTS = (NUM_KEYS - 4) // NUM_CODES
+MAX_PARTS = NUM_KEYS // NUM_CODES - 1
 """Combinations of zones and confidence bins."""
 
 
@@ -44,8 +44,8 @@ MAX_PIXELS = 2**28
 """Pixels that all threads hold at a time."""
 
 
-CELL_WIDTH = 4096
-"""Columns that are read at a time."""
+CELL_PIXELS = 2**24
+"""Pixels of a strip that are read at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,8 +95,10 @@ class StrataRaster:
         Raises:
             RasterError: if the map or the confidence cannot be read.
         """
+        step = _multiple(max(1, CELL_PIXELS // window.height), self.block[1])
+        if step >= window.width:
+            return self._read_cell(window)
         keys = np.empty((window.height, window.width), np.uint16)
-        step = self.grid.width if self.block[1] >= self.grid.width else _multiple(CELL_WIDTH, self.block[1])
         for col in range(window.col, window.col_stop, step):
             cell = Window(col, window.row, step, window.height).intersect(window)
             keys[cell.slices(window)] = self._read_cell(cell)
@@ -105,6 +107,8 @@ class StrataRaster:
     def _read_cell(self, window: Window) -> NDArray[np.uint16]:
         codes = self.raster.read(window)
         keys = codes.astype(np.uint16)
+        if not self.divides:
+            return keys
         grid = self.grid.crop(window)
         if self.confidence is not None and self.limits:
             values = self.confidence.read(window)
@@ -112,16 +116,28 @@ class StrataRaster:
             keys += np.where(np.isnan(values), len(self.limits) + 1, intervals).astype(np.uint16) * np.uint16(NUM_CODES)
         if self.zones is not None:
             burned = self.zones.burn(grid).codes
-            indices = np.full(NUM_CODES, 0, np.uint16)
-            indices[self.zones.legend.codes] = np.arange(self.num_zones) * self.num_bins * NUM_CODES
-            keys += indices[burned]
+            offsets = np.zeros(NUM_CODES, np.uint16)
+            offsets[self.zones.legend.codes] = np.arange(self.num_zones) * self.num_bins * NUM_CODES
+            keys += offsets[burned]
             keys[burned == IGNORE_INDEX] = OUTSIDE_ZONES
         if self.aoi is not None:
             keys[~self.aoi.inside(grid)] = OUTSIDE_AOI
-        if not self.kept.all():
-            keys[~self.kept[codes]] = EXCLUDED
-        keys[codes == IGNORE_INDEX] = NODATA
+        keys[codes == IGNORE_INDEX] = IGNORE_INDEX
         return keys
+
+    @property
+    def divides(self) -> bool:
+        """True if more than the class decides on the key."""
+        return bool(self.limits) or self.zones is not None or self.aoi is not None
+
+    @property
+    def is_drawn(self) -> NDArray[np.bool_]:
+        """(NUM_KEYS,) True for the keys of pixels that can be drawn."""
+        of_part = self.kept.copy()
+        of_part[IGNORE_INDEX] = False
+        drawn = np.tile(of_part, NUM_KEYS // NUM_CODES)
+        drawn[[OUTSIDE_AOI, OUTSIDE_ZONES]] = False
+        return drawn
 
     def strips(self, multiple: int = 1) -> list[Window]:
         """Return windows of whole rows that partition the grid.

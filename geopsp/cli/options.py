@@ -192,7 +192,7 @@ def parse_accuracies(_: click.Context, __: click.Parameter, value: str | None) -
         return None
     found: dict[str, float] = {}
     for part in value.split(","):
-        name, _, number = part.rpartition("=")
+        name, number = part.rpartition("=")[::2]
         try:
             found[name.strip() or "*"] = float(number)
         except ValueError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ from geopsp.vector.verify import verify_complete
 from geopsp.vector.write import check_vector_output
 
 ENDING = ".gpkg"
+
+
+UNSYNCED = {"OGR_SQLITE_SYNCHRONOUS": "OFF"}
+"""GDAL's option not to wait for the disk: a finished file is forced onto it as a whole."""
 
 
 def check_package_output(out: str | Path, *, overwrite: bool = False) -> Path:
@@ -77,10 +82,11 @@ def write_package(
     ):
         path = folder / plain_name(partial.name)
         try:
-            _write_layer(path, layer, name, schema, description, dict(package.file_options))
+            with _unsynced():
+                _write_layer(path, layer, name, schema, description, dict(package.file_options))
+                for table, rows in tables.items():
+                    pyogrio.write_arrow(rows, path, layer=table, driver=package.driver, append=True)
             verify_complete(path, len(layer), package.is_complete)
-            for table, rows in tables.items():
-                pyogrio.write_arrow(rows, path, layer=table, driver=package.driver, append=True)
             if qml:
                 add_qml(path, qml, name=name, description=description)
         except (RuntimeError, ValueError, sqlite3.Error) as error:
@@ -89,6 +95,19 @@ def write_package(
         if path.name != partial.name:
             path.replace(folder / partial.name)
     return out
+
+
+@contextmanager
+def _unsynced() -> Iterator[None]:
+    """Set GDAL's option, which all threads share, for a while; not if the user set it."""
+    if any(pyogrio.get_gdal_config_option(name) is not None for name in UNSYNCED):
+        yield
+        return
+    pyogrio.set_gdal_config_options(UNSYNCED)
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options(dict.fromkeys(UNSYNCED))
 
 
 def _write_layer(
