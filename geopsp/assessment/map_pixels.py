@@ -135,11 +135,11 @@ def compared_areas(
     def compare(window: Window) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         reference = burn(raster.grid.crop(window))
         pairs = raster.read(window).ravel().astype(np.intp) * 256 + reference.ravel()
-        counts = np.bincount(pairs)
-        found = np.flatnonzero(counts)
+        counts = np.bincount(pairs).astype(np.int64)
+        found = np.flatnonzero(counts).astype(np.int64)
         if (reference == IGNORE_INDEX).all():  # most of a large map may be unlabelled
             return found, counts[found], np.zeros(len(found))
-        return found, counts[found], np.bincount(pairs, areas_of(areas, window).ravel())[found]
+        return found, counts[found], group_sums(pairs, areas_of(areas, window).ravel(), 256 * 256)[found]
 
     pixels, hectares = np.zeros(256 * 256, np.int64), np.zeros(256 * 256)
     for found, counts, area in over_blocks(raster.grid, compare, progress):
