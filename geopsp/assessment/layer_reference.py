@@ -85,6 +85,8 @@ def points_of_layer(
             "unknown",
             "Points of an unknown design: shares of these points, perhaps not of the map",
         )
+    reference = reference_classes(frame[field], classes, source, mapping)
+    if not simple:
         logger.warning(
             "How the points were chosen is not known, so nothing can be said of the map between them: the accuracies "
             "are shares of these points, without intervals and areas. Draw them with `draw_sample()`, or use "
@@ -94,7 +96,7 @@ def points_of_layer(
         design=design,
         method=method,
         mapped=mapped,
-        reference=reference_classes(frame[field], classes, source, mapping),
+        reference=reference,
         stratum=positions(mapped, strata["stratum"].tolist()) if simple else np.zeros(len(frame), np.intp),
         strata=strata,
         pixel_area=opened.areas.at(pixels[:, 0], pixels[:, 1]) / SQUARE_METRES_PER_HECTARE
@@ -117,13 +119,14 @@ def _once(frame: gpd.GeoDataFrame, pixels: NDArray[np.int64], field: str) -> tup
     places = pd.DataFrame(pixels, columns=["row", "col"]).assign(empty=frame[field].isna().to_numpy())
     order = places.sort_values("empty", kind="stable").index
     repeated = places.loc[order, ["row", "col"]].duplicated().reindex(places.index).to_numpy()
-    if repeated.any():
+    if number := int(repeated.sum()):
+        verb = "lies" if number == 1 else "lie"
         values = places.assign(value=frame[field].astype(str).to_numpy())[~places["empty"]]
         kinds = values.drop_duplicates(["row", "col", "value"])
         mixed = int((kinds.groupby(["row", "col"]).size() > 1).sum())
         differ = f" In {format_count(mixed, 'pixel')} they have different classes." if mixed else ""
         logger.warning(
-            f"{format_count(int(repeated.sum()), 'point')} of {len(frame):,} lie in the pixel of another point, so the "
+            f"{format_count(number, 'point')} of {len(frame):,} {verb} in the pixel of another point, so the "
             f"first of each pixel counts.{differ}"
         )
     return frame[~repeated], pixels[~repeated]

@@ -80,8 +80,9 @@ def positions(wanted: Iterable[str | None], names: Sequence[str]) -> NDArray[np.
 
 def areas_of(areas: PixelAreas, window: Window) -> NDArray[np.float64]:
     """Return (rows, cols) hectares of the pixels of a window."""
-    rows, cols = np.indices((window.height, window.width))
-    found = areas.at((rows + window.row).ravel(), (cols + window.col).ravel())
+    rows = np.repeat(np.arange(window.row, window.row_stop), window.width)
+    cols = np.tile(np.arange(window.col, window.col_stop), window.height)
+    found = areas.at(rows, cols)
     return found.reshape(window.height, window.width) / SQUARE_METRES_PER_HECTARE
 
 
@@ -134,11 +135,11 @@ def compared_areas(
     def compare(window: Window) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         reference = burn(raster.grid.crop(window))
         pairs = raster.read(window).ravel().astype(np.intp) * 256 + reference.ravel()
+        counts = np.bincount(pairs).astype(np.int64)
+        found = np.flatnonzero(counts).astype(np.int64)
         if (reference == IGNORE_INDEX).all():  # most of a large map may be unlabelled
-            found, counts = np.unique(pairs, return_counts=True)
-            return found, counts, np.zeros(len(found))
-        found, which, counts = np.unique(pairs, return_inverse=True, return_counts=True)
-        return found, counts, group_sums(which.ravel(), areas_of(areas, window).ravel(), len(found))
+            return found, counts[found], np.zeros(len(found))
+        return found, counts[found], group_sums(pairs, areas_of(areas, window).ravel(), 256 * 256)[found]
 
     pixels, hectares = np.zeros(256 * 256, np.int64), np.zeros(256 * 256)
     for found, counts, area in over_blocks(raster.grid, compare, progress):

@@ -211,10 +211,13 @@ def _warn_of_unlabelled(points: AssessedPoints, counted: NDArray[np.bool_]) -> N
         where = ", ".join(f"{name!r}: {number:,}" for name, number in missing[:MAX_LISTED].items())
         more = f", and {len(missing) - MAX_LISTED} more strata" if len(missing) > MAX_LISTED else ""
         by_stratum = f" ({where}{more})" if len(points.strata) > 1 else ""
+        number = int(missing.sum())
+        verb = "does" if number == 1 else "do"
+        assumed = " The estimates take them for points like the others of their stratum; label them if they were "
+        assumed += "left out because they are difficult."
         logger.warning(
-            f"{format_count(int(missing.sum()), 'point')} of {len(counted):,} without a reference label do not count"
-            f"{by_stratum}. The estimates take them for points like the others of their stratum; label them if "
-            "they were left out because they are difficult."
+            f"{format_count(number, 'point')} of {len(counted):,} without a reference label {verb} not count"
+            f"{by_stratum}.{'' if points.design == 'unknown' else assumed}"
         )
 
 

@@ -42,4 +42,4 @@ def html_page(title: str, body: Sequence[str]) -> str:
         f"<meta charset='utf-8'>{NO_SCRIPTS}<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f"<title>{html_text(title)}</title><style>{STYLE}</style>"
     )
-    return f"<!doctype html><html lang='en'><head>{head}</head><body>" + "\n".join(body) + "</body></html>\n"
+    return f"<!doctype html><html lang='en'>{head}" + "\n".join(body) + "</html>\n"

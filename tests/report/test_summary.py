@@ -89,7 +89,7 @@ PAGE_TAGS = {
     "html", "meta", "title", "style", "h1", "ul", "li", "p", "div", "span", "figure", "a", "img", "figcaption", "h2",
     "table", "thead", "tbody", "tr", "th", "td", "pre",
 }  # fmt: skip
-PAGE_ATTRIBUTES = {"lang", "charset", "http-equiv", "content", "style", "class", "href", "src", "alt", "border"}
+PAGE_ATTRIBUTES = {"lang", "charset", "name", "http-equiv", "content", "style", "class", "href", "src", "alt", "border"}
 
 
 @given(texts=st.lists(names, min_size=6, max_size=6))
