@@ -63,7 +63,8 @@ class ChangeOptions:
         None,
         "A sample of the change map that `draw_sample()` drew and people interpreted: the areas of change get "
         "estimates with intervals. None: without.",
-        shell_help="Interpreted sample of the change map (of `draw_sample()`): areas get estimates with intervals.",
+        shell_help="Sample of the change map (of geopsp sample) that people interpreted: areas get estimates with "
+        "intervals.",
     )
     confidence_level: float = option(0.95, "Confidence level of these intervals.", minimum=0.5, below=1)
     nodata: int | str | None = option(

@@ -19,6 +19,7 @@ from geopsp.assessment.change_raster import MapPair, Sums
 from geopsp.assessment.joint_classes import JointClasses, join_classes, open_class_raster, warn_if_disjoint
 from geopsp.assessment.map_change import HECTARE, MapChange
 from geopsp.assessment.map_on_grid import ConfidenceOnGrid, MapOnGrid, compare_grids
+from geopsp.assessment.sample_file import read_sample
 from geopsp.core.jit import compile_ahead
 from geopsp.core.lock import output_lock
 from geopsp.core.options import check_nodata, describes, from_names, require_path
@@ -94,6 +95,8 @@ def compare_maps(
     for name, path in (("map_a", map_a), ("map_b", map_b), ("out", out)):
         require_path(name, path)
     target = _check_outputs(Path(out), (map_a, map_b), options)
+    if options.reference is not None:
+        read_sample(options.reference)  # what is no sample is said before the work
     compile_ahead([f"geopsp.polygons.{name}" for name in (*COMPILED, "regions.region_graph")])
     with output_lock(target), ExitStack() as stack:
         job, notes, confidences = _plan(map_a, map_b, target, options, stack)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 
 import geopandas as gpd
@@ -486,6 +488,8 @@ def test_what_cannot_be_compared_is_said(write, make_raster, tmp_path):
         (one, {"class_mapping": {"water": {"name": "sea", "code": 3}}}, OptionError, "codes follow from the classes"),
         (one, {"confidence_a": one}, OptionError, "only gives polygons a column"),
         (one, {"polygons": tmp_path / "c.xyz"}, OptionError, "xyz"),
+        (one, {"reference": one}, LabelError, "a.tif"),
+        (one, {"reference": tmp_path / "no.gpkg"}, InputNotFoundError, "no.gpkg"),
         (one, {"polygons": tmp_path / "c.gpkg", "confidence_b": far}, GridError, "beside the maps"),
     ):
         with pytest.raises(error, match=match):
@@ -518,6 +522,11 @@ def test_the_shell(write, patches, tmp_path):
     assert bad.exit_code == 2
     assert "--min-area" in bad.stderr
     assert "Traceback" not in bad.output
+
+
+def test_no_torch_is_loaded():
+    code = "import sys, geopsp.assessment.compare_maps; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_map_of_one_class_more_does_not_change_the_codes_of_the_first():
