@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -49,6 +50,7 @@ class Estimate:
         return np.clip(self.value - half, 0, most), np.clip(self.value + half, 0, most)
 
 
+@lru_cache(maxsize=64)
 def student_quantile(probability: float, degrees_of_freedom: float) -> float:
     """Return the quantile of Student's t, for probabilities from 0.5 on; infinite degrees are the normal distribution.
 
