@@ -37,7 +37,7 @@ class ComparisonOptions:
     interval: str = option(
         "bca",
         "How intervals follow from the resamples. bca: bias-corrected and accelerated; percentile: quantiles of the "
-        "differences.",
+        "differences. Both are widened for few blocks (expanded percentiles).",
         choices=("bca", "percentile"),
     )
     confidence_level: float = option(0.95, "Confidence level of the intervals.", minimum=0.5, below=1)
