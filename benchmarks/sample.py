@@ -58,7 +58,7 @@ def run(way: str, path: str, out: str) -> dict[str, Any]:
         read_map(path)
     else:
         from geopsp import draw_sample
-        from geopsp.assessment.draw_sample import COMPILED
+        from geopsp.assessment.sampling.draw_sample import COMPILED
         from geopsp.core.jit import compile_ahead
 
         compile_ahead(COMPILED)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from geopsp.active_learning.options import SuggestOptions
-from geopsp.assessment.assess_options import AssessOptions
-from geopsp.assessment.change_options import ChangeOptions
-from geopsp.assessment.comparison_options import ComparisonOptions
-from geopsp.assessment.sample_options import SampleOptions
+from geopsp.assessment.accuracy.assess_options import AssessOptions
+from geopsp.assessment.change.change_options import ChangeOptions
+from geopsp.assessment.comparison.comparison_options import ComparisonOptions
+from geopsp.assessment.sampling.sample_options import SampleOptions
 from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.options import flag_names
 from geopsp.core.options import info_of, option_fields

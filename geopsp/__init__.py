@@ -12,15 +12,15 @@ from geopsp.core.log import set_up_logging
 
 if TYPE_CHECKING:
     from geopsp.active_learning.suggest_chips import suggest_chips as suggest_chips
-    from geopsp.assessment.assess_map import assess_map as assess_map
-    from geopsp.assessment.compare_maps import compare_maps as compare_maps
-    from geopsp.assessment.compare_models import compare_models as compare_models
-    from geopsp.assessment.draw_sample import draw_sample as draw_sample
-    from geopsp.assessment.map_accuracy import MapAccuracy as MapAccuracy
-    from geopsp.assessment.map_change import MapChange as MapChange
-    from geopsp.assessment.model_comparison import ModelComparison as ModelComparison
-    from geopsp.assessment.sample_file import Sample as Sample
-    from geopsp.assessment.sample_file import read_sample as read_sample
+    from geopsp.assessment.accuracy.assess_map import assess_map as assess_map
+    from geopsp.assessment.accuracy.map_accuracy import MapAccuracy as MapAccuracy
+    from geopsp.assessment.change.compare_maps import compare_maps as compare_maps
+    from geopsp.assessment.change.map_change import MapChange as MapChange
+    from geopsp.assessment.comparison.compare_models import compare_models as compare_models
+    from geopsp.assessment.comparison.model_comparison import ModelComparison as ModelComparison
+    from geopsp.assessment.sampling.draw_sample import draw_sample as draw_sample
+    from geopsp.assessment.sampling.sample_file import Sample as Sample
+    from geopsp.assessment.sampling.sample_file import read_sample as read_sample
     from geopsp.chips.chip_set import ChipSet as ChipSet
     from geopsp.chips.export_training_data import export_training_data as export_training_data
     from geopsp.core.legend import ClassInfo as ClassInfo
@@ -54,25 +54,25 @@ _HOME = {
     "FCNClassifier": "training.networks",
     "GeopspError": "errors",
     "Legend": "core.legend",
-    "MapAccuracy": "assessment.map_accuracy",
-    "MapChange": "assessment.map_change",
-    "ModelComparison": "assessment.model_comparison",
+    "MapAccuracy": "assessment.accuracy.map_accuracy",
+    "MapChange": "assessment.change.map_change",
+    "ModelComparison": "assessment.comparison.model_comparison",
     "PSPNetClassifier": "training.networks",
     "PixelClassifier": "training.classifier",
-    "Sample": "assessment.sample_file",
+    "Sample": "assessment.sampling.sample_file",
     "Scene": "raster.scene",
     "TrainingData": "training.training_data",
     "UnetClassifier": "training.networks",
-    "assess_map": "assessment.assess_map",
+    "assess_map": "assessment.accuracy.assess_map",
     "classify_pixels": "inference.classify_pixels",
-    "compare_maps": "assessment.compare_maps",
-    "compare_models": "assessment.compare_models",
-    "draw_sample": "assessment.draw_sample",
+    "compare_maps": "assessment.change.compare_maps",
+    "compare_models": "assessment.comparison.compare_models",
+    "draw_sample": "assessment.sampling.draw_sample",
     "export_training_data": "chips.export_training_data",
     "prepare_data": "training.training_data",
     "raster_to_polygons": "polygons.raster_to_polygons",
     "suggest_chips": "active_learning.suggest_chips",
-    "read_sample": "assessment.sample_file",
+    "read_sample": "assessment.sampling.sample_file",
     "supported_weights": "models.weight_sets",
     "warnings_as_errors": "core.warnings_log",
 }

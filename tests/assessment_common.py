@@ -8,7 +8,7 @@ import pandas as pd
 import rasterio
 from affine import Affine
 
-from geopsp.assessment.sample_file import Sample, Stratum
+from geopsp.assessment.sampling.sample_file import Sample, Stratum
 from geopsp.core.grid import Grid
 from geopsp.core.legend import ClassInfo
 

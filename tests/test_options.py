@@ -16,10 +16,10 @@ import pytest
 
 import geopsp
 from geopsp.active_learning.options import SuggestOptions
-from geopsp.assessment.assess_options import AssessOptions
-from geopsp.assessment.change_options import ChangeOptions
-from geopsp.assessment.comparison_options import ComparisonOptions
-from geopsp.assessment.sample_options import SampleOptions
+from geopsp.assessment.accuracy.assess_options import AssessOptions
+from geopsp.assessment.change.change_options import ChangeOptions
+from geopsp.assessment.comparison.comparison_options import ComparisonOptions
+from geopsp.assessment.sampling.sample_options import SampleOptions
 from geopsp.chips.options import CUTTING, Background, ChipSpec, ExportOptions, ImageOptions, LabelOptions
 from geopsp.cli import main
 from geopsp.cli.options import ShellOption, flag_names, options_of, take

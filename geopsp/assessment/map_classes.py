@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.assessment.sample_plan import distinct
+from geopsp.assessment.sampling.sample_plan import distinct
 from geopsp.core.legend import DEFAULT_COLORS, ClassInfo, distinct_color
 from geopsp.raster.legend_io import read_class_table
 

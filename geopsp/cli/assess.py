@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geopsp.assessment.assess_options import AssessOptions
+from geopsp.assessment.accuracy.assess_options import AssessOptions
 from geopsp.cli.inputs import input_files
 from geopsp.cli.options import options_of, overwrite_option, take
 from geopsp.cli.shell_command import ShellCommand, say
@@ -44,7 +44,7 @@ def assess(
     REFERENCE is a sample of `geopsp sample` that was labelled, other points, polygons (FILE or FILE|layername=LAYER)
     or a raster of class codes.
     """
-    from geopsp.assessment.assess_map import assess_map
+    from geopsp.assessment.accuracy.assess_map import assess_map
     from geopsp.core.output import check_output
     from geopsp.core.owned_files import require_not_inputs
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geopsp.assessment.change_options import ChangeOptions
+from geopsp.assessment.change.change_options import ChangeOptions
 from geopsp.cli.options import options_of, take
 from geopsp.cli.shell_command import ShellCommand, say
 
@@ -32,7 +32,7 @@ def change(map_a: str, map_b: str, out: Path, json_path: Path | None, csv_path: 
 
     Classes are matched by name. An interrupted run resumes when the same command is called again.
     """
-    from geopsp.assessment.compare_maps import compare_maps
+    from geopsp.assessment.change.compare_maps import compare_maps
     from geopsp.assessment.table_files import check_tables
 
     options = take(options, ChangeOptions)

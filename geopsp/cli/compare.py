@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geopsp.assessment.comparison_options import ComparisonOptions
+from geopsp.assessment.comparison.comparison_options import ComparisonOptions
 from geopsp.cli.options import options_of, overwrite_option, take
 from geopsp.cli.shell_command import ShellCommand, say
 
@@ -51,7 +51,7 @@ def compare(
         if not is_onnx(folder):
             read_manifest(folder)  # before torch is loaded
     require_torch("`geopsp compare`")
-    from geopsp.assessment.compare_models import compare_models
+    from geopsp.assessment.comparison.compare_models import compare_models
 
     found = compare_models(folders[0], folders[1], list(chips), **options)
     say(found.text())

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geopsp.assessment.sample_options import SampleOptions
+from geopsp.assessment.sampling.sample_options import SampleOptions
 from geopsp.cli.options import options_of, take
 from geopsp.cli.shell_command import ShellCommand, say, say_verbatim
 
@@ -32,8 +32,8 @@ def sample(class_map: str, out: Path, **options: Any) -> None:
 
     Open the file in QGIS, choose a class for each point, and give it to `geopsp assess`.
     """
-    from geopsp.assessment.draw_sample import draw_sample
-    from geopsp.assessment.sample_table import describe_sample
+    from geopsp.assessment.sampling.draw_sample import draw_sample
+    from geopsp.assessment.sampling.sample_table import describe_sample
 
     drawn = draw_sample(class_map, out, **take(options, SampleOptions))
     say_verbatim(describe_sample(drawn))

@@ -15,9 +15,9 @@ from affine import Affine
 from click.testing import CliRunner
 from pyproj import Geod
 
-from geopsp.assessment.assess_map import assess_map
-from geopsp.assessment.draw_sample import draw_sample
-from geopsp.assessment.sample_file import read_sample, write_sample
+from geopsp.assessment.accuracy.assess_map import assess_map
+from geopsp.assessment.sampling.draw_sample import draw_sample
+from geopsp.assessment.sampling.sample_file import read_sample, write_sample
 from geopsp.cli import main
 from geopsp.errors import LabelError, OptionError, OutputError
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from geopsp.assessment.accuracy_page import BAR_WIDTH, interval_bar
-from geopsp.assessment.assessed_points import AssessedPoints
-from geopsp.assessment.point_accuracy import accuracy_of_points
+from geopsp.assessment.accuracy.accuracy_page import BAR_WIDTH, interval_bar
+from geopsp.assessment.accuracy.assessed_points import AssessedPoints
+from geopsp.assessment.accuracy.point_accuracy import accuracy_of_points
 from geopsp.core.legend import ClassInfo
 
 VOID = {"meta", "img", "br", "rect", "path"}

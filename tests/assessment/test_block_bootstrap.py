@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from geopsp.assessment.block_bootstrap import (
+from geopsp.assessment.comparison.block_bootstrap import (
     PairedConfusions,
     difference_intervals,
     expanded_tail,
@@ -15,7 +15,7 @@ from geopsp.assessment.block_bootstrap import (
     score_differences,
     scores,
 )
-from geopsp.assessment.cluster_mcnemar import cluster_mcnemar, holm
+from geopsp.assessment.comparison.cluster_mcnemar import cluster_mcnemar, holm
 from geopsp.core.legend import Legend
 from geopsp.training.metrics import Confusion
 
@@ -142,7 +142,7 @@ def test_intervals_are_those_of_scipy(interval):
 def test_memory_is_bounded_by_steps(monkeypatch):
     pairs, _ = simulated(np.random.default_rng(4), 9, pixels=50)
     whole = resampled_differences(pairs, 300, np.random.default_rng(0))
-    monkeypatch.setattr("geopsp.assessment.block_bootstrap.CHUNK", 500)
+    monkeypatch.setattr("geopsp.assessment.comparison.block_bootstrap.CHUNK", 500)
     np.testing.assert_allclose(resampled_differences(pairs, 300, np.random.default_rng(0)), whole)
 
 

@@ -25,13 +25,13 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject
 from scipy import ndimage
 
 from geopsp import compare_maps, draw_sample, raster_to_polygons
-from geopsp.assessment import change_parts
-from geopsp.assessment.assess_map import assess_map
-from geopsp.assessment.change_codes import ChangeCodes
-from geopsp.assessment.change_raster import ChangeRaster, MapPair, large_changes
+from geopsp.assessment.accuracy.assess_map import assess_map
+from geopsp.assessment.change import change_parts
+from geopsp.assessment.change.change_codes import ChangeCodes
+from geopsp.assessment.change.change_raster import ChangeRaster, MapPair, large_changes
+from geopsp.assessment.change.map_on_grid import MapOnGrid
 from geopsp.assessment.joint_classes import JointClasses, MapClasses, join_classes
-from geopsp.assessment.map_on_grid import MapOnGrid
-from geopsp.assessment.sample_file import write_sample
+from geopsp.assessment.sampling.sample_file import write_sample
 from geopsp.cli.commands import main
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX, Legend
@@ -525,7 +525,7 @@ def test_the_shell(write, patches, tmp_path):
 
 
 def test_no_torch_is_loaded():
-    code = "import sys, geopsp.assessment.compare_maps; sys.exit('torch' in sys.modules)"
+    code = "import sys, geopsp.assessment.change.compare_maps; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

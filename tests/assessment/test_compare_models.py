@@ -15,8 +15,8 @@ from inference_common import trained_model
 from sklearn.metrics import confusion_matrix, jaccard_score
 
 from geopsp import compare_models, export_training_data
-from geopsp.assessment.ground_blocks import ground_blocks
-from geopsp.assessment.paired_counts import only_one_right
+from geopsp.assessment.comparison.ground_blocks import ground_blocks
+from geopsp.assessment.comparison.paired_counts import only_one_right
 from geopsp.chips.chip_set import ChipSet
 from geopsp.cli.commands import main
 from geopsp.core.bands import BandStats

@@ -21,10 +21,17 @@ from rasterio.features import geometry_mask
 from scipy.stats import chi2
 
 import geopsp
-from geopsp.assessment import pixel_counts, strata_raster
-from geopsp.assessment.pixel_counts import PixelAreas, count_pixels
-from geopsp.assessment.pixel_draw import NO_STRATUM, draw_ranks, find_blocks, find_pixels
-from geopsp.assessment.strata_raster import MAX_PARTS, NUM_CODES, NUM_KEYS, OUTSIDE_AOI, OUTSIDE_ZONES, StrataRaster
+from geopsp.assessment.sampling import pixel_counts, strata_raster
+from geopsp.assessment.sampling.pixel_counts import PixelAreas, count_pixels
+from geopsp.assessment.sampling.pixel_draw import NO_STRATUM, draw_ranks, find_blocks, find_pixels
+from geopsp.assessment.sampling.strata_raster import (
+    MAX_PARTS,
+    NUM_CODES,
+    NUM_KEYS,
+    OUTSIDE_AOI,
+    OUTSIDE_ZONES,
+    StrataRaster,
+)
 from geopsp.cli import main
 from geopsp.core.grid import Grid
 from geopsp.core.legend import Legend

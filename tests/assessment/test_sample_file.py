@@ -13,7 +13,7 @@ import pyogrio
 import pytest
 from assessment_common import CLASSES, GRID, example_sample
 
-from geopsp.assessment.sample_file import POINT_SCHEMA, Sample, read_sample, write_sample
+from geopsp.assessment.sampling.sample_file import POINT_SCHEMA, Sample, read_sample, write_sample
 from geopsp.errors import InputNotFoundError, LabelError, OptionError, OutputError
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from geopsp.assessment.sample_size import allocate, simple_sample_size, stratified_sample_size
+from geopsp.assessment.sampling.sample_size import allocate, simple_sample_size, stratified_sample_size
 
 OLOFSSON = {"weights": [0.02, 0.015, 0.32, 0.645], "accuracies": [0.7, 0.6, 0.9, 0.95]}
 """Olofsson et al. (2014), section 5: deforestation, forest gain, stable forest, stable non-forest."""

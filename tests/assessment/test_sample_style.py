@@ -14,8 +14,8 @@ from assessment_common import CLASSES, example_sample
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geopsp.assessment.sample_file import POINT_SCHEMA, write_sample
-from geopsp.assessment.sample_style import QGIS_NULL, sample_style
+from geopsp.assessment.sampling.sample_file import POINT_SCHEMA, write_sample
+from geopsp.assessment.sampling.sample_style import QGIS_NULL, sample_style
 from geopsp.core.legend import ClassInfo
 
 TELLING = {"map_class", "map_code", "confidence", "stratum"}

@@ -10,10 +10,10 @@ import pandas as pd
 import pyproj
 from numpy.typing import NDArray
 
-from geopsp.assessment.pixel_counts import PixelAreas
-from geopsp.assessment.pixel_draw import DrawnPixels
-from geopsp.assessment.sample_plan import SamplePlan
-from geopsp.assessment.strata_raster import StrataRaster
+from geopsp.assessment.sampling.pixel_counts import PixelAreas
+from geopsp.assessment.sampling.pixel_draw import DrawnPixels
+from geopsp.assessment.sampling.sample_plan import SamplePlan
+from geopsp.assessment.sampling.strata_raster import StrataRaster
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import ClassInfo
 from geopsp.polygons.confidence import Confidence

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geopsp.assessment.block_bootstrap import PairedConfusions, scores
+from geopsp.assessment.comparison.block_bootstrap import PairedConfusions, scores
 from geopsp.assessment.joint_classes import JointClasses
 from geopsp.core.legend import IGNORE_INDEX
 

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geopsp.assessment.pixel_counts import PixelCounts
-from geopsp.assessment.pixel_draw import NO_STRATUM
-from geopsp.assessment.sample_file import Stratum
-from geopsp.assessment.sample_options import MINIMUM_PER_CLASS, SampleOptions
-from geopsp.assessment.sample_size import allocate, simple_sample_size, stratified_sample_size
-from geopsp.assessment.strata_raster import NUM_KEYS, StrataRaster
+from geopsp.assessment.sampling.pixel_counts import PixelCounts
+from geopsp.assessment.sampling.pixel_draw import NO_STRATUM
+from geopsp.assessment.sampling.sample_file import Stratum
+from geopsp.assessment.sampling.sample_options import MINIMUM_PER_CLASS, SampleOptions
+from geopsp.assessment.sampling.sample_size import allocate, simple_sample_size, stratified_sample_size
+from geopsp.assessment.sampling.strata_raster import NUM_KEYS, StrataRaster
 from geopsp.core.legend import ClassInfo
 from geopsp.core.text import format_count
 from geopsp.errors import OptionError

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import geopandas as gpd
 import numpy as np
 
-from geopsp.assessment.assess_options import AssessOptions, PointDesign
-from geopsp.assessment.assessed_points import AssessedPoints, OpenMap
-from geopsp.assessment.label_accuracy import accuracy_of_labels
-from geopsp.assessment.layer_reference import points_of_layer
-from geopsp.assessment.map_accuracy import MapAccuracy
-from geopsp.assessment.pixel_counts import PixelAreas
-from geopsp.assessment.point_accuracy import accuracy_of_points
-from geopsp.assessment.sample_file import DESIGN, POINTS, STRATA, Sample, read_sample
-from geopsp.assessment.sample_reference import points_of_sample
+from geopsp.assessment.accuracy.assess_options import AssessOptions, PointDesign
+from geopsp.assessment.accuracy.assessed_points import AssessedPoints, OpenMap
+from geopsp.assessment.accuracy.label_accuracy import accuracy_of_labels
+from geopsp.assessment.accuracy.layer_reference import points_of_layer
+from geopsp.assessment.accuracy.map_accuracy import MapAccuracy
+from geopsp.assessment.accuracy.point_accuracy import accuracy_of_points
+from geopsp.assessment.accuracy.sample_reference import points_of_sample
+from geopsp.assessment.sampling.pixel_counts import PixelAreas
+from geopsp.assessment.sampling.sample_file import DESIGN, POINTS, STRATA, Sample, read_sample
 from geopsp.core.jit import compile_ahead
 from geopsp.core.options import check_nodata, describes, from_names, require_path
 from geopsp.core.progress import progress_bar
@@ -93,7 +93,7 @@ def assess_map(
         require_path("reference", reference)
     asked = check_nodata("nodata", nodata)
     name, reference_name = Path(class_map).name, _name_of(reference)
-    compile_ahead(("geopsp.assessment.pixel_counts",))
+    compile_ahead(("geopsp.assessment.sampling.pixel_counts",))
     with (
         collect_warnings() as warnings,
         ClassRaster.open(class_map, nodata=asked) as raster,

@@ -11,15 +11,15 @@ import numpy as np
 import rasterio
 
 from geopsp.assessment.map_classes import map_classes
-from geopsp.assessment.pixel_counts import PixelAreas, PixelCounts, count_pixels
-from geopsp.assessment.pixel_draw import DrawnPixels, draw_ranks, find_blocks, find_pixels
-from geopsp.assessment.sample_file import Sample, write_sample
-from geopsp.assessment.sample_options import OTHERS, Allocation, SampleDesign, SampleOptions
-from geopsp.assessment.sample_plan import SamplePlan, choose_num_blocks, choose_sizes, plan_strata
-from geopsp.assessment.sample_points import sample_points
-from geopsp.assessment.sample_style import sample_style
-from geopsp.assessment.strata_raster import NUM_CODES, StrataRaster
-from geopsp.assessment.zones import read_zones
+from geopsp.assessment.sampling.pixel_counts import PixelAreas, PixelCounts, count_pixels
+from geopsp.assessment.sampling.pixel_draw import DrawnPixels, draw_ranks, find_blocks, find_pixels
+from geopsp.assessment.sampling.sample_file import Sample, write_sample
+from geopsp.assessment.sampling.sample_options import OTHERS, Allocation, SampleDesign, SampleOptions
+from geopsp.assessment.sampling.sample_plan import SamplePlan, choose_num_blocks, choose_sizes, plan_strata
+from geopsp.assessment.sampling.sample_points import sample_points
+from geopsp.assessment.sampling.sample_style import sample_style
+from geopsp.assessment.sampling.strata_raster import NUM_CODES, StrataRaster
+from geopsp.assessment.sampling.zones import read_zones
 from geopsp.core.argument_names import suggest_names
 from geopsp.core.jit import compile_ahead
 from geopsp.core.legend import ClassInfo
@@ -47,7 +47,7 @@ GDAL_CACHE_BYTES = 64 * 2**20
 """GDAL's own cache of blocks; small, as each block is read once in a pass."""
 
 
-COMPILED = ("geopsp.assessment.pixel_counts", "geopsp.assessment.pixel_draw")
+COMPILED = ("geopsp.assessment.sampling.pixel_counts", "geopsp.assessment.sampling.pixel_draw")
 """Modules with compiled functions."""
 
 

@@ -24,8 +24,8 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from geopsp.assessment.change_codes import ChangeCodes
-from geopsp.assessment.change_raster import ChangeRaster, MapPair, Sums, large_changes, look_up
+from geopsp.assessment.change.change_codes import ChangeCodes
+from geopsp.assessment.change.change_raster import ChangeRaster, MapPair, Sums, large_changes, look_up
 from geopsp.core.grid import Window
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.output import partial_path, write_errors

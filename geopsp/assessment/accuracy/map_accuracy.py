@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from geopsp.assessment.accuracy_page import accuracy_body, accuracy_page
-from geopsp.assessment.accuracy_tables import AccuracyTables
-from geopsp.assessment.accuracy_text import accuracy_rows, accuracy_text
+from geopsp.assessment.accuracy.accuracy_page import accuracy_body, accuracy_page
+from geopsp.assessment.accuracy.accuracy_tables import AccuracyTables
+from geopsp.assessment.accuracy.accuracy_text import accuracy_rows, accuracy_text
 from geopsp.core.escape import csv_text
 from geopsp.core.output import atomic_output
 from geopsp.errors import OptionError

@@ -7,7 +7,7 @@ from pathlib import Path
 import geopandas as gpd
 import pandas as pd
 
-from geopsp.assessment.strata_raster import MAX_PARTS
+from geopsp.assessment.sampling.strata_raster import MAX_PARTS
 from geopsp.core.argument_names import suggest_names
 from geopsp.core.grid import Grid
 from geopsp.errors import LabelError, OptionError

@@ -14,13 +14,13 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import shape
 
-from geopsp.assessment.block_bootstrap import difference_intervals, scores
-from geopsp.assessment.cluster_mcnemar import cluster_mcnemar, holm
-from geopsp.assessment.comparison_options import ComparisonOptions
-from geopsp.assessment.ground_blocks import GroundBlocks, ground_blocks
+from geopsp.assessment.comparison.block_bootstrap import difference_intervals, scores
+from geopsp.assessment.comparison.cluster_mcnemar import cluster_mcnemar, holm
+from geopsp.assessment.comparison.comparison_options import ComparisonOptions
+from geopsp.assessment.comparison.ground_blocks import GroundBlocks, ground_blocks
+from geopsp.assessment.comparison.model_comparison import ACCURACY, ALL_CLASSES, MEAN_IOU, ModelComparison
+from geopsp.assessment.comparison.paired_counts import PairedCounts, count_pairs
 from geopsp.assessment.joint_classes import JointClasses, MapClasses, join_classes
-from geopsp.assessment.model_comparison import ACCURACY, ALL_CLASSES, MEAN_IOU, ModelComparison
-from geopsp.assessment.paired_counts import PairedCounts, count_pairs
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.options import describes, from_names, require_path

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from geopsp.assessment.change_codes import ChangeCodes
-from geopsp.assessment.map_on_grid import ConfidenceOnGrid, ConfidencePair
+from geopsp.assessment.change.change_codes import ChangeCodes
+from geopsp.assessment.change.map_on_grid import ConfidenceOnGrid, ConfidencePair
 from geopsp.core.legend import Legend
 from geopsp.core.progress import progress_bar
 from geopsp.polygons.attributes import AttributeTable

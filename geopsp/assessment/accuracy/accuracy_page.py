@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from geopsp.assessment.accuracy_text import (
+from geopsp.assessment.accuracy.accuracy_text import (
     about_intervals,
     area,
     count_of_units,
@@ -21,7 +21,7 @@ from geopsp.core.html_page import html_page
 if TYPE_CHECKING:
     import pandas as pd
 
-    from geopsp.assessment.accuracy_tables import AccuracyTables
+    from geopsp.assessment.accuracy.accuracy_tables import AccuracyTables
 
 ROW_HEIGHT, BAR_WIDTH = 18, 240
 """Of a bar chart, in pixels."""

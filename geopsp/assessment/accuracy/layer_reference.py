@@ -13,8 +13,8 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geopsp.assessment.accuracy_tables import Design
-from geopsp.assessment.assessed_points import (
+from geopsp.assessment.accuracy.accuracy_tables import Design
+from geopsp.assessment.accuracy.assessed_points import (
     AssessedPoints,
     OpenMap,
     class_strata_of,
@@ -22,7 +22,7 @@ from geopsp.assessment.assessed_points import (
     require_field,
     warn_of_nothing,
 )
-from geopsp.assessment.map_pixels import (
+from geopsp.assessment.accuracy.map_pixels import (
     SQUARE_METRES_PER_HECTARE,
     codes_at,
     is_known,

@@ -18,7 +18,7 @@ from geopsp.core.output import atomic_output
 from geopsp.core.text import format_count
 
 if TYPE_CHECKING:
-    from geopsp.assessment.map_accuracy import MapAccuracy
+    from geopsp.assessment.accuracy.map_accuracy import MapAccuracy
 
 HECTARE = 10_000
 """Square metres."""

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from geopsp.assessment.reference_values import as_class_names
-from geopsp.assessment.sample_checks import check_points, require_columns, table_rows
-from geopsp.assessment.sample_document import FORMAT, VERSION, Design, MapClassRow, StratumRow, parse_design
+from geopsp.assessment.sampling.reference_values import as_class_names
+from geopsp.assessment.sampling.sample_checks import check_points, require_columns, table_rows
+from geopsp.assessment.sampling.sample_document import FORMAT, VERSION, Design, MapClassRow, StratumRow, parse_design
 from geopsp.core.documents import DocumentError
 from geopsp.core.grid import Grid
 from geopsp.core.legend import ClassInfo

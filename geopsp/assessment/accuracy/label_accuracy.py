@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geopsp.assessment.accuracy_tables import ESTIMATE_COLUMNS
-from geopsp.assessment.accuracy_text import hectares as format_hectares
-from geopsp.assessment.assess_options import AssessOptions
-from geopsp.assessment.assessed_points import OpenMap
-from geopsp.assessment.estimators import SampleDesign, estimate_accuracy, points_of_matrix
-from geopsp.assessment.map_accuracy import MapAccuracy
-from geopsp.assessment.map_pixels import compared_areas, positions
-from geopsp.assessment.point_accuracy import estimate_frames, without_errors
-from geopsp.assessment.reference_classes import match_classes
+from geopsp.assessment.accuracy.accuracy_tables import ESTIMATE_COLUMNS
+from geopsp.assessment.accuracy.accuracy_text import hectares as format_hectares
+from geopsp.assessment.accuracy.assess_options import AssessOptions
+from geopsp.assessment.accuracy.assessed_points import OpenMap
+from geopsp.assessment.accuracy.estimators import SampleDesign, estimate_accuracy, points_of_matrix
+from geopsp.assessment.accuracy.map_accuracy import MapAccuracy
+from geopsp.assessment.accuracy.map_pixels import compared_areas, positions
+from geopsp.assessment.accuracy.point_accuracy import estimate_frames, without_errors
+from geopsp.assessment.accuracy.reference_classes import match_classes
 from geopsp.core.legend import DEFAULT_COLORS, IGNORE_INDEX, distinct_color
 from geopsp.errors import LabelError
 from geopsp.labels.class_mapping import read_mapping

@@ -11,12 +11,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geopsp.assessment.accuracy_tables import ESTIMATE_COLUMNS
-from geopsp.assessment.accuracy_text import hectares as format_hectares
-from geopsp.assessment.assessed_points import AssessedPoints
-from geopsp.assessment.estimators import AccuracyEstimates, Estimate, SampleDesign, estimate_accuracy, group_sums
-from geopsp.assessment.map_accuracy import MapAccuracy
-from geopsp.assessment.map_pixels import is_known, positions
+from geopsp.assessment.accuracy.accuracy_tables import ESTIMATE_COLUMNS
+from geopsp.assessment.accuracy.accuracy_text import hectares as format_hectares
+from geopsp.assessment.accuracy.assessed_points import AssessedPoints
+from geopsp.assessment.accuracy.estimators import (
+    AccuracyEstimates,
+    Estimate,
+    SampleDesign,
+    estimate_accuracy,
+    group_sums,
+)
+from geopsp.assessment.accuracy.map_accuracy import MapAccuracy
+from geopsp.assessment.accuracy.map_pixels import is_known, positions
 from geopsp.core.legend import DEFAULT_COLORS, distinct_color
 from geopsp.core.text import format_count
 from geopsp.errors import LabelError

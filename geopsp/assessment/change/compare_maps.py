@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geopsp.assessment.change_codes import ChangeCodes
-from geopsp.assessment.change_options import ChangeOptions
-from geopsp.assessment.change_parts import ChangeJob
-from geopsp.assessment.change_polygons import COMPILED, write_change_polygons
-from geopsp.assessment.change_raster import MapPair, Sums
+from geopsp.assessment.change.change_codes import ChangeCodes
+from geopsp.assessment.change.change_options import ChangeOptions
+from geopsp.assessment.change.change_parts import ChangeJob
+from geopsp.assessment.change.change_polygons import COMPILED, write_change_polygons
+from geopsp.assessment.change.change_raster import MapPair, Sums
+from geopsp.assessment.change.map_change import HECTARE, MapChange
+from geopsp.assessment.change.map_on_grid import ConfidenceOnGrid, MapOnGrid, compare_grids
 from geopsp.assessment.joint_classes import JointClasses, join_classes, open_class_raster, warn_if_disjoint
-from geopsp.assessment.map_change import HECTARE, MapChange
-from geopsp.assessment.map_on_grid import ConfidenceOnGrid, MapOnGrid, compare_grids
-from geopsp.assessment.sample_file import read_sample
+from geopsp.assessment.sampling.sample_file import read_sample
 from geopsp.core.jit import compile_ahead
 from geopsp.core.lock import output_lock
 from geopsp.core.options import check_nodata, describes, from_names, require_path
@@ -37,7 +37,7 @@ from geopsp.vector.formats import ENDINGS
 from geopsp.vector.write import check_vector_output
 
 if TYPE_CHECKING:
-    from geopsp.assessment.map_accuracy import MapAccuracy
+    from geopsp.assessment.accuracy.map_accuracy import MapAccuracy
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ def _assess(job: ChangeJob, options: ChangeOptions) -> MapAccuracy | None:
     """Return what the reference sample tells of the raster, before that is moved to its place."""
     if options.reference is None:
         return None
-    from geopsp.assessment.assess_map import assess_map
+    from geopsp.assessment.accuracy.assess_map import assess_map
 
     return assess_map(job.raster_path, options.reference, confidence_level=options.confidence_level)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyproj
 import shapely
 
-from geopsp.assessment.accuracy_text import hectares
-from geopsp.assessment.assessed_points import (
+from geopsp.assessment.accuracy.accuracy_text import hectares
+from geopsp.assessment.accuracy.assessed_points import (
     AssessedPoints,
     OpenMap,
     class_strata_of,
@@ -18,11 +18,11 @@ from geopsp.assessment.assessed_points import (
     require_field,
     warn_of_nothing,
 )
-from geopsp.assessment.map_pixels import (
+from geopsp.assessment.accuracy.map_pixels import (
     pixels_at,
     positions,
 )
-from geopsp.assessment.sample_file import Sample
+from geopsp.assessment.sampling.sample_file import Sample
 from geopsp.errors import LabelError
 from geopsp.labels.class_mapping import ClassTarget, Value
 

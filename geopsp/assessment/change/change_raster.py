@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.assessment.change_codes import ChangeCodes
+from geopsp.assessment.change.change_codes import ChangeCodes
+from geopsp.assessment.change.map_on_grid import MapOnGrid
 from geopsp.assessment.joint_classes import JointClasses
-from geopsp.assessment.map_on_grid import MapOnGrid
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.parallel import cpu_count, map_ordered

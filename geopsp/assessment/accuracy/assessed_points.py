@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geopsp.assessment.accuracy_tables import Design
-from geopsp.assessment.map_classes import map_classes
-from geopsp.assessment.map_pixels import (
+from geopsp.assessment.accuracy.accuracy_tables import Design
+from geopsp.assessment.accuracy.map_pixels import (
     class_areas,
     codes_at,
     is_known,
 )
-from geopsp.assessment.pixel_counts import PixelAreas
-from geopsp.assessment.reference_classes import mapped_values, match_classes
+from geopsp.assessment.accuracy.reference_classes import mapped_values, match_classes
+from geopsp.assessment.map_classes import map_classes
+from geopsp.assessment.sampling.pixel_counts import PixelAreas
 from geopsp.core.legend import IGNORE_INDEX, ClassInfo
 from geopsp.core.progress import Progress
 from geopsp.core.text import format_count

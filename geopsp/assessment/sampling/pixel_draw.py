@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.assessment.pixel_counts import PixelCounts, block_counts
-from geopsp.assessment.strata_raster import NUM_KEYS, StrataRaster, num_threads
+from geopsp.assessment.sampling.pixel_counts import PixelCounts, block_counts
+from geopsp.assessment.sampling.strata_raster import NUM_KEYS, StrataRaster, num_threads
 from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.core.parallel import map_ordered

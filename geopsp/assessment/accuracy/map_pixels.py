@@ -12,8 +12,8 @@ import pandas as pd
 import pyproj
 from numpy.typing import NDArray
 
-from geopsp.assessment.estimators import group_sums
-from geopsp.assessment.pixel_counts import PixelAreas
+from geopsp.assessment.accuracy.estimators import group_sums
+from geopsp.assessment.sampling.pixel_counts import PixelAreas
 from geopsp.core.crs import get_transformer
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX

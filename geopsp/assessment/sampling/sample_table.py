@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geopsp.assessment.sample_file import Sample
+from geopsp.assessment.sampling.sample_file import Sample
 from geopsp.core.escape import printable
 from geopsp.core.text import format_count
 

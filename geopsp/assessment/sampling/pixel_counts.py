@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.assessment.strata_raster import NUM_CODES, NUM_KEYS, OUTSIDE_AOI, OUTSIDE_ZONES, StrataRaster, num_threads
+from geopsp.assessment.sampling.strata_raster import (
+    NUM_CODES,
+    NUM_KEYS,
+    OUTSIDE_AOI,
+    OUTSIDE_ZONES,
+    StrataRaster,
+    num_threads,
+)
 from geopsp.core.grid import Grid, Window
 from geopsp.core.jit import jit
 from geopsp.core.legend import IGNORE_INDEX

@@ -12,7 +12,7 @@ from geopsp.core.text import format_count
 if TYPE_CHECKING:
     import pandas as pd
 
-    from geopsp.assessment.accuracy_tables import AccuracyTables
+    from geopsp.assessment.accuracy.accuracy_tables import AccuracyTables
 
 UNKNOWN = "-"
 

@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.assessment.estimators import student_quantile
+from geopsp.assessment.accuracy.estimators import student_quantile
 
 Floats = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""Samples of the pixels of a map, for reference labels."""
