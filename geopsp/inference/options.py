@@ -279,6 +279,5 @@ def _require_confidence(given: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
             where = "" if name is None else f" for the class {name!r}"
             raise OptionError(
-                f"`min_confidence` is {value!r}{where}, but must be a number from 0 to 1, or one for each class, e.g. "
-                "{'building': 0.7, 'other': 0.5}."
+                f"`min_confidence` is {value!r}{where}, but must be a number from 0 to 1, for all classes or for each."
             )
