@@ -72,7 +72,7 @@ class LabelledGround:
 
     @classmethod
     def open(cls, labelled: str | Path | gpd.GeoDataFrame) -> LabelledGround:
-        """Open a chip folder, or polygons.
+        """Open a chip folder, of which the chips with labels count, or polygons.
 
         Raises:
             InputNotFoundError, LabelError, ChipError: if it cannot be read.
@@ -82,12 +82,15 @@ class LabelledGround:
         if Path(labelled).suffix.lower() == ".gdb":
             return cls(AreaOfInterest.read(labelled))
         chips = ChipSet.open(labelled)
-        placed = chips.index[chips.index.geometry.notna()]
-        if not len(placed) or placed.crs is None:
+        index = chips.index[chips.index["labelled"] > 0]
+        placed = index[index.geometry.notna()]
+        if len(index) and (not len(placed) or placed.crs is None):
             logger.warning(
                 f"The chips in {labelled} have no georeference, so windows on the same ground are not left out."
             )
             return cls(None, chips)
+        if not len(placed):
+            return cls(None)
         return cls(AreaOfInterest.read(gpd.GeoDataFrame(geometry=placed.geometry, crs=placed.crs)), chips)
 
     def fingerprint(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -24,7 +24,7 @@ from geopsp.raster.valid_mask import alpha_band, valid_mask
 
 
 def chip_features(chips: ChipSet, model: MapModel, views: TileViews, size: int) -> Floats:
-    """Return the features of all chips, (n, d); a chip larger than a tile has several, a rotated copy none.
+    """Return the features of all chips with labels, (n, d); one larger than a tile has several, a rotated copy none.
 
     Raises:
         ChipError: if the chips lack a band of the model, or one cannot be read.
@@ -37,16 +37,22 @@ def chip_features(chips: ChipSet, model: MapModel, views: TileViews, size: int) 
         )
     found: list[Floats] = []
     index = chips.index
-    paths = [path for path, angle in zip(index["image"], index["angle"], strict=True) if angle == 0]
+    paths = list(index["image"][(index["angle"] == 0) & (index["labelled"] > 0)])
     with progress_bar("Features of labelled chips", unit="chips") as progress:
-        for number, path in enumerate(paths, 1):
-            tiles = _tiles(path, chips, model, size)
-            while batch := list(islice(tiles, views.predictor.batch_size)):
-                features = views.predict(batch)[1]
-                assert features is not None
-                found.append(features)
-            progress(number, len(paths))
+        tiles = _all_tiles(paths, chips, model, size, progress)
+        while batch := list(islice(tiles, views.predictor.batch_size)):  # a batch costs the same, however full it is
+            features = views.predict(batch)[1]
+            assert features is not None
+            found.append(features)
     return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+
+def _all_tiles(
+    paths: list[str], chips: ChipSet, model: MapModel, size: int, progress: Callable[[int, int], None]
+) -> Iterator[View]:
+    for number, path in enumerate(paths, 1):
+        yield from _tiles(path, chips, model, size)
+        progress(number, len(paths))
 
 
 def _tiles(path: str, chips: ChipSet, model: MapModel, size: int) -> Iterator[View]:

@@ -17,6 +17,7 @@ from inference_common import trained_model
 from geopsp import PixelClassifier, export_training_data, suggest_chips
 from geopsp.active_learning import suggest_chips as module
 from geopsp.active_learning.score_windows import WindowScorer
+from geopsp.chips.chip_set import ChipSet
 from geopsp.core.output import partial_path
 from geopsp.errors import (
     BandError,
@@ -321,6 +322,26 @@ def test_ground_of_chips_is_left_out(model, image, tmp_path):
     out = suggest_chips(model, image, tmp_path / "n.gpkg", number=20, labelled=tmp_path / "chips")
     assert len(windows(out)) == 15
     assert not [place for place in places(out) if place[0] == 1]
+
+
+def test_chips_without_labels_are_no_labelled_ground(image, monkeypatch, tmp_path):
+    """A folder holds chips of all the image, but few have labels; their tiles fill batches together."""
+    left, top = 601234.0, 5301717.0
+    shapes = [shapely.box(left + 5, top - 20, left + 20, top - 5), shapely.box(left + 70, top - 20, left + 80, top - 5)]
+    chips_of(image, tmp_path, shapes, background="ignore")
+    has_labels = ChipSet.open(tmp_path / "chips").index["labelled"] > 0
+    assert 0 < has_labels.sum() < len(has_labels)
+    tiles, chip_features = [], module.chip_features
+
+    def watched(chips, trained, views, size):
+        predict = views.predict
+        monkeypatch.setattr(views, "predict", lambda batch: tiles.append(len(batch)) or predict(batch))
+        return chip_features(chips, trained, views, size)
+
+    monkeypatch.setattr(module, "chip_features", watched)
+    out = suggest_chips(classifier(), image, tmp_path / "n.gpkg", number=30, labelled=tmp_path / "chips", batch_size=4)
+    assert tiles[0] == has_labels.sum()
+    assert len(windows(out)) == len(has_labels) - has_labels.sum()
 
 
 def test_a_round_trip_gives_the_windows_that_are_done(image, tmp_path):
