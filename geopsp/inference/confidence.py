@@ -78,13 +78,13 @@ class Model(Protocol):
 
 
 def confidence_rules(settings: MapSettings, model: Model, excluded: tuple[int, ...] = ()) -> ConfidenceRules:
-    """Return the rules of a map.
+    """Return the rules of a map. With a CRF nothing is calibrated: its probabilities are not those of the fit.
 
     Raises:
         OptionError: if a threshold is that of a class that the model does not have, or there is no code for unsure
             pixels.
     """
-    calibration = model.calibration if settings.calibrated else None
+    calibration = model.calibration if settings.calibrated and settings.crf is False else None
     limits = _limits(settings.min_confidence, model.legend)
     if not any(limits):
         return ConfidenceRules(calibration, excluded)

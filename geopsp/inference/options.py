@@ -95,10 +95,11 @@ class MapSettings:
 
     calibrated: bool = option(
         True,
-        "Give confidence and probabilities as the model was calibrated, if it was; classes do not change. False: those "
-        "of the network itself.",
+        "Give confidence and probabilities as the model was calibrated, if it was; classes do not change. Those of a "
+        "`crf` are never calibrated. False: those of the network itself.",
         flag="--no-calibrated",
-        shell_help="Give the network's own confidence and probabilities, as if the model was not calibrated.",
+        shell_help="Give the network's own confidence and probabilities, as if the model was not calibrated. "
+        "Those of a `crf` are never calibrated.",
     )
     min_confidence: float | Mapping[str, float] | None = option(
         None,

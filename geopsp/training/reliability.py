@@ -44,7 +44,7 @@ class Reliability:
     """(FINE, 3) pixels, sum of confidence, correct pixels, by bin of confidence."""
 
     by_class: NDArray[np.float64]
-    """(classes, BINS, 3) pixels, sum of the probability of the class, pixels of the class, by bin of that."""
+    """(classes, BINS) sum of the probability of the class less pixels of the class, by bin of its probability."""
 
     nll_sum: float
     brier_sum: float
@@ -99,7 +99,7 @@ class Reliability:
 
     def classwise_ece(self) -> NDArray[np.float64]:
         """Return the calibration error of the probability of each class over all pixels, (classes,)."""
-        gaps: NDArray[np.float64] = np.abs(self.by_class[..., 1] - self.by_class[..., 2]).sum(axis=1)
+        gaps: NDArray[np.float64] = np.abs(self.by_class).sum(axis=1)
         return gaps / self.pixels if self.pixels else np.full(len(self.legend), np.nan)
 
     def nll(self) -> float:
@@ -141,39 +141,38 @@ class ReliabilityCounts:
         # MPS has no float64
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.confidence = torch.zeros(FINE, 3, dtype=dtype, device=device)
-        self.by_class = torch.zeros(classes * BINS, 3, dtype=dtype, device=device)
+        self.by_class = torch.zeros(classes * BINS, dtype=dtype, device=device)
         self.sums = torch.zeros(2, dtype=dtype, device=device)
 
     def add(self, labels: Tensor, probabilities: Tensor, predicted: Tensor) -> None:
         """Count pixels.
 
         Args:
-            labels: (pixels,) channel indices; those that are IGNORE_INDEX do not count.
-            probabilities: (pixels, classes)
-            predicted: (pixels,) channel indices.
+            labels: (n, ...) channel indices; those that are IGNORE_INDEX do not count.
+            probabilities: (n, classes, ...)
+            predicted: (n, ...) channel indices.
         """
+        classes, dtype = probabilities.shape[1], self.sums.dtype
         known = labels != IGNORE_INDEX
-        labels, probabilities, predicted = labels[known], probabilities[known], predicted[known]
-        of_predicted = probabilities.gather(1, predicted[:, None])[:, 0]
-        of_truth = probabilities.gather(1, labels[:, None])[:, 0]
-        self._count(self.confidence, _bin(of_predicted, FINE), of_predicted, labels == predicted)
-        truth = torch.zeros_like(probabilities).scatter_(1, labels[:, None], 1)
-        offset = torch.arange(probabilities.shape[1], device=labels.device) * BINS
-        self._count(
-            self.by_class, (_bin(probabilities, BINS) + offset).flatten(), probabilities.flatten(), truth.flatten()
-        )
-        self.sums[0] -= of_truth.clamp(min=LEAST).log().sum(dtype=self.sums.dtype)
-        self.sums[1] += ((probabilities - truth) ** 2).sum(dtype=self.sums.dtype)
-
-    def _count(self, table: Tensor, number: Tensor, values: Tensor, hits: Tensor) -> None:
-        for column, weights in enumerate((None, values, hits)):
-            given = None if weights is None else weights.to(table.dtype)
-            table[:, column] += torch.bincount(number, given, minlength=len(table))
+        channel = labels.where(known, 0)[:, None]
+        of_truth = probabilities.gather(1, channel)[:, 0][known]
+        of_predicted = probabilities.gather(1, predicted[:, None])[:, 0][known]
+        hits = (labels == predicted)[known]
+        number = _bin(of_predicted, FINE)
+        for column, weights in enumerate((None, of_predicted.to(dtype), hits.to(dtype))):
+            self.confidence[:, column] += torch.bincount(number, weights, minlength=FINE)
+        away = probabilities.scatter_add(1, channel, -torch.ones_like(channel, dtype=probabilities.dtype))
+        away *= known[:, None]
+        offset = torch.arange(classes, device=labels.device).view(-1, *[1] * (labels.ndim - 1)) * BINS
+        by_bin = torch.bincount((_bin(probabilities, BINS) + offset).flatten(), away.to(dtype).flatten())
+        self.by_class[: len(by_bin)] += by_bin
+        self.sums[0] -= of_truth.clamp(min=LEAST).log().sum(dtype=dtype)
+        self.sums[1] += away.square_().sum(dtype=dtype)
 
     def result(self, legend: Legend) -> Reliability:
         """Return the sums."""
         nll, brier = self.sums.tolist()
-        by_class = self.by_class.cpu().double().numpy().reshape(len(legend), BINS, 3)
+        by_class = self.by_class.cpu().double().numpy().reshape(len(legend), BINS)
         return Reliability(legend, self.confidence.cpu().double().numpy(), by_class, nll, brier)
 
 
@@ -196,10 +195,11 @@ class ReliabilityCounter:
 
     def add(self, labels: Tensor, logits: Tensor, predicted: Tensor) -> None:
         """Count the pixels of (n, h, w) labels and predictions, and (n, classes, h, w) logits."""
-        chances, labels, predicted = by_pixel(logits).softmax(dim=1), labels.flatten(), predicted.flatten()
+        chances = logits.float().softmax(dim=1)
         self.counts[0].add(labels, chances, predicted)
         if self.scaled is not None:
-            self.counts[1].add(labels, scaled_softmax(chances, *self.scaled, dim=1), predicted)
+            weights, biases = (line.view(-1, 1, 1) for line in self.scaled)
+            self.counts[1].add(labels, scaled_softmax(chances, weights, biases, dim=1), predicted)
 
     def results(self, legend: Legend) -> list[Reliability]:
         """Return the reliability without calibration, and with it if there is one."""

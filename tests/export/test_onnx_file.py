@@ -36,10 +36,13 @@ NOT_SAVED = {"made_with", "manifest_sha256"}
 
 
 def by_map(model, tiles):
-    """The probabilities of the network as a map computes them."""
+    """The probabilities of the network as a map computes them, calibrated if the model is."""
     predict = TorchPredictor(model, torch.device("cpu"), excluded_channels=model.excluded_channels())
     logits = predict([tile.pixels for tile in tiles], [tile.valid for tile in tiles])
-    return torch.from_numpy(logits).softmax(dim=1).numpy()
+    found = torch.from_numpy(logits).softmax(dim=1).numpy()
+    if model.calibration is None:
+        return found
+    return model.calibration.apply(found.swapaxes(0, 1), excluded=model.excluded_channels()).swapaxes(0, 1)
 
 
 def require_same(found, wanted, tiles, tolerance=1e-4):
@@ -89,7 +92,7 @@ def test_its_metadata_hold_the_whole_model(onnx_file, trained):
     assert found["geopsp_version"] == "1"
     assert json.loads(found["geopsp_export"]) | {"geopsp": ""} == {
         "tile_size": 32, "precision": "fp32", "pointrend": False, "opset": 18, "zero_is_nodata": True,
-        "weights_fingerprint": model.fingerprint(), "geopsp": "",
+        "weights_fingerprint": model.fingerprint(), "geopsp": "", "calibrated": model.calibration.words,
     }  # fmt: skip
     assert all(isinstance(value, str) for value in found.values())
 

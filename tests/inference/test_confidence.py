@@ -210,6 +210,8 @@ def test_keys(make_raster):
     ]
     assert len(set(different)) == len(different)
     assert key_of(TEMPERATURE, confidence=True, calibrated=False) == key_of(None, confidence=True)
+    crf = {"confidence": True, "crf": True}
+    assert key_of(TEMPERATURE, **crf) == key_of(None, **crf), "of the CRF nothing is calibrated"
     scored = replace(TEMPERATURE, pixels=9, nll_before=1.0)
     assert key_of(scored, confidence=True) == key_of(TEMPERATURE, confidence=True), "scores are no part of it"
 
