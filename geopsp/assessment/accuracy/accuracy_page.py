@@ -59,7 +59,7 @@ def accuracy_body(found: AccuracyTables) -> str:
 
 def _warnings(texts: Sequence[str]) -> str:
     items = "".join(f"<li>{html_text(text)}</li>" for text in texts)
-    return f"<h2>To note</h2><ul>{items}</ul>" if texts else ""
+    return f"<h2>Notes</h2><ul>{items}</ul>" if texts else ""
 
 
 def _name(found: AccuracyTables, name: str) -> str:
