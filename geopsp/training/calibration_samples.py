@@ -25,7 +25,7 @@ from geopsp.models.saved_model import TrainedModel
 from geopsp.training.evaluate import to_device
 from geopsp.training.reliability import by_pixel
 
-MAX_TILES = 512
+MAX_TILES = 128
 """Validation tiles that are shown to the network at most; more would take longer and change little."""
 
 MAX_PIXELS, MAX_NUMBERS = 2**19, 2**24
