@@ -13,6 +13,7 @@ import click
 
 import geopsp
 from geopsp.cli.assess import assess
+from geopsp.cli.calibrate import calibrate
 from geopsp.cli.change import change
 from geopsp.cli.chips import chips
 from geopsp.cli.compare import compare
@@ -30,7 +31,7 @@ from geopsp.core.escape import printable_lines
 
 SECTIONS = {
     "Make maps": ("chips", "train", "evaluate", "predict", "polygonize"),
-    "Know what they are worth": ("sample", "assess", "change", "compare", "suggest"),
+    "Know what they are worth": ("sample", "assess", "calibrate", "change", "compare", "suggest"),
     "Other commands": ("info", "export", "weights", "demo", "doctor", "completion"),
 }
 """The commands by title, as the help shows them."""
@@ -95,8 +96,8 @@ def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> N
 
 
 for command in (
-    chips, train, evaluate, predict, polygonize, sample, assess, change, compare, suggest, info, export, weights,
-    doctor, completion,
+    chips, train, evaluate, predict, polygonize, sample, assess, calibrate, change, compare, suggest, info, export,
+    weights, doctor, completion,
 ):  # fmt: skip
     main.add_command(command)
 

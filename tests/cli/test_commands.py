@@ -618,3 +618,13 @@ def test_a_model_holds_the_run_that_made_it(small_world, tmp_path):
     assert result.exit_code == 0, result.output
     assert (first / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
     assert run("train", "--config", first, "--overwrite").exit_code == 0
+
+
+def test_calibrate_saves_a_model_that_differs_in_its_calibration_alone(small_world, trained, tmp_path):
+    out = tmp_path / "calibrated"
+    result = run("calibrate", trained, small_world["chips"], "--out", out, "--method", "vector")
+    assert result.exit_code == 0, result.output
+    assert "Calibrated: " in result.stdout
+    assert (out / "weights.safetensors").read_bytes() == (trained / "weights.safetensors").read_bytes()
+    assert json.loads((out / "model.json").read_text())["calibration"]["method"] == "vector"
+    fails("calibrate", trained, small_world["chips"], "--out", out, says=f"{out} exists already")

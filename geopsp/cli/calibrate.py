@@ -1,0 +1,68 @@
+"""The shell's command `geopsp calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from geopsp.cli.options import options_of, overwrite_option
+from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.models.calibration_methods import METHODS
+from geopsp.training.options import ModelOptions
+
+
+@click.command(
+    cls=ShellCommand,
+    strict=True,
+    stopped="Nothing was written.",
+    examples=("geopsp calibrate model chips-of-this-region --out model-calibrated",),
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
+@click.option(
+    "--method",
+    type=click.Choice(list(METHODS)),
+    default=METHODS[0],
+    show_default=True,
+    help="temperature: one number for all classes. vector: a weight and a bias for each class, for many chips.",
+)
+@options_of(ModelOptions, only=("device",))
+@click.option(
+    "--allow-resolution-mismatch",
+    is_flag=True,
+    help="Take chips whose pixels are more than 4 times larger or smaller than those of the training, too.",
+)
+@overwrite_option
+def calibrate(
+    model: Path,
+    chips: tuple[str, ...],
+    out: Path,
+    method: str,
+    device: str | None,
+    allow_resolution_mismatch: bool,
+    overwrite: bool,
+) -> None:
+    """Calibrate the confidence of MODEL on labelled CHIPS that it was not trained on, and save it.
+
+    Classes do not change. `geopsp train` calibrates on the validation chips by itself.
+    """
+    from geopsp.chips.chip_set import ChipSet
+    from geopsp.core.extras import require_torch
+    from geopsp.core.output import check_output
+    from geopsp.models.hub_model import local_model
+    from geopsp.models.manifest import MODEL_FOLDER, read_manifest
+
+    check_output(out, overwrite=overwrite, folder=True, kind=MODEL_FOLDER)
+    model = local_model(model)
+    read_manifest(model)  # before torch is loaded
+    chip_set = ChipSet.open(list(chips))
+    require_torch("`geopsp calibrate`")
+    from geopsp.training.classifier import PixelClassifier
+
+    classifier = PixelClassifier.from_model(model, device=device)
+    found = classifier.calibrate(chip_set, method=method, allow_resolution_mismatch=allow_resolution_mismatch)
+    classifier.save(out, overwrite=overwrite, compute_metrics=False)
+    say(f"Calibrated: {found.summary}.")
+    say(f"Saved to {out}")
