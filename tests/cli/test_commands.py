@@ -627,4 +627,4 @@ def test_calibrate_saves_a_model_that_differs_in_its_calibration_alone(small_wor
     assert "Calibrated: " in result.stdout
     assert (out / "weights.safetensors").read_bytes() == (trained / "weights.safetensors").read_bytes()
     assert json.loads((out / "model.json").read_text())["calibration"]["method"] == "vector"
-    fails("calibrate", trained, small_world["chips"], "--out", out, says=f"{out} exists already")
+    fails("calibrate", trained, small_world["chips"], "--out", out, says=f"{out} already exists")
