@@ -20,8 +20,7 @@ def run(path: Path) -> None:
     for cell in notebook.cells:
         cell.metadata.clear()
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
-    notebook.metadata.pop("widgets", None)
+            cell.outputs = [output for output in cell.outputs if output.output_type == "execute_result"]
     nbformat.write(notebook, path)
 
 
