@@ -22,7 +22,7 @@ def run(*words):
 
 def flags_in(text):
     """The options that a help describes, not those that it mentions."""
-    return set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", text, re.MULTILINE))
+    return set(re.findall(r"^  (?:-\w, )?(--[a-z0-9-]+)", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
