@@ -72,14 +72,14 @@ class Journal:
         with (
             suppress(OSError, ValueError, zipfile.BadZipFile, KeyError),
             (self.folder / f"{name}.npz").open("rb") as file,
-            np.load(file, allow_pickle=False) as arrays,
+            np.load(file) as arrays,
         ):
             return {key: arrays[key] for key in arrays.files}
         return None
 
     def _save(self, name: str, arrays: Arrays) -> None:
         content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **arrays)
+        np.savez(content, **arrays)
         path = self.folder / f"{name}.npz"
         unfinished = path.with_name(unfinished_name(path.name))
         try:

@@ -134,7 +134,7 @@ def estimate_map(
     *,
     on_this_machine: bool,
     measure: Callable[[], ComputeCost] | None = None,
-    min_tiles: int = MIN_TIMED_TILES,
+    min_tiles: int | None = None,
 ) -> Iterator[str]:
     """Yield what a map will cost, in words.
 
@@ -142,7 +142,7 @@ def estimate_map(
         job: The map.
         on_this_machine: False if the workers of a cluster make it.
         measure: Measures time and memory, which takes a moment; None: they are not estimated.
-        min_tiles: Of fewer tiles they are not estimated either.
+        min_tiles: Of fewer tiles they are not estimated either; None: `MIN_TIMED_TILES`.
 
     Raises:
         OutputError: if a disk is too small.
@@ -164,7 +164,7 @@ def estimate_maps(
     *,
     at_once: int = 1,
     measure: Callable[[], ComputeCost] | None = None,
-    min_tiles: int = MIN_TIMED_TILES,
+    min_tiles: int | None = None,
 ) -> Iterator[str]:
     """Yield what the maps of many images will cost together, in words; see `estimate_map`.
 
@@ -183,9 +183,9 @@ def estimate_maps(
         yield from _time_and_memory(tiles, measure, min_tiles)
 
 
-def _time_and_memory(tiles: TileCount, measure: Callable[[], ComputeCost], min_tiles: int) -> Iterator[str]:
+def _time_and_memory(tiles: TileCount, measure: Callable[[], ComputeCost], min_tiles: int | None) -> Iterator[str]:
     """Yield the estimate of time and memory, if there are many tiles; warn if memory is short."""
-    if tiles.computed < min_tiles:
+    if tiles.computed < (MIN_TIMED_TILES if min_tiles is None else min_tiles):
         return
     cost = measure()
     need, free = format_bytes(cost.needed_bytes), format_bytes(cost.free_bytes)

@@ -16,7 +16,7 @@ from geopsp.errors import GeopspError, RasterError
 from geopsp.inference.dask_client import connect, num_threads
 from geopsp.inference.dask_workers import MAX_IMAGES_IN_FLIGHT
 from geopsp.inference.engines import MapModel, engine_of
-from geopsp.inference.estimate import MIN_TIMED_TILES, estimate_map, estimate_maps
+from geopsp.inference.estimate import estimate_map, estimate_maps
 from geopsp.inference.input_check import compare_with_training
 from geopsp.inference.job import LazyAreaOfInterest, MapJob
 from geopsp.inference.map_item import check_item, item_path, write_map_item
@@ -260,8 +260,8 @@ class MapRun:
             _log(estimate_maps(jobs, at_once=at_once, measure=measure, min_tiles=self._min_timed_tiles))
 
     @property
-    def _min_timed_tiles(self) -> int:
-        return 1 if self.options.dry_run else MIN_TIMED_TILES
+    def _min_timed_tiles(self) -> int | None:
+        return 1 if self.options.dry_run else None
 
     def _measure(self, job: MapJob) -> ComputeCost:
         return measure_cost(job, self.model, self.resources(job))

@@ -86,7 +86,10 @@ def test_a_strict_export_that_warns_late_goes_on_without(make_raster, make_label
 
 def test_every_command_that_reads_inputs_is_strict():
     strict = {name for name, command in main.commands.items() if "strict" in {each.name for each in command.params}}
-    assert strict == {"chips", "train", "evaluate", "predict", "polygonize", "export"}
+    assert strict == {
+        "chips", "train", "evaluate", "predict", "polygonize", "sample", "assess", "calibrate", "change", "compare",
+        "suggest", "export",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

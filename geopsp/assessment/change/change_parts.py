@@ -188,7 +188,7 @@ class ChangeJob:
         total, removed = np.zeros((count, count, 2)), np.zeros(2)
         for number in range(len(self.parts)):
             try:
-                with np.load(self._sums_path(number), allow_pickle=False) as found:
+                with np.load(self._sums_path(number)) as found:
                     total += found["sums"]
                     removed += found["removed"]
             except (OSError, ValueError, KeyError) as error:
