@@ -40,9 +40,9 @@ def test_colours_are_the_given_one_then_the_conventional_one_then_a_distinct_one
 def test_a_class_is_found_by_name():
     legend = Legend.from_names({1: "boat", 2: "car"})
     assert legend.code_of("car") == 2
-    with pytest.raises(LabelError, match="No class is named 'ship'. The classes are boat, car"):
+    with pytest.raises(LabelError, match=r"No class is named 'ship'\. The classes are boat, car"):
         legend.code_of("ship")
-    with pytest.raises(LabelError, match="No class is named 'Boat'. Did you mean 'boat'"):
+    with pytest.raises(LabelError, match=r"No class is named 'Boat'\. Did you mean 'boat'"):
         legend.code_of("Boat")
 
 
