@@ -78,8 +78,8 @@ class Journal:
         return None
 
     def _save(self, name: str, arrays: Arrays) -> None:
-        content = io.BytesIO()
-        np.savez(content, **arrays)
+        content, named = io.BytesIO(), dict[str, Any](arrays)
+        np.savez(content, **named)
         path = self.folder / f"{name}.npz"
         unfinished = path.with_name(unfinished_name(path.name))
         try:

@@ -8,7 +8,7 @@ import click
 
 from geopsp.cli.options import options_of, overwrite_option
 from geopsp.cli.shell_command import ShellCommand, say
-from geopsp.models.calibration_methods import METHODS
+from geopsp.models.calibration_methods import METHODS, Method
 from geopsp.training.options import ModelOptions
 
 
@@ -39,7 +39,7 @@ def calibrate(
     model: Path,
     chips: tuple[str, ...],
     out: Path,
-    method: str,
+    method: Method,
     device: str | None,
     allow_resolution_mismatch: bool,
     overwrite: bool,
