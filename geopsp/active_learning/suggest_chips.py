@@ -38,7 +38,8 @@ from geopsp.models.hub_model import local_model
 from geopsp.polygons.options import PolygonSettingsDict
 from geopsp.raster.find_images import Images
 from geopsp.raster.scene import Scene
-from geopsp.vector.label_package import check_label_package, write_label_package
+from geopsp.vector.geopackage import check_package_output
+from geopsp.vector.label_package import write_label_package
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def find_windows(
         folder = Path(model) if isinstance(model, str | Path) else None
         check_paths([OutputPaths(Path(out))], scenes, aoi=options.aoi, model=folder)
         check_paths([OutputPaths(Path(out))], scenes, aoi=options.labelled)
-        target = check_label_package(out, overwrite=options.overwrite)
+        target = check_package_output(out, overwrite=options.overwrite)
         with output_lock(target):
             size = _Run(trained, scenes, aoi_source, options, target, used_device).write()
     return Suggestion(size, trained.legend)

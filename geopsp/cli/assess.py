@@ -11,7 +11,6 @@ from geopsp.assessment.accuracy.assess_options import AssessOptions
 from geopsp.cli.inputs import input_files
 from geopsp.cli.options import options_of, overwrite_option, take
 from geopsp.cli.shell_command import ShellCommand, say
-from geopsp.errors import OptionError
 
 
 @click.command(
@@ -45,19 +44,12 @@ def assess(
     or a raster of class codes.
     """
     from geopsp.assessment.accuracy.assess_map import assess_map
-    from geopsp.core.output import check_output
-    from geopsp.core.owned_files import require_not_inputs
+    from geopsp.assessment.result_files import check_results
 
-    outputs = {
-        ending: path for ending, path in ((".json", json_path), (".csv", csv_path), (".html", html_path)) if path
-    }
-    for ending, path in outputs.items():
-        if path.suffix.lower() != ending:
-            raise OptionError(f"{path} ends in {path.suffix or 'nothing'!r}, but must end in {ending}.")
-        check_output(path, overwrite=overwrite)
-    require_not_inputs(list(outputs.values()), input_files(class_map, reference))
+    named = {".json": json_path, ".csv": csv_path, ".html": html_path}
+    outputs = check_results(named, input_files(class_map, reference), overwrite=overwrite)
     found = assess_map(class_map, reference, **take(options, AssessOptions))
     say(found.text())
-    for path in outputs.values():
+    for path in outputs:
         found.save(path, overwrite=overwrite)
         say(f"Wrote {path}")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from geopsp.cli.options import options_of, overwrite_option
+from geopsp.cli.inputs import checked_model
+from geopsp.cli.options import mismatch_option, options_of, overwrite_option
 from geopsp.cli.shell_command import ShellCommand, say
 from geopsp.models.calibration_methods import METHODS, Method
 from geopsp.training.options import ModelOptions
@@ -29,11 +30,7 @@ from geopsp.training.options import ModelOptions
     help="temperature: one number for all classes. vector: a weight and a bias for each class, for many chips.",
 )
 @options_of(ModelOptions, only=("device",))
-@click.option(
-    "--allow-resolution-mismatch",
-    is_flag=True,
-    help="Take chips whose pixels are more than 4 times larger or smaller than those of the training, too.",
-)
+@mismatch_option("Take")
 @overwrite_option
 def calibrate(
     model: Path,
@@ -49,16 +46,12 @@ def calibrate(
     Classes do not change. `geopsp train` calibrates on the validation chips by itself.
     """
     from geopsp.chips.chip_set import ChipSet
-    from geopsp.core.extras import require_torch
     from geopsp.core.output import check_output
-    from geopsp.models.hub_model import local_model
-    from geopsp.models.manifest import MODEL_FOLDER, read_manifest
+    from geopsp.models.manifest import MODEL_FOLDER
 
     check_output(out, overwrite=overwrite, folder=True, kind=MODEL_FOLDER)
-    model = local_model(model)
-    read_manifest(model)  # before torch is loaded
+    model = checked_model(model, "calibrate")
     chip_set = ChipSet.open(list(chips))
-    require_torch("`geopsp calibrate`")
     from geopsp.training.classifier import PixelClassifier
 
     classifier = PixelClassifier.from_model(model, device=device)

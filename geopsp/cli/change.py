@@ -33,12 +33,12 @@ def change(map_a: str, map_b: str, out: Path, json_path: Path | None, csv_path: 
     Classes are matched by name. An interrupted run resumes when the same command is called again.
     """
     from geopsp.assessment.change.compare_maps import compare_maps
-    from geopsp.assessment.table_files import check_tables
+    from geopsp.assessment.result_files import check_results
 
     options = take(options, ChangeOptions)
     overwrite = options.get("overwrite", False)
     inputs = [map_a, map_b, *(str(options[n]) for n in ("confidence_a", "confidence_b", "reference") if n in options)]
-    tables = check_tables((json_path, csv_path), inputs, overwrite=overwrite)
+    tables = check_results({".json": json_path, ".csv": csv_path}, inputs, overwrite=overwrite)
     found = compare_maps(map_a, map_b, out, **options)
     say(found.text())
     for path in (out, options.get("polygons")):

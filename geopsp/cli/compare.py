@@ -38,14 +38,14 @@ def compare(
 
     Give CHIPS of ground that neither model was trained on.
     """
-    from geopsp.assessment.table_files import check_tables
+    from geopsp.assessment.result_files import check_results
     from geopsp.core.extras import require_torch
     from geopsp.models.hub_model import local_model
     from geopsp.models.manifest import read_manifest
     from geopsp.models.onnx_file import is_onnx
 
     options = take(options, ComparisonOptions)
-    tables = check_tables((json_path, csv_path), (), overwrite=overwrite)
+    tables = check_results({".json": json_path, ".csv": csv_path}, (), overwrite=overwrite)
     folders = [local_model(model) for model in (model_a, model_b)]
     for folder in folders:
         if not is_onnx(folder):

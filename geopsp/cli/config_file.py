@@ -108,7 +108,9 @@ def _shell_value(path: Path, key: str, parameter: click.Parameter, value: Any) -
     texts = [str(each) for each in items]
     if parameter.multiple or parameter.nargs != 1:
         return tuple(texts)
-    return "alone" if value is True else "none" if not texts else ",".join(texts)
+    if value is True and isinstance(parameter, click.Option) and parameter.flag_value is not None:
+        return parameter.flag_value  # an option that may stand without a value
+    return ",".join(texts) or "none"
 
 
 def _python_value(parameter: click.Parameter, value: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from geopsp.cli.inputs import checked_model
 from geopsp.cli.options import options_of, take
 from geopsp.cli.shell_command import ShellCommand, say
-from geopsp.core.extras import require_torch
 from geopsp.export.formats import FORMATS
 from geopsp.export.options import ExportOptions
 
@@ -28,12 +28,7 @@ FORMATS_HELP = "; ".join(f"{name}: {chosen.words}" for name, chosen in FORMATS.i
 @options_of(ExportOptions)
 def export(model: Path, format_name: str, out: Path, **options: Any) -> None:
     """Write MODEL as a file that other programs read, checked beside the model itself."""
-    from geopsp.models.hub_model import local_model
-    from geopsp.models.manifest import read_manifest
-
-    model = local_model(model)
-    read_manifest(model)  # before torch is loaded
-    require_torch("`geopsp export`")
+    model = checked_model(model, "export")
     from geopsp.export.export_model import export_model
 
     say(f"Wrote {export_model(model, out, format_name, **take(options, ExportOptions))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 
 import click
@@ -92,8 +91,3 @@ def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> N
     if examples:
         with formatter.section("Examples"):
             formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in examples))
-
-
-def words_of(example: str) -> list[str]:
-    """Return the words of an example, as a shell splits them, without "geopsp"."""
-    return shlex.split(example)[1:]

@@ -20,6 +20,23 @@ labels_help = (
 )
 
 
+def checked_model(model: Path, command: str) -> Path:
+    """Return the local folder of a model for a command that needs torch, which is not loaded for a bad one.
+
+    Raises:
+        InputNotFoundError, PackageError: if there is no model, or its manifest is damaged.
+        OptionError: if torch is missing.
+    """
+    from geopsp.core.extras import require_torch
+    from geopsp.models.hub_model import local_model
+    from geopsp.models.manifest import read_manifest
+
+    found = local_model(model)
+    read_manifest(found)
+    require_torch(f"`geopsp {command}`")
+    return found
+
+
 def input_files(*names: str) -> list[Path]:
     """Return the files that images and labels may name."""
     named = [Path(name.partition("|")[0]) for name in names]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from geopsp.core.options import info_of, option_fields, with_unit
+from geopsp.core.options import DRY_RUN_HELP, info_of, option_fields, with_unit
 
 Command = Callable[..., Any]
 
@@ -295,9 +295,16 @@ _LISTS: Mapping[str, dict[str, Any]] = {
 """Lists, by the type of their items."""
 
 
-dry_run_option = click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Say what would be read and made, how long it would take and how large it would be, but write nothing.",
-)
+dry_run_option = click.option("--dry-run", is_flag=True, help=DRY_RUN_HELP)
+
+
+def mismatch_option(verb: str) -> Callable[[Command], Command]:
+    """Return the option that takes chips with pixels of any size; `verb` says what is done with them."""
+    return click.option(
+        "--allow-resolution-mismatch",
+        is_flag=True,
+        help=f"{verb} chips whose pixels are more than 4 times larger or smaller than those of the training, too.",
+    )
+
+
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")

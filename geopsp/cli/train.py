@@ -9,8 +9,8 @@ import click
 
 from geopsp.chips.options import CUTTING
 from geopsp.cli.config_file import config_text
-from geopsp.cli.inputs import labels_help, labels_of
-from geopsp.cli.options import dry_run_option, options_of, overwrite_option, take
+from geopsp.cli.inputs import checked_model, labels_help, labels_of
+from geopsp.cli.options import dry_run_option, mismatch_option, options_of, overwrite_option, take
 from geopsp.cli.shell_command import ShellCommand, say
 from geopsp.errors import OptionError
 from geopsp.models.loss_options import LossSpec
@@ -135,11 +135,7 @@ def _not_for(network: str, other: str, given: dict[str, Any]) -> str:
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the scores to this file.")
 @options_of(ModelOptions, only=("device",))
-@click.option(
-    "--allow-resolution-mismatch",
-    is_flag=True,
-    help="Score chips whose pixels are more than 4 times larger or smaller than those of the training, too.",
-)
+@mismatch_option("Score")
 @overwrite_option
 def evaluate(
     model: Path,
@@ -151,18 +147,13 @@ def evaluate(
 ) -> None:
     """Score MODEL on every labelled pixel of CHIPS."""
     from geopsp.chips.chip_set import ChipSet
-    from geopsp.core.extras import require_torch
     from geopsp.core.output import check_output
-    from geopsp.models.hub_model import local_model
-    from geopsp.models.manifest import read_manifest
     from geopsp.report.summary import describe_scores, write_scores
 
     if json_path:
         check_output(json_path, overwrite=overwrite)
-    model = local_model(model)
-    read_manifest(model)  # before torch is loaded
+    model = checked_model(model, "evaluate")
     chip_set = ChipSet.open(list(chips))
-    require_torch("`geopsp evaluate`")
     from geopsp.training.classifier import PixelClassifier
 
     scores = PixelClassifier.from_model(model, device=device).evaluate(

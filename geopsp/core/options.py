@@ -26,6 +26,9 @@ from typing import Any, Literal, TypeVar
 from geopsp.core.argument_names import checks_names
 from geopsp.errors import OptionError
 
+DRY_RUN_HELP = "Say what would be read and made, how long it would take and how large it would be, but write nothing."
+"""Of the option of long runs, in Python and in the shell."""
+
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -18,6 +19,16 @@ HEAD = DOCTYPE + '<qgis version="3.22.0" styleCategories="Symbology"'
 def new_qml(categories: str = "Symbology") -> ET.Element:
     """Return the root of a style of QGIS 3, to be filled with these categories."""
     return ET.Element("qgis", version="3.22.0", styleCategories=categories)
+
+
+def add_drop_down(fields: ET.Element, name: str, choices: Iterable[tuple[str, str]]) -> None:
+    """Add to the fields of a form one that is chosen from a list, of pairs of what is shown and what is stored."""
+    field = ET.SubElement(fields, "field", name=name, configurationFlags="None")
+    config = ET.SubElement(ET.SubElement(field, "editWidget", type="ValueMap"), "config")
+    options = ET.SubElement(ET.SubElement(config, "Option", type="Map"), "Option", name="map", type="List")
+    for label, value in choices:
+        choice = ET.SubElement(options, "Option", type="Map")
+        ET.SubElement(choice, "Option", name=label, type="QString", value=value)
 
 
 def qml_document(root: ET.Element) -> str:

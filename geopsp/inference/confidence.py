@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.legend import IGNORE_INDEX, ClassInfo, Legend
 from geopsp.errors import OptionError
 from geopsp.inference.blend import SUM_ONE, BlendedRows
@@ -101,9 +101,8 @@ def _limits(given: float | Mapping[str, float] | None, legend: Legend) -> tuple[
     names = legend.names
     for name in given:
         if name not in names and name != OTHER:
-            near = get_close_matches(str(name), names, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Its classes are {', '.join(names)}."
-            raise OptionError(f"`min_confidence` names the class {name!r}, but the model has no such class. {hint}")
+            hint = did_you_mean(name, names) or f" Its classes are {', '.join(names)}."
+            raise OptionError(f"`min_confidence` names the class {name!r}, but the model has no such class.{hint}")
     rest = 0.0 if OTHER in names else given.get(OTHER, 0.0)
     return tuple(_steps(given.get(name, rest)) for name in names)
 

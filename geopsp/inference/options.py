@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from geopsp.core.argument_names import require_known
 from geopsp.core.options import (
+    DRY_RUN_HELP,
     check_fields,
     from_names,
     only_apply,
@@ -218,10 +219,7 @@ class MapOptions(MapSettings):
         "or CPU core of this machine). None: in this process.",
     )
     overwrite: bool = option(False, "Replace outputs that exist.")
-    dry_run: bool = option(
-        False,
-        "Say what would be read and made, how long it would take and how large it would be, but write nothing.",
-    )
+    dry_run: bool = option(False, DRY_RUN_HELP)
 
     def __post_init__(self) -> None:
         MapSettings.__post_init__(self)

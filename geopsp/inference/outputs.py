@@ -37,6 +37,9 @@ class MapOutput:
     needs_agreement: bool = False
     """True if it is made of `BlendedRows.agreement`, for which another buffer is kept."""
 
+    is_calibrated: bool = False
+    """True if a calibration of the model changes it."""
+
 
 def class_spec(path: Path, legend: Legend) -> RasterSpec:
     """Describe a raster of class codes, with 255 where nothing is known."""
@@ -80,8 +83,8 @@ def _encode_disagreement(spec: RasterSpec, rows: MapRows, _: Legend) -> NDArray[
 
 OUTPUTS = {
     "classes": MapOutput(lambda path, legend, _: class_spec(path, legend), _encode_classes, needs_scores=False),
-    "probabilities": MapOutput(probability_spec, _encode_probabilities),
-    "confidence": MapOutput(lambda path, *_: fraction_spec("confidence", path), _encode_confidence),
+    "probabilities": MapOutput(probability_spec, _encode_probabilities, is_calibrated=True),
+    "confidence": MapOutput(lambda path, *_: fraction_spec("confidence", path), _encode_confidence, is_calibrated=True),
     "disagreement": MapOutput(
         lambda path, *_: fraction_spec("disagreement", path), _encode_disagreement, needs_agreement=True
     ),
@@ -99,13 +102,9 @@ def needs_scores(specs: Iterable[RasterSpec]) -> bool:
     return any(OUTPUTS[spec.name].needs_scores for spec in specs)
 
 
-CALIBRATED = ("probabilities", "confidence")
-"""The rasters that a calibration changes."""
-
-
 def needs_calibration(specs: Iterable[RasterSpec]) -> bool:
     """Return whether a raster depends on the calibration of probabilities."""
-    return any(spec.name in CALIBRATED for spec in specs)
+    return any(OUTPUTS[spec.name].is_calibrated for spec in specs)
 
 
 def needs_agreement(specs: Iterable[RasterSpec]) -> bool:

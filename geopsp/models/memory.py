@@ -95,15 +95,20 @@ def step_bytes(network: SegmentationNetwork, image: Tensor, device: torch.device
     Raises:
         TrainingError: if a GPU's memory is too small.
     """
-    state = {name: value.clone() for name, value in network.state_dict().items()}
-    training = network.training
-    network.to(device).train()
+    with restored(network), memory_errors():
+        network.to(device).train()
+        images = image.to(device)
+        if device.type == "cuda":
+            return peak_gpu_bytes(device, lambda: _step(network, images))
+        return _saved_activation_bytes(network, images)
+
+
+@contextmanager
+def restored(network: nn.Module) -> Iterator[None]:
+    """Put a network back afterwards as it was: weights, running statistics, mode, without gradients, on the CPU."""
+    state, training = {name: value.clone() for name, value in network.state_dict().items()}, network.training
     try:
-        with memory_errors():
-            images = image.to(device)
-            if device.type == "cuda":
-                return peak_gpu_bytes(device, lambda: _step(network, images))
-            return _saved_activation_bytes(network, images)
+        yield
     finally:
         network.zero_grad()
         network.cpu().train(training).load_state_dict(state)

@@ -12,11 +12,11 @@ import torch
 from geopsp.core.options import option_fields
 from geopsp.core.text import format_count, format_duration
 from geopsp.models.device import pick_device
-from geopsp.models.memory import WEIGHT_COPIES, free_memory, step_bytes, weight_bytes
+from geopsp.models.memory import WEIGHT_COPIES, free_memory, restored, step_bytes, weight_bytes
 from geopsp.training.classifier import PixelClassifier
 from geopsp.training.evaluate import to_device
 from geopsp.training.fit_options import FitOptions, RunConfig
-from geopsp.training.step import make_batch, step_loss
+from geopsp.training.step import eval_if_frozen, make_batch, step_loss
 from geopsp.training.training_data import TrainingData
 
 TIMED_STEPS = 2
@@ -61,10 +61,10 @@ def _step_seconds(classifier: PixelClassifier, data: TrainingData, device: torch
     """Return the shortest time of a step; weights and statistics stay as they are."""
     network = classifier.model.network
     loaders = replace(data.loaders, workers=0)
-    before, training = {name: value.clone() for name, value in network.state_dict().items()}, network.training
     best = float("inf")
-    try:
+    with restored(network), torch.random.fork_rng(devices=[]):
         network.to(device).to(memory_format=torch.channels_last).train()
+        eval_if_frozen(network.encoder)
         batch = make_batch(to_device(next(iter(loaders.train_loader())), device), data.legend, classifier.model.losses)
         for step in range(1 + TIMED_STEPS):
             start = time.perf_counter()
@@ -72,10 +72,6 @@ def _step_seconds(classifier: PixelClassifier, data: TrainingData, device: torch
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             best = min(best, time.perf_counter() - start) if step else best
-    finally:
-        network.cpu().load_state_dict(before)
-        network.zero_grad()
-        network.train(training)
     return best
 
 

@@ -15,6 +15,7 @@ from geopsp.core.legend import Legend
 from geopsp.data.loader import ChipLoaders
 from geopsp.models.device import has_bfloat16, has_float16_only, resolve_precision
 from geopsp.models.loss_options import LossSpec
+from geopsp.models.memory import restored
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.evaluate import to_device
 from geopsp.training.step import eval_if_frozen, make_batch, step_loss
@@ -70,25 +71,18 @@ def choose_precision(
     if resolve_precision("auto", device) != "bf16":
         return "fp32"
     loaders = replace(loaders, workers=0, batch_size=min(TRIAL_CHIPS, loaders.batch_size), weights=None)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    training = network.training
-    network.to(memory_format=torch.channels_last).train()
-    eval_if_frozen(network.encoder)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(loaders.seed)
-            batch = make_batch(to_device(next(iter(loaders.train_loader())), device), legend, losses)
+    with restored(network), torch.random.fork_rng(devices=[]):
+        network.to(memory_format=torch.channels_last).train()
+        eval_if_frozen(network.encoder)
+        torch.manual_seed(loaders.seed)
+        batch = make_batch(to_device(next(iter(loaders.train_loader())), device), legend, losses)
 
-            def step(precision: str) -> None:
-                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                    loss = step_loss(network, batch, losses, weight)
-                loss.backward()  # type: ignore[no-untyped-call]
+        def step(precision: str) -> None:
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss = step_loss(network, batch, losses, weight)
+            loss.backward()  # type: ignore[no-untyped-call]
 
-            seconds = time_steps(step)
-    finally:
-        network.load_state_dict(before)
-        network.zero_grad()
-        network.train(training)
+        seconds = time_steps(step)
     found = faster(seconds)
     logger.info(
         f"Precision: {WORDS[found]} (a step of {len(batch.image)} chips takes {seconds['bf16']:.2g} s in bfloat16, "

@@ -76,25 +76,37 @@ def write_package(
     """
     out = check_package_output(out, overwrite=overwrite)
     package = format_of(out)
+    with new_package(out, overwrite=overwrite) as path:
+        with _unsynced():
+            _write_layer(path, layer, name, schema, description, dict(package.file_options))
+            for table, rows in tables.items():
+                pyogrio.write_arrow(rows, path, layer=table, driver=package.driver, append=True)
+        verify_complete(path, len(layer), package.is_complete)
+        if qml:
+            add_qml(path, qml, name=name, description=description)
+    return out
+
+
+@contextmanager
+def new_package(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give the path of a new file to write, which appears as `out` whole, or after an error not at all.
+
+    Raises:
+        OutputError: if `out` exists and `overwrite` is False, or GDAL or SQLite cannot write the file.
+    """
+    package = format_of(out)
     with (
         atomic_files(out, overwrite=overwrite, companions=package.companions(out)) as partial,
         plain_folder(partial.parent) as folder,
     ):
         path = folder / plain_name(partial.name)
         try:
-            with _unsynced():
-                _write_layer(path, layer, name, schema, description, dict(package.file_options))
-                for table, rows in tables.items():
-                    pyogrio.write_arrow(rows, path, layer=table, driver=package.driver, append=True)
-            verify_complete(path, len(layer), package.is_complete)
-            if qml:
-                add_qml(path, qml, name=name, description=description)
+            yield path
         except (RuntimeError, ValueError, sqlite3.Error) as error:
             hint = full_disk_hint(error, path)
-            raise OutputError(f"Cannot write {path.name}: {format_error(error)}.{hint}") from error
+            raise OutputError(f"Cannot write {out.name}: {format_error(error)}.{hint}") from error
         if path.name != partial.name:
             path.replace(folder / partial.name)
-    return out
 
 
 @contextmanager

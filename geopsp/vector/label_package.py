@@ -17,18 +17,11 @@ from xml.etree import ElementTree as ET
 import geopandas as gpd
 import pyogrio
 
-from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.legend import ClassInfo
-from geopsp.core.output import atomic_files
-from geopsp.core.qml import qml_document
-from geopsp.core.text import format_error
-from geopsp.errors import OptionError, OutputError
+from geopsp.core.qml import add_drop_down, qml_document
 from geopsp.vector.formats import format_of
-from geopsp.vector.qgis_style import CREATE_TABLE, FAST_PRAGMAS, INSERT_CONTENTS, style_by_text
-from geopsp.vector.verbatim_path import plain_folder, plain_name
-from geopsp.vector.write import check_vector_output
-
-ENDING = ".gpkg"
+from geopsp.vector.geopackage import new_package
+from geopsp.vector.qgis_style import FAST_PRAGMAS, add_qml, style_by_text
 
 WINDOWS, LABELS, DONE_AREA = "windows", "labels", "aoi"
 """Names of the layers."""
@@ -56,24 +49,6 @@ FROM gpkg_geometry_columns WHERE table_name = '{WINDOWS}'
 """,  # noqa: S608
 )
 
-INSERT_STYLE = """
-INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML,
-                          styleSLD, useAsDefault, description, owner)
-VALUES ('', '', ?, 'geometry', ?, ?, '', 1, ?, '')
-"""
-
-
-def check_label_package(out: str | Path, *, overwrite: bool = False) -> Path:
-    """Check that the file can be written, and return its path with links resolved.
-
-    Raises:
-        OptionError: if its name has another ending.
-        OutputError: as `check_vector_output`.
-    """
-    if Path(out).suffix.lower() != ENDING:
-        raise OptionError(f"{out} ends in {Path(out).suffix or 'nothing'!r}, but must end in {ENDING}.")
-    return check_vector_output(out, overwrite=overwrite)
-
 
 def write_label_package(
     out: Path, windows: gpd.GeoDataFrame, labels: gpd.GeoDataFrame, classes: Sequence[ClassInfo], *, overwrite: bool
@@ -90,22 +65,15 @@ def write_label_package(
     Raises:
         OutputError: if it exists and `overwrite` is False, or cannot be written.
     """
-    package = format_of(out)
-    with (
-        atomic_files(out, overwrite=overwrite, companions=package.companions(out)) as partial,
-        plain_folder(partial.parent) as folder,
-    ):
-        path = folder / plain_name(partial.name)
-        try:
-            _write_layer(path, windows, WINDOWS, "Where to label next", {"dataset_options": dict(package.file_options)})
-            _write_layer(path, labels, LABELS, "Polygons to correct", {"append": True})
-            _add_view_and_styles(path, classes)
-        except (RuntimeError, ValueError, sqlite3.Error) as error:
-            raise OutputError(
-                f"Cannot write {out.name}: {format_error(error)}.{full_disk_hint(error, path)}"
-            ) from error
-        if path.name != partial.name:
-            path.replace(folder / partial.name)
+    options = {"dataset_options": dict(format_of(out).file_options)}
+    with new_package(out, overwrite=overwrite) as path:
+        _write_layer(path, windows, WINDOWS, "Where to label next", options)
+        _write_layer(path, labels, LABELS, "Polygons to correct", {"append": True})
+        _add_view(path)
+        for layer, field, values, description in (
+            (WINDOWS, "status", STATUSES, "Status of the windows"), (LABELS, "class", classes, "Class colours"),
+        ):  # fmt: skip
+            add_qml(path, form_style(field, values), name=field, description=description, layer=layer)
 
 
 def _write_layer(path: Path, frame: gpd.GeoDataFrame, name: str, description: str, options: Mapping[str, Any]) -> None:
@@ -122,32 +90,19 @@ def _write_layer(path: Path, frame: gpd.GeoDataFrame, name: str, description: st
     )
 
 
-def _add_view_and_styles(path: Path, classes: Sequence[ClassInfo]) -> None:
-    styles = (
-        (WINDOWS, "status", STATUSES, "Status of the windows"),
-        (LABELS, "class", classes, "Class colours"),
-    )
+def _add_view(path: Path) -> None:
     with closing(sqlite3.connect(path)) as base, base:
         for pragma in FAST_PRAGMAS:
             base.execute(pragma)
         base.execute(DONE_VIEW)
         for statement in REGISTER_VIEW:
             base.execute(statement)
-        base.execute(CREATE_TABLE)
-        base.execute(INSERT_CONTENTS, ("layer_styles",))
-        for layer, field, values, description in styles:
-            base.execute(INSERT_STYLE, (layer, field, form_style(field, values), description))
 
 
 def form_style(field: str, values: Sequence[ClassInfo]) -> str:
     """Return a QGIS style with a fill for each text of a field, and a drop-down of these texts in its form."""
     root = style_by_text(field, values)
     root.set("styleCategories", "Symbology|Fields|Forms")
-    configuration = ET.SubElement(root, "fieldConfiguration")
-    entry = ET.SubElement(configuration, "field", name=field, configurationFlags="None")
-    widget = ET.SubElement(ET.SubElement(entry, "editWidget", type="ValueMap"), "config")
-    options = ET.SubElement(ET.SubElement(widget, "Option", type="Map"), "Option", name="map", type="List")
-    for info in values:
-        choice = ET.SubElement(options, "Option", type="Map")
-        ET.SubElement(choice, "Option", name=info.name, type="QString", value=info.name)
+    choices = [(info.name, info.name) for info in values]
+    add_drop_down(ET.SubElement(root, "fieldConfiguration"), field, choices)
     return qml_document(root)

@@ -19,7 +19,7 @@ OUTLINE_WIDTH = "0.1"
 
 
 CREATE_TABLE = """
-CREATE TABLE layer_styles (
+CREATE TABLE IF NOT EXISTS layer_styles (
     id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), f_table_schema TEXT(256),
     f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
     useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
@@ -34,7 +34,7 @@ FAST_PRAGMAS = ("PRAGMA synchronous = OFF", "PRAGMA journal_mode = MEMORY")
 
 
 INSERT_CONTENTS = (
-    "INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES ('layer_styles', 'attributes', ?)"
+    "INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier) VALUES ('layer_styles', 'attributes', ?)"
 )
 
 
@@ -42,6 +42,7 @@ INSERT_STYLE = """
 INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML,
                           styleSLD, useAsDefault, description, owner)
 SELECT '', '', table_name, column_name, ?, ?, '', 1, ?, '' FROM gpkg_geometry_columns
+WHERE table_name = ifnull(?, table_name)
 """
 
 
@@ -56,8 +57,8 @@ def add_style(package: str | Path, classes: Iterable[ClassInfo]) -> None:
     add_qml(package, polygon_style(classes), name="classes", description="Class colours")
 
 
-def add_qml(package: str | Path, qml: str, *, name: str, description: str) -> None:
-    """Add a default style of the layer of a GeoPackage that has no styles.
+def add_qml(package: str | Path, qml: str, *, name: str, description: str, layer: str | None = None) -> None:
+    """Add a default style of a layer of a GeoPackage that has none yet.
 
     After an error the file may be damaged.
 
@@ -66,6 +67,7 @@ def add_qml(package: str | Path, qml: str, *, name: str, description: str) -> No
         qml: The style as QGIS writes it.
         name: Of the style, at most 30 characters.
         description: Of the style.
+        layer: The layer; None: the only one.
 
     Raises:
         sqlite3.Error: if it cannot be written.
@@ -75,7 +77,7 @@ def add_qml(package: str | Path, qml: str, *, name: str, description: str) -> No
             base.execute(pragma)
         base.execute(CREATE_TABLE)
         base.execute(INSERT_CONTENTS, ("layer_styles",))
-        base.execute(INSERT_STYLE, (name, qml, description))
+        base.execute(INSERT_STYLE, (name, qml, description, layer))
 
 
 def write_style(path: Path, classes: Iterable[ClassInfo]) -> None:

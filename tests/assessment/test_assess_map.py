@@ -302,7 +302,7 @@ def test_results_are_saved_by_ending(world, tmp_path):
     assert table[table["measure"] == "error matrix"]["estimate"].sum() == 300
     with pytest.raises(OutputError, match="already exists"):
         found.save(tmp_path / "a.csv")
-    with pytest.raises(OptionError, match=r"must end in \.json, \.csv, \.html"):
+    with pytest.raises(OptionError, match=r"must end in \.json, \.csv or \.html"):
         found.save(tmp_path / "a.xlsx")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import click
 import pytest
@@ -10,7 +11,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from geopsp.cli.commands import main
-from geopsp.cli.help_page import MAIN_OPTIONS, option_groups, words_of
+from geopsp.cli.help_page import MAIN_OPTIONS, option_groups
 from geopsp.models.encoder_names import ENCODER_NAMES
 
 COMMANDS = sorted(main.commands)
@@ -70,7 +71,7 @@ def test_examples_are_command_lines_that_the_command_takes(name):
     for example in command.examples:
         assert f"  {example}\n" in text
         if example.startswith("geopsp"):
-            words = words_of(example)
+            words = shlex.split(example)[1:]
             assert words[0] == name
             config = "--config" in words
             command.make_context(name, words[1 : words.index("|") if "|" in words else None], resilient_parsing=config)

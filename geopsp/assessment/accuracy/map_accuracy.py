@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +11,8 @@ import pandas as pd
 from geopsp.assessment.accuracy.accuracy_page import accuracy_body, accuracy_page
 from geopsp.assessment.accuracy.accuracy_tables import AccuracyTables
 from geopsp.assessment.accuracy.accuracy_text import accuracy_rows, accuracy_text
+from geopsp.assessment.result_files import json_text, save_results, without_nan
 from geopsp.core.escape import csv_text
-from geopsp.core.output import atomic_output
-from geopsp.errors import OptionError
-
-ENDINGS = (".json", ".csv", ".html")
-"""Of the files that `save` writes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -58,7 +51,7 @@ class MapAccuracy(AccuracyTables):
             "zone_areas_ha": self.zone_areas.to_dict("records"),
             "warnings": list(self.warnings),
         }
-        found: dict[str, Any] = _without_nan(content)
+        found: dict[str, Any] = without_nan(content)
         return found
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -68,17 +61,12 @@ class MapAccuracy(AccuracyTables):
             OptionError: if the file has another ending.
             OutputError: if it exists and `overwrite` is False, or cannot be written.
         """
-        path = Path(path)
-        require_ending(path)
-        with atomic_output(path, overwrite=overwrite) as partial:
-            partial.write_text(self._as_file(path.suffix.lower()), encoding="utf-8", newline="")
-        return path
+        forms = {
+            ".json": lambda: json_text(self.to_json()), ".csv": self._csv, ".html": lambda: accuracy_page(self),
+        }  # fmt: skip
+        return save_results(path, forms, overwrite=overwrite)
 
-    def _as_file(self, ending: str) -> str:
-        if ending == ".json":
-            return json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-        if ending == ".html":
-            return accuracy_page(self)
+    def _csv(self) -> str:
         rows = pd.DataFrame(accuracy_rows(self))
         names = rows.select_dtypes(exclude="number").columns
         rows[names] = rows[names].map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
@@ -90,23 +78,3 @@ class MapAccuracy(AccuracyTables):
     def __repr__(self) -> str:
         value = self.overall["estimate"]
         return f"<MapAccuracy of {self.map_name} by {self.reference_name}: overall accuracy {value:.3f}>"
-
-
-def require_ending(path: Path) -> None:
-    """Check that results can be written to a file of this name.
-
-    Raises:
-        OptionError: if it has another ending.
-    """
-    if path.suffix.lower() not in ENDINGS:
-        raise OptionError(f"{path} ends in {path.suffix or 'nothing'!r}, but must end in {', '.join(ENDINGS)}.")
-
-
-def _without_nan(value: Any) -> Any:
-    """Return a value with None in place of NaN, and numpy's numbers as Python's, all the way down."""
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geopsp.assessment.table_files import TABLE_ENDINGS, require_ending
+from geopsp.assessment.result_files import json_text, save_results
 from geopsp.core.escape import csv_text, printable, printable_lines
-from geopsp.core.options import require_path
-from geopsp.core.output import atomic_output
 from geopsp.core.text import format_count
 
 if TYPE_CHECKING:
@@ -219,15 +216,13 @@ class MapChange:
             OptionError: if the file has another ending.
             OutputError: if it exists and `overwrite` is False, or cannot be written.
         """
-        require_path("path", path)
-        ending = require_ending(path, *TABLE_ENDINGS)
-        with atomic_output(path, overwrite=overwrite) as partial:
-            if ending == ".json":
-                partial.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
-            else:
-                texts = {name: self.transitions()[name].map(csv_text) for name in ("name", "from_class", "to_class")}
-                self.transitions().assign(**texts).to_csv(partial, index=False)
-        return Path(path)
+        forms = {".json": lambda: json_text(self.to_json()), ".csv": self._csv}
+        return save_results(path, forms, overwrite=overwrite)
+
+    def _csv(self) -> str:
+        table = self.transitions()
+        texts = {name: table[name].map(csv_text) for name in ("name", "from_class", "to_class")}
+        return str(table.assign(**texts).to_csv(index=False))
 
     def __repr__(self) -> str:
         share = self.changed_ha / self.total_ha

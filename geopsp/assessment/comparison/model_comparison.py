@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geopsp.assessment.table_files import TABLE_ENDINGS, require_ending
+from geopsp.assessment.result_files import json_text, save_results
 from geopsp.core.escape import csv_text, printable, printable_lines
-from geopsp.core.options import require_path
-from geopsp.core.output import atomic_output
 from geopsp.core.text import format_count
 
 FORMAT, VERSION = "geopsp comparison", 1
@@ -155,14 +152,11 @@ class ModelComparison:
             OptionError: if the file has another ending.
             OutputError: if it exists and `overwrite` is False, or cannot be written.
         """
-        require_path("path", path)
-        ending = require_ending(path, *TABLE_ENDINGS)
-        with atomic_output(path, overwrite=overwrite) as partial:
-            if ending == ".json":
-                partial.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
-            else:
-                self.chips.assign(chip=self.chips["chip"].map(csv_text)).to_csv(partial, index=False)
-        return Path(path)
+        forms = {".json": lambda: json_text(self.to_json()), ".csv": self._csv}
+        return save_results(path, forms, overwrite=overwrite)
+
+    def _csv(self) -> str:
+        return str(self.chips.assign(chip=self.chips["chip"].map(csv_text)).to_csv(index=False))
 
     def __repr__(self) -> str:
         return printable(f"<ModelComparison on {format_count(len(self.chips), 'chip')}: {self.verdict}>")

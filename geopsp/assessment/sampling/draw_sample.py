@@ -20,7 +20,7 @@ from geopsp.assessment.sampling.sample_points import sample_points
 from geopsp.assessment.sampling.sample_style import sample_style
 from geopsp.assessment.sampling.strata_raster import NUM_CODES, StrataRaster
 from geopsp.assessment.sampling.zones import read_zones
-from geopsp.core.argument_names import suggest_names
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.jit import compile_ahead
 from geopsp.core.legend import ClassInfo
 from geopsp.core.lock import output_lock
@@ -236,8 +236,7 @@ def _check_names(options: SampleOptions, classes: Sequence[ClassInfo]) -> None:
     expected = options.expected_accuracy if isinstance(options.expected_accuracy, Mapping) else {}
     for name in expected:
         if name not in {*names, OTHERS}:
-            near = suggest_names(name, names)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, names)
             raise OptionError(
                 f"`expected_accuracy` names the class {name!r}, but the map has {', '.join(names)}.{hint}"
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree as ET
 
 from geopsp.core.legend import ClassInfo
-from geopsp.core.qml import new_qml, qml_document
+from geopsp.core.qml import add_drop_down, new_qml, qml_document
 
 QGIS_NULL = "{2839923C-8B7D-419E-B84B-CA2FE9B80EC7}"
 """What QGIS writes for NULL among the values of a drop-down."""
@@ -80,16 +80,14 @@ def _add_widgets(root: ET.Element, classes: Iterable[ClassInfo], shown: Sequence
     """Add the widgets of the form, one per field."""
     fields = ET.SubElement(root, "fieldConfiguration")
     for name in (*shown, *hidden):
+        if name == "reference":
+            add_drop_down(fields, name, [(CANNOT_TELL, QGIS_NULL), *((info.name, info.name) for info in classes)])
+            continue
         field = ET.SubElement(fields, "field", name=name, configurationFlags="None")
-        kind = "Hidden" if name in hidden else "ValueMap" if name == "reference" else "TextEdit"
+        kind = "Hidden" if name in hidden else "TextEdit"
         config = ET.SubElement(ET.SubElement(field, "editWidget", type=kind), "config")
         options = ET.SubElement(config, "Option", type="Map")
-        if kind == "ValueMap":
-            choices = ET.SubElement(options, "Option", name="map", type="List")
-            for label, value in [(CANNOT_TELL, QGIS_NULL), *((info.name, info.name) for info in classes)]:
-                entry = ET.SubElement(choices, "Option", type="Map")
-                ET.SubElement(entry, "Option", name=label, type="QString", value=value)
-        elif kind == "TextEdit":
+        if kind == "TextEdit":
             ET.SubElement(options, "Option", name="IsMultiline", type="bool", value=str(name == "note").lower())
             ET.SubElement(options, "Option", name="UseHtml", type="bool", value="false")
 

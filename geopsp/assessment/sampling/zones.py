@@ -8,7 +8,7 @@ import geopandas as gpd
 import pandas as pd
 
 from geopsp.assessment.sampling.strata_raster import MAX_PARTS
-from geopsp.core.argument_names import suggest_names
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.grid import Grid
 from geopsp.errors import LabelError, OptionError
 from geopsp.labels.polygon_labels import PolygonLabels
@@ -44,8 +44,7 @@ def read_zones(
         names = names.where(values.notna(), None)
     else:
         fields = [str(name) for name in frame.columns if name != frame.active_geometry_name]
-        near = suggest_names(zone_field, fields)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(zone_field, fields)
         raise LabelError(f"{source} has no field {zone_field!r}. Fields: {', '.join(fields) or 'none'}.{hint}")
     number = names.nunique()
     if number * num_bins > MAX_PARTS - 1:
