@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from geopsp.cli.inputs import checked_model
-from geopsp.cli.options import mismatch_option, options_of, overwrite_option
+from geopsp.cli.options import Choice, mismatch_option, options_of, overwrite_option
 from geopsp.cli.shell_command import ShellCommand, say
 from geopsp.models.calibration_methods import METHODS, Method
 from geopsp.training.options import ModelOptions
@@ -24,7 +24,7 @@ from geopsp.training.options import ModelOptions
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 @click.option(
     "--method",
-    type=click.Choice(list(METHODS)),
+    type=Choice(list(METHODS)),
     default=METHODS[0],
     show_default=True,
     help="temperature: one number for all classes. vector: a weight and a bias for each class, for many chips.",

@@ -5,7 +5,6 @@ Nothing heavy is imported before a command runs, so that `geopsp --help` is quic
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from geopsp.cli.sample import sample
 from geopsp.cli.shell_command import ShellCommand
 from geopsp.cli.suggest import suggest
 from geopsp.cli.train import evaluate, train
+from geopsp.core.argument_names import near_name
 from geopsp.core.escape import printable_lines
 
 SECTIONS = {
@@ -59,9 +59,9 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command; suggest the one that an unknown name means."""
         name = args[0]
-        near = get_close_matches(name, self.commands, 1)
+        near = near_name(name, self.commands)
         if name not in self.commands and not name.startswith("-"):
-            hint = f"Did you mean {near[0]}?" if near else f"The commands are {', '.join(self.list_commands(ctx))}."
+            hint = f"Did you mean {near}?" if near else f"The commands are {', '.join(self.list_commands(ctx))}."
             raise click.UsageError(f"No such command {name!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
 

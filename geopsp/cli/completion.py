@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from geopsp.cli.options import Choice
 from geopsp.cli.shell_command import ShellCommand, say_verbatim
 
 SHELLS = {
@@ -16,7 +17,7 @@ SHELLS = {
 
 
 @click.command(cls=ShellCommand, examples=tuple(SHELLS.values()))
-@click.argument("shell", type=click.Choice(list(SHELLS)))
+@click.argument("shell", type=Choice(list(SHELLS)))
 def completion(shell: str) -> None:
     """Print the script with which SHELL completes commands, options, files and backbones of geopsp."""
     root = click.get_current_context().find_root()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from geopsp.cli.inputs import checked_model
-from geopsp.cli.options import options_of, take
+from geopsp.cli.options import Choice, options_of, take
 from geopsp.cli.shell_command import ShellCommand, say
 from geopsp.export.formats import FORMATS
 from geopsp.export.options import ExportOptions
@@ -23,7 +23,7 @@ FORMATS_HELP = "; ".join(f"{name}: {chosen.words}" for name, chosen in FORMATS.i
     examples=("geopsp export model --to onnx --out model.onnx", "geopsp export model --to dlpk --out model.dlpk"),
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--to", "format_name", required=True, type=click.Choice(list(FORMATS)), help=f"{FORMATS_HELP}.")
+@click.option("--to", "format_name", required=True, type=Choice(list(FORMATS)), help=f"{FORMATS_HELP}.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File or folder to write.")
 @options_of(ExportOptions)
 def export(model: Path, format_name: str, out: Path, **options: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.options import DRY_RUN_HELP, info_of, option_fields, with_unit
 
 Command = Callable[..., Any]
@@ -22,6 +23,16 @@ class ShellOption(click.Option):
     def __init__(self, *args: Any, entry: Field[Any], group: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.entry, self.group = entry, group
+
+
+class Choice(click.Choice[str]):
+    """A choice that says which value an unknown one means."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            raise click.BadParameter(f"{error.message}{did_you_mean(value, self.choices)}", ctx, param) from None
 
 
 def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -128,7 +139,7 @@ def _kind(entry: Field[Any]) -> dict[str, Any]:  # noqa: PLR0911 (a table of typ
         return {} if "/" in (info.flag or "") else {"is_flag": True}
     if info.choices and all(isinstance(choice, str) for choice in info.choices):
         switched_off = ["none"] if "None" in annotation and entry.default is not None else []
-        return {"type": click.Choice([*info.choices, *switched_off])}
+        return {"type": Choice([*info.choices, *switched_off])}
     if kinds <= {"int", "float"}:
         return {"type": float if "float" in kinds else int}
     if _is_multiple(entry):

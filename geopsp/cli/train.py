@@ -10,7 +10,7 @@ import click
 from geopsp.chips.options import CUTTING
 from geopsp.cli.config_file import config_text
 from geopsp.cli.inputs import checked_model, labels_help, labels_of
-from geopsp.cli.options import dry_run_option, mismatch_option, options_of, overwrite_option, take
+from geopsp.cli.options import Choice, dry_run_option, mismatch_option, options_of, overwrite_option, take
 from geopsp.cli.shell_command import ShellCommand, say
 from geopsp.errors import OptionError
 from geopsp.models.loss_options import LossSpec
@@ -32,7 +32,7 @@ from geopsp.training.presets import ONLY_OF
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--labels", multiple=True, help=f"Train straight from images, given instead of CHIPS. {labels_help}")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
-@click.option("--network", type=click.Choice(NETWORKS), default=NETWORKS[0], show_default=True, help="Architecture.")
+@click.option("--network", type=Choice(NETWORKS), default=NETWORKS[0], show_default=True, help="Architecture.")
 @options_of(ModelOptions, *ONLY_OF.values(), LossSpec, FitOptions, RunConfig)
 @click.option("--freeze", is_flag=True, help="Keep the encoder's weights as they are.")
 @options_of(DataOptions)

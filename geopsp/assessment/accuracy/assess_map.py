@@ -20,6 +20,7 @@ from geopsp.assessment.accuracy.point_accuracy import accuracy_of_points
 from geopsp.assessment.accuracy.sample_reference import points_of_sample
 from geopsp.assessment.sampling.pixel_counts import PixelAreas
 from geopsp.assessment.sampling.sample_file import DESIGN, POINTS, STRATA, Sample, read_sample
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.jit import compile_ahead
 from geopsp.core.options import check_nodata, describes, from_names, require_path
 from geopsp.core.progress import progress_bar
@@ -179,7 +180,8 @@ def _require_field(layer: VectorLayer, options: AssessOptions) -> str:
         )
     if options.reference_field not in layer.fields:
         raise LabelError(
-            f"{layer.source} has no field {options.reference_field!r}. Fields: {', '.join(layer.fields) or 'none'}."
+            f"{layer.source} has no field {options.reference_field!r}."
+            f"{did_you_mean(options.reference_field, layer.fields)} Fields: {', '.join(layer.fields) or 'none'}."
         )
     return options.reference_field
 
