@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import click
 
 from geopsp.chips.options import CUTTING, ChipSpec, ExportOptions
 from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
-from geopsp.cli.options import dry_run_option, options_of, take
-from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.cli.options import dry_run_option, json_option, options_of, take
+from geopsp.cli.plan import Plan, show_plan
+from geopsp.cli.results import show, wrote
+from geopsp.cli.shell_command import ShellCommand
 from geopsp.core.options import option_fields
 
 
@@ -27,7 +30,7 @@ from geopsp.core.options import option_fields
 @click.option("--labels", required=True, multiple=True, help=labels_help)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Chip folder to write.")
 @options_of(*CUTTING, ExportOptions)
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the report to this file.")
+@json_option
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw the chips over the images (.png).")
 @dry_run_option
 def chips(
@@ -47,7 +50,7 @@ def chips(
     from geopsp.core.output import check_output
     from geopsp.core.owned_files import require_not_inputs
     from geopsp.core.progress import progress_bar
-    from geopsp.report.summary import describe_chips, write_chip_report
+    from geopsp.report.summary import chip_report, describe_chips, write_chip_report
 
     options = take(options, *CUTTING, ExportOptions)
     overwrite, reports = options.get("overwrite", False), [path for path in (json_path, picture) if path]
@@ -56,12 +59,21 @@ def chips(
     if reports:
         require_not_inputs(reports, input_files(*images, *labels))
     if dry_run:
-        say(describe_chips(_chips_to_cut(images, labels, options)))
-        say(f"Nothing was written; the chips would go to {out}.")
+        start = time.monotonic()
+        cut = _chips_to_cut(images, labels, options)
+        show(describe_chips(cut), chip_report(cut))
+        show_plan(
+            Plan(
+                reads=[images, *labels],
+                writes=[out, *reports],
+                max_bytes=len(cut) * chip_bytes(cut),
+                seconds=WRITING * (time.monotonic() - start),
+            )
+        )
         return
     with progress_bar("Cutting chips") as progress:
         chip_set = export_training_data(list(images), labels_of(images, labels), out, progress=progress, **options)
-    say(describe_chips(chip_set))
+    show(describe_chips(chip_set), chip_report(chip_set))
     require_not_inputs(reports, [Path(file) for files in chip_set.files.values() for file in files])
     if json_path:
         write_chip_report(chip_set, json_path, overwrite=overwrite)
@@ -70,6 +82,18 @@ def chips(
         from geopsp.training.plots import save_figure
 
         save_figure(chip_map(chip_set, images=chip_set.files), picture, overwrite=overwrite)
+    wrote(out, *reports)
+
+
+WRITING = 2
+"""Time of an export by that of finding its chips, which reads images and labels but writes no files."""
+
+
+def chip_bytes(chips: Any) -> int:
+    """Return the size of a chip of a `ChipSet` without compression: its bands and its labels."""
+    import numpy as np
+
+    return int(chips.tile_size**2 * (len(chips.bands) * np.dtype(chips.dtype).itemsize + 1))
 
 
 def _chips_to_cut(images: tuple[str, ...], labels: tuple[str, ...], options: dict[str, Any]) -> Any:

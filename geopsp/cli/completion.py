@@ -6,7 +6,8 @@ import click
 from click.shell_completion import get_completion_class
 
 from geopsp.cli.options import Choice
-from geopsp.cli.shell_command import ShellCommand, say_verbatim
+from geopsp.cli.results import say_verbatim
+from geopsp.cli.shell_command import ShellCommand
 
 SHELLS = {
     "bash": 'eval "$(geopsp completion bash)"   # in ~/.bashrc',
@@ -16,7 +17,7 @@ SHELLS = {
 """How each shell is told, once."""
 
 
-@click.command(cls=ShellCommand, examples=tuple(SHELLS.values()))
+@click.command(cls=ShellCommand, json=False, examples=tuple(SHELLS.values()))
 @click.argument("shell", type=Choice(list(SHELLS)))
 def completion(shell: str) -> None:
     """Print the script with which SHELL completes commands, options, files and backbones of geopsp."""

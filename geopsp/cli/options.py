@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field
 from functools import reduce
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import click
@@ -304,6 +306,31 @@ _LISTS: Mapping[str, dict[str, Any]] = {
     "int": {"callback": parse_ints, "metavar": "N,..."},
 }
 """Lists, by the type of their items."""
+
+
+JSON_TO_STDOUT = Path("-")
+"""The file of --json without a file."""
+
+
+json_option = click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path),
+    is_flag=False,
+    flag_value=str(JSON_TO_STDOUT),
+    metavar="[FILE]",
+    help="Print the result as one JSON object instead of text. With FILE (.json): print the text, and write the result "
+    "to FILE.",
+)
+
+
+def split_json(args: Sequence[str]) -> list[str]:
+    """Return a command line in which --json takes the next word only if that is a file that ends in .json."""
+    words = [*args, ""]
+    return [
+        f"{arg}={JSON_TO_STDOUT}" if arg == "--json" and not next_one.lower().endswith(".json") else arg
+        for arg, next_one in pairwise(words)
+    ]
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help=DRY_RUN_HELP)

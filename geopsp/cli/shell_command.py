@@ -12,9 +12,12 @@ import click
 
 from geopsp.cli.config_file import read_config, write_config
 from geopsp.cli.help_page import GeneralOption, write_examples, write_options
-from geopsp.cli.messages import LogFile, Translator, log_to_file, shell_messages, show_summary
+from geopsp.cli.messages import LogFile, log_to_file, shell_messages, show_summary
+from geopsp.cli.options import JSON_TO_STDOUT, split_json
+from geopsp.cli.results import print_json, results, translator
 from geopsp.core.argument_names import suggest_names
-from geopsp.core.escape import printable_lines
+from geopsp.core.log import is_main_process
+from geopsp.core.output import checks_only
 from geopsp.core.text import shorten
 from geopsp.core.time_limit import QUERY_SECONDS, SERVER_SECONDS, time_limit
 from geopsp.core.warnings_log import collect_warnings, warnings_as_errors
@@ -39,6 +42,9 @@ CONFIG_HELP = (
 SAVE_CONFIG_HELP = "Write the arguments and all options of this run to this YAML file, for --config."
 
 
+JSON_HELP = "Print the result as one JSON object instead of text."
+
+
 LOG_FILE_HELP = "Also append the messages, with dates, to this file."
 
 
@@ -59,6 +65,7 @@ class ShellCommand(click.Command):
         strict: bool = False,
         stopped: str = "",
         examples: Sequence[str] = (),
+        json: bool = True,
         **attributes: Any,
     ) -> None:
         """Take what click takes.
@@ -68,11 +75,15 @@ class ShellCommand(click.Command):
             strict: True adds the option --strict.
             stopped: What Ctrl-C leaves, and how to go on.
             examples: Command lines that the help shows.
+            json: True adds the option --json, unless the command has one that takes a file.
             **attributes: As of click.
         """
         super().__init__(*args, **attributes)
         self.stopped, self.examples = stopped, tuple(examples)
         self.params += [GeneralOption(["--strict"], is_flag=True, help=STRICT_HELP)] if strict else []
+        has_json = any("--json" in each.opts for each in self.params)
+        if json and not has_json:
+            self.params += [GeneralOption(["--json", "as_json"], is_flag=True, help=JSON_HELP)]
         self.params += [
             GeneralOption(["--timeout"], type=click.FloatRange(0, min_open=True), metavar="SECONDS", help=TIMEOUT_HELP),
             GeneralOption(["--config"], type=click.Path(path_type=Path), is_eager=True, callback=_use_config,
@@ -95,6 +106,7 @@ class ShellCommand(click.Command):
         What is no option, but a file, is taken for the file, as where a shell expands * to a name such as -a.tif.
         """
         known = {flag for each in self.params for flag in (*each.opts, *each.secondary_opts)}
+        args = split_json(args) if any(each.name == "json_path" for each in self.params) else args
         args = [f"./{arg}" if arg.startswith("-") and arg not in known and _is_file(arg) else arg for arg in args]
         try:
             return super().parse_args(ctx, args)
@@ -113,6 +125,7 @@ class ShellCommand(click.Command):
         save_config, log_file = ctx.params.pop("save_config"), ctx.params.pop("log_file")
         if quiet and verbose:
             raise click.UsageError("--quiet and --verbose exclude each other.", ctx)
+        results().as_json = _pop_json(ctx)
         translate = translator(ctx)
         level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
         with shell_messages(translate, level), collect_warnings() as warnings, ExitStack() as stack:
@@ -122,9 +135,12 @@ class ShellCommand(click.Command):
                     log = stack.enter_context(log_to_file(log_file, translate))
                 if save_config:
                     write_config(ctx, save_config)
-                with warnings_as_errors() if strict else nullcontext(), time_limit(seconds):
+                dry = checks_only() if ctx.params.get("dry_run") else nullcontext()
+                with dry, warnings_as_errors() if strict else nullcontext(), time_limit(seconds):
                     result = super().invoke(ctx)
                 show_summary(warnings, translate)
+                if results().as_json and is_main_process():
+                    print_json([translate(text) for text in warnings])
             except GeopspError as error:
                 show_summary(warnings, translate)
                 reason = " (--strict takes this warning for an error.)" if isinstance(error, StrictError) else ""
@@ -165,24 +181,16 @@ def _use_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> N
         raise click.UsageError(str(error), ctx) from None
 
 
+def _pop_json(ctx: click.Context) -> bool:
+    """Return whether the result is printed as JSON; the command only sees a file that it is also written to."""
+    if ctx.params.get("json_path") == JSON_TO_STDOUT:
+        ctx.params["json_path"] = None
+        return True
+    return bool(ctx.params.pop("as_json", False))
+
+
 def _is_file(name: str) -> bool:
     try:
         return Path(name).is_file()
     except (OSError, ValueError):
         return False
-
-
-def translator(ctx: click.Context) -> Translator:
-    """Return what puts texts into the words of a command."""
-    group = ctx.parent.command if ctx.parent else None
-    return Translator(ctx.command, group.commands.values() if isinstance(group, click.Group) else ())
-
-
-def say(text: str) -> None:
-    """Print a result, of one or several lines, in the words of the command that runs."""
-    say_verbatim(translator(click.get_current_context())(text))
-
-
-def say_verbatim(text: str) -> None:
-    """Print a result as it is, but for control characters."""
-    click.echo(printable_lines(text.split("\n")))
