@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from geopsp.cli.inputs import checked_model
-from geopsp.cli.options import Choice, dry_run_option, mismatch_option, options_of, overwrite_option
+from geopsp.cli.option_values import Choice
+from geopsp.cli.options import dry_run_option, mismatch_option, options_of, overwrite_option
 from geopsp.cli.plan import Plan, file_bytes, show_plan
 from geopsp.cli.results import show, wrote
 from geopsp.cli.shell_command import ShellCommand

@@ -17,6 +17,7 @@ from geopsp.cli.shell_command import ShellCommand
 @click.command(
     cls=ShellCommand,
     strict=True,
+    records=True,
     stopped="Parts that are made are kept: the same command goes on from them.",
     examples=(
         "geopsp change map-2020.tif map-2024.tif --out change.tif --min-area 100",

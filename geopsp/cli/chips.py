@@ -20,6 +20,7 @@ from geopsp.core.options import option_fields
 @click.command(
     cls=ShellCommand,
     strict=True,
+    records=True,
     stopped="Chips that are cut are kept: the same command goes on from them.",
     examples=(
         "geopsp chips scene.tif --labels fields.gpkg --class-field crop --out chips",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from geopsp.cli.options import Choice
+from geopsp.cli.option_values import Choice
 from geopsp.cli.results import say_verbatim
 from geopsp.cli.shell_command import ShellCommand
 

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from geopsp.cli.inputs import checked_model
-from geopsp.cli.options import Choice, dry_run_option, options_of, take
+from geopsp.cli.option_values import Choice
+from geopsp.cli.options import dry_run_option, options_of, take
 from geopsp.cli.plan import Plan, file_bytes, show_plan
 from geopsp.cli.results import record, wrote
 from geopsp.cli.shell_command import ShellCommand

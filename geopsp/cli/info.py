@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from geopsp.cli.option_values import complete_backbone
 from geopsp.cli.results import show
 from geopsp.cli.shell_command import ShellCommand
 
@@ -23,7 +24,7 @@ def info(paths: tuple[str, ...]) -> None:
 
 
 @click.command(cls=ShellCommand, examples=("geopsp weights --backbone resnet50",))
-@click.option("--backbone", help="Only those that fit this encoder.")
+@click.option("--backbone", shell_complete=complete_backbone, help="Only those that fit this encoder.")
 def weights(backbone: str | None) -> None:
     """List the published encoder weights for satellites that `geopsp train` takes as --weights NAME.
 

@@ -21,6 +21,7 @@ from geopsp.vector.formats import ENDINGS
 @click.command(
     cls=ShellCommand,
     strict=True,
+    records=True,
     stopped="Parts that are made are kept: the same command goes on from them.",
     examples=(
         "geopsp predict model scene.tif --out map.tif",

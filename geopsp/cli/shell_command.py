@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from geopsp.cli.config_file import read_config, write_config
+from geopsp.cli.config_file import CONFIG, read_config, record_run, set_in_file, write_config
 from geopsp.cli.help_page import GeneralOption, write_examples, write_options
 from geopsp.cli.messages import LogFile, log_to_file, shell_messages, show_summary
 from geopsp.cli.options import JSON_TO_STDOUT, split_json
@@ -66,6 +67,7 @@ class ShellCommand(click.Command):
         stopped: str = "",
         examples: Sequence[str] = (),
         json: bool = True,
+        records: bool = False,
         **attributes: Any,
     ) -> None:
         """Take what click takes.
@@ -76,10 +78,11 @@ class ShellCommand(click.Command):
             stopped: What Ctrl-C leaves, and how to go on.
             examples: Command lines that the help shows.
             json: True adds the option --json, unless the command has one that takes a file.
+            records: True writes what repeats the run beside its output, or into the folder of it.
             **attributes: As of click.
         """
         super().__init__(*args, **attributes)
-        self.stopped, self.examples = stopped, tuple(examples)
+        self.stopped, self.examples, self.records = stopped, tuple(examples), records
         self.params += [GeneralOption(["--strict"], is_flag=True, help=STRICT_HELP)] if strict else []
         has_json = any("--json" in each.opts for each in self.params)
         if json and not has_json:
@@ -110,6 +113,11 @@ class ShellCommand(click.Command):
         args = [f"./{arg}" if arg.startswith("-") and arg not in known and _is_file(arg) else arg for arg in args]
         try:
             return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            place = set_in_file(ctx, error.param.name if error.param else None)
+            if place is None:
+                raise
+            raise click.UsageError(f"{place}: {error.message}", ctx) from None
         except click.NoSuchOption as error:
             flags = {str(each.name): each.opts[0] for each in self.params}
             meant = suggest_names(error.option_name.strip("-").replace("-", "_"), flags)
@@ -138,6 +146,8 @@ class ShellCommand(click.Command):
                 dry = checks_only() if ctx.params.get("dry_run") else nullcontext()
                 with dry, warnings_as_errors() if strict else nullcontext(), time_limit(seconds):
                     result = super().invoke(ctx)
+                    if self.records and not ctx.params.get("dry_run") and is_main_process():
+                        record_run(ctx, Path(ctx.params["out"]))
                 show_summary(warnings, translate)
                 if results().as_json and is_main_process():
                     print_json([translate(text) for text in warnings])
@@ -145,12 +155,19 @@ class ShellCommand(click.Command):
                 show_summary(warnings, translate)
                 reason = " (--strict takes this warning for an error.)" if isinstance(error, StrictError) else ""
                 message = shorten(translate(str(error)), MAX_MESSAGE)
-                _end(f"Error: {message}{reason}", log)
+                _end(f"Error: {message}{reason}{_places_in_file(ctx, str(error))}", log)
                 ctx.exit(2)
             except KeyboardInterrupt:
                 _end(f"Stopped. {self.stopped}".rstrip(), log)
                 ctx.exit(INTERRUPTED)
         return result
+
+
+def _places_in_file(ctx: click.Context, text: str) -> str:
+    """Say which of the arguments that a message names a file of --config sets, and where."""
+    names = dict.fromkeys(re.findall(r"`([A-Za-z_]\w*)\b[^`]*`", text))
+    places = [place for name in names if (place := set_in_file(ctx, name)) is not None]
+    return f" (See {'; '.join(places)}.)" if places else ""
 
 
 def _end(text: str, log: LogFile | None) -> None:
@@ -176,7 +193,8 @@ def _use_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> N
     if value is None or ctx.resilient_parsing:
         return
     try:
-        ctx.default_map = read_config(ctx.command, value)
+        config = read_config(ctx.command, value)
+        ctx.meta[CONFIG], ctx.default_map = config, config.values
     except GeopspError as error:
         raise click.UsageError(str(error), ctx) from None
 

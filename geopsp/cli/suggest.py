@@ -20,6 +20,7 @@ from geopsp.polygons.options import PolygonSettings
 @click.command(
     cls=ShellCommand,
     strict=True,
+    records=True,
     stopped="Rows that are scored are kept: the same command goes on.",
     examples=("geopsp suggest model scene.tif --out next.gpkg --number 50 --labelled chips",),
 )

@@ -10,7 +10,8 @@ import click
 from geopsp.chips.options import CUTTING
 from geopsp.cli.config_file import config_text
 from geopsp.cli.inputs import checked_model, labels_help, labels_of
-from geopsp.cli.options import Choice, dry_run_option, json_option, mismatch_option, options_of, overwrite_option, take
+from geopsp.cli.option_values import Choice
+from geopsp.cli.options import dry_run_option, json_option, mismatch_option, options_of, overwrite_option, take
 from geopsp.cli.plan import Plan, show_plan
 from geopsp.cli.results import say, show, wrote
 from geopsp.cli.shell_command import ShellCommand
