@@ -47,15 +47,22 @@ def assess(
     REFERENCE is a sample of `geopsp sample` that was labelled, other points, polygons (FILE or FILE|layername=LAYER)
     or a raster of class codes.
     """
-    from geopsp.assessment.accuracy.assess_map import assess_map
+    from geopsp.assessment.accuracy.assess_map import assess_map, describe_reference
     from geopsp.assessment.result_files import check_results
 
     named = {".json": json_path, ".csv": csv_path, ".html": html_path}
     outputs = check_results(named, input_files(class_map, reference), overwrite=overwrite)
     options = take(options, AssessOptions)
     if dry_run:
-        seconds = map_seconds(class_map, AssessOptions(**options).nodata, passes=3)
-        show_plan(Plan(reads=[class_map, reference], writes=outputs, seconds=seconds))
+        given = AssessOptions(**options)
+        show_plan(
+            Plan(
+                reads=[class_map, reference],
+                notes=[describe_reference(class_map, reference, given)],
+                writes=outputs,
+                seconds=map_seconds(class_map, given.nodata, passes=3),
+            )
+        )
         return
     found = assess_map(class_map, reference, **options)
     show(found.text(), found.to_json())

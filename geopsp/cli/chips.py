@@ -8,13 +8,12 @@ from typing import Any
 
 import click
 
-from geopsp.chips.options import CUTTING, ChipSpec, ExportOptions
+from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
 from geopsp.cli.options import dry_run_option, json_option, options_of, take
 from geopsp.cli.plan import Plan, show_plan
 from geopsp.cli.results import show, wrote
 from geopsp.cli.shell_command import ShellCommand
-from geopsp.core.options import option_fields
 
 
 @click.command(
@@ -47,7 +46,7 @@ def chips(
 
     An IMAGE is a raster, a URL, a glob, a folder, or a STAC item or item collection.
     """
-    from geopsp.chips.export_training_data import export_training_data
+    from geopsp.chips.export_training_data import export_training_data, plan_chips
     from geopsp.core.output import check_output
     from geopsp.core.owned_files import require_not_inputs
     from geopsp.core.progress import progress_bar
@@ -61,7 +60,8 @@ def chips(
         require_not_inputs(reports, input_files(*images, *labels))
     if dry_run:
         start = time.monotonic()
-        cut = _chips_to_cut(images, labels, options)
+        with progress_bar("Cutting chips") as progress:
+            cut = plan_chips(list(images), labels_of(images, labels), out, progress=progress, **options)
         show(describe_chips(cut), chip_report(cut))
         show_plan(
             Plan(
@@ -95,16 +95,3 @@ def chip_bytes(chips: Any) -> int:
     import numpy as np
 
     return int(chips.tile_size**2 * (len(chips.bands) * np.dtype(chips.dtype).itemsize + 1))
-
-
-def _chips_to_cut(images: tuple[str, ...], labels: tuple[str, ...], options: dict[str, Any]) -> Any:
-    """Return the chips that `geopsp chips` would write."""
-    from geopsp.chips.export_training_data import index_chips
-    from geopsp.chips.labelled_scenes import LabelledScenes
-    from geopsp.core.progress import progress_bar
-
-    spec = ChipSpec(**{name: options[name] for name in option_fields(ChipSpec) if name in options})
-    cutting = {name: options[name] for name in option_fields(*CUTTING) if name in options}
-    scenes = LabelledScenes.open(list(images), labels_of(images, labels), **cutting)
-    with progress_bar("Cutting chips") as progress:
-        return index_chips(scenes, spec, workers=options.get("workers"), progress=progress)

@@ -136,14 +136,13 @@ def complete_weights(_: click.Context, __: click.Parameter, incomplete: str) -> 
 
 
 def complete_field(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the fields of the vector file that stands on the command line as labels or reference."""
+    """Return the fields of the vector file that stands on the command line: that of --labels, else the second word."""
     from geopsp.errors import GeopspError
     from geopsp.vector.open import open_layer
 
-    given = ctx.params.get("labels") or ctx.params.get("reference") or ()
-    files = [given] if isinstance(given, str) else given
+    files = ctx.params.get("labels") or ctx.args[1:]  # click leaves arguments unread while it completes
     try:
-        fields = dict.fromkeys(name for file in files[:1] for name in open_layer(file).fields)
+        fields = [name for file in files[:1] for name in open_layer(file).fields]
     except GeopspError:
         return []
     return [CompletionItem(name) for name in fields if name.startswith(incomplete)]
