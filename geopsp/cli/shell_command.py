@@ -35,7 +35,7 @@ TIMEOUT_HELP = (
     f"{SERVER_SECONDS:g}."
 )
 CONFIG_HELP = (
-    "Take arguments and options from this YAML file, or from the folder of a model that `geopsp train` wrote; those on "
+    "Take arguments and options from this YAML file, or from what an earlier run wrote: a model, chips, a map. Those on "
     "the command line take precedence."
 )
 

@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar
 from geopsp.core.argument_names import checks_names, did_you_mean
 from geopsp.errors import OptionError
 
-DRY_RUN_HELP = "Say what would be read and made, how long it would take and how large it would be, but write nothing."
+DRY_RUN_HELP = "Show what would be read and written, how long it would take and how large it would be; write nothing."
 """Of the option of long runs, in Python and in the shell."""
 
 T = TypeVar("T")

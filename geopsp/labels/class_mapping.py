@@ -249,14 +249,10 @@ def _targets(
             f"{source} has the values {_listed(values)}, but `class_mapping` maps other values only: "
             f"{', '.join(unused)}.{hint} Correct its keys, or leave it out."
         )
-    notes = (
-        (f"{source} does not contain {_listed(unused)}, but `class_mapping` does{'.' * bool(hint)}{hint}",)
-        if unused
-        else ()
-    )
+    note = f"{source} does not contain {_listed(unused)}, but `class_mapping` does{hint and f'.{hint}'}"
     if OTHERS in mapping:
         targets |= {value: mapping[OTHERS] for value in values if value not in targets}
-    return targets, notes
+    return targets, (note,) if unused else ()
 
 
 def _listed(values: Sequence[Value]) -> str:
