@@ -35,8 +35,8 @@ TIMEOUT_HELP = (
     f"{SERVER_SECONDS:g}."
 )
 CONFIG_HELP = (
-    "Take arguments and options from this YAML file, or from what an earlier run wrote: a model, chips, a map. Those on "
-    "the command line take precedence."
+    "Take arguments and options from this YAML file, or from what an earlier run wrote: a model, chips, a map. The "
+    "command line takes precedence."
 )
 
 
