@@ -134,10 +134,9 @@ def _ramp_style(stops: Sequence[ColorStop], *, band: int = 1) -> ET.Element:
     renderer = _add_renderer(
         root, type="singlebandpseudocolor", band=str(band), classificationMin=low, classificationMax=high
     )
-    shader = ET.SubElement(
-        ET.SubElement(renderer, "rastershader"), "colorrampshader", colorRampType="INTERPOLATED", classificationMode="1",
-        clip="0", minimumValue=low, maximumValue=high, labelPrecision="2",
-    )  # fmt: skip
+    look = {"colorRampType": "INTERPOLATED", "classificationMode": "1", "clip": "0", "labelPrecision": "2",
+            "minimumValue": low, "maximumValue": high}  # fmt: skip
+    shader = ET.SubElement(ET.SubElement(renderer, "rastershader"), "colorrampshader", look)
     _add_ramp(shader, stops)
     for stop in stops:
         entry = {"value": stop.label, "color": stop.color, "alpha": str(stop.alpha), "label": stop.label}
