@@ -42,20 +42,32 @@ def qgis_environment(home: Path, **more: str) -> dict[str, str]:
     } | more  # fmt: skip
 
 
+def find_qgis_process() -> str:
+    """The path of `qgis_process`; skip the test where there is none.
+
+    Debian's script of this name gives it an option that it does not know, so its program is called.
+    """
+    found = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+    if found is None:
+        pytest.skip("qgis_process is not installed (Debian: apt-get install qgis)")
+    return found
+
+
 def run_pyqgis(script: str, *args: Any, home: Path, **environment: str) -> Any:
     """Run a script in PyQGIS, after QGIS is set up; it calls `answer(...)` once, with what is returned here."""
     require_qgis()
     assert PYTHON is not None
     answer = home / "answer.json"
+    answer.unlink(missing_ok=True)
     done = subprocess.run(
-        [PYTHON, "-c", START + script, str(answer), *map(str, args)],
+        [PYTHON, "-X", "faulthandler", "-c", START + script, str(answer), *map(str, args)],
         env=qgis_environment(home, **environment),
         capture_output=True,
         text=True,
         check=False,
         timeout=SECONDS,
     )
-    assert answer.exists(), done.stdout + done.stderr
+    assert answer.exists(), f"status {done.returncode}: {done.stdout}{done.stderr}"
     return json.loads(answer.read_text(encoding="utf-8"))
 
 
