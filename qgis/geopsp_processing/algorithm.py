@@ -26,7 +26,7 @@ from qgis.core import (
 from qgis.PyQt.QtGui import QIcon
 
 from .layers import VECTOR_FORMATS, raster_source, vector_source, with_layer
-from .program import Program, ProgramError, command_line, find_program
+from .program import Program, ProgramError, command_line, find_program, split_options
 from .run import CommandError, Message, Step, run
 
 ADVANCED = QgsProcessingParameterDefinition.FlagAdvanced
@@ -125,8 +125,8 @@ class GeopspAlgorithm(QgsProcessingAlgorithm):
         """Make the command's words, in the main thread, to which layers belong."""
         try:
             self.program = _program()
-            extra = shlex.split(self.parameterAsString(parameters, EXTRA, context), posix=os.name != "nt")
-        except (ProgramError, ValueError) as error:
+            extra = split_options(self.parameterAsString(parameters, EXTRA, context))
+        except ProgramError as error:
             raise QgsProcessingException(str(error)) from error
         options: dict[str, str | bool] = dict.fromkeys(self.always, True)
         for name, option in self.options.items():

@@ -10,6 +10,8 @@ from qgis.core import QgsMapLayer, QgsProcessingException, QgsProviderRegistry, 
 VECTOR_FORMATS = ["gpkg", "shp", "geojson", "json", "fgb", "parquet", "kml", "gml", "sqlite", "gdb", "tab", "dxf"]
 """What geopsp reads as it is; layers of other kinds are copied to a GeoPackage first."""
 
+SEVERAL_LAYERS = {".gpkg", ".sqlite", ".gdb", ".kml", ".gml", ".dxf"}
+
 
 def raster_source(layer: QgsRasterLayer) -> str:
     """Return the file of a raster layer, or the URL or name by which GDAL opens it.
@@ -47,10 +49,8 @@ def vector_source(layer: QgsVectorLayer) -> str:
 
 
 def with_layer(path: str, layer: str) -> str:
-    """Return FILE|layername=LAYER, and FILE alone where the layer is the only one of such a file."""
-    return (
-        f"{path}|layername={layer}" if layer and Path(path).suffix.lower() not in {".shp", ".geojson", ".fgb"} else path
-    )
+    """Return FILE|layername=LAYER where such a file may hold several layers, else FILE."""
+    return f"{path}|layername={layer}" if layer and Path(path).suffix.lower() in SEVERAL_LAYERS else path
 
 
 def _parts(layer: QgsMapLayer) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ OF_QGIS = (
 
 
 class ProgramError(Exception):
-    """geopsp was not found; the message says what to do."""
+    """geopsp cannot be called; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,20 @@ def _own_python() -> str:
     """Return the Python of QGIS; on Windows and macOS `sys.executable` is QGIS itself."""
     places = (Path(sys.exec_prefix) / "python.exe", Path(sys.exec_prefix) / "bin" / "python3")
     return next((str(place) for place in places if place.is_file()), sys.executable)
+
+
+def split_options(text: str) -> list[str]:
+    """Split options as a shell does, but for backslashes, which paths of Windows have.
+
+    Raises:
+        ProgramError: if a quotation mark has no partner.
+    """
+    words = shlex.shlex(text, posix=True)
+    words.whitespace_split, words.escape, words.commenters = True, "", ""
+    try:
+        return list(words)
+    except ValueError as error:
+        raise ProgramError(f"A quotation mark is not closed: {text}") from error
 
 
 def command_line(

@@ -84,7 +84,8 @@ def run(
     except OSError as error:
         raise CommandError(f"{words[0]} cannot be started: {error.strerror or error}.") from error
     lines = _lines_of(process)
-    errors, last = [], []
+    errors: list[str] = []
+    last: list[str] = []
     for line in iter(lambda: _next_line(lines, process, is_cancelled), None):
         found = parse_line(line)
         if isinstance(found, Message):

@@ -106,6 +106,24 @@ def test_a_command_line():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", []),
+        ("--crf  --bands 4,3,2", ["--crf", "--bands", "4,3,2"]),
+        (r"--class-mapping C:\new\m.yaml", ["--class-mapping", r"C:\new\m.yaml"]),
+        (r"""--aoi "C:\my maps\a.shp" --keep 'a b#c'""", ["--aoi", r"C:\my maps\a.shp", "--keep", "a b#c"]),
+    ],
+)  # fmt: skip
+def test_further_options(text, words):
+    assert program.split_options(text) == words
+
+
+def test_a_quotation_mark_without_a_partner_is_an_error():
+    with pytest.raises(program.ProgramError, match=r"A quotation mark is not closed: --keep 'a"):
+        program.split_options("--keep 'a")
+
+
 def test_the_shell_reads_such_a_command_line(monkeypatch):
     """Values that begin with a minus, and the end of the options."""
     seen = {}

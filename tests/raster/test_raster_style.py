@@ -7,6 +7,7 @@ import pytest
 from geopsp.core.legend import ClassInfo, Legend
 from geopsp.raster.raster_style import (
     SURE_TO_UNSURE,
+    class_style,
     write_confidence_style,
     write_disagreement_style,
     write_probability_style,
@@ -71,3 +72,16 @@ def test_what_is_unsure_is_dark_in_both(tmp_path):
     _, disagreement = renderer_of(write_disagreement_style, LAND, tmp_path / "b")
     assert confidence[0][1] == disagreement[-1][1] == SURE_TO_UNSURE[-1]
     assert [value for value, *_ in disagreement] == [0, 0.125, 0.25, 0.375, 0.5]
+
+
+@pytest.mark.parametrize("write", [write_probability_style, write_confidence_style, write_disagreement_style])
+def test_a_style_of_an_earlier_run_is_replaced_and_that_of_a_user_stays(write, tmp_path, capsys):
+    path = tmp_path / "map.qml"
+    path.write_text(class_style(LAND), encoding="utf-8")
+    write(tmp_path / "map.tif", LAND)
+    assert ET.parse(path).getroot().find("pipe/rasterrenderer").get("type") == "singlebandpseudocolor"
+    mine = path.read_text(encoding="utf-8").replace('version="3.22.0"', 'version="3.34.1-Prizren"')
+    path.write_text(mine, encoding="utf-8")
+    write(tmp_path / "map.tif", LAND)
+    assert path.read_text(encoding="utf-8") == mine
+    assert "map.qml is kept" in capsys.readouterr().err
