@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from processing.core.ProcessingConfig import ProcessingConfig
 from qgis.core import (
+    NULL,
     QgsMapLayer,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
@@ -31,6 +32,8 @@ from .run import CommandError, Message, Step, run
 
 ADVANCED = QgsProcessingParameterDefinition.FlagAdvanced
 EXTRA = "EXTRA"
+PROGRAM_SETTING = "GEOPSP_PROGRAM"
+ICON = str(Path(__file__).with_name("icon.svg"))
 OPTION = re.compile(r"--[a-z][a-z-]*[a-z]")
 
 
@@ -65,9 +68,6 @@ class GeopspAlgorithm(QgsProcessingAlgorithm):
     options: ClassVar[dict[str, str]]
     """Names of the command's options by those of the parameters, inputs and outputs alike."""
 
-    always: ClassVar[tuple[str, ...]] = ("overwrite",)
-    """Options without a value that are always given: QGIS itself asks before it replaces a file."""
-
     def __init__(self) -> None:
         super().__init__()
         self.words: list[str] = []
@@ -87,10 +87,10 @@ class GeopspAlgorithm(QgsProcessingAlgorithm):
         return self.help_text
 
     def icon(self) -> QIcon:
-        return QIcon(str(Path(__file__).with_name("icon.svg")))
+        return QIcon(ICON)
 
     def svgIconPath(self) -> str:  # noqa: N802
-        return str(Path(__file__).with_name("icon.svg"))
+        return ICON
 
     def canExecute(self) -> tuple[bool, str]:  # noqa: N802
         try:
@@ -128,7 +128,7 @@ class GeopspAlgorithm(QgsProcessingAlgorithm):
             extra = split_options(self.parameterAsString(parameters, EXTRA, context))
         except ProgramError as error:
             raise QgsProcessingException(str(error)) from error
-        options: dict[str, str | bool] = dict.fromkeys(self.always, True)
+        options: dict[str, str | bool] = {"overwrite": True}  # QGIS itself asks before it replaces a file
         for name, option in self.options.items():
             options[option] = self._value(name, parameters, context, feedback)
         options |= self.more_options(parameters, context)
@@ -143,7 +143,7 @@ class GeopspAlgorithm(QgsProcessingAlgorithm):
         definition = self.parameterDefinition(name)
         if definition.isDestination():
             return self._output(name, parameters, context)
-        if parameters.get(name, definition.defaultValue()) in (None, ""):
+        if parameters.get(name, definition.defaultValue()) in (None, NULL, ""):
             return ""
         kind, given = definition.type(), (parameters, name, context)
         if kind == "source":
@@ -192,11 +192,14 @@ class GeopspAlgorithm(QgsProcessingAlgorithm):
             run(self.words, environment, on_line=show, is_cancelled=feedback.isCanceled)
         except CommandError as error:
             raise QgsProcessingException(self.in_words_of_dialog(str(error))) from error
+        if feedback.isCanceled():
+            context.setLayersToLoadOnCompletion({})
+            return {}
         for path in self.results.values():
             if context.willLoadLayerOnCompletion(path):
                 KEPT.append(LoadStyle())
                 context.layerToLoadOnCompletionDetails(path).setPostProcessor(KEPT[-1])
-        return {} if feedback.isCanceled() else self.results
+        return self.results
 
     def in_words_of_dialog(self, text: str) -> str:
         """Return a message of geopsp with the names of parameters in place of options."""
@@ -224,11 +227,11 @@ class _Followed:
 
 
 def _program() -> Program:
-    return find_program(str(ProcessingConfig.getSetting("GEOPSP_PROGRAM") or ""))
+    return find_program(str(ProcessingConfig.getSetting(PROGRAM_SETTING) or ""))
 
 
 def _warn_of_another_version(program: Program, environment: dict[str, str], feedback: QgsProcessingFeedback) -> None:
-    """Say which geopsp runs, and warn if the plugin was made for another version."""
+    """Warn if the geopsp that is installed is not the one that the plugin was made for."""
     found: list[str] = []
     try:
         run(

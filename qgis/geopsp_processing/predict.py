@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from qgis.core import (
+    NULL,
     QgsProcessing,
     QgsProcessingContext,
     QgsProcessingException,
@@ -133,7 +134,7 @@ same settings and the same output file.
 
     def more_options(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, str | bool]:
         """Return the extent, in the CRS of the first image."""
-        if parameters.get(EXTENT) in (None, ""):
+        if parameters.get(EXTENT) in (None, NULL, ""):
             return {}
         box = self.parameterAsExtent(parameters, EXTENT, context, self._images(parameters, context)[0].crs())
         sides = (box.xMinimum(), box.yMinimum(), box.xMaximum(), box.yMaximum())

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from processing.core.ProcessingConfig import ProcessingConfig, Setting
 from qgis.core import QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
+from .algorithm import ICON, PROGRAM_SETTING
 from .assess import AssessMap
 from .polygonize import PolygonizeClasses
 from .predict import Predict
 from .sample import DrawSample
 
 NAME = "geopsp"
-PROGRAM_SETTING = "GEOPSP_PROGRAM"
-ICON = Path(__file__).with_name("icon.svg")
 
 
 class GeopspProvider(QgsProcessingProvider):
@@ -46,10 +43,10 @@ class GeopspProvider(QgsProcessingProvider):
         return "geopsp: imagery to maps"
 
     def icon(self) -> QIcon:
-        return QIcon(str(ICON))
+        return QIcon(ICON)
 
     def svgIconPath(self) -> str:  # noqa: N802
-        return str(ICON)
+        return ICON
 
     def supportedOutputRasterLayerExtensions(self) -> list[str]:  # noqa: N802
         return ["tif"]

@@ -210,7 +210,9 @@ layer.setSubsetString("id > 3")
 found["filter"] = error_of("assess", given)
 layer.setSubsetString("")
 found["results"] = processing.run("geopsp:assess", given, feedback=feedback)
-found["told"], found["steps"] = feedback.told, feedback.steps
+found["steps"], found["kept"] = feedback.steps, list(feedback.warnings)
+processing.run("geopsp:sample", {"MAP": raster, "SIZE": 20, "OUTPUT": "TEMPORARY_OUTPUT"}, feedback=feedback)
+found["temporary"] = feedback.warnings
 answer(found)
 """
 
@@ -229,8 +231,11 @@ def test_sample_and_assess(qgis, world, tmp_path):
     assert found["results"]["OVERALL_ACCURACY"] == expected
     assert "accuracy" in (tmp_path / "page.html").read_text()
     assert {"Sampling", "Assessing"} <= set(found["steps"])
+    assert not [warning for warning in found["kept"] if "temporary file" in warning]
+    assert [warning for warning in found["temporary"] if "temporary file" in warning]
     same = draw_sample(world / "map.tif", tmp_path / "same.gpkg", size=60, seed=1)
-    assert len(same.points) == 60
+    drawn = gpd.read_file(tmp_path / "points.gpkg", layer="points")
+    assert drawn.geometry.tolist() == same.points.geometry.tolist()
 
 
 LOADED = """
