@@ -17,7 +17,7 @@ from qgis_common import run_pyqgis
 
 from geopsp import classify_pixels, compare_maps, draw_sample, raster_to_polygons
 from geopsp.core.legend import Legend
-from geopsp.raster.legend_io import read_legend
+from geopsp.raster.legend_io import read_legend, write_class_files
 from geopsp.raster.raster_style import SURE_TO_UNSURE
 from geopsp.vector.label_package import STATUSES, write_label_package
 
@@ -276,3 +276,21 @@ answer([layer.commitChanges(), choices[0] == QgsValueMapFieldFormatter.NULL_VALU
     with closing(sqlite3.connect(path)) as base:
         rows = dict(base.execute("SELECT ifnull(reference, '-'), count(*) FROM points GROUP BY reference").fetchall())
     assert rows == {"-": 15, "background": 15, "forest": 15, "water": 15}
+
+
+def test_names_that_strangers_chose_are_shown_as_they_are(tmp_path):
+    names = {0: HOSTILE, 3: "a'b\\c; DROP TABLE", 200: "森林 %1 $(x)"}
+    codes = np.repeat(np.array([0, 3, 200], np.uint8), 40)[None].repeat(60, axis=0)
+    profile = {"crs": "EPSG:32632", "transform": rasterio.Affine(2, 0, 600_000, 0, -2, 5_300_000), "nodata": 255}
+    with rasterio.open(
+        tmp_path / "map.tif", "w", driver="GTiff", dtype="uint8", count=1, width=120, height=60, **profile
+    ) as dataset:
+        dataset.write(codes, 1)
+    legend = Legend.from_names(names)
+    write_class_files(tmp_path / "map.tif", legend)
+    for name in ("shapes.gpkg", "flat.shp"):
+        raster_to_polygons(tmp_path / "map.tif", tmp_path / name)
+    found = opened_in_qgis({name: tmp_path / name for name in ("map.tif", "shapes.gpkg", "flat.shp")}, tmp_path)
+    for shown in found.values():
+        assert shown["legend"] == [[info.name, info.color] for info in legend]
+    np.testing.assert_array_equal(found["map.tif"]["pixels"], drawn(legend, codes))
