@@ -106,7 +106,7 @@ def test_a_dry_run_refuses_what_the_run_refuses(made, tmp_path, monkeypatch):
     for name, word, says in (
         ("sample", ["--expected-accuracy", "2"], "--expected-accuracy"),
         ("assess", ["--reference-field", "knd"], "no field 'knd'. Did you mean 'kind'?"),
-        ("export", ["--to", "hub", "--precision", "fp16", "--out", "new/hub"], "--precision only applies to"),
+        ("export", ["--to", "onnx", "--license", "MIT", "--out", "new/m.onnx"], "--license only applies to"),
     ):
         result = run(name, *made[name], *word, "--dry-run")
         assert (result.exit_code, says in result.stderr) == (2, True), (name, result.output)
