@@ -64,9 +64,8 @@ def read_config(command: click.Command, path: Path) -> ConfigFile:
     Raises:
         OptionError: if the file cannot be read, is for another command, or names what the command does not have.
     """
-    path = (
-        path / f"{command.name}.yaml" if path.is_dir() else recorded if (recorded := _beside(path)).is_file() else path
-    )
+    recorded = path / f"{command.name}.yaml" if path.is_dir() else _beside(path)
+    path = recorded if path.is_dir() or os.path.isfile(recorded) else path  # noqa: PTH113 (False for a long name)
     try:
         found = read_yaml(path, max_bytes=MAX_SETTINGS_BYTES)
     except (OSError, DocumentError) as error:
@@ -116,9 +115,12 @@ def record_run(ctx: click.Context, out: Path) -> None:
     if os.path.lexists(path) and not _text_of(path).startswith(f"{COMMAND}: {name}\n"):
         logger.warning(f"{path} was not written by `geopsp {name}`, so it is kept, and this run is not recorded.")
         return
-    write_text_atomic(path, text)
-    if out.is_dir():
-        add_to_file_list(out, path.name)
+    try:
+        write_text_atomic(path, text)
+        if out.is_dir():
+            add_to_file_list(out, path.name)
+    except OSError as error:  # the output itself is complete
+        logger.warning(f"{path} cannot be written ({format_error(error)}), so this run is not recorded.")
 
 
 def _beside(out: Path) -> Path:
