@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from geopsp.core.escape import html_text
-from geopsp.core.legend import ClassInfo, Legend
 
-Cell = str | ClassInfo
+
+class Swatch(Protocol):
+    """A name with a colour, #rrggbb, such as a class."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def color(self) -> str: ...
+
+
+Cell = str | Swatch
 """A text, or a class, which is shown with its colour."""
 
 MAX_ROWS = 20
@@ -17,29 +29,28 @@ LINE = "1px solid rgba(128, 128, 128, .5)"
 TABLE = "border-collapse:collapse;margin:.3em 0;font-variant-numeric:tabular-nums"
 
 
-def class_swatch(info: ClassInfo) -> str:
+def class_swatch(info: Swatch) -> str:
     """Return the colour and the name of a class."""
-    box = f"display:inline-block;width:.8em;height:.8em;margin-right:.4em;border:{LINE};background:{info.color}"
+    look = f"border:{LINE};background:{html_text(info.color)}"
+    box = f"display:inline-block;width:.8em;height:.8em;margin-right:.4em;{look}"
     return f'<span style="{box}"></span>{html_text(info.name)}'
 
 
-def class_swatches(legend: Legend) -> str:
-    """Return the colours and names of the classes in one line."""
-    shown = [f'<span style="white-space:nowrap">{class_swatch(info)}</span>' for info in legend][:MAX_ROWS]
-    more = [f"and {len(legend) - MAX_ROWS} more"] if len(legend) > MAX_ROWS else []
+def class_swatches(classes: Sequence[Swatch]) -> str:
+    """Return the colours and names of classes in one line."""
+    shown = [f'<span style="white-space:nowrap">{class_swatch(info)}</span>' for info in classes[:MAX_ROWS]]
+    more = [f"and {len(classes) - MAX_ROWS} more"] if len(classes) > MAX_ROWS else []
     return "&ensp; ".join([*shown, *more])
 
 
-def html_facts(facts: Mapping[str, str | Legend]) -> str:
-    """Return names and values, one below the other; a legend as swatches."""
+def html_facts(facts: Mapping[str, str | Sequence[Swatch]]) -> str:
+    """Return names and values, one below the other; classes as swatches."""
     cells = {
-        name: class_swatches(value) if isinstance(value, Legend) else html_text(value) for name, value in facts.items()
+        name: html_text(value) if isinstance(value, str) else class_swatches(value) for name, value in facts.items()
     }
     style = "text-align:left;padding:.1em .8em .1em 0;vertical-align:top"
-    rows = (
-        f'<tr><th scope="row" style="{style};font-weight:600">{html_text(name)}</th><td style="{style}">{value}</td></tr>'
-        for name, value in cells.items()
-    )
+    head = f'<th scope="row" style="{style};font-weight:600">'
+    rows = (f'<tr>{head}{html_text(name)}</th><td style="{style}">{value}</td></tr>' for name, value in cells.items())
     return f'<table style="{TABLE}"><tbody>{"".join(rows)}</tbody></table>'
 
 
@@ -77,7 +88,7 @@ def _side(column: int) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return class_swatch(cell) if isinstance(cell, ClassInfo) else html_text(cell)
+    return html_text(cell) if isinstance(cell, str) else class_swatch(cell)
 
 
 def html_block(title: str, *parts: str) -> str:
@@ -87,4 +98,4 @@ def html_block(title: str, *parts: str) -> str:
 
 def format_score(score: float | None) -> str:
     """Return a score with three decimals; a dash where there is none."""
-    return "\N{EN DASH}" if score is None or score != score else f"{score:.3f}"
+    return "\N{EN DASH}" if score is None or math.isnan(score) else f"{score:.3f}"

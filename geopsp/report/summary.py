@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.chips.chip_set import ChipSet, class_rows
 from geopsp.chips.chip_warnings import chip_warnings, describe_labels, lasting_warnings
 from geopsp.core.escape import printable, printable_lines
 from geopsp.core.legend import BACKGROUND
@@ -31,7 +31,7 @@ SKIP_REASONS = {
 def describe_chips(chips: ChipSet) -> str:
     """Describe number, size, bands and classes of chips, with the notes and warnings of their export."""
     where = ", ".join(map(str, chips.folders)) or "Read from images, not exported"
-    rows = _class_rows(chips)
+    rows = class_rows(chips)
     has_polygons = any(row["polygons"] for row in rows)
     header = "  classes    code  name             pixels   share   chips" + ("   polygons" if has_polygons else "")
     lines = [
@@ -69,7 +69,7 @@ def chip_report(chips: ChipSet) -> dict[str, Any]:
         "units": chips.units,
         "labelled": float(chips.index["labelled"].mean()),
         "valid": float(chips.index["valid"].mean()),
-        "classes": _class_rows(chips),
+        "classes": class_rows(chips),
         "exports": [{**report, "warnings": lasting_warnings(report)} for report in chips.reports],
         "warnings": chip_warnings(chips),
     }
@@ -77,23 +77,6 @@ def chip_report(chips: ChipSet) -> dict[str, Any]:
 
 def _values(values: PixelValues) -> str:
     return "" if values.is_default else f"; {values}"
-
-
-def _class_rows(chips: ChipSet) -> list[dict[str, Any]]:
-    """Return the number of pixels, their fraction, the chips and the polygons of each class."""
-    counts = class_pixels(chips.index, chips.legend)
-    total = max(int(counts.sum()), 1)
-    return [
-        {
-            "code": info.code,
-            "name": info.name,
-            "pixels": int(pixels.sum()),
-            "share": int(pixels.sum()) / total,
-            "chips": int((pixels > 0).sum()),
-            "polygons": sum(report.get("polygons", {}).get(info.name, 0) for report in chips.reports),
-        }
-        for info, pixels in zip(chips.legend, counts.T, strict=True)
-    ]
 
 
 def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[str]:
