@@ -31,6 +31,13 @@ PROPERTIES = {"bands": "bands", "tile_size": "chip size", "dtype": "data type", 
 """What chips that are used together have in common, and the words of messages."""
 
 
+SKIP_WORDS = {
+    "invalid": "with too few valid pixels", "unlabelled": "with too few labelled pixels",
+    "empty": "without any class", "outside": "not completely inside the area of interest",
+}  # fmt: skip
+"""Words for the reasons to skip a chip."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ChipSet:
     """A chip folder, or several with the same bands, data type and chip size."""
@@ -85,6 +92,8 @@ class ChipSet:
             "labelled": f"{self.index['labelled'].mean():.1%} of all pixels",
             "folder": ", ".join(map(str, self.folders)) or "none; chips are cut when asked for",
         }
+        skipped = "; ".join(filter(None, map(describe_skipped, self.reports)))
+        facts |= {"left out": skipped} if skipped else {}
         rows: list[list[Cell]] = [
             [info, str(info.code), f"{row['pixels']:,}", f"{row['share']:.1%}", f"{row['chips']:,}"]
             for info, row in zip(self.legend, class_rows(self), strict=True)
@@ -194,6 +203,15 @@ def class_rows(chips: ChipSet, rows: NDArray[np.intp] | None = None) -> list[dic
         }
         for info, pixels in zip(chips.legend, counts.T, strict=True)
     ]
+
+
+def describe_skipped(report: Mapping[str, Any]) -> str:
+    """Return which chips an export left out, in words; "" if it left out none."""
+    return ", ".join(
+        f"{format_count(count, 'chip')} {SKIP_WORDS.get(reason, reason)}"
+        for reason, count in report["skipped"].items()
+        if count
+    )
 
 
 def _open_folder(folder: Path) -> ChipSet:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ import geopandas as gpd
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import check_kind
 from geopsp.chips.chip_folder import MANIFEST, read_folder
-from geopsp.chips.chip_set import ChipSet, is_arcgis_folder
+from geopsp.chips.chip_set import ChipSet, describe_skipped, is_arcgis_folder
 from geopsp.chips.chip_warnings import log_chip_warnings
 from geopsp.chips.export import Export, cut_all, make_index, make_report, manifest_header
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipFormat, ChipSpec, ExportOptions, changed_options
 from geopsp.core.options import describes, from_names, option_fields, require_path
-from geopsp.core.progress import Progress
+from geopsp.core.progress import Progress, progress_bar
+from geopsp.core.text import format_count
 from geopsp.errors import ChipError
 from geopsp.raster.find_images import Images
 from geopsp.raster.geotiff import require_geotiff_crs
@@ -83,7 +85,7 @@ def export_training_data(
             codes, or masks: a folder, glob or list of label rasters, each of the image with its name.
         out: The folder to write.
         {options}
-        progress: Called after each row of chips with the number of chips done and in total.
+        progress: Called after each row of chips with the number of chips done and in total; None: a bar is shown.
 
     Raises:
         InputNotFoundError, RasterError, GridError, BandError, LabelError, OptionError, OutputError: as the input is.
@@ -97,18 +99,27 @@ def export_training_data(
         require_geotiff_crs(scene.grid, scene.name)
     check_kind(chip_format, inputs.scenes[0].dtype, len(inputs.scenes[0].bands))
     changed = changed_options(options) | {"tile_size": tile_size, "seed": seed}
-    export = Export(inputs, spec, chip_format, _to_json(changed), workers, progress)
-    known = [] if overwrite else _known(Path(out), append=append)
+    with nullcontext(progress) if progress else progress_bar("Cutting chips", unit="chips") as shown:
+        export = Export(inputs, spec, chip_format, _to_json(changed), workers, shown)
+        return _export(export, Path(out), append=append, overwrite=overwrite)
+
+
+def _export(export: Export, out: Path, *, append: bool, overwrite: bool) -> ChipSet:
+    """Write the chips, unless the folder has them already, and return them."""
+    known = [] if overwrite else _known(out, append=append)
     if export.key in known:
         logger.info(f"{out} already contains these chips: nothing to do.")
         chips = ChipSet.open(out)
         log_chip_warnings(chips)
         return chips
     if known and append:
-        export.append_to(Path(out))
+        export.append_to(out)
     else:
-        export.run(Path(out), overwrite=overwrite)
-    return ChipSet.open(out)
+        export.run(out, overwrite=overwrite)
+    chips = ChipSet.open(out)
+    left_out = describe_skipped(chips.reports[-1])
+    logger.info(f"{out}: {format_count(len(chips), 'chip')}{f'; left out: {left_out}' if left_out else ''}")
+    return chips
 
 
 def _known(out: Path, *, append: bool) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import sys
 import textwrap
 import time
+import warnings
 from functools import cache
 from typing import Any
 
@@ -87,6 +88,8 @@ handler = MessageHandler()
 
 def set_up_logging() -> None:
     """Print the messages of the library; called once, on import."""
+    # of tqdm, which libraries import: nothing here needs widgets
+    warnings.filterwarnings("ignore", message="IProgress not found")
     logger = logging.getLogger("geopsp")
     if handler not in logger.handlers:
         logger.addHandler(handler)

@@ -23,6 +23,7 @@ from geopsp.labels.area import AreaOfInterest
 from geopsp.models.crf import CRFOptions, crf_parameters
 from geopsp.models.hub_model import local_model
 from geopsp.polygons.options import PolygonSettingsDict
+from geopsp.raster.class_map import ClassMap
 from geopsp.raster.find_images import Images
 from geopsp.raster.geotiff import require_geotiff_crs
 from geopsp.raster.open_scenes import open_scenes
@@ -59,7 +60,7 @@ def classify_pixels(
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
     client: Any = None,
     scheduler: str | None = None, overwrite: bool = False, dry_run: bool = False,
-) -> Path: ...  # fmt: skip
+) -> ClassMap: ...  # fmt: skip
 
 
 @overload
@@ -77,7 +78,7 @@ def classify_pixels(
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
     client: Any = None,
     scheduler: str | None = None, overwrite: bool = False, dry_run: bool = False,
-) -> list[Path]: ...  # fmt: skip
+) -> list[ClassMap]: ...  # fmt: skip
 
 
 @describes(MapOptions)
@@ -118,8 +119,10 @@ def classify_pixels(
     scheduler: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
-) -> Path | list[Path]:
+) -> ClassMap | list[ClassMap]:
     """Classify one image, or several as one mosaic, and return the path of the map (or of each map).
+
+    A notebook shows the path as its map; `geopsp.show_map` and `geopsp.explore` take it.
 
     The map has the grid of the first image; it is nodata where no image is valid. An interrupted run resumes when it is
     called again.
@@ -149,7 +152,7 @@ def classify_pixels(
 
 def _classify(
     images: Images, trained: MapModel, *, paths_of: str | Path, options: MapOptions, device: str | None, given: Any
-) -> Path | list[Path]:
+) -> ClassMap | list[ClassMap]:
     trained.excluded_channels(background=options.predict_background)
     confidence = confidence_rules(options.settings, trained)
     crf_parameters(options.crf, trained.settings)
@@ -164,8 +167,11 @@ def _classify(
     run = MapRun(trained, options, device=device, aoi=area, folder=folder)
     if options.dry_run:
         run.describe(scenes, all_paths)
-        return [each.out for each in all_paths] if per_image else paths.out
-    return run.map_each(scenes, all_paths) if per_image else run.one_map(scenes[0], paths)
+        out: list[Path] = [each.out for each in all_paths]
+    else:
+        out = run.map_each(scenes, all_paths) if per_image else [run.one_map(scenes[0], paths)]
+    maps = [ClassMap(path) for path in out]
+    return maps if per_image else maps[0]
 
 
 def named_model(model: Any, device: str | None) -> tuple[MapModel | str | Path, str | None]:

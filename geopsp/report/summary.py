@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geopsp.chips.chip_set import ChipSet, class_rows
+from geopsp.chips.chip_set import ChipSet, class_rows, describe_skipped
 from geopsp.chips.chip_warnings import chip_warnings, describe_labels, lasting_warnings
 from geopsp.core.escape import printable, printable_lines
 from geopsp.core.legend import BACKGROUND
@@ -20,12 +20,6 @@ from geopsp.models.onnx_file import is_onnx, read_onnx
 
 if TYPE_CHECKING:
     from geopsp.training.metrics import Confusion
-
-SKIP_REASONS = {
-    "invalid": "with too few valid pixels", "unlabelled": "with too few labelled pixels",
-    "empty": "without any class", "outside": "not completely inside the area of interest",
-}  # fmt: skip
-"""Words for the reasons to skip a chip."""
 
 
 def describe_chips(chips: ChipSet) -> str:
@@ -89,12 +83,8 @@ def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[st
         lines.append(
             f"overlaps   {format_count(count, 'pixel lies', 'pixels lie')} in polygons of several classes{rule}"
         )
-    left_out = [
-        f"{format_count(count, 'chip')} {SKIP_REASONS.get(reason, reason)}"
-        for reason, count in report["skipped"].items()
-        if count
-    ]
-    lines += [f"left out   {', '.join(left_out)}"] if left_out else []
+    left_out = describe_skipped(report)
+    lines += [f"left out   {left_out}"] if left_out else []
     if report["empty"]:
         content = "only background" if has_background else "no labels"
         lines.append(f"empty      {format_count(report['empty'], 'chip contains', 'chips contain')} {content}")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -46,8 +47,14 @@ MAX_CELLS = 15
 @contextmanager
 def plain_text() -> Iterator[None]:
     """Take texts of figures that are made in the block as they are: no formulas between $, no TeX."""
-    with plt.rc_context({"text.parse_math": False, "text.usetex": False}):
+    params: Any = mpl.rcParams
+    plain = {"text.parse_math": False, "text.usetex": False}
+    before = {name: params[name] for name in plain}
+    params.update(plain)  # `rc_context` would also undo what a backend sets when the first figure loads it
+    try:
         yield
+    finally:
+        params.update(before)
 
 
 def rgb_band_indices(bands: Sequence[str], wanted: Sequence[str | int] | None = None) -> tuple[int, ...]:

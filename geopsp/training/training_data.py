@@ -22,7 +22,7 @@ from geopsp.chips.options import CUTTING, AreaRule, Background, ChipSpec, change
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.escape import printable
 from geopsp.core.legend import Legend
-from geopsp.core.notebook_html import html_block, html_facts, html_table
+from geopsp.core.notebook_html import Cell, html_block, html_facts, html_table
 from geopsp.core.options import describes, from_names, only_apply, option_fields, require_path
 from geopsp.core.progress import progress_bar
 from geopsp.core.text import format_count
@@ -168,7 +168,7 @@ class TrainingData:
         }
         parts = [class_rows(chips, rows) for rows in (self.train_rows, self.valid_rows)]
         cells = [[f"{row['share']:.1%} in {row['chips']:,}" for row in rows] for rows in zip(*parts, strict=True)]
-        rows = [[info, *texts] for info, texts in zip(self.legend, cells, strict=True)]
+        rows: list[list[Cell]] = [[info, *texts] for info, texts in zip(self.legend, cells, strict=True)]
         table = html_table(["class", "training pixels, chips", "validation pixels, chips"], rows)
         return html_block(type(self).__name__, html_facts(facts), table)
 
