@@ -40,7 +40,7 @@ def class_swatches(classes: Sequence[Swatch]) -> str:
     """Return the colours and names of classes in one line."""
     shown = [f'<span style="white-space:nowrap">{class_swatch(info)}</span>' for info in classes[:MAX_ROWS]]
     more = [f"and {len(classes) - MAX_ROWS} more"] if len(classes) > MAX_ROWS else []
-    return "&ensp; ".join([*shown, *more])
+    return "\N{EN SPACE} ".join([*shown, *more])
 
 
 def html_facts(facts: Mapping[str, str | Sequence[Swatch]]) -> str:

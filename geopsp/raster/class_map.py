@@ -40,11 +40,11 @@ class ClassMap(_Path):
         """Return a plain path: what lies beside a map, or above it, is no map."""
         return Path(*segments)
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         try:
             overview = read_overview(self, THUMBNAIL)
-        except GeopspError:  # a dry run wrote none, or it was moved
-            return html_block(str(self), html_facts({"file": "cannot be read"}))
+        except GeopspError:  # a dry run wrote none, or it was moved: then a notebook shows the path
+            return None
         grid = overview.file_grid
         facts = {
             "size": f"{grid.width:,} x {grid.height:,} pixels of {format_pixel_size(*grid.cell_size, grid.unit)}",

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
-from geopsp.core.escape import html_text, printable
+from geopsp.core.escape import printable
 from geopsp.core.extras import require_packages
 from geopsp.core.grid import Grid
-from geopsp.core.notebook_html import class_swatch
+from geopsp.core.notebook_html import class_swatch, html_facts
 from geopsp.core.options import require_bool, require_int
 from geopsp.errors import GridError
 from geopsp.raster.class_map import Overview, png_url, read_overview
@@ -30,6 +30,11 @@ WEB_MERCATOR, WGS84 = CRS.from_epsg(3857), CRS.from_epsg(4326)
 
 MAX_POLYGONS = 5_000
 """Polygons in the view: the largest ones; a browser draws more of them slowly."""
+
+EQUATOR = 40_075_016.7
+"""Metres around the Earth, which are 256 pixels at zoom 0."""
+
+ZOOM_STEP = 0.25
 
 CLASS_FIELDS = ("class", "name", "class_name")
 """Fields in which polygons name their class."""
@@ -86,8 +91,8 @@ def _new_view(grid: Grid, *, basemap: bool) -> Any:
         raise GridError("The map lies where Web Mercator does not reach, so it cannot be explored. Use `show_map`.")
     layers = (ipyleaflet.basemap_to_tiles(ipyleaflet.basemaps.OpenStreetMap.Mapnik),) if basemap else ()
     view = ipyleaflet.Map(
-        layers=layers, center=((south + north) / 2, (west + east) / 2), zoom=_zoom(grid), max_zoom=24,
-        scroll_wheel_zoom=True, layout={"height": "32rem"},
+        layers=layers, center=((south + north) / 2, (west + east) / 2), zoom=_zoom(grid), zoom_snap=ZOOM_STEP,
+        max_zoom=24, scroll_wheel_zoom=True, layout={"height": "32rem"},
     )  # fmt: skip
     view.add(ipyleaflet.ScaleControl(position="bottomleft", imperial=False))
     view.add(ipyleaflet.FullScreenControl())
@@ -95,11 +100,12 @@ def _new_view(grid: Grid, *, basemap: bool) -> Any:
     return view
 
 
-def _zoom(grid: Grid) -> int:
-    """Return the zoom at which a grid in Web Mercator is about 600 pixels wide and at most 450 high."""
+def _zoom(grid: Grid) -> float:
+    """Return the zoom at which a grid in Web Mercator fits into 700 x 480 pixels."""
     left, bottom, right, top = grid.bounds()
-    metres = max((right - left) / 600, (top - bottom) / 450)
-    return int(np.clip(math.floor(math.log2(40_075_016.7 / 256 / metres)), 0, 24))
+    metres = max((right - left) / 700, (top - bottom) / 480)  # of a pixel
+    zoom = math.log2(EQUATOR / 256 / metres)
+    return float(np.clip(math.floor(zoom / ZOOM_STEP) * ZOOM_STEP, 0, 24))
 
 
 def _image_layer(name: str, colors: NDArray[np.uint8], grid: Grid) -> Any:
@@ -132,7 +138,7 @@ def _add_controls(view: Any, classes: Any, overview: Overview) -> None:
 
 
 def _add_polygons(view: Any, shapes: gpd.GeoDataFrame, overview: Overview) -> None:
-    """Add polygons in the colours of their classes, and a line of what is known of the one under the mouse."""
+    """Add polygons in the colours of their classes, and what is known of the one under the mouse."""
     import ipyleaflet
     import ipywidgets
 
@@ -143,13 +149,16 @@ def _add_polygons(view: Any, shapes: gpd.GeoDataFrame, overview: Overview) -> No
         color = colors.get(str(feature["properties"].get(field)), "#000000")
         return {"color": "#000000", "weight": 1, "fillColor": color, "fillOpacity": 0.35}
 
-    line = ipywidgets.HTML()
+    names = [str(name) for name in shapes.columns if name not in {"color", shapes.geometry.name}]
+    text = ipywidgets.HTML()
 
     def describe(properties: dict[str, Any], **_: Any) -> None:
-        line.value = html_text(", ".join(f"{name}: {value}" for name, value in properties.items()))
+        facts = {name: properties.get(name) for name in names}
+        texts = {name: f"{value:,.2f}" if isinstance(value, float) else str(value) for name, value in facts.items()}
+        text.value = f'<div style="line-height:1.3;padding:0 .6em">{html_facts(texts)}</div>'
 
     data = json.loads(shapes.to_crs(WGS84).to_json(default=str))
     layer = ipyleaflet.GeoJSON(data=data, style_callback=style, hover_style={"weight": 3}, name="polygons")
     layer.on_hover(describe)
     view.add(layer)
-    view.add(ipyleaflet.WidgetControl(widget=line, position="topleft", min_width=0, max_width=400))
+    view.add(ipyleaflet.WidgetControl(widget=text, position="topleft", min_width=0, max_width=400))
