@@ -71,7 +71,8 @@ def test_objects_show_themselves(run):
     for name, classes in (("chips", 3), ("data", 3), ("model", 3), ("chips.legend", 3), ("model.evaluate()", 3)):
         shown = run(name)[-1]
         assert shown.output_type == "execute_result"
-        assert len({"background", "a", "b"} & set(texts(parse_html(shown.data["text/html"]), "td"))) == classes
+        root = parse_html(shown.data["text/html"])
+        assert len([each for each in root.iter("span") if "background:#" in each.get("style", "")]) >= classes
 
 
 def test_a_figure_appears_once(run):
@@ -113,8 +114,8 @@ def test_an_interrupt_keeps_the_best_epoch_and_says_so(run):
     (error,) = (each for each in outputs if each.output_type == "error")
     assert error.ename == "TrainingInterrupted"
     told = "\n".join(error.traceback)
-    found = re.fullmatch(r"Training was interrupted after 2 epochs\. The weights of the model are those of epoch (\d), the "
-                         r"best so far \(mIoU (0\.\d{3})\)\.", told)  # fmt: skip
+    kept = r"those of epoch (\d), the best so far \(mIoU (0\.\d{3})\)"
+    found = re.fullmatch(rf"Training was interrupted after 2 epochs\. The weights of the model are {kept}\.", told)
     assert found, told
     score = run("round(model.evaluate().mean_iou(), 3)")[-1]
     assert float(score.data["text/plain"].removeprefix("np.float64(").rstrip(")")) == pytest.approx(
