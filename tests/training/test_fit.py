@@ -450,12 +450,13 @@ def test_all_that_can_be_monitored_is_in_the_history(data, monitor):
     assert np.isfinite(model.history[monitor]).all()
 
 
-def test_the_moving_average_is_validated_and_kept(data):
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_the_moving_average_is_validated_and_kept(data, checkpoint):
     """With a decay near 1 and a wild rate the average lags far behind the weights themselves."""
     plain, smooth = tiny(data), tiny(data)
     start = weights(plain)
     plain.fit(1, 1e-2, one_cycle=False, checkpoint=False)
-    smooth.fit(1, 1e-2, one_cycle=False, checkpoint=False, ema=0.99)
+    smooth.fit(1, 1e-2, one_cycle=False, checkpoint=checkpoint, ema=0.99)
     name = "decoder.classify.weight"
     far, near = ((m.model.network.state_dict()[name] - start[name]).norm() for m in (plain, smooth))
     assert 0 < near < far
