@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from geopsp.models.crf import CRFOptions as CRFOptions
     from geopsp.models.weight_sets import supported_weights as supported_weights
     from geopsp.polygons.raster_to_polygons import raster_to_polygons as raster_to_polygons
-    from geopsp.raster.class_map import ClassMap as ClassMap
     from geopsp.raster.scene import Scene as Scene
     from geopsp.report.explore_map import explore as explore
     from geopsp.report.map_figure import show_map as show_map
@@ -52,7 +51,6 @@ _HOME = {
     "CRFOptions": "models.crf",
     "ChipSet": "chips.chip_set",
     "ClassInfo": "core.legend",
-    "ClassMap": "raster.class_map",
     "Confusion": "training.metrics",
     "DeepLab": "training.networks",
     "FCNClassifier": "training.networks",
@@ -87,7 +85,6 @@ __all__ = [
     "CRFOptions",
     "ChipSet",
     "ClassInfo",
-    "ClassMap",
     "Confusion",
     "DeepLab",
     "FCNClassifier",

@@ -61,7 +61,7 @@ ONLY_IN = {
 """The folders that a library may be imported in."""
 
 PUBLIC = {
-    "CRFOptions", "ChipSet", "ClassInfo", "ClassMap", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
+    "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
     "MapAccuracy", "MapChange", "ModelComparison", "PSPNetClassifier", "PixelClassifier", "Sample", "Scene",
     "TrainingData", "UnetClassifier", "__version__", "assess_map", "classify_pixels", "compare_maps", "compare_models",
     "draw_sample", "explore", "export_training_data", "prepare_data", "raster_to_polygons", "read_sample", "show_map",
