@@ -196,9 +196,10 @@ class SegmentationTask(L.LightningModule):
 
         Lightning lets callbacks change whole checkpoints only.
         """
-        average = next((each for each in self.trainer.callbacks if isinstance(each, WeightAveraging)), None)
+        trainer: Any = self.trainer
+        average = next((each for each in trainer.callbacks if isinstance(each, WeightAveraging)), None)
         if average is not None and "callbacks" not in checkpoint:
-            average.on_save_checkpoint(self.trainer, self, checkpoint)
+            average.on_save_checkpoint(trainer, self, checkpoint)
             for name in ("current_model_state", "averaging_state"):
                 checkpoint.pop(name, None)
 

@@ -19,7 +19,7 @@ Row = Mapping[str, float]
 """An epoch in the history."""
 
 LINES = 20
-"""Epochs of a run that are printed; its history has all."""
+"""Parts of a run after each of which an epoch is printed, beside the first; its history has all."""
 
 LAST_EPOCHS = 10
 """Epochs in the table of a notebook, beside the best one."""
@@ -42,7 +42,7 @@ class RunDisplay:
         """`monitor`: the score by which an epoch is the best."""
         self.monitor = monitor
         self._bar: Bar | None = None
-        self._lines = 0
+        self._part = -1
 
     def begin(self, title: str) -> None:
         """Begin the training or the validation of an epoch."""
@@ -56,7 +56,7 @@ class RunDisplay:
             self._bar(done, total, note)
 
     def epoch(self, title: str, rows: Sequence[Row], over: float, left: str) -> None:
-        """Show the last of the epochs; a terminal and a log have a line of it, or of every n-th in a long run.
+        """Show the last of the epochs; a terminal and a log have lines of some in a long run, the first and last too.
 
         Args:
             title: Of the epoch.
@@ -66,9 +66,9 @@ class RunDisplay:
         """
         if self._bar is not None:
             self._bar.details(epoch_charts(rows) + epoch_table(rows, self.monitor))
-        row, lines = rows[-1], math.ceil(LINES * min(over, 1.0))
-        if lines > self._lines:
-            self._lines = lines
+        row, part = rows[-1], int(LINES * min(over, 1.0))
+        if part > self._part:
+            self._part = part
             logger.info(
                 f"{title}  train loss {row['train_loss']:.4f}  valid loss {row['valid_loss']:.4f}  "
                 f"mIoU {row['valid_miou']:.4f}  accuracy {row['accuracy']:.4f}  {left} left",
