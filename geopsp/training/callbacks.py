@@ -58,6 +58,9 @@ class EpochLogger(Callback):
         """The rows of this run."""
         return self.rows[self.num_earlier :]
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.num_earlier = len(self.rows) - trainer.current_epoch  # a resumed run has some of its own
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epoch_start, self.train_seconds = time.monotonic(), 0.0
         self.display.begin(_title(trainer))
@@ -121,11 +124,10 @@ class EpochLogger(Callback):
         self.display.close(self.run_rows)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "num_earlier": self.num_earlier}
+        return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows[:] = state_dict["rows"]
-        self.num_earlier = state_dict.get("num_earlier", 0)  # which version 0.2 did not write
 
 
 class ResumableEarlyStopping(EarlyStopping):

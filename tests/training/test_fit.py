@@ -162,7 +162,7 @@ def test_a_notebook_is_sent_to_the_shell_for_several_devices(data, monkeypatch):
         tiny(data).fit(1, 1e-3, devices=2)
 
 
-def test_a_stopped_run_goes_on_with_the_same_network_and_the_rate_that_was_found(data, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_with_the_same_network_and_the_rate_that_was_found(data, tmp_path, monkeypatch, bars):
     """As in a notebook: the rate was looked for, Ctrl-C, then resume without naming it."""
     whole = tiny(data)
     whole.fit(3, folder=tmp_path / "whole")
@@ -176,6 +176,7 @@ def test_a_stopped_run_goes_on_with_the_same_network_and_the_rate_that_was_found
     model.fit(3, folder=tmp_path / "stopped", resume=True)
     assert not changed(weights(whole), model)
     assert model.history["epoch"].tolist() == [1, 2, 3]
+    assert [bar.summaries[0].partition(" in ")[0] for bar in bars] == ["3 epochs", "1 epoch", "3 epochs"]
 
 
 def test_a_run_that_stopped_early_stays_stopped(data, tmp_path):
