@@ -1,4 +1,4 @@
-"""Progress of long work: a live line in a terminal or notebook, sparse dated lines in a log."""
+"""Progress of long work: a live line in a terminal or notebook, sparse dated lines in a log, JSON for programs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Protocol
 from geopsp.core.escape import html_text, printable
 from geopsp.core.live_output import LiveOutput
 from geopsp.core.log import LIVE, console, in_notebook, is_main_process
+from geopsp.core.progress_json import json_progress, wants_json
 from geopsp.core.text import format_clock
 
 logger = logging.getLogger(__name__)
@@ -138,10 +139,23 @@ class _LogLines(Bar):
             logger.info(f"{self.title}: {', '.join(filter(None, (steps, remark)))}", extra=LIVE)
 
 
+class _JsonLines(Bar):
+    """Lines for a program that started geopsp."""
+
+    def begin(self, title: str) -> None:
+        super().begin(title)
+        self._write = json_progress(self.title)
+
+    def __call__(self, done: int, total: int, note: str = "", /) -> None:
+        self._write(done, total, note)
+
+
 def open_bar(title: str, *, gap: float = LOG_SECONDS, unit: str = "", clock: bool = True) -> Bar:
     """Return a bar as `progress_bar` yields it, to be closed."""
     if not (is_main_process() and logger.isEnabledFor(logging.INFO)):
         kind: type[Bar] = Bar
+    elif wants_json():
+        kind = _JsonLines
     elif in_notebook():
         kind = _NotebookBar
     else:

@@ -48,7 +48,8 @@ class RunDisplay:
         """Begin the training or the validation of an epoch."""
         if self._bar is None:
             self._bar = open_bar(title, unit="batches", clock=False)
-        self._bar.begin(title)
+        else:
+            self._bar.begin(title)
 
     def __call__(self, done: int, total: int, note: str) -> None:
         """Show batches, and what there is to say of them."""
