@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.class_scores import class_scores
 from geopsp.core.student_t import student_quantile
 
 Floats = NDArray[np.float64]
@@ -57,27 +57,6 @@ def scores(confusion: Floats) -> Floats:
 def score_differences(first: Floats, second: Floats) -> Floats:
     """Return the scores of the second model less those of the first."""
     return scores(second) - scores(first)
-
-
-def class_scores(confusion: Floats) -> Floats:
-    """Return (..., 2 + 3 classes) mean IoU, accuracy, and IoU, precision and recall of each class, as of `Confusion`.
-
-    Args:
-        confusion: (..., classes, classes) pixels by labelled and predicted class.
-    """
-    labelled, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
-    iou, precision, recall = (_ratio(correct, whole) for whole in (labelled + predicted - correct, predicted, labelled))
-    occurs = (~np.isnan(iou)).sum(axis=-1)
-    mean = _ratio(np.nansum(iou, axis=-1), occurs)
-    accuracy = _ratio(correct.sum(axis=-1), labelled.sum(axis=-1))
-    return np.concatenate([mean[..., None], accuracy[..., None], iou, precision, recall], axis=-1)
-
-
-def _ratio(part: Floats, whole: Any) -> Floats:
-    """Return part / whole; NaN where whole is 0."""
-    ratio: Floats = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-    return ratio
 
 
 Statistic = Callable[[Floats], Floats]

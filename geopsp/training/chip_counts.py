@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geopsp.core.class_scores import class_scores
 from geopsp.core.legend import IGNORE_INDEX
-from geopsp.training.block_bootstrap import class_scores
 
 MAX_COUNTS = 2**24
 """Counts of all blocks together; with more classes and chips, blocks share them."""

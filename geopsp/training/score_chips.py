@@ -45,8 +45,7 @@ def score_chips(
         name: Which chips these are, in words.
         device: As torch names it; None: the first GPU, else the CPU.
     """
-    dataset = loader.dataset
-    assert isinstance(dataset, TiledChipDataset)
+    dataset = _dataset_of(loader)
     ignored, rows = model.losses.ignored(model.legend), np.asarray(dataset.rows)
     blocks = _enough_blocks(dataset, rows)
     counts = ChipCounts(blocks.numbers, rows, len(model.legend))
@@ -83,10 +82,17 @@ def histograms_like(model: TrainedModel, dataset: TiledChipDataset) -> list[list
     )  # fmt: skip
 
 
-def with_footprints(scores: ChipScores, dataset: TiledChipDataset) -> ChipScores:
+def with_footprints(scores: ChipScores, loader: DataLoader[Sample]) -> ChipScores:
     """Return scores that tell where their chips lie."""
+    dataset = _dataset_of(loader)
     found: Footprints | None = chip_footprints(dataset.chips, valid=np.asarray(dataset.rows))
     return scores.model_copy(update={"footprints": found})
+
+
+def _dataset_of(loader: DataLoader[Sample]) -> TiledChipDataset:
+    dataset = loader.dataset
+    assert isinstance(dataset, TiledChipDataset), dataset
+    return dataset
 
 
 def reliability_entries(scores: Confusion) -> list[ReliabilityEntry]:

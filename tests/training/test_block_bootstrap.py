@@ -8,10 +8,10 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from geopsp.assessment.comparison.cluster_mcnemar import cluster_mcnemar, holm
+from geopsp.core.class_scores import class_scores
 from geopsp.core.legend import Legend
 from geopsp.training.block_bootstrap import (
     PairedConfusions,
-    class_scores,
     difference_intervals,
     expanded_tail,
     resampled_differences,
