@@ -23,6 +23,7 @@ from geopsp.cli.export import export
 from geopsp.cli.info import info, weights
 from geopsp.cli.options import overwrite_option
 from geopsp.cli.predict import polygonize, predict
+from geopsp.cli.report import report
 from geopsp.cli.sample import sample
 from geopsp.cli.shell_command import ShellCommand
 from geopsp.cli.suggest import suggest
@@ -31,7 +32,7 @@ from geopsp.core.escape import printable_lines
 
 SECTIONS = {
     "Make maps": ("chips", "train", "evaluate", "predict", "polygonize"),
-    "Know what they are worth": ("sample", "assess", "calibrate", "change", "compare", "suggest"),
+    "Know what they are worth": ("report", "sample", "assess", "calibrate", "change", "compare", "suggest"),
     "Other commands": ("info", "export", "weights", "demo", "doctor", "completion"),
 }
 """The commands by title, as the help shows them."""
@@ -96,8 +97,8 @@ def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> N
 
 
 for command in (
-    chips, train, evaluate, predict, polygonize, sample, assess, calibrate, change, compare, suggest, info, export,
-    weights, doctor, completion,
+    chips, train, evaluate, predict, polygonize, report, sample, assess, calibrate, change, compare, suggest, info,
+    export, weights, doctor, completion,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -11,7 +11,8 @@ from geopsp.chips.options import CUTTING
 from geopsp.cli.config_file import config_text
 from geopsp.cli.inputs import checked_model, labels_help, labels_of
 from geopsp.cli.options import dry_run_option, mismatch_option, options_of, overwrite_option, take
-from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.cli.shell_command import TYPED, ShellCommand, say
+from geopsp.core.escape import utf8_text
 from geopsp.errors import OptionError
 from geopsp.models.loss_options import LossSpec
 from geopsp.training.options import NETWORKS, DataOptions, FitOptions, ModelOptions, RunConfig
@@ -57,11 +58,13 @@ def train(
     from geopsp.core.log import is_main_process
     from geopsp.core.output import check_output
     from geopsp.core.owned_files import remove_owned
-    from geopsp.models.manifest import MODEL_FOLDER
+    from geopsp.models.manifest import MODEL_FOLDER, REPORT
     from geopsp.report.summary import describe_scores
     from geopsp.training.estimate_training import estimate_training
     from geopsp.training.fit import RUN_FOLDER
+    from geopsp.training.report_classifier import write_report
     from geopsp.training.resolve_options import RUN
+    from geopsp.training.score_classifier import score_validation
 
     check_output(out, overwrite=overwrite, folder=True, kind=MODEL_FOLDER)
     model = _classifier(chips, labels, network, options)
@@ -84,12 +87,14 @@ def train(
     model.fit(**fit_options)
     if not is_main_process():
         return
-    scores = model.evaluate()
-    model.model.metrics = scores.to_json()
-    model.model.run_config = config_text(click.get_current_context())
+    scores, context = score_validation(model), click.get_current_context()
+    model.model.run_config = config_text(context)
+    model.model.record = model.model.record.model_copy(update={"command": utf8_text(context.meta[TYPED])})
     saved = model.save(out, overwrite=overwrite, compute_metrics=False)
+    page = write_report(saved, saved / REPORT, overwrite=True)
     say(describe_scores(scores))
     say(f"Saved to {saved}")
+    say(f"Report: {page}")
     if not keeps_run:
         _clear_run(folder, keep_logs=fit_options.get("tensorboard", False))
 
@@ -129,11 +134,17 @@ def _not_for(network: str, other: str, given: dict[str, Any]) -> str:
     cls=ShellCommand,
     strict=True,
     stopped="Nothing is kept of the scores.",
-    examples=("geopsp evaluate model test-chips --json scores.json",),
+    examples=(
+        "geopsp evaluate model test-chips --json scores.json",
+        "geopsp evaluate model test-chips --report report.html",
+    ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the scores to this file.")
+@click.option(
+    "--report", "report_path", type=click.Path(path_type=Path), help="Also write an HTML report to this file."
+)
 @options_of(ModelOptions, only=("device",))
 @mismatch_option("Score")
 @overwrite_option
@@ -141,6 +152,7 @@ def evaluate(
     model: Path,
     chips: tuple[str, ...],
     json_path: Path | None,
+    report_path: Path | None,
     device: str | None,
     allow_resolution_mismatch: bool,
     overwrite: bool,
@@ -149,16 +161,25 @@ def evaluate(
     from geopsp.chips.chip_set import ChipSet
     from geopsp.core.output import check_output
     from geopsp.report.summary import describe_scores, write_scores
+    from geopsp.training.report_classifier import check_report_path, score_test_chips, write_score_report
 
     if json_path:
         check_output(json_path, overwrite=overwrite)
+    if report_path:
+        check_report_path(report_path, overwrite=overwrite)
     model = checked_model(model, "evaluate")
     chip_set = ChipSet.open(list(chips))
     from geopsp.training.classifier import PixelClassifier
 
-    scores = PixelClassifier.from_model(model, device=device).evaluate(
-        chip_set, allow_resolution_mismatch=allow_resolution_mismatch
-    )
+    if report_path:
+        scores, found = score_test_chips(model, chip_set, device, allow_resolution_mismatch=allow_resolution_mismatch)
+        write_score_report(model, report_path, found, overwrite=overwrite)
+    else:
+        scores = PixelClassifier.from_model(model, device=device).evaluate(
+            chip_set, allow_resolution_mismatch=allow_resolution_mismatch
+        )
     if json_path:
         write_scores(scores, json_path, overwrite=overwrite)
     say(describe_scores(scores))
+    if report_path:
+        say(f"Report: {report_path}")

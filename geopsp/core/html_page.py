@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
@@ -42,21 +43,30 @@ def render_page(template: str, *, title: str, script: str = "", style: str = "",
         style: More of the look, of a file of ours.
         **values: What the template shows.
     """
-    folders = {name: PackageLoader("geopsp", f"{name}/templates") for name in {"core", template.partition("/")[0]}}
-    environment = Environment(
-        loader=PrefixLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=_printable,
-    )  # fmt: skip
     digest = b64encode(sha256(script.encode()).digest()).decode("ascii")
     policy = POLICY.format(f"'sha256-{digest}'" if script else "'none'")
     look = package_text("core", "page.css") + style
-    return environment.get_template(template).render(
-        title=title,
-        policy=policy,
-        style=trusted(look),
-        script=trusted(script),
-        **values,
+    return (
+        _environment(template.partition("/")[0])
+        .get_template(template)
+        .render(
+            title=title,
+            policy=policy,
+            style=trusted(look),
+            script=trusted(script),
+            **values,
+        )
     )
+
+
+@cache
+def _environment(folder: str) -> Environment:
+    """Return what finds the templates of a folder, and those that all share."""
+    loaders = {name: PackageLoader("geopsp", f"{name}/templates") for name in {"core", folder}}
+    return Environment(
+        loader=PrefixLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=_printable,
+    )  # fmt: skip
 
 
 def trusted(html: str) -> Markup:

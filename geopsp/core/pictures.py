@@ -54,7 +54,8 @@ def png_of_classes(indices: NDArray[np.uint8], legend: Legend) -> str:
 def png_of_indices(indices: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> str:
     """Return a PNG of (h, w) numbers of colours; clear where they are IGNORE_INDEX."""
     image = Image.fromarray(np.ascontiguousarray(indices))
-    image.putpalette([value for color in palette for value in color])
+    whole = [*palette, *[(0, 0, 0)] * (256 - len(palette))]  # of a shorter one, Pillow forgets which index is clear
+    image.putpalette([value for color in whole for value in color])
     return _address(image, "PNG", transparency=IGNORE_INDEX, optimize=True)
 
 

@@ -65,7 +65,7 @@ def svg(width: float, height: float, label: str, shapes: Sequence[str]) -> Marku
 def score_bar(value: float | None, interval: Sequence[float] | None, label: str) -> Markup:
     """Return a thin bar from 0 to 1 up to a score, with its interval."""
     x = Axis(0, 1, 0, 100)
-    shapes = ['<rect class="track" width="100" height="5" y="2" rx="1"/>']
+    shapes = [f"<title>{html_text(label)}</title>", '<rect class="track" width="100" height="5" y="2" rx="1"/>']
     if value is not None:
         shapes.append(f'<rect class="bar" width="{x(value)}" height="5" y="2" rx="1"/>')
     if interval is not None:
@@ -74,14 +74,11 @@ def score_bar(value: float | None, interval: Sequence[float] | None, label: str)
     return svg(100, 9, label, shapes)
 
 
-def curves_chart(
-    title: str, unit: str, curves: Sequence[Curve], *, top: float | None = None, cut: bool = False
-) -> Markup:
+def curves_chart(title: str, curves: Sequence[Curve], *, top: float | None = None, cut: bool = False) -> Markup:
     """Return curves over epochs, each with its name at its end.
 
     Args:
         title: What the values are.
-        unit: How numbers of the axis are written: a format such as ".2f".
         curves: With values for each epoch; None: unknown.
         top: End of the axis; None: the largest value.
         cut: True cuts off values that are far above the others, and says so.
@@ -96,7 +93,7 @@ def curves_chart(
     epochs = max(len(curve.values) for curve in curves)
     x = Axis(1, max(epochs, 2), LEFT, width - RIGHT)
     y = Axis(0, top or (limit if is_cut else highest) * 1.05 or 1, height - BOTTOM, TOP)
-    shapes = [*_y_axis(y, x, unit), *_x_axis(x, height, "epoch")]
+    shapes = [*_y_axis(y, x), *_x_axis(x, height, "epoch")]
     for curve in curves:
         points = [(x(number), y(value)) for number, value in enumerate(curve.values, 1) if value is not None]
         path = "L".join(f"{left} {up}" for left, up in points)
@@ -104,7 +101,7 @@ def curves_chart(
         if points:
             left, up = points[-1]
             shapes.append(f'<circle class="dot {curve.color}" cx="{left}" cy="{up}" r="2.5"/>')
-    last = ", ".join(f"{curve.name} {_last(curve.values):{unit}}" for curve in curves)
+    last = ", ".join(f"{curve.name} {_last(curve.values):.4g}" for curve in curves)
     note = "; values far above the others are cut off" if is_cut else ""
     return svg(width, height, f"{title} by epoch. Last: {last}{note}.", shapes)
 
@@ -113,10 +110,10 @@ def _last(values: Sequence[float | None]) -> float:
     return next((value for value in reversed(values) if value is not None), math.nan)
 
 
-def _y_axis(y: Axis, x: Axis, unit: str) -> Iterator[str]:
+def _y_axis(y: Axis, x: Axis) -> Iterator[str]:
     for tick in y.ticks():
         yield f'<path class="grid" d="M{x.start} {y(tick)}H{x.end}"/>'
-        yield f'<text class="tick end" x="{x.start - 6:g}" y="{y(tick) + 3.5:g}">{tick:{unit}}</text>'
+        yield f'<text class="tick end" x="{x.start - 6:g}" y="{y(tick) + 3.5:g}">{tick:g}</text>'
 
 
 def _x_axis(x: Axis, height: float, label: str) -> Iterator[str]:
@@ -137,7 +134,7 @@ def reliability_chart(title: str, bins: Sequence[tuple[float, float, float, floa
     """
     width, height = 300, 270
     x, y = Axis(0, 1, LEFT, width - RIGHT), Axis(0, 1, height - BOTTOM, TOP)
-    shapes = [*_y_axis(y, x, ".1f"), *_x_axis(x, height, "confidence")]
+    shapes = [*_y_axis(y, x), *_x_axis(x, height, "confidence")]
     for low, high, accuracy, share in bins:
         left, right = x(low) + 0.5, x(high) - 0.5
         up = y(accuracy)

@@ -87,16 +87,16 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, A
         return [value if (value := _number(row.get(name))) is not None else None for row in rows]
 
     charts = (
-        ("Loss", ".2f", None, True, (("training", "train", "train_loss"), ("validation", "valid", "valid_loss"))),
-        ("Mean IoU, validation", ".1f", 1.0, False, (("validation", "valid", "valid_miou"),)),
-        ("Learning rate", ".1e", None, False, (("learning rate", "train", "lr"),)),
+        ("Loss", None, True, (("training", "train", "train_loss"), ("validation", "valid", "valid_loss"))),
+        ("Mean IoU, validation", 1.0, False, (("validation", "valid", "valid_miou"),)),
+        ("Learning rate", None, False, (("learning rate", "train", "lr"),)),
     )
     found: list[Mapping[str, Any]] = []
-    for title, unit, top, cut, lines in charts:
+    for title, top, cut, lines in charts:
         curves = [Curve(name, color, values(key)) for name, color, key in lines]
         curves = [curve for curve in curves if any(value is not None for value in curve.values)]
         if curves:
-            picture = curves_chart(title, unit, curves, top=top, cut=cut)
+            picture = curves_chart(title, curves, top=top, cut=cut)
             names = [(curve.name, curve.color) for curve in curves] if len(curves) > 1 else []
             found.append({"title": title, "picture": picture, "names": names})
     return found
@@ -116,6 +116,13 @@ def facts_of_training(record: TrainingRecord) -> list[tuple[str, str]]:
         ("system", record.platform),
         ("working folder", record.working_folder),
     ]
+
+
+def repeat_code(record: TrainingRecord, network: str, folder: str) -> str:
+    """Return the Python code that trains a model again."""
+    again = f"{folder.rstrip('/')}-2"
+    saved = [f"model.save({again!r})"] if folder else []
+    return "\n".join([f"from geopsp import {network}, prepare_data", "", *record.code, *saved]) if record.code else ""
 
 
 def repeat_command(name: str) -> str:

@@ -29,7 +29,7 @@ NEAR = 24.0
 
 MAX_PANELS = 6
 
-SIDE = 460.0
+SIDE = 400.0
 """Of the largest panel, in pixels."""
 
 

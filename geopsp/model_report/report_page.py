@@ -15,6 +15,7 @@ from geopsp.model_report.data_tables import (
     band_panels,
     class_shares,
     facts_of_training,
+    repeat_code,
     repeat_command,
     size_text,
     training_curves,
@@ -94,7 +95,7 @@ def _data_values(report: ModelReport) -> dict[str, Any]:
     found: dict[str, Any] = {
         "curves": curves, "ground": panels, "more_ground": more, "footprints": record.footprints if record else None,
         "has_test": test is not None, "classes": [], "bands": [], "num_bands": 0, "facts": [], "inputs": [],
-        "repeat": "", "config": report.run_config,
+        "repeat": "", "code": "", "config": report.run_config,
     }  # fmt: skip
     if record is not None:
         others = {"test": test} if test else {"valid": record.scores} if record.scores else {}
@@ -103,6 +104,7 @@ def _data_values(report: ModelReport) -> dict[str, Any]:
             "bands": band_panels(record, others),
             "num_bands": len(record.bands),
             "facts": facts_of_training(record),
+            "code": repeat_code(record, str(report.model.settings.get("network", "")), report.folder),
             "inputs": [(each, size_text(each.size)) for each in record.inputs],
         }
     if report.run_config and report.folder:

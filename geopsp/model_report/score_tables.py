@@ -18,6 +18,9 @@ from geopsp.models.training_record import ChipScores
 
 MISSING = "–"
 
+MAX_MATRIX = 30
+"""Classes of the confusion matrix that is shown: those with the most labelled pixels."""
+
 Interval = Sequence[float] | None
 
 
@@ -63,7 +66,9 @@ class ScoreTables:
 
     headline: tuple[Score, ...]
     classes: tuple[ClassRow, ...]
-    confusion: tuple[tuple[Cell, ...], ...]
+    matrix: tuple[tuple[ClassRow, tuple[Cell, ...]], ...]
+    """Rows of the confusion matrix."""
+
     charts: tuple[Mapping[str, Any], ...]
     """Of reliability: name, picture and numbers."""
 
@@ -84,24 +89,29 @@ def score_tables(scores: ChipScores, legend: Legend) -> ScoreTables:
     if scores.reliability:
         last = scores.reliability[-1]
         headline.append(Score("calibration error (ECE)", f"{last.ece:.3f}", last.name, Markup("")))
-    return ScoreTables(
-        scores.name, scores.chips, _about(scores), tuple(headline),
-        tuple(
-            ClassRow(
-                info.name, info.color, int(matrix[at].sum()),
-                (
-                    *(
-                        _score(label, found[2 + part * number + at], intervals[2 + part * number + at], info.name)
-                        for part, label in enumerate(("IoU", "precision", "recall"))
-                    ),
-                    _score("boundary IoU", float(boundary[at]), None, info.name),
+    rows = tuple(
+        ClassRow(
+            info.name, info.color, int(matrix[at].sum()),
+            (
+                *(
+                    _score(label, found[2 + part * number + at], intervals[2 + part * number + at], info.name)
+                    for part, label in enumerate(("IoU", "precision", "recall"))
                 ),
-            )
-            for at, info in enumerate(legend)
-        ),
-        tuple(tuple(_cells(row, at)) for at, row in enumerate(scores.confusion)),
-        tuple(_reliability(scores)),
+                _score("boundary IoU", float(boundary[at]), None, info.name),
+            ),
+        )
+        for at, info in enumerate(legend)
     )  # fmt: skip
+    largest = np.sort(np.argsort(-matrix.sum(axis=1), kind="stable")[:MAX_MATRIX]).tolist()
+    return ScoreTables(
+        name=scores.name,
+        chips=scores.chips,
+        about=_about(scores),
+        headline=tuple(headline),
+        classes=rows,
+        matrix=tuple((rows[at], _cells(scores.confusion[at], at, largest)) for at in largest),
+        charts=tuple(_reliability(scores)),
+    )
 
 
 def _score(label: str, value: float, interval: Interval, of: str = "") -> Score:
@@ -121,9 +131,9 @@ def _boundary(scores: ChipScores, number: int) -> NDArray[np.float64]:
     return iou
 
 
-def _cells(row: Sequence[int], at: int) -> list[Cell]:
+def _cells(row: Sequence[int], at: int, columns: Sequence[int]) -> tuple[Cell, ...]:
     total = sum(row) or 1
-    return [Cell(count, count / total, column == at) for column, count in enumerate(row)]
+    return tuple(Cell(row[column], row[column] / total, column == at) for column in columns)
 
 
 def _about(scores: ChipScores) -> str:

@@ -85,7 +85,8 @@ def _place(chips: ChipSet, row: int) -> tuple[str, str, tuple[float | None, floa
     """Return name, place in words, and longitude and latitude of the middle of a chip."""
     entry = chips.index.iloc[row]
     name = str(entry["image"]).replace("\\", "/").rpartition("/")[2] if "image" in chips.index else f"chip {row}"
-    place = f"{entry['source']}, column {int(entry['col'])}, row {int(entry['row'])}" if "col" in chips.index else ""
+    source = str(entry["source"]).replace("\\", "/").rpartition("/")[2]
+    place = f"{source}, column {int(entry['col'])}, row {int(entry['row'])}" if "col" in chips.index else ""
     shape = entry["geometry"]
     if chips.index.crs is None or shape is None or shape.is_empty:
         return name, place, (None, None)

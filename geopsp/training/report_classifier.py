@@ -23,6 +23,7 @@ from geopsp.raster.find_images import Images
 
 if TYPE_CHECKING:
     from geopsp.models.saved_model import TrainedModel
+    from geopsp.training.metrics import Confusion
     from geopsp.training.training_data import TrainingData
 
 Chips = str | Path | Sequence[str | Path] | ChipSet
@@ -107,8 +108,41 @@ def write_report(
     panel = None if map is None else read_map_panel(map, images, found["model"].legend)
     test = None
     if chips is not None:
-        test = _test_scores(model, chips, device, allow_resolution_mismatch=allow_resolution_mismatch)
-    page = report_page(ModelReport(**found, test=test, panel=panel))
+        _, test = score_test_chips(model, chips, device, allow_resolution_mismatch=allow_resolution_mismatch)
+    return _write(ModelReport(**found, test=test, panel=panel), path, overwrite=overwrite)
+
+
+def write_score_report(
+    model: str | Path, path: str | Path, scores: ChipScores, *,
+    map: str | Path | None = None,  # noqa: A002 (the word of the shell)
+    images: Images | None = None, overwrite: bool,
+) -> Path:  # fmt: skip
+    """Write the report of a saved model with scores of chips that were scored already, and return its path.
+
+    Raises:
+        OutputError: if the file exists and `overwrite` is False, or cannot be written.
+    """
+    found = _opened(model)
+    panel = None if map is None else read_map_panel(map, images, found["model"].legend)
+    return _write(ModelReport(**found, test=scores, panel=panel), path, overwrite=overwrite)
+
+
+def check_report_path(path: str | Path, *, overwrite: bool) -> None:
+    """Check the file of a report before the work.
+
+    Raises:
+        OptionError: if it is no HTML file.
+        OutputError: if it exists and `overwrite` is False, or cannot be written.
+    """
+    if Path(path).suffix.lower() not in ENDINGS:
+        raise OptionError(
+            f"{path} ends in {Path(path).suffix or 'nothing'!r}, but a report is a file such as {REPORT}."
+        )
+    check_output(path, overwrite=overwrite)
+
+
+def _write(content: ModelReport, path: str | Path, *, overwrite: bool) -> Path:
+    page = report_page(content)
     folder = Path(path).parent
     is_ours = (folder / MANIFEST).is_file() and not foreign_files(folder, MODEL_FOLDER)
     with atomic_output(path, overwrite=overwrite) as partial:
@@ -123,17 +157,13 @@ def _check(
     overwrite: bool,
 ) -> None:  # fmt: skip
     """Check what can be checked before chips are scored."""
-    if Path(path).suffix.lower() not in ENDINGS:
-        raise OptionError(
-            f"{path} ends in {Path(path).suffix or 'nothing'!r}, but a report is a file such as {REPORT}."
-        )
     if images is not None and map_path is None:
         raise OptionError("`images` are shown beside a map only. Give `map`, too, or leave `images` out.")
     if isinstance(model, str | Path) and is_onnx(model):
         raise OptionError(
             f"{model} is an ONNX file, which tells nothing of its training. Give the saved model's folder."
         )
-    check_output(path, overwrite=overwrite)
+    check_report_path(path, overwrite=overwrite)
     named = [each for each in (map_path, images, chips) if isinstance(each, str | Path)]
     require_not_inputs([Path(path)], [Path(each) for each in named])
 
@@ -177,10 +207,14 @@ def _score_if_needed(classifier: Any) -> None:
         score_validation(classifier)
 
 
-def _test_scores(
+def score_test_chips(
     model: str | Path | TrainedModel | Classifier, chips: Chips, device: str | None, *, allow_resolution_mismatch: bool
-) -> ChipScores:
-    """Score chips that the user names."""
+) -> tuple[Confusion, ChipScores]:
+    """Return the scores of chips that the user names, and what reports show of them.
+
+    Raises:
+        BandError, ChipError, GridError: if the chips have other bands, classes or pixels of another size.
+    """
     from geopsp.models.saved_model import load_model
     from geopsp.training.evaluate import chip_loader
     from geopsp.training.learned_pixels import require_scores
@@ -190,6 +224,6 @@ def _test_scores(
     trained = load_model(local_model(model)) if isinstance(model, str | Path) else _trained(model)
     loader = chip_loader(trained, chip_set, allow_resolution_mismatch=allow_resolution_mismatch)
     name = ", ".join(folder.name for folder in chip_set.folders) or "other chips"
-    scores, found = score_chips(trained, loader, f"the chips {name}", device=device)
+    scores, found = score_chips(trained, loader, f"the chips in {name}", device=device)
     require_scores(scores, trained.losses)
-    return with_footprints(found, loader)
+    return scores, with_footprints(found, loader)

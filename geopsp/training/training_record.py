@@ -13,6 +13,7 @@ import numpy as np
 
 from geopsp.chips.chip_folder import MANIFEST
 from geopsp.chips.chip_set import class_pixels
+from geopsp.core.escape import utf8_text
 from geopsp.core.log import is_main_process
 from geopsp.core.stac import time_text
 from geopsp.data.dataset import ChipFiles
@@ -57,8 +58,8 @@ def training_record(
         device=device_name(pick_device(device)),
         platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         versions={name: version(name) for name in PACKAGES},
-        working_folder=str(Path.cwd()),
-        code=list(calls),
+        working_folder=utf8_text(str(Path.cwd())),
+        code=[utf8_text(call) for call in calls],
         inputs=input_entries(data),
         chip_size=data.chip_size,
         split=_split_entry(data),
@@ -93,7 +94,7 @@ def fingerprint(path: Path) -> InputEntry:
             digest.update(content.read(MEGABYTE))
             content.seek(max(0, sizes[0] - MEGABYTE))
             digest.update(content.read(MEGABYTE))
-    return InputEntry(path=str(path), files=len(files), size=sum(sizes), sha256=digest.hexdigest())
+    return InputEntry(path=utf8_text(str(path)), files=len(files), size=sum(sizes), sha256=digest.hexdigest())
 
 
 def _split_entry(data: TrainingData) -> SplitEntry:
