@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "chips": "core raster labels",
     "data": "core raster vector chips",
     "models": "core",
+    "model_report": "core raster models",
     "export": "core raster chips data models",
-    "training": "core raster vector chips data models export",
+    "training": "core raster vector chips data models export model_report",
     "polygons": "core raster vector",
     "inference": "core raster vector labels models export polygons",
     "active_learning": "core raster vector labels chips models inference polygons",
@@ -54,6 +55,8 @@ ONLY_IN = {
     "pystac": "raster",
     "numba": "core",
     "rich": "core",
+    "jinja2": "core",
+    "PIL": "core",
 }
 """The folders that a library may be imported in."""
 
@@ -63,7 +66,7 @@ PUBLIC = {
     "TrainingData", "UnetClassifier", "__version__", "assess_map", "classify_pixels", "compare_maps", "compare_models",
     "draw_sample", "export_training_data", "prepare_data", "raster_to_polygons", "read_sample", "suggest_chips",
     "supported_weights",
-    "warnings_as_errors",
+    "warnings_as_errors", "write_report",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from geopsp.training.options import ModelOptions
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--chips", multiple=True, metavar="CHIPS", help="Labelled chips to score; may be repeated. Default: the "
               "scores on the validation chips are shown.")  # fmt: skip
-@click.option("--map", "map_path", type=click.Path(), help="A map that the model made, to look at beside --images.")
+@click.option("--map", type=click.Path(), help="A map that the model made, to look at beside --images.")
 @click.option("--images", multiple=True, metavar="IMAGE", help="Images that the map was made of; may be repeated.")
 @click.option("--out", default="report.html", show_default=True, type=click.Path(path_type=Path), help="File to write.")
 @options_of(ModelOptions, only=("device",))
@@ -32,7 +32,7 @@ from geopsp.training.options import ModelOptions
 def report(
     model: Path,
     chips: tuple[str, ...],
-    map_path: str | None,
+    map: str | None,  # noqa: A002 (the option's name)
     images: tuple[str, ...],
     out: Path,
     device: str | None,
@@ -49,7 +49,7 @@ def report(
     if chips:
         require_torch("`geopsp report` with `chips`")
     path = write_report(
-        model, out, chips=list(chips) or None, map=map_path, images=list(images) or None, device=device,
+        model, out, chips=list(chips) or None, map=map, images=list(images) or None, device=device,
         allow_resolution_mismatch=allow_resolution_mismatch, overwrite=overwrite,
     )  # fmt: skip
     say(f"Report: {path}")

@@ -156,7 +156,8 @@ def test_a_saved_model_tells_of_its_training(trained, small_world):
     assert record.code[2] == "model.fit(5, lr=0.003)"
     assert record.seconds == pytest.approx(sum(row["seconds"] for row in model.model.history), abs=0.1)
     assert [each.band for each in record.bands] == list(model.model.bands)
-    assert all(sum(each.counts) == min(len(data.train_rows), MAX_CHIPS) * 32**2 for each in record.bands)
+    pixels = MAX_CHIPS * 32**2
+    assert all(0.9 * pixels < sum(each.counts) <= pixels for each in record.bands)
     assert record.inputs[0].path == str(small_world["chips"])
     kinds = [picture.kind for picture in record.scores.pictures]
     assert kinds == sorted(kinds, reverse=True)
