@@ -1,4 +1,4 @@
-"""Pictures as PNG or JPEG in addresses that need no network, and which bands they show."""
+"""Pictures as PNG or JPEG in addresses that need no network."""
 
 from __future__ import annotations
 
@@ -12,21 +12,10 @@ from PIL import Image
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
 
-COLORS = ("red", "green", "blue")
-
 QUALITY = 82
 """Of JPEG."""
 
 Rgb = NDArray[np.uint8]
-
-
-def rgb_bands(names: Sequence[str]) -> tuple[int, int, int]:
-    """Return the bands to show as red, green and blue: those of these names, or the first three, or one as grey."""
-    lower = [name.lower() for name in names]
-    if all(color in lower for color in COLORS):
-        red, green, blue = (lower.index(color) for color in COLORS)
-        return red, green, blue
-    return (0, 1, 2) if len(names) >= len(COLORS) else (0, 0, 0)
 
 
 def stretch(data: NDArray[np.floating], low: Sequence[float], high: Sequence[float]) -> Rgb:

@@ -131,5 +131,7 @@ def repeat_command(name: str) -> str:
 
 
 def size_text(size: int) -> str:
-    """Return bytes as text: "1.2 MB"."""
+    """Return bytes as text: "12 kB", "1.2 MB"."""
+    if size < 1e5:
+        return f"{size / 1e3:,.0f} kB"
     return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"

@@ -16,8 +16,9 @@ from rasterio.enums import Resampling
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.paths import is_local
-from geopsp.core.pictures import class_palette, jpeg_of_colors, png_of_classes, rgb_bands, stretch
+from geopsp.core.pictures import class_palette, jpeg_of_colors, png_of_classes, stretch
 from geopsp.errors import GridError, RasterError
+from geopsp.models.spectral_bands import rgb_bands
 from geopsp.raster.find_images import Images
 from geopsp.raster.legend_io import read_legend
 from geopsp.raster.open import GDAL_ERRORS, gdal_env, open_raster, read_error

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import IGNORE_INDEX
-from geopsp.core.pictures import jpeg_of_colors, png_of_classes, png_of_indices, rgb_bands, stretch
+from geopsp.core.pictures import jpeg_of_colors, png_of_classes, png_of_indices, stretch
 from geopsp.data.dataset import TiledChipDataset
 from geopsp.models.saved_model import TrainedModel
+from geopsp.models.spectral_bands import rgb_bands
 from geopsp.models.training_record import ChipPicture
 from geopsp.training.chip_counts import ChipScore
 from geopsp.training.chip_predictions import predict_whole_chips

@@ -124,7 +124,8 @@ def predict_whole_chips(model: TrainedModel, dataset: TiledChipDataset, device: 
                 part = slice(top, top + dataset.size), slice(left, left + dataset.size)
                 known = label != IGNORE_INDEX  # where tiles overlap, only the first has labels
                 labels[part][known] = label[known]
-                predicted[part][known] = classes[known]
+                free = known | (predicted[part] == IGNORE_INDEX)
+                predicted[part][free] = classes[free]
                 done = (done + 1) % len(corners)
                 if not done:
                     yield ChipPrediction(row, labels, predicted)

@@ -33,6 +33,8 @@ FEW_BLOCKS = 10
 
 HALVINGS = 2
 
+OVERLAP = "Some chips overlap chips of another block of ground, so the intervals are somewhat too narrow."
+
 
 def score_chips(
     model: TrainedModel, loader: DataLoader[Sample], name: str, *, device: str | None
@@ -134,7 +136,7 @@ def _intervals(confusions: NDArray[np.int64]) -> list[list[float] | None]:
 
 
 def _notes(blocks: GroundBlocks, used: int) -> list[str]:
-    notes = [blocks.warning] if blocks.warning else []
+    notes = [OVERLAP] if blocks.warning else []
     if used < FEW_BLOCKS:
         count = format_count(used, "block")
         notes.append(

@@ -15,11 +15,12 @@ from rasterio.enums import Resampling
 from report_common import square
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
-from geopsp.core.pictures import class_palette, png_of_classes, rgb_bands, stretch
+from geopsp.core.pictures import class_palette, png_of_classes, stretch
 from geopsp.errors import GridError, InputNotFoundError, RasterError
 from geopsp.model_report.charts import Axis
 from geopsp.model_report.ground_map import ground_panels
 from geopsp.model_report.map_panel import read_map_panel
+from geopsp.models.spectral_bands import rgb_bands
 from geopsp.models.training_record import Footprints
 
 LEGEND = Legend.from_names({0: "a", 1: "b", 2: "c"}, {0: "#ffffff", 1: "#ffffff", 2: "#ff00fe"})
@@ -45,6 +46,9 @@ def test_classes_come_back_from_a_picture_by_their_colours():
 
 def test_bands_and_stretch():
     assert rgb_bands(["nir", "Red", "green", "blue"]) == (1, 2, 3)
+    assert rgb_bands([f"B{number}" for number in range(1, 13)]) == (3, 2, 1)  # Sentinel-2
+    assert rgb_bands(["SR_B4", "SR_B3", "SR_B2", "SR_B6"]) == (0, 1, 2)
+    assert rgb_bands(["x", "y", "z", "w"]) == (0, 1, 2)
     assert rgb_bands(["a", "b"]) == (0, 0, 0)
     found = stretch(np.array([[[0.0, 5, 10, np.nan]]] * 3), [0, 0, 0], [10, 10, 5])
     assert found[0].tolist() == [[0, 0, 0], [128, 128, 255], [255, 255, 255], [0, 0, 0]]

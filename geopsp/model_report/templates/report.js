@@ -95,11 +95,12 @@ if (panel) {
     const parts = [];
     const crs = panel.dataset.crs;
     const digits = Math.max(0, Math.min(7, Math.ceil(-Math.log10(Math.hypot(a, d))) + 1));
-    const east = (a * col + b * row + c).toFixed(digits), north = (d * col + e * row + f).toFixed(digits);
-    parts.push(crs ? `${east}, ${north} (${crs})` : `column ${east}, row ${north}`);
+    const mapX = (a * col + b * row + c).toFixed(digits), mapY = (d * col + e * row + f).toFixed(digits);
+    parts.push(crs ? `${mapX}, ${mapY} (${crs})` : `column ${mapX}, row ${mapY}`);
     if (degrees.length) {
       const [longitude, latitude] = interpolate((col / width) * (degrees.length - 1), (row / height) * (degrees.length - 1));
-      parts.push(`${latitude.toFixed(5)}° N, ${longitude.toFixed(5)}° E`);
+      const north = `${Math.abs(latitude).toFixed(5)}° ${latitude < 0 ? "S" : "N"}`;
+      parts.push(`${north}, ${Math.abs(longitude).toFixed(5)}° ${longitude < 0 ? "W" : "E"}`);
     }
     const number = classes ? classes[Math.floor(row) * width + Math.floor(col)] : 255;
     parts.push(number === 255 ? "no class" : boxes[number].dataset.name);
