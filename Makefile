@@ -5,7 +5,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: setup demo test test-all lint types format audit sample-data clean
+.PHONY: setup demo test test-all lint types format audit sample-data qgis-plugin clean
 
 setup: .venv/ready
 
@@ -51,6 +51,10 @@ audit: setup
 
 sample-data: setup
 	$(BIN)/python sample_data/make.py
+
+# The plugin for QGIS, in a ZIP that QGIS installs.
+qgis-plugin:
+	$(PYTHON) qgis/make_zip.py
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache

@@ -103,7 +103,7 @@ def write_report(
         OptionError, BandError, ChipError, GridError, RasterError, OutputError: as `PixelClassifier.report`.
     """
     require_path("path", path)
-    _check(model, path, chips, map, images, overwrite=overwrite)
+    check_report(model, path, chips=chips, map=map, images=images, overwrite=overwrite)
     found = _opened(model)
     panel = None if map is None else read_map_panel(map, images, found["model"].legend)
     test = None
@@ -152,19 +152,24 @@ def _write(content: ModelReport, path: str | Path, *, overwrite: bool) -> Path:
     return Path(path)
 
 
-def _check(
-    model: Any, path: str | Path, chips: Chips | None, map_path: str | Path | None, images: Images | None, *,
-    overwrite: bool,
+def check_report(
+    model: Any, path: str | Path, *, chips: Chips | None, map: str | Path | None,  # noqa: A002 (the word of the shell)
+    images: Images | None, overwrite: bool,
 ) -> None:  # fmt: skip
-    """Check what can be checked before chips are scored."""
-    if images is not None and map_path is None:
+    """Check what can be checked of the arguments of `write_report` before chips are scored.
+
+    Raises:
+        OptionError: if the file is no HTML file, images are given without a map, or the model is an ONNX file.
+        OutputError: if the file is an input, exists and `overwrite` is False, or cannot be written.
+    """
+    if images is not None and map is None:
         raise OptionError("`images` are shown beside a map only. Give `map`, too, or leave `images` out.")
     if isinstance(model, str | Path) and is_onnx(model):
         raise OptionError(
             f"{model} is an ONNX file, which tells nothing of its training. Give the saved model's folder."
         )
     check_report_path(path, overwrite=overwrite)
-    named = [each for each in (map_path, images, chips) if isinstance(each, str | Path)]
+    named = [each for each in (map, images, chips) if isinstance(each, str | Path)]
     require_not_inputs([Path(path)], [Path(each) for each in named])
 
 

@@ -251,7 +251,7 @@ def test_names_that_are_nearly_those_of_the_map_are_an_error(world):
     points = gpd.GeoDataFrame(
         {"k": ["water", "Forrest"]}, geometry=[shapely.Point(20, 40), shapely.Point(21, 41)], crs=4326
     )
-    with pytest.raises(LabelError, match=r"'Forrest', which the map does not have\. Is 'forest' meant"):
+    with pytest.raises(LabelError, match=r"'Forrest', which the map does not have\. Did you mean 'forest'"):
         assess_map(folder / "map.tif", points, reference_field="k")
     found = assess_map(folder / "map.tif", points, reference_field="k", class_mapping={"Forrest": "Forrest"})
     assert "Forrest" in found.classes

@@ -147,7 +147,7 @@ def run(*arguments):
 
 def test_the_shell_writes_reports(trained, small_world, tmp_path):
     out = tmp_path / "report.html"
-    assert run("report", trained, "--out", out) == f"Report: {out}\n"
+    assert run("report", trained, "--out", out) == f"Wrote {out}\n"
     result = CliRunner().invoke(main, ["report", str(trained), "--out", str(out)])
     assert result.exit_code == 2
     assert "--overwrite" in result.stderr
@@ -160,7 +160,7 @@ def test_training_and_evaluation_write_reports_and_their_commands_repeat_them(sm
     monkeypatch.chdir(tmp_path)
     typed = ["train", str(small_world["chips"]), "--out", "model", "--backbone", "tu-test_resnet", "--weights", "none",
              "--epochs", "1", "--precision", "fp32", "--preset", "fast"]  # fmt: skip
-    assert "Report: model/report.html" in run(*typed)
+    assert "Wrote model/report.html" in run(*typed)
     words = Page(Path("model/report.html").read_text()).words
     assert " ".join(["geopsp", *typed]) in words
     assert "geopsp train --config model --out model-2" in words
@@ -172,6 +172,6 @@ def test_training_and_evaluation_write_reports_and_their_commands_repeat_them(sm
     assert names["model"].model.fingerprint() == original.fingerprint()
     run("train", "--config", "model", "--out", "model-2", "--overwrite")
     shown = run("evaluate", "model", small_world["chips"], "--report", "scores.html", "--json", "scores.json")
-    assert "Report: scores.html" in shown
+    assert "Wrote scores.html" in shown
     miou = json.loads(Path("scores.json").read_text())["miou"]
     assert f"mean IoU {miou:.3f}" in Page(Path("scores.html").read_text()).words

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import pandas as pd
 
+from geopsp.core.argument_names import near_name
 from geopsp.core.legend import ClassInfo
 from geopsp.errors import LabelError
 
@@ -53,7 +53,6 @@ def _as_text(value: Any) -> str:
 
 
 def _describe(text: str, count: int, names: Sequence[str]) -> str:
-    lowered = {name.lower(): name for name in names}
-    near = get_close_matches(text.lower(), lowered, 1)
-    hint = f", did you mean {lowered[near[0]]!r}?" if near else ""
+    near = near_name(text, names)
+    hint = f", did you mean {near!r}?" if near else ""
     return f"{text!r} ({count:,}{hint})"
