@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from geopsp.cli.options import dry_run_option, mismatch_option, options_of, overwrite_option
 from geopsp.cli.plan import Plan, show_plan
-from geopsp.cli.results import wrote
+from geopsp.cli.results import record, wrote
 from geopsp.cli.shell_command import ShellCommand
 from geopsp.training.options import ModelOptions
 
@@ -55,7 +56,7 @@ def report(
 
     if chips:
         require_torch("`geopsp report` with `chips`")
-    chosen = {"chips": list(chips) or None, "map": map, "images": list(images) or None}
+    chosen: dict[str, Any] = {"chips": list(chips) or None, "map": map, "images": list(images) or None}
     if dry_run:
         check_report(model, out, **chosen, overwrite=overwrite)
         cost = None
@@ -80,4 +81,5 @@ def report(
     path = write_report(
         model, out, **chosen, device=device, allow_resolution_mismatch=allow_resolution_mismatch, overwrite=overwrite
     )
+    record({"model": str(model)})
     wrote(path)
