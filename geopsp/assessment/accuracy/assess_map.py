@@ -141,7 +141,7 @@ def _read_reference(
     """Return points, or None and labels of pixels."""
     mapping = read_mapping(options.class_mapping)
     if isinstance(reference, str | Path) and has_tables(reference, (DESIGN, POINTS, STRATA)):
-        reference = read_sample(reference)
+        reference = read_sample(reference, mapped=mapping or ())
     if isinstance(reference, Sample):
         _refuse(options, "a sample, whose design is known", "design", "where", "background", "label_nodata")
         return points_of_sample(reference, name, opened, options.reference_field, mapping), None
