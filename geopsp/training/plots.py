@@ -25,11 +25,10 @@ from geopsp.core.output import atomic_output
 from geopsp.core.text import shorten
 from geopsp.data.dataset import ChipDataset, Sample
 from geopsp.errors import TrainingError
+from geopsp.models.spectral_bands import rgb_bands as bands_by_name
 from geopsp.training.loss_range import loss_range
 from geopsp.training.metrics import Confusion
 from geopsp.training.notebook_figure import NotebookFigure
-
-COLORS = ("red", "green", "blue")
 
 STRETCH = 2.0
 """Standard deviations around the mean that images of a chip set show."""
@@ -58,13 +57,8 @@ def plain_text() -> Iterator[None]:
 
 
 def rgb_band_indices(bands: Sequence[str], wanted: Sequence[str | int] | None = None) -> tuple[int, ...]:
-    """Return the bands to show as red, green and blue: the wanted ones, those of these names, or the first three."""
-    if wanted is not None:
-        return match_bands(wanted, bands, where="The image")
-    names = [name.lower() for name in bands]
-    if all(color in names for color in COLORS):
-        return tuple(names.index(color) for color in COLORS)
-    return (0, 1, 2) if len(bands) >= len(COLORS) else (0, 0, 0)
+    """Return the bands to show as red, green and blue: the wanted ones, else by their names."""
+    return bands_by_name(bands) if wanted is None else match_bands(wanted, bands, where="The image")
 
 
 def to_rgb(
