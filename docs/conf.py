@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "python_pages",
     "shell_pages",
 ]
 exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**/.ipynb_checkpoints", "notebooks/*/**"]
@@ -41,7 +42,8 @@ nb_ipywidgets_js = {}  # widgets would be loaded from the web
 # Reference of the Python interface, from docstrings
 default_role = "code"  # names in docstrings stand in single backticks
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True

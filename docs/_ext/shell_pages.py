@@ -18,11 +18,15 @@ from geopsp.cli.help_page import GENERAL, MAIN, option_groups
 
 FOLDER = "reference/shell"
 
+SPECIAL = r"([\\*_<>|\[\]{}#$])"
+"""Characters that are markup in Markdown."""
+
 INDEX = """\
 # The shell
 
-Each page lists all options of a command, in the groups of `geopsp COMMAND --help-all`. What all commands have in
-common, such as configuration files, dry runs, logs and exit statuses, is in the guide: [the shell](../../guide/shell.md).
+Each page lists all options of a command, in the groups of `geopsp COMMAND --help-all`. What all commands have
+in common, such as configuration files, dry runs, logs and exit statuses, is in the guide:
+[the shell](../../guide/shell.md).
 """
 
 
@@ -85,6 +89,9 @@ def option_entry(option: click.Option, ctx: click.Context) -> str:
 
 
 def markdown(text: str) -> str:
-    """Return a text in which nothing but `code` is markup."""
-    pieces = re.split(r"(`[^`]*`)", text)
-    return "".join(each if each.startswith("`") else re.sub(r"([\\*_<>|\[\]{}#$])", r"\\\1", each) for each in pieces)
+    """Return a text in which nothing but `code` and options, such as --out, is markup."""
+    pieces = re.split(r"(`[^`]*`|(?<!\w)--[a-z][a-z-]*)", text)
+    return "".join(
+        each if each.startswith("`") else f"`{each}`" if each.startswith("--") else re.sub(SPECIAL, r"\\\1", each)
+        for each in pieces
+    )
