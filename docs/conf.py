@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -37,6 +38,7 @@ nb_execution_timeout = 900
 nb_execution_in_temp = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # of tqdm, in kernels without widgets
 nb_ipywidgets_js = {}  # widgets would be loaded from the web
 
 # Reference of the Python interface, from docstrings
