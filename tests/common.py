@@ -11,6 +11,9 @@ SAMPLE = REPOSITORY / "sample_data"
 SHARED = REPOSITORY.parent / "shared" / "data"
 """Real imagery and hard files, where they are at hand; they do not belong to the project."""
 
+SOON = 30
+"""Seconds that no refusal takes on the slowest machine, and one that first reads or builds all would."""
+
 
 def square(left: float, top: float, side: float) -> shapely.Polygon:
     """A square by its upper left corner."""

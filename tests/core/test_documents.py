@@ -8,6 +8,7 @@ import os
 import time
 
 import pytest
+from common import SOON
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,11 +59,11 @@ def test_all_that_json_can_say_is_read(value):
         ("[" + "0," * (MAX_VALUES + 1) + "0]", "more than"),
     ],
 )
-def test_other_json_is_refused_within_a_second(text, says):
+def test_other_json_is_refused_soon(text, says):
     start = time.monotonic()
     with pytest.raises(DocumentError, match=says):
         parse_json(text)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < SOON
 
 
 def test_nan_is_a_number_where_it_is_allowed():
@@ -79,7 +80,7 @@ def test_a_large_file_is_refused_unread(tmp_path):
     for read in (read_bytes, read_json, read_yaml):
         with pytest.raises(DocumentError, match="it has 210 MB, but may have"):
             read(path)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < SOON
     path.write_bytes(b"[1]")
     assert read_bytes(path, max_bytes=3) == b"[1]"
     with pytest.raises(DocumentError):
@@ -137,6 +138,6 @@ def test_yaml_is_data_of_limited_depth(text, says, tmp_path):
     start = time.monotonic()
     with pytest.raises(DocumentError, match=says):
         read_yaml(path)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < SOON
     path.write_text("pond: water\n3: {name: wöod, code: 7}\nno:\n", encoding="utf-8")
     assert read_yaml(path) == {"pond": "water", 3: {"name": "wöod", "code": 7}, False: None}

@@ -22,7 +22,7 @@ from geopsp.errors import OptionError
 from geopsp.inference.blend import SUM_ONE
 from geopsp.inference.confidence import confidence_rules
 from geopsp.inference.options import MapOptions, MapSettings
-from geopsp.inference.outputs import class_spec, fraction_spec
+from geopsp.inference.outputs import class_spec, fraction_spec, probability_spec
 from geopsp.inference.plan_job import plan_job
 from geopsp.inference.resources import Resources
 from geopsp.inference.run_job import run_job
@@ -190,10 +190,14 @@ def test_keys(make_raster):
     """They hold what pixels depend on: no calibration of classes alone, and thresholds only where there are some."""
     scene, out = Scene.open(make_raster(bands=1)), Path("m.tif")
 
-    def key_of(calibration, *, confidence=False, **options):
+    def key_of(calibration, *, confidence=False, probabilities=False, **options):
         model = trained_model()
         model.calibration = calibration
-        rasters = [class_spec(out, model.legend), *([fraction_spec("confidence", Path("c.tif"))] * confidence)]
+        rasters = [
+            class_spec(out, model.legend),
+            *([fraction_spec("confidence", Path("c.tif"))] * confidence),
+            *([probability_spec(Path("p.tif"), model.legend)] * probabilities),
+        ]
         return plan_job(scene, model, rasters, MapSettings(tile_size=32, **options)).key
 
     assert key_of(None) == key_of(TEMPERATURE) == key_of(VECTOR) == key_of(None, calibrated=False)
@@ -203,6 +207,8 @@ def test_keys(make_raster):
         key_of(None, confidence=True),
         key_of(TEMPERATURE, confidence=True),
         key_of(VECTOR, confidence=True),
+        key_of(None, probabilities=True),
+        key_of(TEMPERATURE, probabilities=True),
         key_of(None, min_confidence=0.5),
         key_of(None, min_confidence=0.5, unsure="nodata"),
         key_of(None, min_confidence={"water": 0.5}),

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geopsp.core.legend import ClassInfo, Legend
-from geopsp.vector.qgis_style import add_style, polygon_style
+from geopsp.vector.qgis_style import add_qml, add_style, polygon_style
 
 colors = st.integers(0, 2**24 - 1).map("#{:06x}".format)
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
@@ -85,5 +85,19 @@ def test_the_table_is_known_to_the_package(tmp_path):
         found = base.execute("SELECT data_type, identifier, srs_id FROM gpkg_contents WHERE table_name LIKE 'layer_%'")
         assert found.fetchall() == [("attributes", "layer_styles", None)]
         assert base.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        with pytest.raises(sqlite3.Error, match="already exists"):
-            add_style(package, Legend(()))
+
+
+def test_layers_share_the_table(tmp_path):
+    package = tmp_path / "a.gpkg"
+    for code, layer in enumerate(("a", "b")):
+        frame = gpd.GeoDataFrame({"code": [code]}, geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32632")
+        frame.to_file(package, layer=layer)
+        add_qml(package, polygon_style(Legend.from_names({code: layer})), name=layer, description="", layer=layer)
+    styles = pyogrio.read_dataframe(package, layer="layer_styles")
+    assert styles.f_table_name.tolist() == ["a", "b"]
+    assert [list(shown(qml)) for qml in styles.styleQML] == [[0], [1]]
+
+
+def test_what_is_no_package_gets_no_style(tmp_path):
+    with pytest.raises(sqlite3.Error, match="gpkg_contents"):
+        add_style(tmp_path / "a.gpkg", Legend(()))
