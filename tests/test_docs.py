@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import re
 import shlex
+import sys
+import types
 
 import click
 import pytest
@@ -117,3 +120,34 @@ def test_functions_and_their_arguments_exist(page):
             parameters = inspect.signature(function).parameters
             unknown = [each for each in keywords if each not in parameters]
             assert not unknown or any(each.kind is each.VAR_KEYWORD for each in parameters.values()), (name, unknown)
+
+
+def test_the_reference_has_all_public_names():
+    pages = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference" / "python").glob("*.md"))
+    shown = set(re.findall(r"^\.\. auto\w+:: geopsp\.(\w+)", pages, re.MULTILINE)) | {"GeopspError", "__version__"}
+    assert shown >= set(geopsp.__all__)
+
+
+@pytest.fixture
+def shell_pages(monkeypatch):
+    """The extension that writes the pages of commands, which needs Sphinx for its types alone."""
+    application = types.SimpleNamespace(Sphinx=object)
+    monkeypatch.setitem(sys.modules, "sphinx", types.SimpleNamespace(application=application))
+    monkeypatch.setitem(sys.modules, "sphinx.application", application)
+    spec = importlib.util.spec_from_file_location("shell_pages", DOCS / "_ext" / "shell_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_a_command_has_all_its_options_once(shell_pages):
+    for command in main.commands.values():
+        options = re.findall(r"^:::\{option\} (.*)$", shell_pages.command_page(command), re.MULTILINE)
+        shown = [flag for line in options for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", line)]
+        known = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
+        flags = [flag for each in known for flag in (*each.opts, *each.secondary_opts) if flag.startswith("--")]
+        assert sorted(shown) == sorted([*flags, "--help"])
+
+
+def test_names_in_help_are_no_markup(shell_pages):
+    assert shell_pages.markdown("a_b *c* [--out <x>] `d_e`") == r"a\_b \*c\* \[`--out` \<x\>\] `d_e`"

@@ -90,7 +90,7 @@ def option_entry(option: click.Option, ctx: click.Context) -> str:
 
 def markdown(text: str) -> str:
     """Return a text in which nothing but `code` and options, such as --out, is markup."""
-    pieces = re.split(r"(`[^`]*`|(?<!\w)--[a-z][a-z-]*)", text)
+    pieces = re.split(r"(`[^`]*`|(?<!\w)--[a-z][a-z0-9-]*)", text)
     return "".join(
         each if each.startswith("`") else f"`{each}`" if each.startswith("--") else re.sub(SPECIAL, r"\\\1", each)
         for each in pieces
