@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from geopsp.training.networks import FCNClassifier as FCNClassifier
     from geopsp.training.networks import PSPNetClassifier as PSPNetClassifier
     from geopsp.training.networks import UnetClassifier as UnetClassifier
+    from geopsp.training.report_classifier import write_report as write_report
     from geopsp.training.training_data import TrainingData as TrainingData
     from geopsp.training.training_data import prepare_data as prepare_data
 
@@ -79,6 +80,7 @@ _HOME = {
     "read_sample": "assessment.sampling.sample_file",
     "supported_weights": "models.weight_sets",
     "warnings_as_errors": "core.warnings_log",
+    "write_report": "training.report_classifier",
 }
 
 __all__ = [
@@ -114,6 +116,7 @@ __all__ = [
     "suggest_chips",
     "supported_weights",
     "warnings_as_errors",
+    "write_report",
 ]
 
 

@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "chips": "core raster labels",
     "data": "core raster vector chips",
     "models": "core",
+    "model_report": "core raster models",
     "export": "core raster chips data models",
-    "training": "core raster vector chips data models export",
+    "training": "core raster vector chips data models export model_report",
     "polygons": "core raster vector",
     "inference": "core raster vector labels models export polygons",
     "active_learning": "core raster vector labels chips models inference polygons",
@@ -57,6 +58,8 @@ ONLY_IN = {
     "IPython": "core training",
     "ipyleaflet": "report",
     "ipywidgets": "report",
+    "jinja2": "core",
+    "PIL": "core",
 }
 """The folders that a library may be imported in."""
 
@@ -65,7 +68,7 @@ PUBLIC = {
     "MapAccuracy", "MapChange", "ModelComparison", "PSPNetClassifier", "PixelClassifier", "Sample", "Scene",
     "TrainingData", "UnetClassifier", "__version__", "assess_map", "classify_pixels", "compare_maps", "compare_models",
     "draw_sample", "explore", "export_training_data", "prepare_data", "raster_to_polygons", "read_sample", "show_map",
-    "suggest_chips", "supported_weights", "warnings_as_errors",
+    "suggest_chips", "supported_weights", "warnings_as_errors", "write_report",
 }  # fmt: skip
 
 

@@ -72,8 +72,7 @@ def chips(
             )
         )
         return
-    with progress_bar("Cutting chips") as progress:
-        chip_set = export_training_data(list(images), labels_of(images, labels), out, progress=progress, **options)
+    chip_set = export_training_data(list(images), labels_of(images, labels), out, **options)
     show(describe_chips(chip_set), chip_report(chip_set))
     require_not_inputs(reports, [Path(file) for files in chip_set.files.values() for file in files])
     if json_path:

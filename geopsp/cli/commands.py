@@ -23,6 +23,7 @@ from geopsp.cli.info import info, weights
 from geopsp.cli.options import dry_run_option, overwrite_option
 from geopsp.cli.plan import show_plan
 from geopsp.cli.predict import polygonize, predict
+from geopsp.cli.report import report
 from geopsp.cli.results import record, wrote
 from geopsp.cli.sample import sample
 from geopsp.cli.shell_command import ShellCommand
@@ -33,7 +34,7 @@ from geopsp.core.escape import printable_lines
 
 SECTIONS = {
     "Make maps": ("chips", "train", "evaluate", "predict", "polygonize"),
-    "Know what they are worth": ("sample", "assess", "calibrate", "change", "compare", "suggest"),
+    "Know what they are worth": ("report", "sample", "assess", "calibrate", "change", "compare", "suggest"),
     "Other commands": ("info", "export", "weights", "demo", "doctor", "completion"),
 }
 """The commands by title, as the help shows them."""
@@ -105,8 +106,8 @@ def demo(out: Path, data: Path | None, epochs: int | None, dry_run: bool, overwr
 
 
 for command in (
-    chips, train, evaluate, predict, polygonize, sample, assess, calibrate, change, compare, suggest, info, export,
-    weights, doctor, completion,
+    chips, train, evaluate, predict, polygonize, report, sample, assess, calibrate, change, compare, suggest, info,
+    export, weights, doctor, completion,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -12,18 +12,20 @@ from geopsp.chips.chip_folder import CHIP_FOLDER, MANIFEST
 from geopsp.chips.chip_set import ChipSet
 from geopsp.chips.export_training_data import export_training_data
 from geopsp.cli.plan import Plan
+from geopsp.core.escape import html_text
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import FolderKind
 from geopsp.core.progress import progress_bar
 from geopsp.errors import InputNotFoundError
 from geopsp.inference.classify_pixels import classify_pixels
 from geopsp.models.manifest import MODEL_FOLDER
-from geopsp.report.html_report import preview, write_report
-from geopsp.report.summary import describe_chips, describe_scores
+from geopsp.models.training_record import ChipScores, TrainingRecord, record_text
+from geopsp.report.preview import preview
+from geopsp.report.summary import describe_scores
 from geopsp.training.classifier import PixelClassifier
 from geopsp.training.metrics import Confusion
 from geopsp.training.networks import PSPNetClassifier
-from geopsp.training.plots import plot_losses, save_figure
+from geopsp.training.report_classifier import score_test_chips, write_score_report
 from geopsp.training.training_data import prepare_data
 
 logger = logging.getLogger(__name__)
@@ -95,15 +97,14 @@ def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overw
         chips = export_sample(sample, SCENES, "labels.gpkg", folder / "chips")
         held_out = export_sample(sample, (TEST,), "test_labels.gpkg", folder / "test_chips")
         model = _train(chips, epochs or EPOCHS)
-        scores = model.evaluate(held_out)
+        scores, found = score_test_chips(model, held_out, None, allow_resolution_mismatch=False)
+        model.model.record = _with_final_paths(model.model.record, folder, out)
         model.save(folder / "model")
         scenes = [sample / name for name in SCENES]
         classify_pixels(scenes, model, folder / "map.tif", polygons=folder / "map.gpkg",
                         probabilities=folder / "probabilities.tif")  # fmt: skip
         classify_pixels(sample / TEST, model, folder / "test_map.tif")
-        pictures = _pictures(folder, sample, model)
-        texts = {"Chips": describe_chips(chips).replace(str(folder), str(out)), "Model": repr(model)}
-        _write(folder, scores, pictures, texts, seconds=time.monotonic() - start)
+        _write(folder, scores, found, sample, out, seconds=time.monotonic() - start)
     _log_results(out, scores, time.monotonic() - start)
     return scores
 
@@ -139,29 +140,23 @@ def _train(chips: ChipSet, epochs: int) -> PixelClassifier:
     return model
 
 
-def _pictures(folder: Path, sample: Path, model: PixelClassifier) -> dict[str, Path]:
-    """Write PNG previews; return their files by caption."""
-    west, east = (preview(sample / name, folder / f"{Path(name).stem}.png") for name in SCENES)
-    return {
-        "The map of both scenes as one mosaic": preview(folder / "map.tif", folder / "map.png"),
-        "Western scene": west,
-        "Eastern scene": east,
-        "The held-out scene": preview(sample / TEST, folder / "test.png"),
-        "Its map": preview(folder / "test_map.tif", folder / "test_map.png"),
-        "Validation chips: image, labels, prediction": save_figure(model.show_results(rows=4), folder / "results.png"),
-        "Training": save_figure(plot_losses(model.model.history), folder / "losses.png"),
-    }
+def _with_final_paths(record: TrainingRecord | None, folder: Path, out: Path) -> TrainingRecord | None:
+    """Return a record that names files as they will be: the folder has its name only when it is complete."""
+    if record is None:
+        return None
+    now, later = (json.dumps(str(path))[1:-1] for path in (folder, out))
+    return TrainingRecord.model_validate_json(record_text(record).replace(now, later))
 
 
-def _write(
-    folder: Path, scores: Confusion, pictures: dict[str, Path], texts: dict[str, str], *, seconds: float
-) -> None:
-    notes = [
-        f"Scores on a scene not used in training: mIoU {scores.mean_iou():.4f}, accuracy {scores.accuracy():.4f}.",
-        f"Boat and car pixels mistaken for each other: {scores.confused(*SIMILAR_CLASSES):.1%}.",
-        f"The whole run took {seconds:.0f} s.",
-    ]
-    write_report(folder / REPORT, title="geopsp demo", scores=scores, notes=notes, pictures=pictures, texts=texts)
+def _write(folder: Path, scores: Confusion, found: ChipScores, sample: Path, out: Path, *, seconds: float) -> None:
+    """Write pictures of the maps, the report, and the scores as JSON."""
+    for name in ("map", "test_map"):
+        preview(folder / f"{name}.tif", folder / f"{name}.png")
+    write_score_report(
+        folder / "model", folder / REPORT, found, map=folder / "test_map.tif", images=sample / TEST, overwrite=True
+    )
+    page = (folder / REPORT).read_text(encoding="utf-8")
+    (folder / REPORT).write_text(page.replace(html_text(str(folder)), html_text(str(out))), encoding="utf-8")
     content = {**scores.to_json(), "seconds": round(seconds), "boat_car_confused": scores.confused(*SIMILAR_CLASSES)}
     (folder / "scores.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -111,6 +112,7 @@ class ShellCommand(click.Command):
         known = {flag for each in self.params for flag in (*each.opts, *each.secondary_opts)}
         args = split_json(args) if any(each.name == "json_path" for each in self.params) else args
         args = [f"./{arg}" if arg.startswith("-") and arg not in known and _is_file(arg) else arg for arg in args]
+        ctx.meta[TYPED] = shlex.join(["geopsp", str(ctx.info_name), *args])
         try:
             return super().parse_args(ctx, args)
         except click.BadParameter as error:
@@ -175,6 +177,10 @@ def _end(text: str, log: LogFile | None) -> None:
     click.echo(text, err=True)
     if log:
         log.write(text)
+
+
+TYPED = "geopsp.typed"
+"""In the context of a command: the command line."""
 
 
 HELP_ALL = "geopsp.help_all"

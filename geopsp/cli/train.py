@@ -14,7 +14,8 @@ from geopsp.cli.option_values import Choice
 from geopsp.cli.options import dry_run_option, json_option, mismatch_option, options_of, overwrite_option, take
 from geopsp.cli.plan import Plan, show_plan
 from geopsp.cli.results import say, show, wrote
-from geopsp.cli.shell_command import ShellCommand
+from geopsp.cli.shell_command import TYPED, ShellCommand
+from geopsp.core.escape import utf8_text
 from geopsp.errors import OptionError
 from geopsp.models.loss_options import LossSpec
 from geopsp.training.options import NETWORKS, DataOptions, FitOptions, ModelOptions, RunConfig
@@ -60,11 +61,13 @@ def train(
     from geopsp.core.log import is_main_process
     from geopsp.core.output import check_output
     from geopsp.core.owned_files import remove_owned
-    from geopsp.models.manifest import MODEL_FOLDER
+    from geopsp.models.manifest import MODEL_FOLDER, REPORT
     from geopsp.report.summary import describe_scores, model_report
     from geopsp.training.estimate_training import estimate_training
     from geopsp.training.fit import RUN_FOLDER
+    from geopsp.training.report_classifier import write_report
     from geopsp.training.resolve_options import RUN
+    from geopsp.training.score_classifier import score_validation
 
     check_output(out, overwrite=overwrite, folder=True, kind=MODEL_FOLDER)
     model = _classifier(chips, labels, network, options)
@@ -87,12 +90,13 @@ def train(
     model.fit(**fit_options)
     if not is_main_process():
         return
-    scores = model.evaluate()
-    model.model.metrics = scores.to_json()
-    model.model.run_config = config_text(click.get_current_context())
+    scores, context = score_validation(model), click.get_current_context()
+    model.model.run_config = config_text(context)
+    model.model.record = model.model.record.model_copy(update={"command": utf8_text(context.meta[TYPED])})
     saved = model.save(out, overwrite=overwrite, compute_metrics=False)
+    page = write_report(saved, saved / REPORT, overwrite=True)
     show(describe_scores(scores), {"scores": scores.to_json(), "model": model_report(saved)})
-    wrote(saved)
+    wrote(saved, page)
     if not keeps_run:
         _clear_run(folder, keep_logs=fit_options.get("tensorboard", False))
 
@@ -132,11 +136,17 @@ def _not_for(network: str, other: str, given: dict[str, Any]) -> str:
     cls=ShellCommand,
     strict=True,
     stopped="Nothing is kept of the scores.",
-    examples=("geopsp evaluate model test-chips --json scores.json",),
+    examples=(
+        "geopsp evaluate model test-chips --json scores.json",
+        "geopsp evaluate model test-chips --report report.html",
+    ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @json_option
+@click.option(
+    "--report", "report_path", type=click.Path(path_type=Path), help="Also write an HTML report to this file."
+)
 @options_of(ModelOptions, only=("device",))
 @mismatch_option("Score")
 @dry_run_option
@@ -145,6 +155,7 @@ def evaluate(
     model: Path,
     chips: tuple[str, ...],
     json_path: Path | None,
+    report_path: Path | None,
     device: str | None,
     allow_resolution_mismatch: bool,
     dry_run: bool,
@@ -154,9 +165,12 @@ def evaluate(
     from geopsp.chips.chip_set import ChipSet
     from geopsp.core.output import check_output
     from geopsp.report.summary import describe_scores, write_scores
+    from geopsp.training.report_classifier import check_report_path, score_test_chips, write_score_report
 
     if json_path:
         check_output(json_path, overwrite=overwrite)
+    if report_path:
+        check_report_path(report_path, overwrite=overwrite)
     model = checked_model(model, "evaluate")
     chip_set = ChipSet.open(list(chips))
     from geopsp.training.classifier import PixelClassifier
@@ -168,10 +182,17 @@ def evaluate(
 
         chip_loader(classifier.model, chip_set, allow_resolution_mismatch=allow_resolution_mismatch)  # its checks
         cost = estimate_scoring(classifier.model, chip_set, device)
-        writes = [json_path] if json_path else []
+        writes = [path for path in (json_path, report_path) if path]
         show_plan(Plan(reads=[model, *chips], notes=[cost.text], writes=writes, seconds=cost.seconds))
         return
-    scores = classifier.evaluate(chip_set, allow_resolution_mismatch=allow_resolution_mismatch)
+    if report_path:
+        scores, found = score_test_chips(
+            classifier, chip_set, device, allow_resolution_mismatch=allow_resolution_mismatch
+        )
+        write_score_report(model, report_path, found, overwrite=overwrite)
+        wrote(report_path)
+    else:
+        scores = classifier.evaluate(chip_set, allow_resolution_mismatch=allow_resolution_mismatch)
     show(describe_scores(scores), scores.to_json())
     if json_path:
         write_scores(scores, json_path, overwrite=overwrite)

@@ -42,6 +42,11 @@ def _shown(character: str) -> str:
     return json.dumps(character)[1:-1] if is_control else character
 
 
+def utf8_text(text: str) -> str:
+    """Return a text that UTF-8 can hold: bytes of a name in another encoding are shown as backslash and number."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def html_text(text: str) -> str:
     """Return a text as HTML has it, between tags or in quotes; lines stay, other control characters are shown."""
     return escape(printable_lines(text.split("\n")))

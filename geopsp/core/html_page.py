@@ -1,34 +1,26 @@
-"""The frame and the look of all HTML pages: one file each, for light and dark screens of any width."""
+"""The frame and the look of all HTML pages: one file each, without a network, for light and dark screens and paper."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any
 
-from geopsp.core.escape import html_text
+from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
+from markupsafe import Markup
 
-STYLE = """
-:root { color-scheme: light dark; --text: #222; --soft: #555; --line: #999; --thin: #ccc; --panel: #f5f5f5;
---page: #fff; --mark: #1f6feb }
-@media (prefers-color-scheme: dark) { :root { --text: #ddd; --soft: #aaa; --line: #777; --thin: #444; --panel: #1d1f23;
---page: #121417; --mark: #6ea8fe } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: var(--text);
-background: var(--page) }
-h1 { font-weight: 600; overflow-wrap: anywhere } h2 { margin-top: 2.2rem; font-weight: 600 }
-img { max-width: 100%; border: 1px solid var(--thin) }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
-td, th { padding: .2rem .8rem; text-align: right }
-th { border-bottom: 1px solid var(--line); font-weight: 600 }
-tbody th { border-bottom: none } tr td:first-child, tr th:first-child { text-align: left }
-caption { text-align: left; color: var(--soft); font-size: .9rem; padding-bottom: .4rem }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem }
-figure { margin: 0 } figcaption { color: var(--soft); font-size: .9rem } .swatch { display: inline-block;
-width: .8em; height: .8em;
-margin-right: .4em; border: 1px solid #888 } pre { background: var(--panel); padding: .8rem; overflow-x: auto }
-"""
+from geopsp.core.escape import printable_lines
 
+FRAME = "core/page.html"
+"""The template that others extend."""
 
-NO_SCRIPTS = "<meta http-equiv='Content-Security-Policy' content=\"script-src 'none'; object-src 'none'\">"
-"""Names are escaped; should one slip through, browsers still run none of it."""
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {}; base-uri 'none'; form-action 'none'"
+)
+"""Names are escaped; should one slip through, browsers still run none of it, and ask no server for anything."""
 
 
 def html_page(title: str, body: Sequence[str]) -> str:
@@ -38,8 +30,57 @@ def html_page(title: str, body: Sequence[str]) -> str:
         title: A text, which is escaped here.
         body: Parts of HTML, whose texts are escaped already.
     """
-    head = (
-        f"<meta charset='utf-8'>{NO_SCRIPTS}<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{html_text(title)}</title><style>{STYLE}</style>"
+    return render_page(FRAME, title=title, body=trusted("\n".join(body)))
+
+
+def render_page(template: str, *, title: str, script: str = "", style: str = "", **values: Any) -> str:
+    """Return a page made of a template that extends `FRAME`; all texts of `values` are escaped.
+
+    Args:
+        template: FOLDER/NAME, of the `templates` of a folder of geopsp.
+        title: Of the page.
+        script: The only script that may run, of a file of ours.
+        style: More of the look, of a file of ours.
+        **values: What the template shows.
+    """
+    digest = b64encode(sha256(script.encode()).digest()).decode("ascii")
+    policy = POLICY.format(f"'sha256-{digest}'" if script else "'none'")
+    look = package_text("core", "page.css") + style
+    return (
+        _environment(template.partition("/")[0])
+        .get_template(template)
+        .render(
+            title=title,
+            policy=policy,
+            style=trusted(look),
+            script=trusted(script),
+            **values,
+        )
     )
-    return f"<!doctype html><html lang='en'>{head}" + "\n".join(body) + "</html>\n"
+
+
+@cache
+def _environment(folder: str) -> Environment:
+    """Return what finds the templates of a folder, and those that all share."""
+    loaders = {name: PackageLoader("geopsp", f"{name}/templates") for name in {"core", folder}}
+    return Environment(
+        loader=PrefixLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=_printable,
+    )  # fmt: skip
+
+
+def trusted(html: str) -> Markup:
+    """Return HTML of ours, whose texts are escaped already, so that templates take it as it is."""
+    return Markup(html)  # noqa: S704
+
+
+def package_text(folder: str, name: str) -> str:
+    """Return a file of the `templates` of a folder of geopsp."""
+    return (files("geopsp") / folder / "templates" / name).read_text(encoding="utf-8")
+
+
+def _printable(value: Any) -> Any:
+    """Return a text with its control characters shown; it is escaped afterwards."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable_lines(value.split("\n"))
+    return value

@@ -46,7 +46,12 @@ MODEL_ITEM = "model.stac.json"
 RUN_CONFIG = "train.yaml"
 """The options of the command that trained a model; they name files of its user, so it is never uploaded."""
 
-MODEL_FOLDER = FolderKind(MANIFEST, (WEIGHTS, HISTORY, MODEL_ITEM, RUN_CONFIG))
+RECORD = "training.json"
+"""What reports tell of the training, see `training_record`; it is never uploaded, either."""
+
+REPORT = "report.html"
+
+MODEL_FOLDER = FolderKind(MANIFEST, (WEIGHTS, HISTORY, MODEL_ITEM, RUN_CONFIG, RECORD, REPORT))
 
 
 VERSION = 2

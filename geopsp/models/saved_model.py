@@ -4,12 +4,16 @@ DIR/model.json           architecture, classes, bands, statistics, sizes, settin
 DIR/weights.safetensors  tensors of the network
 DIR/history.csv          one row per epoch, if it was trained
 DIR/model.stac.json      a STAC Item of it for catalogues, which nothing here reads
+DIR/train.yaml           all options of the command that trained it, if that was the shell's
+DIR/training.json        what reports tell of the training: data, split, options, scores
+DIR/report.html          the report, if the shell trained it
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -42,6 +46,7 @@ from geopsp.models.manifest import (
     HISTORY,
     MANIFEST,
     MODEL_FOLDER,
+    RECORD,
     RUN_CONFIG,
     VERSION,
     WEIGHTS,
@@ -52,6 +57,9 @@ from geopsp.models.model_info import ModelInfo, ModelRules, file_checksum, requi
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.spec import ModelSpec, check_tile_size
 from geopsp.models.stac_item import NetworkSize, write_model_item
+from geopsp.models.training_record import TrainingRecord, read_record, read_run_config, record_text
+
+logger = logging.getLogger(__name__)
 
 INCONSISTENT = (
     GeopspError, SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError
@@ -96,6 +104,9 @@ class TrainedModel(ModelRules):
 
     calibration: Calibration | None = None
     """How its probabilities are calibrated; None: not. No part of the fingerprint, as no class depends on it."""
+
+    record: TrainingRecord | None = None
+    """What reports tell of its training; None: it was not trained, or by an earlier version."""
 
     @property
     def summary(self) -> str:
@@ -162,6 +173,8 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
         write_model_files(model, partial)
         if model.run_config:
             (partial / RUN_CONFIG).write_text(model.run_config, encoding="utf-8")
+        if model.record is not None:
+            (partial / RECORD).write_text(record_text(model.record), encoding="utf-8")
     return Path(folder)
 
 
@@ -248,6 +261,11 @@ def load_model(folder: str | Path) -> TrainedModel:
             "folder again."
         ) from error
     model.network.eval()
+    model.run_config = read_run_config(folder)
+    try:
+        model.record = read_record(folder)
+    except PackageError as error:
+        logger.warning(str(error))
     return model
 
 

@@ -75,6 +75,14 @@ def match_spectral_bands(wanted: Sequence[str], given: Sequence[str], sensor: st
     return tuple(found.get(i) for i in range(len(wanted)))
 
 
+def rgb_bands(names: Sequence[str]) -> tuple[int, int, int]:
+    """Return the bands to show as red, green and blue, by their names; else the first three, or one as grey."""
+    red, green, blue = match_spectral_bands(("red", "green", "blue"), names)
+    if red is not None and green is not None and blue is not None:
+        return red, green, blue
+    return (0, 1, 2) if len(names) > 2 else (0, 0, 0)
+
+
 def _sensor_of(names: Sequence[str]) -> str:
     """Return the only sensor that has bands of such names; `LANDSAT`: one of its sensors; "": any."""
     found = [match for name in names if (match := NUMBERED.fullmatch(name.strip().upper()))]

@@ -86,7 +86,7 @@ def predict_chips(
     require_fitting_chips(model, own, allow_resolution_mismatch=allow_resolution_mismatch)
     normalization = Normalization.from_stats(model.statistics_for(own.pixel_values))
     dataset = TiledChipDataset(own, rows, normalization, size=model.tile_size, reader=_SomeBands(chips, positions))
-    return predict_dataset(model, dataset, device)
+    return predict_whole_chips(model, dataset, device)
 
 
 def _with_bands(chips: ChipSet, positions: tuple[int, ...]) -> ChipSet:
@@ -103,7 +103,7 @@ def _with_bands(chips: ChipSet, positions: tuple[int, ...]) -> ChipSet:
     )
 
 
-def predict_dataset(model: TrainedModel, dataset: TiledChipDataset, device: str | None) -> Iterator[ChipPrediction]:
+def predict_whole_chips(model: TrainedModel, dataset: TiledChipDataset, device: str | None) -> Iterator[ChipPrediction]:
     """Yield the chips of a dataset, put together from their tiles; afterwards the network is on the CPU."""
     where, ignored = pick_device(device), model.losses.ignored(model.legend)
     network, starts, size = model.network.to(where).eval(), dataset.starts, dataset.chips.tile_size
@@ -124,7 +124,8 @@ def predict_dataset(model: TrainedModel, dataset: TiledChipDataset, device: str 
                 part = slice(top, top + dataset.size), slice(left, left + dataset.size)
                 known = label != IGNORE_INDEX  # where tiles overlap, only the first has labels
                 labels[part][known] = label[known]
-                predicted[part][known] = classes[known]
+                free = known | (predicted[part] == IGNORE_INDEX)
+                predicted[part][free] = classes[free]
                 done = (done + 1) % len(corners)
                 if not done:
                     yield ChipPrediction(row, labels, predicted)

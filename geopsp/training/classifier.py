@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pandas as pd
 import torch
 
-from geopsp.chips.chip_set import ChipSet
+from geopsp.core.calls import call_text
 from geopsp.core.log import is_main_process
 from geopsp.core.options import describes, from_names, require_bool, require_path
 from geopsp.core.output import check_output
@@ -26,21 +26,23 @@ from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.spec import ModelSpec, check_tile_size
 from geopsp.models.weights import WHOLE_NETWORK, init_encoder, init_network
 from geopsp.training.classifier_plots import RateTest, plot_confusion, plot_losses, plot_rates, show_results
-from geopsp.training.evaluate import chip_loader, chips_for, evaluate
+from geopsp.training.evaluate import chips_for
 from geopsp.training.export_classifier import export, push_to_hub
 from geopsp.training.fit import fit
 from geopsp.training.fit_calibration import calibrate, calibrate_after_training
 from geopsp.training.fit_crf import fit_crf
 from geopsp.training.fit_options import CLIP, MONITORS, FitOptions, LearningRate, RunConfig
-from geopsp.training.learned_pixels import learning_loaders, loss_weight, require_scores, start_from_shares
+from geopsp.training.learned_pixels import learning_loaders, loss_weight, start_from_shares
 from geopsp.training.lr_finder import find_lr
-from geopsp.training.metrics import Confusion
 from geopsp.training.options import ModelOptions
+from geopsp.training.report_classifier import report
 from geopsp.training.resolve_options import losses_of_run, resolve_options
 from geopsp.training.schedule import TimeBudget
+from geopsp.training.score_classifier import evaluate, score_validation
 from geopsp.training.step import is_frozen
 from geopsp.training.training_area import with_area
 from geopsp.training.training_data import TrainingData, require_training_data, with_batch_size
+from geopsp.training.training_record import training_record
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ class PixelClassifier:
             weights = init_network(network, spec.backbone, Path(pretrained_path), data.chips.bands)
         if weights is None or not weights.endswith(f"({WHOLE_NETWORK})"):
             start_from_shares(network, data, losses)
-        self.device = device
+        self.device, self.calls = device, [data.call]
         self._chose_batch_size = data.batch_size is None
         self.data: TrainingData | None = with_batch_size(network, data, device)
         settings: dict[str, Any] = {"encoder_weights": weights, "batch_size": self.data.batch_size, "seed": data.seed}
@@ -125,6 +127,8 @@ class PixelClassifier:
             require_training_data(data, f"{cls.__name__}.from_model(path, data={{}})")
         self = cls.__new__(cls)
         self.model, self.data, self.device = load_model(path), data, device
+        loaded = call_text(f"model = {cls.__name__}.from_model", cls.from_model, {"path": path}, first=[])
+        self.calls = [data.call, f"{loaded[:-1]}, data=data)"] if data is not None else [loaded]
         kind = self.model.settings.get("network", cls.__name__)
         if cls is not PixelClassifier and kind != cls.__name__:
             raise ModelError(f"{path} is a {kind}, not a {cls.__name__}. Load it with {kind}.from_model.")
@@ -140,7 +144,9 @@ class PixelClassifier:
 
     calibrate = calibrate
     fit_crf = fit_crf
+    evaluate = evaluate
     export = export
+    report = report
     push_to_hub = push_to_hub
     plot_losses = plot_losses
     plot_confusion = plot_confusion
@@ -186,10 +192,12 @@ class PixelClassifier:
 
     def freeze(self) -> None:
         """Keep the encoder's weights and running statistics in the next `fit`."""
+        self.calls.append("model.freeze()")
         self.model.network.encoder.requires_grad_(requires_grad=False)
 
     def unfreeze(self) -> None:
         """Train all of the network in the next `fit`."""
+        self.calls.append("model.unfreeze()")
         self.model.network.requires_grad_(requires_grad=True)
 
     @describes(FitOptions, RunConfig)
@@ -226,6 +234,7 @@ class PixelClassifier:
             OptionError: if an option is out of range.
             TrainingError: if the loss is no longer finite, or memory runs out.
         """
+        self.calls.append(call_text("model.fit", PixelClassifier.fit, locals()))
         run = from_names(RunConfig, locals(), device=self.device)
         seed = self._require_data("fit").seed + len(self.model.history)
         options = replace(from_names(FitOptions, locals()), seed=seed)
@@ -243,7 +252,7 @@ class PixelClassifier:
         budget: TimeBudget | None,
     ) -> None:  # fmt: skip
         model, frozen = self.model, is_frozen(self.model.network.encoder)
-        model.metrics, model.calibration = {}, None
+        model.metrics, model.calibration, model.record = {}, None, None
         model.settings = with_area(model.settings, self._require_data("fit"), model.history)
         try:
             fit(
@@ -252,35 +261,10 @@ class PixelClassifier:
             )  # fmt: skip
         finally:
             model.settings.setdefault("runs", []).append({**options.to_json(), "devices": run.world, "frozen": frozen})
+        model.record = training_record(self._require_data("fit"), self.calls, model.history, device=self.device)
 
     def _loaders(self, seed: int) -> ChipLoaders:
         return learning_loaders(self._require_data("fit"), self.model.losses, seed)
-
-    def evaluate(
-        self,
-        chips: str | Path | Sequence[str | Path] | ChipSet | None = None,
-        *,
-        allow_resolution_mismatch: bool = False,
-    ) -> Confusion:
-        """Return the confusion matrix over all pixels of the validation chips, or of all chips of other folders.
-
-        `allow_resolution_mismatch=True` also scores chips whose pixels are more than 4 times larger or smaller.
-
-        Raises:
-            BandError, ChipError, GridError: if the chips have other bands, classes or pixels of another size.
-        """
-        if chips is None:
-            return self._score(self._require_data("evaluate without chips").valid_dl)
-        chips = chips if isinstance(chips, ChipSet) else ChipSet.open(chips)
-        return self._score(chip_loader(self.model, chips, allow_resolution_mismatch=allow_resolution_mismatch))
-
-    def _score(self, batches: Any) -> Confusion:
-        model, legend, losses = self.model, self.model.legend, self.model.losses
-        ignored = losses.ignored(legend)
-        scores = evaluate(
-            model.network, batches, legend, ignored=ignored, device=self.device, calibration=model.calibration
-        )
-        return require_scores(scores, losses)
 
     def mIOU(self, mean: bool = False) -> dict[str, float] | float:  # noqa: N802 (arcgis.learn's name)
         """Return the IoU of each class on the validation chips, or their mean; NaN for a class that does not occur."""
@@ -314,7 +298,7 @@ class PixelClassifier:
             return Path(name_or_path)
         check_output(name_or_path, overwrite=overwrite, folder=True, kind=MODEL_FOLDER)
         if compute_metrics and self.data is not None and self.model.history:
-            self.model.metrics = self.evaluate().to_json()
+            score_validation(self)
         return save_model(self.model, name_or_path, overwrite=overwrite)
 
     def _require_data(self, action: str) -> TrainingData:

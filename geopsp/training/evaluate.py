@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -30,6 +31,13 @@ from geopsp.training.reliability import ReliabilityCounter
 logger = logging.getLogger(__name__)
 
 
+class TileCounter(Protocol):
+    """Counts what it wants to know of scored tiles."""
+
+    def add(self, rows: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor) -> None:
+        """Count a batch: (n,) rows of the chips in the index, and (n, h, w) channel indices."""
+
+
 def to_device(batch: Sample, device: torch.device) -> Sample:
     """Copy a batch to a device."""
     return Sample(*(part.to(device, non_blocking=True) for part in batch))
@@ -43,6 +51,7 @@ def evaluate(
     ignored: Sequence[int] = (),
     device: str | None = None,
     calibration: Calibration | None = None,
+    counter: TileCounter | None = None,
 ) -> Confusion:
     """Count all labelled pixels of a loader by class and prediction; afterwards the network is on the CPU.
 
@@ -53,6 +62,7 @@ def evaluate(
         ignored: Channels that are never predicted, and whose pixels count as unlabelled.
         device: As torch names it; None: the first GPU, else the CPU.
         calibration: Of the network; then its reliability is also counted with it.
+        counter: Shown each batch, too.
     """
     where = pick_device(device)
     network = network.to(where).eval()
@@ -62,7 +72,7 @@ def evaluate(
     reliability = ReliabilityCounter(calibration, size, ignored, where)
     with memory_errors(), torch.inference_mode(), progress_bar("Scoring", gap=LOG_SECONDS, unit="batches") as progress:
         for number, batch in enumerate(loader, 1):
-            image, valid, label, _ = to_device(batch, where)
+            image, valid, label, rows = to_device(batch, where)
             label = ignore_channels(label, ignored)
             with autocast(where):
                 logits = mask_channels(network(image, valid), ignored)
@@ -70,6 +80,8 @@ def evaluate(
             confusion += count_pairs(label, predicted, size)
             boundary += boundary_counts(label, predicted, size, boundary_width(image.shape[-1]))
             reliability.add(label, logits, predicted)
+            if counter is not None:
+                counter.add(rows, label, predicted)
             progress(number, len(loader))
     network.cpu()
     return Confusion(legend, confusion.cpu().numpy(), boundary.cpu().numpy(), *reliability.results(legend))

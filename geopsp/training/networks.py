@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from geopsp.core.calls import call_text
 from geopsp.core.options import describes, from_names, option_fields
 from geopsp.models.loss_options import BOUNDARY_WEIGHT, LossSpec
 from geopsp.models.spec import ATROUS_RATES
@@ -77,6 +78,7 @@ class PSPNetClassifier(PixelClassifier):
         options, own = from_names(ModelOptions, locals()), from_names(PSPNetOptions, locals())
         spec = pspnet_spec(require_training_data(data, f"{type(self).__name__}({{}}, ...)"), options, own)
         super().__init__(data, spec, **_common(locals()))
+        self.calls.append(_constructor(self, locals()))
         self.model.settings["preset"] = own.preset
 
 
@@ -135,6 +137,7 @@ class _BackboneClassifier(PixelClassifier):
             decoder_width=DECODER_WIDTH if self.decoder == "unet" else None,
         )
         super().__init__(data, spec, **_common(locals()))
+        self.calls.append(_constructor(self, locals()))
 
 
 class FCNClassifier(_BackboneClassifier):
@@ -222,6 +225,7 @@ class DeepLab(PixelClassifier):
             rates=chosen.rates,
         )
         super().__init__(data, spec, **_common(locals()))
+        self.calls.append(_constructor(self, locals()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,12 @@ CLASSIFIERS: dict[str, type[PSPNetClassifier | _BackboneClassifier | DeepLab]] =
     "deeplab": DeepLab,
 }
 """The classifiers by their names in the shell, `training.options.NETWORKS`."""
+
+
+def _constructor(classifier: PixelClassifier, names: Mapping[str, Any]) -> str:
+    """Return the code that makes a classifier with these arguments."""
+    own = {name: value for name, value in names.items() if name != "data"}
+    return call_text(f"model = {type(classifier).__name__}", type(classifier).__init__, own, first=["data"])
 
 
 def _common(names: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from geopsp.core.options import require_choice
 from geopsp.core.progress import LOG_SECONDS, progress_bar
 from geopsp.data.dataset import TiledChipDataset
 from geopsp.models.saved_model import TrainedModel
-from geopsp.training.chip_predictions import ChipPrediction, predict_dataset
+from geopsp.training.chip_predictions import ChipPrediction, predict_whole_chips
 from geopsp.training.plots import (
     add_legend,
     check_figure,
@@ -89,7 +89,7 @@ def _worst_first(
 
 def _predict(model: TrainedModel, dataset: TiledChipDataset, device: str | None) -> Iterator[ChipPrediction]:
     with progress_bar("Predicting", gap=LOG_SECONDS, unit="chips") as progress:
-        for done, chip in enumerate(predict_dataset(model, dataset, device), 1):
+        for done, chip in enumerate(predict_whole_chips(model, dataset, device), 1):
             progress(done, len(dataset.rows))
             yield chip
 

@@ -20,6 +20,7 @@ from geopsp.chips.export_training_data import index_chips
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipSpec, changed_options
 from geopsp.core.bands import BandStats, Normalization
+from geopsp.core.calls import call_text
 from geopsp.core.escape import printable
 from geopsp.core.legend import Legend
 from geopsp.core.notebook_html import Cell, html_block, html_facts, html_table
@@ -85,6 +86,9 @@ class TrainingData:
 
     warnings: tuple[str, ...] = ()
     """What was warned of when the chips were cut or opened, and split; models keep it."""
+
+    call: str = ""
+    """The code that made it."""
 
     @property
     def legend(self) -> Legend:
@@ -229,7 +233,7 @@ def prepare_data(
         else:
             chips, inputs = _from_images(given)
         data = _split(chips, inputs, options, chosen)
-    return replace(data, warnings=tuple(warnings))
+    return replace(data, warnings=tuple(warnings), call=call_text("data = prepare_data", prepare_data, given))
 
 
 def _split(

@@ -15,12 +15,12 @@ from inference_common import trained_model
 from sklearn.metrics import confusion_matrix, jaccard_score
 
 from geopsp import compare_models, export_training_data
-from geopsp.assessment.comparison.ground_blocks import ground_blocks
 from geopsp.assessment.comparison.paired_counts import only_one_right
 from geopsp.chips.chip_set import ChipSet
 from geopsp.cli.commands import main
 from geopsp.core.bands import BandStats
 from geopsp.core.legend import Legend
+from geopsp.data.ground_blocks import ground_blocks
 from geopsp.errors import BandError, ChipError, ModelError, OptionError, OutputError
 from geopsp.models.build import ModelSpec
 from geopsp.models.losses import LossSpec
@@ -230,11 +230,10 @@ def test_overlapping_chips_stay_together():
     assert found[3] == found[4]
 
 
-def test_a_chain_of_overlaps_is_cut_and_said(caplog):
-    with caplog.at_level(logging.WARNING, "geopsp"):
-        found = ground_blocks(chips_at(row_of(40, step=50)), np.arange(40), 400)
+def test_a_chain_of_overlaps_is_cut_and_said():
+    found = ground_blocks(chips_at(row_of(40, step=50)), np.arange(40), 400)
     assert len(found) >= 5
-    assert "chips overlap chips of another block" in caplog.text
+    assert "chips overlap chips of another block" in found.warning
 
 
 def test_blocks_in_degrees_are_as_large_in_metres():
@@ -247,13 +246,13 @@ def test_blocks_in_degrees_are_as_large_in_metres():
     assert np.bincount(halves.numbers).tolist() == [8, 8, 8, 8]
 
 
-def test_without_georeference_blocks_are_sources(caplog):
+def test_without_georeference_blocks_are_sources():
     chips = chips_at([None] * 5, None, ["a", "b", "a", "c", "b"])
-    with caplog.at_level(logging.WARNING, "geopsp"):
-        found = ground_blocks(chips, np.arange(5), 100)
+    found = ground_blocks(chips, np.arange(5), 100)
     assert found.numbers.tolist() == [0, 1, 0, 2, 1]
     assert found.block_size is None
-    assert "grouped by source image" in caplog.text
+    assert "grouped by source image" in found.warning
+    assert not ground_blocks(chips, np.arange(5), None).warning
 
 
 def test_few_blocks_are_said(make_chips):

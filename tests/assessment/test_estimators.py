@@ -8,7 +8,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geopsp.assessment.accuracy.estimators import SampleDesign, estimate_accuracy, points_of_matrix, student_quantile
+from geopsp.assessment.accuracy.estimators import SampleDesign, estimate_accuracy, points_of_matrix
+from geopsp.core.student_t import student_quantile
 
 COUNTS = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
 PIXELS = np.array([200_000, 150_000, 3_200_000, 6_450_000])

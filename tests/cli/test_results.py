@@ -47,6 +47,7 @@ def made(small_world, trained, tmp_path_factory):
         "calibrate": [trained, chips, "--out", "new/calibrated"],
         "change": [class_map, class_map, "--out", "new/c.tif"],
         "compare": [trained, trained, chips, "--resamples", "100"],
+        "report": [trained, "--chips", chips, "--map", class_map, "--images", scene, "--out", "new/report.html"],
         "suggest": [trained, scene, "--out", "new/next.gpkg", "--number", "2", "--size", "64"],
         "export": [trained, "--to", "stac", "--out", "new/item.json"],
         "demo": ["--out", "new/demo"],

@@ -88,7 +88,7 @@ def test_every_command_that_reads_inputs_is_strict():
     strict = {name for name, command in main.commands.items() if "strict" in {each.name for each in command.params}}
     assert strict == {
         "chips", "train", "evaluate", "predict", "polygonize", "sample", "assess", "calibrate", "change", "compare",
-        "suggest", "export",
+        "suggest", "export", "report",
     }  # fmt: skip
 
 

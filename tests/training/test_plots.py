@@ -20,7 +20,7 @@ from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.escape import printable
 from geopsp.core.legend import Legend
 from geopsp.errors import BandError, OptionError, TrainingError
-from geopsp.training.chip_predictions import predict_dataset
+from geopsp.training.chip_predictions import predict_whole_chips
 from geopsp.training.loss_range import loss_range
 from geopsp.training.metrics import Confusion
 from geopsp.training.plots import (
@@ -104,7 +104,7 @@ def test_results_are_the_worst_first_with_their_errors(model, which):
     errors = [float(axes.get_title().removeprefix("errors: ").removesuffix("%")) for axes in grid[:, 3]]
     assert errors == sorted(errors, reverse=True)
     data, found = model.data, model.model
-    shares = {each.row: error_share(each) for each in predict_dataset(found, data.valid_ds, None)}
+    shares = {each.row: error_share(each) for each in predict_whole_chips(found, data.valid_ds, None)}
     names = chip_names(data.chips)
     if which == "worst":
         assert errors == [round(100 * share, 1) for share in sorted(shares.values(), reverse=True)[:3]]

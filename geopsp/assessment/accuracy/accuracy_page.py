@@ -138,8 +138,8 @@ def _matrix(found: AccuracyTables, matrix: pd.DataFrame, caption: str, shown: st
         for at, name in enumerate(found.classes)
     )
     return (
-        f"<table><caption>{caption}; rows: map, columns: reference.</caption>"
-        f"<thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>"
+        f"<div class='scroll'><table><caption>{caption}; rows: map, columns: reference.</caption>"
+        f"<thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -178,4 +178,5 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str) ->
     body = "".join(
         f"<tr><th scope='row'>{row[0]}</th>{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>" for row in rows
     )
-    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class='scroll'>{table}</div>"

@@ -17,14 +17,13 @@ Environment 60. Cochran, "Sampling Techniques" (1977), sections 5A.12, 6.10 and 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from functools import lru_cache
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from geopsp.core.student_t import student_quantile
 
 Floats = NDArray[np.float64]
 
@@ -48,26 +47,6 @@ class Estimate:
         """Return the lower and upper ends of confidence intervals, (k,) each, cut off at 0 and at `most`."""
         half = student_quantile(0.5 + confidence_level / 2, self.degrees_of_freedom) * self.standard_error
         return np.clip(self.value - half, 0, most), np.clip(self.value + half, 0, most)
-
-
-@lru_cache(maxsize=64)
-def student_quantile(probability: float, degrees_of_freedom: float) -> float:
-    """Return the quantile of Student's t, for probabilities from 0.5 on; infinite degrees are the normal distribution.
-
-    With t = sqrt(degrees) tan(angle), the density is a power of the cosine, which is integrated up to the angle.
-    """
-    if math.isinf(degrees_of_freedom):
-        return NormalDist().inv_cdf(probability)
-    half = degrees_of_freedom / 2
-    scale = math.exp(math.lgamma(half + 0.5) - math.lgamma(half)) / math.sqrt(math.pi)
-    nodes, weights = np.polynomial.legendre.leggauss(200)
-    low, high = 0.0, min(math.pi / 2, 40 / math.sqrt(degrees_of_freedom))  # no nodes where the density is 0
-    for _ in range(60):
-        angle = (low + high) / 2
-        density = np.cos((nodes + 1) * angle / 2) ** (degrees_of_freedom - 1)
-        below = 0.5 + scale * angle / 2 * float(weights @ density) < probability
-        low, high = (angle, high) if below else (low, angle)
-    return math.sqrt(degrees_of_freedom) * math.tan(low)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

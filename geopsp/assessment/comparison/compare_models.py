@@ -14,10 +14,8 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import shape
 
-from geopsp.assessment.comparison.block_bootstrap import difference_intervals, scores
 from geopsp.assessment.comparison.cluster_mcnemar import cluster_mcnemar, holm
 from geopsp.assessment.comparison.comparison_options import ComparisonOptions
-from geopsp.assessment.comparison.ground_blocks import GroundBlocks, ground_blocks
 from geopsp.assessment.comparison.model_comparison import ACCURACY, ALL_CLASSES, MEAN_IOU, ModelComparison
 from geopsp.assessment.comparison.paired_counts import PairedCounts, count_pairs
 from geopsp.assessment.joint_classes import JointClasses, MapClasses, join_classes
@@ -27,9 +25,11 @@ from geopsp.core.options import describes, from_names, require_path
 from geopsp.core.progress import LOG_SECONDS, progress_bar
 from geopsp.core.text import format_count
 from geopsp.core.warnings_log import collect_warnings
+from geopsp.data.ground_blocks import GroundBlocks, ground_blocks
 from geopsp.errors import ChipError, ModelError
 from geopsp.models.onnx_file import is_onnx
 from geopsp.models.training_area import known_area
+from geopsp.training.block_bootstrap import difference_intervals, scores
 
 if TYPE_CHECKING:
     from geopsp.models.saved_model import TrainedModel
@@ -93,6 +93,8 @@ def compare_models(
         models = [model for _, model in named]
         classes = _join(chip_set, named, options)
         blocks = ground_blocks(chip_set, rows, options.block_size)
+        if blocks.warning:
+            logger.warning(blocks.warning)
         names = [_chip_name(chip_set, row) for row in rows.tolist()]
         ignored = _ignored(classes, models)
         counts = count_pairs(classes, names, blocks.numbers, ignored, _predictions(models, chip_set, rows, options))

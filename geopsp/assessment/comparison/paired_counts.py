@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geopsp.assessment.comparison.block_bootstrap import PairedConfusions, scores
 from geopsp.assessment.joint_classes import JointClasses
 from geopsp.core.legend import IGNORE_INDEX
+from geopsp.training.block_bootstrap import PairedConfusions, scores
 
 if TYPE_CHECKING:
     from geopsp.training.chip_predictions import ChipPrediction

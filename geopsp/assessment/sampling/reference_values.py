@@ -34,11 +34,12 @@ def as_class_names(
     """
     by_code = {str(info.code): info.name for info in reversed(classes)}
     names = {info.name.strip(): info.name for info in classes}
-    known: dict[str, Value] = by_code | names | {value_name(value): value for value in mapped}
+    renamed: dict[str, Value] = {value_name(value): value for value in mapped}
+    known = {**by_code, **names, **renamed}
     texts = [_as_text(value) for value in values]
-    others = dict.fromkeys(text for text in texts if text and text not in known)
+    others = {text: text for text in texts if text and text not in known}
     if OTHERS in known:
-        known, others = {text: text for text in others} | known, {}
+        known, others = {**others, **known}, {}
     wrong = {text: texts.count(text) for text in others}
     if wrong:
         parts = [_describe(text, count, list(names)) for text, count in list(wrong.items())[:MOST_NAMED]]

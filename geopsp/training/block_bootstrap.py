@@ -1,15 +1,17 @@
-"""Bootstrap intervals of the difference of two models' scores; whole blocks of ground are resampled."""
+"""Bootstrap intervals of scores, and of the difference of two models' scores; whole blocks of ground are resampled."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.assessment.accuracy.estimators import student_quantile
+from geopsp.core.class_scores import class_scores
+from geopsp.core.student_t import student_quantile
 
 Floats = NDArray[np.float64]
 
@@ -57,29 +59,44 @@ def score_differences(first: Floats, second: Floats) -> Floats:
     return scores(second) - scores(first)
 
 
-def resampled_differences(pairs: PairedConfusions, resamples: int, rng: np.random.Generator) -> Floats:
-    """Return (resamples, 2 + classes) differences of scores, each of as many blocks drawn with replacement.
+Statistic = Callable[[Floats], Floats]
+"""(n, blocks) how often each block counts -> (n, scores)."""
 
-    The scores are those of the pooled confusion matrix of the drawn blocks.
+
+def resampled(statistic: Statistic, blocks: int, size: int, resamples: int, rng: np.random.Generator) -> Floats:
+    """Return (resamples, scores), each of as many blocks drawn with replacement.
+
+    Args:
+        statistic: Returns the scores of the pooled counts of blocks.
+        blocks: Number of blocks.
+        size: Counts of a block, by which memory is bounded.
+        resamples: Number of resamples.
+        rng: Draws the blocks.
     """
-    blocks, size = len(pairs), pairs.first[0].size
-    shape = pairs.first.shape[1:]
-    flat = [each.reshape(blocks, size) for each in (pairs.first, pairs.second)]
     found, step = [], max(1, CHUNK // max(size, blocks))
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
-        weights = rng.multinomial(blocks, np.full(blocks, 1 / blocks), count).astype(float)
-        found.append(score_differences(*((weights @ each).reshape(count, *shape) for each in flat)))
+        found.append(statistic(rng.multinomial(blocks, np.full(blocks, 1 / blocks), count).astype(float)))
     return np.concatenate(found)
 
 
-def difference_intervals(
-    pairs: PairedConfusions, *, resamples: int, confidence_level: float, interval: str, rng: np.random.Generator
-) -> Floats:
-    """Return (2 + classes, 3) differences of scores, and the lower and upper end of their intervals.
+def _left_out(statistic: Statistic, blocks: int, size: int) -> Floats:
+    """Return (blocks, scores) of all blocks but one."""
+    step = max(1, CHUNK // max(size, blocks))
+    parts = (np.arange(start, min(start + step, blocks)) for start in range(0, blocks, step))
+    return np.concatenate([statistic((part[:, None] != np.arange(blocks)).astype(float)) for part in parts])
+
+
+def bootstrap_intervals(
+    statistic: Statistic, blocks: int, size: int, *, resamples: int, confidence_level: float, interval: str,
+    rng: np.random.Generator,
+) -> Floats:  # fmt: skip
+    """Return (scores, 3): the scores of all blocks, and the lower and upper end of their intervals.
 
     Args:
-        pairs: Confusion matrices by block.
+        statistic: Returns the scores of the pooled counts of blocks.
+        blocks: Number of blocks.
+        size: Counts of a block, by which memory is bounded.
         resamples: Number of bootstrap resamples.
         confidence_level: Of the intervals.
         interval: "bca" or "percentile".
@@ -92,15 +109,14 @@ def difference_intervals(
         bootstrap" (1993), section 14.3; expanded as in `expanded_tail`. Blocks: Kunsch (1989); for maps Roberts et al.
         (2017).
     """
-    total = [each.sum(axis=0) for each in (pairs.first, pairs.second)]
-    observed = score_differences(*total)
+    observed = statistic(np.ones((1, blocks)))[0]
     result = np.full((len(observed), 3), np.nan)
     result[:, 0] = observed
-    if len(pairs) < 2:
+    if blocks < 2:
         return result
-    drawn = resampled_differences(pairs, resamples, rng)
-    left_out = score_differences(total[0] - pairs.first, total[1] - pairs.second)
-    tail = expanded_tail(confidence_level, len(pairs))
+    drawn = resampled(statistic, blocks, size, resamples, rng)
+    left_out = _left_out(statistic, blocks, size)
+    tail = expanded_tail(confidence_level, blocks)
     for number, value in enumerate(observed):
         values = drawn[:, number][~np.isnan(drawn[:, number])]
         if np.isnan(value) or not values.size:
@@ -110,6 +126,48 @@ def difference_intervals(
             levels = _bca_levels(values, value, left_out[:, number], levels)
         result[number, 1:] = np.quantile(values, levels)
     return result
+
+
+def difference_intervals(
+    pairs: PairedConfusions, *, resamples: int, confidence_level: float, interval: str, rng: np.random.Generator
+) -> Floats:
+    """Return (2 + classes, 3) differences of scores, and their intervals, as `bootstrap_intervals`."""
+    return bootstrap_intervals(
+        _differences(pairs), len(pairs), pairs.first[0].size, resamples=resamples, confidence_level=confidence_level,
+        interval=interval, rng=rng,
+    )  # fmt: skip
+
+
+def resampled_differences(pairs: PairedConfusions, resamples: int, rng: np.random.Generator) -> Floats:
+    """Return (resamples, 2 + classes) differences of scores, each of as many blocks drawn with replacement."""
+    return resampled(_differences(pairs), len(pairs), pairs.first[0].size, resamples, rng)
+
+
+def _differences(pairs: PairedConfusions) -> Statistic:
+    first, second = _pooled(pairs.first), _pooled(pairs.second)
+    return lambda weights: score_differences(first(weights), second(weights))
+
+
+def _pooled(counts: Floats) -> Statistic:
+    """Return what sums the counts of blocks, (blocks, ...), for rows of weights."""
+    flat = counts.reshape(len(counts), -1)
+    return lambda weights: (weights @ flat).reshape(len(weights), *counts.shape[1:])
+
+
+def score_intervals(confusions: Floats, *, resamples: int, confidence_level: float, rng: np.random.Generator) -> Floats:
+    """Return (2 + 3 classes, 3) scores as `class_scores` has them, and their intervals (BCa).
+
+    Args:
+        confusions: (blocks, classes, classes) pixels by labelled and predicted class.
+        resamples: Number of bootstrap resamples.
+        confidence_level: Of the intervals.
+        rng: Draws the blocks.
+    """
+    pooled = _pooled(confusions)
+    return bootstrap_intervals(
+        lambda weights: class_scores(pooled(weights)), len(confusions), confusions[0].size, resamples=resamples,
+        confidence_level=confidence_level, interval="bca", rng=rng,
+    )  # fmt: skip
 
 
 def expanded_tail(confidence_level: float, blocks: int) -> float:

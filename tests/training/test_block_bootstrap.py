@@ -7,16 +7,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from geopsp.assessment.comparison.block_bootstrap import (
+from geopsp.assessment.comparison.cluster_mcnemar import cluster_mcnemar, holm
+from geopsp.core.class_scores import class_scores
+from geopsp.core.legend import Legend
+from geopsp.training.block_bootstrap import (
     PairedConfusions,
     difference_intervals,
     expanded_tail,
     resampled_differences,
     score_differences,
+    score_intervals,
     scores,
 )
-from geopsp.assessment.comparison.cluster_mcnemar import cluster_mcnemar, holm
-from geopsp.core.legend import Legend
 from geopsp.training.metrics import Confusion
 
 PSYCHIATRY = (
@@ -71,6 +73,31 @@ def test_scores_are_those_of_an_evaluation(counts):
     expected = Confusion(Legend.from_names(dict(enumerate("abc"))), pooled[:, :3])
     found = scores(pooled.astype(float))
     np.testing.assert_allclose(found, [expected.mean_iou(), expected.accuracy(), *expected.iou()])
+
+
+@given(hnp.arrays(np.int64, (3, 3), elements=st.integers(0, 30)))
+def test_scores_of_classes_are_those_of_an_evaluation(counts):
+    """Also of classes without labels or predictions."""
+    expected = Confusion(Legend.from_names(dict(enumerate("abc"))), counts)
+    table = expected.per_class()
+    columns = [table[name] for name in ("iou", "precision", "recall")]
+    found = class_scores(counts.astype(float))
+    np.testing.assert_allclose(found, [expected.mean_iou(), expected.accuracy(), *np.concatenate(columns)])
+
+
+def test_intervals_of_one_model_are_those_of_its_difference_to_a_perfect_one():
+    """Its scores less 1; with equal blocks drawn."""
+    pairs, _ = simulated(np.random.default_rng(4), 14, spread=0.7)
+    counts = pairs.first[..., :-1]
+    perfect = np.concatenate([counts.sum(axis=-1)[..., None] * np.eye(2), np.zeros((14, 2, 1))], axis=-1)
+    options = {"resamples": 500, "confidence_level": 0.9}
+    found = score_intervals(counts, **options, rng=np.random.default_rng(1))
+    expected = difference_intervals(
+        PairedConfusions(perfect, pairs.first), **options, interval="bca", rng=np.random.default_rng(1)
+    )
+    np.testing.assert_allclose(found[:4], expected + 1)
+    assert (found[4:, 1] < found[4:, 0]).all()
+    assert (found[4:, 0] < found[4:, 2]).all()
 
 
 @given(confusions)
@@ -142,7 +169,7 @@ def test_intervals_are_those_of_scipy(interval):
 def test_memory_is_bounded_by_steps(monkeypatch):
     pairs, _ = simulated(np.random.default_rng(4), 9, pixels=50)
     whole = resampled_differences(pairs, 300, np.random.default_rng(0))
-    monkeypatch.setattr("geopsp.assessment.comparison.block_bootstrap.CHUNK", 500)
+    monkeypatch.setattr("geopsp.training.block_bootstrap.CHUNK", 500)
     np.testing.assert_allclose(resampled_differences(pairs, 300, np.random.default_rng(0)), whole)
 
 

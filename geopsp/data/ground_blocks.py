@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +14,10 @@ from geopsp.core.crs import metre_axes, metres_per_degree
 from geopsp.core.text import format_count, format_length
 from geopsp.data.split_areas import shrink
 
-logger = logging.getLogger(__name__)
-
 CHIPS_PER_SIDE = 4
 """Chips along the side of a block."""
+
+UNPLACED = "`block_size` is {:g}, but the chips have no georeference: they are grouped by source image."
 
 MAX_SPAN = 2.0
 """Largest extent of overlapping chips that stay in one block, in sides of a block."""
@@ -33,6 +32,9 @@ class GroundBlocks:
 
     block_size: float | None
     """Side of a block in metres; None if chips are grouped by source image only."""
+
+    warning: str = ""
+    """Why they are less independent, or other, than was asked."""
 
     def __len__(self) -> int:
         return int(self.numbers.max()) + 1
@@ -49,7 +51,7 @@ def ground_blocks(chips: ChipSet, rows: NDArray[np.intp], block_size: float | No
     """Group chips by square blocks of ground; those without georeference by their source image.
 
     Chips that overlap come into one block, unless together they are larger than two blocks: then each goes to the block
-    of its own centre, and a warning says how many overlap chips of other blocks.
+    of its own centre, and `warning` says how many overlap chips of other blocks.
 
     Args:
         chips: The chips.
@@ -60,20 +62,13 @@ def ground_blocks(chips: ChipSet, rows: NDArray[np.intp], block_size: float | No
     shapes = index.geometry.to_numpy()
     placed = np.flatnonzero(~(shapely.is_missing(shapes) | shapely.is_empty(shapes)))
     if index.crs is None or not placed.size:
-        _warn_of_block_size(block_size)
-        return GroundBlocks(np.unique(index["source"].to_numpy(), return_inverse=True)[1], None)
+        numbers = np.unique(index["source"].to_numpy(), return_inverse=True)[1]
+        return GroundBlocks(numbers, None, "" if block_size is None else UNPLACED.format(block_size))
     names = ("source " + index["source"].astype(str)).to_numpy(object)
     centres, side = _in_metres(shapes[placed], pyproj.CRS.from_user_input(index.crs))
     size = block_size if block_size is not None else CHIPS_PER_SIDE * side
-    names[placed] = _block_names(shapes[placed], centres, size, side)
-    return GroundBlocks(np.unique(names.astype(str), return_inverse=True)[1], float(size))
-
-
-def _warn_of_block_size(block_size: float | None) -> None:
-    if block_size is not None:
-        logger.warning(
-            f"`block_size` is {block_size:g}, but the chips have no georeference: they are grouped by source image."
-        )
+    names[placed], warning = _block_names(shapes[placed], centres, size, side)
+    return GroundBlocks(np.unique(names.astype(str), return_inverse=True)[1], float(size), warning)
 
 
 def _in_metres(shapes: NDArray[np.object_], crs: pyproj.CRS) -> tuple[NDArray[np.float64], float]:
@@ -91,8 +86,8 @@ def _in_metres(shapes: NDArray[np.object_], crs: pyproj.CRS) -> tuple[NDArray[np
 
 def _block_names(
     shapes: NDArray[np.object_], centres: NDArray[np.float64], size: float, side: float
-) -> NDArray[np.object_]:
-    """Return (chips,) the column and row of each chip's block, as text."""
+) -> tuple[NDArray[np.object_], str]:
+    """Return (chips,) the column and row of each chip's block, as text, and a warning of chips that others overlap."""
     shrunk = shrink(shapes)
     one, other = shapely.STRtree(shrunk).query(shrunk, predicate="intersects")
     group = _connected(len(shapes), one, other)
@@ -103,14 +98,15 @@ def _block_names(
     places = np.where(together[:, None], ((low + high) / 2)[group], centres)
     cells = np.floor((places - (centres.min(axis=0) - side / 2)) / size).astype(np.int64)
     cut = (cells[one] != cells[other]).any(axis=1)
+    warning = ""
     if cut.any():
         count = format_count(len(np.unique(one[cut])), "chip overlaps", "chips overlap")
-        logger.warning(
+        warning = (
             f"{count} chips of another block, as overlapping chips go on over more ground than two blocks "
             f"of {format_length(size, 'metre')}: intervals are somewhat too narrow. Use a larger `block_size`, or "
             "export chips without overlap."
         )
-    return np.array([f"{col} {row}" for col, row in cells.tolist()], object)
+    return np.array([f"{col} {row}" for col, row in cells.tolist()], object), warning
 
 
 def _connected(count: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.intp]:

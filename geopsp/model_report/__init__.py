@@ -1,0 +1,1 @@
+"""The HTML report of a model: one page, made of what its folder holds."""
