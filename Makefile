@@ -5,7 +5,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: setup demo docs test test-all lint types format audit sample-data clean
+.PHONY: setup demo docs test test-all lint types format audit sample-data qgis-plugin clean
 
 setup: .venv/ready
 
@@ -60,6 +60,10 @@ audit: setup
 
 sample-data: setup
 	$(BIN)/python sample_data/make.py
+
+# The plugin for QGIS, in a ZIP that QGIS installs.
+qgis-plugin:
+	$(PYTHON) qgis/make_zip.py
 
 clean:
 	rm -rf .venv demo build dist docs/_build docs/reference/shell .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal or notebook, plain lines in a log file."""
+"""Progress of long work: a bar in a terminal or notebook, plain lines in a log file, JSON for programs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Protocol
 
 from geopsp.core.escape import printable
 from geopsp.core.log import console, is_main_process
+from geopsp.core.progress_json import json_progress, wants_json
 
 LOG_SECONDS = 30.0
 """Seconds between two lines of long work in a log file."""
@@ -36,6 +37,8 @@ def progress_bar(title: str, *, gap: float = 0.0, unit: str = "", clock: bool = 
     title = printable(title)
     if not logging.getLogger("geopsp").isEnabledFor(logging.INFO):
         yield lambda *_: None
+    elif wants_json():
+        yield json_progress(title)
     elif is_main_process() and (console().is_terminal or console().is_jupyter):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar

@@ -19,6 +19,12 @@ from geopsp.inference.options import ProbabilityType
 from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.inference.tile_plan import SCORE_ONE
 from geopsp.raster.cog.raster_spec import FRACTION_STEPS, RasterSpec
+from geopsp.raster.raster_style import (
+    write_class_style,
+    write_confidence_style,
+    write_disagreement_style,
+    write_probability_style,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,9 @@ class MapOutput:
 
     encode: Callable[[RasterSpec, MapRows, Legend], NDArray[Any]]
     """Makes its pixels, (bands, rows, cols), of finished rows; what they are where nothing is valid does not matter."""
+
+    write_style: Callable[[Path, Legend], None]
+    """Writes QGIS's style beside it; takes the classes of the model."""
 
     needs_scores: bool = True
     """True if it is made of the scores of all pixels, not only of the classes."""
@@ -82,11 +91,21 @@ def _encode_disagreement(spec: RasterSpec, rows: MapRows, _: Legend) -> NDArray[
 
 
 OUTPUTS = {
-    "classes": MapOutput(lambda path, legend, _: class_spec(path, legend), _encode_classes, needs_scores=False),
-    "probabilities": MapOutput(probability_spec, _encode_probabilities, is_calibrated=True),
-    "confidence": MapOutput(lambda path, *_: fraction_spec("confidence", path), _encode_confidence, is_calibrated=True),
+    "classes": MapOutput(
+        lambda path, legend, _: class_spec(path, legend), _encode_classes, write_class_style, needs_scores=False
+    ),
+    "probabilities": MapOutput(probability_spec, _encode_probabilities, write_probability_style, is_calibrated=True),
+    "confidence": MapOutput(
+        lambda path, *_: fraction_spec("confidence", path),
+        _encode_confidence,
+        write_confidence_style,
+        is_calibrated=True,
+    ),
     "disagreement": MapOutput(
-        lambda path, *_: fraction_spec("disagreement", path), _encode_disagreement, needs_agreement=True
+        lambda path, *_: fraction_spec("disagreement", path),
+        _encode_disagreement,
+        write_disagreement_style,
+        needs_agreement=True,
     ),
 }
 """The rasters by the name of their option; the classes, which each map has, come first."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import rasterio
 
+from geopsp.core.legend import Legend
 from geopsp.core.lock import output_lock
 from geopsp.core.output import atomic_output, resolve_link
 from geopsp.core.parallel import cpu_count
@@ -26,13 +27,14 @@ from geopsp.inference.dask_workers import parts_on_cluster
 from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.job import MapJob
 from geopsp.inference.map_item import remove_item
+from geopsp.inference.outputs import OUTPUTS
 from geopsp.inference.predict_parts import GDAL_CACHE_BYTES, predict_missing_parts
 from geopsp.inference.resources import Resources
 from geopsp.raster.cog.assemble import assemble
 from geopsp.raster.cog.part_mosaic import PartPath
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.cog.sieve import sieve
-from geopsp.raster.legend_io import sidecar_path, write_class_files, write_fraction_style
+from geopsp.raster.legend_io import sidecar_path, write_class_files
 
 logger = logging.getLogger(__name__)
 
@@ -158,10 +160,10 @@ def _publish(job: MapJob) -> None:
         if not staged.exists():  # moved by a run that was interrupted here
             continue
         target = resolve_link(raster.path)
-        _write_sidecars(raster, target)
+        _write_sidecars(raster, target, job.legend)
         if raster.path != target:  # programs look for sidecars beside the link
             try:
-                _write_sidecars(raster, raster.path)
+                _write_sidecars(raster, raster.path, job.legend)
             except (OutputError, OSError) as error:  # no reason to lose the map
                 logger.warning(
                     f"The colours of {raster.path}, a link to {target}, may be missing or out of date: {error}"
@@ -169,14 +171,17 @@ def _publish(job: MapJob) -> None:
         _move(staged, target)
 
 
-def _write_sidecars(raster: RasterSpec, path: Path) -> None:
-    """Write class names, colours and style beside a raster; if it has no classes, remove those of an earlier one."""
+def _write_sidecars(raster: RasterSpec, path: Path, legend: Legend) -> None:
+    """Write class names, colours and style beside a raster; if it has no classes, remove those of an earlier one.
+
+    `legend` has the classes of the model, in the order of the bands of probabilities.
+    """
     if raster.legend is not None:
         write_class_files(path, raster.legend)
         return
     if (old := sidecar_path(path)).exists():  # a read-only disk refuses to remove even nothing
         old.unlink()
-    write_fraction_style(path)
+    OUTPUTS[raster.name].write_style(path, legend)
 
 
 def _move(source: Path, target: Path) -> None:

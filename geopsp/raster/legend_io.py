@@ -6,7 +6,6 @@ Written: the `.aux.xml` of GDAL and the `.qml` style of QGIS beside the raster.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +18,12 @@ from rasterio.io import MemoryFile
 from geopsp.core.documents import parse_json
 from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX, Legend
 from geopsp.core.output import atomic_output
-from geopsp.core.qml import new_qml, qml_document, write_qml, xml_document
+from geopsp.core.qml import xml_document
 from geopsp.core.schema import ClassEntries, Schema, require_fit
 from geopsp.core.text import format_error
 from geopsp.errors import RasterError
 from geopsp.raster.open import GDAL_ERRORS, gdal_env, open_raster, read_tags
-
-logger = logging.getLogger(__name__)
+from geopsp.raster.raster_style import write_class_style
 
 BLACK = "#000000"
 
@@ -202,34 +200,7 @@ def write_class_files(path: str | Path, legend: Legend) -> None:
     path = Path(path)
     with atomic_output(sidecar_path(path), overwrite=True) as partial:
         partial.write_text(attribute_table(legend), encoding="utf-8")
-    _write_style(path, _class_style(legend))
-
-
-def write_fraction_style(path: str | Path) -> None:
-    """Write QGIS's style of a raster of fractions to NAME.qml: the first band, from black (0) to white (1).
-
-    Otherwise QGIS would show three bands as red, green and blue. A style that is not ours stays.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    root = new_qml()
-    pipe = ET.SubElement(root, "pipe")
-    look = {"type": "singlebandgray", "grayBand": "1", "gradient": "BlackToWhite", "opacity": "1", "alphaBand": "-1",
-            "nodataColor": ""}  # fmt: skip
-    renderer = ET.SubElement(pipe, "rasterrenderer", look)
-    ET.SubElement(renderer, "rasterTransparency")
-    stretch = ET.SubElement(renderer, "contrastEnhancement")
-    for name, value in (("minValue", "0"), ("maxValue", "1"), ("algorithm", "StretchToMinimumMaximum")):
-        ET.SubElement(stretch, name).text = value
-    ET.SubElement(root, "blendMode").text = "0"
-    _write_style(Path(path), root)
-
-
-def _write_style(path: Path, root: ET.Element) -> None:
-    target = path.with_suffix(".qml")
-    if not write_qml(target, root):
-        logger.info("%s is kept, as geopsp did not write it; QGIS shows %s with it.", target.name, path.name)
+    write_class_style(path, legend)
 
 
 def attribute_table(legend: Legend) -> str:
@@ -250,22 +221,3 @@ def attribute_table(legend: Legend) -> str:
         for value in (info.code, info.name, *info.rgb):
             ET.SubElement(row, "F").text = str(value)
     return xml_document(root)
-
-
-def style(legend: Legend) -> str:
-    """Return a QGIS 3 style with a colour and a label for each class."""
-    return qml_document(_class_style(legend))
-
-
-def _class_style(legend: Legend) -> ET.Element:
-    root = new_qml()
-    pipe = ET.SubElement(root, "pipe")
-    look = {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1", "nodataColor": ""}
-    renderer = ET.SubElement(pipe, "rasterrenderer", look)
-    ET.SubElement(renderer, "rasterTransparency")
-    palette = ET.SubElement(renderer, "colorPalette")
-    for info in legend:
-        entry = {"value": str(info.code), "color": info.color, "alpha": str(info.alpha), "label": info.name}
-        ET.SubElement(palette, "paletteEntry", entry)
-    ET.SubElement(root, "blendMode").text = "0"
-    return root

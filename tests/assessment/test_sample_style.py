@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-import subprocess
 from contextlib import closing
 from xml.etree import ElementTree as ET
 
@@ -93,32 +91,3 @@ def test_the_style_is_in_the_file(tmp_path):
         rows = base.execute("SELECT f_table_name, styleQML, useAsDefault FROM layer_styles").fetchall()
     assert rows == [("points", qml, 1)]
     assert "layer_styles" in {str(name) for name in pyogrio.list_layers(path)[:, 0]}
-
-
-QGIS_SCRIPT = """
-import sys
-from qgis.core import QgsApplication, QgsVectorLayer
-application = QgsApplication([], False)
-application.initQgis()
-layer = QgsVectorLayer(sys.argv[1] + "|layername=points", "points", "ogr")
-assert layer.isValid()
-kinds = {field.name(): layer.editorWidgetSetup(at).type() for at, field in enumerate(layer.fields())}
-setup = layer.editorWidgetSetup(layer.fields().indexFromName("reference")).config()
-print(layer.renderer().type(), kinds["reference"], kinds["map_class"], len(setup["map"]))
-"""
-
-
-def test_qgis_takes_it(tmp_path):
-    python = shutil.which("python3", path="/usr/bin")
-    if (
-        python is None
-        or subprocess.run([python, "-c", "import qgis.core"], capture_output=True, check=False).returncode
-    ):
-        pytest.skip("QGIS is not installed")
-    qml = sample_style(CLASSES, show_map_class=False)
-    path = write_sample(example_sample(), tmp_path / "points.gpkg", qml=qml)
-    done = subprocess.run(
-        [python, "-c", QGIS_SCRIPT, str(path)], capture_output=True, text=True, check=False,
-        env={"QT_QPA_PLATFORM": "offscreen", "HOME": str(tmp_path), "PATH": "/usr/bin"},
-    )  # fmt: skip
-    assert done.stdout.split() == ["RuleRenderer", "ValueMap", "Hidden", "4"], done.stderr

@@ -20,6 +20,7 @@ from geopsp.inference.outputs import OUTPUTS, MapOutput, encode_fractions, extra
 from geopsp.inference.part_size import part_width
 from geopsp.inference.plan_job import plan_job
 from geopsp.inference.run_job import run_job
+from geopsp.raster.raster_style import write_disagreement_style
 from geopsp.raster.scene import Scene
 
 
@@ -32,7 +33,8 @@ def entropy(spec, rows, legend):
 
 @pytest.fixture
 def with_entropy(monkeypatch):
-    monkeypatch.setitem(OUTPUTS, "entropy", MapOutput(lambda path, *_: fraction_spec("entropy", path), entropy))
+    output = MapOutput(lambda path, *_: fraction_spec("entropy", path), entropy, write_disagreement_style)
+    monkeypatch.setitem(OUTPUTS, "entropy", output)
 
 
 class Blurred(torch.nn.Module):

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from geopsp.core.legend import ClassInfo, Legend
 from geopsp.errors import OutputError
-from geopsp.raster.legend_io import attribute_table, read_legend, style, write_class_files, write_fraction_style
+from geopsp.raster.legend_io import attribute_table, read_legend, write_class_files
+from geopsp.raster.raster_style import class_style as style
+from geopsp.raster.raster_style import write_confidence_style
 from geopsp.vector.qgis_style import polygon_style, write_style
 
 LEGEND = Legend.from_names({0: "background", 3: "boat & <car>", 7: "Äcker"}, {3: "#010203"})
@@ -69,7 +71,7 @@ def test_a_style_that_is_not_ours_stays(text, tmp_path, capsys):
     content = text if isinstance(text, bytes) else text.encode()
     (tmp_path / "map.qml").write_bytes(content)
     write_class_files(tmp_path / "map.tif", LEGEND)
-    write_fraction_style(tmp_path / "map.tif")
+    write_confidence_style(tmp_path / "map.tif", LEGEND)
     write_style(tmp_path / "map.fgb", LEGEND)
     assert (tmp_path / "map.qml").read_bytes() == content
     assert "map.qml is kept" in capsys.readouterr().err
@@ -102,14 +104,6 @@ def test_a_background_without_a_colour_of_its_own_is_transparent():
             each.get("v") for each in ET.fromstring(polygon_style(classes)).iter("prop") if each.get("k") == "color"
         ]
         assert [fill.rpartition(",")[2] for fill in fills] == alphas
-
-
-def test_fractions_are_grey(tmp_path):
-    write_fraction_style(tmp_path / "probabilities.tif")
-    renderer = ET.parse(tmp_path / "probabilities.qml").getroot().find("pipe/rasterrenderer")
-    assert (renderer.get("type"), renderer.get("grayBand")) == ("singlebandgray", "1")
-    limits = renderer.find("contrastEnhancement")
-    assert (limits.findtext("minValue"), limits.findtext("maxValue")) == ("0", "1")
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
