@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from geopsp.core.lock import output_lock
 from geopsp.core.options import describes, from_names, require_path
 from geopsp.core.run_state import key_of
 from geopsp.core.temporary_folder import scratch_folder
+from geopsp.core.text import format_count
 from geopsp.inference.classify_pixels import Classifier, named_model, open_model_scenes
 from geopsp.inference.engines import MapModel, engine_of, opened_model
 from geopsp.inference.input_check import compare_with_training
@@ -33,6 +35,7 @@ from geopsp.inference.job import LazyAreaOfInterest, MapJob
 from geopsp.inference.options import EngineName, Precision
 from geopsp.inference.output_paths import OutputPaths, check_paths
 from geopsp.inference.plan_job import plan_job
+from geopsp.inference.predict_parts import measure_cost
 from geopsp.inference.resources import Resources
 from geopsp.models.hub_model import local_model
 from geopsp.polygons.options import PolygonSettingsDict
@@ -42,6 +45,10 @@ from geopsp.vector.geopackage import check_package_output
 from geopsp.vector.label_package import write_label_package
 
 logger = logging.getLogger(__name__)
+
+SHIFTED = 1
+"""Shifted tiles for each window: most of them are shared by two."""
+
 
 VERSION = 1
 """Part of the keys of runs."""
@@ -119,6 +126,41 @@ def find_windows(
     model: Classifier | str | Path, images: Images, out: str | Path, options: SuggestOptions
 ) -> Suggestion:
     """Write the windows to label, as `suggest_chips`, and return how to cut chips of them."""
+    with _opened_run(model, images, out, options) as run, output_lock(run.out):
+        return Suggestion(run.write(), run.model.legend)
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestionPlan:
+    """What `suggest_chips` would do."""
+
+    windows: int
+    tile_size: int
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """What is searched, in words."""
+        return f"{format_count(self.windows, 'window')} of {self.tile_size} x {self.tile_size} pixels."
+
+
+def plan_windows(
+    model: Classifier | str | Path, images: Images, out: str | Path, options: SuggestOptions
+) -> SuggestionPlan:
+    """Return what `suggest_chips` would do and cost, but write nothing; a few tiles are timed.
+
+    Raises:
+        GeopspError: as `suggest_chips`.
+    """
+    with _opened_run(model, images, out, options) as run:
+        return run.plan()
+
+
+@contextmanager
+def _opened_run(
+    model: Classifier | str | Path, images: Images, out: str | Path, options: SuggestOptions
+) -> Iterator[_Run]:
+    """Open model and images, and check the output."""
     require_path("out", out)
     if isinstance(model, str | Path) and str(model):
         model = local_model(model)
@@ -131,9 +173,7 @@ def find_windows(
         check_paths([OutputPaths(Path(out))], scenes, aoi=options.aoi, model=folder)
         check_paths([OutputPaths(Path(out))], scenes, aoi=options.labelled)
         target = check_package_output(out, overwrite=options.overwrite)
-        with output_lock(target):
-            size = _Run(trained, scenes, aoi_source, options, target, used_device).write()
-    return Suggestion(size, trained.legend)
+        yield _Run(trained, scenes, aoi_source, options, target, used_device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,14 +187,29 @@ class _Run:
     out: Path
     device: str | None
 
-    def write(self) -> int:
-        """Score, choose, and write the file; return the side of the windows in pixels."""
+    def plan(self) -> SuggestionPlan:
+        """Count the windows, and time a few tiles."""
+        jobs, resources = self._jobs()
+        size, stride, classes = jobs[0].tiles.size, self.options.stride, len(self.model.legend)
+        windows = sum(len(WindowGrid.of(job.scene.grid, size=size, stride=stride, classes=classes)) for job in jobs)
+        views = self._symmetries + SHIFTED if self._symmetries else 1
+        cost = measure_cost(jobs[0], self.model, resources)
+        return SuggestionPlan(windows, size, windows * views * cost.tile_seconds)
+
+    def _jobs(self) -> tuple[list[MapJob], Resources]:
+        """Return a job for each scene, and what they are computed with."""
         engine, options = engine_of(self.model), self.options
         device = engine.pick_device(self.device)
         jobs = [self._job(scene, bf16=engine.uses_bf16(options.map_options.settings, device)) for scene in self.scenes]
-        resources = Resources.for_job(jobs[0], self.model, device)
+        return jobs, Resources.for_job(jobs[0], self.model, device)
+
+    def write(self) -> int:
+        """Score, choose, and write the file; return the side of the windows in pixels."""
+        engine, options = engine_of(self.model), self.options
+        jobs, resources = self._jobs()
         labelled = None if options.labelled is None else LabelledGround.open(options.labelled)
-        logger.info(f"Searching {', '.join(scene.name for scene in self.scenes[:3])} on {engine.device_name(device)}.")
+        where = engine.device_name(resources.device)
+        logger.info(f"Searching {', '.join(scene.name for scene in self.scenes[:3])} on {where}.")
         for scene in self.scenes:
             for warning in compare_with_training(scene, self.model, tile_size=options.tile_size):
                 logger.warning(warning)

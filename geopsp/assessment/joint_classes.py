@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.argument_names import did_you_mean_one
 from geopsp.core.legend import IGNORE_INDEX, ClassInfo
 from geopsp.core.text import format_count
 from geopsp.errors import LabelError, OptionError
@@ -142,12 +143,13 @@ def _check_keys(targets: NameMapping, owners: Sequence[MapClasses]) -> None:
     unknown = [key for key in targets if key not in names and key != OTHERS]
     if not unknown:
         return
+    hint = did_you_mean_one(unknown, names.values())
     if len(unknown) == len(targets):
         raise OptionError(
             f"`class_mapping` names {', '.join(unknown)}, but the classes are "
-            f"{', '.join(names.values())}. Correct its keys, or leave it out."
+            f"{', '.join(names.values())}.{hint} Correct its keys, or leave it out."
         )
-    logger.warning(f"`class_mapping` names {', '.join(unknown)}, which are no classes here.")
+    logger.warning(f"`class_mapping` names {', '.join(unknown)}, which are no classes here.{hint}")
 
 
 def _table(each: MapClasses, targets: NameMapping, joint: dict[str, ClassInfo]) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.options import require_path
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import require_not_inputs
@@ -24,7 +25,8 @@ def require_ending(path: str | Path, *endings: str) -> str:
     if ending not in endings:
         *most, last = endings
         needed = f"{', '.join(most)} or {last}" if most else last
-        raise OptionError(f"{path} ends in {Path(path).suffix or 'nothing'!r}, but must end in {needed}.")
+        hint = did_you_mean(ending, endings)
+        raise OptionError(f"{path} ends in {Path(path).suffix or 'nothing'!r}, but must end in {needed}.{hint}")
     return ending
 
 

@@ -50,9 +50,12 @@ JOURNAL = "ledger.jsonl"
 
 CHIP_FOLDER = FolderKind(
     MANIFEST,
-    (INDEX, MAP_FILE, MODEL_FILE, SUMS_FILE, "stats.txt", "images/[0-9]*", "labels/[0-9]*", ".index/*"),
+    (
+        INDEX, MAP_FILE, MODEL_FILE, SUMS_FILE, "stats.txt", "chips.yaml", "chips-[0-9]*.yaml", "images/[0-9]*",
+        "labels/[0-9]*", ".index/*",
+    ),
     JOURNAL,
-)
+)  # fmt: skip
 
 
 VERSION = 2

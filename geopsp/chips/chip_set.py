@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from geopsp.chips.arcgis_read import read_arcgis_folder
 from geopsp.chips.arcgis_write import MAP_FILE
 from geopsp.chips.chip_folder import INDEX, MANIFEST, read_folder, require_files
+from geopsp.core.argument_names import did_you_mean_one
 from geopsp.core.bands import BandStats
 from geopsp.core.escape import printable
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
@@ -94,7 +95,8 @@ class ChipSet:
         if unknown:
             raise ChipError(
                 f"The chips in {', '.join(map(str, self.folders))} have classes that are not known here: "
-                f"{', '.join(unknown)}. Known classes: {', '.join(legend.names)}. Export them with the same classes."
+                f"{', '.join(unknown)}. Known classes: {', '.join(legend.names)}."
+                f"{did_you_mean_one(unknown, legend.names)} Export them with the same classes."
             )
         channels = np.full(256, IGNORE_INDEX, np.uint8)
         channels[: len(self.legend)] = [legend.names.index(name) for name in self.legend.names]

@@ -19,13 +19,15 @@ import geopandas as gpd
 
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import check_kind
-from geopsp.chips.chip_folder import MANIFEST, read_folder
+from geopsp.chips.chip_folder import CHIP_FOLDER, MANIFEST, read_folder
 from geopsp.chips.chip_set import ChipSet, is_arcgis_folder
 from geopsp.chips.chip_warnings import log_chip_warnings
 from geopsp.chips.export import Export, cut_all, make_index, make_report, manifest_header
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipFormat, ChipSpec, ExportOptions, changed_options
 from geopsp.core.options import describes, from_names, option_fields, require_path
+from geopsp.core.output import check_output
+from geopsp.core.owned_files import require_not_inputs
 from geopsp.core.progress import Progress
 from geopsp.errors import ChipError
 from geopsp.raster.find_images import Images
@@ -89,16 +91,8 @@ def export_training_data(
         InputNotFoundError, RasterError, GridError, BandError, LabelError, OptionError, OutputError: as the input is.
         ChipError: if no chip is left, or the chips to append to are of another kind.
     """
-    options = {name: value for name, value in locals().items() if name in option_fields(*CUTTING)}
-    from_names(ExportOptions, locals())
-    require_path("out", out)
-    spec, inputs = from_names(ChipSpec, options), LabelledScenes.open(images, labels, **options)
-    for scene in inputs.scenes:
-        require_geotiff_crs(scene.grid, scene.name)
-    check_kind(chip_format, inputs.scenes[0].dtype, len(inputs.scenes[0].bands))
-    changed = changed_options(options) | {"tile_size": tile_size, "seed": seed}
-    export = Export(inputs, spec, chip_format, _to_json(changed), workers, progress)
-    known = [] if overwrite else _known(Path(out), append=append)
+    given = {name: value for name, value in locals().items() if name in option_fields(*CUTTING, ExportOptions)}
+    export, known = _prepare(images, labels, out, given, progress)
     if export.key in known:
         logger.info(f"{out} already contains these chips: nothing to do.")
         chips = ChipSet.open(out)
@@ -109,6 +103,39 @@ def export_training_data(
     else:
         export.run(Path(out), overwrite=overwrite)
     return ChipSet.open(out)
+
+
+def plan_chips(
+    images: Images, labels: Labels, out: str | Path, *, progress: Progress | None = None, **options: Any
+) -> ChipSet:
+    """Return the chips that `export_training_data` would write, after its checks, but write nothing.
+
+    Raises:
+        GeopspError: as `export_training_data`.
+    """
+    defaults = {name: entry.default for name, entry in option_fields(*CUTTING, ExportOptions).items()}
+    given: dict[str, Any] = {**defaults, **options}
+    export, known = _prepare(images, labels, out, given, progress)
+    if not (export.key in known or (known and given["append"])):
+        check_output(out, overwrite=given["overwrite"], folder=True, kind=CHIP_FOLDER)
+        require_not_inputs([Path(out)], export.inputs.local_files())
+    return index_chips(export.inputs, export.spec, workers=given["workers"], progress=progress)
+
+
+def _prepare(
+    images: Images, labels: Labels, out: str | Path, given: Mapping[str, Any], progress: Progress | None
+) -> tuple[Export, list[str]]:
+    """Check options and open inputs; return the export, and the keys of those that its folder has already."""
+    from_names(ExportOptions, given)
+    require_path("out", out)
+    options = {name: given[name] for name in option_fields(*CUTTING)}
+    spec, inputs = from_names(ChipSpec, options), LabelledScenes.open(images, labels, **options)
+    for scene in inputs.scenes:
+        require_geotiff_crs(scene.grid, scene.name)
+    check_kind(given["chip_format"], inputs.scenes[0].dtype, len(inputs.scenes[0].bands))
+    changed = changed_options(options) | {"tile_size": given["tile_size"], "seed": given["seed"]}
+    export = Export(inputs, spec, given["chip_format"], _to_json(changed), given["workers"], progress)
+    return export, [] if given["overwrite"] else _known(Path(out), append=given["append"])
 
 
 def _known(out: Path, *, append: bool) -> list[str]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from geopsp.chips.options import CUTTING, ChipSpec, ExportOptions
+from geopsp.chips.options import CUTTING, ExportOptions
 from geopsp.cli.inputs import images_argument, input_files, labels_help, labels_of
-from geopsp.cli.options import dry_run_option, options_of, take
-from geopsp.cli.shell_command import ShellCommand, say
-from geopsp.core.options import option_fields
+from geopsp.cli.options import dry_run_option, json_option, options_of, take
+from geopsp.cli.plan import Plan, show_plan
+from geopsp.cli.results import show, wrote
+from geopsp.cli.shell_command import ShellCommand
 
 
 @click.command(
     cls=ShellCommand,
     strict=True,
+    records=True,
     stopped="Chips that are cut are kept: the same command goes on from them.",
     examples=(
         "geopsp chips scene.tif --labels fields.gpkg --class-field crop --out chips",
@@ -27,7 +30,7 @@ from geopsp.core.options import option_fields
 @click.option("--labels", required=True, multiple=True, help=labels_help)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Chip folder to write.")
 @options_of(*CUTTING, ExportOptions)
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the report to this file.")
+@json_option
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw the chips over the images (.png).")
 @dry_run_option
 def chips(
@@ -43,11 +46,11 @@ def chips(
 
     An IMAGE is a raster, a URL, a glob, a folder, or a STAC item or item collection.
     """
-    from geopsp.chips.export_training_data import export_training_data
+    from geopsp.chips.export_training_data import export_training_data, plan_chips
     from geopsp.core.output import check_output
     from geopsp.core.owned_files import require_not_inputs
     from geopsp.core.progress import progress_bar
-    from geopsp.report.summary import describe_chips, write_chip_report
+    from geopsp.report.summary import chip_report, describe_chips, write_chip_report
 
     options = take(options, *CUTTING, ExportOptions)
     overwrite, reports = options.get("overwrite", False), [path for path in (json_path, picture) if path]
@@ -56,12 +59,22 @@ def chips(
     if reports:
         require_not_inputs(reports, input_files(*images, *labels))
     if dry_run:
-        say(describe_chips(_chips_to_cut(images, labels, options)))
-        say(f"Nothing was written; the chips would go to {out}.")
+        start = time.monotonic()
+        with progress_bar("Cutting chips") as progress:
+            cut = plan_chips(list(images), labels_of(images, labels), out, progress=progress, **options)
+        show(describe_chips(cut), chip_report(cut))
+        show_plan(
+            Plan(
+                reads=[images, *labels],
+                writes=[out, *reports],
+                max_bytes=len(cut) * chip_bytes(cut),
+                seconds=WRITING * (time.monotonic() - start),
+            )
+        )
         return
     with progress_bar("Cutting chips") as progress:
         chip_set = export_training_data(list(images), labels_of(images, labels), out, progress=progress, **options)
-    say(describe_chips(chip_set))
+    show(describe_chips(chip_set), chip_report(chip_set))
     require_not_inputs(reports, [Path(file) for files in chip_set.files.values() for file in files])
     if json_path:
         write_chip_report(chip_set, json_path, overwrite=overwrite)
@@ -70,16 +83,15 @@ def chips(
         from geopsp.training.plots import save_figure
 
         save_figure(chip_map(chip_set, images=chip_set.files), picture, overwrite=overwrite)
+    wrote(out, *reports)
 
 
-def _chips_to_cut(images: tuple[str, ...], labels: tuple[str, ...], options: dict[str, Any]) -> Any:
-    """Return the chips that `geopsp chips` would write."""
-    from geopsp.chips.export_training_data import index_chips
-    from geopsp.chips.labelled_scenes import LabelledScenes
-    from geopsp.core.progress import progress_bar
+WRITING = 2
+"""Time of an export by that of finding its chips, which reads images and labels but writes no files."""
 
-    spec = ChipSpec(**{name: options[name] for name in option_fields(ChipSpec) if name in options})
-    cutting = {name: options[name] for name in option_fields(*CUTTING) if name in options}
-    scenes = LabelledScenes.open(list(images), labels_of(images, labels), **cutting)
-    with progress_bar("Cutting chips") as progress:
-        return index_chips(scenes, spec, workers=options.get("workers"), progress=progress)
+
+def chip_bytes(chips: Any) -> int:
+    """Return the size of a chip of a `ChipSet` without compression: its bands and its labels."""
+    import numpy as np
+
+    return int(chips.tile_size**2 * (len(chips.bands) * np.dtype(chips.dtype).itemsize + 1))

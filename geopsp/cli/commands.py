@@ -5,7 +5,6 @@ Nothing heavy is imported before a command runs, so that `geopsp --help` is quic
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,15 @@ from geopsp.cli.completion import completion
 from geopsp.cli.doctor import doctor
 from geopsp.cli.export import export
 from geopsp.cli.info import info, weights
-from geopsp.cli.options import overwrite_option
+from geopsp.cli.options import dry_run_option, overwrite_option
+from geopsp.cli.plan import show_plan
 from geopsp.cli.predict import polygonize, predict
+from geopsp.cli.results import record, wrote
 from geopsp.cli.sample import sample
 from geopsp.cli.shell_command import ShellCommand
 from geopsp.cli.suggest import suggest
 from geopsp.cli.train import evaluate, train
+from geopsp.core.argument_names import near_name
 from geopsp.core.escape import printable_lines
 
 SECTIONS = {
@@ -59,9 +61,9 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command; suggest the one that an unknown name means."""
         name = args[0]
-        near = get_close_matches(name, self.commands, 1)
+        near = near_name(name, self.commands)
         if name not in self.commands and not name.startswith("-"):
-            hint = f"Did you mean {near[0]}?" if near else f"The commands are {', '.join(self.list_commands(ctx))}."
+            hint = f"Did you mean {near}?" if near else f"The commands are {', '.join(self.list_commands(ctx))}."
             raise click.UsageError(f"No such command {name!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -85,14 +87,21 @@ def main() -> None:
 @click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Folder for results.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the sample data. Default: geopsp's own.")
 @click.option("--epochs", type=int, help="Passes over the training chips. Default: as many as take a few minutes.")
+@dry_run_option
 @overwrite_option
-def demo(out: Path, data: Path | None, epochs: int | None, overwrite: bool) -> None:
+def demo(out: Path, data: Path | None, epochs: int | None, dry_run: bool, overwrite: bool) -> None:
     """Run all steps on the sample data: chips, training, scores, map, polygons, report."""
-    from geopsp.cli.demo import run
     from geopsp.core.extras import require_torch
 
     require_torch("`geopsp demo`")
-    run(out, data=data, epochs=epochs, overwrite=overwrite)
+    from geopsp.cli.demo import plan, run
+
+    if dry_run:
+        show_plan(plan(out, data=data, epochs=epochs, overwrite=overwrite))
+        return
+    scores = run(out, data=data, epochs=epochs, overwrite=overwrite)
+    record({"scores": scores.to_json()})
+    wrote(out)
 
 
 for command in (

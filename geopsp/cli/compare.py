@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from geopsp.assessment.comparison.comparison_options import ComparisonOptions
-from geopsp.cli.options import options_of, overwrite_option, take
-from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.cli.options import dry_run_option, json_option, options_of, overwrite_option, take
+from geopsp.cli.plan import Plan, show_plan
+from geopsp.cli.results import show, wrote
+from geopsp.cli.shell_command import ShellCommand
 
 
 @click.command(
@@ -22,8 +24,9 @@ from geopsp.cli.shell_command import ShellCommand, say
 @click.argument("model_b", type=click.Path(path_type=Path))
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @options_of(ComparisonOptions)
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the result to this file.")
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Also write a row per chip to this file.")
+@json_option
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Also write a row per chip as a table (.csv).")
+@dry_run_option
 @overwrite_option
 def compare(
     model_a: Path,
@@ -31,6 +34,7 @@ def compare(
     chips: tuple[str, ...],
     json_path: Path | None,
     csv_path: Path | None,
+    dry_run: bool,
     overwrite: bool,
     **options: Any,
 ) -> None:
@@ -51,9 +55,19 @@ def compare(
         if not is_onnx(folder):
             read_manifest(folder)  # before torch is loaded
     require_torch("`geopsp compare`")
-    from geopsp.assessment.comparison.compare_models import compare_models
+    from geopsp.assessment.comparison.compare_models import compare_models, comparison_cost
 
+    if dry_run:
+        costs = comparison_cost(folders[0], folders[1], list(chips), ComparisonOptions(**options))
+        show_plan(
+            Plan(
+                reads=[*folders, *chips],
+                notes=[f"{name}: {cost.text}" for name, cost in zip(("MODEL_A", "MODEL_B"), costs, strict=True)],
+                writes=tables,
+                seconds=sum(cost.seconds for cost in costs),
+            )
+        )
+        return
     found = compare_models(folders[0], folders[1], list(chips), **options)
-    say(found.text())
-    for path in tables:
-        say(f"Wrote {found.save(path, overwrite=overwrite)}")
+    show(found.text(), found.to_json())
+    wrote(*(found.save(path, overwrite=overwrite) for path in tables))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from geopsp.cli.shell_command import ShellCommand, say_verbatim
+from geopsp.cli.option_values import Choice
+from geopsp.cli.results import say_verbatim
+from geopsp.cli.shell_command import ShellCommand
 
 SHELLS = {
     "bash": 'eval "$(geopsp completion bash)"   # in ~/.bashrc',
@@ -15,8 +17,8 @@ SHELLS = {
 """How each shell is told, once."""
 
 
-@click.command(cls=ShellCommand, examples=tuple(SHELLS.values()))
-@click.argument("shell", type=click.Choice(list(SHELLS)))
+@click.command(cls=ShellCommand, json=False, examples=tuple(SHELLS.values()))
+@click.argument("shell", type=Choice(list(SHELLS)))
 def completion(shell: str) -> None:
     """Print the script with which SHELL completes commands, options, files and backbones of geopsp."""
     root = click.get_current_context().find_root()

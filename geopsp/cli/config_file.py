@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +16,56 @@ from click.core import ParameterSource
 
 from geopsp.cli.options import ShellOption, is_inverted
 from geopsp.core.argument_names import suggest_names
-from geopsp.core.documents import MAX_SETTINGS_BYTES, DocumentError, read_yaml
+from geopsp.core.documents import MAX_SETTINGS_BYTES, DocumentError, read_bytes, read_yaml, yaml_lines
 from geopsp.core.output import check_output, write_text_atomic
+from geopsp.core.owned_files import add_to_file_list
 from geopsp.core.text import format_error
 from geopsp.errors import OptionError
+
+logger = logging.getLogger(__name__)
 
 COMMAND = "command"
 """The entry of a file that says which command it is for."""
 
-NOT_SAVED = {"config", "save_config", "help", "help_all", "quiet", "verbose", "log_file", "dry_run"}
+NOT_SAVED = {"config", "save_config", "help", "help_all", "quiet", "verbose", "log_file", "dry_run", "as_json"}
 """What says nothing about the work that a command does."""
 
 
-def read_config(command: click.Command, path: Path) -> dict[str, Any]:
-    """Read what a file says of a command, as click takes it, by the names of click's parameters.
+CONFIG = "geopsp.config"
+"""In the context of a command: its `ConfigFile`, if it has one."""
 
-    Of a folder, such as a saved model, it is the file NAME.yaml, by the command's name.
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """What a file says of a command."""
+
+    path: Path
+    values: dict[str, Any]
+    """As click takes them, by the names of click's parameters."""
+
+    keys: dict[str, str]
+    """As the file has them, by the names of click's parameters."""
+
+    lines: dict[str, int]
+    """By key."""
+
+    def place(self, name: str) -> str:
+        """Return where the file sets a parameter: "run.yaml, line 3, epochs"."""
+        key = self.keys[name]
+        return f"{self.path}, line {self.lines[key]}, {key}"
+
+
+def read_config(command: click.Command, path: Path) -> ConfigFile:
+    """Read what a file says of a command.
+
+    Of a folder, such as a saved model, it is the file NAME.yaml, by the command's name; of an output such as a map, the
+    file that `record_run` wrote beside it.
 
     Raises:
         OptionError: if the file cannot be read, is for another command, or names what the command does not have.
     """
-    path = path / f"{command.name}.yaml" if path.is_dir() else path
+    recorded = path / f"{command.name}.yaml" if path.is_dir() else _beside(path)
+    path = recorded if path.is_dir() or os.path.isfile(recorded) else path  # noqa: PTH113 (False for a long name)
     try:
         found = read_yaml(path, max_bytes=MAX_SETTINGS_BYTES)
     except (OSError, DocumentError) as error:
@@ -42,17 +75,64 @@ def read_config(command: click.Command, path: Path) -> dict[str, Any]:
     meant = found.pop(COMMAND, command.name)
     if meant != command.name:
         raise OptionError(f"{path} is for `geopsp {meant}`, not for `geopsp {command.name}`.")
-    parameters = _by_name(command)
-    values = {}
+    parameters, lines = _by_name(command), yaml_lines(path)
+    config = ConfigFile(path, {}, {}, lines)
     for key, value in found.items():
         name = str(key).replace("-", "_")
         if name not in parameters:
             near = suggest_names(name, parameters)
             hint = f"Did you mean {near[0]}?" if near else f"`geopsp {command.name} --help-all` shows what it takes."
-            raise OptionError(f"{path}: `geopsp {command.name}` has no option {key!r}. {hint}")
+            where = f"{path}, line {lines.get(str(key), 1)}"
+            raise OptionError(f"{where}: `geopsp {command.name}` has no option {key!r}. {hint}")
         if value is not None:
-            values[str(parameters[name].name)] = _shell_value(path, str(key), parameters[name], value)
-    return values
+            parameter = parameters[name]
+            config.keys[str(parameter.name)] = str(key)
+            place = config.place(str(parameter.name))
+            config.values[str(parameter.name)] = _shell_value(place, parameter, value)
+    return config
+
+
+def set_in_file(ctx: click.Context, name: str | None) -> str | None:
+    """Return where the file of --config sets a parameter; None if it does not, or the command line does."""
+    config: ConfigFile | None = ctx.meta.get(CONFIG)
+    if config is None or name is None or name not in config.keys:
+        return None
+    return config.place(name) if ctx.get_parameter_source(name) == ParameterSource.DEFAULT_MAP else None
+
+
+def record_run(ctx: click.Context, out: Path) -> None:
+    """Write the run that made an output: into its folder as NAME.yaml, beside a file as FILE.yaml, for `read_config`.
+
+    A run that adds to a folder is NAME-2.yaml, and so on. A file of others is left alone.
+    """
+    name, text = str(ctx.command.name), config_text(ctx)
+    path = out / f"{name}.yaml" if out.is_dir() else _beside(out)
+    if ctx.params.get("append"):
+        others = (out / f"{name}-{number}.yaml" for number in count(2))
+        path = next(each for each in chain([path], others) if not each.exists() or _text_of(each) == text)
+    if _text_of(path) == text:
+        return
+    if os.path.lexists(path) and not _text_of(path).startswith(f"{COMMAND}: {name}\n"):
+        logger.warning(f"{path} was not written by `geopsp {name}`, so it is kept, and this run is not recorded.")
+        return
+    try:
+        write_text_atomic(path, text)
+        if out.is_dir():
+            add_to_file_list(out, path.name)
+    except OSError as error:  # the output itself is complete
+        logger.warning(f"{path} cannot be written ({format_error(error)}), so this run is not recorded.")
+
+
+def _beside(out: Path) -> Path:
+    return out.with_name(f"{out.name}.yaml")
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a small file; "" for anything else."""
+    try:
+        return read_bytes(path, max_bytes=MAX_SETTINGS_BYTES).decode()
+    except (OSError, DocumentError, UnicodeDecodeError):
+        return ""
 
 
 def write_config(ctx: click.Context, path: Path) -> None:
@@ -96,13 +176,13 @@ def _is_inverted(parameter: click.Parameter) -> bool:
     return isinstance(parameter, ShellOption) and is_inverted(parameter.entry)
 
 
-def _shell_value(path: Path, key: str, parameter: click.Parameter, value: Any) -> Any:
+def _shell_value(place: str, parameter: click.Parameter, value: Any) -> Any:
     """Return a value of a file as click takes it: lists are texts with commas, unless the option may be repeated."""
     if isinstance(value, Mapping):
         value = ",".join(f"{name}={each}" for name, each in value.items())
     if isinstance(parameter, click.Option) and parameter.is_flag:
         if not isinstance(value, bool):
-            raise OptionError(f"{path}: {key!r} is {value!r}, but must be true or false.")
+            raise OptionError(f"{place}: it is {value!r}, but must be true or false.")
         return value is not _is_inverted(parameter)
     items = list(value) if isinstance(value, list | tuple) else [value]
     texts = [str(each) for each in items]
@@ -110,7 +190,7 @@ def _shell_value(path: Path, key: str, parameter: click.Parameter, value: Any) -
         return tuple(texts)
     if value is True and isinstance(parameter, click.Option) and parameter.flag_value is not None:
         return parameter.flag_value  # an option that may stand without a value
-    return ",".join(texts) or "none"
+    return ",".join(texts) if items else "none"
 
 
 def _python_value(parameter: click.Parameter, value: Any) -> Any:

@@ -11,7 +11,8 @@ import geopsp
 from geopsp.chips.chip_folder import CHIP_FOLDER, MANIFEST
 from geopsp.chips.chip_set import ChipSet
 from geopsp.chips.export_training_data import export_training_data
-from geopsp.core.output import atomic_output
+from geopsp.cli.plan import Plan
+from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import FolderKind
 from geopsp.core.progress import progress_bar
 from geopsp.errors import InputNotFoundError
@@ -39,6 +40,12 @@ DEMO_FOLDER = FolderKind(
     ),
 )  # fmt: skip
 
+NUM_BYTES = 100e6
+"""About the size of the folder."""
+
+START_SECONDS, EPOCH_SECONDS = 60, 5
+"""About how long two cores take: for all but training, and for an epoch."""
+
 TILE, BATCH_SIZE, EPOCHS = 128, 8, 36
 
 OUTPUT_STRIDE, ENCODER_DEPTH = 16, 4
@@ -60,6 +67,24 @@ def find_sample_data(data: Path | None) -> Path:
         if (place / TEST).exists():
             return place
     raise InputNotFoundError(f"{places[0]} does not hold the sample data ({TEST} and others). Run sample_data/make.py.")
+
+
+def plan(out: Path, *, data: Path | None = None, epochs: int | None = None, overwrite: bool = False) -> Plan:
+    """Return what `run` would do.
+
+    Raises:
+        InputNotFoundError, OutputError: as `run`.
+    """
+    sample = find_sample_data(data)
+    check_output(out, overwrite=overwrite, folder=True, kind=DEMO_FOLDER)
+    epochs = epochs or EPOCHS
+    return Plan(
+        reads=[sample / name for name in (*SCENES, TEST, "labels.gpkg", "test_labels.gpkg")],
+        notes=[f"{epochs} epochs of training, one map of two scenes and one of a third, and a report."],
+        writes=[out],
+        max_bytes=NUM_BYTES,
+        seconds=START_SECONDS + epochs * EPOCH_SECONDS,
+    )
 
 
 def run(out: Path, *, data: Path | None = None, epochs: int | None = None, overwrite: bool = False) -> Confusion:

@@ -20,7 +20,7 @@ MAIN_OPTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "predict": (
         "out", "polygons", "confidence", "probabilities", "per_image", "extent", "aoi", "test_time_augmentation",
-        "min_area", "simplify", "device", "overwrite",
+        "min_area", "simplify", "device", "dry_run", "overwrite",
     ),
     "suggest": (
         "out", "number", "labelled", "aoi", "criterion", "max_per_km2", "min_distance", "bands", "device", "overwrite",
@@ -31,7 +31,7 @@ MAIN_OPTIONS: Mapping[str, tuple[str, ...]] = {
 GENERAL = "General"
 """The group of the options that all commands have."""
 
-SHORT_GENERAL = {"config", "quiet", "help_all"}
+SHORT_GENERAL = {"as_json", "config", "quiet", "help_all"}
 """Options of all commands that the short help shows, beside --help."""
 
 MAIN = "Main"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field
 from functools import reduce
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
+from geopsp.cli.option_values import COMPLETERS, LISTS, PARSERS, Choice
 from geopsp.core.options import DRY_RUN_HELP, info_of, option_fields, with_unit
 
 Command = Callable[..., Any]
@@ -128,13 +130,13 @@ def _kind(entry: Field[Any]) -> dict[str, Any]:  # noqa: PLR0911 (a table of typ
         return {} if "/" in (info.flag or "") else {"is_flag": True}
     if info.choices and all(isinstance(choice, str) for choice in info.choices):
         switched_off = ["none"] if "None" in annotation and entry.default is not None else []
-        return {"type": click.Choice([*info.choices, *switched_off])}
+        return {"type": Choice([*info.choices, *switched_off])}
     if kinds <= {"int", "float"}:
         return {"type": float if "float" in kinds else int}
     if _is_multiple(entry):
         return {"multiple": True}
     if annotation.startswith(("Sequence[", "tuple[")):
-        return _LISTS["str" if "str" in annotation else "int"]
+        return LISTS["str" if "str" in annotation else "int"]
     if "Path" in kinds and "gpd.GeoDataFrame" not in kinds and entry.default is None:
         return {"type": click.Path()}
     return {"type": str}
@@ -158,104 +160,6 @@ def _python_value(entry: Field[Any], value: Any) -> Any:
     )
 
 
-def parse_ints(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Return comma-separated whole numbers; () for "none"."""
-    if value is None:
-        return None
-    try:
-        return tuple(int(part) for part in value.split(",") if part.strip() and value.lower() != "none")
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 1,2,3,6.") from error
-
-
-def parse_names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Return comma-separated names."""
-    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def parse_bands(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str | int, ...] | None:
-    """Return comma-separated names or numbers."""
-    found = parse_names(context, option, value)
-    return None if found is None else tuple(int(name) if name.isdigit() else name for name in found)
-
-
-def parse_lr(_: click.Context, __: click.Parameter, value: str | None) -> float | tuple[float, ...] | None:
-    """Return one learning rate, or two separated by a comma."""
-    try:
-        found = tuple(float(part) for part in value.split(",")) if value else ()
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{value!r} is not a learning rate such as 0.001, nor two such as 0.0001,0.001."
-        ) from error
-    return None if not found else found[0] if len(found) == 1 else found
-
-
-def parse_limits(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    """Return comma-separated numbers."""
-    try:
-        return None if value is None else tuple(float(part) for part in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of numbers such as 0.5,0.8.") from error
-
-
-def parse_accuracies(_: click.Context, __: click.Parameter, value: str | None) -> float | dict[str, float] | None:
-    """Return a number, or numbers by name; a number before names is that of all others, under the name "*"."""
-    if value is None:
-        return None
-    found: dict[str, float] = {}
-    for part in value.split(","):
-        name, number = part.rpartition("=")[::2]
-        try:
-            found[name.strip() or "*"] = float(number)
-        except ValueError as error:
-            raise click.BadParameter(f"{value!r} is not a number such as 0.9, nor a list such as water=0.9.") from error
-    return found["*"] if set(found) == {"*"} else found
-
-
-def parse_extent(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    """Return left, bottom, right and top, separated by commas."""
-    if value is None:
-        return None
-    try:
-        numbers = tuple(float(part) for part in value.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) != 4:
-        raise click.BadParameter(f"{value!r} is not an extent such as 500000,5300000,510000,5310000.")
-    return numbers
-
-
-def parse_confidence(_: click.Context, __: click.Parameter, value: str | None) -> float | dict[str, float] | None:
-    """Return one number, or numbers by class names as NAME=P,...; a name may hold = itself."""
-    if value is None:
-        return None
-    wrong = click.BadParameter(f"{value!r} is not a confidence such as 0.6, nor one by class: building=0.7,other=0.5.")
-    found: dict[str, float] = {}
-    try:
-        if "=" not in value:
-            return float(value)
-        for part in value.split(","):
-            name, sign, number = part.rpartition("=")
-            if not (sign and name.strip()):
-                raise wrong
-            if name.strip() in found:
-                raise click.BadParameter(f"{value!r} names {name.strip()!r} twice. Give each class one confidence.")
-            found[name.strip()] = float(number)
-    except ValueError:
-        raise wrong from None
-    return found
-
-
-def parse_metres(_: click.Context, __: click.Parameter, value: str | None) -> float | bool | None:
-    """Return a number, or True if the option has no value."""
-    try:
-        return None if value is None else value == "alone" or float(value)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{value!r} is not a number of metres. Write arguments before --regularize, not after it."
-        ) from error
-
-
 TITLES: Mapping[str, str] = {
     "LabelOptions": "Label", "ImageOptions": "Image", "ChipSpec": "Chip", "ExportOptions": "File",
     "ModelOptions": "Network", "PSPNetOptions": "PSPNet", "LossSpec": "Loss", "FitOptions": "Training",
@@ -264,35 +168,29 @@ TITLES: Mapping[str, str] = {
 """Titles of groups in the help, by the class of options, where they are not its name."""
 
 
-def complete_backbone(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the backbones whose names begin so; those of timm, a thousand, only after "tu-"."""
-    from geopsp.models.encoder_names import names_beginning
-
-    return [CompletionItem(name) for name in names_beginning(incomplete)]
+JSON_TO_STDOUT = Path("-")
+"""The file of --json without a file."""
 
 
-COMPLETERS = {"backbone": complete_backbone}
-"""What completes the values of options in the user's shell."""
+json_option = click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path),
+    is_flag=False,
+    flag_value=str(JSON_TO_STDOUT),
+    metavar="[FILE]",
+    help="Print the result as one JSON object instead of text. With FILE (.json): print the text, and write the result "
+    "to FILE.",
+)
 
 
-PARSERS: Mapping[str, dict[str, Any]] = {
-    "crf": {"is_flag": True},
-    "bands": {"callback": parse_bands, "metavar": "BAND,..."},
-    "confidence_bins": {"callback": parse_limits},
-    "expected_accuracy": {"callback": parse_accuracies},
-    "extent": {"callback": parse_extent, "metavar": "LEFT,BOTTOM,RIGHT,TOP"},
-    "lr": {"callback": parse_lr},
-    "min_confidence": {"callback": parse_confidence},
-    "regularize": {"callback": parse_metres, "is_flag": False, "flag_value": "alone"},
-}
-"""Options whose text is read in a way of their own."""
-
-
-_LISTS: Mapping[str, dict[str, Any]] = {
-    "str": {"callback": parse_names, "metavar": "NAME,..."},
-    "int": {"callback": parse_ints, "metavar": "N,..."},
-}
-"""Lists, by the type of their items."""
+def split_json(args: Sequence[str]) -> list[str]:
+    """Return a command line in which --json takes the next word only if that is a file that ends in .json."""
+    words = [*args, ""]
+    return [
+        f"{arg}={JSON_TO_STDOUT}" if arg == "--json" and not next_one.lower().endswith(".json") else arg
+        for arg, next_one in pairwise(words)
+    ]
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help=DRY_RUN_HELP)

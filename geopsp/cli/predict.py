@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from geopsp.cli.inputs import images_argument
-from geopsp.cli.options import options_of, take
-from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.cli.options import dry_run_option, options_of, take
+from geopsp.cli.plan import Plan, show_plan
+from geopsp.cli.results import wrote
+from geopsp.cli.shell_command import ShellCommand
 from geopsp.inference.options import MapOptions
 from geopsp.models.crf import CRFOptions
 from geopsp.polygons.options import PolygonOptions, PolygonSettings
@@ -19,6 +21,7 @@ from geopsp.vector.formats import ENDINGS
 @click.command(
     cls=ShellCommand,
     strict=True,
+    records=True,
     stopped="Parts that are made are kept: the same command goes on from them.",
     examples=(
         "geopsp predict model scene.tif --out map.tif",
@@ -39,7 +42,7 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
     An interrupted run resumes when the same command is called again. The options from --connectivity to --regularize
     say how --polygons are made.
     """
-    from geopsp.inference.classify_pixels import classify_pixels
+    from geopsp.inference.classify_pixels import classify_pixels, plan_maps
     from geopsp.inference.map_item import item_path
     from geopsp.inference.outputs import extra_outputs
 
@@ -49,17 +52,27 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
         options["crf"] = CRFOptions(**crf_options)
     if polygon_options:
         options["polygon_options"] = polygon_options
+    if options.get("dry_run"):
+        plan = plan_maps(list(images), model, out, MapOptions(**options))
+        cost = plan.cost
+        inputs = [str(options[name]) for name in ("aoi",) if name in options]
+        show_plan(
+            Plan(
+                reads=[model, images, *inputs],
+                notes=plan.lines,
+                writes=plan.outputs,
+                max_bytes=cost.num_bytes,
+                seconds=cost.seconds,
+            )
+        )
+        return
     found: Any = classify_pixels(list(images), model, out, **options)
     maps = found if isinstance(found, list) else [found]
-    if options.get("dry_run"):
-        say("Nothing was written.")
-        return
-    for path in (
+    wrote(
         *maps,
         *(options[name] for name in extra_outputs() if name in options),
         *(item_path(path) for path in maps if options.get("stac")),
-    ):
-        say(f"Wrote {path}")
+    )
 
 
 @click.command(
@@ -72,9 +85,19 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
 @click.option("--out", required=True, type=click.Path(path_type=Path), help=f"File to write: {ENDINGS}.")
 @options_of(PolygonSettings, unset=True)
 @options_of(PolygonOptions, only=("confidence", "nodata", "overwrite"))
-def polygonize(raster: str, out: Path, **options: Any) -> None:
+@dry_run_option
+def polygonize(raster: str, out: Path, dry_run: bool, **options: Any) -> None:
     """Write the regions of a class RASTER as polygons."""
+    from geopsp.polygons.estimate_polygons import estimate_polygons
     from geopsp.polygons.raster_to_polygons import raster_to_polygons
+    from geopsp.vector.write import check_vector_output
 
-    raster_to_polygons(raster, out, **take(options, PolygonOptions))
-    say(f"Wrote {out}")
+    options = take(options, PolygonOptions)
+    if dry_run:
+        check_vector_output(out, overwrite=options.get("overwrite", False))
+        cost = estimate_polygons(raster, out.suffix, PolygonOptions(**options))
+        inputs = [raster, *([options["confidence"]] if "confidence" in options else [])]
+        show_plan(Plan(reads=inputs, writes=[out], max_bytes=cost.num_bytes, seconds=cost.seconds))
+        return
+    raster_to_polygons(raster, out, **options)
+    wrote(out)

@@ -10,8 +10,11 @@ import click
 from geopsp.chips.options import CUTTING
 from geopsp.cli.config_file import config_text
 from geopsp.cli.inputs import checked_model, labels_help, labels_of
-from geopsp.cli.options import dry_run_option, mismatch_option, options_of, overwrite_option, take
-from geopsp.cli.shell_command import ShellCommand, say
+from geopsp.cli.option_values import Choice
+from geopsp.cli.options import dry_run_option, json_option, mismatch_option, options_of, overwrite_option, take
+from geopsp.cli.plan import Plan, show_plan
+from geopsp.cli.results import say, show, wrote
+from geopsp.cli.shell_command import ShellCommand
 from geopsp.errors import OptionError
 from geopsp.models.loss_options import LossSpec
 from geopsp.training.options import NETWORKS, DataOptions, FitOptions, ModelOptions, RunConfig
@@ -32,7 +35,7 @@ from geopsp.training.presets import ONLY_OF
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
 @click.option("--labels", multiple=True, help=f"Train straight from images, given instead of CHIPS. {labels_help}")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
-@click.option("--network", type=click.Choice(NETWORKS), default=NETWORKS[0], show_default=True, help="Architecture.")
+@click.option("--network", type=Choice(NETWORKS), default=NETWORKS[0], show_default=True, help="Architecture.")
 @options_of(ModelOptions, *ONLY_OF.values(), LossSpec, FitOptions, RunConfig)
 @click.option("--freeze", is_flag=True, help="Keep the encoder's weights as they are.")
 @options_of(DataOptions)
@@ -58,7 +61,7 @@ def train(
     from geopsp.core.output import check_output
     from geopsp.core.owned_files import remove_owned
     from geopsp.models.manifest import MODEL_FOLDER
-    from geopsp.report.summary import describe_scores
+    from geopsp.report.summary import describe_scores, model_report
     from geopsp.training.estimate_training import estimate_training
     from geopsp.training.fit import RUN_FOLDER
     from geopsp.training.resolve_options import RUN
@@ -71,9 +74,9 @@ def train(
         say(repr(model))
     fit_options = take(options, FitOptions, RunConfig)
     if dry_run:
-        for line in estimate_training(model, **fit_options):
-            say(line)
-        say(f"Nothing was written; the model would go to {out}.")
+        cost = estimate_training(model, **fit_options)
+        inputs = [chips, *labels] if labels else chips
+        show_plan(Plan(reads=inputs, notes=cost.lines, writes=[out], max_bytes=cost.num_bytes, seconds=cost.seconds))
         return
     keeps_run = "folder" in fit_options
     folder = Path(fit_options.setdefault("folder", out.with_name(f"{out.name}.run")))
@@ -88,8 +91,8 @@ def train(
     model.model.metrics = scores.to_json()
     model.model.run_config = config_text(click.get_current_context())
     saved = model.save(out, overwrite=overwrite, compute_metrics=False)
-    say(describe_scores(scores))
-    say(f"Saved to {saved}")
+    show(describe_scores(scores), {"scores": scores.to_json(), "model": model_report(saved)})
+    wrote(saved)
     if not keeps_run:
         _clear_run(folder, keep_logs=fit_options.get("tensorboard", False))
 
@@ -133,9 +136,10 @@ def _not_for(network: str, other: str, given: dict[str, Any]) -> str:
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("chips", nargs=-1, required=True, metavar="CHIPS...")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the scores to this file.")
+@json_option
 @options_of(ModelOptions, only=("device",))
 @mismatch_option("Score")
+@dry_run_option
 @overwrite_option
 def evaluate(
     model: Path,
@@ -143,6 +147,7 @@ def evaluate(
     json_path: Path | None,
     device: str | None,
     allow_resolution_mismatch: bool,
+    dry_run: bool,
     overwrite: bool,
 ) -> None:
     """Score MODEL on every labelled pixel of CHIPS."""
@@ -156,9 +161,18 @@ def evaluate(
     chip_set = ChipSet.open(list(chips))
     from geopsp.training.classifier import PixelClassifier
 
-    scores = PixelClassifier.from_model(model, device=device).evaluate(
-        chip_set, allow_resolution_mismatch=allow_resolution_mismatch
-    )
+    classifier = PixelClassifier.from_model(model, device=device)
+    if dry_run:
+        from geopsp.training.estimate_scoring import estimate_scoring
+        from geopsp.training.evaluate import chip_loader
+
+        chip_loader(classifier.model, chip_set, allow_resolution_mismatch=allow_resolution_mismatch)  # its checks
+        cost = estimate_scoring(classifier.model, chip_set, device)
+        writes = [json_path] if json_path else []
+        show_plan(Plan(reads=[model, *chips], notes=[cost.text], writes=writes, seconds=cost.seconds))
+        return
+    scores = classifier.evaluate(chip_set, allow_resolution_mismatch=allow_resolution_mismatch)
+    show(describe_scores(scores), scores.to_json())
     if json_path:
         write_scores(scores, json_path, overwrite=overwrite)
-    say(describe_scores(scores))
+        wrote(json_path)

@@ -1,4 +1,4 @@
-"""Names of arguments that do not exist: an error that suggests the one that was meant."""
+"""Names that do not exist, of arguments, classes, fields, bands ...: which one was meant."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import wraps
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from geopsp.errors import OptionError
@@ -29,17 +30,41 @@ SYNONYMS: dict[str, str] = {
 """What arcgis.learn, ArcGIS's export tool and other libraries call our options; of several, a function has one."""
 
 
+LIKENESS = 0.65
+"""Similarity of two names, from 0 to 1, from which one may be meant by the other."""
+
+
+MOST_COMPARED = 2000
+"""Known names that an unknown one is compared with, so that a message about a large layer takes no minutes."""
+
+
 def suggest_names(name: str, known: Iterable[str]) -> list[str]:
     """Return the known names that an unknown one most likely means: by synonym, else the nearest in letters."""
     known = tuple(known)
-    return [each for each in SYNONYMS.get(name, "").split() if each in known][:1] or get_close_matches(name, known, 1)
+    near = near_name(name, known)
+    return [each for each in SYNONYMS.get(name, "").split() if each in known][:1] or ([near] if near else [])
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def near_name(name: object, known: Iterable[object], *, likeness: float = LIKENESS) -> str | None:
+    """Return the known name that is nearest to an unknown one in letters, whatever their case; None if none is near."""
+    by_letters = {str(each).lower(): str(each) for each in islice(known, MOST_COMPARED)}
+    near = get_close_matches(str(name).lower(), by_letters, 1, likeness)
+    return by_letters[near[0]] if near else None
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
     """Return " Did you mean 'x'?" with the known name that is nearest to an unknown one; "" if none is near."""
-    by_letters = {each.lower(): each for each in known}
-    near = get_close_matches(str(name).lower(), by_letters, 1)
-    return f" Did you mean {by_letters[near[0]]!r}?" if near else ""
+    near = near_name(name, known)
+    return f" Did you mean {near!r}?" if near else ""
+
+
+def did_you_mean_one(names: Iterable[object], known: Iterable[object]) -> str:
+    """Return as `did_you_mean` what the first of several unknown names means that is near a known one."""
+    names, known = tuple(names), tuple(known)
+    if len(names) == 1:
+        return did_you_mean(names[0], known)
+    found = ((name, near) for name in names if (near := near_name(name, known)))
+    return next((f" For {str(name)!r}, did you mean {near!r}?" for name, near in found), "")
 
 
 def require_known(given: Iterable[str], known: Iterable[str], where: str) -> None:

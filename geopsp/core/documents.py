@@ -141,6 +141,17 @@ def read_yaml(path: Path, *, max_bytes: int = MAX_SETTINGS_BYTES) -> Any:
         raise DocumentError(f"it is not YAML: {format_error(error)}") from error
 
 
+def yaml_lines(path: Path) -> dict[str, int]:
+    """Return the line of each key of the mapping in a YAML file that `read_yaml` has read, from 1 on.
+
+    Raises:
+        OSError, DocumentError: as `read_bytes`.
+    """
+    node = yaml.compose(read_bytes(path, max_bytes=MAX_SETTINGS_BYTES), Loader=_YamlLoader)
+    assert isinstance(node, yaml.MappingNode)
+    return {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
+
+
 def _check_events(events: Iterator[yaml.Event]) -> None:
     """Check the depth of YAML before it is built, and that no part stands for another, which multiplies sizes."""
     depth = 0

@@ -23,10 +23,10 @@ from os import PathLike
 from textwrap import wrap
 from typing import Any, Literal, TypeVar
 
-from geopsp.core.argument_names import checks_names
+from geopsp.core.argument_names import checks_names, did_you_mean
 from geopsp.errors import OptionError
 
-DRY_RUN_HELP = "Say what would be read and made, how long it would take and how large it would be, but write nothing."
+DRY_RUN_HELP = "Show what would be read and written, how long it would take and how large it would be; write nothing."
 """Of the option of long runs, in Python and in the shell."""
 
 T = TypeVar("T")
@@ -255,7 +255,8 @@ def require_choice(name: str, value: Any, choices: Iterable[Any], *, optional: b
     choices = tuple(choices)
     kinds = Integral if all(isinstance(choice, int) for choice in choices) else str
     if isinstance(value, bool) or not isinstance(value, kinds) or value not in choices:
-        raise _option_error(name, value, f"one of {', '.join(map(repr, choices))}", optional=optional)
+        error = _option_error(name, value, f"one of {', '.join(map(repr, choices))}", optional=optional)
+        raise OptionError(f"{error}{did_you_mean(value, choices)}") if isinstance(value, str) else error
 
 
 def only_apply(names: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from geopsp.core.full_disk import full_disk_hint
@@ -35,6 +36,31 @@ LONGEST_ADDITION = len(".partial-" + ".cleaned" + ".lock")
 """Bytes that the name of a temporary file has beside that of its output."""
 
 
+_CHECKS_ONLY: ContextVar[bool] = ContextVar("checks_only", default=False)
+
+
+@contextmanager
+def checks_only() -> Iterator[None]:
+    """Let `check_output` make no folders: for dry runs, which leave the disk as it is."""
+    token = _CHECKS_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _CHECKS_ONLY.reset(token)
+
+
+def existing_folder(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists.
+
+    Raises:
+        NotADirectoryError: if a file is in its place.
+    """
+    found = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    if not found.is_dir():
+        raise NotADirectoryError(f"{found} is no folder")
+    return found
+
+
 def check_output(
     path: str | Path,
     *,
@@ -44,6 +70,8 @@ def check_output(
     companions: Sequence[Path] = (),
 ) -> Path:
     """Check that an output can be written, make its parent folder, and return the path with links resolved.
+
+    Inside `checks_only` no folder is made.
 
     Args:
         path: The output.
@@ -60,7 +88,7 @@ def check_output(
     require_short_name(Path(path))
     asked, path = path, resolve_link(path)
     try:
-        if folder:
+        if folder and not _CHECKS_ONLY.get():
             _restore_replaced(path, kind)
         if path.exists() and not overwrite:
             raise OutputError(f"{asked} already exists. Use `overwrite=True` to replace it, or choose another name.")
@@ -71,15 +99,17 @@ def check_output(
                 f"{asked} would replace or remove files that already exist beside it ({', '.join(existing)}). "
                 "Use `overwrite=True` to do so, or choose another name."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
+        parent = existing_folder(path.parent)
+        if not _CHECKS_ONLY.get():
+            path.parent.mkdir(parents=True, exist_ok=True)
     except GeopspError:
         raise
     except (OSError, RecursionError) as error:  # pathlib goes up a long path by recursion
         raise OutputError(
             f"Cannot create {str(path)[:300]}: {format_error(error)}. Choose another folder or a shorter name."
         ) from error
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"The folder {path.parent} is not writable. Choose another one, or change its permissions.")
+    if not os.access(parent, os.W_OK):
+        raise OutputError(f"The folder {parent} is not writable. Choose another one, or change its permissions.")
     return path
 
 

@@ -63,6 +63,15 @@ def write_file_list(folder: Path, kind: FolderKind | None) -> None:
     (folder / FILE_LIST).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
 
+def add_to_file_list(folder: Path, name: str) -> None:
+    """Add a file of ours, or its new size, to the list of its folder, if that has one."""
+    sizes = _read_file_list(folder)
+    if sizes is not None:
+        sizes[name] = (folder / name).stat().st_size
+        lines = [f"{size} {path}\n" for path, size in sorted(sizes.items())]
+        (folder / FILE_LIST).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+
+
 def foreign_files(folder: Path, kind: FolderKind | None, *, any_size: bool = False, use_list: bool = True) -> list[str]:
     """Return the relative paths of files in a folder that are not ours: unknown, changed, or links.
 

@@ -13,6 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.core.argument_names import did_you_mean_one
 from geopsp.core.text import format_count, format_length
 from geopsp.data.split_areas import Areas, shrink, touches_areas
 from geopsp.data.split_audit import Audit
@@ -229,8 +230,8 @@ def _in_folders(chips: ChipSet, labelled: NDArray[np.intp], folders: str | Path 
     if unknown or not paths:
         found = f"{', '.join(unknown)} is not among" if unknown else "No validation folder is given; there are"
         raise OptionError(
-            f"{found} the chip folders {', '.join(map(str, chips.folders))}. Name one or several of these for "
-            "validation."
+            f"{found} the chip folders {', '.join(map(str, chips.folders))}."
+            f"{did_you_mean_one(unknown, chips.folders)} Name one or several of these for validation."
         )
     wanted = [tables[Path(folder).resolve()] for folder in paths]
     return np.isin(chips.index["table"].to_numpy()[labelled], wanted)

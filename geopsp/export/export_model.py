@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geopsp.core.options import describes, from_names, only_apply, option_fields, require_choice, require_path
-from geopsp.core.output import atomic_output
+from geopsp.core.output import atomic_output, check_output
 from geopsp.errors import OptionError
 from geopsp.export.check_tiles import RawTiles
 from geopsp.export.export_job import ExportJob
@@ -49,18 +49,30 @@ def export_model(
         ExportError: if the network cannot be exported, or the exported file gives other results.
         OutputError: if the output exists and `overwrite` is False, or cannot be written.
     """
-    require_path("path", path)
-    require_choice("format", format, FORMATS)
-    options, chosen = from_names(ExportOptions, locals()), FORMATS[format]
-    _require_applicable(options, format, chosen)
-    if chosen.suffix and Path(path).suffix.lower() != chosen.suffix:
-        raise OptionError(f"{path} must end in {chosen.suffix} for the format {format}.")
+    options = from_names(ExportOptions, locals())
+    chosen = check_export(path, format, options)
     folder = None if isinstance(model, TrainedModel) else local_model(model)
     write = chosen.write
     with atomic_output(path, overwrite=options.overwrite, folder=not chosen.suffix, kind=chosen.kind) as partial:
         trained = model if isinstance(model, TrainedModel) else load_model(folder or model)
         write(ExportJob(trained, options, folder, Path(path), validation), partial)
     return Path(path)
+
+
+def check_export(path: str | Path, format: str, options: ExportOptions) -> ExportFormat:  # noqa: A002
+    """Return the format of an export, after the checks that need no model.
+
+    Raises:
+        OptionError, OutputError: as `export_model`.
+    """
+    require_path("path", path)
+    require_choice("format", format, FORMATS)
+    chosen = FORMATS[format]
+    _require_applicable(options, format, chosen)
+    if chosen.suffix and Path(path).suffix.lower() != chosen.suffix:
+        raise OptionError(f"{path} must end in {chosen.suffix} for the format {format}.")
+    check_output(path, overwrite=options.overwrite, folder=not chosen.suffix, kind=chosen.kind)
+    return chosen
 
 
 def _require_applicable(options: ExportOptions, name: str, chosen: ExportFormat) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import geopandas as gpd
 
 from geopsp.core.options import describes, from_names, require_path
+from geopsp.core.output import checks_only
 from geopsp.core.pixel_size import PixelSize, require_similar_size
 from geopsp.core.text import format_count
 from geopsp.errors import GridError, LabelError, OptionError
 from geopsp.inference.confidence import confidence_rules
 from geopsp.inference.engines import MapModel, opened_model
 from geopsp.inference.job import LazyAreaOfInterest
+from geopsp.inference.map_plan import MapPlan
 from geopsp.inference.map_run import MapRun
 from geopsp.inference.options import EngineName, MapOptions, Precision, ProbabilityType, Unsure
 from geopsp.inference.output_paths import OutputPaths, check_names, check_paths, image_names
@@ -143,29 +146,44 @@ def classify_pixels(
     if isinstance(model, str | Path) and str(model):
         model = local_model(model)
     named, device = named_model(model, options.device)
-    with opened_model(named, options.engine, options.tile_size) as trained:
-        return _classify(images, trained, paths_of=out, options=options, device=device, given=model)
+    dry = checks_only() if options.dry_run else nullcontext()
+    with dry, opened_model(named, options.engine, options.tile_size) as trained:
+        run, scenes, paths = _prepare(images, trained, out, options, device=device, given=model)
+        if options.dry_run:
+            run.plan(scenes, paths).log()
+            return [each.out for each in paths] if per_image else paths[0].out
+        return run.map_each(scenes, paths) if per_image else run.one_map(scenes[0], paths[0])
 
 
-def _classify(
-    images: Images, trained: MapModel, *, paths_of: str | Path, options: MapOptions, device: str | None, given: Any
-) -> Path | list[Path]:
+def plan_maps(images: Images, model: str | Path, out: str | Path, options: MapOptions) -> MapPlan:
+    """Return what `classify_pixels` would write and cost, but write nothing.
+
+    Raises:
+        GeopspError: as `classify_pixels`.
+    """
+    require_path("out", out)
+    check_names(out, options)
+    local = local_model(model)
+    with checks_only(), opened_model(Path(local), options.engine, options.tile_size) as trained:
+        run, scenes, paths = _prepare(images, trained, out, options, device=options.device, given=local)
+        return run.plan(scenes, paths)
+
+
+def _prepare(
+    images: Images, trained: MapModel, out: str | Path, options: MapOptions, *, device: str | None, given: Any
+) -> tuple[MapRun, list[Scene], list[OutputPaths]]:
+    """Check options, images and outputs; return the run, and the scene and the outputs of each map."""
     trained.excluded_channels(background=options.predict_background)
     confidence = confidence_rules(options.settings, trained)
     crf_parameters(options.crf, trained.settings)
     options.polygon_settings.selected_codes(confidence.map_legend(trained.legend))
-    paths = OutputPaths.from_options(paths_of, options)
+    paths = OutputPaths.from_options(out, options)
     area = None if options.aoi is None else LazyAreaOfInterest(options.aoi)
     scenes = open_model_scenes(images, trained, area, options)
-    per_image = options.per_image
-    all_paths = [paths.for_image(name) for name in image_names(scenes)] if per_image else [paths]
+    all_paths = [paths.for_image(name) for name in image_names(scenes)] if options.per_image else [paths]
     folder = Path(given) if isinstance(given, str | Path) else None
     check_paths(all_paths, scenes, aoi=options.aoi, model=folder)
-    run = MapRun(trained, options, device=device, aoi=area, folder=folder)
-    if options.dry_run:
-        run.describe(scenes, all_paths)
-        return [each.out for each in all_paths] if per_image else paths.out
-    return run.map_each(scenes, all_paths) if per_image else run.one_map(scenes[0], paths)
+    return MapRun(trained, options, device=device, aoi=area, folder=folder), scenes, all_paths
 
 
 def named_model(model: Any, device: str | None) -> tuple[MapModel | str | Path, str | None]:

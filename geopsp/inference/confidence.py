@@ -101,8 +101,10 @@ def _limits(given: float | Mapping[str, float] | None, legend: Legend) -> tuple[
     names = legend.names
     for name in given:
         if name not in names and name != OTHER:
-            hint = did_you_mean(name, names) or f" Its classes are {', '.join(names)}."
-            raise OptionError(f"`min_confidence` names the class {name!r}, but the model has no such class.{hint}")
+            raise OptionError(
+                f"`min_confidence` names the class {name!r}, but the model has no such class."
+                f"{did_you_mean(name, names)} Its classes are {', '.join(names)}."
+            )
     rest = 0.0 if OTHER in names else given.get(OTHER, 0.0)
     return tuple(_steps(given.get(name, rest)) for name in names)
 

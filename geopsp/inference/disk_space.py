@@ -6,13 +6,13 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from geopsp.core.output import resolve_link
+from geopsp.core.output import existing_folder, resolve_link
 from geopsp.errors import OutputError
 from geopsp.raster.cog.part_grid import PartGrid
 from geopsp.raster.cog.raster_spec import RasterSpec
@@ -37,7 +37,7 @@ def disk_bytes(maps: Sequence[tuple[Sequence[RasterSpec], PartGrid]], *, at_once
     for rasters, grid in maps:
         pixels = grid.width * grid.height * OVERVIEW_FACTOR
         sizes = [pixels * len(raster.bands) * np.dtype(raster.dtype).itemsize for raster in rasters]
-        folders = [resolve_link(raster.path).parent for raster in rasters]
+        folders = [existing_folder(resolve_link(raster.path).parent) for raster in rasters]
         for folder, size in zip(folders, sizes, strict=True):
             needs[folder] += size
         parts[folders[0]].append(sum(sizes))
@@ -52,7 +52,7 @@ def check_disk(
     filled: float = 1.0,
     job_folders: Iterable[Path] = (),
     at_once: int = 1,
-) -> Iterator[str]:
+) -> Generator[str, None, float]:
     """Yield what is written to each disk, in words; warn of a disk that may become full.
 
     Args:
@@ -61,12 +61,15 @@ def check_disk(
         job_folders: Beside the first rasters; what is in them already is not needed again.
         at_once: Maps that are made at a time.
 
+    Returns:
+        The bytes that are written, at most.
+
     Raises:
         OutputError: if a disk is too small even for rasters that hold one value everywhere.
     """
     needs, held = disk_bytes(maps, at_once=at_once), dict[int, int]()
     for folder in job_folders:
-        disk = folder.parent.stat().st_dev
+        disk = existing_folder(folder.parent).stat().st_dev
         held[disk] = held.get(disk, 0) + bytes_in(folder)
     folders = {folder.stat().st_dev: folder for folder in reversed(needs)}
     need = "the map needs" if len(maps) == 1 else "the maps need"
@@ -88,6 +91,7 @@ def check_disk(
             )
         else:
             yield f"Output: up to {format_bytes(size)} in {folder} ({format_bytes(free)} free)."
+    return sum(needs.values()) * filled
 
 
 def bytes_in(folder: Path) -> int:

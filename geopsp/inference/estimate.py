@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +58,17 @@ class TileCount:
         tiles = f"{self.total:,} tile{'' if self.total == 1 else 's'}"
         about = "" if self.exact else "about "
         return f"{tiles} ({about}{self.empty:,} empty)" if self.empty else tiles
+
+
+@dataclass(frozen=True, slots=True)
+class MapCost:
+    """What a map costs, or many together."""
+
+    num_bytes: float
+    """Of all rasters, at most."""
+
+    seconds: float | None
+    """None: not estimated."""
 
 
 def count_tiles(
@@ -135,8 +146,8 @@ def estimate_map(
     on_this_machine: bool,
     measure: Callable[[], ComputeCost] | None = None,
     min_tiles: int | None = None,
-) -> Iterator[str]:
-    """Yield what a map will cost, in words.
+) -> Generator[str, None, MapCost]:
+    """Yield what a map will cost, in words, and return it.
 
     Args:
         job: The map.
@@ -153,10 +164,11 @@ def estimate_map(
     if not on_this_machine and len(job.parts) > 1:
         more = num_tiles_computed(job.parts, job.tiles, job.halo) / len(job.tiles) - 1
         yield f"Workers compute tiles that touch several parts once for each part: {more:.0%} more tiles."
-    yield from check_disk([(job.rasters, job.parts)], filled=tiles.computed / tiles.total, job_folders=[job.folder])
+    num_bytes = yield from check_disk(
+        [(job.rasters, job.parts)], filled=tiles.computed / tiles.total, job_folders=[job.folder]
+    )
     yield from striped(job.scene, job.parts)
-    if measure is not None:
-        yield from _time_and_memory(tiles, measure, min_tiles)
+    return MapCost(num_bytes, (yield from _time_and_memory(tiles, measure, min_tiles)))
 
 
 def estimate_maps(
@@ -165,8 +177,8 @@ def estimate_maps(
     at_once: int = 1,
     measure: Callable[[], ComputeCost] | None = None,
     min_tiles: int | None = None,
-) -> Iterator[str]:
-    """Yield what the maps of many images will cost together, in words; see `estimate_map`.
+) -> Generator[str, None, MapCost]:
+    """Yield what the maps of many images will cost together, in words, and return it; see `estimate_map`.
 
     `at_once`: Maps that are made at a time.
     """
@@ -178,20 +190,23 @@ def estimate_maps(
     tiles = TileCount(total, empty, exact=all(tiles.exact for tiles in counts))
     yield f"{len(jobs)} images: {tiles} in all."
     maps, folders = [(job.rasters, job.parts) for job in jobs], [job.folder for job in jobs]
-    yield from check_disk(maps, filled=tiles.computed / total, job_folders=folders, at_once=at_once)
-    if measure is not None:
-        yield from _time_and_memory(tiles, measure, min_tiles)
+    num_bytes = yield from check_disk(maps, filled=tiles.computed / total, job_folders=folders, at_once=at_once)
+    return MapCost(num_bytes, (yield from _time_and_memory(tiles, measure, min_tiles)))
 
 
-def _time_and_memory(tiles: TileCount, measure: Callable[[], ComputeCost], min_tiles: int | None) -> Iterator[str]:
-    """Yield the estimate of time and memory, if there are many tiles; warn if memory is short."""
-    if tiles.computed < (MIN_TIMED_TILES if min_tiles is None else min_tiles):
-        return
+def _time_and_memory(
+    tiles: TileCount, measure: Callable[[], ComputeCost] | None, min_tiles: int | None
+) -> Generator[str, None, float | None]:
+    """Yield time and memory, if there are many tiles, and return the seconds; warn if memory is short."""
+    if measure is None or tiles.computed < (MIN_TIMED_TILES if min_tiles is None else min_tiles):
+        return None
     cost = measure()
+    seconds = tiles.computed * cost.tile_seconds
     need, free = format_bytes(cost.needed_bytes), format_bytes(cost.free_bytes)
-    yield f"Estimated: {format_duration(tiles.computed * cost.tile_seconds)}, {need} of memory ({free} free)."
+    yield f"Estimated: {format_duration(seconds)}, {need} of memory ({free} free)."
     if cost.needed_bytes > cost.free_bytes:
         logger.warning(
             f"Memory may run out: about {need} are needed, but {free} are free. Lower `batch_size`, or close other "
             "programs."
         )
+    return seconds

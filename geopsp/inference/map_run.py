@@ -16,10 +16,11 @@ from geopsp.errors import GeopspError, RasterError
 from geopsp.inference.dask_client import connect, num_threads
 from geopsp.inference.dask_workers import MAX_IMAGES_IN_FLIGHT
 from geopsp.inference.engines import MapModel, engine_of
-from geopsp.inference.estimate import estimate_map, estimate_maps
+from geopsp.inference.estimate import MapCost, estimate_map, estimate_maps
 from geopsp.inference.input_check import compare_with_training
 from geopsp.inference.job import LazyAreaOfInterest, MapJob
 from geopsp.inference.map_item import check_item, item_path, write_map_item
+from geopsp.inference.map_plan import MapPlan
 from geopsp.inference.options import MapOptions
 from geopsp.inference.output_paths import OutputPaths
 from geopsp.inference.plan_job import plan_job
@@ -83,20 +84,16 @@ class MapRun:
         self._follow(job, paths)
         return paths.out
 
-    def describe(self, scenes: Sequence[Scene], all_paths: Sequence[OutputPaths]) -> None:
-        """Say what maps would be made of which images, and what they would cost, but write nothing."""
+    def plan(self, scenes: Sequence[Scene], all_paths: Sequence[OutputPaths]) -> MapPlan:
+        """Return what maps would be made of which images, and what they would cost, but write nothing."""
         jobs = [self._job(scene, paths) for scene, paths in zip(scenes, all_paths, strict=True)]
         for job, paths in zip(jobs, all_paths, strict=True):
             self._check(job, paths)
-        names = [str(path) for path in all_paths[0].all_paths]
-        more = f" and the same of {len(jobs) - 1} more images" if len(jobs) > 1 else ""
-        logger.info(f"Would write {', '.join(names)}{more}.")
         self._compile(self.options.client)
         jobs = [job.with_parts(num_threads(self.options.client)) for job in jobs]
-        if len(jobs) == 1:
-            self._log_job(jobs[0], self.options.client, timed=True)
-        else:
-            self._log_cost_of_all(jobs, self.options.client)
+        costs = self._costs_of_all if len(jobs) > 1 else self._costs
+        outputs = tuple(each for paths in all_paths for each in paths.all_paths)
+        return MapPlan.collect(outputs, costs(jobs, self.options.client, timed=True))
 
     def map_each(self, scenes: Sequence[Scene], all_paths: Sequence[OutputPaths]) -> list[Path]:
         """Make a map of each scene; those that exist from the same call are kept.
@@ -243,21 +240,31 @@ class MapRun:
         size = f"{grid.width:,} x {grid.height:,} pixels"
         what = f"{job.scene.name} ({size})" if images == 1 else f"{images} images (a mosaic of {size})"
         logger.info(f"Classifying {what} on {where}.")
+        _log(self._costs([job], client, timed=timed))
+
+    def _costs(self, jobs: Sequence[MapJob], client: Any, *, timed: bool) -> Generator[str, None, MapCost]:
+        """Yield how a scene differs from the training, and what its map costs."""
+        (job,) = jobs
         for note in job.scene.notes:
-            logger.info(f"{note.rstrip('.')}.")
+            yield f"{note.rstrip('.')}."
         for warning in compare_with_training(job.scene, self.model, tile_size=self.settings.tile_size):
             logger.warning(warning)
         here = client is None
         measure = partial(self._measure, job) if here and timed else None
-        _log(estimate_map(job, on_this_machine=here, measure=measure, min_tiles=self._min_timed_tiles))
+        cost = estimate_map(job, on_this_machine=here, measure=measure, min_tiles=self._min_timed_tiles)
+        return (yield from cost)
 
     def _log_cost_of_all(self, jobs: Sequence[MapJob], client: Any) -> None:
         """Say what many maps cost together."""
         if len(jobs) > 1:
-            here = client is None
-            at_once = 1 if here else MAX_IMAGES_IN_FLIGHT
-            measure = partial(self._measure, jobs[0]) if here else None
-            _log(estimate_maps(jobs, at_once=at_once, measure=measure, min_tiles=self._min_timed_tiles))
+            _log(self._costs_of_all(jobs, client, timed=True))
+
+    def _costs_of_all(self, jobs: Sequence[MapJob], client: Any, *, timed: bool) -> Generator[str, None, MapCost]:
+        """Yield what many maps cost together."""
+        here = client is None
+        at_once = 1 if here else MAX_IMAGES_IN_FLIGHT
+        measure = partial(self._measure, jobs[0]) if here and timed else None
+        return (yield from estimate_maps(jobs, at_once=at_once, measure=measure, min_tiles=self._min_timed_tiles))
 
     @property
     def _min_timed_tiles(self) -> int | None:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from geopsp.core.argument_names import did_you_mean_one
 from geopsp.core.documents import DocumentError, read_yaml
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.text import format_error
@@ -242,15 +243,16 @@ def _targets(
     targets = {v: t for v in values if (t := mapping.get(v) or by_number.get(_as_number(v)))}
     used = {_as_number(value) for value in values}
     unused = [value_name(key) for key in mapping if key != OTHERS and _as_number(key) not in used]
+    hint = did_you_mean_one(unused, map(value_name, values))
     if unused and not targets and OTHERS not in mapping:
         raise LabelError(
             f"{source} has the values {_listed(values)}, but `class_mapping` maps other values only: "
-            f"{', '.join(unused)}. Correct its keys, or leave it out."
+            f"{', '.join(unused)}.{hint} Correct its keys, or leave it out."
         )
-    notes = (f"{source} does not contain {_listed(unused)}, but `class_mapping` does",) if unused else ()
+    note = f"{source} does not contain {_listed(unused)}, but `class_mapping` does{hint and f'.{hint}'}"
     if OTHERS in mapping:
         targets |= {value: mapping[OTHERS] for value in values if value not in targets}
-    return targets, notes
+    return targets, (note,) if unused else ()
 
 
 def _listed(values: Sequence[Value]) -> str:

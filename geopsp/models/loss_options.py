@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from geopsp.core.argument_names import require_known
+from geopsp.core.argument_names import did_you_mean_one, require_known
 from geopsp.core.options import check_fields, option, require_number
 from geopsp.errors import OptionError
 
@@ -129,6 +129,7 @@ class LossSpec:
             raise OptionError(
                 f"`ignore_classes` is {', '.join(map(str, self.ignore_classes))}, but the classes are "
                 f"{', '.join(legend.names)}, of which at least two must remain."
+                f"{did_you_mean_one(unknown, legend.names)}"
             )
         return self
 

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.bands import has_band_names
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, ModelError
@@ -23,7 +24,7 @@ from geopsp.models.manifest import WEIGHTS, read_manifest
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.spectral_bands import match_spectral_bands
 from geopsp.models.stem import COLORS, adapt_stem, match_stem, standardise_stem
-from geopsp.models.weight_sets import WeightSet
+from geopsp.models.weight_sets import WEIGHT_SETS, WeightSet
 
 logger = logging.getLogger(__name__)
 
@@ -265,9 +266,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ModelError: if it does not hold named tensors, or would run code.
     """
     if not path.is_file():
+        published = ["imagenet", *(row.name for row in WEIGHT_SETS)]
         raise ModelError(
-            f"No weight file {path}. Pass a .safetensors or .pth file, the folder of a saved model or, for an "
-            "encoder, the name of published weights such as 'imagenet' or those of `supported_weights`."
+            f"No weight file {path}.{did_you_mean(path, published)} Pass a .safetensors or .pth file, the folder of a "
+            "saved model or, for an encoder, the name of published weights such as 'imagenet' or those of "
+            "`supported_weights`."
         )
     try:
         if path.suffix == ".safetensors":

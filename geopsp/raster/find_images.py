@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.paths import is_local
 from geopsp.errors import InputNotFoundError, OptionError
 from geopsp.raster import band_files, stac
@@ -49,6 +50,9 @@ def find_gdal_name(item: Any) -> list[SourceImage] | None:
 
 FINDERS: tuple[Finder, ...] = (find_given, band_files.find, stac.find, find_gdal_name)
 """Asked in this order; the first that does not return None decides."""
+
+ORDERS = ("given", "newest", "oldest")
+"""Orders of images; any other is the name of a property or tag."""
 
 DATE_IN_NAME = re.compile(r"(?<!\d)(\d{8})(?:T(\d{6}))?(?!\d)")
 
@@ -193,6 +197,9 @@ def _property(image: SourceImage, name: str) -> Any:
     with open_raster(image.files[0]) as dataset:
         tags = read_tags(dataset) | read_tags(dataset, 1) if dataset.count else read_tags(dataset)
     if name not in tags:
-        known = ", ".join(sorted({*image.properties, *tags})) or "none"
-        raise OptionError(f"{image.name} has no property or tag {name!r} to order by. Those it has: {known}.")
+        known = sorted({*image.properties, *tags})
+        raise OptionError(
+            f"{image.name} has no property or tag {name!r} to order by.{did_you_mean(name, [*ORDERS, *known])} Those "
+            f"it has: {', '.join(known) or 'none'}."
+        )
     return tags[name]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,11 +21,28 @@ from geopsp.training.training_data import TrainingData
 TIMED_STEPS = 2
 """Steps that are timed, after a first one that does not count."""
 
+DISK_COPIES = 5
+"""Sizes of the weights that a run takes on the disk: the model, and four for the checkpoints."""
+
 GIB = 2**30
 
 
-def estimate_training(classifier: PixelClassifier, **options: Any) -> Iterator[str]:
-    """Yield what `fit` with these options would do, and what it would cost, in words; the network does not change.
+@dataclass(frozen=True, slots=True)
+class TrainingCost:
+    """What a training run costs."""
+
+    lines: tuple[str, ...]
+    """In words."""
+
+    seconds: float
+    """Of all steps, or the time that was given; without validation."""
+
+    num_bytes: int
+    """Of what is written while it trains."""
+
+
+def estimate_training(classifier: PixelClassifier, **options: Any) -> TrainingCost:
+    """Return what `fit` with these options would do, and what it would cost; the network does not change.
 
     Time and memory are measured with a few steps of one batch, in float32, without saving anything.
 
@@ -40,21 +56,24 @@ def estimate_training(classifier: PixelClassifier, **options: Any) -> Iterator[s
     assert data is not None, "a classifier of the shell has data"
     batch, chips, checks = data.loaders.batch_size, len(data.loaders.train), len(data.loaders.valid)
     steps = max(1, chips // batch)
-    yield (
-        f"{format_count(chips, 'training chip')} and {format_count(checks, 'validation tile')} of {data.chip_size} x "
-        f"{data.chip_size} pixels; {format_count(steps, 'step')} of {batch} chips an epoch."
-    )
+    size = f"{data.chip_size} x {data.chip_size} pixels"
+    parts = f"{format_count(chips, 'training chip')} and {format_count(checks, 'validation tile')} of {size}"
+    lines = [f"{parts}; {format_count(steps, 'step')} of {batch} chips an epoch."]
     device = pick_device(run.device or classifier.device)
     seconds = _step_seconds(classifier, data, device)
     if given.minutes is not None:
-        yield f"{given.minutes:g} min: about {max(1, round(60 * given.minutes / seconds)):,} steps on {device}."
+        lines.append(f"{given.minutes:g} min: about {max(1, round(60 * given.minutes / seconds)):,} steps on {device}.")
+        total = 60 * given.minutes
     else:
         epochs = given.num_epochs
-        yield (
+        total = epochs * steps * seconds
+        lines.append(
             f"{format_count(epochs, 'epoch')}: {epochs * steps:,} steps of {seconds:.2g} s on {device}, about "
-            f"{format_duration(epochs * steps * seconds)}, and validation after each epoch."
+            f"{format_duration(total)}, and validation after each epoch."
         )
-    yield from _memory(classifier, device, batch)
+    weights = weight_bytes(classifier.model.network)
+    lines.append(_memory(classifier, device, batch, weights))
+    return TrainingCost(tuple(lines), total, DISK_COPIES * weights)
 
 
 def _step_seconds(classifier: PixelClassifier, data: TrainingData, device: torch.device) -> float:
@@ -75,12 +94,11 @@ def _step_seconds(classifier: PixelClassifier, data: TrainingData, device: torch
     return best
 
 
-def _memory(classifier: PixelClassifier, device: torch.device, batch: int) -> Iterator[str]:
+def _memory(classifier: PixelClassifier, device: torch.device, batch: int, weights: int) -> str:
     network, size = classifier.model.network, classifier.model.tile_size
     one = step_bytes(network, torch.zeros(1, classifier.model.spec.bands, size, size), device)
-    weights = weight_bytes(network)
     needed, free = (batch * one + WEIGHT_COPIES * weights) / GIB, free_memory(device) / GIB
-    yield (
+    return (
         f"Memory: about {needed:.1f} GiB for a step, {free:.1f} GiB free. Disk: {weights / 2**20:.0f} MiB for the "
-        "model, four times as much while it trains."
+        "model, four times as much for the checkpoints while it trains."
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.errors import OptionError
 from geopsp.vector.verify import (
     IsComplete,
@@ -144,7 +145,11 @@ def format_of(path: str | Path) -> VectorFormat:
     for vector_format in FORMATS:
         if ending in vector_format.endings:
             return vector_format
-    raise OptionError(f"{path} ends in {Path(path).suffix or 'nothing'!r}, but must end in {endings_text()}.")
+    known = [each for vector_format in FORMATS for each in vector_format.endings]
+    raise OptionError(
+        f"{path} ends in {Path(path).suffix or 'nothing'!r}, but must end in {endings_text()}."
+        f"{did_you_mean(ending, known)}"
+    )
 
 
 def endings_text() -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyogrio
 import pyproj
 
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.output import atomic_files
 from geopsp.core.paths import describe_bad_input
@@ -169,8 +170,8 @@ def read_package(path: str | Path, layers: Sequence[str], needed: str) -> dict[s
             raise LabelError(f"{path} is not {needed}: it cannot be read ({format_error(error)}).") from error
         if missing := [name for name in layers if name not in found]:
             raise LabelError(
-                f"{path} is not {needed}: it has no layer or table {missing[0]!r} (it has {', '.join(found)}). Was it "
-                "exported from one? Use the file as it was written."
+                f"{path} is not {needed}: it has no layer or table {missing[0]!r} (it has {', '.join(found)})."
+                f"{did_you_mean(missing[0], found)} Was it exported from one? Use the file as it was written."
             )
         return {name: _read_layer(opened, name, text) for name in layers}
 

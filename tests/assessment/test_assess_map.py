@@ -251,12 +251,25 @@ def test_names_that_are_nearly_those_of_the_map_are_an_error(world):
     points = gpd.GeoDataFrame(
         {"k": ["water", "Forrest"]}, geometry=[shapely.Point(20, 40), shapely.Point(21, 41)], crs=4326
     )
-    with pytest.raises(LabelError, match=r"'Forrest', which the map does not have\. Is 'forest' meant"):
+    with pytest.raises(LabelError, match=r"'Forrest', which the map does not have\. Did you mean 'forest'"):
         assess_map(folder / "map.tif", points, reference_field="k")
     found = assess_map(folder / "map.tif", points, reference_field="k", class_mapping={"Forrest": "Forrest"})
     assert "Forrest" in found.classes
     found = assess_map(folder / "map.tif", points, reference_field="k", class_mapping={"Forrest": None})
     assert (found.num_points, found.num_unlabelled) == (1, 1)
+
+
+def test_reference_values_of_a_sample_are_renamed(world, tmp_path):
+    folder, _ = world
+    path = tmp_path / "s.gpkg"
+    sample = labelled(world, path, size=300)
+    own = assess_map(folder / "map.tif", path)
+    points = sample.points.assign(reference=sample.points["reference"].replace({"water": "See", "forest": "12"}))
+    write_sample(replace(sample, points=points), path, overwrite=True)
+    found = assess_map(folder / "map.tif", path, class_mapping={"See": "water", 12: "forest"})
+    assert found.areas.equals(own.areas)
+    with pytest.raises(LabelError, match="'See'"):
+        assess_map(folder / "map.tif", path, class_mapping={12: "forest"})
 
 
 def test_a_map_on_another_grid_is_read_at_the_points(world, tmp_path):

@@ -80,6 +80,16 @@ def test_numbers_are_codes(path):
     assert read_sample(path).points["reference"].tolist() == ["water", *[None] * 10]
 
 
+def test_values_that_a_class_mapping_renames_stay(path):
+    """Even where one is the code of a class."""
+    label(path, i1="water", i2="lava", i3="3", i4="12")
+    found = read_sample(path, mapped=["lava", 3, 12])
+    assert found.points["reference"].tolist()[:4] == ["water", "lava", 3, 12]
+    assert read_sample(path, mapped=["*"]).points["reference"].tolist()[:4] == ["water", "lava", "water", "12"]
+    with pytest.raises(LabelError, match="'12'"):
+        read_sample(path, mapped=["lava"])
+
+
 def test_wrong_labels_are_listed(path):
     label(path, i1="Water", i2="Water", i3="lava")
     with pytest.raises(LabelError) as raised:

@@ -584,7 +584,7 @@ def test_a_dry_run_says_what_would_be_made_and_writes_nothing(small_world, train
     result = run(*cutting, "--dry-run")
     assert result.exit_code == 0, result.output
     assert files_in(tmp_path) == before
-    assert "Nothing was written; the chips would go to" in result.stdout
+    assert result.stdout.splitlines()[-1] == "Nothing was written."
     written = run(*cutting).stdout
     assert written.splitlines()[1:4] == result.stdout.splitlines()[1:4]
     training = ("train", chips, "--out", model, "--backbone", TINY, "--weights", "none", "--batch-size", 4)
@@ -601,8 +601,8 @@ def test_a_dry_run_says_what_would_be_made_and_writes_nothing(small_world, train
     result = run(*mapping)
     assert result.exit_code == 0, result.output
     assert files_in(tmp_path) == before
-    assert f"Would write {tmp_path / 'map.tif'}." in result.stderr
-    assert "Estimated: " in result.stderr
+    assert f"  {tmp_path / 'map.tif'}\n" in result.stdout
+    assert "Estimated: " in result.stdout
     (tmp_path / "map.tif").write_bytes(b"mine")
     fails(*mapping, says="map.tif")
 
@@ -611,8 +611,11 @@ def test_a_model_holds_the_run_that_made_it(small_world, tmp_path):
     """`--config` takes the model's folder too, and trains the same weights again."""
     first, second = tmp_path / "first", tmp_path / "second"
     result = run("train", small_world["chips"], "--out", first, "--backbone", TINY, "--weights", "none", "--epochs", 1,
-                 "--lr", 1e-3, "--batch-size", 4, "--no-unet")  # fmt: skip
+                 "--lr", 1e-3, "--batch-size", 4, "--no-unet", "--json")  # fmt: skip
     assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["wrote"], found["model"]["epochs"]) == ([str(first)], 1)
+    assert found["scores"]["miou"] == found["model"]["metrics"]["miou"]
     assert "train.yaml" in files_in(first)
     result = run("train", "--config", first, "--out", second)
     assert result.exit_code == 0, result.output

@@ -112,10 +112,11 @@ def test_a_report_replaces_no_file_unasked_and_never_an_input(option, inputs, tm
     mine = tmp_path / "mine.png"
     mine.write_text("mine")
     before = digests(tmp_path)
-    refuses(*chips_of(inputs), "--out", tmp_path / "new", option, mine, says="already exists")
+    refuses(*chips_of(inputs), "--out", tmp_path / "new", f"{option}={mine}", says="already exists")
     for path in (inputs["labels"], inputs["scene"]):
-        refuses(*chips_of(inputs), "--out", tmp_path / "new", option, path, says="already exists")
-        refuses(*chips_of(inputs), "--out", tmp_path / "new", "--overwrite", option, path, says="is also an input")
+        words = (*chips_of(inputs), "--out", tmp_path / "new", f"{option}={path}")
+        refuses(*words, says="already exists")
+        refuses(*words, "--overwrite", says="is also an input")
     assert digests(tmp_path) == before
 
 

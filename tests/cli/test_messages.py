@@ -14,6 +14,7 @@ from geopsp.cli.commands import main
 from geopsp.cli.messages import Translator, shell_messages
 from geopsp.core.log import handler
 from geopsp.errors import OptionError
+from geopsp.report.description import Description
 
 logger = logging.getLogger("geopsp.somewhere")
 
@@ -103,13 +104,13 @@ def test_quiet_and_verbose(flags, shown, monkeypatch):
         logger.debug("debug")
         logger.info("info")
         logger.warning("warning")
-        return "a result"
+        return Description("raster", "a result", {}, "geopsp chips")
 
     monkeypatch.setattr("geopsp.report.describe.describe", describe)
     result = CliRunner().invoke(main, ["info", "x", *flags])
     assert result.exit_code == 0, result.output
     assert result.stderr.splitlines() == [*shown, "1 warning:", "- warning"]
-    assert result.stdout == "a result\n"
+    assert result.stdout == "a result\n  command    geopsp chips\n"
 
 
 def test_quiet_and_verbose_exclude_each_other():

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import geopsp
-from geopsp.core.argument_names import SYNONYMS, checks_names, require_known, suggest_names
-from geopsp.core.options import option_fields
-from geopsp.errors import OptionError
+from geopsp.assessment.accuracy.assessed_points import require_field
+from geopsp.assessment.accuracy.reference_classes import match_classes
+from geopsp.assessment.result_files import require_ending
+from geopsp.assessment.sampling.reference_values import as_class_names
+from geopsp.core.argument_names import (
+    SYNONYMS,
+    checks_names,
+    did_you_mean,
+    did_you_mean_one,
+    near_name,
+    require_known,
+    suggest_names,
+)
+from geopsp.core.bands import match_bands
+from geopsp.core.legend import Legend
+from geopsp.core.options import option_fields, require_choice
+from geopsp.errors import GeopspError, OptionError
+from geopsp.labels.class_mapping import ClassTarget, _targets
+from geopsp.models.encoder import encoder_family
+from geopsp.models.loss_options import LossSpec
+from geopsp.models.weights import read_weights
+from geopsp.polygons.options import PolygonSettings
+from geopsp.vector.formats import format_of
 
 
 def test_an_unknown_name_suggests_the_nearest():
@@ -67,3 +90,58 @@ def test_a_checked_function_stays_what_it_was():
     checked = checks_names(bake)
     assert (checked(2, quick=True), checked.__doc__, checked.__name__) == (4, "Bake.", "bake")
     assert inspect.signature(checked) == inspect.signature(bake)
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "near"),
+    [
+        ("bilding", ["building", "water"], "building"),
+        ("WATER", ["building", "Water"], "Water"),
+        ("Stra\u00dfen", ["Stra\u00dfe", "Wald"], "Stra\u00dfe"),
+        ("best", ["given", "newest"], None),
+        ("x", [], None),
+        (3, [1, 2], None),
+        (2021, [2020, 1999], "2020"),
+    ],
+)
+def test_a_name_that_is_near(name, known, near):
+    assert near_name(name, known) == near
+    assert did_you_mean(name, known) == (f" Did you mean {near!r}?" if near else "")
+    assert did_you_mean_one([name], known) == did_you_mean(name, known)
+
+
+def test_of_several_unknown_names_the_one_with_a_near_name_is_said():
+    assert did_you_mean_one(["zzz", "watr"], ["water"]) == " For 'watr', did you mean 'water'?"
+    assert did_you_mean_one(["zzz", "qqq"], ["water"]) == ""
+    assert did_you_mean_one([], ["water"]) == ""
+
+
+def test_a_large_layer_is_not_searched_to_its_end():
+    assert near_name("watr", (f"name {number}" if number else "water" for number in range(10**9))) == "water"
+
+
+LEGEND = Legend.from_names({0: "background", 1: "building", 2: "water"})
+
+
+@pytest.mark.parametrize(
+    ("refuse", "near"),
+    [
+        (lambda: LossSpec(ignore_classes=("watr",)).for_legend(LEGEND), "water"),
+        (lambda: LEGEND.code_of("bilding"), "building"),
+        (lambda: require_choice("design", "simpl", ["stratified", "simple"]), "simple"),
+        (lambda: format_of("a.gpgk"), ".gpkg"),
+        (lambda: require_ending("a.jsno", ".json", ".csv"), ".json"),
+        (lambda: read_weights(Path("seco-s2-rbg")), "seco-s2-rgb"),
+        (lambda: encoder_family("resnt50"), "resnet50"),
+        (lambda: match_bands(("nir",), ("red", "nir1"), where="x"), "nir1"),
+        (lambda: require_field(["class", "id"], "clas", "x"), "class"),
+        (lambda: match_classes(["Watr", "water"], LEGEND.classes, "x"), "water"),
+        (lambda: match_classes(["Watr"], LEGEND.classes, "x"), "water"),
+        (lambda: as_class_names(pd.Series(["watr"]), LEGEND.classes, "x"), "water"),
+        (lambda: _targets(["a", "water"], {"watr": ClassTarget("w")}, "x"), "water"),
+        (lambda: PolygonSettings(keep=["bilding"]).selected_codes(LEGEND), "building"),
+    ],
+)
+def test_wherever_a_name_of_a_known_set_is_refused_the_near_one_is_said(refuse, near):
+    with pytest.raises(GeopspError, match=rf"[Dd]id you mean '{re.escape(near)}'\?"):
+        refuse()

@@ -11,6 +11,7 @@ from geopsp.core.output import (
     atomic_files,
     atomic_output,
     check_output,
+    checks_only,
     partial_path,
     resolve_link,
     resumable_folder,
@@ -272,3 +273,15 @@ def test_a_path_without_end_is_one_clear_line(tmp_path):
     with pytest.raises(OutputError, match=r"Cannot create .* shorter name") as caught:
         check_output(tmp_path / ("a/" * 2000) / "x")
     assert len(str(caught.value)) < 600
+
+
+def test_inside_checks_only_no_folder_is_made(tmp_path):
+    out = tmp_path / "new" / "deep" / "map.tif"
+    with checks_only():
+        assert check_output(out) == out
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(OutputError, match=r"file is no folder"):
+            check_output(tmp_path / "file" / "map.tif")
+    assert not (tmp_path / "new").exists()
+    check_output(out)
+    assert out.parent.is_dir()

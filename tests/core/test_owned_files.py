@@ -16,6 +16,7 @@ from geopsp.core.output import atomic_files, atomic_output, resumable_folder
 from geopsp.core.owned_files import (
     FILE_LIST,
     FolderKind,
+    add_to_file_list,
     foreign_files,
     remove_matching,
     remove_owned,
@@ -225,3 +226,15 @@ def test_a_journal_that_a_kill_left_is_ours(tmp_path):
     (folder / "chips.json").write_text("{ }")
     assert foreign_files(folder, CHIP_FOLDER) == ["chips.json"]
     assert foreign_files(folder, CHIP_FOLDER, use_list=False) == []
+
+
+def test_a_file_that_is_added_to_a_list_is_ours_and_no_other(tmp_path):
+    (tmp_path / "chips.json").write_text("{}")
+    write_file_list(tmp_path, CHIP_FOLDER)
+    (tmp_path / "chips.yaml").write_text("command: chips")
+    (tmp_path / "notes.txt").write_text("mine")
+    add_to_file_list(tmp_path, "chips.yaml")
+    assert foreign_files(tmp_path, CHIP_FOLDER) == ["notes.txt"]
+    (tmp_path / "chips.yaml").write_text("longer than before")
+    add_to_file_list(tmp_path, "chips.yaml")
+    assert foreign_files(tmp_path, CHIP_FOLDER) == ["notes.txt"]

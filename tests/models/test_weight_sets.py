@@ -166,7 +166,7 @@ def test_the_shell_lists_them():
     assert len(lines) == 1 + len({row.name for row in WEIGHT_SETS})
     assert any(line.split()[:3] == ["ssl4eo-s2-moco", "resnet18,", "resnet50"] for line in lines)
     assert all("B8A" in line and "CC-BY-4.0" in line for line in lines if line.startswith("ssl4eo-s2-moco"))
-    rows = json.loads(CliRunner().invoke(main, ["weights", "--backbone", "resnet18", "--json"]).output)
+    rows = json.loads(CliRunner().invoke(main, ["weights", "--backbone", "resnet18", "--json"]).output)["weights"]
     assert [row["url"] for row in rows] == [row.url for row in supported_weights("resnet18")]
     assert {row["backbone"] for row in rows} == {"resnet18"}
     assert supported_weights("tu-resnet18") == supported_weights("resnet18")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 
 from geopsp.assessment.accuracy.assess_options import AssessOptions, PointDesign
 from geopsp.assessment.accuracy.assessed_points import AssessedPoints, OpenMap
@@ -20,6 +22,7 @@ from geopsp.assessment.accuracy.point_accuracy import accuracy_of_points
 from geopsp.assessment.accuracy.sample_reference import points_of_sample
 from geopsp.assessment.sampling.pixel_counts import PixelAreas
 from geopsp.assessment.sampling.sample_file import DESIGN, POINTS, STRATA, Sample, read_sample
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.jit import compile_ahead
 from geopsp.core.options import check_nodata, describes, from_names, require_path
 from geopsp.core.progress import progress_bar
@@ -94,13 +97,7 @@ def assess_map(
     asked = check_nodata("nodata", nodata)
     name, reference_name = Path(class_map).name, _name_of(reference)
     compile_ahead(("geopsp.assessment.sampling.pixel_counts",))
-    with (
-        collect_warnings() as warnings,
-        ClassRaster.open(class_map, nodata=asked) as raster,
-        progress_bar("Assessing") as progress,
-    ):
-        raster.number_values(asked=asked)
-        opened = OpenMap(name, raster, PixelAreas.from_grid(raster.grid), progress)
+    with collect_warnings() as warnings, _opened_map(class_map, asked) as opened:
         points, labels = _read_reference(reference, reference_name, opened, options)
         if points is None:
             found = accuracy_of_labels(opened, labels, reference_name, options)
@@ -109,6 +106,27 @@ def assess_map(
                 points, name, reference_name, confidence_level=confidence_level, merge_strata=merge_strata
             )
         return replace(found, warnings=tuple(warnings))
+
+
+def describe_reference(class_map: str | Path, reference: str | Path, options: AssessOptions) -> str:
+    """Read the reference as `assess_map` does, and say what it is.
+
+    Raises:
+        GeopspError: as `assess_map`.
+    """
+    with _opened_map(class_map, check_nodata("nodata", options.nodata)) as opened:
+        points, _ = _read_reference(reference, _name_of(reference), opened, options)
+    if points is None:
+        return f"All pixels that {_name_of(reference)} labels are compared."
+    return f"{format_count(int(pd.notna(points.reference).sum()), 'labelled point')}. {points.method}."
+
+
+@contextmanager
+def _opened_map(class_map: str | Path, nodata: float | Literal["none"] | None) -> Iterator[OpenMap]:
+    """Open a map whose values are known, and show progress."""
+    with ClassRaster.open(class_map, nodata=nodata) as raster, progress_bar("Assessing") as progress:
+        raster.number_values(asked=nodata)
+        yield OpenMap(Path(class_map).name, raster, PixelAreas.from_grid(raster.grid), progress)
 
 
 def _name_of(reference: str | Path | gpd.GeoDataFrame | Sample) -> str:
@@ -123,7 +141,7 @@ def _read_reference(
     """Return points, or None and labels of pixels."""
     mapping = read_mapping(options.class_mapping)
     if isinstance(reference, str | Path) and has_tables(reference, (DESIGN, POINTS, STRATA)):
-        reference = read_sample(reference)
+        reference = read_sample(reference, mapped=mapping or ())
     if isinstance(reference, Sample):
         _refuse(options, "a sample, whose design is known", "design", "where", "background", "label_nodata")
         return points_of_sample(reference, name, opened, options.reference_field, mapping), None
@@ -179,7 +197,8 @@ def _require_field(layer: VectorLayer, options: AssessOptions) -> str:
         )
     if options.reference_field not in layer.fields:
         raise LabelError(
-            f"{layer.source} has no field {options.reference_field!r}. Fields: {', '.join(layer.fields) or 'none'}."
+            f"{layer.source} has no field {options.reference_field!r}."
+            f"{did_you_mean(options.reference_field, layer.fields)} Fields: {', '.join(layer.fields) or 'none'}."
         )
     return options.reference_field
 

@@ -19,6 +19,7 @@ from geopsp.assessment.accuracy.map_pixels import (
 from geopsp.assessment.accuracy.reference_classes import mapped_values, match_classes
 from geopsp.assessment.map_classes import map_classes
 from geopsp.assessment.sampling.pixel_counts import PixelAreas
+from geopsp.core.argument_names import did_you_mean
 from geopsp.core.legend import IGNORE_INDEX, ClassInfo
 from geopsp.core.progress import Progress
 from geopsp.core.text import format_count
@@ -141,7 +142,10 @@ def require_field(fields: Sequence[str] | pd.Index, field: str, source: str) -> 
     """
     if field not in fields:
         listed = ", ".join(str(name) for name in fields if name != "geometry") or "none"
-        raise LabelError(f"{source} has no field {field!r}. Fields: {listed}. Name one with `reference_field`.")
+        raise LabelError(
+            f"{source} has no field {field!r}.{did_you_mean(field, fields)} Fields: {listed}. Name one with "
+            "`reference_field`."
+        )
 
 
 def reference_classes(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import pandas as pd
 
+from geopsp.core.argument_names import did_you_mean_one, near_name
 from geopsp.core.legend import BACKGROUND, ClassInfo
 from geopsp.errors import LabelError
 from geopsp.labels.class_mapping import NULL, OTHERS, ClassTarget, Value, normalize_value, value_name
@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 
 MAX_LISTED = 10
 """Classes that a message lists."""
+
+
+MISSPELLED = 0.8
+"""Similarity of names from which a class of the reference is taken for a misspelled one of the map."""
 
 
 def mapped_values(values: pd.Series, mapping: Mapping[Value, ClassTarget] | None) -> list[str | None]:
@@ -62,13 +66,15 @@ def match_classes(
     listed = ", ".join(list(known)[:MAX_LISTED]) + (", ..." if len(known) > MAX_LISTED else "")
     advice = f"The classes of the map are {listed}. Rename those of the reference with `class_mapping`."
     if unknown and len(unknown) == len(found):
-        raise LabelError(f"No class of {source} ({', '.join(unknown[:MAX_LISTED])}) is a class of the map. {advice}")
-    lowered = {name.lower(): name for name in known}
+        hint = did_you_mean_one(unknown, known)
+        raise LabelError(
+            f"No class of {source} ({', '.join(unknown[:MAX_LISTED])}) is a class of the map.{hint} {advice}"
+        )
     for name in unknown:
-        near = get_close_matches(name.lower(), lowered, 1, cutoff=0.8)
+        near = near_name(name, known, likeness=MISSPELLED)
         if near and name not in set(meant):
             raise LabelError(
-                f"{source} has the class {name!r}, which the map does not have. Is {lowered[near[0]]!r} meant? {advice}"
+                f"{source} has the class {name!r}, which the map does not have. Did you mean {near!r}? {advice}"
                 " If it is a class of its own, map it to itself."
             )
     if unknown:

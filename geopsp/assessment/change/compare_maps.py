@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,9 @@ from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import require_not_inputs
 from geopsp.core.progress import progress_bar
 from geopsp.core.run_state import key_of
+from geopsp.core.text import format_count
 from geopsp.errors import GridError, OptionError
+from geopsp.inference.disk_space import OVERVIEW_FACTOR
 from geopsp.inference.output_paths import TIFF_ENDINGS
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.ground_metric import GroundMetric
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from geopsp.assessment.accuracy.map_accuracy import MapAccuracy
 
 logger = logging.getLogger(__name__)
+
+PIXELS_PER_SECOND = 5e6
+"""About what two cores do."""
 
 VERSION = 1
 """Part of the key of a run."""
@@ -117,6 +122,39 @@ def compare_maps(
         _publish(job, Path(out), target, overwrite=overwrite)
     found = _result(job, sums, removed, (str(map_a), str(map_b)), Path(out), notes, options)
     return replace(found, accuracy=accuracy)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePlan:
+    """What `compare_maps` would do."""
+
+    lines: tuple[str, ...]
+    """What is known of the maps, in words."""
+
+    num_bytes: float
+    """Of the raster, at most."""
+
+    seconds: float
+
+
+def plan_change(map_a: str | Path, map_b: str | Path, out: str | Path, options: ChangeOptions) -> ChangePlan:
+    """Return what `compare_maps` would do and cost, but write nothing; maps with many classes are read for it.
+
+    Raises:
+        GeopspError: as `compare_maps`.
+    """
+    target = _check_outputs(Path(out), (map_a, map_b), options)
+    if options.reference is not None:
+        read_sample(options.reference)
+    with ExitStack() as stack:
+        job, _, _ = _plan(map_a, map_b, target, options, stack)
+        grid, names = job.pair.grid, job.pair.classes.names
+    pixels = grid.width * grid.height
+    line = (
+        f"{format_count(pixels, 'pixel')} on the grid of map {options.grid}; "
+        f"{format_count(len(names), 'class', 'classes')}: {', '.join(names)}."
+    )
+    return ChangePlan((line,), pixels * OVERVIEW_FACTOR, pixels / PIXELS_PER_SECOND)
 
 
 def _check_outputs(out: Path, maps: tuple[str | Path, str | Path], options: ChangeOptions) -> Path:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from geopsp.models.saved_model import TrainedModel
     from geopsp.training.chip_predictions import ChipPrediction
     from geopsp.training.classifier import PixelClassifier
+    from geopsp.training.estimate_scoring import ScoringCost
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +87,7 @@ def compare_models(
     with collect_warnings() as warnings:
         chip_set = chips if isinstance(chips, ChipSet) else ChipSet.open(chips)
         named = [_open_model(name, each) for name, each in (("model_a", model_a), ("model_b", model_b))]
-        rows = (chip_set.index["labelled"].to_numpy() > 0).nonzero()[0]
-        if not len(rows):
-            raise ChipError("The chips have no labelled pixels, so there is nothing to score. Choose other chips.")
+        rows = _labelled_rows(chip_set)
         for name, model in named:
             _warn_of_training_area(name, model, chip_set, rows)
         models = [model for _, model in named]
@@ -104,6 +103,41 @@ def compare_models(
             )
         _warn_of_few_blocks(counts, blocks)
     return _result(counts, blocks, [name for name, _ in named], options, tuple(warnings))
+
+
+def comparison_cost(
+    model_a: str | Path, model_b: str | Path, chips: Sequence[str | Path], options: ComparisonOptions
+) -> tuple[ScoringCost, ScoringCost]:
+    """Return what `compare_models` would cost with each model, after the same checks.
+
+    Raises:
+        GeopspError: as `compare_models`.
+    """
+    from geopsp.training.chip_predictions import predict_chips
+    from geopsp.training.estimate_scoring import estimate_scoring
+
+    chip_set = ChipSet.open(list(chips))
+    named = [_open_model(name, each) for name, each in (("model_a", model_a), ("model_b", model_b))]
+    rows = _labelled_rows(chip_set)
+    _join(chip_set, named, options)
+    ground_blocks(chip_set, rows, options.block_size)
+    mismatch = options.allow_resolution_mismatch
+    for _, model in named:
+        predict_chips(model, chip_set, rows, device=options.device, allow_resolution_mismatch=mismatch)  # its checks
+    one, other = (estimate_scoring(model, chip_set, options.device) for _, model in named)
+    return one, other
+
+
+def _labelled_rows(chips: ChipSet) -> NDArray[np.intp]:
+    """Return the rows of the index with labels.
+
+    Raises:
+        ChipError: if there are none.
+    """
+    rows: NDArray[np.intp] = (chips.index["labelled"].to_numpy() > 0).nonzero()[0]
+    if not len(rows):
+        raise ChipError("The chips have no labelled pixels, so there is nothing to score. Choose other chips.")
+    return rows
 
 
 def _open_model(argument: str, given: Any) -> tuple[str, TrainedModel]:

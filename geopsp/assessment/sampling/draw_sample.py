@@ -115,9 +115,7 @@ def draw_sample(
     options = from_names(SampleOptions, locals())
     require_path("class_map", class_map)
     require_path("out", out)
-    target = check_package_output(out, overwrite=overwrite)
-    inputs = [each for each in (class_map, confidence, zones, aoi) if isinstance(each, str | Path)]
-    require_not_inputs([target], [Path(str(each).partition("|")[0]) for each in inputs if is_local(each)])
+    target = check_sample_output(class_map, out, options)
     compile_ahead(COMPILED)
     nodata_value = check_nodata("nodata", nodata)
     with (
@@ -135,6 +133,20 @@ def draw_sample(
         f"({sum(stratum.pixels for stratum in sample.strata):,} pixels) of {sample.map_name}."
     )
     return sample
+
+
+def check_sample_output(class_map: str | Path, out: str | Path, options: SampleOptions) -> Path:
+    """Return the file to write, with links resolved, after checks.
+
+    Raises:
+        OptionError, OutputError: as `draw_sample`.
+    """
+    target = check_package_output(out, overwrite=options.overwrite)
+    inputs = [
+        each for each in (class_map, options.confidence, options.zones, options.aoi) if isinstance(each, str | Path)
+    ]
+    require_not_inputs([target], [Path(str(each).partition("|")[0]) for each in inputs if is_local(each)])
+    return target
 
 
 def _draw(class_raster: ClassRaster, options: SampleOptions, progress: Progress) -> Sample:

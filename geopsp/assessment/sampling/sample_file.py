@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from geopsp.core.grid import Grid
 from geopsp.core.legend import ClassInfo
 from geopsp.core.text import format_count
 from geopsp.errors import LabelError
+from geopsp.labels.class_mapping import Value
 from geopsp.vector.geopackage import read_package, write_package
 
 logger = logging.getLogger(__name__)
@@ -211,10 +212,14 @@ def _design_json(sample: Sample) -> str:
     return json.dumps(content, allow_nan=False)
 
 
-def read_sample(path: str | Path) -> Sample:
+def read_sample(path: str | Path, *, mapped: Iterable[Value] = ()) -> Sample:
     """Read a sample that `draw_sample` wrote, with the reference labels that it got since.
 
     A code in place of a class name is accepted. Deleted points are a warning; see `Sample.num_drawn`.
+
+    Args:
+        path: The GeoPackage.
+        mapped: Reference values besides classes that a class mapping renames afterwards; * stands for all others.
 
     Raises:
         InputNotFoundError: if there is no such file.
@@ -236,7 +241,7 @@ def read_sample(path: str | Path) -> Sample:
     grid = _grid(path, design)
     classes = tuple(ClassInfo(entry["code"], entry["name"], entry["color"]) for entry in design["classes"])
     points = check_points(path, points, grid)
-    reference = as_class_names(points["reference"], classes, f"The field reference of {path}")
+    reference = as_class_names(points["reference"], classes, f"The field reference of {path}", mapped=mapped)
     sample = Sample(
         points=points.assign(reference=reference),
         strata=strata,

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from geopsp.assessment.sampling.sample_file import Sample
 from geopsp.core.escape import printable
 from geopsp.core.text import format_count
 
 HEADER = ("stratum", "pixels", "area (ha)", "share", "points")
+
+
+def sample_report(sample: Sample) -> dict[str, Any]:
+    """Return the content of `describe_sample` for JSON."""
+    strata = [
+        {
+            "stratum": each.stratum, "pixels": each.pixels, "area_ha": each.area_ha, "sample_size": each.sample_size,
+        }
+        for each in sample.strata
+    ]  # fmt: skip
+    return {
+        "map": sample.map_name, "design": sample.design, "seed": sample.seed, "points": sample.num_drawn,
+        "classes": [{"code": each.code, "name": each.name} for each in sample.classes], "strata": strata,
+        "clusters": sample.clusters, "sampled_clusters": sample.sampled_clusters, "cluster_size": sample.cluster_size,
+    }  # fmt: skip
 
 
 def describe_sample(sample: Sample) -> str:
