@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from geopsp.models.weight_sets import supported_weights as supported_weights
     from geopsp.polygons.raster_to_polygons import raster_to_polygons as raster_to_polygons
     from geopsp.raster.scene import Scene as Scene
+    from geopsp.report.explore_map import explore as explore
+    from geopsp.report.map_figure import show_map as show_map
     from geopsp.training.classifier import PixelClassifier as PixelClassifier
     from geopsp.training.metrics import Confusion as Confusion
     from geopsp.training.networks import DeepLab as DeepLab
@@ -68,9 +70,11 @@ _HOME = {
     "compare_maps": "assessment.change.compare_maps",
     "compare_models": "assessment.comparison.compare_models",
     "draw_sample": "assessment.sampling.draw_sample",
+    "explore": "report.explore_map",
     "export_training_data": "chips.export_training_data",
     "prepare_data": "training.training_data",
     "raster_to_polygons": "polygons.raster_to_polygons",
+    "show_map": "report.map_figure",
     "suggest_chips": "active_learning.suggest_chips",
     "read_sample": "assessment.sampling.sample_file",
     "supported_weights": "models.weight_sets",
@@ -101,10 +105,12 @@ __all__ = [
     "compare_maps",
     "compare_models",
     "draw_sample",
+    "explore",
     "export_training_data",
     "prepare_data",
     "raster_to_polygons",
     "read_sample",
+    "show_map",
     "suggest_chips",
     "supported_weights",
     "warnings_as_errors",

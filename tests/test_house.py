@@ -54,6 +54,9 @@ ONLY_IN = {
     "pystac": "raster",
     "numba": "core",
     "rich": "core",
+    "IPython": "core training",
+    "ipyleaflet": "report",
+    "ipywidgets": "report",
 }
 """The folders that a library may be imported in."""
 
@@ -61,9 +64,8 @@ PUBLIC = {
     "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
     "MapAccuracy", "MapChange", "ModelComparison", "PSPNetClassifier", "PixelClassifier", "Sample", "Scene",
     "TrainingData", "UnetClassifier", "__version__", "assess_map", "classify_pixels", "compare_maps", "compare_models",
-    "draw_sample", "export_training_data", "prepare_data", "raster_to_polygons", "read_sample", "suggest_chips",
-    "supported_weights",
-    "warnings_as_errors",
+    "draw_sample", "explore", "export_training_data", "prepare_data", "raster_to_polygons", "read_sample", "show_map",
+    "suggest_chips", "supported_weights", "warnings_as_errors",
 }  # fmt: skip
 
 

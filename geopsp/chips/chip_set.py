@@ -20,15 +20,23 @@ from geopsp.core.argument_names import did_you_mean_one
 from geopsp.core.bands import BandStats
 from geopsp.core.escape import printable
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
+from geopsp.core.notebook_html import Cell, html_block, html_facts, html_table
 from geopsp.core.options import require_path
 from geopsp.core.pixel_values import RAW, PixelValues
-from geopsp.core.text import format_count
+from geopsp.core.text import format_count, format_pixel_size
 from geopsp.errors import ChipError, InputNotFoundError
 
 logger = logging.getLogger(__name__)
 
 PROPERTIES = {"bands": "bands", "tile_size": "chip size", "dtype": "data type", "units": "CRS units"}
 """What chips that are used together have in common, and the words of messages."""
+
+
+SKIP_WORDS = {
+    "invalid": "with too few valid pixels", "unlabelled": "with too few labelled pixels",
+    "empty": "without any class", "outside": "not completely inside the area of interest",
+}  # fmt: skip
+"""Words for the reasons to skip a chip."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +84,23 @@ class ChipSet:
         size, bands = f"{self.tile_size} x {self.tile_size}", format_count(len(self.bands), "band")
         classes = f"{format_count(len(self.legend), 'class', 'classes')} ({', '.join(self.legend.names)})"
         return printable(f"<{format_count(len(self), 'chip')} of {size}, {bands}, {classes} {where}>")
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "chips": f"{len(self):,} of {self.tile_size} x {self.tile_size} pixels",
+            "bands": f"{', '.join(self.bands)} ({self.dtype})",
+            "pixels": format_pixel_size(*self.cell_size, self.units),
+            "labelled": f"{self.index['labelled'].mean():.1%} of all pixels",
+            "folder": ", ".join(map(str, self.folders)) or "none; chips are cut when asked for",
+        }
+        skipped = "; ".join(filter(None, map(describe_skipped, self.reports)))
+        facts |= {"left out": skipped} if skipped else {}
+        rows: list[list[Cell]] = [
+            [info, str(info.code), f"{row['pixels']:,}", f"{row['share']:.1%}", f"{row['chips']:,}"]
+            for info, row in zip(self.legend, class_rows(self), strict=True)
+        ]
+        table = html_table(["class", "code", "pixels", "share", "chips"], rows)
+        return html_block(type(self).__name__, html_facts(facts), table)
 
     @property
     def pixels_per_class(self) -> NDArray[np.int64]:
@@ -160,6 +185,35 @@ def class_pixels(index: gpd.GeoDataFrame, legend: Legend) -> NDArray[np.int64]:
     """Return (chips, classes) labelled pixels."""
     counts: NDArray[np.int64] = index[[f"pixels_{code}" for code in legend.codes]].to_numpy(np.int64)
     return counts
+
+
+def class_rows(chips: ChipSet, rows: NDArray[np.intp] | None = None) -> list[dict[str, Any]]:
+    """Return the number of pixels, their fraction, the chips and the polygons of each class.
+
+    Pixels and chips are those of some rows of the index; polygons are those of the exports.
+    """
+    counts = class_pixels(chips.index if rows is None else chips.index.iloc[rows], chips.legend)
+    total = max(int(counts.sum()), 1)
+    return [
+        {
+            "code": info.code,
+            "name": info.name,
+            "pixels": int(pixels.sum()),
+            "share": int(pixels.sum()) / total,
+            "chips": int((pixels > 0).sum()),
+            "polygons": sum(report.get("polygons", {}).get(info.name, 0) for report in chips.reports),
+        }
+        for info, pixels in zip(chips.legend, counts.T, strict=True)
+    ]
+
+
+def describe_skipped(report: Mapping[str, Any]) -> str:
+    """Return which chips an export left out, in words; "" if it left out none."""
+    return ", ".join(
+        f"{format_count(count, 'chip')} {SKIP_WORDS.get(reason, reason)}"
+        for reason, count in report["skipped"].items()
+        if count
+    )
 
 
 def _open_folder(folder: Path) -> ChipSet:

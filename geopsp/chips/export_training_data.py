@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import geopandas as gpd
 from geopsp.chips.chip import Chip
 from geopsp.chips.chip_files import check_kind
 from geopsp.chips.chip_folder import CHIP_FOLDER, MANIFEST, read_folder
-from geopsp.chips.chip_set import ChipSet, is_arcgis_folder
+from geopsp.chips.chip_set import ChipSet, describe_skipped, is_arcgis_folder
 from geopsp.chips.chip_warnings import log_chip_warnings
 from geopsp.chips.export import Export, cut_all, make_index, make_report, manifest_header
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
@@ -28,7 +30,8 @@ from geopsp.chips.options import CUTTING, AreaRule, Background, ChipFormat, Chip
 from geopsp.core.options import describes, from_names, option_fields, require_path
 from geopsp.core.output import check_output
 from geopsp.core.owned_files import require_not_inputs
-from geopsp.core.progress import Progress
+from geopsp.core.progress import Progress, progress_bar
+from geopsp.core.text import format_count
 from geopsp.errors import ChipError
 from geopsp.raster.find_images import Images
 from geopsp.raster.geotiff import require_geotiff_crs
@@ -85,24 +88,33 @@ def export_training_data(
             codes, or masks: a folder, glob or list of label rasters, each of the image with its name.
         out: The folder to write.
         {options}
-        progress: Called after each row of chips with the number of chips done and in total.
+        progress: Called after each row of chips with the number of chips done and in total; None: a bar is shown.
 
     Raises:
         InputNotFoundError, RasterError, GridError, BandError, LabelError, OptionError, OutputError: as the input is.
         ChipError: if no chip is left, or the chips to append to are of another kind.
     """
     given = {name: value for name, value in locals().items() if name in option_fields(*CUTTING, ExportOptions)}
-    export, known = _prepare(images, labels, out, given, progress)
+    export, known = _prepare(images, labels, out, given)
+    with nullcontext(progress) if progress else progress_bar("Cutting chips", unit="chips") as shown:
+        return _export(replace(export, progress=shown), known, Path(out), append=append, overwrite=overwrite)
+
+
+def _export(export: Export, known: Sequence[str], out: Path, *, append: bool, overwrite: bool) -> ChipSet:
+    """Write the chips, unless the folder has them already, and return them."""
     if export.key in known:
         logger.info(f"{out} already contains these chips: nothing to do.")
         chips = ChipSet.open(out)
         log_chip_warnings(chips)
         return chips
     if known and append:
-        export.append_to(Path(out))
+        export.append_to(out)
     else:
-        export.run(Path(out), overwrite=overwrite)
-    return ChipSet.open(out)
+        export.run(out, overwrite=overwrite)
+    chips = ChipSet.open(out)
+    left_out = describe_skipped(chips.reports[-1])
+    logger.info(f"{out}: {format_count(len(chips), 'chip')}{f'; left out: {left_out}' if left_out else ''}")
+    return chips
 
 
 def plan_chips(
@@ -115,16 +127,14 @@ def plan_chips(
     """
     defaults = {name: entry.default for name, entry in option_fields(*CUTTING, ExportOptions).items()}
     given: dict[str, Any] = {**defaults, **options}
-    export, known = _prepare(images, labels, out, given, progress)
+    export, known = _prepare(images, labels, out, given)
     if not (export.key in known or (known and given["append"])):
         check_output(out, overwrite=given["overwrite"], folder=True, kind=CHIP_FOLDER)
         require_not_inputs([Path(out)], export.inputs.local_files())
     return index_chips(export.inputs, export.spec, workers=given["workers"], progress=progress)
 
 
-def _prepare(
-    images: Images, labels: Labels, out: str | Path, given: Mapping[str, Any], progress: Progress | None
-) -> tuple[Export, list[str]]:
+def _prepare(images: Images, labels: Labels, out: str | Path, given: Mapping[str, Any]) -> tuple[Export, list[str]]:
     """Check options and open inputs; return the export, and the keys of those that its folder has already."""
     from_names(ExportOptions, given)
     require_path("out", out)
@@ -134,7 +144,7 @@ def _prepare(
         require_geotiff_crs(scene.grid, scene.name)
     check_kind(given["chip_format"], inputs.scenes[0].dtype, len(inputs.scenes[0].bands))
     changed = changed_options(options) | {"tile_size": given["tile_size"], "seed": given["seed"]}
-    export = Export(inputs, spec, given["chip_format"], _to_json(changed), given["workers"], progress)
+    export = Export(inputs, spec, given["chip_format"], _to_json(changed), given["workers"], progress=None)
     return export, [] if given["overwrite"] else _known(Path(out), append=given["append"])
 
 

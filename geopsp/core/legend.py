@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.argument_names import did_you_mean
+from geopsp.core.escape import printable
+from geopsp.core.notebook_html import html_table
+from geopsp.core.text import format_count
 from geopsp.errors import LabelError
 
 IGNORE_INDEX = 255
@@ -99,6 +102,14 @@ class Legend:
 
     def __iter__(self) -> Iterator[ClassInfo]:
         return iter(self.classes)
+
+    def __repr__(self) -> str:
+        classes = ", ".join(f"{info.code} {info.name}" for info in self)
+        count = format_count(len(self), "class", "classes")
+        return printable(f"<Legend of {count}: {classes}>" if len(self) else "<Legend of 0 classes>")
+
+    def _repr_html_(self) -> str:
+        return html_table(["class", "code", "colour"], [[info, str(info.code), info.color] for info in self])
 
     @property
     def codes(self) -> list[int]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import textwrap
+import time
+import warnings
 from functools import cache
 from typing import Any
 
@@ -16,6 +19,12 @@ from geopsp.core.escape import printable
 
 STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
 """Colour in a terminal by level."""
+
+NOTEBOOK_WIDTH = 96
+"""Characters in a line of a notebook; some cut longer ones at their margin."""
+
+LIVE = {"live": True}
+"""`extra` of messages on the progress of work: a log dates them, and a notebook has none, as it shows a live output."""
 
 
 def is_main_process() -> bool:
@@ -41,6 +50,11 @@ def console() -> Any:
     return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
+def wrapped(text: str) -> str:
+    """Return a text in lines that fit into a notebook; words, e.g. paths, stay whole."""
+    return textwrap.fill(text, NOTEBOOK_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
 class MessageHandler(logging.Handler):
     """Handler that prints messages: coloured in a terminal, as plain text in a notebook or a log file.
 
@@ -58,10 +72,13 @@ class MessageHandler(logging.Handler):
             text = self.format(record)
             if record.levelno >= logging.WARNING:
                 text = f"{record.levelname.capitalize()}: {text}"
-            if in_notebook():
-                print(text)  # noqa: T201 (a notebook shows standard error in red)
-            else:
-                console().print(text, style=STYLES.get(record.levelno))
+            live = getattr(record, "live", False)
+            if not in_notebook():
+                dated = live and not console().is_terminal
+                date = time.strftime("%Y-%m-%d %H:%M:%S ", time.localtime(record.created)) if dated else ""
+                console().print(f"{date}{text}", style=STYLES.get(record.levelno))
+            elif not live:
+                print(wrapped(text))  # noqa: T201 (a notebook shows standard error in red)
         except Exception:  # noqa: BLE001 (as every handler of the standard library)
             self.handleError(record)
 
@@ -71,6 +88,8 @@ handler = MessageHandler()
 
 def set_up_logging() -> None:
     """Print the messages of the library; called once, on import."""
+    # of tqdm, which libraries import: nothing here needs widgets
+    warnings.filterwarnings("ignore", message="IProgress not found")
     logger = logging.getLogger("geopsp")
     if handler not in logger.handlers:
         logger.addHandler(handler)

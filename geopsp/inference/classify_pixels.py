@@ -26,6 +26,7 @@ from geopsp.labels.area import AreaOfInterest
 from geopsp.models.crf import CRFOptions, crf_parameters
 from geopsp.models.hub_model import local_model
 from geopsp.polygons.options import PolygonSettingsDict
+from geopsp.raster.class_map import ClassMap
 from geopsp.raster.find_images import Images
 from geopsp.raster.geotiff import require_geotiff_crs
 from geopsp.raster.open_scenes import open_scenes
@@ -62,7 +63,7 @@ def classify_pixels(
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
     client: Any = None,
     scheduler: str | None = None, overwrite: bool = False, dry_run: bool = False,
-) -> Path: ...  # fmt: skip
+) -> ClassMap: ...  # fmt: skip
 
 
 @overload
@@ -80,7 +81,7 @@ def classify_pixels(
     precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
     client: Any = None,
     scheduler: str | None = None, overwrite: bool = False, dry_run: bool = False,
-) -> list[Path]: ...  # fmt: skip
+) -> list[ClassMap]: ...  # fmt: skip
 
 
 @describes(MapOptions)
@@ -121,8 +122,10 @@ def classify_pixels(
     scheduler: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
-) -> Path | list[Path]:
+) -> ClassMap | list[ClassMap]:
     """Classify one image, or several as one mosaic, and return the path of the map (or of each map).
+
+    A notebook shows the path as its map; `geopsp.show_map` and `geopsp.explore` take it.
 
     The map has the grid of the first image; it is nodata where no image is valid. An interrupted run resumes when it is
     called again.
@@ -151,8 +154,11 @@ def classify_pixels(
         run, scenes, paths = _prepare(images, trained, out, options, device=device, given=model)
         if options.dry_run:
             run.plan(scenes, paths).log()
-            return [each.out for each in paths] if per_image else paths[0].out
-        return run.map_each(scenes, paths) if per_image else run.one_map(scenes[0], paths[0])
+            found = [each.out for each in paths]
+        else:
+            found = run.map_each(scenes, paths) if per_image else [run.one_map(scenes[0], paths[0])]
+    maps = [ClassMap(path) for path in found]
+    return maps if per_image else maps[0]
 
 
 def plan_maps(images: Images, model: str | Path, out: str | Path, options: MapOptions) -> MapPlan:

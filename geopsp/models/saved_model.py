@@ -25,11 +25,12 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from geopsp.core.bands import BandStats
-from geopsp.core.escape import csv_text
+from geopsp.core.escape import csv_text, printable
 from geopsp.core.legend import Legend
+from geopsp.core.notebook_html import Cell, format_score, html_block, html_facts, html_table
 from geopsp.core.output import atomic_output
 from geopsp.core.pixel_values import RAW, PixelValues, pixel_values_entry
-from geopsp.core.text import format_count
+from geopsp.core.text import format_count, format_pixel_size
 from geopsp.errors import GeopspError, PackageError
 from geopsp.models.build import build_network, count_parameters
 from geopsp.models.calibration import Calibration, calibration_entry
@@ -104,6 +105,33 @@ class TrainedModel(ModelRules):
             f"{self.composition}; {count_parameters(self.network) / 1e6:.1f} M parameters; {bands}, "
             f"{self.spec.classes} classes, tiles of {self.tile_size}; {epochs} trained"
         )
+
+    def __repr__(self) -> str:
+        return printable(f"<{type(self).__name__}: {self.summary}>")
+
+    def _repr_html_(self) -> str:
+        return self.html(type(self).__name__)
+
+    def html(self, title: str, more: Mapping[str, str] | None = None) -> str:
+        """Return what a notebook shows: parts, classes with their scores, training, and further facts by name."""
+        facts = {
+            "network": f"{self.composition}; {count_parameters(self.network) / 1e6:.1f} M parameters",
+            "bands": f"{', '.join(self.bands)} ({self.dtype})",
+            "pixels": f"{format_pixel_size(*self.cell_size, self.units)}; tiles of {self.tile_size} x {self.tile_size}",
+            "training": format_count(len(self.history), "epoch"),
+            **(more or {}),
+        }
+        scores = self.metrics.get("per_class", {})
+        if not scores:
+            return html_block(title, html_facts(facts | {"classes": self.legend.classes}))
+        names = ("iou", "precision", "recall")
+        rows: list[list[Cell]] = [
+            [info, *(format_score(scores.get(info.name, {}).get(name)) for name in names)] for info in self.legend
+        ]
+        facts["validation"] = ", ".join(
+            f"{words} {format_score(self.metrics.get(name))}" for name, words in (("miou", "mIoU"), ("accuracy",) * 2)
+        )
+        return html_block(title, html_facts(facts), html_table(["class", "IoU", "precision", "recall"], rows))
 
     @property
     def size(self) -> NetworkSize:

@@ -22,6 +22,7 @@ from geopsp.raster.info import RasterInfo, raster_fingerprint
 from geopsp.raster.mosaic import align_layer, mosaic_notes, place_layers, require_one_type, target_grid
 from geopsp.raster.open import GDAL_ERRORS, OpenDatasets, gdal_env, read_error
 from geopsp.raster.pixel_rule import PixelRule, convert_pixels
+from geopsp.raster.scene_text import scene_html, scene_line
 from geopsp.raster.source_image import SourceImage
 from geopsp.raster.valid_mask import block_is_missing, valid_mask_but_zero
 from geopsp.raster.warp import WARP_CELL, open_source, resample_to_grid, warp_cells
@@ -70,6 +71,9 @@ class Scene:
     """What the values of pixels mean."""
 
     _handles: threading.local = field(default_factory=threading.local, repr=False)
+
+    __repr__ = scene_line
+    _repr_html_ = scene_html
 
     @classmethod
     def open(

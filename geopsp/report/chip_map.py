@@ -29,7 +29,7 @@ from geopsp.data.split import Split
 from geopsp.errors import ChipError, GeopspError
 from geopsp.raster.find_images import Images
 from geopsp.raster.scene import Scene
-from geopsp.training.plots import add_legend, plain_text, rgb_band_indices, to_rgb
+from geopsp.training.plots import add_legend, plain_text, rgb_band_indices, subplots, to_rgb
 
 PANEL_PIXELS = 900
 """Pixels along the longer side of the images in a panel."""
@@ -95,7 +95,7 @@ def chip_map(
     left, bottom, right, top = shapely.total_bounds(shapes[groups[0]])
     aspect = float(np.clip((top - bottom) / (right - left), 0.3, 1.4))
     size = (9.0, 8.0 * aspect + 1.2) if columns == 1 else (4.6 * columns, 4.4 * rows + 0.8)
-    figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    figure, panels = subplots(rows, columns, *size)
     missing: list[str] = []
     for axes, group in zip(panels.flat, groups, strict=False):
         missing += _draw_panel(axes, chips, shapes, group, chip_colors, images or {})

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.chips.chip_set import ChipSet, class_rows, describe_skipped
 from geopsp.chips.chip_warnings import chip_warnings, describe_labels, lasting_warnings
 from geopsp.core.escape import printable, printable_lines
 from geopsp.core.legend import BACKGROUND
@@ -21,17 +21,11 @@ from geopsp.models.onnx_file import is_onnx, read_onnx
 if TYPE_CHECKING:
     from geopsp.training.metrics import Confusion
 
-SKIP_REASONS = {
-    "invalid": "with too few valid pixels", "unlabelled": "with too few labelled pixels",
-    "empty": "without any class", "outside": "not completely inside the area of interest",
-}  # fmt: skip
-"""Words for the reasons to skip a chip."""
-
 
 def describe_chips(chips: ChipSet) -> str:
     """Describe number, size, bands and classes of chips, with the notes and warnings of their export."""
     where = ", ".join(map(str, chips.folders)) or "Read from images, not exported"
-    rows = _class_rows(chips)
+    rows = class_rows(chips)
     has_polygons = any(row["polygons"] for row in rows)
     header = "  classes    code  name             pixels   share   chips" + ("   polygons" if has_polygons else "")
     lines = [
@@ -69,7 +63,7 @@ def chip_report(chips: ChipSet) -> dict[str, Any]:
         "units": chips.units,
         "labelled": float(chips.index["labelled"].mean()),
         "valid": float(chips.index["valid"].mean()),
-        "classes": _class_rows(chips),
+        "classes": class_rows(chips),
         "exports": [{**report, "warnings": lasting_warnings(report)} for report in chips.reports],
         "warnings": chip_warnings(chips),
     }
@@ -77,23 +71,6 @@ def chip_report(chips: ChipSet) -> dict[str, Any]:
 
 def _values(values: PixelValues) -> str:
     return "" if values.is_default else f"; {values}"
-
-
-def _class_rows(chips: ChipSet) -> list[dict[str, Any]]:
-    """Return the number of pixels, their fraction, the chips and the polygons of each class."""
-    counts = class_pixels(chips.index, chips.legend)
-    total = max(int(counts.sum()), 1)
-    return [
-        {
-            "code": info.code,
-            "name": info.name,
-            "pixels": int(pixels.sum()),
-            "share": int(pixels.sum()) / total,
-            "chips": int((pixels > 0).sum()),
-            "polygons": sum(report.get("polygons", {}).get(info.name, 0) for report in chips.reports),
-        }
-        for info, pixels in zip(chips.legend, counts.T, strict=True)
-    ]
 
 
 def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[str]:
@@ -106,12 +83,8 @@ def _report_lines(report: Mapping[str, Any], *, has_background: bool) -> list[st
         lines.append(
             f"overlaps   {format_count(count, 'pixel lies', 'pixels lie')} in polygons of several classes{rule}"
         )
-    left_out = [
-        f"{format_count(count, 'chip')} {SKIP_REASONS.get(reason, reason)}"
-        for reason, count in report["skipped"].items()
-        if count
-    ]
-    lines += [f"left out   {', '.join(left_out)}"] if left_out else []
+    left_out = describe_skipped(report)
+    lines += [f"left out   {left_out}"] if left_out else []
     if report["empty"]:
         content = "only background" if has_background else "no labels"
         lines.append(f"empty      {format_count(report['empty'], 'chip contains', 'chips contain')} {content}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 from torch import nn
 
 from geopsp.core.log import is_main_process
-from geopsp.core.progress import LOG_SECONDS, Progress, progress_bar
+from geopsp.core.text import format_clock
 from geopsp.data.validation_sample import TILE_COST
 from geopsp.models.manifest import HISTORY
 from geopsp.models.saved_model import write_history
 from geopsp.training.lightning_module import SegmentationTask
+from geopsp.training.run_display import RunDisplay
 from geopsp.training.schedule import TimeBudget, ema_decay
 
 logger = logging.getLogger(__name__)
@@ -40,65 +40,62 @@ SCHEDULED = 0.9
 
 
 class EpochLogger(Callback):
-    """A history with one row per epoch, printed and written as a CSV file, and the progress of each epoch."""
+    """A history with one row per epoch, printed and written as a CSV file, and the progress of the run."""
 
-    def __init__(self, rows: list[dict[str, float]], folder: Path | None) -> None:
+    def __init__(self, rows: list[dict[str, float]], folder: Path | None, monitor: str = "valid_miou") -> None:
         """Add this run's rows to those of earlier runs; None as `folder` writes no CSV file."""
         self.rows, self.num_earlier, self.folder = rows, len(rows), folder
-        self.epoch_start = self.train_seconds = 0.0
+        self.display = RunDisplay(monitor)
+        self.epoch_start = self.train_seconds = self.valid_start = 0.0
         self.loss_text = ""
-        self.bar: ExitStack = ExitStack()
-        self.progress: Progress | None = None
 
     @property
     def state_key(self) -> str:
         return "Journal"  # the name in checkpoints of version 0.1
 
+    @property
+    def run_rows(self) -> list[dict[str, float]]:
+        """The rows of this run."""
+        return self.rows[self.num_earlier :]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.num_earlier = len(self.rows) - trainer.current_epoch  # a resumed run has some of its own
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epoch_start, self.train_seconds = time.monotonic(), 0.0
-        self._open_bar(_title(trainer))
-
-    def _open_bar(self, title: str) -> None:
-        self.bar.close()
-        self.progress = self.bar.enter_context(progress_bar(title, gap=LOG_SECONDS, unit="batches", clock=False))
+        self.display.begin(_title(trainer))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.train_seconds = time.monotonic() - self.epoch_start
-        if self.progress:
-            assert isinstance(pl_module, SegmentationTask)
-            if batch_idx % LOSS_EVERY == 0:
-                self.loss_text = f"loss {float(pl_module.loss):.3f}"
-            done, total = batch_idx + 1, int(trainer.num_training_batches)
-            self.progress(done, total, self._remark(trainer, done, total))
+        assert isinstance(pl_module, SegmentationTask)
+        if batch_idx % LOSS_EVERY == 0:
+            self.loss_text = f"loss {float(pl_module.loss):.3f}"
+        done, total = batch_idx + 1, int(trainer.num_training_batches)
+        training_left = self.train_seconds / done * (total - done)
+        # in the first epoch, nobody knows how long a validation takes
+        validation = self.run_rows[-1]["seconds"] - self.run_rows[-1]["train_seconds"] if self.run_rows else 0.0
+        epoch = self.run_rows[-1]["seconds"] if self.run_rows else self.train_seconds / done * total
+        self.display(done, total, self._remark(_seconds_left(trainer, training_left + validation, epoch)))
 
-    def _remark(self, trainer: L.Trainer, done: int, total: int) -> str:
+    def _remark(self, seconds_left: float) -> str:
         """Return the loss, the best score so far, and the time left in this run."""
-        best = max((row["valid_miou"] for row in self.rows[self.num_earlier :]), default=None)
+        best = max((row["valid_miou"] for row in self.run_rows), default=None)
         scores = [self.loss_text] if best is None else [self.loss_text, f"best mIoU {best:.3f}"]
-        epoch_left = self.train_seconds / done * (total - done)
-        run_left = _seconds_left(trainer, epoch_left, self._epoch_seconds(done, total))
-        return f"{', '.join(scores)}, {_clock(run_left)} left"
-
-    def _epoch_seconds(self, done: int, total: int) -> float:
-        """Return the seconds of the last epoch of this run; in the first one, an estimate from its batches so far."""
-        rows = self.rows[self.num_earlier :]
-        return rows[-1]["seconds"] if rows else self.train_seconds / done * total
+        return f"{', '.join(scores)}, {format_clock(seconds_left)} left"
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._open_bar(f"{_title(trainer)}, validation")
+        self.valid_start = time.monotonic()
+        self.display.begin(f"{_title(trainer)}, validation")
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        if self.progress:
-            self.progress(batch_idx + 1, int(trainer.num_val_batches[0]))
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.bar.close()
-        self.progress = None
+        done, total, now = batch_idx + 1, int(trainer.num_val_batches[0]), time.monotonic()
+        left = (now - self.valid_start) / done * (total - done)
+        self.display(done, total, self._remark(_seconds_left(trainer, left, now - self.epoch_start + left)))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask)
@@ -114,17 +111,17 @@ class EpochLogger(Callback):
                 "seconds": round(seconds, 3),
             }
         )
+        over = pl_module.progress(pl_module.global_step)
         left = _seconds_left(trainer, 0.0, seconds)
-        logger.info(
-            f"{_title(trainer)}  train loss {metrics['train_loss']:.4f}  "
-            f"valid loss {metrics['valid_loss']:.4f}  mIoU {metrics['valid_miou']:.4f}  "
-            f"accuracy {metrics['accuracy']:.4f}  time {_clock(seconds)}, left {_clock(left)}"
-        )
+        self.display.epoch(_title(trainer), self.run_rows, over, format_clock(left))
         if self.folder and is_main_process():
             write_history(self.rows, self.folder / HISTORY)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.display.close(self.run_rows)
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.bar.close()
+        self.display.close(self.run_rows)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -275,10 +272,3 @@ def _seconds_left(trainer: L.Trainer, epoch_left: float, epoch_seconds: float) -
     if isinstance(task, SegmentationTask) and task.budget is not None:
         return max(0.0, task.budget.seconds - task.budget.elapsed)
     return epoch_left + ((trainer.max_epochs or 0) - trainer.current_epoch - 1) * epoch_seconds
-
-
-def _clock(seconds: float) -> str:
-    """Return a duration as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -86,7 +86,7 @@ def predict_chips(
     require_fitting_chips(model, own, allow_resolution_mismatch=allow_resolution_mismatch)
     normalization = Normalization.from_stats(model.statistics_for(own.pixel_values))
     dataset = TiledChipDataset(own, rows, normalization, size=model.tile_size, reader=_SomeBands(chips, positions))
-    return _whole_chips(model, dataset, device)
+    return predict_dataset(model, dataset, device)
 
 
 def _with_bands(chips: ChipSet, positions: tuple[int, ...]) -> ChipSet:
@@ -103,8 +103,8 @@ def _with_bands(chips: ChipSet, positions: tuple[int, ...]) -> ChipSet:
     )
 
 
-def _whole_chips(model: TrainedModel, dataset: TiledChipDataset, device: str | None) -> Iterator[ChipPrediction]:
-    """Yield chips, put together from their tiles; afterwards the network is on the CPU."""
+def predict_dataset(model: TrainedModel, dataset: TiledChipDataset, device: str | None) -> Iterator[ChipPrediction]:
+    """Yield the chips of a dataset, put together from their tiles; afterwards the network is on the CPU."""
     where, ignored = pick_device(device), model.losses.ignored(model.legend)
     network, starts, size = model.network.to(where).eval(), dataset.starts, dataset.chips.tile_size
     corners = [(top, left) for top in starts for left in starts]

@@ -16,7 +16,7 @@ from geopsp.core.log import is_main_process
 from geopsp.core.options import describes, from_names, require_bool, require_path
 from geopsp.core.output import check_output
 from geopsp.data.loader import ChipLoaders
-from geopsp.errors import ChipError, ModelError, OptionError, TrainingError
+from geopsp.errors import ChipError, ModelError, OptionError
 from geopsp.models.build import build_network
 from geopsp.models.calibration_methods import Method
 from geopsp.models.encoder import supported_backbones
@@ -25,6 +25,7 @@ from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.spec import ModelSpec, check_tile_size
 from geopsp.models.weights import WHOLE_NETWORK, init_encoder, init_network
+from geopsp.training.classifier_plots import RateTest, plot_confusion, plot_losses, plot_rates, show_results
 from geopsp.training.evaluate import chip_loader, chips_for, evaluate
 from geopsp.training.export_classifier import export, push_to_hub
 from geopsp.training.fit import fit
@@ -45,7 +46,6 @@ logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
-    from matplotlib.figure import Figure
 
 
 class PixelClassifier:
@@ -142,6 +142,12 @@ class PixelClassifier:
     fit_crf = fit_crf
     export = export
     push_to_hub = push_to_hub
+    plot_losses = plot_losses
+    plot_confusion = plot_confusion
+    plot_rates = plot_rates
+    show_results = show_results
+
+    _rate_test: RateTest | None = None
 
     @property
     def supported_backbones(self) -> list[str]:
@@ -173,10 +179,9 @@ class PixelClassifier:
             device=self.device,
         )
         logger.info(f"Suggested learning rate: {best:.2g}")
+        self._rate_test = best, tried, losses
         if allow_plot:
-            from geopsp.training.plots import plot_rates
-
-            plot_rates(best, tried, losses)
+            self.plot_rates()
         return best
 
     def freeze(self) -> None:
@@ -292,25 +297,6 @@ class PixelClassifier:
             self.model.legend.code_of(name)
         return self.evaluate().per_class().drop(index=list(ignore_classes))
 
-    def plot_losses(self) -> Figure:
-        """Plot the training and validation loss by epoch.
-
-        Raises:
-            TrainingError: if the model was not trained.
-        """
-        if not self.model.history:
-            raise TrainingError("There are no losses to plot, because the model was not trained. Call fit first.")
-        from geopsp.training.plots import plot_losses
-
-        return plot_losses(self.model.history)
-
-    def show_results(self, rows: int = 3, *, alpha: float = 0.5) -> Figure:
-        """Plot validation chips with their labels and predictions."""
-        from geopsp.training.plots import show_results
-
-        data = self._require_data("show_results")
-        return show_results(self.model, data.valid_ds, seed=data.seed, rows=rows, alpha=alpha, device=self.device)
-
     def save(self, name_or_path: str | Path, *, overwrite: bool = False, compute_metrics: bool = True) -> Path:
         """Save the model to a folder, and return its path; on several devices only the main process saves.
 
@@ -345,3 +331,6 @@ class PixelClassifier:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.model.summary}>"
+
+    def _repr_html_(self) -> str:
+        return self.model.html(type(self).__name__, {} if self.data is None else {"data": str(self.data.audit)})

@@ -42,8 +42,10 @@ from geopsp.training.fit_options import MONITORS, FitOptions, RunConfig
 from geopsp.training.lightning_module import SegmentationTask
 from geopsp.training.precision import precision_plugin
 from geopsp.training.resolve_options import RUN, read_run
+from geopsp.training.run_display import best_epoch, describe_score
 from geopsp.training.schedule import TimeBudget
 from geopsp.training.trainer import (
+    TrainingInterrupted,
     compiled_network,
     describe_devices,
     interruptible,
@@ -145,7 +147,8 @@ def fit(
             for path in (checkpoint, checkpoint.with_stem(BEST)):
                 if path.exists():
                     require_checkpoint(path, task)
-        callbacks = _callbacks(options, run, history, best)
+        epochs = EpochLogger(history, run.folder, options.monitor)
+        callbacks = _callbacks(options, run, epochs, best)
         if budget is not None:
             per_step = loaders.batch_size * options.accumulate * run.world
             callbacks.append(TimeLimit(budget, tiles_per_chip=len(loaders.valid) / per_step))
@@ -160,6 +163,8 @@ def fit(
                 data = ChipDataModule(loaders, options.accumulate)
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             trainer.strategy.barrier()  # all read the best weights before the main process removes the folder
+        except KeyboardInterrupt:
+            raise TrainingInterrupted(_what_is_kept(epochs, options, Path(best.best_model_path))) from None
         finally:  # an interrupted run keeps its best weights too
             path = Path(best.best_model_path)
             if options.checkpoint and path.is_file():
@@ -187,10 +192,18 @@ def _restore_best(task: SegmentationTask, path: Path) -> None:
     task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
 
 
-def _callbacks(
-    options: FitOptions, run: RunConfig, history: list[dict[str, float]], best: ModelCheckpoint
-) -> list[Callback]:
-    callbacks: list[Callback] = [EpochLogger(history, run.folder)]
+def _what_is_kept(epochs: EpochLogger, options: FitOptions, best: Path) -> str:
+    """Return which weights the network has after an interrupt."""
+    rows = epochs.run_rows
+    if options.checkpoint and rows and best.is_file() and (row := best_epoch(rows, options.monitor)):
+        kept = f"those of epoch {row['epoch']:.0f}, the best so far ({describe_score(row, options.monitor)})"
+    else:
+        kept = "those of its last step, as no epoch was kept"
+    return f"Training was interrupted after {format_count(len(rows), 'epoch')}. The weights of the model are {kept}."
+
+
+def _callbacks(options: FitOptions, run: RunConfig, epochs: EpochLogger, best: ModelCheckpoint) -> list[Callback]:
+    callbacks: list[Callback] = [epochs]
     if options.ema != 0:
         callbacks.append(EMAWeights(options.ema))
     if options.early_stopping:

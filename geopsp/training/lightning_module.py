@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -189,6 +190,18 @@ class SegmentationTask(L.LightningModule):
                 cycle_momentum=False,
             )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the moving average, which is what was validated, in a checkpoint of weights alone.
+
+        Lightning lets callbacks change whole checkpoints only.
+        """
+        trainer: Any = self.trainer
+        average = next((each for each in trainer.callbacks if isinstance(each, WeightAveraging)), None)
+        if average is not None and "callbacks" not in checkpoint:
+            average.on_save_checkpoint(trainer, self, checkpoint)
+            for name in ("current_model_state", "averaging_state"):
+                checkpoint.pop(name, None)
 
     def progress(self, step: int) -> float:
         """Return the fraction of the run that is over in the middle of a step, 0 to 1."""

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.notebook_html import MAX_ROWS, Cell, format_score, html_block, html_table
+from geopsp.core.text import format_count
 from geopsp.training.reliability import Reliability
 
 BOUNDARY_FRACTION = 0.02
@@ -132,10 +134,43 @@ class Confusion:
         entry = {name: each.to_json() for name, each in found.items() if each is not None}
         return {"calibration": entry} if entry else {}
 
+    def shares(self) -> NDArray[np.float64]:
+        """Return the counts as fractions of each class in the labels, (classes, classes); NaN for one without."""
+        return _ratio(self.counts, np.broadcast_to(self.counts.sum(axis=1, keepdims=True), self.counts.shape))
+
     def table(self) -> pd.DataFrame:
         """Return the counts with class names; row: true class, column: predicted class."""
         names = self.legend.names
         return pd.DataFrame(self.counts, index=pd.Index(names, name="true"), columns=names)
+
+    def __repr__(self) -> str:
+        return f"<{self._summary}>"
+
+    @property
+    def _summary(self) -> str:
+        """Number of classes and pixels, and the overall scores."""
+        classes, pixels = len(self.legend), int(self.counts.sum())
+        words = f"{format_count(classes, 'class', 'classes')}, {format_count(pixels, 'pixel')}"
+        return f"Confusion of {words}: mIoU {self.mean_iou():.3f}, accuracy {self.accuracy():.3f}"
+
+    def _repr_html_(self) -> str:
+        scores = self.per_class()
+        rows: list[list[Cell]] = [
+            [info, *(format_score(score) for score in row[:-1]), f"{int(row[-1]):,}"]
+            for info, row in zip(self.legend, scores.to_numpy(), strict=True)
+        ]
+        header = ["class", *(str(name).replace("iou", "IoU").replace("_", " ") for name in scores.columns)]
+        return html_block(self._summary, html_table(header, rows), self._matrix_html())
+
+    def _matrix_html(self) -> str:
+        """Return the shares of the predictions of each class in the labels, as HTML."""
+        if len(self.legend) > MAX_ROWS:
+            return ""
+        shares = self.shares()
+        cells = [["\N{EN DASH}" if math.isnan(share) else f"{share:.1%}" for share in row] for row in shares]
+        rows: list[list[Cell]] = [[info, *row] for info, row in zip(self.legend, cells, strict=True)]
+        header = ["ground truth \N{RIGHTWARDS ARROW} prediction", *self.legend.names]
+        return html_table(header, rows, shades=np.nan_to_num(shares).tolist())
 
     def confused(self, one: str, other: str) -> float:
         """Return how often two classes are confused: the wrong fraction of their pixels predicted as one of the two."""

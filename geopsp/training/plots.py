@@ -1,39 +1,60 @@
-"""Figures of chips, results, losses and learning rates."""
+"""Figures of chips, losses, scores and learning rates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch as Swatch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from geopsp.core.bands import match_bands
+from geopsp.chips.chip_set import ChipSet
+from geopsp.core.bands import BandStats, Normalization, match_bands
 from geopsp.core.escape import printable
-from geopsp.core.legend import IGNORE_INDEX, Legend
+from geopsp.core.legend import Legend
 from geopsp.core.options import require_int, require_number
 from geopsp.core.output import atomic_output
-from geopsp.data.dataset import ChipDataset, Sample, TiledChipDataset
+from geopsp.core.text import shorten
+from geopsp.data.dataset import ChipDataset, Sample
 from geopsp.errors import TrainingError
-from geopsp.models.device import pick_device
-from geopsp.models.saved_model import TrainedModel
+from geopsp.training.loss_range import loss_range
 from geopsp.training.metrics import Confusion
+from geopsp.training.notebook_figure import NotebookFigure
 
 COLORS = ("red", "green", "blue")
+
+STRETCH = 2.0
+"""Standard deviations around the mean that images of a chip set show."""
+
+LOSSES = ("train_loss", "valid_loss")
+"""Columns of the history."""
+
+MAX_NAME = 30
+"""Characters of the name of a chip or a class in a figure."""
+
+MAX_CELLS = 15
+"""Classes up to which a confusion matrix has numbers."""
 
 
 @contextmanager
 def plain_text() -> Iterator[None]:
     """Take texts of figures that are made in the block as they are: no formulas between $, no TeX."""
-    with plt.rc_context({"text.parse_math": False, "text.usetex": False}):
+    params: Any = mpl.rcParams
+    plain = {"text.parse_math": False, "text.usetex": False}
+    before = {name: params[name] for name in plain}
+    params.update(plain)  # `rc_context` would also undo what a backend sets when the first figure loads it
+    try:
         yield
+    finally:
+        params.update(before)
 
 
 def rgb_band_indices(bands: Sequence[str], wanted: Sequence[str | int] | None = None) -> tuple[int, ...]:
@@ -46,15 +67,37 @@ def rgb_band_indices(bands: Sequence[str], wanted: Sequence[str | int] | None = 
     return (0, 1, 2) if len(bands) >= len(COLORS) else (0, 0, 0)
 
 
-def to_rgb(data: NDArray[Any], valid: NDArray[np.bool_], indices: Sequence[int]) -> NDArray[np.float32]:
-    """Stretch three bands of (bands, h, w) between their percentiles 1 and 99; (h, w, 3) in 0..1, invalid white."""
+def to_rgb(
+    data: NDArray[Any], valid: NDArray[np.bool_], indices: Sequence[int], limits: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
+    """Stretch three bands of an image to 0..1; invalid pixels are white.
+
+    Args:
+        data: (bands, h, w)
+        valid: (h, w)
+        indices: The bands that become red, green and blue.
+        limits: (2, bands) values that become 0 and 1; None: the percentiles 1 and 99 of these pixels.
+
+    Returns:
+        (h, w, 3)
+    """
     bands = data[list(indices)].astype(np.float32)
     values = bands[:, valid]
     if not values.size:
         return np.ones((*valid.shape, 3), np.float32)
-    low, high = np.percentile(values, [1, 99], axis=1)
+    low, high = np.percentile(values, [1, 99], axis=1) if limits is None else limits[:, list(indices)]
     scaled = (bands - low[:, None, None]) / np.maximum(high - low, 1e-6)[:, None, None]
     return np.where(valid[..., None], scaled.clip(0, 1).transpose(1, 2, 0), 1).astype(np.float32)
+
+
+def common_limits(stats: BandStats) -> NDArray[np.float64]:
+    """Return (2, bands) limits by which all chips are stretched alike: mean -2 and +2 std, within what occurs.
+
+    Normalised pixels have them, i.e. they are in units of the standard deviation.
+    """
+    norm = Normalization.from_stats(stats)
+    occurring = (np.stack([stats.low, stats.high]) - norm.mean) / norm.std
+    return np.clip(occurring, -STRETCH, STRETCH)
 
 
 def colorize(index: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
@@ -64,15 +107,29 @@ def colorize(index: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
     return table[index]
 
 
-def _check_figure(rows: int, alpha: float) -> None:
+def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, NDArray[Any]]:
+    """Return a figure of this size in inches, which a notebook shows once, and its (rows, columns) axes."""
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width, height), layout="constrained", squeeze=False, FigureClass=NotebookFigure
+    )
+    return figure, axes
+
+
+def check_figure(rows: int, alpha: float) -> None:
+    """Check options of figures of chips.
+
+    Raises:
+        OptionError: if one is out of range.
+    """
     require_int("rows", rows, minimum=1)
     require_number("alpha", alpha, minimum=0, maximum=1)
 
 
-def _panel(axes: Axes, title: str, *layers: Any, alpha: float = 1.0) -> None:
+def draw_panel(axes: Axes, title: str, *layers: Any, alpha: float = 1.0) -> None:
+    """Draw images on each other, all but the first with an opacity."""
     for number, layer in enumerate(layers):
         axes.imshow(layer, alpha=alpha if number else 1.0, interpolation="nearest")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(printable(title), fontsize=9)
     axes.set_axis_off()
 
 
@@ -82,7 +139,8 @@ def add_legend(figure: Figure, entries: Iterable[tuple[str, str]]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 9), fontsize=8, frameon=False)
 
 
-def _class_entries(legend: Legend) -> list[tuple[str, str]]:
+def class_entries(legend: Legend) -> list[tuple[str, str]]:
+    """Return the names and colours of classes, for `add_legend`."""
     return [(info.name, info.color) for info in legend]
 
 
@@ -92,73 +150,92 @@ def _to_numpy(sample: Sample) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[
 
 @plain_text()
 def show_batch(
-    dataset: ChipDataset, *, seed: int, rows: int, alpha: float, rgb_bands: Sequence[str | int] | None
+    dataset: ChipDataset, stats: BandStats, *, seed: int, rows: int, alpha: float, rgb_bands: Sequence[str | int] | None
 ) -> Figure:
-    """Draw training chips after augmentation, each beside its labels."""
-    _check_figure(rows, alpha)
+    """Draw training chips after augmentation, each beside its labels, all stretched alike."""
+    check_figure(rows, alpha)
     legend, bands = dataset.chips.legend, rgb_band_indices(dataset.chips.bands, rgb_bands)
+    limits, names = common_limits(stats), chip_names(dataset.chips)
     count = min(rows * 3, len(dataset))
-    figure, axes = plt.subplots(
-        -(-count // 3), 6, figsize=(12, 2.2 * -(-count // 3) + 0.6), layout="constrained", squeeze=False
-    )
+    lines = -(-count // 3)
+    figure, axes = subplots(lines, 6, 12, 2.2 * lines + 0.6)
     order = np.random.default_rng(seed).permutation(len(dataset))[:count]
     for number, ((left, right), item) in enumerate(zip(axes.reshape(-1, 2), order, strict=False)):
-        image, valid, label = _to_numpy(dataset[int(item), seed + number])
-        rgb = to_rgb(image, valid, bands)
-        _panel(left, "image", rgb)
-        _panel(right, "labels", rgb, colorize(label, legend), alpha=alpha)
+        sample = dataset[int(item), seed + number]
+        image, valid, label = _to_numpy(sample)
+        rgb = to_rgb(image, valid, bands, limits)
+        draw_panel(left, names[int(sample.row)], rgb)
+        draw_panel(right, "labels", rgb, colorize(label, legend), alpha=alpha)
     for unused in axes.reshape(-1)[2 * count :]:
         unused.set_axis_off()
-    add_legend(figure, _class_entries(legend))
+    add_legend(figure, class_entries(legend))
+    return figure
+
+
+def chip_names(chips: ChipSet) -> list[str]:
+    """Return a short name of each chip: that of its file, or its image and position."""
+    index = chips.index
+    if "image" in index:
+        names = [Path(path).stem for path in index["image"]]
+    else:
+        places = zip(index["source"], index["col"], index["row"], strict=True)
+        names = [f"{Path(str(source)).stem} {col}, {row}" for source, col, row in places]
+    return [shorten(name, MAX_NAME) for name in names]
+
+
+@plain_text()
+def plot_losses(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw training and validation loss, and mIoU, by epoch; losses beyond the axis are marked at its top."""
+    epochs = [row["epoch"] for row in history]
+    figure, axes = subplots(1, 2, 9, 3.2)
+    left, right = axes[0]
+    low, high = loss_range(row[name] for row in history for name in LOSSES)
+    margin = 0.06 * (high - low)
+    for name in LOSSES:
+        values = np.array([row[name] for row in history], float)
+        (line,) = left.plot(epochs, values, marker=".", label=name.replace("_", " "))
+        for epoch, value in zip(epochs, values, strict=True):
+            if value > high:
+                left.plot(epoch, high + margin / 2, marker="^", color=line.get_color(), clip_on=False)
+                left.annotate(f"{value:.3g}", (epoch, high), fontsize=8, ha="left", va="top")
+    left.set(xlabel="epoch", ylabel="loss", ylim=(low - margin, high + margin))
+    right.plot(epochs, [row["valid_miou"] for row in history], marker=".", color="tab:green")
+    right.set(xlabel="epoch", ylabel="mIoU, validation", ylim=(0, 1))
+    left.legend(frameon=False)
+    for panel in axes[0]:
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
 @plain_text()
-def show_results(
-    model: TrainedModel, dataset: TiledChipDataset, *, seed: int, rows: int, alpha: float, device: str | None
-) -> Figure:
-    """Draw validation chips: image, labels and prediction."""
-    _check_figure(rows, alpha)
-    bands = rgb_band_indices(model.bands)
-    count, where = min(rows, len(dataset)), pick_device(device)
-    network = model.network.to(where).eval()
-    figure, axes = plt.subplots(count, 3, figsize=(8, 2.7 * count + 0.6), layout="constrained", squeeze=False)
-    order = np.random.default_rng(seed).permutation(len(dataset))[:count]
-    for panels, item in zip(axes, order, strict=True):
-        sample = dataset[int(item)]
-        with torch.inference_mode():
-            logits = network(sample.image[None].to(where), sample.valid[None].to(where))
-        image, valid, label = _to_numpy(sample)
-        predicted = logits[0].max(dim=0).indices.to(torch.uint8).cpu().numpy()
-        predicted = np.where(valid, predicted, IGNORE_INDEX).astype(np.uint8)
-        rgb = to_rgb(image, valid, bands)
-        _panel(panels[0], "image", rgb)
-        _panel(panels[1], "ground truth", rgb, colorize(label, model.legend), alpha=alpha)
-        _panel(panels[2], "prediction", rgb, colorize(predicted, model.legend), alpha=alpha)
-    add_legend(figure, _class_entries(model.legend))
-    network.cpu()
-    return figure
-
-
-def plot_losses(history: Sequence[dict[str, float]]) -> Figure:
-    """Draw training and validation loss, and mIoU, by epoch."""
-    epochs = [row["epoch"] for row in history]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for name in ("train_loss", "valid_loss"):
-        left.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
-    right.plot(epochs, [row["valid_miou"] for row in history], marker=".", color="tab:green")
-    left.set(xlabel="epoch", ylabel="loss")
-    right.set(xlabel="epoch", ylabel="mIoU, validation", ylim=(0, 1))
-    left.legend(frameon=False)
+def plot_confusion(scores: Confusion) -> Figure:
+    """Draw the confusion matrix: of the pixels of each class in the ground truth, the shares of the predictions."""
+    names, size = [printable(shorten(name, MAX_NAME)) for name in scores.legend.names], len(scores.legend)
+    shares = scores.shares()
+    side = min(2.4 + 0.62 * size, 12)
+    figure, axes = subplots(1, 1, side + 1.2, side)
+    panel = axes[0, 0]
+    image = panel.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)
+    for row, col in np.ndindex(shares.shape) if size <= MAX_CELLS else ():
+        if np.isfinite(shares[row, col]):
+            color = "white" if shares[row, col] > 0.6 else "black"
+            panel.text(col, row, f"{shares[row, col]:.0%}", ha="center", va="center", color=color, fontsize=8)
+    panel.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    panel.set_yticks(range(size), names, fontsize=8)
+    panel.set(xlabel="prediction", ylabel="ground truth")
+    panel.set_title(f"mIoU {scores.mean_iou():.3f}, accuracy {scores.accuracy():.3f}", fontsize=10)
+    figure.colorbar(image, ax=panel, label="share of the ground truth", format=PercentFormatter(1), shrink=0.8)
     return figure
 
 
 def plot_rates(best: float, rates: Sequence[float], losses: Sequence[float]) -> Figure:
     """Draw the loss over the learning rate, and the suggested rate."""
-    figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
+    figure, ((axes,),) = subplots(1, 1, 5, 3.2)
     axes.semilogx(rates, losses)
     axes.axvline(best, color="tab:red", linestyle="--", label=f"suggested {best:.2g}")
-    axes.set(xlabel="learning rate", ylabel="loss")
+    low, high = loss_range(losses)
+    margin = 0.06 * (high - low)
+    axes.set(xlabel="learning rate", ylabel="loss", ylim=(low - margin, high + margin))
     axes.legend(frameon=False)
     return figure
 
@@ -175,7 +252,7 @@ def plot_reliability(scores: Confusion) -> Figure:
     shown = {name: each for name, each in found.items() if each is not None and each.pixels}
     if not shown:
         raise TrainingError("These scores have no reliability to plot. Score labelled chips with `evaluate`.")
-    figure, panels = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3.6), layout="constrained", squeeze=False)
+    figure, panels = subplots(1, len(shown), 4 * len(shown), 3.6)
     for axes, (name, each) in zip(panels[0], shown.items(), strict=True):
         table = each.bins()
         width, shares = table["high"] - table["low"], table["pixels"] / each.pixels

@@ -31,6 +31,13 @@ NO_FOLDER = "Set TMPDIR to a folder on another disk, or give `folder`, where a r
 """Advice where a checkpoint cannot be written."""
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """An interrupt that says which weights are kept; a notebook shows that alone, without the calls."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 def make_trainer(run: RunConfig, folder: Path, precision: Precision, **options: Any) -> L.Trainer:
     """Return a trainer on the devices of the run, which computes in this precision and writes to the folder.
 
@@ -116,7 +123,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        raise KeyboardInterrupt("Training was stopped.") from error
+        raise KeyboardInterrupt from error
     finally:
         if in_main_thread:
             signal.signal(signal.SIGINT, before)

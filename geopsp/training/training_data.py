@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.chips.chip_set import ChipSet, class_pixels, class_rows
 from geopsp.chips.chip_warnings import log_chip_warnings
 from geopsp.chips.export_training_data import index_chips
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
@@ -22,6 +22,7 @@ from geopsp.chips.options import CUTTING, AreaRule, Background, ChipSpec, change
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.escape import printable
 from geopsp.core.legend import Legend
+from geopsp.core.notebook_html import Cell, html_block, html_facts, html_table
 from geopsp.core.options import describes, from_names, only_apply, option_fields, require_path
 from geopsp.core.progress import progress_bar
 from geopsp.core.text import format_count
@@ -145,15 +146,31 @@ class TrainingData:
         return self.loaders.val_loader()
 
     def show_batch(self, rows: int = 3, *, alpha: float = 0.5, rgb_bands: Sequence[str | int] | None = None) -> Figure:
-        """Plot augmented training chips with their labels."""
+        """Plot augmented training chips with their labels; all images are stretched alike."""
         from geopsp.training.plots import show_batch
 
-        return show_batch(self.train_ds, seed=self.seed, rows=rows, alpha=alpha, rgb_bands=rgb_bands)
+        return show_batch(
+            self.train_ds, self.statistics, seed=self.seed, rows=rows, alpha=alpha, rgb_bands=rgb_bands
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         batch = "as many as fit into memory" if self.batch_size is None else str(self.batch_size)
         size = f"{self.chip_size} x {self.chip_size} px"
         return printable(f"<{self.chips!r} used at {size}, batch size {batch}: {self.audit}>")
+
+    def _repr_html_(self) -> str:
+        chips, batch = self.chips, "as fits into memory" if self.batch_size is None else str(self.batch_size)
+        facts = {
+            "chips": f"{len(chips):,} of {chips.tile_size} x {chips.tile_size} pixels, used at {self.chip_size}",
+            "batch size": batch,
+            "bands": ", ".join(chips.bands),
+            "split": str(self.audit),
+        }
+        parts = [class_rows(chips, rows) for rows in (self.train_rows, self.valid_rows)]
+        cells = [[f"{row['share']:.1%} in {row['chips']:,}" for row in rows] for rows in zip(*parts, strict=True)]
+        rows: list[list[Cell]] = [[info, *texts] for info, texts in zip(self.legend, cells, strict=True)]
+        table = html_table(["class", "training pixels, chips", "validation pixels, chips"], rows)
+        return html_block(type(self).__name__, html_facts(facts), table)
 
     # names of earlier versions
     feed = loaders

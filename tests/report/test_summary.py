@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -163,13 +164,13 @@ def test_a_raster_without_crs_is_still_described(make_raster):
 
 
 def test_progress_in_a_log_is_five_lines(capsys):
-    with progress_bar("Working") as progress:
+    with progress_bar("Working", gap=0) as progress:
         for done in range(1, 101):
             progress(done, 100)
     logging.getLogger("geopsp.test").info("done [not markup]")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6
-    assert lines[0].startswith("Working: 20 of 100")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d Working: 20 of 100, 0:00 left", lines[0])
     assert lines[-1] == "done [not markup]"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from geopsp import PSPNetClassifier, prepare_data
+from geopsp.core.progress import Bar
 from geopsp.errors import ChipError, GeopspError, ModelError, OptionError, TrainingError
 from geopsp.models.device import pick_device
 from geopsp.models.network import SegmentationNetwork
@@ -162,7 +162,7 @@ def test_a_notebook_is_sent_to_the_shell_for_several_devices(data, monkeypatch):
         tiny(data).fit(1, 1e-3, devices=2)
 
 
-def test_a_stopped_run_goes_on_with_the_same_network_and_the_rate_that_was_found(data, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_with_the_same_network_and_the_rate_that_was_found(data, tmp_path, monkeypatch, bars):
     """As in a notebook: the rate was looked for, Ctrl-C, then resume without naming it."""
     whole = tiny(data)
     whole.fit(3, folder=tmp_path / "whole")
@@ -176,6 +176,7 @@ def test_a_stopped_run_goes_on_with_the_same_network_and_the_rate_that_was_found
     model.fit(3, folder=tmp_path / "stopped", resume=True)
     assert not changed(weights(whole), model)
     assert model.history["epoch"].tolist() == [1, 2, 3]
+    assert [bar.summaries[0].partition(" in ")[0] for bar in bars] == ["3 epochs", "1 epoch", "3 epochs"]
 
 
 def test_a_run_that_stopped_early_stays_stopped(data, tmp_path):
@@ -258,26 +259,57 @@ def test_ignored_classes_do_not_sway_the_balance(data):
     assert (weight * pixels)[1:].sum() / pixels[1:].sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_progress_shows_this_epochs_loss_the_best_score_and_the_time_left(data, monkeypatch):
-    reported = []
+class RecordingBar(Bar):
+    """Keeps what it is asked to show."""
 
-    @contextmanager
-    def recording_bar(title, *, gap, unit, clock):
-        assert (unit, clock) == ("batches", False)
-        yield lambda done, total, note="": reported.append((title, done, total, note))
+    def __init__(self, *args, **options):
+        self.shown, self.html, self.summaries = [], [], []
+        super().__init__(*args, **options)
 
-    monkeypatch.setattr("geopsp.training.callbacks.progress_bar", recording_bar)
+    def _show(self, steps, remark):
+        self.shown.append((self.title, steps, remark))
+
+    def details(self, html):
+        self.html.append(html)
+
+    def close(self, summary=""):
+        self.summaries.append(summary)
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """The bars that are opened."""
+    opened = []
+
+    def open_bar(*args, **options):
+        opened.append(RecordingBar(*args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr("geopsp.training.run_display.open_bar", open_bar)
+    return opened
+
+
+def test_progress_is_one_bar_with_the_loss_the_best_score_and_one_clock(data, bars):
     model = tiny(data)
     model.fit(2, 1e-3)
+    (bar,) = bars
     tiles = len(model.data.valid_dl)
-    assert [(title, done, total) for title, done, total, _ in reported] == [
-        (f"epoch {epoch}/2{part}", done, total)
+    assert [(title, steps) for title, steps, _ in bar.shown] == [
+        (f"epoch {epoch}/2{part}", f"{done} of {total} batches")
         for epoch in (1, 2) for part, total in (("", 4), (", validation", tiles)) for done in range(1, total + 1)
     ]  # fmt: skip
-    notes = [note for title, *_, note in reported if "validation" not in title]
+    notes = [note for *_, note in bar.shown]
     assert all(re.fullmatch(r"loss \d\.\d{3}, (best mIoU \d\.\d{3}, )?\d:\d\d left", note) for note in notes)
-    assert all(f"best mIoU {model.history['valid_miou'][0]:.3f}" in note for note in notes[4:])
-    assert notes[0].split(",")[0] != notes[4].split(",")[0]
+    first_epoch = 4 + tiles
+    assert all(f"best mIoU {model.history['valid_miou'][0]:.3f}" in note for note in notes[first_epoch:])
+    assert notes[0].split(",")[0] != notes[first_epoch].split(",")[0]
+    best = model.history.loc[model.history["valid_miou"].idxmax()]
+    (summary,) = bar.summaries
+    assert re.fullmatch(
+        rf"2 epochs in \d:\d\d; best: epoch {best['epoch']:.0f}, mIoU {best['valid_miou']:.3f}", summary
+    )
+    assert len(bar.html) == 2
+    assert "<svg" in bar.html[1]
 
 
 def test_accumulation_is_one_step_for_several_batches(data):
@@ -371,14 +403,29 @@ def test_what_is_best_so_far_is_kept_when_training_breaks_off(data, monkeypatch)
     assert model.evaluate().mean_iou() == pytest.approx(model.history["valid_miou"][0], abs=1e-6)
 
 
-def test_ctrl_c_is_an_interrupt_and_not_the_end_of_the_program(data, monkeypatch):
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_ctrl_c_is_an_interrupt_that_keeps_the_best_epoch_and_says_so(data, monkeypatch, epochs):
     class Stop(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            raise KeyboardInterrupt
+            if len(model.history) == epochs:
+                raise KeyboardInterrupt
 
     monkeypatch.setattr("geopsp.training.fit._callbacks", with_more([Stop()]))
-    with pytest.raises(KeyboardInterrupt, match="stopped"):
-        tiny(data).fit(1, 1e-3)
+    model = tiny(data)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        model.fit(3, 1e-3)
+    assert not stopped.value.__cause__
+    rows = model.history
+    assert len(rows) == epochs
+    if epochs:
+        best = rows.loc[rows["valid_miou"].idxmax()]
+        kept = f"those of epoch {best['epoch']:.0f}, the best so far (mIoU {best['valid_miou']:.3f})"
+        assert model.evaluate().mean_iou() == pytest.approx(best["valid_miou"], abs=1e-6)
+    else:
+        kept = "those of its last step, as no epoch was kept"
+    told = f"Training was interrupted after {epochs} epochs. The weights of the model are {kept}."
+    assert str(stopped.value) == told
+    assert stopped.value._render_traceback_() == [told], "what a notebook shows of it"
 
 
 def test_early_stopping(data):
@@ -404,12 +451,13 @@ def test_all_that_can_be_monitored_is_in_the_history(data, monitor):
     assert np.isfinite(model.history[monitor]).all()
 
 
-def test_the_moving_average_is_validated_and_kept(data):
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_the_moving_average_is_validated_and_kept(data, checkpoint):
     """With a decay near 1 and a wild rate the average lags far behind the weights themselves."""
     plain, smooth = tiny(data), tiny(data)
     start = weights(plain)
     plain.fit(1, 1e-2, one_cycle=False, checkpoint=False)
-    smooth.fit(1, 1e-2, one_cycle=False, checkpoint=False, ema=0.99)
+    smooth.fit(1, 1e-2, one_cycle=False, checkpoint=checkpoint, ema=0.99)
     name = "decoder.classify.weight"
     far, near = ((m.model.network.state_dict()[name] - start[name]).norm() for m in (plain, smooth))
     assert 0 < near < far
