@@ -62,7 +62,7 @@ def test_the_shell_lines_run(world):
     names = {path.name for path in world.iterdir()}
     assert names >= {
         "landcover",
-        "scores.json",
+        "report.html",
         "map.tif",
         "confidence.tif",
         "fields.gpkg",
