@@ -42,6 +42,13 @@ def same_start() -> None:
 
 
 @pytest.fixture(autouse=True)
+def same_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which one is faster on a CPU depends on what else it does; test_precision.py calls the trial itself."""
+    if options := sys.modules.get("geopsp.training.resolve_options"):
+        monkeypatch.setattr(options, "choose_precision", lambda *_, **__: "fp32")
+
+
+@pytest.fixture(autouse=True)
 def messages_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As without pytest, whose handlers at the root logger would take the place of ours."""
     monkeypatch.setattr("geopsp.core.log.handler.always", True)

@@ -25,6 +25,7 @@ from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.spec import ModelSpec, check_tile_size
 from geopsp.models.weights import WHOLE_NETWORK, init_encoder, init_network
+from geopsp.training.classifier_data import require_training_data, with_batch_size
 from geopsp.training.classifier_plots import RateTest, plot_confusion, plot_losses, plot_rates, show_results
 from geopsp.training.evaluate import chips_for
 from geopsp.training.export_classifier import export, push_to_hub
@@ -41,7 +42,7 @@ from geopsp.training.schedule import TimeBudget
 from geopsp.training.score_classifier import evaluate, score_validation
 from geopsp.training.step import is_frozen
 from geopsp.training.training_area import with_area
-from geopsp.training.training_data import TrainingData, require_training_data, with_batch_size
+from geopsp.training.training_data import TrainingData
 from geopsp.training.training_record import training_record
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from geopsp.core.options import describes, from_names, option_fields
 from geopsp.models.loss_options import BOUNDARY_WEIGHT, LossSpec
 from geopsp.models.spec import ATROUS_RATES
 from geopsp.training.classifier import PixelClassifier
+from geopsp.training.classifier_data import require_training_data
 from geopsp.training.model_specs import model_spec, pspnet_spec
 from geopsp.training.options import ModelOptions
 from geopsp.training.presets import (
@@ -22,7 +23,7 @@ from geopsp.training.presets import (
     DeepLabOptions,
     PSPNetOptions,
 )
-from geopsp.training.training_data import TrainingData, require_training_data
+from geopsp.training.training_data import TrainingData
 
 
 class PSPNetClassifier(PixelClassifier):

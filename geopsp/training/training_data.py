@@ -26,7 +26,6 @@ from geopsp.core.legend import Legend
 from geopsp.core.notebook_html import Cell, html_block, html_facts, html_table
 from geopsp.core.options import describes, from_names, only_apply, option_fields, require_path
 from geopsp.core.progress import progress_bar
-from geopsp.core.text import format_count
 from geopsp.core.warnings_log import collect_warnings
 from geopsp.data.augment import default_transforms, make_transforms
 from geopsp.data.cache import open_cache
@@ -38,9 +37,6 @@ from geopsp.data.split import split_chips
 from geopsp.data.split_audit import Audit
 from geopsp.data.split_groups import SplitBy, check_split
 from geopsp.errors import OptionError
-from geopsp.models.device import pick_device
-from geopsp.models.memory import training_batch_size
-from geopsp.models.network import SegmentationNetwork
 from geopsp.raster.find_images import Images
 from geopsp.training.options import MIN_CHIP_SIZE, DataOptions
 from geopsp.training.validation_part import require_classes, validation_part
@@ -324,28 +320,3 @@ def _check_size(chip_size: int | None, tile_size: int) -> int:
             f"`chip_size` is {size}, but must be between {MIN_CHIP_SIZE} and {tile_size} (the size of the chips)."
         )
     return int(size)
-
-
-def require_training_data(data: Any, usage: str) -> TrainingData:
-    """Return the argument `data` of a classifier; `usage` is its call, with {} for the right value.
-
-    Raises:
-        OptionError: if it is anything but the result of `prepare_data`.
-    """
-    if isinstance(data, TrainingData):
-        return data
-    is_path = isinstance(data, str | Path)
-    found = repr(str(data)) if is_path else "None" if data is None else f"a {type(data).__name__}"
-    made = f"prepare_data({found if is_path else 'path'})"
-    raise OptionError(f"`data` is {found}, but must come from prepare_data. Use {usage.format(made)}.")
-
-
-def with_batch_size(network: SegmentationNetwork, data: TrainingData, device: str | None) -> TrainingData:
-    """Return the data with a batch size that fits into the memory of a device, if they have none."""
-    if data.batch_size is not None:
-        return data
-    bands, where = len(data.chips.bands), pick_device(device)
-    size = training_batch_size(network, bands=bands, size=data.chip_size, chips=len(data.train_rows), device=where)
-    chips = format_count(len(data.train_rows), "training chip")
-    logger.info(f"Batch size: {size} (chosen for the free memory and {chips})")
-    return replace(data, batch_size=size)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Lock
 
 import geopandas as gpd
 import numpy as np
@@ -150,11 +151,13 @@ class Watched(Mixed):
     def __init__(self, after=None, error=None):
         super().__init__()
         self.shown, self.after, self.error = 0, after, error
+        self.lock = Lock()
 
     def forward(self, image, valid=None):
-        if self.shown == self.after:
-            raise self.error or RuntimeError("in the middle")
-        self.shown += len(image)
+        with self.lock:
+            if self.shown == self.after:
+                raise self.error or RuntimeError("in the middle")
+            self.shown += len(image)
         return super().forward(image, valid)
 
 
