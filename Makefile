@@ -5,7 +5,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: setup demo test test-all lint types format audit sample-data qgis-plugin clean
+.PHONY: setup demo docs test test-all lint types format audit sample-data qgis-plugin clean
 
 setup: .venv/ready
 
@@ -14,6 +14,15 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# What only the pages need has a part of its own, so that the tests need not install it.
+.venv/docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# The site, without a network: docs/_build/html. SPHINXOPTS='-D nb_execution_mode=cache' runs changed notebooks only.
+docs: .venv/docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going $(SPHINXOPTS) docs docs/_build/html
 
 demo: setup
 	$(BIN)/geopsp demo --out demo --overwrite
@@ -57,4 +66,4 @@ qgis-plugin:
 	$(PYTHON) qgis/make_zip.py
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo build dist docs/_build docs/reference/shell .pytest_cache .mypy_cache .ruff_cache

@@ -490,7 +490,7 @@ def test_endings_are_distinct_and_each_format_is_found_by_its_own():
 def test_texts_list_the_endings():
     for text in (raster_to_polygons.__doc__, MapOptions.__dataclass_fields__["polygons"].metadata["option"].help):
         assert formats.ENDINGS in text
-    guide = (REPOSITORY / "docs" / "guide.md").read_text()
+    guide = (REPOSITORY / "docs" / "guide" / "polygons.md").read_text()
     for vector_format in FORMATS:
         assert f"`{vector_format.endings[0]}`" in guide
 

@@ -116,7 +116,7 @@ class MapChange:
         """Return one row per class with hectares.
 
         Columns: area_a_ha, area_b_ha, gain_ha, loss_ha, net_ha (gain - loss), gross_ha (gain + loss), swap_ha (gross -
-        |net|: change of place, not of quantity), net_share (of area_a_ha; NaN for a new class).
+        the absolute net: change of place, not of quantity), net_share (of area_a_ha; NaN for a new class).
 
         Source: Pontius, Shusas and McEachern, "Detecting important categorical land changes while accounting for
         persistence" (2004), equations 1 to 4.
