@@ -106,7 +106,7 @@ def bootstrap_intervals(
         NaN where a score is not defined; with fewer than two blocks all intervals are NaN.
 
     Source: Efron, "Better bootstrap confidence intervals" (1987); Efron and Tibshirani, "An introduction to the
-        bootstrap" (1993), section 14.3; expanded as in `expanded_tail`. Blocks: Kunsch (1989); for maps Roberts et al.
+        bootstrap" (1993), section 14.3; expanded as in `expanded_quantile`. Blocks: Kunsch (1989); for maps Roberts et al.
         (2017).
     """
     observed = statistic(np.ones((1, blocks)))[0]
@@ -116,15 +116,15 @@ def bootstrap_intervals(
         return result
     drawn = resampled(statistic, blocks, size, resamples, rng)
     left_out = _left_out(statistic, blocks, size)
-    tail = expanded_tail(confidence_level, blocks)
+    quantile = expanded_quantile(confidence_level, blocks)
     for number, value in enumerate(observed):
         values = drawn[:, number][~np.isnan(drawn[:, number])]
         if np.isnan(value) or not values.size:
             continue
-        levels = np.array([tail, 1 - tail])
+        quantiles = [-quantile, quantile]
         if interval == "bca":
-            levels = _bca_levels(values, value, left_out[:, number], levels)
-        result[number, 1:] = np.quantile(values, levels)
+            quantiles = _bca_quantiles(values, value, left_out[:, number], quantiles)
+        result[number, 1:] = np.quantile(values, [NormalDist().cdf(each) for each in quantiles])
     return result
 
 
@@ -170,35 +170,32 @@ def score_intervals(confusions: Floats, *, resamples: int, confidence_level: flo
     )  # fmt: skip
 
 
-def expanded_tail(confidence_level: float, blocks: int) -> float:
-    """Return the level of the lower end of an interval of so few blocks.
+def expanded_quantile(confidence_level: float, blocks: int) -> float:
+    """Return the normal quantile of the upper end of an interval of so few blocks.
 
     Resamples vary less than samples do, by sqrt((n - 1) / n), and few blocks tell their own spread badly. Student's t
     with n - 1 degrees of freedom makes up for both, as it does for means; with many blocks nothing changes.
 
     Source: Hesterberg, "What teachers should know about the bootstrap" (2015): expanded percentiles.
     """
-    quantile = student_quantile(0.5 + confidence_level / 2, blocks - 1)
-    return NormalDist().cdf(-math.sqrt(blocks / (blocks - 1)) * quantile)
+    return math.sqrt(blocks / (blocks - 1)) * student_quantile(0.5 + confidence_level / 2, blocks - 1)
 
 
-def _bca_levels(values: Floats, observed: float, left_out: Floats, levels: Floats) -> Floats:
-    """Return the levels of quantiles, corrected for bias and skewness; unchanged where the correction is not defined.
+def _bca_quantiles(values: Floats, observed: float, left_out: Floats, quantiles: list[float]) -> list[float]:
+    """Return normal quantiles, corrected for bias and skewness; unchanged where the correction is not defined.
 
     Args:
         values: Of the resamples.
         observed: Of all blocks.
         left_out: Of all blocks but one; NaN where that is not defined.
-        levels: Of an interval without correction.
+        quantiles: Of the ends of an interval without correction.
     """
     below = float(((values < observed).mean() + (values <= observed).mean()) / 2)
     left_out = left_out[~np.isnan(left_out)]
     deviations = left_out.mean() - left_out if left_out.size else np.zeros(1)
     spread = float((deviations**2).sum())
     if not 0 < below < 1 or not spread:
-        return levels
-    normal = NormalDist()
-    bias = normal.inv_cdf(below)
+        return quantiles
+    bias = NormalDist().inv_cdf(below)
     acceleration = float((deviations**3).sum()) / (6 * spread**1.5)
-    shifted = [bias + normal.inv_cdf(level) for level in levels]
-    return np.array([normal.cdf(bias + each / (1 - acceleration * each)) for each in shifted])
+    return [bias + (bias + each) / (1 - acceleration * (bias + each)) for each in quantiles]

@@ -13,7 +13,7 @@ from geopsp.core.legend import Legend
 from geopsp.training.block_bootstrap import (
     PairedConfusions,
     difference_intervals,
-    expanded_tail,
+    expanded_quantile,
     resampled_differences,
     score_differences,
     score_intervals,
@@ -155,7 +155,7 @@ def test_intervals_are_those_of_scipy(interval):
 
     expected = stats.bootstrap(
         (np.arange(14),), statistic, n_resamples=20_000,
-        confidence_level=1 - 2 * expanded_tail(0.95, 14), method={"bca": "BCa"}.get(interval, interval),
+        confidence_level=1 - 2 * stats.norm.sf(expanded_quantile(0.95, 14)), method={"bca": "BCa"}.get(interval, interval),
         random_state=np.random.default_rng(1),
     ).confidence_interval  # fmt: skip
     found = difference_intervals(
@@ -176,9 +176,25 @@ def test_memory_is_bounded_by_steps(monkeypatch):
 def test_levels_for_few_blocks_are_those_of_students_t():
     """As of a mean: half the width is t s / sqrt(n), of quantiles of resamples z s sqrt((n - 1) / n) / sqrt(n)."""
     for blocks in (5, 10, 40):
-        z = -stats.norm.ppf(expanded_tail(0.95, blocks))
+        z = expanded_quantile(0.95, blocks)
         assert z * np.sqrt((blocks - 1) / blocks) == pytest.approx(stats.t.ppf(0.975, blocks - 1), rel=1e-6)
-    assert expanded_tail(0.95, 100_000) == pytest.approx(0.025, rel=1e-3)
+    assert stats.norm.sf(expanded_quantile(0.95, 100_000)) == pytest.approx(0.025, rel=1e-3)
+
+
+@given(st.integers(2, 6).flatmap(lambda n: hnp.arrays(np.int64, (n, 2, 2), elements=st.integers(0, 30))))
+def test_very_few_blocks_have_wide_intervals(counts):
+    """Two say next to nothing: the interval reaches from one to the other."""
+    options = {"resamples": 200, "confidence_level": 0.95, "rng": np.random.default_rng(0)}
+    value, low, high = score_intervals(counts.astype(float), **options).T
+    known = ~np.isnan(value)
+    assert (low[known] <= high[known]).all()
+    assert (low[known] >= 0).all()
+    assert (high[known] <= 1).all()
+    if len(counts) == 2:
+        each = class_scores(counts.astype(float))
+        ends = known & ~np.isnan(each).any(axis=0)
+        assert low[ends] == pytest.approx(np.minimum(each.min(axis=0), value)[ends])
+        assert high[ends] == pytest.approx(np.maximum(each.max(axis=0), value)[ends])
 
 
 @pytest.mark.parametrize("blocks", [12, 40])
