@@ -5,7 +5,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: setup demo docs test test-all lint types format audit sample-data qgis-plugin clean
+.PHONY: setup demo docs test test-docs test-all lint types format audit sample-data qgis-plugin clean
 
 setup: .venv/ready
 
@@ -27,10 +27,14 @@ docs: .venv/docs
 demo: setup
 	$(BIN)/geopsp demo --out demo --overwrite
 
-test test-all: export OMP_NUM_THREADS = 1
+test test-docs test-all: export OMP_NUM_THREADS = 1
 
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# The code of the README and of all notebooks, at small size; `make test` runs one notebook.
+test-docs: setup
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'slow or not slow' tests/test_readme.py tests/test_notebooks.py
 
 test-all: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'slow or not slow' --hypothesis-profile=other

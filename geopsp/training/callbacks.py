@@ -225,7 +225,8 @@ class TimeLimit(Callback):
         self.last, self.num_steps, self.validated = budget.elapsed, 0, False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._stop_if_over(trainer)
+        if trainer.global_step:  # resumed; however short the time, a new run makes a step
+            self._stop_if_over(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.last = self.budget.elapsed

@@ -83,6 +83,14 @@ def test_an_epoch_that_is_longer_than_the_time_ends_with_a_validation(data, monk
     assert 0 <= row["valid_miou"] <= 1
 
 
+def test_a_time_that_is_over_at_once_makes_one_step(data):
+    model = tiny(data)
+    model.fit(minutes=1e-6)
+    (row,) = model.history.to_dict("records")
+    assert row["images"] == data.train_dl.batch_size
+    assert 0 <= row["valid_miou"] <= 1
+
+
 def test_without_a_rate_none_is_looked_for(data, monkeypatch, capsys):
     monkeypatch.setattr("geopsp.training.classifier.find_lr", lambda *_, **__: pytest.fail("searched"))
     model = tiny(data)
