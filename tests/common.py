@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import shapely
 
 REPOSITORY = Path(__file__).parents[1]
@@ -13,6 +14,11 @@ SHARED = REPOSITORY.parent / "shared" / "data"
 
 SOON = 30
 """Seconds that no refusal takes on the slowest machine, and one that first reads or builds all would."""
+
+
+def slow(*values: object) -> object:
+    """A case that `make test-all` alone tries."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def square(left: float, top: float, side: float) -> shapely.Polygon:

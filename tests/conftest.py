@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ ANY_MACHINE = {
 }
 """How fast it is, and what else it does, fails no property."""
 
-settings.register_profile("same", derandomize=True, **ANY_MACHINE)
+settings.register_profile("same", derandomize=True, max_examples=50, **ANY_MACHINE)
 settings.register_profile("other", derandomize=False, **ANY_MACHINE)
 settings.load_profile("same")  # examples that were tried here are those tried elsewhere; `make test-all` tries others
 
@@ -46,6 +46,14 @@ def same_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which one is faster on a CPU depends on what else it does; test_precision.py calls the trial itself."""
     if options := sys.modules.get("geopsp.training.resolve_options"):
         monkeypatch.setattr(options, "choose_precision", lambda *_, **__: "fp32")
+
+
+@pytest.fixture(autouse=True)
+def figures_are_closed() -> Iterator[None]:
+    """Pyplot keeps them, and warns after twenty."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,10 @@ import pytest
 from common import REPOSITORY
 
 BENCHMARKS = REPOSITORY / "benchmarks"
-QUICK = ("chips", "crf", "engines", "network_cost", "peers", "ppm", "predict", "sample", "sync", "train")
+QUICK = ("chips", "network_cost", "peers", "ppm", "sample")
 SLOW = (
-    "accuracy", "context", "first_use", "gpu", "lr_find", "multispectral", "polygons", "real_data", "scale", "suggest",
+    "accuracy", "context", "crf", "engines", "first_use", "gpu", "lr_find", "multispectral", "polygons", "predict",
+    "real_data", "scale", "suggest", "sync", "train",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not here, but in the repository")

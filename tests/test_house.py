@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in HOUSE.rglob("*.py") if path.parent != HOUSE or path.name == "errors.py"}
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """The modules that a file imports, ours without their first name; inside functions and for types alone too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -89,7 +91,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name.removeprefix("geopsp.") in MODULES else node.module for name in names}
-    return {name.removeprefix("geopsp.") for name in found}
+    return frozenset(name.removeprefix("geopsp.") for name in found)
 
 
 def folder(module: str) -> str:

@@ -1,4 +1,4 @@
-"""The notebooks of the documentation, which `make docs` runs as they stand: here they run at small size."""
+"""The notebooks of the docs, which `make docs` runs as they stand, and `make test-docs` at small size."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ geopsp.PixelClassifier.fit = lambda self, *args, **options: fit(self, 1)
 """
 SMALL = {"sparse_labels": "SIDE = 256"}
 """What makes notebooks quick: it runs after the cell with the tag "parameters"."""
-
-FAST = "sparse_labels"
-"""The notebook that `make test` runs, because its data are the smallest; `make test-all` runs all."""
 
 CELL = re.compile(r"^```\{code-cell\}\n((?::[^\n]*\n)*)(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -75,11 +72,7 @@ def test_a_notebook_uses_public_names(name):
                 assert node.attr in geopsp.__all__
 
 
-def test_a_notebook_runs(tmp_path):
-    run(FAST, tmp_path)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name != FAST])
-def test_the_other_notebooks_run(name, tmp_path):
+@each_notebook
+def test_a_notebook_runs(name, tmp_path):
     run(name, tmp_path)

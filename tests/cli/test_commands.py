@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import rasterio
 from click.testing import CliRunner
-from common import SAMPLE
+from common import SAMPLE, slow
 
 from geopsp.chips.chip_set import ChipSet
 from geopsp.cli.commands import main
@@ -70,12 +70,12 @@ def test_the_whole_way(small_world, tmp_path):
     [
         ("pspnet", ["--aux-loss", "--aux", "presence", "--batch-size", 0], "auxiliary loss by presence"),
         ("fcn", ["--dice", 0.2, "--lovasz", 0.1, "--tversky", 0.1, "--no-aux-loss", "--mixup"], "plain decoder"),
-        (
+        slow(
             "unet",
             ["--ema", 0.9, "--accumulate", 2, "--balanced-sampling", "--workers", 1, "--output-stride", 16],
             "output stride 16",
         ),
-        (
+        slow(
             "deeplab",
             ["--freeze", "--ohem", 0.5, "--label-smoothing", 0.1, "--ignore-classes", "b"],
             "rates (6, 12, 18)",
@@ -614,7 +614,7 @@ def test_a_model_holds_the_run_that_made_it(small_world, tmp_path):
                  "--lr", 1e-3, "--batch-size", 4, "--no-unet", "--json")  # fmt: skip
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    assert (found["wrote"], found["model"]["epochs"]) == ([str(first)], 1)
+    assert (found["wrote"], found["model"]["epochs"]) == ([str(first), str(first / "report.html")], 1)
     assert found["scores"]["miou"] == found["model"]["metrics"]["miou"]
     assert "train.yaml" in files_in(first)
     result = run("train", "--config", first, "--out", second)

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import rasterio
+from common import slow
 from export_common import SIZE
 
 from geopsp import classify_pixels
@@ -44,7 +45,7 @@ class Deepness:
     [
         ("trained", "onnx_file", "uint16"),
         ("trained", "onnx_file", "int16"),
-        ("pointrend_model", "pointrend_file", "uint8"),
+        slow("pointrend_model", "pointrend_file", "uint8"),
     ],
 )
 def test_the_map_of_a_tile_is_ours(request, make_raster, tmp_path, small_world, model_name, file_name, dtype):

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from common import slow
 from export_common import SIZE, random_model, run_onnx
 
 from geopsp import GeopspError, PSPNetClassifier, prepare_data
@@ -58,7 +59,7 @@ def require_same(found, wanted, tiles, tolerance=1e-4):
 # ---- the file
 
 
-@pytest.mark.parametrize("name", ["onnx_file", "pointrend_file"])
+@pytest.mark.parametrize("name", ["onnx_file", slow("pointrend_file")])
 def test_it_is_what_readers_need(request, name):
     path = request.getfixturevalue(name)
     proto = onnx.load(path, load_external_data=False)

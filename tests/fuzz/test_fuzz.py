@@ -20,7 +20,7 @@ from fuzz.fuzz_cases import TARGETS, Case, Command, cases
 from fuzz.fuzz_mutations import NEEDS_TORCH
 from fuzz.fuzz_server import Outcome, Server
 
-PER_TARGET, SAMPLE = int(os.environ.get("GEOPSP_FUZZ_CASES", "52")), 3
+PER_TARGET, SAMPLE = int(os.environ.get("GEOPSP_FUZZ_CASES", "52")), 2
 """Cases of each format, and those of them that `make test` runs."""
 
 MAX_LINE, MAX_LINES = 2000, 40

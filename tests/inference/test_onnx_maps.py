@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from common import slow
 from inference_common import CPU
 from onnx_common import BLOCK, GOLDEN, MODEL, without
 
@@ -60,11 +61,11 @@ def same_but_for_near_ties(ours, theirs):
     "options",
     [
         {},
-        {"extent": EXTENT, "padding": 31},
+        slow({"extent": EXTENT, "padding": 31}),
         {"extent": EXTENT, "padding": 0, "batch_size": 3},
-        {"extent": EXTENT, "test_time_augmentation": True},
+        slow({"extent": EXTENT, "test_time_augmentation": True}),
         {"extent": EXTENT, "predict_background": False},
-        {"extent": EXTENT, "crf": True},
+        slow({"extent": EXTENT, "crf": True}),
         {"extent": EXTENT, "cell_size": 3.0, "sieve": 9},
     ],
 )

@@ -399,7 +399,8 @@ def run(script_mode, folder, *more):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
-@pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [12, 100])
 def test_many_kills_end_in_the_same_bytes(kills, tmp_path):
     found = run("kill", tmp_path, kills)
     assert found["kills"] >= kills
@@ -416,6 +417,7 @@ def test_a_full_disk_is_told_and_the_same_call_ends_in_the_same_bytes(tmp_path):
     assert found["same"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted as Linux does")
 def test_memory_grows_neither_with_height_nor_with_width(tmp_path):
     found = run("memory", tmp_path)

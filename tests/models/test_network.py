@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from common import slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -64,6 +65,9 @@ def traced(name):
 
 
 every_composition = pytest.mark.parametrize("name", COMPOSITIONS)
+QUICKLY = {"fcn", "pspnet, unet, points", "unet", "deeplab"}
+"""Between them they hold every part."""
+mostly_slow = pytest.mark.parametrize("name", [name if name in QUICKLY else slow(name) for name in COMPOSITIONS])
 
 
 def tensors(output):
@@ -215,7 +219,7 @@ def tiles(batch, size=64):
     return torch.randn(batch, 3, size, size) * valid, valid
 
 
-@every_composition
+@mostly_slow
 def test_every_composition_exports_for_any_batch_size(name):
     network = traced(name).eval()
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
@@ -225,13 +229,7 @@ def test_every_composition_exports_for_any_batch_size(name):
         torch.testing.assert_close(program.module()(*other), network(*other), rtol=1e-4, atol=1e-4)
 
 
-QUICKLY = {"fcn", "pspnet, unet, points", "unet", "deeplab"}
-"""Between them they hold every part."""
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in QUICKLY else pytest.param(name, marks=pytest.mark.slow) for name in COMPOSITIONS]
-)
+@mostly_slow
 def test_every_composition_compiles_whole(name):
     network, inputs = traced(name).eval(), tiles(2)
     with torch.inference_mode():

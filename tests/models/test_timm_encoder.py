@@ -7,6 +7,7 @@ import math
 import pytest
 import timm
 import torch
+from common import slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_common import trained_step
@@ -103,7 +104,13 @@ def require_pyramid(maps, spec, size):
 # ---- every family
 
 
-@pytest.mark.parametrize("options", [*DECODERS, {"decoder": "deeplab", "pointrend": True, "encoder_depth": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        DECODERS[1],
+        *map(slow, (DECODERS[0], DECODERS[2], {"decoder": "deeplab", "pointrend": True, "encoder_depth": 3})),
+    ],
+)
 @pytest.mark.parametrize("name", TINY)
 def test_small_encoders_of_all_kinds_train_and_map_an_odd_tile(name, options):
     trained_step(spec_of(name, **options))
@@ -120,6 +127,7 @@ def test_maps_have_the_strides_of_their_levels(name):
     assert [m.shape[1] for m in maps] == list(encoder.out_channels)
 
 
+@pytest.mark.slow
 @given(rows=st.integers(32, 100), columns=st.integers(32, 100), name=st.sampled_from(["tu-test_vit", "tu-test_maxvit"]))
 @QUICK
 def test_any_size_of_tile_is_mapped(rows, columns, name):
@@ -374,7 +382,7 @@ def test_models_without_published_weights_say_so():
         load_encoder_weights(encoder, "tu-test_vit_relpos", "imagenet", RGB)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [*[*TINY][:3], *map(slow, [*TINY][3:])])
 def test_saved_weights_are_checked_before_anything_is_built(name, tmp_path):
     spec = spec_of(name)
     save_file(build_network(spec).state_dict(), tmp_path / "weights.safetensors")
@@ -385,7 +393,7 @@ def test_saved_weights_are_checked_before_anything_is_built(name, tmp_path):
 # ---- stages
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mit_b0", *TINY])
+@pytest.mark.parametrize("name", ["resnet18", "mit_b0", *[*TINY][:3], *map(slow, [*TINY][3:])])
 def test_each_parameter_belongs_to_one_stage(name):
     encoder = build_encoder(name, bands=4, output_stride=usable_output_stride(name, 32))
     encoder.requires_grad_(requires_grad=False)  # as frozen ones are

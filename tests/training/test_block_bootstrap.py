@@ -155,7 +155,8 @@ def test_intervals_are_those_of_scipy(interval):
 
     expected = stats.bootstrap(
         (np.arange(14),), statistic, n_resamples=20_000,
-        confidence_level=1 - 2 * stats.norm.sf(expanded_quantile(0.95, 14)), method={"bca": "BCa"}.get(interval, interval),
+        confidence_level=1 - 2 * stats.norm.sf(expanded_quantile(0.95, 14)),
+        method={"bca": "BCa"}.get(interval, interval),
         random_state=np.random.default_rng(1),
     ).confidence_interval  # fmt: skip
     found = difference_intervals(

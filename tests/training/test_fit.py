@@ -481,6 +481,7 @@ def test_every_loss_learns(data, options):
     assert np.isfinite(model.history.to_numpy(float)).all()
 
 
+@pytest.mark.slow
 def test_a_compiled_run_trains_and_leaves_a_plain_network(data, monkeypatch):
     monkeypatch.setattr(SegmentationNetwork, "compile", lambda self: torch.nn.Module.compile(self, backend="eager"))
     plain, model = tiny(data), tiny(data)

@@ -54,6 +54,7 @@ def watched(monkeypatch, callback):
     return callback
 
 
+@pytest.mark.slow
 def test_a_run_takes_as_long_as_it_was_given(data, monkeypatch, tmp_path):
     """Also one that is interrupted: it has the rest of its time, and the rate ends low."""
     look, minutes = Look(stop_in_epoch=1), 0.25

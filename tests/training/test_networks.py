@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from common import slow
 
 from geopsp import DeepLab, FCNClassifier, PixelClassifier, PSPNetClassifier, UnetClassifier, prepare_data
 from geopsp.errors import ModelError, OptionError
@@ -52,7 +53,7 @@ def test_every_network_trains_saves_and_comes_back(kind, options, large, tmp_pat
     ("name", "use_unet", "stride", "note"),
     [
         ("tu-test_vit", False, 16, "tu-test_vit has an output stride of 16; the network's own would be 8."),
-        ("tu-test_maxvit", True, 32, "tu-test_maxvit is shown tiles of 64 x 64 pixels resized to 160 x 160."),
+        slow("tu-test_maxvit", True, 32, "tu-test_maxvit is shown tiles of 64 x 64 pixels resized to 160 x 160."),
     ],
 )
 def test_transformers_train_save_and_come_back(name, use_unet, stride, note, large, tmp_path, caplog):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from common import slow
 
 from geopsp import PSPNetClassifier, prepare_data
 from geopsp.errors import TrainingError
@@ -94,7 +95,7 @@ def test_what_was_tried_stays_when_the_run_goes_on(data, tmp_path, monkeypatch):
     assert again.model.settings["runs"][-1]["precision"] == "bf16"
 
 
-@pytest.mark.parametrize("name", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", ["bf16", slow("fp16")])
 def test_half_precision_trains_as_float32_does(data, name):
     """A whole run on the CPU, with losses in float32 and for float16 with the scaler."""
     full, half = tiny(data), tiny(data)

@@ -34,7 +34,7 @@ def maps():
     rounds=st.sampled_from([0, 0, 1, 3]),
     connectivity=st.sampled_from([4, 8]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_the_map_stays_a_coverage(codes, cell, least, rounds, connectivity):
     """All polygons stay and are valid; the frame and the edge of nodata do not move."""
     raw = swept(codes, connectivity=connectivity)
