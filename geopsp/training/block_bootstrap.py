@@ -106,8 +106,8 @@ def bootstrap_intervals(
         NaN where a score is not defined; with fewer than two blocks all intervals are NaN.
 
     Source: Efron, "Better bootstrap confidence intervals" (1987); Efron and Tibshirani, "An introduction to the
-        bootstrap" (1993), section 14.3; expanded as in `expanded_quantile`. Blocks: Kunsch (1989); for maps Roberts et al.
-        (2017).
+        bootstrap" (1993), section 14.3; expanded as in `expanded_quantile`. Blocks: Kunsch (1989); for maps Roberts et
+        al. (2017).
     """
     observed = statistic(np.ones((1, blocks)))[0]
     result = np.full((len(observed), 3), np.nan)
