@@ -83,7 +83,7 @@ def training_record(legend, **more):
     counts = {"train_pixels": 700, "valid_pixels": 200, "train_chips": 9, "valid_chips": 3}
     content = {
         "created": "2026-11-30T12:00:00Z", "seconds": 98.2, "device": "CPU (1 thread)", "platform": "Linux x86_64",
-        "versions": {"geopsp": "0.2.0", "torch": "2.15.0"}, "working_folder": "/work/place",
+        "versions": {"geopsp": "0.2.0", "torch": "2.15.0"}, "working_folder": "/data/place",
         "code": ["data = prepare_data('chips')", "model = PSPNetClassifier(data)", "model.fit(3)"],
         "inputs": [{"path": "chips", "files": 30, "size": 1_200_000, "sha256": "ab" * 32}], "chip_size": 64,
         "split": {

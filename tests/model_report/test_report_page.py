@@ -92,7 +92,7 @@ def test_all_that_is_known_is_told(page):
         "Worst and best chips", "47.80000, 10.40000", "Loss", "Mean IoU, validation", "Learning rate",
         "9 training chips and 3 validation chips; no overlap.", "left out between them", "Classes and their balance",
         "Bands", "geopsp train --config runs/model --out runs/model-2", "model.fit(3)", "model.save('runs/model-2')",
-        "geopsp train chips --out model", "98 s", "/work/place", "1.2 MB", "abababababababab",
+        "geopsp train chips --out model", "98 s", "/data/place", "1.2 MB", "abababababababab",
         "command: train", "2026-11-30 12:00:00 UTC", "Hide all",
     ):  # fmt: skip
         assert told in page.words, told
