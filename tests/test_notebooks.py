@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from common import REPOSITORY
+from common import REPOSITORY, slow
 
 import geopsp
 
@@ -19,6 +19,9 @@ geopsp.PixelClassifier.fit = lambda self, *args, **options: fit(self, 1)
 """
 SMALL = {"sparse_labels": "SIDE = 256"}
 """What makes notebooks quick: it runs after the cell with the tag "parameters"."""
+
+FAST = "sparse_labels"
+"""The notebook that `make test` runs, because its data are the smallest."""
 
 CELL = re.compile(r"^```\{code-cell\}\n((?::[^\n]*\n)*)(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -72,7 +75,6 @@ def test_a_notebook_uses_public_names(name):
                 assert node.attr in geopsp.__all__
 
 
-@pytest.mark.slow
-@each_notebook
+@pytest.mark.parametrize("name", [name if name == FAST else slow(name) for name in NOTEBOOKS])
 def test_a_notebook_runs(name, tmp_path):
     run(name, tmp_path)
