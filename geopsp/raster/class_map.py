@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.notebook_html import Cell, html_block, html_facts, html_table
+from geopsp.core.pictures import png_of_colors
 from geopsp.core.text import format_pixel_size
 from geopsp.errors import GeopspError, RasterError
 from geopsp.raster.legend_io import read_legend
@@ -52,7 +51,8 @@ class ClassMap(_Path):
         }
         shares = overview.shares()
         rows: list[list[Cell]] = [[info, f"{shares[info.code]:.1%}"] for info in overview.legend if shares[info.code]]
-        image = f'<img alt="Map of {len(rows)} classes" style="max-width:100%" src="{png_url(overview.colors())}">'
+        png = png_of_colors(overview.colors())
+        image = f'<img alt="Map of {len(rows)} classes" style="max-width:100%" src="{png}">'
         return html_block(str(self), image, html_table(["class", "share (about)"], rows), html_facts(facts))
 
 
@@ -117,12 +117,3 @@ def _read(dataset: Any, pixels: int, file_grid: Grid, legend: Legend) -> Overvie
     codes[dataset.read_masks(1, out_shape=(height, width)) == 0] = IGNORE_INDEX
     scale = Affine.scale(dataset.width / width, dataset.height / height)
     return Overview(codes, Grid(dataset.crs, dataset.transform * scale, width, height), file_grid, legend)
-
-
-def png_url(colors: NDArray[np.uint8]) -> str:
-    """Return colours, (rows, cols, 4), as a URL that holds a PNG."""
-    height, width, count = colors.shape
-    with MemoryFile() as file:
-        with file.open(driver="PNG", width=width, height=height, count=count, dtype="uint8") as dataset:
-            dataset.write(np.moveaxis(colors, 2, 0))
-        return f"data:image/png;base64,{b64encode(file.read()).decode()}"

@@ -19,8 +19,9 @@ from geopsp.core.extras import require_packages
 from geopsp.core.grid import Grid
 from geopsp.core.notebook_html import class_swatch, html_facts
 from geopsp.core.options import require_bool, require_int
+from geopsp.core.pictures import png_of_colors
 from geopsp.errors import GridError
-from geopsp.raster.class_map import Overview, png_url, read_overview
+from geopsp.raster.class_map import Overview, read_overview
 from geopsp.raster.find_images import Images
 from geopsp.report.map_figure import read_images
 from geopsp.report.map_polygons import read_map_polygons
@@ -112,7 +113,7 @@ def _image_layer(name: str, colors: NDArray[np.uint8], grid: Grid) -> Any:
     import ipyleaflet
 
     west, south, east, north = transform_bounds(WEB_MERCATOR, WGS84, *grid.bounds())
-    return ipyleaflet.ImageOverlay(url=png_url(colors), bounds=((south, west), (north, east)), name=name)
+    return ipyleaflet.ImageOverlay(url=png_of_colors(colors), bounds=((south, west), (north, east)), name=name)
 
 
 def _image_colors(images: Images, grid: Grid, rgb_bands: Sequence[str | int] | None) -> NDArray[np.uint8]:
