@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from geopsp.core.bands import BandStats
+from geopsp.core.documents import file_checksum
 from geopsp.core.escape import csv_text, printable
 from geopsp.core.legend import Legend
 from geopsp.core.notebook_html import Cell, format_score, html_block, html_facts, html_table
@@ -53,7 +54,7 @@ from geopsp.models.manifest import (
     manifest_checksum,
     read_manifest,
 )
-from geopsp.models.model_info import ModelInfo, ModelRules, file_checksum, require_saved_weights
+from geopsp.models.model_info import ModelInfo, ModelRules, require_saved_weights
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.spec import ModelSpec, check_tile_size
 from geopsp.models.stac_item import NetworkSize, write_model_item
