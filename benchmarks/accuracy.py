@@ -4,15 +4,15 @@
                                        [--scenes NAMES] [--work DIR]
     python benchmarks/accuracy.py --smoke
 
-DATA holds folders `buildings` and `dubai` (see docs/benchmarks.md). The networks are the presets, compositions of their
-parts, and smp's; the recipes are ours (`fit` with its defaults) and the reference, a plain loop: random crops of whole
-scenes, flips and rotations, AdamW at 1e-3, a warm-up of a tenth, then cosine. All have the same encoder, EfficientNet-
-Lite0 with ImageNet weights, images at half their resolution, and one thread. The budget is processor time of training,
-validation included, so that other programs do not count; several budgets give the curve of accuracy over time. Scores
-are of the last weights, on all labelled pixels of the scenes left out, as they are and, "TTA", averaged over the eight
-symmetries of each tile, as `test_time_augmentation` does. Runs are kept in DIR/runs.jsonl: an interrupted
-benchmark resumes, and several can fill one file. Prints tables and, last, one line of JSON. `--smoke` makes up its data
-and takes few networks, from random weights.
+DATA holds folders `buildings`, `dubai` and `landsat_nc` (see docs/benchmarks.md). The networks are the presets,
+compositions of their parts, and smp's; the recipes are ours (`fit` with its defaults) and the reference, a plain loop:
+random crops of whole scenes, flips and rotations, AdamW at 1e-3, a warm-up of a tenth, then cosine. All have the same
+encoder, EfficientNet-Lite0 with ImageNet weights, images at half their resolution (Landsat's as they are), and one
+thread. The budget is processor time of training, validation included, so that other programs do not count; several
+budgets give the curve of accuracy over time. Scores are of the last weights, on all labelled pixels of the scenes left
+out, as they are and, "TTA", averaged over the eight symmetries of each tile, as `test_time_augmentation` does. Runs are
+kept in DIR/runs.jsonl: an interrupted benchmark resumes, and several can fill one file. Prints tables and, last, one
+line of JSON. `--smoke` makes up its data and takes few networks, from random weights.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ import torch
 from common import lite0_weights, option_parser, print_json, table, toy_data
 from filelock import FileLock, Timeout
 from rasterio.enums import Resampling
+from rasterio.windows import Window
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -70,8 +71,8 @@ class Scenes:
     folder: str
     image: str
     labels: str
-    train: tuple[int, ...]
-    test: tuple[int, ...]
+    train: tuple[int | str, ...]
+    test: tuple[int | str, ...]
 
 
 DUBAI = ("dubai", "scene{}.tif", "scene{}_labels.tif")
@@ -80,6 +81,7 @@ SCENES = {
     "dubai 1, 3": Scenes(*DUBAI, (4, 6, 7, 8), (1, 3)),
     "dubai 6": Scenes(*DUBAI, (1, 3, 4, 7, 8), (6,)),  # 4, 7 and 8 overlap
     "buildings 5": Scenes(*BUILDINGS, (1, 4), (5,)),
+    "landsat east": Scenes("landsat_nc", "lsat7_2000.tif", "landclass96.tif", ("west",), ("east",)),
 }
 
 
@@ -160,11 +162,29 @@ def halved(image: Path, out: Path) -> Path:
     return out
 
 
+def half(image: Path, side: str, out: Path) -> Path:
+    """Write the western or eastern half of an image; return the path."""
+    if not out.exists():
+        with rasterio.open(image) as source:
+            width = source.width // 2
+            window = Window(0 if side == "west" else source.width - width, 0, width, source.height)
+            profile = source.profile | {"width": width, "transform": source.window_transform(window)}
+            with rasterio.open(out, "w", **profile) as file:
+                file.write(source.read(window=window))
+                file.descriptions = source.descriptions
+    return out
+
+
 def export(data: Path, scenes: Scenes, size: int, work: Path) -> tuple[TrainingData, ChipSet]:
-    """Export chips, from which crops of half their size are drawn, and those to test on."""
+    """Export chips, from which crops of half their size are drawn, and those to test on.
+
+    Halves of one image are small: their crops have half the size.
+    """
+    size = size // 2 if isinstance(scenes.train[0], str) else size
     folders: dict[str, list[Path]] = {"train": [], "test": []}
     for use, number in [*(("train", n) for n in scenes.train), *(("test", n) for n in scenes.test)]:
-        image = halved(data / scenes.folder / scenes.image.format(number), work / f"{scenes.folder}-{number}.tif")
+        image, path = data / scenes.folder / scenes.image.format(number), work / f"{scenes.folder}-{number}.tif"
+        image = half(image, number, path) if isinstance(number, str) else halved(image, path)
         side = 2 * size if use == "train" else size
         out = work / f"{scenes.folder}-{number}-{side}"
         if not out.exists():
