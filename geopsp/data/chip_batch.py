@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from geopsp.data.dataset import ChipDataset, TiledChipDataset
+from geopsp.data.dataset import ChipDataset, RawChip, TiledChipDataset
 from geopsp.data.drawn_changes import ChangeLayout
 
 SENT_TYPES = ("uint8", "int8", "int16", "uint16", "float32")
@@ -55,25 +55,29 @@ class PackedChips(Dataset[ChipBatch]):
         Raises:
             ChipError: if a chip cannot be read.
         """
-        if self.layout is None:
-            samples = [self.chips[item] for item in items]  # type: ignore[index]  # validation tiles have a layout
-            image, valid, label, row = (torch.stack(parts) for parts in zip(*samples, strict=True))
-            return ChipBatch(image, valid[:, 0] > 0, label.to(torch.uint8), row, torch.empty(len(items), 0), True)
+        if self.layout is not None:
+            return self._as_stored(items, self.layout)
+        dataset: Any = self.chips
+        image, valid, label, row = (torch.stack(p) for p in zip(*(dataset[item] for item in items), strict=True))
+        none = torch.empty(len(items), 0)
+        return ChipBatch(image, valid[:, 0] > 0, label.to(torch.uint8), row, none, is_final=True)
+
+    def _as_stored(self, items: Sequence[int | tuple[int, int]], layout: ChangeLayout) -> ChipBatch:
+        dataset: Any = self.chips
         kind, side, bands = self.chips.chips.dtype, self.chips.size, len(self.chips.chips.bands)
         image = np.empty((len(items), bands, side, side), kind if kind in SENT_TYPES else np.float32)
         valid = np.empty((len(items), side, side), bool)
         label = np.empty((len(items), side, side), np.uint8)
-        changes, rows = np.empty((len(items), self.layout.size), np.float32), []
+        changes, rows = np.empty((len(items), layout.size), np.float32), np.empty(len(items), np.int64)
         for number, item in enumerate(items):
-            with self.chips.drawing(item) as index:
-                chip = self.chips.read_raw(index)
-                changes[number] = self.layout.draw(side)
+            with dataset.drawing(item) as index:
+                chip: RawChip = dataset.read_raw(index)
+                changes[number] = layout.draw(side)
             # a nodata value may not fit float32
             image[number] = chip.data if kind in SENT_TYPES else np.where(chip.valid, chip.data, 0)
-            valid[number], label[number] = chip.valid, chip.codes
-            rows.append(self.chips.row(index))
-        tensors = (torch.from_numpy(part) for part in (image, valid, label, np.array(rows), changes))
-        return ChipBatch(*tensors, False)
+            valid[number], label[number], rows[number] = chip.valid, chip.codes, dataset.row(index)
+        pixels, mask, labels, row, drawn = map(torch.from_numpy, (image, valid, label, rows, changes))
+        return ChipBatch(pixels, mask, labels, row, drawn, is_final=False)
 
 
 def chip_bytes(chips: ChipDataset | TiledChipDataset, *, packed: bool) -> int:

@@ -41,7 +41,7 @@ class ChangeLayout:
     def of(cls, transform: v2.Transform | None, bands: int) -> ChangeLayout | None:
         """Return the layout of transforms; None: of no change. Returns None if not all of the transforms are known."""
         steps: Sequence[Any] = () if transform is None else [transform]
-        if type(transform) is v2.Compose:
+        if isinstance(transform, v2.Compose) and type(transform) is v2.Compose:
             steps = transform.transforms
         steps = [step for step in steps if type(step) is not v2.Identity]
         places = [ORDER.index(type(step)) if type(step) in ORDER else -1 for step in steps]

@@ -32,8 +32,8 @@ def pick_device(name: str | None = None) -> torch.device:
         ModelError: if a device that was asked for cannot be used.
     """
     if name is None:
-        found = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
-        for gpu in (gpu for gpu, is_there in found if is_there):
+        found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        for gpu in (name for name, is_there in found.items() if is_there):
             try:
                 return _checked_device(gpu)
             except ModelError as error:
@@ -74,7 +74,8 @@ def has_bfloat16(device: torch.device) -> bool:
         return False
     current: AbstractContextManager[Any] = nullcontext() if device.index is None else torch.cuda.device(device)
     with current:  # torch tells of the current device alone
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        in_hardware: bool = torch.cuda.is_bf16_supported(including_emulation=False)
+    return in_hardware
 
 
 def memory_format(device: torch.device, *, half: bool) -> torch.memory_format:

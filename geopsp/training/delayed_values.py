@@ -13,11 +13,12 @@ class DelayedValues:
 
     def __init__(self, values: Tensor) -> None:
         """Start the copy; a GPU goes on computing."""
-        self._values, self._copied = values, None
+        self._values = values
+        self._copied: torch.cuda.Event | None = None
         if values.device.type == "cuda":
             self._values = torch.empty_like(values, device="cpu", pin_memory=True)
             self._values.copy_(values, non_blocking=True)
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record(torch.cuda.current_stream(values.device))
 
     def tolist(self) -> list[float]:

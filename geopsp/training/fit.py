@@ -143,7 +143,7 @@ def fit(
         task.train().to(memory_format=memory_format(device, half=isinstance(plugin, MixedPrecision)))
         few = device.type == "cuda" and run.world > 1 and loaders.batch_size < MIN_CHIPS
         stack.enter_context(synchronized_norms(network, wanted=few))
-        stack.enter_context(compiled_network(network, wanted=options.compiled))
+        stack.enter_context(compiled_network(network, wanted=bool(options.compiled)))
         stack.enter_context(measured_convolutions())
         try:
             with resumed_from(checkpoint), memory_errors(), interruptible(), _full_disk_errors(folder):

@@ -128,7 +128,9 @@ def _losses_at(
                 group["lr"] = rate
             batch = make_batch(to_device(sample, device), legend, losses)
             with torch.autocast(device.type, half_type(device), enabled=half):
-                loss = compute_gradients(network, batch, weight, backward=lambda loss: scaler.scale(loss).backward())
+                loss = compute_gradients(
+                    network, batch, weight, backward=lambda loss: Tensor.backward(scaler.scale(loss))
+                )
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, CLIP)
             scaler.step(optimizer)

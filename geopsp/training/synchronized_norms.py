@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from timm.layers import BatchNormAct2d
-from timm.layers.norm_act import convert_sync_batchnorm
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
 
 MIN_CHIPS = 8
@@ -26,7 +25,7 @@ def synchronized_norms(network: nn.Module, *, wanted: bool) -> Iterator[None]:
     """
     norms = [(name, module) for name, module in network.named_modules() if wanted and _can_convert(module)]
     for name, module in norms:
-        network.set_submodule(name, convert_sync_batchnorm(module))
+        network.set_submodule(name, convert_sync_batchnorm(module))  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
