@@ -61,9 +61,10 @@ def weight_bytes(network: nn.Module) -> int:
 
 
 def free_memory(device: torch.device) -> float:
-    """Return the free bytes of the device's memory."""
+    """Return the free bytes of the device's memory; what torch's allocator keeps for later is free, too."""
     if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + kept)
     return float(psutil.virtual_memory().available)
 
 

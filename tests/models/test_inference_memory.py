@@ -97,6 +97,20 @@ def test_batches_on_a_device(times, batch, monkeypatch):
     assert inference_batch_size(network, bands=3, classes=4, size=64, device=META, batch_size=5) == (5, 1)
 
 
+def test_memory_that_the_allocator_keeps_is_free(monkeypatch):
+    """After `fit` the driver has little left, but all that training held can be used again."""
+    total, reserved, allocated = 16e9, 14e9, 1e9
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (total - reserved, total))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+    assert memory.free_memory(torch.device("cuda")) == total - allocated
+    monkeypatch.setattr(memory, "forward_bytes", lambda network, n, **options: 1e8 * n)
+    network = nn.Sequential()
+    network.to = lambda device: network
+    batch, _ = inference_batch_size(network, bands=3, classes=4, size=64, device=torch.device("cuda"))
+    assert batch == 64, "of the 2 GB that the driver has it would be 8"
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_measured_on_a_gpu(network):
     device = torch.device("cuda")
