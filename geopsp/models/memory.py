@@ -38,12 +38,35 @@ WAITING_BATCHES = 2
 """Batches for each thread whose pixels and scores are in memory beside the one that is computed."""
 
 
+OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
+    "cudnn_status_alloc_failed", "allocation_failed", "cudnn_status_not_supported", "unable to find an engine",
+    "cublas_status_alloc_failed", "cublas_status_not_initialized", "cusolver_status_alloc_failed",
+    "miopenstatusallocfailed", "hipblas_status_alloc_failed", "nvml_success == r",
+)  # fmt: skip
+"""Words, in lower case, of errors of torch and its libraries where memory runs out.
+
+Only torch's own allocator has an error class for this. cuDNN finds no engine, or takes the call for unsupported, where
+its workspace does not fit; cuBLAS cannot be initialised. Sources: lightning.pytorch.utilities.memory.is_oom_error and
+accelerate.utils.should_reduce_batch_size.
+"""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if the error says that the memory of a device, or of the machine, is too small."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
+
+
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn torch's error of a full GPU into a TrainingError."""
+    """Turn errors of memory that runs out into a TrainingError."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise TrainingError(
             "The GPU's memory is too small for this batch. Lower `batch_size` or `chip_size`, or use a smaller "
             "backbone."

@@ -16,6 +16,7 @@ from geopsp.data.dataset import Sample
 from geopsp.errors import TrainingError
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.losses import draw_mixup_share, ignore_channels, mixup_batch, total_loss
+from geopsp.models.memory import is_out_of_memory
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,9 @@ class MicroBatchGradients:
         while True:
             try:
                 return self._sum(network, batch, weight, backward, no_sync)
-            except torch.OutOfMemoryError as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 size = min(self.size, len(batch.image))
                 if size < 2 or not single_device:
                     raise TrainingError(
