@@ -67,7 +67,9 @@ def test_nothing_is_computed_and_no_trace_left(network):
 
 
 def test_fewer_bytes_in_bfloat16(network):
-    full, half = (forward_bytes(network, 2, bands=3, size=128, device=CPU, bf16=bf16) for bf16 in (False, True))
+    full, half = (
+        forward_bytes(network, 2, bands=3, size=128, device=CPU, precision=precision) for precision in ("fp32", "bf16")
+    )
     assert half < 0.9 * full
 
 
