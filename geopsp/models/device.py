@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -117,12 +119,21 @@ def device_name(device: torch.device) -> str:
     return f"CPU ({format_count(torch.get_num_threads(), 'thread')})"
 
 
-def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["bf16", "fp32"]:
-    """Return the precision of inference; "auto" is bf16 where the device has it in hardware."""
+def resolve_precision(
+    precision: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
+) -> Literal["fp32", "bf16", "fp16"]:
+    """Return the precision of inference; "auto" is bf16 where the device has it in hardware, or fp16, else fp32."""
     if precision != "auto":
         return precision
-    in_hardware = _cpu_has_bfloat16() if device.type == "cpu" else has_bfloat16(device)
-    return "bf16" if in_hardware else "fp32"
+    if _cpu_has_bfloat16() if device.type == "cpu" else has_bfloat16(device):
+        return "bf16"
+    return "fp16" if has_float16_only(device) else "fp32"
+
+
+def has_compiler() -> bool:
+    """Return True if `torch.compile` can make code for a GPU here: with Triton, and a C compiler for its launchers."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    return find_spec("triton") is not None and bool(compiler)
 
 
 def _cpu_has_bfloat16() -> bool:
