@@ -83,7 +83,7 @@ def engines(model: Any, folder: Path, *, smoke: bool) -> dict[str, Engine]:
     file = read_onnx(export_model(model, path))
     found: dict[str, Engine] = {
         REFERENCE: TorchPredictor(model, cpu),
-        "torch bf16": TorchPredictor(model, cpu, bf16=True),
+        "torch bf16": TorchPredictor(model, cpu, precision="bf16"),
         "ONNX Runtime fp32": OnnxPredictor(file, Processor()),
     }
     if not smoke:  # it takes a minute

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from geopsp.core.argument_names import require_known
 from geopsp.core.options import check_fields, option, option_fields
 from geopsp.errors import OptionError
-from geopsp.inference.options import EngineName, MapOptions, Precision
+from geopsp.inference.options import PRECISION_HELP, EngineName, MapOptions, Precision
 from geopsp.polygons.options import PolygonSettings, PolygonSettingsDict
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class SuggestOptions:
     batch_size: int | None = option(None, "Tiles per batch. None: as many as fit into memory.", minimum=1, unit="tiles")
     precision: Precision = option(
         "auto",
-        "Precision of the network: auto is bf16 where the hardware has it, else fp32.",
+        PRECISION_HELP,
         choices=get_args(Precision),
     )
     device: str | None = option(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -81,8 +80,7 @@ def score_images(scorers: Sequence[WindowScorer], journal: Journal, *, threads: 
 def _score_row(scorer: WindowScorer, row: int, threads: int) -> ScoredWindows:
     predictor = scorer.views.predictor
     with (
-        predictor.one_thread_each(),
-        ThreadPoolExecutor(threads, thread_name_prefix="geopsp-network") as pool,
+        predictor.threads(threads) as pool,
         closing(map_ordered(pool, scorer.score, scorer.grid.chunks(row), in_flight=threads + 1)) as parts,
     ):
         return ScoredWindows.join([part for part in parts if len(part.numbers)], scorer.views.num_classes)

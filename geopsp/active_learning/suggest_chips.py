@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from geopsp.inference.output_paths import OutputPaths, check_paths
 from geopsp.inference.plan_job import plan_job
 from geopsp.inference.predict_parts import measure_cost
 from geopsp.inference.resources import Resources
+from geopsp.inference.tile_ops import Device
 from geopsp.models.hub_model import local_model
 from geopsp.polygons.options import PolygonSettingsDict
 from geopsp.raster.find_images import Images
@@ -198,9 +199,9 @@ class _Run:
 
     def _jobs(self) -> tuple[list[MapJob], Resources]:
         """Return a job for each scene, and what they are computed with."""
-        engine, options = engine_of(self.model), self.options
+        engine = engine_of(self.model)
         device = engine.pick_device(self.device)
-        jobs = [self._job(scene, bf16=engine.uses_bf16(options.map_options.settings, device)) for scene in self.scenes]
+        jobs = [self._job(scene, device) for scene in self.scenes]
         return jobs, Resources.for_job(jobs[0], self.model, device)
 
     def write(self) -> int:
@@ -227,10 +228,11 @@ class _Run:
             write_label_package(self.out, selection.table, labels, classes, overwrite=options.overwrite)
         return jobs[0].tiles.size
 
-    def _job(self, scene: Scene, *, bf16: bool) -> MapJob:
+    def _job(self, scene: Scene, device: Device) -> MapJob:
         """Plan a map, which is never made: it says how tiles are predicted, and what they depend on."""
         rasters = OutputPaths(self.out).raster_specs(self.model.legend)
-        return plan_job(scene, self.model, rasters, self.options.map_options.settings, bf16=bf16, aoi=self.aoi)
+        settings = replace(self.options.map_options.settings, compiled=False)
+        return plan_job(scene, self.model, rasters, settings, device=device, aoi=self.aoi)
 
     def _key(self, jobs: Sequence[MapJob], labelled: LabelledGround | None) -> str:
         """Return the key of all that the scores depend on."""

@@ -14,6 +14,7 @@ from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.job import MapJob
 from geopsp.inference.predictor import SYMMETRIES
 from geopsp.inference.resources import Resources
+from geopsp.inference.tile_scores import NOT_FINITE
 
 MAX_FEATURES = 128
 """Numbers of a feature vector; longer ones are projected, so that those of 100,000 windows fit into memory."""
@@ -78,10 +79,7 @@ class TileViews:
         logits, features = self._run(data, valid)
         probabilities = _softmax(logits)
         if not np.isfinite(probabilities).all():
-            raise ModelError(
-                "The network gives numbers that are not finite (NaN or infinite). Check its weights, or use "
-                '`precision="fp32"`.'
-            )
+            raise ModelError(NOT_FINITE)
         back = [_transformed_back(each, view.symmetry) for each, view in zip(probabilities, views, strict=True)]
         return np.stack(back), features
 
@@ -90,7 +88,7 @@ class TileViews:
             batch_size = self.predictor.batch_size
             if self._encoder is not None:
                 self._encoder.begin()
-            logits: Floats = self.predictor.ops.to_numpy(self.predictor(data, valid), "float32")
+            logits: Floats = self.predictor.ops.to_numpy(self.predictor(data, valid))
             if self._encoder is None:
                 return logits, None
             if batch_size == self.predictor.batch_size:  # else memory ran out, and features of a failed batch are there

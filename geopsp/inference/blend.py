@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
+from geopsp.inference.kernels_numba import NumbaOps
 from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.inference.tile_plan import SCORE_ONE, WEIGHT_ONE, RowsCols, TilePlan, runs_of_true
 from geopsp.inference.tile_scores import TileScores, area_window
@@ -53,7 +54,7 @@ class BlendBuffer:
         plan: TilePlan,
         window: Window,
         classes: int,
-        ops: TileOps,
+        ops: NumbaOps,
         *,
         needs_scores: bool,
         needs_agreement: bool,
@@ -65,7 +66,7 @@ class BlendBuffer:
             plan: The tiles of the map.
             window: The part of the map whose rows are blended.
             classes: Number of classes.
-            ops: Of the device that the scores are on.
+            ops: Of the CPU; `DeviceBlender` is for others.
             needs_scores: True gives sums of all pixels, not only where tiles overlap.
             needs_agreement: True also keeps how far tiles agree.
             image_bands: Bands of the image that are kept beside the scores; 0: none.

@@ -60,7 +60,7 @@ def classify_pixels(
     batch_size: int | None = None, test_time_augmentation: bool = False, predict_background: bool = True,
     crf: bool | CRFOptions = False, sieve: int = 0, calibrated: bool = True,
     min_confidence: float | Mapping[str, float] | None = None, unsure: Unsure = "class",
-    precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
+    precision: Precision = "auto", compiled: bool | None = None, device: str | None = None, engine: EngineName = "auto",
     client: Any = None,
     scheduler: str | None = None, overwrite: bool = False, dry_run: bool = False,
 ) -> ClassMap: ...  # fmt: skip
@@ -78,7 +78,7 @@ def classify_pixels(
     batch_size: int | None = None, test_time_augmentation: bool = False, predict_background: bool = True,
     crf: bool | CRFOptions = False, sieve: int = 0, calibrated: bool = True,
     min_confidence: float | Mapping[str, float] | None = None, unsure: Unsure = "class",
-    precision: Precision = "auto", compiled: bool = False, device: str | None = None, engine: EngineName = "auto",
+    precision: Precision = "auto", compiled: bool | None = None, device: str | None = None, engine: EngineName = "auto",
     client: Any = None,
     scheduler: str | None = None, overwrite: bool = False, dry_run: bool = False,
 ) -> list[ClassMap]: ...  # fmt: skip
@@ -115,7 +115,7 @@ def classify_pixels(
     min_confidence: float | Mapping[str, float] | None = None,
     unsure: Unsure = "class",
     precision: Precision = "auto",
-    compiled: bool = False,
+    compiled: bool | None = None,
     device: str | None = None,
     engine: EngineName = "auto",
     client: Any = None,

@@ -164,28 +164,26 @@ class MapRows:
         return self.ops.calibrated(self.sums, SUM_ONE, *self.rules.coefficients(len(self.sums)))
 
     @cached_property
-    def confidence_steps(self) -> NDArray[np.uint8]:
-        """(1, rows, cols) confidence as it is stored, in steps of 1/254."""
+    def confidence_steps(self) -> Array:
+        """(1, rows, cols) uint8: confidence as it is stored, in steps of 1/254."""
         if self.rules.calibration is None:
             found = self.ops.fractions(self.ops.largest(self.sums), SUM_ONE)
         else:
             found = self.ops.confidence(self.sums, SUM_ONE, *self.rules.coefficients(len(self.sums)))
         return to_steps(found, self.ops)
 
-    def codes(self, legend: Legend) -> NDArray[np.uint8]:
-        """Return the (rows, cols) class codes: of the model's classes, and that of unsure pixels."""
-        index: NDArray[np.uint8] = self.ops.to_numpy(self.blended.index, "uint8")
-        codes = legend.indices_to_codes(index)
-        if self.rules.limits:
-            least = np.array(self.rules.limits, np.uint8)[index]
-            unsure = self.rules.unsure
-            codes[self.confidence_steps[0] < least] = IGNORE_INDEX if unsure is None else unsure.code
-        return codes
+    def codes(self, legend: Legend) -> Array:
+        """Return the (rows, cols) uint8 class codes: of the model's classes, and that of unsure pixels."""
+        index, ops = self.blended.index, self.ops
+        codes = ops.lookup(np.array(legend.codes, np.uint8), index)
+        if not self.rules.limits:
+            return codes
+        least, unsure = ops.lookup(np.array(self.rules.limits, np.uint8), index), self.rules.unsure
+        return ops.where(self.confidence_steps[0] < least, IGNORE_INDEX if unsure is None else unsure.code, codes)
 
 
-def to_steps(fractions: Array, ops: TileOps) -> NDArray[np.uint8]:
-    """Return round(254 p) of fractions p, which are changed."""
+def to_steps(fractions: Array, ops: TileOps) -> Array:
+    """Return round(254 p), uint8, of fractions p, which are changed."""
     fractions *= FRACTION_STEPS
     fractions += 0.5
-    found: NDArray[np.uint8] = ops.to_numpy(fractions.clip(0, FRACTION_STEPS), "uint8")
-    return found
+    return ops.cast(fractions.clip(0, FRACTION_STEPS), "uint8")

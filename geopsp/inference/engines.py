@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from geopsp.core.extras import require_torch
 from geopsp.errors import OptionError
-from geopsp.inference.options import EngineName, MapSettings
+from geopsp.inference.options import EngineName, MapSettings, NetworkPrecision
 from geopsp.inference.predictor import TilePredictor
 from geopsp.inference.tile_ops import Device
 from geopsp.models.onnx_file import OnnxModel, is_onnx, read_onnx
@@ -49,8 +49,16 @@ class Engine(Protocol):
         """Return the number of GPUs that it could use."""
         ...
 
-    def uses_bf16(self, settings: MapSettings, device: Device) -> bool:
-        """Return whether the network runs in bfloat16.
+    def precision(self, settings: MapSettings, device: Device) -> NetworkPrecision:
+        """Return the precision in which the network runs.
+
+        Raises:
+            OptionError: if the settings ask for what it cannot do.
+        """
+        ...
+
+    def compiles(self, settings: MapSettings, device: Device, num_tiles: int) -> bool:
+        """Return whether the network is compiled for a map of so many tiles.
 
         Raises:
             OptionError: if the settings ask for what it cannot do.

@@ -34,7 +34,7 @@ from geopsp.core.run_state import read_state, write_state
 from geopsp.core.schema import Schema, Sha256
 from geopsp.errors import RasterError
 from geopsp.inference.confidence import ConfidenceRules
-from geopsp.inference.options import MapSettings
+from geopsp.inference.options import MapSettings, NetworkPrecision
 from geopsp.inference.part_size import split_for_threads
 from geopsp.inference.tile_plan import TilePlan
 from geopsp.labels.area import AreaOfInterest
@@ -112,8 +112,9 @@ class MapJob:
     settings: MapSettings
     """With a tile size and a padding."""
 
-    bf16: bool
-    """True runs the network in bfloat16."""
+    precision: NetworkPrecision
+    compiled: bool
+    """True compiles the network, which runs in `precision`."""
 
     excluded_channels: tuple[int, ...]
     """Channels that are never predicted."""

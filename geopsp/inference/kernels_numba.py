@@ -6,7 +6,7 @@ instructions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -134,8 +134,20 @@ class NumbaOps:
         found: NDArray[Any] = tensor.numpy()
         return found
 
-    def to_numpy(self, values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    def lookup(self, table: NDArray[np.uint8], index: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return index.copy() if np.array_equal(table, np.arange(len(table))) else table[index]
+
+    def where(self, condition: NDArray[np.bool_], value: int, others: NDArray[Any]) -> NDArray[Any]:
+        return np.where(condition, others.dtype.type(value), others)
+
+    def cast(self, values: NDArray[Any], dtype: str) -> NDArray[Any]:
         return values.astype(dtype, copy=False)
+
+    def to_numpy(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values
+
+    def host_copy(self, values: NDArray[Any]) -> Callable[[], NDArray[Any]]:
+        return lambda: values
 
     def rows_at_once(self, bytes_per_row: int) -> int:
         """Return how many rows stay in the processor's cache."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geopsp.core.bands import Normalization
-from geopsp.inference.tile_plan import SCORE_ONE, RowsCols
+from geopsp.inference.batch_ring import BatchRing
+from geopsp.inference.host_copy import HostCopy
+from geopsp.inference.tile_plan import weights
 from geopsp.models.calibration_torch import scaled_softmax
 from geopsp.models.crf import CRFParameters
 from geopsp.models.mean_field_torch import mean_field
-
-TORCH_DTYPES = {"uint8", "int8", "int16", "uint16", "int32", "float32"}
-"""Types of pixels that torch takes on all devices."""
-
 
 ALL_ROWS = 1 << 30
 
@@ -29,59 +27,39 @@ class TorchOps:
 
     def __init__(self, device: torch.device, normalization: Normalization) -> None:
         self.device = device
+        self._ring = BatchRing(device)
+        self._weights: dict[tuple[bytes, bytes], Tensor] = {}
+        self._tables: dict[tuple[str, bytes], Tensor] = {}
         mean, scale = normalization.mean, 1 / normalization.std
         self._mean, self._scale = (torch.from_numpy(line).view(-1, 1, 1).to(device) for line in (mean, scale))
 
-    def normalise(self, pixels: NDArray[Any], valid: NDArray[np.bool_], image: Tensor, mask: Tensor) -> None:
-        """Normalise the pixels of a tile; see `TileOps`."""
-        all_valid = bool(valid.all())
-        known = pixels if all_valid else np.where(valid, pixels, 0)  # nodata may not fit float32
-        if known.dtype.name not in TORCH_DTYPES:
-            known = known.astype(np.float32)
-        mask[:] = 1 if all_valid else self._sent(valid)
-        image[:] = self._sent(known).to(torch.float32, copy=True).sub_(self._mean).mul_(self._scale)
-        if not all_valid:
-            image.mul_(mask)
+    def load(
+        self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], size: int
+    ) -> tuple[Tensor, Tensor]:
+        """Bring a batch of tiles to the device and normalise it, as `Normalization` does in training.
 
-    def image(self, bands: int, size: int) -> Tensor:
-        return torch.empty(1, bands, size, size, device=self.device, memory_format=torch.channels_last)[0]
+        Args:
+            data: (bands, s, s) pixels of any type for each tile.
+            valid: (s, s) for each tile.
+            size: Tiles of the batch; those that are missing are not valid.
 
-    def _sent(self, array: NDArray[Any]) -> Tensor:
-        """Copy an array to the device."""
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self.device.type != "cuda":
-            return tensor.to(self.device)
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        Returns:
+            (size, bands, s, s) float32, channels last, 0 where invalid; (size, 1, s, s) float32, 1 where valid, else 0.
+        """
+        pixels, known = self._ring.send(data, valid, size)
+        known = known[:, None]
+        image = pixels.to(torch.float32, memory_format=torch.channels_last).sub_(self._mean).mul_(self._scale)
+        return image.masked_fill_(~known, 0), known.to(torch.float32)
 
-    def score(
-        self, logits: Tensor, interior: RowsCols, overlaps: Sequence[RowsCols]
-    ) -> tuple[Tensor, list[Tensor], bool]:
-        """Return classes, scores, and whether the logits are usable; see `TileOps`."""
-        best = logits.amax(dim=0)
-        index = torch.empty(best[interior].shape, dtype=torch.uint8, device=logits.device)
-        self.argmax(logits[:, *interior], index)
-        scores = [_scores(logits[:, *area], best[area]) for area in overlaps]
-        return index, scores, bool(torch.isfinite(best).all())
+    def weights(self, down: bytes, across: bytes) -> Tensor:
+        """Return the (s, s) int32 weights of a tile; see `tile_plan.weights`."""
+        if (down, across) not in self._weights:
+            self._weights[down, across] = self.from_numpy(weights(down, across))
+        return self._weights[down, across]
 
-    def add_weighted(self, sums: Tensor, target: RowsCols, scores: Tensor, weights: Tensor, source: RowsCols) -> None:
-        """Add scores times weights to the sums; see `TileOps`."""
-        sums[:, *target].addcmul_(scores, weights[source])
-
-    def argmax(self, values: Tensor, index: Tensor, area: RowsCols | None = None) -> None:
+    def argmax(self, values: Tensor, index: Tensor) -> None:
         """Write the channel of the largest value; see `TileOps`."""
-        if area is not None:
-            values, index = values[:, *area], index[area]
-        if not index.numel():
-            return
-        top = values.amax(dim=0)
-        before = torch.ones_like(index)
-        index.zero_()
-        for channel in values[:-1]:  # counting those before it takes a quarter of the time of max(dim=0)
-            before &= channel != top
-            index += before
-
-    def lower(self, values: Tensor, others: Tensor) -> None:
-        torch.minimum(values, others, out=values)
+        index.copy_(values.argmax(dim=0))
 
     def total(self, values: Tensor) -> Tensor:
         return values.sum(dim=0, dtype=torch.int32)
@@ -94,7 +72,7 @@ class TorchOps:
 
     def calibrated(self, values: Tensor, one: int, weights: NDArray[np.float32], biases: NDArray[np.float32]) -> Tensor:
         """Return calibrated probabilities; see `TileOps`."""
-        scales, offsets = (torch.from_numpy(line).view(-1, 1, 1).to(self.device) for line in (weights, biases))
+        scales, offsets = (self._table(line).view(-1, 1, 1) for line in (weights, biases))
         predicted = values == values.amax(dim=0)  # exact, unlike fractions
         return scaled_softmax(values / one, scales, offsets, dim=0, predicted=predicted)
 
@@ -135,16 +113,29 @@ class TorchOps:
     def from_tensor(self, tensor: Tensor) -> Tensor:
         return tensor
 
-    def to_numpy(self, values: Tensor, dtype: str) -> NDArray[Any]:
-        smaller = values.to(torch.uint8) if dtype == "uint8" else values  # before it is sent
-        found: NDArray[Any] = smaller.cpu().numpy()
-        return found.astype(dtype, copy=False)
+    def lookup(self, table: NDArray[np.uint8], index: Tensor) -> Tensor:
+        return self._table(table)[index.int()]
+
+    def where(self, condition: Tensor, value: int, others: Tensor) -> Tensor:
+        return others.masked_fill(condition, value)
+
+    def cast(self, values: Tensor, dtype: str) -> Tensor:
+        return values.to(getattr(torch, dtype))
+
+    def to_numpy(self, values: Tensor) -> NDArray[Any]:
+        found: NDArray[Any] = values.cpu().numpy()
+        return found
+
+    def host_copy(self, values: Tensor) -> Callable[[], NDArray[Any]]:
+        return HostCopy(values).wait
+
+    def _table(self, table: NDArray[Any]) -> Tensor:
+        """Return a short array on the device; sending it waits for the device, so it is kept."""
+        key = table.dtype.name, table.tobytes()
+        if key not in self._tables:
+            self._tables[key] = self.from_numpy(table)
+        return self._tables[key]
 
     def rows_at_once(self, bytes_per_row: int) -> int:
         """Return all rows: a GPU is slower with small pieces."""
         return ALL_ROWS
-
-
-def _scores(logits: Tensor, best: Tensor) -> Tensor:
-    """Return the (classes, rows, cols) int32 scores of logits whose largest, (rows, cols), is `best`."""
-    return logits.softmax(dim=0).mul_(SCORE_ONE - 1).add_(0.5).to(torch.int32).add_(logits == best)

@@ -183,10 +183,8 @@ class MapRun:
         return "they are kept"
 
     def _job(self, scene: Scene, paths: OutputPaths) -> MapJob:
-        bf16 = self.engine.uses_bf16(self.settings, self.own_device)
-        return plan_job(
-            scene, self.model, paths.raster_specs(self.model.legend), self.settings, bf16=bf16, aoi=self.aoi
-        )
+        rasters = paths.raster_specs(self.model.legend)
+        return plan_job(scene, self.model, rasters, self.settings, device=self.own_device, aoi=self.aoi)
 
     def resources(self, job: MapJob) -> Resources:
         """Return what this process computes with; found with the first job, as all have the same options."""

@@ -15,7 +15,7 @@ from geopsp.errors import OptionError
 from geopsp.inference.engines import WORKER_FILE
 from geopsp.inference.job import MapJob
 from geopsp.inference.onnx_predictor import OnnxPredictor
-from geopsp.inference.options import MapSettings
+from geopsp.inference.options import MapSettings, NetworkPrecision
 from geopsp.models.onnx_file import INPUT, OnnxModel, require_runtime
 
 USABLE_FRACTION = 0.8
@@ -61,17 +61,25 @@ class OnnxEngine:
     def num_gpus(self) -> int:
         return 0
 
-    def uses_bf16(self, settings: MapSettings, device: Processor) -> bool:
-        """Return False: the file decides the precision.
+    def precision(self, settings: MapSettings, device: Processor) -> NetworkPrecision:
+        """Return "fp32": the file decides the precision.
 
         Raises:
-            OptionError: if the settings ask for another one, or for `torch.compile`.
+            OptionError: if the settings ask for another one.
         """
-        if settings.precision == "bf16":
+        if settings.precision in {"bf16", "fp16"}:
             raise OptionError(
-                "`precision='bf16'` does not apply to ONNX models, whose file decides it. Leave the option out, or map "
-                "with the folder of the saved model."
+                f"`precision={settings.precision!r}` does not apply to ONNX models, whose file decides it. Leave the "
+                "option out, or map with the folder of the saved model."
             )
+        return "fp32"
+
+    def compiles(self, settings: MapSettings, device: Processor, num_tiles: int) -> bool:
+        """Return False.
+
+        Raises:
+            OptionError: if the settings ask for `torch.compile`.
+        """
         if settings.compiled:
             raise OptionError("`compiled` does not apply to ONNX models. Leave the option out.")
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -85,9 +85,9 @@ class OnnxPredictor(TilePredictor):
     def _free_memory(self) -> None:
         pass  # ONNX Runtime keeps what it has for the next batch
 
-    def one_thread_each(self) -> AbstractContextManager[None]:
-        """Do nothing: a session runs each call in the caller's thread."""
-        return nullcontext()
+    def threads(self, count: int) -> ThreadPoolExecutor:
+        """Return threads; a session runs each call in the caller's."""
+        return ThreadPoolExecutor(count, thread_name_prefix="geopsp-network")
 
 
 def _fill(shown: NDArray[np.float32], pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:

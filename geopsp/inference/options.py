@@ -35,7 +35,13 @@ Unsure = Literal["class", "nodata"]
 OTHER = "other"
 """Stands for the remaining classes in `min_confidence`."""
 
-Precision = Literal["auto", "fp32", "bf16"]
+NetworkPrecision = Literal["fp32", "bf16", "fp16"]
+
+Precision = Literal["auto", NetworkPrecision]
+
+PRECISION_HELP = (
+    "Precision of the network: auto is bf16 where the hardware has it, fp16 on GPUs that have only that, else fp32."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +91,14 @@ class MapSettings:
     )
     precision: Precision = option(
         "auto",
-        "Precision of the network: auto is bf16 where the hardware has it, else fp32.",
+        PRECISION_HELP,
         choices=get_args(Precision),
     )
-    compiled: bool = option(
-        False,
-        "Compile the network first (torch.compile): takes minutes, but each tile is faster. For large maps.",
-        flag="--compile --compiled",
+    compiled: bool | None = option(
+        None,
+        "Compile the network first (torch.compile): takes minutes, but each tile is faster. None: only on a GPU, from "
+        "20,000 tiles.",
+        flag="--compile/--no-compile --compiled",
     )
 
     calibrated: bool = option(

@@ -34,7 +34,7 @@ class MapOutput:
     spec: Callable[[Path, Legend, ProbabilityType], RasterSpec]
     """Makes its description."""
 
-    encode: Callable[[RasterSpec, MapRows, Legend], NDArray[Any]]
+    encode: Callable[[RasterSpec, MapRows, Legend], Array]
     """Makes its pixels, (bands, rows, cols), of finished rows; what they are where nothing is valid does not matter."""
 
     write_style: Callable[[Path, Legend], None]
@@ -68,24 +68,24 @@ def probability_spec(path: Path, legend: Legend, dtype: ProbabilityType = "uint8
     return RasterSpec("probabilities", path, names, dtype, IGNORE_INDEX, "mean", scale=1 / FRACTION_STEPS)
 
 
-def encode_fractions(spec: RasterSpec, fractions: Array, ops: TileOps) -> NDArray[Any]:
+def encode_fractions(spec: RasterSpec, fractions: Array, ops: TileOps) -> Array:
     """Return (bands, rows, cols) float32 fractions as a raster stores them; `fractions` is changed."""
-    return to_steps(fractions, ops) if spec.dtype == "uint8" else ops.to_numpy(fractions, spec.dtype)
+    return to_steps(fractions, ops) if spec.dtype == "uint8" else ops.cast(fractions, spec.dtype)
 
 
-def _encode_classes(_: RasterSpec, rows: MapRows, legend: Legend) -> NDArray[Any]:
+def _encode_classes(_: RasterSpec, rows: MapRows, legend: Legend) -> Array:
     return rows.codes(legend)[None]
 
 
-def _encode_probabilities(spec: RasterSpec, rows: MapRows, _: Legend) -> NDArray[Any]:
+def _encode_probabilities(spec: RasterSpec, rows: MapRows, _: Legend) -> Array:
     return encode_fractions(spec, rows.probabilities(), rows.ops)
 
 
-def _encode_confidence(_: RasterSpec, rows: MapRows, __: Legend) -> NDArray[Any]:
+def _encode_confidence(_: RasterSpec, rows: MapRows, __: Legend) -> Array:
     return rows.confidence_steps
 
 
-def _encode_disagreement(spec: RasterSpec, rows: MapRows, _: Legend) -> NDArray[Any]:
+def _encode_disagreement(spec: RasterSpec, rows: MapRows, _: Legend) -> Array:
     assert rows.agreement is not None
     return encode_fractions(spec, (1 - rows.ops.fractions(rows.agreement, SCORE_ONE))[None], rows.ops)
 
@@ -131,7 +131,14 @@ def needs_agreement(specs: Iterable[RasterSpec]) -> bool:
     return any(OUTPUTS[spec.name].needs_agreement for spec in specs)
 
 
-def encode_output(spec: RasterSpec, rows: MapRows, legend: Legend) -> NDArray[Any]:
-    """Return the (bands, rows, cols) pixels of a raster, nodata where nothing is valid."""
-    pixels, valid = OUTPUTS[spec.name].encode(spec, rows, legend), rows.valid
-    return pixels if valid.all() else np.where(valid, pixels, np.array(spec.nodata, spec.dtype))
+def encode_output(spec: RasterSpec, rows: MapRows, legend: Legend) -> Callable[[], NDArray[Any]]:
+    """Begin to make the pixels of a raster; call the result for them, (bands, rows, cols), nodata where none is valid.
+
+    What the rows are views of may change before that.
+    """
+    pixels, valid = rows.ops.host_copy(OUTPUTS[spec.name].encode(spec, rows, legend)), rows.valid
+
+    def finish() -> NDArray[Any]:
+        return pixels() if valid.all() else np.where(valid, pixels(), np.array(spec.nodata, spec.dtype))
+
+    return finish

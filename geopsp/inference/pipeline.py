@@ -6,37 +6,43 @@ thread of its own. They come back in order and are blended; rows that no later t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
 from geopsp.core.legend import Legend
-from geopsp.core.parallel import map_ordered, prefetch
+from geopsp.core.parallel import cpu_count, map_ordered, prefetch
 from geopsp.core.progress import Progress
 from geopsp.inference.blend import BlendBuffer, BlendedRows
 from geopsp.inference.confidence import ConfidenceRules, MapRows
 from geopsp.inference.crf_rows import refine_rows
+from geopsp.inference.kernels_numba import NumbaOps
 from geopsp.inference.outputs import encode_output, needs_agreement, needs_scores
 from geopsp.inference.predictor import TilePredictor
-from geopsp.inference.tile_ops import Array, TileOps
+from geopsp.inference.tile_ops import Array, Device
 from geopsp.inference.tile_plan import TilePlan, weights
 from geopsp.inference.tile_scores import TileScores, score_tile
 from geopsp.labels.area import AreaOfInterest
 from geopsp.models.crf import CRFParameters
 from geopsp.raster.cog.raster_spec import RasterSpec
-from geopsp.raster.row_buffer import RowBuffer, read_parallel
+from geopsp.raster.row_buffer import READ_SIZE, RowBuffer, read_parallel
 from geopsp.raster.scene import Scene
 
-READERS = 2
-"""Threads that read."""
+READERS, MAX_READERS = 2, 8
+"""Threads that read: so many where the CPU computes, too, and at most where a device computes."""
+
+
+SMALL_READ_SIZE = 512
+"""Side in pixels of what one of many threads reads at a time."""
 
 
 MAX_BLOCK_ROWS = 1024
@@ -68,6 +74,8 @@ class Batch(NamedTuple):
 
 ScoredTile = tuple[TileScores, Array | None]
 
+Computed = TypeVar("Computed")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TilePipeline:
@@ -93,9 +101,20 @@ class TilePipeline:
         Raises:
             RasterError: if pixels cannot be read.
         """
+        ahead = 1 if self._on_device else 0  # rows that are still on their way
+        waiting: deque[Callable[[], Rows]] = deque()
         with closing(self._finished(window, progress)) as pieces:
             for count, finished in pieces:
-                yield self._encoded(window, count, finished)
+                waiting.append(self._encoded(window, count, finished))
+                if len(waiting) > ahead:
+                    yield waiting.popleft()()
+        for rows in waiting:
+            yield rows()
+
+    @property
+    def _on_device(self) -> bool:
+        """True if tensors of a device are blended, not arrays."""
+        return not isinstance(self.predictor.ops, NumbaOps)
 
     def _finished(
         self, window: Window, progress: Progress | None
@@ -120,21 +139,25 @@ class TilePipeline:
         self, window: Window, progress: Progress | None
     ) -> Generator[tuple[int, BlendedRows | None], None, None]:
         """Yield the weighted means of the tiles; see `BlendBuffer.finish_rows`."""
+        ops = self.predictor.ops
+        if not isinstance(ops, NumbaOps):
+            yield from self._blended_on_device(window, progress)
+            return
         buffer = BlendBuffer(
             self.tiles,
             window,
             len(self.legend),
-            self.predictor.ops,
+            ops,
             needs_scores=self._needs_scores,
             needs_agreement=needs_agreement(self.rasters),
             image_bands=0 if self.crf is None else len(self.scene.bands),
         )
         total = self.tiles.count(window)
-        with closing(self._scored(window)) as batches:
+        with closing(self._computed(window, partial(self._predict, ops=ops))) as batches:
             for batch, scores in batches:
                 for tile, (tile_scores, image) in zip(batch.tiles, scores, strict=True):
                     yield from buffer.finish_rows(tile.window.row)
-                    tile_weights = _weights(*self._edges(tile), self.predictor.ops)
+                    tile_weights = _weights(*self._edges(tile))
                     buffer.add(tile.window, tile.valid, tile_scores, tile_weights, image)
                 if progress:
                     progress(batch.done, total)
@@ -142,40 +165,73 @@ class TilePipeline:
         if progress:
             progress(total, total)
 
-    def _encoded(self, window: Window, count: int, finished: BlendedRows | None) -> Rows:
-        """Return finished rows as each raster stores them."""
+    def _blended_on_device(
+        self, window: Window, progress: Progress | None
+    ) -> Generator[tuple[int, BlendedRows | None], None, None]:
+        """Yield the same, of tensors: while a batch is blended, the device has the next one to compute."""
+        from geopsp.inference.device_blender import DeviceBlender, ScoredBatch
+
+        predictor: Any = self.predictor
+        bands = 0 if self.crf is None else len(self.scene.bands)
+        agreement = needs_agreement(self.rasters)
+        blender = DeviceBlender(
+            self.tiles, window, len(self.legend), predictor.ops, needs_agreement=agreement, image_bands=bands
+        )
+
+        def compute(batch: Batch) -> ScoredBatch:
+            data, valid = [tile.data for tile in batch.tiles], [tile.valid for tile in batch.tiles]
+            return ScoredBatch(predictor, data, valid, needs_images=bands > 0)
+
+        total = self.tiles.count(window)
+        with closing(self._computed(window, compute)) as batches:
+            for batch, scored in batches:
+                windows, valid = [tile.window for tile in batch.tiles], [tile.valid for tile in batch.tiles]
+                yield from blender.add(windows, valid, scored.scores(), scored.images)
+                if progress:
+                    progress(batch.done, total)
+            yield from blender.finish_rows(window.row_stop)
+        if progress:
+            progress(total, total)
+
+    def _encoded(self, window: Window, count: int, finished: BlendedRows | None) -> Callable[[], Rows]:
+        """Return what gives finished rows as each raster stores them."""
         if finished is None:
-            return {raster.name: raster.blank(count, window.width) for raster in self.rasters}
+            return lambda: {raster.name: raster.blank(count, window.width) for raster in self.rasters}
         rows = MapRows(finished, self.confidence)
-        return {raster.name: encode_output(raster, rows, self.legend) for raster in self.rasters}
+        encoded = {raster.name: encode_output(raster, rows, self.legend) for raster in self.rasters}
+        return lambda: {name: finish() for name, finish in encoded.items()}
 
     @property
     def _needs_scores(self) -> bool:
         return self.crf is not None or bool(self.confidence.limits) or needs_scores(self.rasters)
 
-    def _scored(self, window: Window) -> Generator[tuple[Batch, list[ScoredTile]], None, None]:
-        """Yield the batches in the order of their tiles, with the scores of each tile, and its image for a CRF."""
+    def _computed(
+        self, window: Window, compute: Callable[[Batch], Computed]
+    ) -> Generator[tuple[Batch, Computed], None, None]:
+        """Yield the batches in the order of their tiles, with what is computed of each in the network's threads."""
         with (
-            self.predictor.one_thread_each(),
-            ThreadPoolExecutor(self.threads, thread_name_prefix="geopsp-network") as pool,
+            self.predictor.threads(self.threads) as pool,
             closing(self._batches(window)) as batches,
-            closing(map_ordered(pool, self._predict, batches, in_flight=self.threads + 2)) as scored,
+            closing(
+                map_ordered(pool, lambda batch: (batch, compute(batch)), batches, in_flight=self.threads + 2)
+            ) as computed,
         ):
-            yield from scored
+            yield from computed
 
-    def _predict(self, batch: Batch) -> tuple[Batch, list[ScoredTile]]:
+    def _predict(self, batch: Batch, ops: NumbaOps) -> list[ScoredTile]:
+        """Return the scores of each tile, and its image for a CRF."""
         logits = self.predictor([tile.data for tile in batch.tiles], [tile.valid for tile in batch.tiles])
-        ops, everywhere = self.predictor.ops, self._needs_scores
-        return batch, [
-            (score_tile(tile_logits, self._edges(tile), ops, everywhere=everywhere), self._image(tile))
+        everywhere = self._needs_scores
+        return [
+            (score_tile(tile_logits, self._edges(tile), ops, everywhere=everywhere), self._image(tile, ops))
             for tile, tile_logits in zip(batch.tiles, logits, strict=True)
         ]
 
-    def _image(self, tile: Tile) -> Array | None:
-        """Return the normalised bands of a tile, (bands, s, s), on the device; None without a CRF."""
+    def _image(self, tile: Tile, ops: NumbaOps) -> Array | None:
+        """Return the normalised bands of a tile, (bands, s, s); None without a CRF."""
         if self.crf is None:
             return None
-        ops, side = self.predictor.ops, tile.valid.shape[0]
+        side = tile.valid.shape[0]
         image = ops.image(len(tile.data), side)
         ops.normalise(tile.data, tile.valid, image, ops.zeros((side, side), "float32"))
         return image
@@ -205,7 +261,8 @@ class TilePipeline:
 
     def _read(self, window: Window) -> Iterator[tuple[int, list[int], NDArray[Any], NDArray[np.bool_]]]:
         """Yield for each row of tiles its first row, their first columns, and pixels and valid mask of all of them."""
-        with ThreadPoolExecutor(READERS, thread_name_prefix="geopsp-read") as pool:
+        readers = num_readers(self.predictor.device)
+        with ThreadPoolExecutor(readers, thread_name_prefix="geopsp-read") as pool:
             buffer: RowBuffer | None = None
             for row, cols in self.tiles.tiles(window):
                 if buffer is None:
@@ -214,9 +271,11 @@ class TilePipeline:
                 yield row, cols, data, valid
 
     def _row_buffer(self, columns: range, pool: Executor) -> RowBuffer:
+        side = READ_SIZE if self.predictor.device.type == "cpu" else SMALL_READ_SIZE
+
         def read(first: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
             window = Window(columns.start, first, len(columns), stop - first)
-            data, valid = read_parallel(self.scene, window, pool)
+            data, valid = read_parallel(self.scene, window, pool, side=side)
             if self.area is not None and valid.any():
                 valid &= self.area.inside(self.scene.grid.crop(window))
             return data, valid
@@ -224,6 +283,11 @@ class TilePipeline:
         return RowBuffer(read, block=min(self.scene.block_shape[0], MAX_BLOCK_ROWS))
 
 
+def num_readers(device: Device) -> int:
+    """Return the threads that read: where a device computes the CPU's cores have little else to do."""
+    return READERS if device.type == "cpu" else max(READERS, min(MAX_READERS, cpu_count() - 2))
+
+
 @lru_cache(maxsize=32)
-def _weights(down: bytes, across: bytes, ops: TileOps) -> Array:
-    return ops.from_numpy(weights(down, across))
+def _weights(down: bytes, across: bytes) -> Array:
+    return weights(down, across)

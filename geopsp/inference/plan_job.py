@@ -14,6 +14,7 @@ from geopsp.inference.job import VERSION, LazyAreaOfInterest, MapJob, fingerprin
 from geopsp.inference.options import MapSettings
 from geopsp.inference.outputs import needs_calibration
 from geopsp.inference.part_size import part_height, part_width
+from geopsp.inference.tile_ops import Device
 from geopsp.inference.tile_plan import TilePlan
 from geopsp.models.crf import crf_parameters
 from geopsp.models.onnx_file import OnnxModel
@@ -23,6 +24,9 @@ from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.image_layer import layers_identity
 from geopsp.raster.scene import Scene
 
+PRECISION_IN_KEYS: dict[str, bool | str] = {"fp32": False, "bf16": True, "fp16": "fp16"}
+"""What stands for a precision in keys: at first there were two."""
+
 
 def plan_job(
     scene: Scene,
@@ -30,7 +34,7 @@ def plan_job(
     rasters: Sequence[RasterSpec],
     settings: MapSettings,
     *,
-    bf16: bool = False,
+    device: Device | None = None,
     aoi: LazyAreaOfInterest | None = None,
     part_side: int | None = None,
     block: int = BLOCK,
@@ -42,13 +46,14 @@ def plan_job(
         model: Gives its fingerprint, classes and tile size.
         rasters: The class raster first.
         settings: As the user gave them.
-        bf16: True runs the network in bfloat16.
+        device: Where the network will run, which decides precision and compilation if the settings do not; None: the
+            network runs in float32, and is compiled only if the settings say so.
         aoi: Polygons outside of which the map is nodata.
         part_side: Side of a part in pixels, a multiple of `block`; None: as suits the scene.
         block: Side of the blocks of the rasters, in pixels.
 
     Raises:
-        OptionError, ModelError: if a setting is out of range.
+        OptionError, ModelError: if a setting is out of range, or the engine cannot do it.
         OptionError: if the background shall not be predicted and there is none.
         LabelError, GridError: if the area cannot be read or does not overlap the scene.
     """
@@ -65,16 +70,21 @@ def plan_job(
     if aoi is not None:
         aoi.area().require_overlap(scene.grid)
     fingerprint, inputs = model.fingerprint(), fingerprints(scene, aoi)
-    model_parts = [inputs, bf16, excluded, fingerprint, model.legend.to_json(), *([crf.to_json()] if crf else [])]
-    model_parts += engine_of(model).identity
+    engine = engine_of(model)
+    precision = "fp32" if device is None else engine.precision(settings, device)
+    compiled = bool(settings.compiled) if device is None else engine.compiles(settings, device, len(tiles))
+    model_parts: list[Any] = [inputs, PRECISION_IN_KEYS[precision], excluded, fingerprint, model.legend.to_json()]
+    model_parts += [crf.to_json()] if crf else []
+    model_parts += engine.identity
     confidence = confidence_rules(settings, model, excluded)
     model_parts += confidence.identity(needs_probabilities=needs_calibration(rasters))
-    key = _key(scene, [size, padding, block], rasters, settings, model_parts)
+    key = _key(scene, [size, padding, block], rasters, replace(settings, compiled=compiled), model_parts)
     words = f"{model.composition}; tiles of {size}; bands {', '.join(model.bands)}; sha256 {fingerprint}"
     made = tuple(_as_made(raster, confidence) for raster in rasters)
     return MapJob(
-        scene, tiles, parts, model.legend, made, settings, bf16, excluded, aoi, key, words, inputs, crf, confidence
-    )
+        scene, tiles, parts, model.legend, made, settings, precision, compiled, excluded, aoi, key, words, inputs, crf,
+        confidence,
+    )  # fmt: skip
 
 
 def _as_made(raster: RasterSpec, confidence: ConfidenceRules) -> RasterSpec:

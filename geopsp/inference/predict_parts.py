@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def tile_seconds(job: MapJob, model: MapModel, resources: Resources) -> float:
     def compute(_: int) -> None:
         predictor(data, [np.ones((size, size), bool)] * batch_size).sum().item()  # waits for the device
 
-    with predictor.one_thread_each(), ThreadPoolExecutor(threads) as pool:
+    with predictor.threads(threads) as pool:
         list(pool.map(compute, range(threads)))
         start = time.perf_counter()
         list(pool.map(compute, range(threads)))
@@ -81,16 +81,20 @@ def predict_missing_parts(
 ) -> None:
     """Write the files of these parts, whose numbers ascend."""
     device, batch_size = resources.device, resources.batch_size
-    compiled = job.settings.compiled
-    predictor = engine_of(model).predictor(job, model, device, batch_size=batch_size, compiled=compiled)
+    predictor = engine_of(model).predictor(job, model, device, batch_size=batch_size, compiled=job.compiled)
     pipeline = _pipeline(job, predictor, resources.threads)
     runs = job.parts.runs(missing)
     windows = [_window_of(run) for run in runs]
     total, before = sum(map(job.num_tiles, windows)), 0
-    with ThreadPoolExecutor(cpu_count(), thread_name_prefix="geopsp-write") as pool:
+    with _writers() as pool:
         for run, window in zip(runs, windows, strict=True):
             _predict_run(job, run, pipeline, pool, _continued(progress, before, total))
             before += job.num_tiles(window)
+
+
+def _writers() -> ThreadPoolExecutor:
+    """Return threads that compress blocks."""
+    return ThreadPoolExecutor(cpu_count(), thread_name_prefix="geopsp-write")
 
 
 def _window_of(run: Sequence[Part]) -> Window:
@@ -150,15 +154,18 @@ def regroup_rows(rows: Iterator[Rows], heights: Sequence[int]) -> Iterator[Itera
 
 
 def predict_part(job: MapJob, number: int, *, device: str | None = None) -> int:
-    """Write a part's files in one thread of this process; return the number of tiles, 0 if the files were there.
+    """Write a part's files; return the number of tiles, 0 if the files were there.
 
-    The model is the one in the job's folder, or the same one if this process has it already.
+    On the CPU one thread of this process does it all. The model is the one in the job's folder, or the same one if
+    this process has it already.
     """
     if job.has(number):
         return 0
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-        pipeline = _pipeline(job, _WORKER_MODEL.predictor(job, device), 1)
-        return _predict_run(job, [job.parts.part(number)], pipeline, None, None)
+        predictor = _WORKER_MODEL.predictor(job, device)
+        pipeline = _pipeline(job, predictor, 1)
+        with nullcontext() if predictor.device.type == "cpu" else _writers() as pool:
+            return _predict_run(job, [job.parts.part(number)], pipeline, pool, None)
 
 
 class _WorkerModel:
@@ -173,7 +180,7 @@ class _WorkerModel:
 
     def predictor(self, job: MapJob, device: str | None) -> TilePredictor:
         batch_size, settings = job.batch_size, job.settings
-        options = batch_size, job.bf16, job.excluded_channels, settings.test_time_augmentation, settings.compiled
+        options = batch_size, job.precision, job.excluded_channels, settings.test_time_augmentation, job.compiled
         with self._lock:
             if self._loaded is None or self._key != (job.model, device):
                 self._loaded = None  # free its memory first
@@ -184,7 +191,7 @@ class _WorkerModel:
             if options not in self._predictors:
                 engine, model = self._loaded
                 self._predictors[options] = engine.predictor(
-                    job, model, engine.pick_device(device), batch_size=batch_size, compiled=settings.compiled
+                    job, model, engine.pick_device(device), batch_size=batch_size, compiled=job.compiled
                 )
             return self._predictors[options]
 

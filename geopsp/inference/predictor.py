@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -36,6 +37,10 @@ class TilePredictor(ABC):
         self._lock = threading.Lock()
 
     def __call__(self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]]) -> Array:
+        """Return the logits of tiles; see `logits`. Where float16 is too small for them, they are those of float32."""
+        return self.logits(data, valid)
+
+    def logits(self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]]) -> Array:
         """Compute the logits of tiles, (n, classes, s, s); if augmented, those of the mean probabilities.
 
         Args:
@@ -70,10 +75,11 @@ class TilePredictor(ABC):
         """Give back memory that is kept for later."""
 
     @abstractmethod
-    def one_thread_each(self) -> AbstractContextManager[None]:
-        """On the CPU, run each call in one thread, so that several calls run side by side.
+    def threads(self, count: int) -> AbstractContextManager[Executor]:
+        """Yield threads in which to call this: on the CPU so many, elsewhere one.
 
-        This is as quick as one call on all threads, and the result of a tile does not depend on how many there are.
+        On the CPU each call then runs in one thread, so that several calls run side by side. This is as quick as one
+        call on all threads, and the result of a tile does not depend on how many there are.
         """
 
     def _halve_batch(self, size: int, error: Exception) -> None:

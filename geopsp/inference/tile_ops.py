@@ -1,8 +1,8 @@
-"""The work on every pixel of a tile, compiled for the CPU and as tensor operations for other devices."""
+"""The work on every pixel, compiled for the CPU and as tensor operations for other devices."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Protocol, TypeAlias
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from geopsp.core.bands import Normalization
 from geopsp.inference.kernels_numba import NumbaOps
-from geopsp.inference.tile_plan import RowsCols
 from geopsp.models.crf import CRFParameters
 
 Array: TypeAlias = Any
@@ -28,61 +27,17 @@ class Device(Protocol):
 
 
 class TileOps(Protocol):
-    """What a map does with every pixel of a tile, on one device.
-
-    All implementations give the same classes; scores may differ by 1, as probabilities are rounded.
-    """
+    """What a map does with every pixel of finished rows, on one device."""
 
     def __hash__(self) -> int: ...
 
-    def normalise(self, pixels: NDArray[Any], valid: NDArray[np.bool_], image: Array, mask: Array) -> None:
-        """Normalise the pixels of a tile, as `Normalization` does in training.
-
-        Args:
-            pixels: (bands, s, s) of any type.
-            valid: (s, s)
-            image: (bands, s, s) float32, channels last; filled with the normalised pixels, 0 where invalid.
-            mask: (s, s) float32; filled with 1 where valid, else 0.
-        """
-        ...
-
-    def image(self, bands: int, size: int) -> Array:
-        """Return an empty (bands, s, s) float32 array, channels last."""
-        ...
-
-    def score(self, logits: Array, interior: RowsCols, overlaps: Sequence[RowsCols]) -> tuple[Array, list[Array], bool]:
-        """Return the classes of a tile's interior, the scores of its overlaps, and whether all logits are usable.
-
-        Logits are (classes, s, s). Classes are (rows, cols) uint8 channel indices, the first of equal ones. Scores are
-        (classes, rows, cols) int32: round((SCORE_ONE - 1) p) of a probability p, and 1 more for the largest. Logits
-        are not usable if one is NaN or +inf, or if all of a pixel are -inf.
-        """
-        ...
-
-    def add_weighted(self, sums: Array, target: RowsCols, scores: Array, weights: Array, source: RowsCols) -> None:
-        """Add scores times weights to the sums, (classes, rows, cols) int32.
-
-        Args:
-            sums: Changed at `target`.
-            target: As large as the scores.
-            scores: (classes, rows, cols) int32.
-            weights: (s, s) int32 of the whole tile; `source` is where the scores lie in it.
-            source: As large as the scores.
-        """
-        ...
-
-    def argmax(self, values: Array, index: Array, area: RowsCols | None = None) -> None:
+    def argmax(self, values: Array, index: Array) -> None:
         """Write the channel of the largest of (classes, rows, cols) whole numbers, the first of equal ones.
 
         Args:
             values: Contiguous.
-            index: (rows, cols) uint8, contiguous; changed in the area.
-            area: None: everywhere.
+            index: (rows, cols) uint8, contiguous.
         """
-        ...
-
-    def lower(self, values: Array, others: Array) -> None:
-        """Write the smaller of two numbers to `values`."""
         ...
 
     def total(self, values: Array) -> Array:
@@ -150,8 +105,24 @@ class TileOps(Protocol):
         """Return a tensor of torch on the device as an array, with the same memory."""
         ...
 
-    def to_numpy(self, values: Array, dtype: str) -> NDArray[Any]:
-        """Return an array of a type, in the main memory."""
+    def lookup(self, table: NDArray[np.uint8], index: Array) -> Array:
+        """Return the entries of a short table, uint8, at each of (rows, cols) uint8."""
+        ...
+
+    def where(self, condition: Array, value: int, others: Array) -> Array:
+        """Return a value where a condition holds, elsewhere those of an array."""
+        ...
+
+    def cast(self, values: Array, dtype: str) -> Array:
+        """Return an array of a type."""
+        ...
+
+    def to_numpy(self, values: Array) -> NDArray[Any]:
+        """Return an array in the main memory."""
+        ...
+
+    def host_copy(self, values: Array) -> Callable[[], NDArray[Any]]:
+        """Begin to copy an array, which will not change any more, to the main memory; call the result to have it."""
         ...
 
     def rows_at_once(self, bytes_per_row: int) -> int:

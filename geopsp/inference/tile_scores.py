@@ -13,8 +13,13 @@ import numpy as np
 
 from geopsp.core.grid import Window
 from geopsp.errors import ModelError
-from geopsp.inference.tile_ops import Array, TileOps
+from geopsp.inference.kernels_numba import NumbaOps
+from geopsp.inference.tile_ops import Array
 from geopsp.inference.tile_plan import WEIGHT_ONE, RowsCols
+
+NOT_FINITE = (
+    'The network gives numbers that are not finite (NaN or infinite). Check its weights, or use `precision="fp32"`.'
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,13 +36,13 @@ class TileScores:
     """Elsewhere: (classes, rows, cols) int32 scores, from 0 to SCORE_ONE."""
 
 
-def score_tile(logits: Array, edges: tuple[bytes, bytes], ops: TileOps, *, everywhere: bool) -> TileScores:
+def score_tile(logits: Array, edges: tuple[bytes, bytes], ops: NumbaOps, *, everywhere: bool) -> TileScores:
     """Make classes and scores of the logits of a tile, (classes, s, s).
 
     Args:
         logits: Softmax makes probabilities of them.
         edges: The tile's weights, down and across.
-        ops: Of the device that the logits are on.
+        ops: Of the CPU.
         everywhere: True gives scores also where no other tile counts.
 
     Raises:
@@ -47,10 +52,7 @@ def score_tile(logits: Array, edges: tuple[bytes, bytes], ops: TileOps, *, every
     areas = _around(interior, logits.shape[-1])
     index, scores, usable = ops.score(logits, interior, areas)
     if not usable:
-        raise ModelError(
-            "The network gives numbers that are not finite (NaN or infinite). Check its weights, or use "
-            '`precision="fp32"`.'
-        )
+        raise ModelError(NOT_FINITE)
     return TileScores(interior, index, list(zip(areas, scores, strict=True)))
 
 

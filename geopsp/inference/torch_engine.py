@@ -7,11 +7,14 @@ from pathlib import Path
 import torch
 
 from geopsp.inference.job import MapJob
-from geopsp.inference.options import MapSettings
+from geopsp.inference.options import MapSettings, NetworkPrecision
 from geopsp.inference.torch_predictor import TorchPredictor
-from geopsp.models.device import device_name, pick_device, resolve_precision
+from geopsp.models.device import device_name, has_compiler, pick_device, resolve_precision
 from geopsp.models.memory import forward_bytes, free_memory, inference_batch_size, weight_bytes
 from geopsp.models.saved_model import TrainedModel, save_model
+
+MIN_COMPILED_TILES = 20_000
+"""Tiles from which a GPU's network is compiled by itself: before, compiling takes longer than it saves."""
 
 
 class TorchEngine:
@@ -29,8 +32,13 @@ class TorchEngine:
     def num_gpus(self) -> int:
         return torch.cuda.device_count()
 
-    def uses_bf16(self, settings: MapSettings, device: torch.device) -> bool:
-        return resolve_precision(settings.precision, device) == "bf16"
+    def precision(self, settings: MapSettings, device: torch.device) -> NetworkPrecision:
+        return resolve_precision(settings.precision, device)
+
+    def compiles(self, settings: MapSettings, device: torch.device, num_tiles: int) -> bool:
+        if settings.compiled is not None:
+            return settings.compiled
+        return device.type == "cuda" and num_tiles >= MIN_COMPILED_TILES and has_compiler()
 
     def predictor(
         self, job: MapJob, model: TrainedModel, device: torch.device, *, batch_size: int, compiled: bool
@@ -40,7 +48,7 @@ class TorchEngine:
             model,
             device,
             batch_size=batch_size,
-            bf16=job.bf16,
+            precision=job.precision,
             test_time_augmentation=job.settings.test_time_augmentation,
             excluded_channels=job.excluded_channels,
             compiled=compiled,
@@ -55,12 +63,17 @@ class TorchEngine:
             size=job.tiles.size,
             device=device,
             batch_size=job.settings.batch_size,
-            bf16=job.bf16,
+            precision=job.precision,
         )
 
     def batch_bytes(self, job: MapJob, model: TrainedModel, device: torch.device, batch_size: int) -> int:
         return forward_bytes(
-            model.network, batch_size, bands=len(model.bands), size=job.tiles.size, device=device, bf16=job.bf16
+            model.network,
+            batch_size,
+            bands=len(model.bands),
+            size=job.tiles.size,
+            device=device,
+            precision=job.precision,
         )
 
     def weight_bytes(self, model: TrainedModel) -> int:

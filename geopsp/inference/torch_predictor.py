@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from copy import copy
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from geopsp.core.text import format_error
+from geopsp.inference.kernels_numba import NumbaOps
 from geopsp.inference.predictor import SYMMETRIES, TilePredictor
 from geopsp.inference.tile_ops import Array, TileOps, tile_ops
+from geopsp.models.memory import is_out_of_memory
 from geopsp.models.network import mask_channels
+from geopsp.models.precision import NetworkPrecision, exact_float32, network_autocast
 from geopsp.models.saved_model import TrainedModel
 
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-"""Messages of torch where the CPU's memory is too small, or that of a device without an error class of its own."""
+if TYPE_CHECKING:
+    from geopsp.inference.kernels_torch import TorchOps
+
+logger = logging.getLogger(__name__)
 
 
 class TorchPredictor(TilePredictor):
@@ -31,7 +41,7 @@ class TorchPredictor(TilePredictor):
         device: torch.device,
         *,
         batch_size: int = 1,
-        bf16: bool = False,
+        precision: NetworkPrecision = "fp32",
         test_time_augmentation: bool = False,
         excluded_channels: Sequence[int] = (),
         compiled: bool = False,
@@ -43,7 +53,7 @@ class TorchPredictor(TilePredictor):
             model: Its network is moved.
             device: Where it runs.
             batch_size: Tiles in a batch.
-            bf16: True runs the network in bfloat16.
+            precision: Of the network.
             test_time_augmentation: True takes the mean over the eight symmetries of a tile.
             excluded_channels: Channels that are never predicted.
             compiled: True compiles the network.
@@ -51,9 +61,22 @@ class TorchPredictor(TilePredictor):
         """
         ops = ops or tile_ops(device, model.normalization)
         super().__init__(device, ops, batch_size=batch_size, excluded_channels=excluded_channels)
-        self.bf16, self.augmented = bf16, test_time_augmentation
+        self.precision, self.augmented = precision, test_time_augmentation
         network: nn.Module = model.network.to(device).to(memory_format=torch.channels_last).eval()
-        self.network: Callable[[Tensor, Tensor], Tensor] = torch.compile(network) if compiled else network
+        self.network: Callable[[Tensor, Tensor], Tensor] = _Compiled(network) if compiled else network
+
+    def __call__(self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]]) -> Array:
+        """Return the logits of tiles; see `TilePredictor`."""
+        logits = super().__call__(data, valid)
+        if self.precision != "fp16" or bool(torch.isfinite(torch.as_tensor(logits).amax(dim=1)).all()):
+            return logits
+        return self.in_float32()(data, valid)
+
+    def in_float32(self) -> TorchPredictor:
+        """Return the same network, which computes in float32."""
+        other = copy(self)
+        other.precision = "fp32"
+        return other
 
     @torch.inference_mode()
     def _logits(self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], size: int) -> Array:
@@ -68,7 +91,8 @@ class TorchPredictor(TilePredictor):
 
     def _forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Run the network; return (n, classes, s, s) logits, float32."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        exact = exact_float32(self.device) if self.precision == "fp32" else nullcontext()
+        with network_autocast(self.precision, self.device), exact:
             logits = self.network(image.contiguous(memory_format=torch.channels_last), mask)
         return mask_channels(logits.float(), self.excluded_channels)
 
@@ -76,34 +100,67 @@ class TorchPredictor(TilePredictor):
         self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], size: int
     ) -> tuple[Tensor, Tensor]:
         """Return normalised pixels, (size, bands, s, s), and their valid mask, (size, 1, s, s), on the device."""
+        if not isinstance(self.ops, NumbaOps):
+            ops: TorchOps = self.ops  # type: ignore[assignment]
+            return ops.load(data, valid, size)
         bands, side = data[0].shape[0], data[0].shape[-1]
         shape = (size, bands, side, side)
         image = torch.empty(shape, device=self.device, memory_format=torch.channels_last)
         mask = torch.zeros(size, 1, side, side, device=self.device)
         image[len(data) :] = 0
         for number, (pixels, tile_valid) in enumerate(zip(data, valid, strict=True)):
-            shown, known = (self.ops.from_tensor(tensor) for tensor in (image[number], mask[number, 0]))
-            self.ops.normalise(pixels, tile_valid, shown, known)
+            self.ops.normalise(pixels, tile_valid, image[number].numpy(), mask[number, 0].numpy())
         return image, mask
 
     def _is_out_of_memory(self, error: Exception) -> bool:
-        is_known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        return is_known or any(words in str(error).lower() for words in OUT_OF_MEMORY)
+        return is_out_of_memory(error)
 
     def _free_memory(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     @contextmanager
-    def one_thread_each(self) -> Iterator[None]:
-        """On the CPU, run each call in one thread; see `TilePredictor`."""
+    def threads(self, count: int) -> Iterator[ThreadPoolExecutor]:
+        """Yield threads in which to call this; see `TilePredictor`."""
+        if self.device.type != "cpu":
+            thread = network_thread(self.device)
+            try:
+                yield thread
+            finally:
+                thread.submit(int).result()  # after what is still running
+            return
         before = torch.get_num_threads()
-        if self.device.type == "cpu":
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)
         try:
-            yield
+            with ThreadPoolExecutor(count, thread_name_prefix="geopsp-network") as pool:
+                yield pool
         finally:
             torch.set_num_threads(before)
+
+
+@cache
+def network_thread(device: torch.device) -> ThreadPoolExecutor:  # noqa: ARG001 (each has its own)
+    """Return the thread that starts networks on a device, always the same: cuDNN keeps its plans by thread."""
+    return ThreadPoolExecutor(1, thread_name_prefix="geopsp-network")
+
+
+class _Compiled:
+    """A compiled network; where it cannot be compiled, the network as it is."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._run: Callable[[Tensor, Tensor], Tensor] = torch.compile(network)
+
+    def __call__(self, image: Tensor, mask: Tensor) -> Tensor:
+        try:
+            return self._run(image, mask)
+        except RuntimeError as error:
+            is_compiler = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+            if self._run is self._network or not is_compiler or is_out_of_memory(error):
+                raise
+            logger.warning(f"The network cannot be compiled here and runs as it is, slower: {format_error(error)}")
+            self._run = self._network
+            return self(image, mask)
 
 
 def _transformed(image: Tensor, turns: int, *, flip: bool) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geopsp.models.constants import constant
 from geopsp.models.layers import conv_norm_relu, masked_pool, pooled_norm
 from geopsp.models.parts import CONTEXTS
 
@@ -103,17 +104,18 @@ def upsample_and_convolve(means: Sequence[Tensor], kernels: Sequence[Tensor], li
     rows, columns = [], []
     for mean, kernel in zip(means, kernels, strict=True):
         taps = torch.einsum("ocyx,nckl->noykxl", kernel, mean).flatten(4).flatten(2, 3)  # n o 3b 3b
-        rows.append(upsampling_matrix(height, mean) @ taps)  # n o h 3b
-        columns.append(upsampling_matrix(width, mean))  # w 3b
+        bins = mean.shape[-1]
+        rows.append(constant(upsampling_matrix, height, bins, like=mean) @ taps)  # n o h 3b
+        columns.append(constant(upsampling_matrix, width, bins, like=mean))  # w 3b
     return torch.cat(rows, dim=3) @ torch.cat(columns, dim=1).T
 
 
-def upsampling_matrix(size: int, means: Tensor) -> Tensor:
+def upsampling_matrix(size: int, bins: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return (size, 3 * b): how b bins, upsampled to `size` cells and padded with 0, reach each tap of the kernel."""
-    eye = torch.eye(means.shape[-1], device=means.device, dtype=torch.promote_types(means.dtype, torch.float32))
+    eye = torch.eye(bins, device=device, dtype=torch.promote_types(dtype, torch.float32))
     upsampled = F.interpolate(eye[None], size, mode="linear", align_corners=False)[0].T  # size b
     padded = F.pad(upsampled, (0, 0, KERNEL // 2, KERNEL // 2))
-    return torch.cat([padded[tap : tap + size] for tap in range(KERNEL)], dim=1).to(means.dtype)
+    return torch.cat([padded[tap : tap + size] for tap in range(KERNEL)], dim=1).to(dtype)
 
 
 class ASPP(nn.Module):

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from geopsp.models.constants import constant
+
 
 def conv_norm_relu(in_channels: int, out_channels: int, kernel: int, *, norm: nn.Module | None = None) -> nn.Sequential:
     """Return a convolution that keeps the size, with a norm (None: BatchNorm) and ReLU."""
@@ -23,14 +25,19 @@ def pooled_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels, max(1, channels // 8)), channels)
 
 
-def bin_matrix(size: int, bins: int, like: Tensor) -> Tensor:
+def bin_matrix(size: int, bins: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return a (bins, size) matrix that is 1 where a cell overlaps a bin, else 0.
 
     Bin i covers the cells from floor(i size / bins) to ceil((i + 1) size / bins).
     """
-    start = torch.arange(bins, device=like.device)[:, None] * size
-    offset = torch.arange(size, device=like.device) * bins - start  # bins size; a cell is `bins` wide, a bin `size`
-    return ((offset > -bins) & (offset < size)).to(like.dtype)
+    start = torch.arange(bins, device=device)[:, None] * size
+    offset = torch.arange(size, device=device) * bins - start  # bins size; a cell is `bins` wide, a bin `size`
+    return ((offset > -bins) & (offset < size)).to(dtype)
+
+
+def _bin_columns(size: int, *sizes: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return (size, sum(sizes)), the matrices of several numbers of bins beside each other."""
+    return torch.cat([bin_matrix(size, bins, device=device, dtype=dtype) for bins in sizes]).T
 
 
 def masked_pool(features: Tensor, valid_share: Tensor, sizes: Sequence[int]) -> list[Tensor]:
@@ -50,11 +57,11 @@ def masked_pool(features: Tensor, valid_share: Tensor, sizes: Sequence[int]) -> 
     with torch.autocast(features.device.type, enabled=False):
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         weight = valid_share.to(features.dtype)
-        cols = torch.cat([bin_matrix(features.shape[-1], bins, features) for bins in sizes]).T  # w sum(sizes)
+        cols = constant(_bin_columns, features.shape[-1], *sizes, like=features)  # w sum(sizes)
         sums, weights = (features * weight) @ cols, weight @ cols  # n c h sum(sizes), n 1 h sum(sizes)
         parts = zip(torch.split(sums, list(sizes), dim=3), torch.split(weights, list(sizes), dim=3), strict=True)
         return [
-            _bin_means(bin_matrix(features.shape[-2], bins, features), *part)
+            _bin_means(constant(bin_matrix, features.shape[-2], bins, like=features), *part)
             for bins, part in zip(sizes, parts, strict=True)
         ]
 
@@ -74,9 +81,14 @@ def _bin_means(rows: Tensor, sums: Tensor, weights: Tensor) -> Tensor:
 
 def _nearest_bins(weights: Tensor) -> Tensor:
     """Return (n, b * b, b * b): each bin as a mean of bins, of itself if it has weight, else of the nearest that do."""
-    cell = torch.arange(weights.shape[-1], device=weights.device)
-    squares = (cell[:, None] - cell).square()
-    distance = (squares[:, None, :, None] + squares[None, :, None, :]).flatten(2).flatten(0, 1).to(weights.dtype)
+    distance = constant(_bin_distances, weights.shape[-1], like=weights)
     distance = distance.masked_fill(weights.flatten(2) == 0, torch.inf)  # n bb bb
     nearest = (distance == distance.amin(dim=-1, keepdim=True)).to(weights.dtype)
     return nearest / nearest.sum(dim=-1, keepdim=True)
+
+
+def _bin_distances(bins: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return (b * b, b * b), the squared distances of all bins from each other, in bins."""
+    cell = torch.arange(bins, device=device)
+    squares = (cell[:, None] - cell).square()
+    return (squares[:, None, :, None] + squares[None, :, None, :]).flatten(2).flatten(0, 1).to(dtype)

@@ -18,6 +18,7 @@ from geopsp.core.parallel import cpu_count
 from geopsp.errors import TrainingError
 from geopsp.models.device import autocast
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
+from geopsp.models.precision import NetworkPrecision, network_autocast
 
 MAX_BATCH_SIZE = 64
 
@@ -38,12 +39,35 @@ WAITING_BATCHES = 2
 """Batches for each thread whose pixels and scores are in memory beside the one that is computed."""
 
 
+OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
+    "cudnn_status_alloc_failed", "allocation_failed", "cudnn_status_not_supported", "unable to find an engine",
+    "cublas_status_alloc_failed", "cublas_status_not_initialized", "cusolver_status_alloc_failed",
+    "miopenstatusallocfailed", "hipblas_status_alloc_failed", "nvml_success == r",
+)  # fmt: skip
+"""Words, in lower case, of errors of torch and its libraries where memory runs out.
+
+Only torch's own allocator has an error class for this. cuDNN finds no engine, or takes the call for unsupported, where
+its workspace does not fit; cuBLAS cannot be initialised. Sources: lightning.pytorch.utilities.memory.is_oom_error and
+accelerate.utils.should_reduce_batch_size.
+"""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if the error says that the memory of a device, or of the machine, is too small."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
+
+
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn torch's error of a full GPU into a TrainingError."""
+    """Turn errors of memory that runs out into a TrainingError."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise TrainingError(
             "The GPU's memory is too small for this batch. Lower `batch_size` or `chip_size`, or use a smaller "
             "backbone."
@@ -61,9 +85,10 @@ def weight_bytes(network: nn.Module) -> int:
 
 
 def free_memory(device: torch.device) -> float:
-    """Return the free bytes of the device's memory."""
+    """Return the free bytes of the device's memory; what torch's allocator keeps for later is free, too."""
     if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + kept)
     return float(psutil.virtual_memory().available)
 
 
@@ -153,7 +178,7 @@ def inference_batch_size(
     size: int,
     device: torch.device,
     batch_size: int | None = None,
-    bf16: bool = False,
+    precision: NetworkPrecision = "fp32",
 ) -> tuple[int, int]:
     """Return the tiles of a batch, and the number of threads that each compute one batch at a time.
 
@@ -167,56 +192,66 @@ def inference_batch_size(
         size: Side of a tile, in pixels.
         device: Device that computes.
         batch_size: Tiles of a batch; None: as many as fit.
-        bf16: True for bfloat16.
+        precision: Of the network.
     """
     network.to(device).eval()
     waiting = WAITING_BATCHES * 4 * (bands + classes) * size**2
     if device.type == "cpu":
         batch = batch_size or 1
-        each = forward_bytes(network, batch, bands=bands, size=size, device=device, bf16=bf16) + batch * waiting
+        each = (
+            forward_bytes(network, batch, bands=bands, size=size, device=device, precision=precision) + batch * waiting
+        )
         return batch, max(1, min(cpu_count(), int(USABLE_FRACTION * free_memory(device) / each)))
     if batch_size:
         return batch_size, 1
-    one, two = (forward_bytes(network, n, bands=bands, size=size, device=device, bf16=bf16) for n in (1, 2))
+    one, two = (forward_bytes(network, n, bands=bands, size=size, device=device, precision=precision) for n in (1, 2))
     return power_of_two(USABLE_FRACTION * free_memory(device) / (max(two - one, 0) + waiting)), 1
 
 
 def forward_bytes(
-    network: nn.Module, batch: int, *, bands: int, size: int, device: torch.device, bf16: bool = False
+    network: nn.Module,
+    batch: int,
+    *,
+    bands: int,
+    size: int,
+    device: torch.device,
+    precision: NetworkPrecision = "fp32",
 ) -> int:
     """Return the most bytes in use at a time, beside the weights, from a batch of tiles to its probabilities.
 
     On a GPU it is measured; elsewhere it is derived from the shapes, without computing anything.
     """
-    known, shape = _FORWARD_BYTES.setdefault(network, {}), (batch, bands, size, str(device), bf16)
+    known, shape = _FORWARD_BYTES.setdefault(network, {}), (batch, bands, size, str(device), precision)
     if shape not in known:
         if device.type == "cuda":
-            known[shape] = peak_gpu_bytes(device, lambda: _forward(network, batch, bands, size, device, bf16))
+            known[shape] = peak_gpu_bytes(device, lambda: _forward(network, batch, bands, size, device, precision))
         else:
-            known[shape] = _forward_bytes_by_shapes(network, batch, bands, size, device, bf16)
+            known[shape] = _forward_bytes_by_shapes(network, batch, bands, size, device, precision)
     return known[shape]
 
 
-_FORWARD_BYTES: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, int, int, str, bool], int]] = (
+_FORWARD_BYTES: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, int, int, str, str], int]] = (
     weakref.WeakKeyDictionary()
 )
 """Results of `forward_bytes`, by network and shape: deriving one takes half a second."""
 
 
 def _forward_bytes_by_shapes(
-    network: nn.Module, batch: int, bands: int, size: int, device: torch.device, bf16: bool
+    network: nn.Module, batch: int, bands: int, size: int, device: torch.device, precision: NetworkPrecision
 ) -> int:
     memory = _PeakMemory()
     with FakeTensorMode(allow_non_fake_inputs=True), memory:
-        _forward(network, batch, bands, size, device, bf16)
+        _forward(network, batch, bands, size, device, precision)
     return memory.peak
 
 
 @torch.no_grad()  # inference_mode hides autocast from FakeTensorMode
-def _forward(network: nn.Module, batch: int, bands: int, size: int, device: torch.device, bf16: bool) -> None:
+def _forward(
+    network: nn.Module, batch: int, bands: int, size: int, device: torch.device, precision: NetworkPrecision
+) -> None:
     image = torch.zeros(batch, bands, size, size, device=device)
     valid = torch.ones(batch, 1, size, size, device=device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with network_autocast(precision, device):
         logits: Tensor = network(image.contiguous(memory_format=torch.channels_last), valid)
     logits.float().softmax(dim=1).to(torch.int32)
 

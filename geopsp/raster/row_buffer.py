@@ -14,7 +14,7 @@ from geopsp.core.grid import Window
 from geopsp.raster.scene import Scene
 
 READ_SIZE = 2048
-"""Side in pixels of the windows that one thread reads at a time; larger only if a block is."""
+"""Side in pixels of the windows that one thread reads at a time, unless another is asked for."""
 
 
 Rows = tuple[NDArray[Any], ...]
@@ -56,9 +56,9 @@ class RowBuffer:
         return tuple(np.concatenate([old[..., kept, :], new], axis=-2) for old, new in pairs), first
 
 
-def read_parallel(scene: Scene, window: Window, pool: Executor) -> Rows:
+def read_parallel(scene: Scene, window: Window, pool: Executor, *, side: int = READ_SIZE) -> Rows:
     """Read a window in parts of whole blocks; return (bands, rows, cols) pixels and the (rows, cols) valid mask."""
-    parts = [part for part in split_at_blocks(window, scene.block_shape) if not scene.known_empty(part)]
+    parts = [part for part in split_at_blocks(window, scene.block_shape, side) if not scene.known_empty(part)]
     if parts == [window]:
         raster = scene.read(window)
         return raster.data, raster.valid
@@ -75,16 +75,16 @@ def read_parallel(scene: Scene, window: Window, pool: Executor) -> Rows:
     return data, valid
 
 
-def split_at_blocks(window: Window, block_shape: tuple[int, int]) -> Iterator[Window]:
-    """Yield parts of a window of about READ_SIZE x READ_SIZE pixels, cut at the edges of blocks of (rows, cols)."""
-    row_cuts = _cuts(window.row, window.row_stop, block_shape[0])
-    col_cuts = _cuts(window.col, window.col_stop, block_shape[1])
+def split_at_blocks(window: Window, block_shape: tuple[int, int], side: int = READ_SIZE) -> Iterator[Window]:
+    """Yield parts of a window of about side x side pixels, cut at the edges of blocks of (rows, cols)."""
+    row_cuts = _cuts(window.row, window.row_stop, block_shape[0], side)
+    col_cuts = _cuts(window.col, window.col_stop, block_shape[1], side)
     for row, row_stop in pairwise(row_cuts):
         for col, col_stop in pairwise(col_cuts):
             yield Window(col, row, col_stop - col, row_stop - row)
 
 
-def _cuts(first: int, stop: int, side: int) -> Sequence[int]:
-    """Return where to cut from `first` to `stop`: at multiples of a block's side, about READ_SIZE apart."""
-    step = side * max(1, READ_SIZE // side)
+def _cuts(first: int, stop: int, block: int, side: int) -> Sequence[int]:
+    """Return where to cut from `first` to `stop`: at multiples of a block's side, about `side` apart."""
+    step = block * max(1, side // block)
     return [first, *range(first - first % step + step, stop, step), stop]

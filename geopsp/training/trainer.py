@@ -63,7 +63,6 @@ def make_trainer(run: RunConfig, folder: Path, precision: Precision, **options: 
         devices=[device.index or 0] if gpu and run.world == 1 else run.devices,
         num_nodes=run.nodes,
         strategy=_strategy(run),
-        sync_batchnorm=gpu and run.world > 1,
         use_distributed_sampler=False,
         default_root_dir=folder,
         logger=_loggers(run),
@@ -78,7 +77,7 @@ def make_trainer(run: RunConfig, folder: Path, precision: Precision, **options: 
 
 def _strategy(run: RunConfig) -> DDPStrategy | str:
     """Sum gradients over devices; running statistics are averaged before each validation instead of each step."""
-    return "auto" if run.world == 1 else DDPStrategy(broadcast_buffers=False)
+    return "auto" if run.world == 1 else DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def is_interactive() -> bool:
@@ -113,6 +112,18 @@ def compiled_network(network: SegmentationNetwork, *, wanted: bool) -> Iterator[
         yield
     finally:
         network._compiled_call_impl = None  # noqa: SLF001 (there is no public way back)
+
+
+@contextmanager
+def measured_convolutions() -> Iterator[None]:
+    """Let cuDNN try its algorithms on each size of maps: batches keep their sizes. A user's choice stays."""
+    before = torch.backends.cudnn.benchmark
+    deterministic = torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = before or not deterministic
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

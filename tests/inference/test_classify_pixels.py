@@ -97,6 +97,7 @@ def read(path):
         ("predict_background", False),
         ("sieve", 7),
         ("precision", "bf16"),
+        ("precision", "fp16"),
         ("compiled", True),
     ],
 )
@@ -104,14 +105,11 @@ def test_settings_reach_the_map(option, value, model, scene, asked, tmp_path):
     classify_pixels(scene, model, tmp_path / "map.tif", **{option: value})
     job = asked[0].job
     assert job.settings == MapSettings(**{option: value})
-    assert job.bf16 == (value == "bf16" or (option != "precision" and asked_bf16()))
+    assert job.precision == (value if option == "precision" else resolve_precision("auto", torch.device("cpu")))
+    assert job.compiled == (option == "compiled")
     assert job.excluded_channels == ((0,) if option == "predict_background" else ())
     assert job.tiles.size == (value if option == "tile_size" else 32)
     assert job.tiles.overlap == (5 if option == "padding" else job.tiles.size // 4)
-
-
-def asked_bf16():
-    return resolve_precision("auto", torch.device("cpu")) == "bf16"
 
 
 def test_places_reach_the_map(model, scene, asked, tmp_path):
@@ -426,7 +424,7 @@ def test_names_of_maps():
         ({"bands": [True]}, OptionError, "`bands` is [True], but must be a list"),
         ({"overwrite": "no"}, OptionError, "`overwrite` is 'no', but must be True or False"),
         ({"per_image": 1}, OptionError, "`per_image` is 1, but must be True or False"),
-        ({"compiled": None}, OptionError, "`compiled` is None, but must be True or False"),
+        ({"compiled": 1}, OptionError, "`compiled` is 1, but must be True or False"),
         ({"predict_background": 0}, OptionError, "`predict_background` is 0, but must be"),
         ({"test_time_augmentation": "yes"}, OptionError, "`test_time_augmentation` is 'yes', but must be"),
         ({"sieve": True}, OptionError, "`sieve` is True, but must be a whole number"),

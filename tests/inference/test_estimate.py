@@ -296,7 +296,7 @@ def test_the_measurement_computes_two_batches_a_thread(make_raster, model, tmp_p
 def test_a_failed_try_leaves_the_threads(make_raster, model, tmp_path):
     job = job_of(make_raster, model, tmp_path)
     before = torch.get_num_threads()
-    bad = dataclasses.replace(job, bf16=False)
+    bad = dataclasses.replace(job, compiled=True)
     model.network.forward = None
     with pytest.raises(TypeError):
         tile_seconds(bad, model, Resources(CPU, batch_size=1, threads=1))

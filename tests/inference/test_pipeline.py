@@ -185,7 +185,7 @@ def test_other_devices_would_make_the_same_map(overlap, wants):
         ours = joined(pipeline_of(scene, size=64, overlap=overlap, network=network, wants=wants))
         options = {"size": 64, "overlap": overlap, "network": network, "wants": wants}
         theirs = joined(pipeline_of(scene, **options, ops=torch_ops()))
-    assert (ours["classes"] != theirs["classes"]).sum() <= data.size / 10_000
+    assert np.array_equal(ours["classes"], theirs["classes"])
     for name in ours.keys() - {"classes"}:
         np.testing.assert_allclose(
             ours[name].astype(float),
@@ -328,9 +328,9 @@ def test_what_is_held_does_not_grow_with_the_raster(monkeypatch):
             most[0] = max(most[0], waiting[0])
             yield batch
 
-    def counting(self, batch):
+    def counting(self, batch, ops):
         waiting[0] -= 1
-        return predict(self, batch)
+        return predict(self, batch, ops)
 
     monkeypatch.setattr(BlendBuffer, "__init__", keep)
     monkeypatch.setattr(TilePipeline, "_batches", counted)

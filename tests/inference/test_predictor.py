@@ -148,6 +148,8 @@ def test_bfloat16_says_nearly_the_same():
     model = trained_model(count=2, size=64)
     model.network = build_network(ModelSpec("tu-test_resnet", 2, CLASSES)).eval()
     data, valid = tiles(2, size=64)
-    full, half = (TorchPredictor(model, CPU, batch_size=2, bf16=bf16)(data, valid) for bf16 in (False, True))
+    full, half = (
+        TorchPredictor(model, CPU, batch_size=2, precision=precision)(data, valid) for precision in ("fp32", "bf16")
+    )
     assert not np.array_equal(full, half)
     assert np.abs(softmax(full) - softmax(half)).max() < 0.05

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segmentation_models_pytorch.decoders.deeplabv3 import decoder as smp_decoders
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from geopsp.models.context import ASPP, Bottleneck, PyramidPooling
 from geopsp.models.layers import bin_matrix, masked_pool
@@ -31,7 +33,7 @@ def wide(means, size):
 @given(size=st.integers(1, 40), bins=st.integers(1, 9))
 @QUICK
 def test_bins_are_those_of_adaptive_pooling(size, bins):
-    matrix = bin_matrix(size, bins, torch.zeros(1))
+    matrix = bin_matrix(size, bins, device=torch.device("cpu"), dtype=torch.float32)
     pooled = F.adaptive_avg_pool1d(torch.eye(size)[None], bins)[0].T  # (bins, size) weights
     assert torch.equal(matrix > 0, pooled > 0)
 
@@ -165,6 +167,41 @@ def test_the_parameters_are_those_of_the_joined_form():
     assert {name for name in shapes if name.endswith("0.weight")} == {
         "bottleneck.0.weight", "branches.0.0.weight", "branches.1.0.weight", "branches.2.0.weight",
     }  # fmt: skip
+
+
+class Launches(TorchDispatchMode):
+    """Names of the operations that are no views."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not func.is_view and "empty" not in str(func):
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_constants_are_made_once():
+    """A forward pass launches no more than it must: its matrices are those of the last one."""
+    pyramid = PyramidPooling(32, (1, 2, 3, 6), 16, 0.1).eval()
+    inputs = torch.randn(2, 32, 13, 17), torch.ones(2, 1, 13, 17)
+    with torch.inference_mode(), Launches() as first:
+        found = pyramid(*inputs)
+    with torch.inference_mode(), Launches() as second:
+        assert torch.equal(pyramid(*inputs), found)
+    assert {"arange", "eye"} <= set(first.names)
+    assert not {"arange", "eye", "upsample_linear1d", "constant_pad_nd"} & set(second.names)
+    assert len(second.names) <= 120
+    output = pyramid.train()(*inputs)  # constants that inference made serve training
+    output.square().sum().backward()
+
+
+def test_constants_of_tensors_without_numbers_are_not_kept():
+    pyramid = PyramidPooling(32, (1, 2), 16, 0.1).eval()
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        pyramid(torch.zeros(1, 32, 9, 11), torch.ones(1, 1, 9, 11))
+    assert pyramid(torch.ones(1, 32, 9, 11), torch.ones(1, 1, 9, 11)).sum().item() != 0
 
 
 def test_invalid_ground_does_not_reach_the_valid_part_through_the_pyramid():

@@ -67,7 +67,9 @@ def test_nothing_is_computed_and_no_trace_left(network):
 
 
 def test_fewer_bytes_in_bfloat16(network):
-    full, half = (forward_bytes(network, 2, bands=3, size=128, device=CPU, bf16=bf16) for bf16 in (False, True))
+    full, half = (
+        forward_bytes(network, 2, bands=3, size=128, device=CPU, precision=precision) for precision in ("fp32", "bf16")
+    )
     assert half < 0.9 * full
 
 
@@ -95,6 +97,20 @@ def test_batches_on_a_device(times, batch, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: times * (1000 + WAITING) / 0.8 + 1)
     assert inference_batch_size(network, bands=3, classes=4, size=64, device=META) == (batch, 1)
     assert inference_batch_size(network, bands=3, classes=4, size=64, device=META, batch_size=5) == (5, 1)
+
+
+def test_memory_that_the_allocator_keeps_is_free(monkeypatch):
+    """After `fit` the driver has little left, but all that training held can be used again."""
+    total, reserved, allocated = 16e9, 14e9, 1e9
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (total - reserved, total))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+    assert memory.free_memory(torch.device("cuda")) == total - allocated
+    monkeypatch.setattr(memory, "forward_bytes", lambda network, n, **options: 1e8 * n)
+    network = nn.Sequential()
+    network.to = lambda device: network
+    batch, _ = inference_batch_size(network, bands=3, classes=4, size=64, device=torch.device("cuda"))
+    assert batch == 64, "of the 2 GB that the driver has it would be 8"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

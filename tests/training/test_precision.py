@@ -117,9 +117,13 @@ class Overflow:
             if self.number in self.steps:
                 task.network.decoder.classify.bias.grad[0] = torch.inf
             self.scales.append(float(task.trainer.precision_plugin.scaler.get_scale()))
-            self.rates.append(task.trainer.optimizers[0].param_groups[-1]["lr"])
             inner(task, loss, batch)
 
+        def optimizer_step(optimizer, *args, inner=torch.optim.AdamW.step, **options):
+            self.rates.append(optimizer.param_groups[-1]["lr"])
+            return inner(optimizer, *args, **options)
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", optimizer_step)
         monkeypatch.setattr(SegmentationTask, "_step", step)
 
 
