@@ -81,10 +81,10 @@ def counted(polygons, codes):
 
 
 def cell(codes):
-    """Return the arcs of a raster and the rings of all its regions."""
+    """Return the graph of a raster's arcs and the rings of all its regions."""
     labels, count = label_regions(np.asarray(codes, np.uint8))
     graph = trace_arcs(labels)
-    return graph.arcs, build_rings(graph, np.arange(-1, count, dtype=np.int32), count)
+    return graph, build_rings(graph, np.arange(-1, count, dtype=np.int32), count)
 
 
 def shapes_of(arcs, rings):

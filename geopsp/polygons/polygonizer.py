@@ -14,7 +14,6 @@ from geopsp.core.grid import Window
 from geopsp.core.progress import Progress
 from geopsp.polygons.attributes import AttributeTable
 from geopsp.polygons.borders.regularize import regularize_outlines
-from geopsp.polygons.borders.simplify import simplify_arcs
 from geopsp.polygons.borders.trace_raster import TRACE_CELL, trace_raster
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
@@ -78,7 +77,6 @@ class Polygonizer:
             self.table.metric,
             connectivity=settings.connectivity,
             selected=settings.selected_codes(self.table.legend, self.table.values),
-            simplify=simplify_arcs if settings.simplify else None,
             min_triangle=self._min_triangle if settings.simplify else None,
             smooth=settings.smooth,
             confidence=confidence,
