@@ -36,8 +36,8 @@ MAX_MOVE = 2.0
 Floats = NDArray[np.float64]
 
 COMPILED = (
-    "ground_metric", "zonal_stats", "attributes", "wkb", "regions.connected_regions", "borders.trace_arcs",
-    "borders.trace_cell", "borders.rings", "borders.topology", "borders.stitch", "borders.seam_nodes",
+    "ground_metric", "zonal_stats", "attributes", "wkb", "borders.trace_arcs", "borders.trace_cell", "borders.rings",
+    "borders.topology", "borders.stitch", "borders.seam_nodes",
 )  # fmt: skip
 """Modules with compiled functions that every run needs."""
 
@@ -55,7 +55,7 @@ def compiled_modules(settings: PolygonSettings) -> list[str]:
         "borders.seam_smoothing": settings.smooth,
         "borders.regularize": settings.regularize,
     }
-    return [f"geopsp.polygons.{name}" for name, wanted in needed.items() if wanted]
+    return ["geopsp.core.connected_regions", *(f"geopsp.polygons.{name}" for name, wanted in needed.items() if wanted)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

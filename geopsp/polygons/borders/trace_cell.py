@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.connected_regions import find, flatten, label_regions, unite_pairs
 from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.polygons.borders.rings import build_rings
@@ -17,7 +18,6 @@ from geopsp.polygons.borders.topology import Arcs, build_polygons
 from geopsp.polygons.borders.trace_arcs import ArcGraph, select_arcs, trace_arcs
 from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric
-from geopsp.polygons.regions.connected_regions import find, flatten, label_regions, unite_pairs
 from geopsp.polygons.zonal_stats import NUM_SUMS, zonal_sums
 
 ALL_CODES = np.ones(256, np.bool_)

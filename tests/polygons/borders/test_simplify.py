@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from polygons_common import blobs, cell, lines, ragged, shapes_of
 
+from geopsp.core.connected_regions import label_regions
 from geopsp.polygons.borders.simplify import simplify_arcs
-from geopsp.polygons.regions.connected_regions import label_regions
 
 CODES = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 9), st.integers(2, 12)), elements=st.sampled_from([1, 1, 2, 7, 255])
