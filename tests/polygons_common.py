@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rasterio.features import shapes
 
+from geopsp.core.connected_regions import label_regions
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.polygons.borders.rings import build_rings
@@ -21,7 +22,6 @@ from geopsp.polygons.borders.trace_raster import trace_raster
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.features import concatenate
 from geopsp.polygons.ground_metric import GroundMetric
-from geopsp.polygons.regions.connected_regions import label_regions
 
 TRANSFORM = Affine(10, 0, 500_000, 0, -10, 4_800_000)
 
@@ -81,10 +81,10 @@ def counted(polygons, codes):
 
 
 def cell(codes):
-    """Return the arcs of a raster and the rings of all its regions."""
+    """Return the graph of a raster's arcs and the rings of all its regions."""
     labels, count = label_regions(np.asarray(codes, np.uint8))
     graph = trace_arcs(labels)
-    return graph.arcs, build_rings(graph, np.arange(-1, count, dtype=np.int32), count)
+    return graph, build_rings(graph, np.arange(-1, count, dtype=np.int32), count)
 
 
 def shapes_of(arcs, rings):

@@ -14,7 +14,7 @@ BENCHMARKS = REPOSITORY / "benchmarks"
 QUICK = ("chips", "network_cost", "peers", "ppm", "sample")
 SLOW = (
     "accuracy", "context", "crf", "engines", "first_use", "gpu", "lr_find", "multispectral", "polygons", "predict",
-    "real_data", "scale", "suggest", "sync", "train",
+    "real_data", "scale", "sieve", "suggest", "sync", "train",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not here, but in the repository")

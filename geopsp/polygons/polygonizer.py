@@ -14,7 +14,6 @@ from geopsp.core.grid import Window
 from geopsp.core.progress import Progress
 from geopsp.polygons.attributes import AttributeTable
 from geopsp.polygons.borders.regularize import regularize_outlines
-from geopsp.polygons.borders.simplify import simplify_arcs
 from geopsp.polygons.borders.trace_raster import TRACE_CELL, trace_raster
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
@@ -37,8 +36,8 @@ MAX_MOVE = 2.0
 Floats = NDArray[np.float64]
 
 COMPILED = (
-    "ground_metric", "zonal_stats", "attributes", "wkb", "regions.connected_regions", "borders.trace_arcs",
-    "borders.trace_cell", "borders.rings", "borders.topology", "borders.stitch", "borders.seam_nodes",
+    "ground_metric", "zonal_stats", "attributes", "wkb", "borders.trace_arcs", "borders.trace_cell", "borders.rings",
+    "borders.topology", "borders.stitch", "borders.seam_nodes",
 )  # fmt: skip
 """Modules with compiled functions that every run needs."""
 
@@ -56,7 +55,7 @@ def compiled_modules(settings: PolygonSettings) -> list[str]:
         "borders.seam_smoothing": settings.smooth,
         "borders.regularize": settings.regularize,
     }
-    return [f"geopsp.polygons.{name}" for name, wanted in needed.items() if wanted]
+    return ["geopsp.core.connected_regions", *(f"geopsp.polygons.{name}" for name, wanted in needed.items() if wanted)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +77,6 @@ class Polygonizer:
             self.table.metric,
             connectivity=settings.connectivity,
             selected=settings.selected_codes(self.table.legend, self.table.values),
-            simplify=simplify_arcs if settings.simplify else None,
             min_triangle=self._min_triangle if settings.simplify else None,
             smooth=settings.smooth,
             confidence=confidence,

@@ -25,8 +25,9 @@ from geopsp.vector.qgis_style import write_style
 from geopsp.vector.write import write_vector
 
 COMPILED = (
-    "ground_metric", "zonal_stats", "attributes", "wkb", "regions.connected_regions", "borders.trace_arcs",
-    "borders.trace_cell", "borders.rings", "borders.topology", "borders.stitch", "borders.seam_nodes",
+    "core.connected_regions", "polygons.ground_metric", "polygons.zonal_stats", "polygons.attributes", "polygons.wkb",
+    "polygons.borders.trace_arcs", "polygons.borders.trace_cell", "polygons.borders.rings", "polygons.borders.topology",
+    "polygons.borders.stitch", "polygons.borders.seam_nodes",
 )  # fmt: skip
 """Modules with compiled functions that tracing needs."""
 

@@ -2,126 +2,171 @@
 
 from __future__ import annotations
 
-import math
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
-import shapely
-from affine import Affine
-from numpy.typing import NDArray
 
 from geopsp.core.jit import jit
-from geopsp.polygons.borders.topology import Arcs, RegionRings, build_polygons
+from geopsp.polygons.borders.topology import Arcs, RegionRings
+from geopsp.polygons.borders.trace_arcs import ArcGraph
+
+ROUNDING = 1e-6
+"""More than rounding moves a point of a triangle's side, less than the distance of another pixel corner from it."""
 
 
-def simplify_arcs(arcs: Arcs, rings: RegionRings, min_triangle: float) -> Arcs:
-    """Remove vertices whose triangle with their two neighbours is smaller than `min_triangle`.
+def simplify_arcs(graph: ArcGraph, rings: RegionRings, min_triangle: float) -> Arcs:
+    """Remove vertices whose triangle with their two neighbours has at most `min_triangle`.
 
-    Vertices are removed one by one, the smallest triangle first. Nodes stay, and so do arcs that touch nodata or the
-    frame. No arcs cross or touch that did not before, so all regions stay, with the same neighbours.
+    Vertices are removed one by one, in each arc the smallest triangle first, and only if no other vertex lies in it.
+    So no arcs cross or touch that did not before, and all regions stay, with the same neighbours. Nodes stay, and so do
+    arcs that touch nodata or the frame.
 
     Args:
-        arcs: All arcs of a cell.
+        graph: All arcs of a cell, with vertices at pixel corners.
         rings: Rings of all its regions, in the order of their labels.
         min_triangle: In square pixels.
 
     Source: Visvalingam and Whyatt, Line generalisation by repeated elimination of points, 1993.
     """
-    free = (arcs.left > 0) & (arcs.right > 0) & (np.diff(arcs.starts) > 2)
-    if min_triangle <= 0 or not free.any():
+    arcs = graph.arcs
+    is_free = (arcs.left > 0) & (arcs.right > 0) & (np.diff(arcs.starts) > 2)
+    if min_triangle <= 0 or not is_free.any():
         return arcs
-    # Only the regions of these arcs are needed: other arcs have no vertex to remove.
-    regions = np.unique(np.concatenate([arcs.left[free], arcs.right[free]])) - 1
-    polygons = build_polygons(arcs, rings).to_shapely(Affine.identity())[regions]
-    simplified = shapely.coverage_simplify(polygons, math.sqrt(min_triangle), simplify_boundary=False)
-    oriented = shapely.orient_polygons(simplified, exterior_cw=True)  # GEOS may reverse rings; rows go down
-    _, xy, (starts, _) = shapely.to_ragged_array(oriented)
-    return _arcs_of_rings(arcs, rings, free, _rings_of(rings.regions, regions), xy, starts.astype(np.int64))
+    width, height = arcs.xy.max(axis=0).astype(np.int64) + 1
+    limit = int(min(2 * min_triangle, 2 * width * height))
+    xy, starts = _simplify(
+        arcs.xy.astype(np.int32), arcs.starts, rings.darts, is_free, graph.next_dart, limit, width, height
+    )
+    return Arcs(xy.astype(np.float64), starts, arcs.left, arcs.right)
 
 
-def _rings_of(starts: NDArray[np.int64], regions: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the rings of some regions, one region after the other."""
-    counts = starts[regions + 1] - starts[regions]
-    first = np.repeat(starts[regions] - np.cumsum(counts) + counts, counts)
-    result: NDArray[np.int64] = first + np.arange(first.size)
-    return result
-
-
-def _arcs_of_rings(
-    arcs: Arcs, rings: RegionRings, free: Any, chosen: NDArray[np.int64], xy: NDArray[Any], starts: NDArray[np.int64]
-) -> Arcs:
-    """Return the free arcs as they are in the simplified rings; all arcs unchanged if a ring has lost a node.
-
-    No ring should lose one: GEOS keeps all points where more than two rings meet, or where rings begin to share edges.
-    """
-    sizes = np.diff(arcs.starts)
-    vertices = arcs.xy.copy()
-    if starts.size - 1 != chosen.size or not _copy_rings(
-        vertices, arcs.starts, sizes, free, rings.darts, rings.rings, chosen, xy, starts
-    ):
-        return arcs
-    new_starts = np.concatenate([[0], np.cumsum(sizes)])
-    kept = np.arange(new_starts[-1]) + np.repeat(arcs.starts[:-1] - new_starts[:-1], sizes)
-    return Arcs(vertices[kept], new_starts, arcs.left, arcs.right)
-
-
-@jit("i4[:, ::1]", "i8[::1]", "i8[::1]", "b1[::1]", "i8[::1]", "i8[::1]", "i8[::1]", "f8[:, ::1]", "i8[::1]")
-def _copy_rings(
-    vertices: Any,
-    starts: Any,
-    sizes: Any,
-    free: Any,
-    darts: Any,
-    rings: Any,
-    chosen: Any,
-    xy: Any,
-    ring_starts: Any,
+@jit("i4[:, ::1]", "i8[::1]", "i8[::1]", "b1[::1]", "i4[::1]", "i8", "i8", "i8")
+def _simplify(
+    xy: Any, starts: Any, darts: Any, is_free: Any, next_dart: Any, limit: Any, width: Any, height: Any
 ) -> Any:
-    """Overwrite free arcs and their sizes by the simplified rings; return False if a node is not found."""
-    for number in range(chosen.size):
-        ring_darts = darts[rings[chosen[number]] : rings[chosen[number] + 1]]
-        ring = xy[ring_starts[number] : ring_starts[number + 1] - 1]
-        if not _copy_ring(vertices, starts, sizes, free, ring_darts, ring):
-            return False
+    """Return the vertices that are left, and the starts of arcs, simplified in the order of their first darts."""
+    is_vertex = np.zeros((height, width), np.bool_)
+    for at in range(len(xy)):
+        is_vertex[xy[at, 1], xy[at, 0]] = True
+    before, after = np.arange(-1, len(xy) - 1).astype(np.int32), np.arange(1, len(xy) + 1).astype(np.int32)
+    areas = np.full(len(xy), -1, np.int64)  # twice the areas of triangles in the queue
+    sizes = starts[1:] - starts[:-1]
+    queue = [np.int64(0) for _ in range(0)]
+    done = ~is_free
+    for dart in darts:
+        if not done[dart >> 1]:
+            done[dart >> 1] = True
+            _simplify_arc(dart, xy, starts, sizes, next_dart, limit, is_vertex, before, after, areas, queue)
+    return _remaining(xy, starts, sizes, after)
+
+
+@jit()
+def _simplify_arc(
+    dart: Any, xy: Any, starts: Any, sizes: Any, next_dart: Any, limit: Any, is_vertex: Any, before: Any, after: Any,
+    areas: Any, queue: Any,
+) -> None:  # fmt: skip
+    """Take vertices out of the linked list of an arc; the queue is empty before and after.
+
+    Of equal triangles the first along the dart goes first.
+    """
+    arc, forwards = dart >> 1, not dart & 1
+    begin, end = starts[arc], starts[arc + 1] - 1
+    is_closed = _is_closed(arc, next_dart)
+    if is_closed:
+        before[begin], after[end - 1] = end - 1, begin
+    least = 4 if xy[begin, 0] == xy[end, 0] and xy[begin, 1] == xy[end, 1] else 2
+    for at in range(begin if is_closed else begin + 1, end):
+        _push(at, begin, end, xy, forwards, limit, before, after, areas, queue)
+    while queue and sizes[arc] > least:
+        key = heappop(queue)
+        step = key & 0xFFFFFFFF
+        at = begin + step if forwards or step == 0 else end - step
+        if areas[at] != key >> 32:
+            continue  # removed, or its neighbours have changed
+        areas[at] = -1
+        one, two = before[at], after[at]
+        if sizes[arc] == 3 and _has_straight_arc(arc, xy, starts, sizes, next_dart):
+            continue
+        if not _is_empty(xy, at, one, two, is_vertex):
+            continue
+        is_vertex[xy[at, 1], xy[at, 0]] = False
+        sizes[arc] -= 1
+        after[one], before[two] = two, one
+        before[at] = after[at] = -1
+        for neighbour in (one, two):
+            if is_closed or begin < neighbour < end:
+                _push(neighbour, begin, end, xy, forwards, limit, before, after, areas, queue)
+    queue.clear()
+
+
+@jit()
+def _is_closed(arc: Any, next_dart: Any) -> Any:
+    """Return True if an arc has no node."""
+    return next_dart[2 * arc] == 2 * arc and next_dart[2 * arc + 1] == 2 * arc + 1
+
+
+@jit()
+def _push(
+    at: Any, begin: Any, end: Any, xy: Any, forwards: Any, limit: Any, before: Any, after: Any, areas: Any, queue: Any
+) -> None:
+    """Queue a vertex if its triangle is small."""
+    one, two = before[at], after[at]
+    area = (xy[one, 0] - xy[at, 0]) * (xy[two, 1] - xy[at, 1]) - (xy[two, 0] - xy[at, 0]) * (xy[one, 1] - xy[at, 1])
+    areas[at] = abs(area)
+    if areas[at] <= limit:
+        step = at - begin if forwards or at == begin else end - at
+        heappush(queue, areas[at] << 32 | step)
+
+
+@jit()
+def _has_straight_arc(arc: Any, xy: Any, starts: Any, sizes: Any, next_dart: Any) -> Any:
+    """Return True if another arc is a straight line between the same nodes."""
+    first, end = 2 * arc, starts[arc + 1] - 1
+    dart = next_dart[first ^ 1]
+    while dart != first:
+        last = starts[dart >> 1] if dart & 1 else starts[(dart >> 1) + 1] - 1
+        if sizes[dart >> 1] == 2 and xy[last, 0] == xy[end, 0] and xy[last, 1] == xy[end, 1]:
+            return True
+        dart = next_dart[dart ^ 1]
+    return False
+
+
+@jit()
+def _is_empty(xy: Any, at: Any, one: Any, two: Any, is_vertex: Any) -> Any:
+    """Return True if a triangle, sides included, contains no vertex except its corners."""
+    corners = (np.int64(at), np.int64(one), np.int64(two))
+    for row in range(min(xy[at, 1], xy[one, 1], xy[two, 1]), max(xy[at, 1], xy[one, 1], xy[two, 1]) + 1):
+        low, high = np.inf, -np.inf
+        for number in range(3):
+            x, y = xy[corners[number], 0], xy[corners[number], 1]
+            u, v = xy[corners[number - 1], 0], xy[corners[number - 1], 1]
+            if y == v == row:
+                low, high = min(low, x, u), max(high, x, u)
+            elif y != v and min(y, v) <= row <= max(y, v):
+                col = x + (row - y) * (u - x) / (v - y)
+                low, high = min(low, col), max(high, col)
+        for col in range(int(np.ceil(low - ROUNDING)), int(np.floor(high + ROUNDING)) + 1):
+            if is_vertex[row, col]:
+                is_corner = False
+                for corner in corners:
+                    is_corner |= xy[corner, 0] == col and xy[corner, 1] == row
+                if not is_corner:
+                    return False
     return True
 
 
 @jit()
-def _copy_ring(vertices: Any, starts: Any, sizes: Any, free: Any, darts: Any, ring: Any) -> Any:
-    """Do the same for one ring. It passes no point twice, so a node is identified by its coordinates."""
-    size = len(ring)
-    first = _find_point(ring, 0, vertices[_first_vertex(starts, sizes, darts[0])])
-    if first == size:
-        if darts.size > 1:
-            return False
-        first = 0  # a closed arc without a node, which may begin anywhere
-    at = first
-    for number in range(darts.size):
-        to = first + size
-        if number + 1 < darts.size:
-            to = _find_point(ring, at + 1, vertices[_first_vertex(starts, sizes, darts[number + 1])])
-        arc = darts[number] >> 1
-        if to > first + size or to - at >= starts[arc + 1] - starts[arc]:
-            return False
-        if free[arc] and not darts[number] & 1:
-            for step in range(to - at + 1):
-                point = ring[(at + step) % size]
-                vertices[starts[arc] + step, 0], vertices[starts[arc] + step, 1] = point[0], point[1]
-            sizes[arc] = to - at + 1
-        at = to
-    return True
-
-
-@jit()
-def _first_vertex(starts: Any, sizes: Any, dart: Any) -> Any:
-    """Return the index of the vertex at which a dart begins."""
-    return starts[dart >> 1] + (sizes[dart >> 1] - 1 if dart & 1 else 0)
-
-
-@jit()
-def _find_point(ring: Any, start: Any, point: Any) -> Any:
-    """Return the first index >= `start`, modulo the ring's size, of a point; `start` + size if there is none."""
-    for at in range(start, start + len(ring)):
-        if ring[at % len(ring), 0] == point[0] and ring[at % len(ring), 1] == point[1]:
-            return at
-    return start + len(ring)
+def _remaining(xy: Any, starts: Any, sizes: Any, after: Any) -> Any:
+    """Return the vertices of the linked lists, and the starts of arcs."""
+    new_starts = np.zeros_like(starts)
+    new_starts[1:] = np.cumsum(sizes)
+    new = np.empty((new_starts[-1], 2), np.int32)
+    for arc in range(sizes.size):
+        at = starts[arc]
+        while after[at] < 0:  # a closed arc that lost its first vertex
+            at += 1
+        for step in range(new_starts[arc], new_starts[arc + 1]):
+            new[step, 0], new[step, 1] = xy[at, 0], xy[at, 1]
+            at = after[at]
+    return new, new_starts

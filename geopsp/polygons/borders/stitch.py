@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.connected_regions import flatten, union, unite_pairs
 from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.core.legend import IGNORE_INDEX
@@ -25,7 +26,6 @@ from geopsp.polygons.borders.trace_cell import (
     mark_open,
 )
 from geopsp.polygons.features import Features
-from geopsp.polygons.regions.connected_regions import flatten, union, unite_pairs
 
 Numbers = NDArray[np.int32]
 

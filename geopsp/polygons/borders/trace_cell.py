@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.connected_regions import find, flatten, label_regions, unite_pairs
 from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.polygons.borders.rings import build_rings
+from geopsp.polygons.borders.simplify import simplify_arcs
 from geopsp.polygons.borders.smooth import MAX_REACH, SLOPE_FACTOR, smooth_arcs
-from geopsp.polygons.borders.topology import Arcs, RegionRings, build_polygons
+from geopsp.polygons.borders.topology import Arcs, build_polygons
 from geopsp.polygons.borders.trace_arcs import ArcGraph, select_arcs, trace_arcs
 from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric
-from geopsp.polygons.regions.connected_regions import find, flatten, label_regions, unite_pairs
 from geopsp.polygons.zonal_stats import NUM_SUMS, zonal_sums
 
 ALL_CODES = np.ones(256, np.bool_)
-
-
-Simplify = Callable[[Arcs, RegionRings], Arcs]
-"""Simplifies arcs, given the rings of all regions; nodes stay."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +104,7 @@ def trace_cell(
     connectivity: int = 4,
     selected: NDArray[np.bool_] = ALL_CODES,
     confidence: NDArray[np.float32] | None = None,
-    simplify: Simplify | None = None,
+    min_triangle: float = 0.0,
     smooth: int = 0,
 ) -> tuple[Features, OpenRegions]:
     """Trace a cell; return its finished features and its open regions.
@@ -121,7 +117,7 @@ def trace_cell(
         connectivity: 4, or 8: regions of one code that touch at corners are one feature.
         selected: (256,) True for codes that become features; borders between other codes are dropped.
         confidence: (rows, cols)
-        simplify: Simplifies arcs.
+        min_triangle: Square pixels of the largest triangle whose vertex is simplified away; 0: nothing is simplified.
         smooth: Rounds of smoothing.
     """
     inner = codes[1:-1, 1:-1]
@@ -129,13 +125,13 @@ def trace_cell(
     graph = trace_arcs(labels)
     seams = grid.seams(window)
     at_seam, on_seam = _find_seam_arcs(graph.arcs.xy, graph.arcs.starts, labels.shape, seams)
-    if simplify is not None:
-        all_regions = np.arange(-1, count, dtype=np.int32)
-        graph = replace(graph, arcs=simplify(graph.arcs, build_rings(graph, all_regions, count)))
+    if min_triangle:
+        rings = build_rings(graph, np.arange(-1, count, dtype=np.int32), count)
+        graph = replace(graph, arcs=simplify_arcs(graph, rings, min_triangle))
     if smooth:
         arcs = smooth_arcs(graph.arcs, smooth, open_ends=at_seam, hold=grid.smoothing_hold)
         graph = replace(graph, arcs=arcs)
-    generalized = simplify is not None or smooth > 0
+    generalized = min_triangle > 0 or smooth > 0
     origin = np.array([window.col, window.row], graph.arcs.xy.dtype)
     graph = replace(graph, arcs=replace(graph.arcs, xy=graph.arcs.xy + origin))
     first_pixels, own_codes = _first_pixels(labels, inner, count, window.col, window.row, grid.width)

@@ -15,7 +15,6 @@ from geopsp.core.grid import Window
 from geopsp.core.parallel import cpu_count, map_ordered
 from geopsp.core.progress import Progress
 from geopsp.polygons.borders.stitch import CellStitcher
-from geopsp.polygons.borders.topology import Arcs, RegionRings
 from geopsp.polygons.borders.trace_cell import ALL_CODES, CellGrid, OpenRegions, trace_cell
 from geopsp.polygons.class_raster import CodeSource
 from geopsp.polygons.confidence import ConfidenceSource
@@ -44,7 +43,6 @@ def trace_raster(
     *,
     connectivity: int = 4,
     selected: NDArray[np.bool_] = ALL_CODES,
-    simplify: Callable[[Arcs, RegionRings, float], Arcs] | None = None,
     min_triangle: MinTriangle | None = None,
     smooth: int = 0,
     confidence: ConfidenceSource | None = None,
@@ -63,8 +61,8 @@ def trace_raster(
         finish: Called in a thread.
         connectivity: 4, or 8: pixels of one code that touch at corners belong to one feature.
         selected: (256,) True for codes that become features.
-        simplify: Simplifies the arcs of each cell, given its rings and smallest triangle.
-        min_triangle: The smallest triangle of a cell, also of the vertices that simplifying leaves on its seams.
+        min_triangle: How large triangles must be for their vertices to stay, in cells and on their seams. None: nothing
+            is simplified.
         smooth: Rounds of smoothing.
         confidence: A raster on the same grid.
         cell_size: In pixels.
@@ -83,13 +81,6 @@ def trace_raster(
     def trace(window: Window) -> tuple[Result, OpenRegions]:
         around = Window(window.col - 1, window.row - 1, window.width + 2, window.height + 2)
         values = None if confidence is None else confidence.read(window)
-        simplify_cell = None
-        if simplify is not None and min_triangle is not None:
-            least = min_triangle(window)
-
-            def simplify_cell(arcs: Arcs, rings: RegionRings) -> Arcs:
-                return simplify(arcs, rings, least)
-
         features, open_regions = trace_cell(
             raster.read(around),
             window,
@@ -98,7 +89,7 @@ def trace_raster(
             connectivity=connectivity,
             selected=selected,
             confidence=values,
-            simplify=simplify_cell,
+            min_triangle=min_triangle(window) if min_triangle else 0.0,
             smooth=smooth,
         )
         return finish(features), open_regions

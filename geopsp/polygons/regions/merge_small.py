@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from geopsp.core.connected_regions import find, flatten
 from geopsp.core.jit import jit
 from geopsp.core.legend import IGNORE_INDEX
-from geopsp.polygons.regions.connected_regions import find, flatten
 from geopsp.polygons.regions.region_graph import RegionGraph
 
 

@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.connected_regions import flatten, label_regions, unite_pairs
 from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.parallel import cpu_count, map_ordered
 from geopsp.polygons.class_raster import CodeSource
 from geopsp.polygons.ground_metric import GroundMetric, example_metric, pixel_area
-from geopsp.polygons.regions.connected_regions import flatten, label_regions, unite_pairs
 
 GRAPH_CELL = 2048
 """Width and height of a cell, in pixels."""

@@ -13,11 +13,11 @@ from polygons_common import ragged, swept
 from rasterio.features import rasterize
 from shapely import affinity
 
+from geopsp.core.connected_regions import label_regions
 from geopsp.polygons.borders.regularize import regularize_outlines
 from geopsp.polygons.borders.rings import build_rings
 from geopsp.polygons.borders.topology import RaggedPolygons, build_polygons
 from geopsp.polygons.borders.trace_arcs import trace_arcs
-from geopsp.polygons.regions.connected_regions import label_regions
 
 BOX = shapely.box
 COURT = BOX(0, 0, 36, 30) - BOX(12, 10, 24, 20)

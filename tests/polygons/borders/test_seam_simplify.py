@@ -7,13 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polygons_common import TRANSFORM, blobs, counted, ragged, swept
 
-from geopsp.polygons.borders.simplify import simplify_arcs
-
 
 def shaped(codes, *, least, rounds=0, **options):
     """Return features with arcs simplified and smoothed in cells and across seams."""
 
-    return swept(codes, simplify=simplify_arcs, min_triangle=lambda _: least, smooth=rounds, **options)
+    return swept(codes, min_triangle=(lambda _: least) if least else None, smooth=rounds, **options)
 
 
 def maps():

@@ -30,8 +30,8 @@ def drawn(*paths):
 @settings(max_examples=150, deadline=None)
 def test_regions_stay_a_coverage(codes, seed, least, rounds):
     """Frame, nodata and nodes stay; no border moves far; alone and after simplifying."""
-    arcs, rings = cell(ragged(codes, seed, height=3))
-    arcs = simplify_arcs(arcs, rings, least)
+    graph, rings = cell(ragged(codes, seed, height=3))
+    arcs = simplify_arcs(graph, rings, least)
     round_ = smooth_arcs(arcs, rounds)
     before, after = shapes_of(arcs, rings), shapes_of(round_, rings)
     assert shapely.coverage_is_valid(after)
@@ -52,8 +52,8 @@ def test_regions_stay_a_coverage(codes, seed, least, rounds):
 @settings(max_examples=40, deadline=None)
 def test_the_way_an_arc_runs_does_not_matter(codes, seed, least, rounds):
     """Coordinates are identical."""
-    arcs, rings = cell(ragged(codes, seed, height=3))
-    arcs = simplify_arcs(arcs, rings, least)
+    graph, rings = cell(ragged(codes, seed, height=3))
+    arcs = simplify_arcs(graph, rings, least)
     there = [np.unique(line, axis=0) for line in lines(smooth_arcs(arcs, rounds))]
     backwards = np.concatenate([arcs.xy[:0], *(line[::-1] for line in lines(arcs))])
     back = smooth_arcs(Arcs(backwards, arcs.starts, arcs.right, arcs.left), rounds)
@@ -65,7 +65,7 @@ def test_steps_become_a_straight_line():
     """This holds for any slope, except near the frame."""
     rows, cols = np.indices((30, 90))
     for run in (1, 3, 5):
-        arcs, _ = cell(cols > run * rows + 4)
+        arcs = cell(cols > run * rows + 4)[0].arcs
         border = lines(smooth_arcs(arcs, 1))[np.flatnonzero((arcs.left > 0) & (arcs.right > 0))[0]]
         middle = border[(border[:, 1] > 5) & (border[:, 1] < 12)]
         along, down = np.diff(middle, axis=0).T
@@ -75,7 +75,8 @@ def test_steps_become_a_straight_line():
 def test_a_pixel_becomes_an_octagon():
     codes = np.ones((5, 6))
     codes[2, 3] = 2
-    arcs, rings = cell(codes)
+    graph, rings = cell(codes)
+    arcs = graph.arcs
     found = shapely.normalize(shapes_of(smooth_arcs(arcs, 1), rings)[1])
     ring = [(3.25, 2), (3.75, 2), (4, 2.25), (4, 2.75), (3.75, 3), (3.25, 3), (3, 2.75), (3, 2.25)]
     assert found == shapely.normalize(shapely.Polygon(ring))
@@ -85,7 +86,8 @@ def test_long_edges_stay_straight():
     """A field of 64 x 40 pixels loses less than two pixels at each end of an edge."""
     codes = np.ones((50, 80))
     codes[3:43, 5:69] = 2
-    arcs, rings = cell(codes)
+    graph, rings = cell(codes)
+    arcs = graph.arcs
     field = shapes_of(smooth_arcs(arcs, 1), rings)[1]
     assert field.area == 64 * 40 - 4 * (1.0 * 1.25) / 2
     assert shapely.box(5, 3, 69, 43).difference(shapes_of(smooth_arcs(arcs, 5), rings)[1]).area < 4
@@ -112,7 +114,7 @@ def test_an_arc_that_ends_where_it_began_keeps_its_node():
 
 @pytest.mark.parametrize("rounds", [0, 3])
 def test_empty_cells_and_no_rounds(rounds):
-    arcs, _ = cell(np.full((3, 4), 255))
+    arcs = cell(np.full((3, 4), 255))[0].arcs
     assert len(smooth_arcs(arcs, rounds)) == 0
-    arcs, _ = cell([[1, 2], [1, 255]])
+    arcs = cell([[1, 2], [1, 255]])[0].arcs
     np.testing.assert_array_equal(smooth_arcs(arcs, 0).xy, arcs.xy)

@@ -6,11 +6,11 @@ import scipy.ndimage
 from hypothesis import given, settings
 from polygons_common import rasters
 
+from geopsp.core.connected_regions import label_regions
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.polygons.borders.rings import build_rings
 from geopsp.polygons.borders.topology import build_polygons
 from geopsp.polygons.borders.trace_arcs import select_arcs, trace_arcs
-from geopsp.polygons.regions.connected_regions import label_regions
 
 often = settings(max_examples=60, deadline=None)
 
