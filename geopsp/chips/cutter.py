@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import count, groupby, pairwise
+from itertools import groupby, pairwise
 from typing import Any, Protocol
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 
 from geopsp.chips.chip import Chip, LabelPatch, chip_windows, count_codes, is_empty, make_chip, skip_reason
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
-from geopsp.chips.random_chips import RandomChipSampler
+from geopsp.chips.random_chips import (
+    DRAWS_PER_BATCH,
+    RandomChipSampler,
+    batches_to_draw,
+    choose_new,
+    draws_of,
+    missing_chips,
+)
 from geopsp.chips.results import CandidateChip, ExportTotals, RowResult
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Window
-from geopsp.core.parallel import map_ordered, prefetch
+from geopsp.core.options import require_int
+from geopsp.core.parallel import cpu_count, map_ordered, prefetch
 from geopsp.raster.row_buffer import RowBuffer, Rows, read_parallel
 from geopsp.raster.scene import RasterArray, Scene
-
-DRAWS_PER_BATCH = 32
-"""Random chips that are drawn at once, and journalled as one row."""
-
 
 ROWS_IN_FLIGHT = 2
 """Rows of chips in memory: while one is written, the next is cut."""
 
 
-MAX_DRAWS_PER_CHIP = 20
-"""Draws for each random chip that is asked for, until the search is given up."""
-
-
 MAX_STRIP_BYTES = 256e6
 """Memory of the rows of a column strip; a wider scene is cut in several strips."""
+
+
+GDAL_CACHE_BYTES = 64 * 2**20
+"""GDAL's own cache of blocks; small, as each block is read once."""
+
+
+class Cutter(Protocol):
+    """Cuts chips in order; results are added to the totals before they are yielded."""
+
+    def grid_chips(self, chip_rows: list[ChipRow]) -> Generator[RowResult]:
+        """Yield the results of rows in their order, each after its files are written."""
+
+    def random_chips(self) -> Generator[RowResult]:
+        """Yield the results of batches of random chips, until the totals contain as many as asked for."""
 
 
 class ChipWriter(Protocol):
@@ -114,6 +129,32 @@ def column_strips(columns: range, size: int, *, column_bytes: float) -> list[ran
     return [columns[i : i + num_chips] for i in range(0, len(columns), num_chips)]
 
 
+@contextmanager
+def cutting_here(
+    inputs: LabelledScenes,
+    spec: ChipSpec,
+    totals: ExportTotals,
+    *,
+    write: ChipWriter,
+    first: int = 0,
+    workers: int | None = None,
+) -> Iterator[ChipCutter]:
+    """Yield a cutter of this process.
+
+    Args:
+        inputs: Images and labels.
+        spec: Which chips are cut.
+        totals: The results of rows that are done, to which the others are added.
+        write: Writes a chip.
+        first: The number of the first chip of the export.
+        workers: Threads; None: one per CPU core.
+    """
+    if workers is not None:
+        require_int("workers", workers, minimum=1)
+    with ThreadPoolExecutor(workers or cpu_count()) as pool, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+        yield ChipCutter(inputs, spec, totals, pool, write=write, first=first + totals.num_unrotated)
+
+
 class ChipCutter:
     """Cuts chips in order, skips those that are not worth keeping, and has the others written by a thread pool."""
 
@@ -129,10 +170,10 @@ class ChipCutter:
     ) -> None:
         """Results are added to `totals`; `first` is the number of the next chip."""
         self.inputs, self.spec, self.totals = inputs, spec, totals
-        self._pool, self._write, self._next = pool, write, first
+        self._pool, self._writer, self._next = pool, write, first
 
-    def grid_chips(self, chip_rows: list[ChipRow]) -> Iterator[RowResult]:
-        """Yield the results of rows in their order, each after its files are written and it is in the totals."""
+    def grid_chips(self, chip_rows: list[ChipRow]) -> Generator[RowResult]:
+        """See `Cutter.grid_chips`."""
         with (
             ThreadPoolExecutor(1) as cutter,
             closing(prefetch(self._load_rows(chip_rows))) as loaded,
@@ -141,23 +182,18 @@ class ChipCutter:
             for pending in pending_rows:
                 yield self._finish(pending)
 
-    def random_chips(self) -> Iterator[RowResult]:
-        """Yield the results of batches of random chips, until the totals contain as many as asked for."""
+    def random_chips(self) -> Generator[RowResult]:
+        """See `Cutter.random_chips`."""
         sampler = RandomChipSampler(self.totals, self.inputs, self.spec)
         known = self.totals.positions()
-        for batch in count(self.totals.counts["draws"] // DRAWS_PER_BATCH):
-            missing = self.spec.random_chips - self.totals.counts["random_chips"]
-            exhausted = batch * DRAWS_PER_BATCH > MAX_DRAWS_PER_CHIP * self.spec.random_chips
-            if missing <= 0 or not sampler.classes or exhausted:
-                return
+        for batch in batches_to_draw(self.totals, self.spec, sampler):
+            drawn = [chip for chip in self._pool.map(sampler.draw, draws_of(batch)) if chip is not None]
+            chosen = choose_new([chip.position for chip in drawn], known, missing_chips(self.totals, self.spec))
+            known.update(drawn[at].position for at in chosen)
             pending = PendingRow(self._empty_result(), [])
-            drawn = self._pool.map(sampler.draw, range(batch * DRAWS_PER_BATCH, (batch + 1) * DRAWS_PER_BATCH))
-            new = {chip.position: chip for chip in drawn if chip is not None and chip.position not in known}
-            for candidate in list(new.values())[:missing]:
-                known.add(candidate.position)
-                self._submit(pending, candidate)
-                pending.result.counts["random_chips"] += 1
-            pending.result.counts["draws"] = DRAWS_PER_BATCH
+            pending.result.counts.update(draws=DRAWS_PER_BATCH, random_chips=len(chosen))
+            for at in chosen:
+                self._submit(pending, drawn[at])
             yield self._finish(pending)
 
     def _empty_result(self) -> RowResult:
@@ -167,10 +203,7 @@ class ChipCutter:
         """Wait for the files of a row, and add its result to the totals."""
         result = pending.result
         for future in pending.futures:
-            written = future.result()
-            result.rows += written.rows
-            result.counts.update(written.counts)
-            result.stats = result.stats.merge(written.stats)
+            result.add(future.result())
         self.totals.add(result)
         return result
 
@@ -230,10 +263,10 @@ class ChipCutter:
         return pending
 
     def _submit(self, pending: PendingRow, candidate: CandidateChip) -> None:
-        pending.futures.append(self._pool.submit(self._write_chip, f"{self._next:06d}", candidate))
+        pending.futures.append(self._pool.submit(self.write, f"{self._next:06d}", candidate))
         self._next += 1
 
-    def _write_chip(self, stem: str, candidate: CandidateChip) -> RowResult:
+    def write(self, stem: str, candidate: CandidateChip) -> RowResult:
         """Write a chip, and those of its rotated copies that are worth keeping."""
         result = self._empty_result()
         self._write_files(result, stem, candidate)
@@ -249,7 +282,7 @@ class ChipCutter:
 
     def _write_files(self, result: RowResult, stem: str, candidate: CandidateChip) -> None:
         chip = candidate.chip
-        image, label = self._write(stem, chip)
+        image, label = self._writer(stem, chip)
         result.rows.append(candidate.index_row(self.inputs, image, label))
         result.stats = result.stats.merge(BandStats.from_array(chip.patch.data, chip.patch.valid))
         result.counts["conflict_pixels"] += chip.conflicts

@@ -6,10 +6,10 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import rasterio
 
 from geopsp.chips.arcgis_write import write_arcgis_files
 from geopsp.chips.chip import Chip
@@ -26,18 +25,19 @@ from geopsp.chips.chip_folder import CHIP_FOLDER, INDEX, JOURNAL, MANIFEST, VERS
 from geopsp.chips.chip_set import describe_difference, to_crs
 from geopsp.chips.chip_warnings import describe_labels
 from geopsp.chips.class_balance import ChipWarning, class_warnings
-from geopsp.chips.cutter import ChipCutter, ChipWriter, plan
+from geopsp.chips.cutter import Cutter, cutting_here, plan
+from geopsp.chips.dask_cutter import STAGING, cutting_on_cluster
+from geopsp.chips.journal import ExportJournal
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec, defaults
-from geopsp.chips.results import ExportJournal, ExportTotals
+from geopsp.chips.results import ExportTotals
+from geopsp.cluster.workers import sync_on_workers
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid
 from geopsp.core.legend import Legend
 from geopsp.core.lock import output_lock
-from geopsp.core.options import require_int
 from geopsp.core.output import check_output, resumable_folder
-from geopsp.core.owned_files import require_no_links, require_not_inputs, write_file_list
-from geopsp.core.parallel import cpu_count
+from geopsp.core.owned_files import remove_unfinished, require_no_links, require_not_inputs, write_file_list
 from geopsp.core.pixel_values import pixel_values_entry
 from geopsp.core.progress import Progress
 from geopsp.core.run_state import key_of
@@ -45,9 +45,6 @@ from geopsp.core.text import format_count, format_length
 from geopsp.errors import ChipError, RasterError
 
 logger = logging.getLogger(__name__)
-
-GDAL_CACHE_BYTES = 64 * 2**20
-"""GDAL's own cache of blocks; small, as each block is read once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +58,11 @@ class Export:
     """As given by the user, in JSON's types."""
 
     workers: int | None
+    """Threads; None: one per CPU core."""
+
     progress: Progress | None
+    client: Any = None
+    """A Dask client, whose workers cut the chips; None: this process does."""
 
     @property
     def key(self) -> str:
@@ -152,7 +153,8 @@ class Export:
 
     def _open_journal(self, folder: Path, legend: Legend) -> ExportJournal:
         codes, num_scenes = legend.codes, len(self.inputs.scenes)
-        journal = ExportJournal(folder / JOURNAL, self.key, codes=codes, num_scenes=num_scenes)
+        sync = None if self.client is None else partial(sync_on_workers, self.client)
+        journal = ExportJournal(folder / JOURNAL, self.key, codes=codes, num_scenes=num_scenes, sync=sync)
         if journal.results:
             found = sum(len(result.rows) for result in journal.results)
             logger.info(f"Resuming an interrupted export with {format_count(found, 'chip')}.")
@@ -160,22 +162,19 @@ class Export:
 
     def _write_chips(self, folder: Path, journal: ExportJournal, *, first: int = 0) -> ExportTotals:
         """Write the files of all chips. A journal from which nothing can be resumed is removed, also after an error."""
+        remove_unfinished(folder, STAGING)
         for name in ("images", "labels"):
             (folder / name).mkdir(exist_ok=True)
 
         def write(stem: str, chip: Chip) -> tuple[str, str]:
             return write_chip(folder, stem, chip, self.inputs.legend, self.kind)
 
+        start: Start = partial(cutting_here, self.inputs, self.spec, write=write, first=first, workers=self.workers)
+        if self.client is not None:
+            on_cluster = partial(cutting_on_cluster, self.inputs, self.spec, client=self.client)
+            start = partial(on_cluster, folder=folder, kind=self.kind, first=first)
         try:
-            return cut_all(
-                self.inputs,
-                self.spec,
-                write,
-                first=first,
-                journal=journal,
-                workers=self.workers,
-                progress=self.progress,
-            )
+            return cut_all(self.inputs, self.spec, start, journal=journal, progress=self.progress)
         except ChipError:  # no chip is left, however often it is tried
             journal.remove()
             raise
@@ -195,14 +194,16 @@ class Export:
         return entry | self.inputs.times_entry()
 
 
+Start = Callable[[ExportTotals], AbstractContextManager[Cutter]]
+"""Returns the context of a cutter that adds results to the totals, which hold those of the rows that are done."""
+
+
 def cut_all(
     inputs: LabelledScenes,
     spec: ChipSpec,
-    write: ChipWriter,
+    start: Start,
     *,
-    first: int = 0,
     journal: ExportJournal | None = None,
-    workers: int | None = None,
     progress: Progress | None = None,
 ) -> ExportTotals:
     """Cut all chips, from where the journal ends.
@@ -210,17 +211,13 @@ def cut_all(
     Args:
         inputs: Images and labels.
         spec: Which chips are cut.
-        write: Writes a chip.
-        first: The number of the first chip.
+        start: Gives what cuts them.
         journal: The results of rows that are done, to which the others are added.
-        workers: Threads; None: one per CPU core.
         progress: Called after each row with the number of chips done and in total.
 
     Raises:
         ChipError: if no chip is left.
     """
-    if workers is not None:
-        require_int("workers", workers, minimum=1)
     totals = ExportTotals.empty(inputs)
     done_results = journal.results if journal else []
     for result in done_results:
@@ -229,10 +226,13 @@ def cut_all(
     num_done = len(done_results)
     total = sum(len(chip_row.columns) for chip_row in chip_rows) + spec.random_chips
     done = sum(len(chip_row.columns) for chip_row in chip_rows[:num_done]) + totals.counts["random_chips"]
-    with ThreadPoolExecutor(workers or cpu_count()) as pool, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-        cutter = ChipCutter(inputs, spec, totals, pool, write=write, first=first + totals.num_unrotated)
-        row_sizes = [len(chip_row.columns) for chip_row in chip_rows[num_done:]]
-        for result in chain(cutter.grid_chips(chip_rows[num_done:]), cutter.random_chips()):
+    row_sizes = [len(chip_row.columns) for chip_row in chip_rows[num_done:]]
+    with (
+        start(totals) as cutter,
+        closing(cutter.grid_chips(chip_rows[num_done:])) as of_grid,
+        closing(cutter.random_chips()) as random,
+    ):
+        for result in chain(of_grid, random):
             if journal:
                 journal.add(result)
             done += row_sizes.pop(0) if row_sizes else result.counts["random_chips"]

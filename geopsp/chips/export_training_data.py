@@ -14,6 +14,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from geopsp.chips.chip_files import check_kind
 from geopsp.chips.chip_folder import CHIP_FOLDER, MANIFEST, read_folder
 from geopsp.chips.chip_set import ChipSet, describe_skipped, is_arcgis_folder
 from geopsp.chips.chip_warnings import log_chip_warnings
-from geopsp.chips.export import Export, cut_all, make_index, make_report, manifest_header
+from geopsp.chips.cutter import cutting_here
+from geopsp.chips.export import Export, Start, cut_all, make_index, make_report, manifest_header
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipFormat, ChipSpec, ExportOptions, changed_options
+from geopsp.cluster.client import opened_client
 from geopsp.core.options import describes, from_names, option_fields, require_path
 from geopsp.core.output import check_output
 from geopsp.core.owned_files import require_not_inputs
@@ -76,6 +79,8 @@ def export_training_data(
     append: bool = False,
     overwrite: bool = False,
     workers: int | None = None,
+    client: Any = None,
+    scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> ChipSet:
     """Cut training chips from images and labels into a folder, and return them.
@@ -96,17 +101,21 @@ def export_training_data(
     """
     given = {name: value for name, value in locals().items() if name in option_fields(*CUTTING, ExportOptions)}
     export, known = _prepare(images, labels, out, given)
-    with nullcontext(progress) if progress else progress_bar("Cutting chips", unit="chips") as shown:
-        return _export(replace(export, progress=shown), known, Path(out), append=append, overwrite=overwrite)
-
-
-def _export(export: Export, known: Sequence[str], out: Path, *, append: bool, overwrite: bool) -> ChipSet:
-    """Write the chips, unless the folder has them already, and return them."""
     if export.key in known:
         logger.info(f"{out} already contains these chips: nothing to do.")
         chips = ChipSet.open(out)
         log_chip_warnings(chips)
         return chips
+    with (
+        opened_client(client, scheduler) as found,
+        nullcontext(progress) if progress else progress_bar("Cutting chips", unit="chips") as shown,
+    ):
+        export = replace(export, progress=shown, client=found)
+        return _export(export, known, Path(out), append=append, overwrite=overwrite)
+
+
+def _export(export: Export, known: Sequence[str], out: Path, *, append: bool, overwrite: bool) -> ChipSet:
+    """Write the chips and return them."""
     if known and append:
         export.append_to(out)
     else:
@@ -173,7 +182,8 @@ def index_chips(
         RasterError: if pixels cannot be read.
         ChipError: if no chip is left.
     """
-    totals = cut_all(inputs, spec, _write_nothing, workers=workers, progress=progress)
+    start: Start = partial(cutting_here, inputs, spec, write=_write_nothing, workers=workers)
+    totals = cut_all(inputs, spec, start, progress=progress)
     report = make_report(inputs, spec, totals)
     manifest = {**manifest_header(inputs, spec, totals), "exports": [{"report": report} | inputs.times_entry()]}
     return ChipSet.from_manifest(manifest, make_index(inputs, spec, totals))

@@ -23,6 +23,7 @@ from geopsp.core.stac import time_text
 from geopsp.core.warnings_log import collect_warnings
 from geopsp.errors import LabelError
 from geopsp.labels.area import AreaOfInterest
+from geopsp.labels.feature_index import FeaturesOnDisk
 from geopsp.labels.mask_labels import MaskLabels, SceneMasks, read_masks
 from geopsp.labels.polygon_labels import PolygonLabels
 from geopsp.labels.raster_labels import RasterLabels
@@ -114,15 +115,33 @@ class LabelledScenes:
 
     def local_files(self) -> list[Path]:
         """Return the local files and folders that images, labels and area are read from."""
-        rasters: list[RasterLabels] = []
-        if isinstance(self.labels, RasterLabels | MaskLabels):
-            rasters = [self.labels] if isinstance(self.labels, RasterLabels) else list(self.labels.masks.values())
-        scenes = [*self.scenes, *(labels.scene for labels in rasters)]
+        scenes = [*self.scenes, *(labels.scene for labels in self._rasters())]
         names = [name for scene in scenes for source in scene.sources for name in (source.path, *source.files)]
         for part in (self.labels, self.area):
             path = getattr(getattr(part, "layer", None), "path", None)  # a GeoDataFrame has none
             names += [path] if path else []
         return [file for name in names if (file := local_file(name)) is not None]
+
+    def files_read(self) -> tuple[list[str], list[str]]:
+        """Return the paths of images, and of labels and area, that chips are read from; without polygons in memory."""
+        images = [source.path for scene in self.scenes for source in scene.sources]
+        rasters = [source.path for labels in self._rasters() for source in labels.scene.sources]
+        return images, rasters + [part.layer.path for part in self._on_disk()]
+
+    def fingerprint_of_files(self) -> list[str]:
+        """Return what identifies the files of `files_read`."""
+        parts = [*self.scenes, *(labels.scene for labels in self._rasters())]
+        return [line for part in (*parts, *(part.layer for part in self._on_disk())) for line in part.fingerprint()]
+
+    def _rasters(self) -> list[RasterLabels]:
+        if isinstance(self.labels, MaskLabels):
+            return list(self.labels.masks.values())
+        return [self.labels] if isinstance(self.labels, RasterLabels) else []
+
+    def _on_disk(self) -> list[Any]:
+        """Return the labels and the area, if they are polygons that are read from a file by bounding box."""
+        features = (getattr(part, "features", None) for part in (self.labels, self.area))
+        return [each for each in features if isinstance(each, FeaturesOnDisk)]
 
     def times_entry(self) -> dict[str, dict[str, list[str]]]:
         """Return the earliest and the latest acquisition time of each scene for chips.json; {} if none is known."""

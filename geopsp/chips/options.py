@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from geopsp.cluster.options import check_client
 from geopsp.core.options import check_fields, check_nodata, option, option_fields
 from geopsp.errors import OptionError
 
@@ -213,9 +214,21 @@ class ExportOptions:
     append: bool = option(False, "Add to an existing chip folder; its chips stay as they are.")
     overwrite: bool = option(False, "Replace outputs that exist.")
     workers: int | None = option(None, "Threads. None: one per CPU core.", minimum=1, unit="threads")
+    client: Any = option(None, "A Dask client; its workers cut the chips. None: this machine.", flag="")
+    scheduler: str | None = option(
+        None,
+        "Cut the chips on a Dask cluster: the address of its scheduler (tcp://HOST:PORT), or local (one process per "
+        "CPU core of this machine). None: in this process.",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_client(self.client, self.scheduler)
+        if self.workers is not None and (self.client is not None or self.scheduler is not None):
+            raise OptionError(
+                "`workers` are threads of this process, but a Dask cluster cuts the chips. Leave out `workers`, or "
+                "`client` and `scheduler`."
+            )
         if self.append and self.overwrite:
             raise OptionError("`append` and `overwrite` exclude each other. Choose one.")
 

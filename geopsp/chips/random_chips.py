@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
+from itertools import count
+
 import numpy as np
 
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
-from geopsp.chips.results import CandidateChip, ExportTotals
+from geopsp.chips.results import CandidateChip, ExportTotals, Position
 from geopsp.core.grid import Window
+
+DRAWS_PER_BATCH = 32
+"""Random chips that are drawn at once, and journalled as one row."""
+
+
+MAX_DRAWS_PER_CHIP = 20
+"""Draws for each random chip that is asked for, until the search is given up."""
 
 
 class RandomChipSampler:
@@ -42,6 +52,36 @@ class RandomChipSampler:
         chip = self._inputs.read_chip(scene, window)
         candidate = CandidateChip.from_chip(self._inputs, scene_number, window, chip)
         return None if candidate.skip_reason(self._inputs, self._spec) else candidate
+
+
+def batches_to_draw(totals: ExportTotals, spec: ChipSpec, sampler: RandomChipSampler) -> Iterator[int]:
+    """Yield the numbers of batches of random chips, until the totals contain as many as asked for."""
+    for batch in count(num_batches(totals)):
+        exhausted = batch * DRAWS_PER_BATCH > MAX_DRAWS_PER_CHIP * spec.random_chips
+        if missing_chips(totals, spec) <= 0 or not sampler.classes or exhausted:
+            return
+        yield batch
+
+
+def num_batches(totals: ExportTotals) -> int:
+    """Return the number of batches of random chips that are drawn."""
+    return totals.counts["draws"] // DRAWS_PER_BATCH
+
+
+def draws_of(batch: int) -> range:
+    """Return the numbers of the draws of a batch."""
+    return range(batch * DRAWS_PER_BATCH, (batch + 1) * DRAWS_PER_BATCH)
+
+
+def missing_chips(totals: ExportTotals, spec: ChipSpec) -> int:
+    """Return the number of random chips that are asked for and not yet cut."""
+    return spec.random_chips - totals.counts["random_chips"]
+
+
+def choose_new(positions: Sequence[Position], known: Collection[Position], most: int) -> list[int]:
+    """Return the indices of positions that are new, each position once; at most `most`."""
+    new = {position: at for at, position in reversed(list(enumerate(positions))) if position not in known}
+    return sorted(new.values())[:most]
 
 
 def _clamp(first: int, size: int, length: int) -> int:

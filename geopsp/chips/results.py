@@ -1,73 +1,31 @@
-"""What was cut so far: index rows, counts and statistics, in memory and in the journal of an export."""
+"""What was cut so far: index rows, counts and statistics."""
 
 from __future__ import annotations
 
-import json
-import logging
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import takewhile
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from pydantic import Field
 
 from geopsp.chips.chip import SKIP_REASONS, Chip, count_codes, fraction_true, skip_reason
 from geopsp.chips.labelled_scenes import LabelledScenes
 from geopsp.chips.options import ChipSpec
 from geopsp.core.bands import BandStats
-from geopsp.core.documents import DocumentError, is_regular, read_json_lines
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
-from geopsp.core.output import write_text_atomic
-from geopsp.core.schema import Count, Name, Schema, StatisticsEntry, Text, require_fit
-from geopsp.core.sync import sync_tree, syncs
-
-SYNC_SECONDS = 5.0
-"""Work that a kill may cost: seconds between two times that finished chips are forced to the disk."""
-
-logger = logging.getLogger(__name__)
 
 LABEL_COUNTS = ("repaired", "not_polygons", "without_class", "dropped")
 """What labels count beside polygons."""
 
 
-class JournalKey(Schema):
-    """The first line of a journal."""
-
-    key: Text
-
-
-class ChipRow(Schema):
-    """The row of the index of a chip; there are also pixels_CODE."""
-
-    chip: Name | None
-    label: Name | None
-    scene: Count
-    source: Text
-    col: int
-    row: int
-    angle: float
-    valid: Annotated[float, Field(ge=0, le=1)]
-    labelled: Annotated[float, Field(ge=0, le=1)]
-
-
-class JournalRow(Schema):
-    """A line of a journal: what a row of chips gave."""
-
-    stats: StatisticsEntry
-    rows: list[ChipRow]
-    counts: dict[str, Count]
-    polygons: dict[Annotated[str, Field(pattern=r"^[0-9]{1,3}$")], Count]
+Position = tuple[int, int, int]
+"""Number of the scene, first column and first row of a chip."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,8 +54,7 @@ class CandidateChip:
         return cls(scene, window, angle, chip, count_codes(chip.codes, inputs.legend), fraction_true(chip.patch.valid))
 
     @property
-    def position(self) -> tuple[int, int, int]:
-        """Number of the scene, first column, first row."""
+    def position(self) -> Position:
         return self.scene, self.window.col, self.window.row
 
     def skip_reason(self, inputs: LabelledScenes, spec: ChipSpec) -> str | None:
@@ -133,6 +90,12 @@ class RowResult:
 
     polygons: Counter[int] = field(default_factory=Counter)
     """By class code."""
+
+    def add(self, chips: RowResult) -> None:
+        """Add what writing chips of the row gave."""
+        self.rows += chips.rows
+        self.counts.update(chips.counts)
+        self.stats = self.stats.merge(chips.stats)
 
     def to_json(self) -> dict[str, Any]:
         polygons = {str(code): n for code, n in self.polygons.items()}
@@ -186,8 +149,8 @@ class ExportTotals:
             self._frames = [pd.concat(self._frames, ignore_index=True)]
         return self._frames[0] if self._frames else pd.DataFrame()
 
-    def positions(self) -> set[tuple[int, int, int]]:
-        """Return the positions of all chips that are kept; see `CandidateChip.position`."""
+    def positions(self) -> set[Position]:
+        """Return the positions of all chips that are kept."""
         frame = self.frame()
         kept = frame[frame["chip"].notna()] if len(frame) else frame
         return set(zip(kept["scene"], kept["col"], kept["row"], strict=True)) if len(kept) else set()
@@ -252,88 +215,3 @@ def footprints(grid: Grid, positions: NDArray[np.float64], size: int) -> NDArray
     t = grid.transform
     corners = np.stack([t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f], axis=-1)
     return np.asarray(shapely.polygons(corners), object)
-
-
-MAX_PIXELS = 2**31
-"""Of a chip."""
-
-
-CHIP_FILES = (("image", "chip"), ("label", "label"))
-"""Subfolder, in the singular, and column of the index."""
-
-
-class ExportJournal:
-    """A JSON Lines file with the key of an export and the results of finished rows of chips.
-
-    A resumed export with the same key starts after the last complete line.
-    """
-
-    def __init__(self, path: Path, key: str, *, codes: Sequence[int] = (), num_scenes: int | None = None) -> None:
-        """Open the journal of an export; a journal with another key is replaced.
-
-        Args:
-            path: The file.
-            key: Of the export.
-            codes: Class codes, whose pixels each row of the index must count.
-            num_scenes: The scenes that rows may name; None: any.
-        """
-        lines = _read_complete_lines(path)
-        if not lines or lines[0].get("key") != key:
-            lines = [{"key": key}]
-        self.results = [RowResult.from_json(line) for line in lines[1:]]
-        """The results that the file held when it was opened."""
-
-        is_whole = partial(_is_whole, folder=path.parent, codes=codes, num_scenes=num_scenes)
-        whole = list(takewhile(is_whole, self.results))
-        if len(whole) < len(self.results):
-            logger.warning("Chips of the interrupted export are gone or damaged: they and the next ones are cut again.")
-            self.results, lines = whole, lines[: len(whole) + 1]
-        self.is_empty = not self.results
-        self.key = key
-        self._path = path
-        self._pending: list[str] = []
-        self._synced = time.monotonic()
-        write_text_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))  # without a line torn by a kill
-
-    def add(self, result: RowResult) -> None:
-        """Append the result of a finished row, once its chips are on the disk."""
-        self._pending.append(json.dumps(result.to_json()) + "\n")
-        self.is_empty = False
-        if not syncs() or time.monotonic() - self._synced > SYNC_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is pending: first the chips are forced to the disk, as a line promises that they are whole."""
-        if not self._pending:
-            return
-        sync_tree(self._path.parent)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(self._pending)
-        self._pending.clear()
-        self._synced = time.monotonic()
-
-    def remove(self) -> None:
-        """Delete the file."""
-        self._path.unlink(missing_ok=True)
-
-
-def _is_whole(result: RowResult, *, folder: Path, codes: Sequence[int], num_scenes: int | None) -> bool:
-    """Return True if a row counts all classes, names known scenes, and its chips are in the folder of the export."""
-    counts = [row.get(f"pixels_{code}") for row in result.rows for code in codes]
-    scenes = [row["scene"] for row in result.rows] if num_scenes is not None else []
-    chips = [row for row in result.rows if row["chip"] is not None]
-    return (
-        all(type(count) is int and 0 <= count <= MAX_PIXELS for count in counts)
-        and max(scenes, default=-1) < (num_scenes or 0)
-        and all(is_regular(folder / f"{kind}s" / row[name]) for row in chips for kind, name in CHIP_FILES)
-    )
-
-
-def _read_complete_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a journal up to the first that is torn."""
-    lines: list[dict[str, Any]] = []
-    with suppress(OSError, DocumentError):
-        for number, line in enumerate(read_json_lines(path)):
-            require_fit(line, JournalRow if number else JournalKey)
-            lines.append(line)
-    return lines

@@ -20,7 +20,7 @@ FILE_LIST = ".geopsp-files"
 """The list: a line per file, with its size in bytes and its path relative to the folder."""
 
 UNFINISHED = ".geopsp-"
-"""In the names of files that are written beside their place."""
+"""In the names of files, and of folders of files, that are written beside their place."""
 
 MAX_NAMED = 3
 """Files that a message names."""
@@ -46,14 +46,20 @@ class FolderKind:
 
 
 def unfinished_name(name: str) -> str:
-    """Return a new name for a file that is written beside its place; a kill may leave it."""
+    """Return a new name for a file, or a folder of files, written beside its place; a kill may leave it."""
     return f".{name}{UNFINISHED}{secrets.token_hex(4)}"
 
 
 def is_unfinished(path: str) -> bool:
-    """True for a name that `unfinished_name` made."""
-    name = PurePosixPath(path).name
-    return name.startswith(".") and UNFINISHED in name
+    """True for a name that `unfinished_name` made, or a path inside of a folder with such a name."""
+    return any(name.startswith(".") and UNFINISHED in name for name in PurePosixPath(path).parts)
+
+
+def remove_unfinished(folder: Path, name: str) -> None:
+    """Remove the folders with names that `unfinished_name` made of a name, which a killed run may have left."""
+    for path in folder.glob(f".{name}{UNFINISHED}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_file_list(folder: Path, kind: FolderKind | None) -> None:

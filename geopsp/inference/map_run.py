@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from geopsp.cluster.client import num_threads, opened_client
 from geopsp.core.jit import compile_ahead
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.errors import GeopspError, RasterError
-from geopsp.inference.dask_client import connect, num_threads
 from geopsp.inference.dask_workers import MAX_IMAGES_IN_FLIGHT
 from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.estimate import MapCost, estimate_map, estimate_maps
@@ -208,12 +208,7 @@ class MapRun:
             check_item(paths.out, overwrite=self.overwrite)
 
     def _client(self) -> AbstractContextManager[Any]:
-        options = self.options
-        return (
-            nullcontext(options.client)
-            if options.scheduler is None
-            else connect(options.scheduler, gpus=self.engine.num_gpus())
-        )
+        return opened_client(self.options.client, self.options.scheduler, gpus=self.engine.num_gpus())
 
     def _run_job(self, job: MapJob, client: Any, progress: Progress | None) -> None:
         run_job(

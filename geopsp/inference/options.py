@@ -8,6 +8,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from geopsp.cluster.options import check_client
 from geopsp.core.argument_names import require_known
 from geopsp.core.options import (
     DRY_RUN_HELP,
@@ -231,18 +232,8 @@ class MapOptions(MapSettings):
     def __post_init__(self) -> None:
         MapSettings.__post_init__(self)
         _require_bands(self.bands)
-        self._check_client()
+        check_client(self.client, self.scheduler)
         self._check_polygon_options()
-
-    def _check_client(self) -> None:
-        if self.client is None:
-            return
-        if self.scheduler is not None:
-            raise OptionError("`client` and `scheduler` are both given. Give one of them.")
-        if not all(callable(getattr(self.client, name, None)) for name in ("map", "nthreads")):
-            raise OptionError(
-                f"`client` is {self.client!r}, but must be a Dask client. Pass an address as `scheduler`."
-            )
 
     def _check_polygon_options(self) -> None:
         given: Any = {} if self.polygon_options is None else self.polygon_options

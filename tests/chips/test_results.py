@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geopsp.chips.chip import rotate_grid
-from geopsp.chips.results import CHIP_FILES, ExportJournal, RowResult, footprints
+from geopsp.chips.journal import CHIP_FILES, ExportJournal
+from geopsp.chips.results import RowResult, footprints
 from geopsp.core.bands import BandStats
 from geopsp.core.grid import Grid, Window
 
@@ -114,9 +115,9 @@ def test_a_ledger_of_nothing_is_begun_anew(text, tmp_path):
 def test_a_line_of_the_journal_follows_the_chips_to_the_disk(tmp_path, monkeypatch):
     """Else a resumed export would count chips that a power cut left empty."""
     monkeypatch.setenv("GEOPSP_SYNC", "1")
-    monkeypatch.setattr("geopsp.chips.results.SYNC_SECONDS", 0.0)
+    monkeypatch.setattr("geopsp.chips.journal.SYNC_SECONDS", 0.0)
     synced = []
-    monkeypatch.setattr("geopsp.chips.results.sync_tree", lambda folder: synced.append(lines_of(folder)))
+    monkeypatch.setattr("geopsp.chips.journal.sync_tree", lambda folder: synced.append(lines_of(folder)))
 
     def lines_of(folder):
         return len((folder / "ledger.jsonl").read_text().splitlines())
@@ -126,7 +127,7 @@ def test_a_line_of_the_journal_follows_the_chips_to_the_disk(tmp_path, monkeypat
         journal.add(RowResult(BandStats.empty(1)))
         assert synced[-1] == 1 + number
     assert lines_of(tmp_path) == 4
-    monkeypatch.setattr("geopsp.chips.results.SYNC_SECONDS", 99.0)
+    monkeypatch.setattr("geopsp.chips.journal.SYNC_SECONDS", 99.0)
     journal.add(RowResult(BandStats.empty(1)))
     assert lines_of(tmp_path) == 4, "a kill now costs a row, no chip"
     journal.flush()

@@ -78,7 +78,7 @@ def stop_map() -> None:
 
 
 def stop_export() -> None:
-    from geopsp.chips.results import ExportJournal
+    from geopsp.chips.journal import ExportJournal
 
     ends(
         ExportJournal,

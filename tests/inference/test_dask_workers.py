@@ -23,12 +23,14 @@ from inference_common import CLASSES, trained_model
 
 import geopsp
 from geopsp import PixelClassifier, classify_pixels
+from geopsp.cluster import client as clients
+from geopsp.cluster import tasks
+from geopsp.cluster.client import connect
+from geopsp.cluster.workers import require_versions
 from geopsp.errors import InputNotFoundError, OptionError, OutputError, RasterError
-from geopsp.inference import dask_client as clients
 from geopsp.inference import dask_workers as cluster
 from geopsp.inference import map_run, outputs
 from geopsp.inference import predict_parts as parts
-from geopsp.inference.dask_client import connect
 from geopsp.inference.dask_workers import own_device
 from geopsp.inference.job import MapJob
 from geopsp.inference.options import MapSettings
@@ -316,15 +318,15 @@ def wait_until(true, seconds=60):
 
 def test_a_worker_without_the_folder_is_named(new_job, client, monkeypatch):
     job = new_job("far.tif")
-    plain = cluster._job_file
+    plain = cluster.order_file
 
     @contextmanager
-    def another(job, device):
-        with plain(job, device) as order:
+    def another(job, path):
+        with plain(job, path) as order:
             order.path.write_bytes(b"what another machine has there")
             yield order
 
-    monkeypatch.setattr(cluster, "_job_file", another)
+    monkeypatch.setattr(cluster, "order_file", another)
     folder = re.escape(str(job.folder))
     with pytest.raises(OutputError, match=rf"worker tcp://\S+ does not see {folder}.*all machines share"):
         make_parts(job, [0], client)
@@ -341,7 +343,7 @@ def test_a_worker_without_an_image_is_named(new_job, client):
 
 def test_a_worker_that_joins_late_is_asked_too(new_job, client, monkeypatch):
     job = new_job("late.tif")
-    monkeypatch.setattr(cluster, "_check_workers", lambda *_: None)
+    monkeypatch.setattr(cluster, "check_workers", lambda *_, **__: None)
     Path(job.scene.sources[0].path).unlink()
     with pytest.raises(InputNotFoundError, match="does not see the image"):
         make_parts(job, [0], client)
@@ -350,11 +352,11 @@ def test_a_worker_that_joins_late_is_asked_too(new_job, client, monkeypatch):
 def test_an_order_withdrawn_is_not_carried_out(new_job, client):
     """The folder may be another job's by then."""
     job = new_job("gone.tif")
-    with cluster._job_file(job, None) as order:
+    with cluster.order_file(job, job.folder / "order-1") as order:
         worker = min(client.nthreads())
-        assert client.submit(cluster._predict_part, 0, job_file=order, workers=[worker]).result() > 0
+        assert client.submit(cluster._predict_part, 0, order=order, workers=[worker]).result() > 0
     with pytest.raises(OutputError, match="was cancelled"):
-        client.submit(cluster._predict_part, 1, job_file=order, workers=[worker]).result()
+        client.submit(cluster._predict_part, 1, order=order, workers=[worker]).result()
     assert job.missing() == list(range(1, PARTS))
 
 
@@ -365,6 +367,11 @@ def test_another_geopsp_is_told(new_job, client, monkeypatch):
         make_parts(job, [0], client)
 
 
+def answering(versions):
+    """A client whose workers have these versions."""
+    return SimpleNamespace(get_versions=lambda packages: versions)
+
+
 @pytest.mark.parametrize(("theirs", "found"), [(None, "no geopsp"), ("0.0.1", "geopsp 0.0.1")])
 def test_a_worker_with_another_geopsp_or_none_is_named(theirs, found):
     about = dict.fromkeys(TorchEngine.packages, "1")
@@ -373,7 +380,7 @@ def test_a_worker_with_another_geopsp_or_none_is_named(theirs, found):
         "workers": {"tcp://here:1": {"packages": {**about, "geopsp": theirs}}},
     }
     with pytest.raises(OptionError, match=f"worker tcp://here:1 has {found}, but this process has 2"):
-        cluster._require_versions(SimpleNamespace(get_versions=lambda packages: versions), TorchEngine.packages)
+        require_versions(SimpleNamespace(get_versions=lambda packages: versions), TorchEngine.packages, "maps differ")
 
 
 def test_a_worker_with_another_torch_is_noted(capsys):
@@ -382,9 +389,9 @@ def test_a_worker_with_another_torch_is_noted(capsys):
         "client": {"packages": about},
         "workers": {"tcp://a:1": {"packages": about}, "tcp://b:1": {"packages": {**about, "torch": "2"}}},
     }
-    cluster._require_versions(SimpleNamespace(get_versions=lambda packages: versions), TorchEngine.packages)
+    require_versions(SimpleNamespace(get_versions=lambda packages: versions), TorchEngine.packages, "maps differ")
     said = capsys.readouterr().err
-    assert "Warning: The worker tcp://b:1 has torch 2 instead of 1" in said
+    assert "Warning: The worker tcp://b:1 has torch 2 instead of 1: maps differ." in said
     assert "tcp://a:1" not in said
 
 
@@ -435,7 +442,7 @@ def test_a_running_scheduler_is_used_and_left_running(client, monkeypatch):
 def test_a_scheduler_that_goes_away_is_told(new_job):
     job = new_job("away.tif")
     for status in ("cancelled", "lost"):
-        failure = cluster._failure(job, SimpleNamespace(key=("part", 3), status=status))
+        failure = tasks.failure_of(SimpleNamespace(key=("part", 3), status=status), cluster._words(job))
         assert isinstance(failure, OptionError)
         assert "scheduler is gone" in str(failure)
         assert "resumes" in str(failure)
@@ -455,7 +462,7 @@ def test_workers_share_the_gpus_of_a_machine(count, number, form):
 def test_a_long_silence_without_workers_is_broken(capsys, monkeypatch):
     from queue import SimpleQueue
 
-    monkeypatch.setattr(cluster, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(tasks, "IDLE_SECONDS", 0.01)
     ready, workers = SimpleQueue(), iter([{"a": 1}, {}])
 
     def nthreads():
@@ -464,5 +471,5 @@ def test_a_long_silence_without_workers_is_broken(capsys, monkeypatch):
             ready.put("part")
         return found
 
-    assert cluster._next(ready, SimpleNamespace(nthreads=nthreads)) == "part"
+    assert tasks.next_done(ready, SimpleNamespace(nthreads=nthreads)) == "part"
     assert capsys.readouterr().err.count("has no workers") == 1

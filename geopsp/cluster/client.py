@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -98,6 +98,25 @@ async def _ask_identity(scheduler: str) -> None:
         raise OSError(f"it is the address of a {kind}")
 
 
+@contextmanager
+def opened_client(client: Any, scheduler: str | None, *, gpus: int = 0) -> Iterator[Any]:
+    """Yield the client that the options `client` and `scheduler` ask for; None for this process.
+
+    Args:
+        client: A Dask client, which stays open, or None.
+        scheduler: As for `connect`, or None.
+        gpus: As for `connect`.
+
+    Raises:
+        OptionError: as `connect`.
+    """
+    if scheduler is None:
+        yield client
+        return
+    with connect(scheduler, gpus=gpus) as found:
+        yield found
+
+
 def num_threads(client: Client | None) -> int:
-    """Return the threads of all workers at this moment: so many parts are made at once; 0 without a client."""
+    """Return the threads of all workers at this moment: so many tasks run at once; 0 without a client."""
     return 0 if client is None else sum(client.nthreads().values())
