@@ -27,10 +27,12 @@ from geopsp.chips.chip_warnings import log_chip_warnings
 from geopsp.chips.export import Export, cut_all, make_index, make_report, manifest_header
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipFormat, ChipSpec, ExportOptions, changed_options
+from geopsp.core.addresses import local_path, shown
 from geopsp.core.options import describes, from_names, option_fields, require_path
 from geopsp.core.output import check_output
 from geopsp.core.owned_files import require_not_inputs
 from geopsp.core.progress import Progress, progress_bar
+from geopsp.core.remote_output import fetch_folder, upload_folder
 from geopsp.core.text import format_count
 from geopsp.errors import ChipError
 from geopsp.raster.find_images import Images
@@ -96,24 +98,28 @@ def export_training_data(
     """
     given = {name: value for name, value in locals().items() if name in option_fields(*CUTTING, ExportOptions)}
     export, known = _prepare(images, labels, out, given)
-    with nullcontext(progress) if progress else progress_bar("Cutting chips", unit="chips") as shown:
-        return _export(replace(export, progress=shown), known, Path(out), append=append, overwrite=overwrite)
+    with nullcontext(progress) if progress else progress_bar("Cutting chips", unit="chips") as shown_progress:
+        return _export(
+            replace(export, progress=shown_progress), known, local_path(out), append=append, overwrite=overwrite
+        )
 
 
 def _export(export: Export, known: Sequence[str], out: Path, *, append: bool, overwrite: bool) -> ChipSet:
     """Write the chips, unless the folder has them already, and return them."""
     if export.key in known:
-        logger.info(f"{out} already contains these chips: nothing to do.")
+        logger.info(f"{shown(out)} already contains these chips: nothing to do.")
+        upload_folder(out, CHIP_FOLDER)  # a run before may have failed in this
         chips = ChipSet.open(out)
         log_chip_warnings(chips)
         return chips
     if known and append:
         export.append_to(out)
+        upload_folder(out, CHIP_FOLDER)
     else:
         export.run(out, overwrite=overwrite)
     chips = ChipSet.open(out)
     left_out = describe_skipped(chips.reports[-1])
-    logger.info(f"{out}: {format_count(len(chips), 'chip')}{f'; left out: {left_out}' if left_out else ''}")
+    logger.info(f"{shown(out)}: {format_count(len(chips), 'chip')}{f'; left out: {left_out}' if left_out else ''}")
     return chips
 
 
@@ -130,7 +136,7 @@ def plan_chips(
     export, known = _prepare(images, labels, out, given)
     if not (export.key in known or (known and given["append"])):
         check_output(out, overwrite=given["overwrite"], folder=True, kind=CHIP_FOLDER)
-        require_not_inputs([Path(out)], export.inputs.local_files())
+        require_not_inputs([local_path(out)], export.inputs.local_files())
     return index_chips(export.inputs, export.spec, workers=given["workers"], progress=progress)
 
 
@@ -145,7 +151,7 @@ def _prepare(images: Images, labels: Labels, out: str | Path, given: Mapping[str
     check_kind(given["chip_format"], inputs.scenes[0].dtype, len(inputs.scenes[0].bands))
     changed = changed_options(options) | {"tile_size": given["tile_size"], "seed": given["seed"]}
     export = Export(inputs, spec, given["chip_format"], _to_json(changed), given["workers"], progress=None)
-    return export, [] if given["overwrite"] else _known(Path(out), append=given["append"])
+    return export, [] if given["overwrite"] else _known(local_path(out), append=given["append"])
 
 
 def _known(out: Path, *, append: bool) -> list[str]:
@@ -154,6 +160,7 @@ def _known(out: Path, *, append: bool) -> list[str]:
     Raises:
         ChipError: if files of the folder are missing, or it should be appended to and was exported by ArcGIS.
     """
+    fetch_folder(out)
     if (out / MANIFEST).exists():
         ChipSet.open(out)
         return [entry.get("key", "") for entry in read_folder(out)[0]["exports"]]

@@ -15,7 +15,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,11 +24,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import geopsp
+from geopsp.core.addresses import address_of, shown
+from geopsp.core.object_store import delete, read_start, stat, upload
 from geopsp.core.paths import is_local
 from geopsp.core.progress import Progress
 from geopsp.errors import GeopspError, InputNotFoundError, OptionError, OutputError
 from geopsp.inference.engines import engine_in
 from geopsp.inference.job import MapJob
+from geopsp.inference.job_store import DOWNLOADS, JobStore, on_this_machine, raster_addresses
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +96,19 @@ def _collect(job: MapJob, futures: Sequence[Future[int]], client: Client, progre
     ready: SimpleQueue[Future[int]] = SimpleQueue()
     for future in futures:
         future.add_done_callback(ready.put)
-    for done in range(1, len(futures) + 1):
-        future = _next(ready, client)
-        if future.status != "finished":
-            raise _failure(job, future) from None
-        future.release()
-        if progress:
-            progress(done, len(futures))
+    store = JobStore(job)
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        downloads = []
+        for done in range(1, len(futures) + 1):
+            future = _next(ready, client)
+            if future.status != "finished":
+                raise _failure(job, future) from None
+            downloads.append(pool.submit(store.fetch_part, future.key[1]))
+            future.release()
+            if progress:
+                progress(done, len(futures))
+        for download in downloads:
+            download.result()
 
 
 def _next(ready: SimpleQueue[Future[int]], client: Client) -> Future[int]:
@@ -135,6 +144,9 @@ class JobFile:
     """The file with the job, for a worker to read."""
 
     path: Path
+    address: str | None
+    """In the store, for jobs whose map goes there."""
+
     digest: str
     """SHA-256 of the file: a worker opens nothing else."""
 
@@ -149,13 +161,18 @@ def _job_file(job: MapJob, device: str | None) -> Iterator[JobFile]:
     """Write the job into its folder for the time of the block."""
     import cloudpickle
 
-    content = zlib.compress(cloudpickle.dumps(job))
+    content = zlib.compress(cloudpickle.dumps((job, raster_addresses(job))))
     path = job.folder.absolute() / f"order-{secrets.token_hex(8)}"
+    address = address_of(path)
     try:
         path.write_bytes(content)
-        yield JobFile(path, hashlib.sha256(content).hexdigest(), geopsp.__version__, device)
+        if address is not None:
+            upload(path, address)
+        yield JobFile(path, address, hashlib.sha256(content).hexdigest(), geopsp.__version__, device)
     finally:
         path.unlink(missing_ok=True)
+        if address is not None:
+            delete([address])
 
 
 @lru_cache(maxsize=MAX_IMAGES_IN_FLIGHT)
@@ -168,17 +185,18 @@ def _read_job(job_file: JobFile) -> MapJob:
     if job_file.version != geopsp.__version__:
         raise _other_version(_worker_name(), geopsp.__version__, job_file.version)
     try:
-        content = job_file.path.read_bytes()
+        content = job_file.path.read_bytes() if job_file.address is None else _download(job_file.address)
     except OSError:
         content = b""
     if hashlib.sha256(content).hexdigest() != job_file.digest:
         raise OutputError(
-            f"{_worker_name()} does not see {job_file.path.parent}, the folder of the map's parts. Write the map to a "
-            "folder that all machines share under the same path."
+            f"{_worker_name()} does not see {shown(job_file.path.parent)}, the folder of the map's parts. Write the "
+            "map to a folder that all machines share under the same path, or to an object store (s3://...)."
         )
     import cloudpickle
 
-    job: MapJob = cloudpickle.loads(zlib.decompress(content))
+    job: MapJob = on_this_machine(*cloudpickle.loads(zlib.decompress(content)))
+    JobStore(job).fetch_model()
     paths = list(dict.fromkeys(str(source.path) for source in job.scene.sources if is_local(source.path)))
     for path in paths[:: -(-len(paths) // MAX_IMAGES_CHECKED) or 1]:
         if not Path(path).exists():
@@ -199,9 +217,20 @@ def _predict_part(number: int, *, job_file: JobFile) -> int:
     from geopsp.inference.predict_parts import predict_part
 
     job = _read_job(job_file)
-    if not job_file.path.exists():
+    if not _is_there(job_file):
         raise OutputError(f"Part {number} was cancelled: {job_file.path} is gone. Repeat the same command.")
     return predict_part(job, number, device=job_file.device or own_device(engine_in(job.model_folder).num_gpus()))
+
+
+def _download(address: str) -> bytes:
+    """Run on a worker: return the content of the job's file."""
+    file = stat(address)
+    return b"" if file is None else read_start(address, file.size)
+
+
+def _is_there(job_file: JobFile) -> bool:
+    """Run on a worker: return whether the job's file is still there."""
+    return job_file.path.exists() if job_file.address is None else stat(job_file.address) is not None
 
 
 def _check_workers(client: Client, job_file: JobFile, packages: Sequence[str]) -> None:

@@ -224,7 +224,7 @@ class MapJob:
     @property
     def done(self) -> bool:
         """True if all rasters are in their places, made by the same job."""
-        return all(raster.path.is_file() and _key_of_raster(raster.path) == self.key for raster in self.rasters)
+        return all(raster.path.is_file() and key_of_raster(raster.path) == self.key for raster in self.rasters)
 
     @property
     def publishing(self) -> bool:
@@ -329,7 +329,7 @@ class MapJob:
         return int(self._read_state()["batch_size"])
 
 
-def _key_of_raster(path: Path) -> str | None:
+def key_of_raster(path: str | Path) -> str | None:
     """Return the key of the job that made a raster."""
     try:
         with rasterio.open(gdal_path(path)) as dataset:
