@@ -222,9 +222,10 @@ def store_errors(address: str, action: str) -> Iterator[None]:
         names = " ".join(kind.__name__ for kind in type(error).__mro__)
         answer = _answer(error)
         start = f"Cannot {action} {address}: "
-        if "Credential" in names:
+        refused = isinstance(error, PermissionError) or answer in {401, 403}
+        if "Credential" in names or (refused and scheme == "s3" and not _has_s3_credentials()):
             advice = f"there are no credentials. Set {VARIABLES.get(scheme, 'them')}."
-        elif isinstance(error, PermissionError) or answer in {401, 403}:
+        elif refused:
             check = VARIABLES.get(scheme, "the address")
             advice = f"these credentials have no right to ({format_error(error)}). Check {check}."
         elif isinstance(error, FileNotFoundError) or answer == 404:
@@ -232,6 +233,13 @@ def store_errors(address: str, action: str) -> Iterator[None]:
         else:
             advice = f"{format_error(error)}. Check the connection, and repeat the same command."
         raise OutputError(start + advice) from error
+
+
+def _has_s3_credentials() -> bool:
+    """Return whether there are any; without them s3fs asks as nobody, which is refused."""
+    from botocore.session import Session
+
+    return Session().get_credentials() is not None
 
 
 def _stored(info: dict[str, Any]) -> StoredFile:

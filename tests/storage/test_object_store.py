@@ -175,7 +175,7 @@ def test_other_stores_go_the_same_way(scheme, tmp_path, monkeypatch):
     assert set(object_store.find(out)) == {"a/b.txt", ".geopsp-files"}
 
 
-def test_no_bucket_and_no_credentials(credentials, bucket, monkeypatch):
+def test_no_bucket_and_no_credentials(store, bucket, monkeypatch):
     with pytest.raises(OutputError, match="no such bucket or folder"):
         write("s3://no-such-bucket-here/x", "text")
     with pytest.raises(InputNotFoundError, match="No such folder"):
@@ -184,7 +184,11 @@ def test_no_bucket_and_no_credentials(credentials, bucket, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/none")
-    monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "7")  # other options: another connection
+
+    def refuse(*_, **__):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(store), "put_file", refuse)
     with pytest.raises(OutputError, match=r"there are no credentials. Set AWS_ACCESS_KEY_ID and"):
         write(f"s3://{bucket}/x", "text")
 
