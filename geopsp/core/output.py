@@ -221,7 +221,7 @@ def atomic_output(
             partial.mkdir()
         yield partial
         if folder:
-            _publish_folder(partial, path, kind)
+            publish_folder(partial, path, kind)
         else:
             follow_umask([partial], temporary.parent)
             sync_file(partial)
@@ -287,13 +287,13 @@ def resumable_folder(path: str | Path, *, state_file: str, overwrite: bool = Fal
     try:
         with write_errors(path):
             yield partial
-            _publish_folder(partial, path, kind)
+            publish_folder(partial, path, kind)
     finally:
         if partial.exists() and not (partial / state_file).exists():
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _publish_folder(folder: Path, path: Path, kind: FolderKind | None) -> None:
+def publish_folder(folder: Path, path: Path, kind: FolderKind | None) -> None:
     """Give a finished folder its name; one that it replaces is removed afterwards, so that a kill never loses both."""
     write_file_list(folder, kind)
     sync_tree(folder)

@@ -188,9 +188,11 @@ def remove_remote(paths: Sequence[Path]) -> None:
 
 
 def has_file(path: Path) -> bool:
-    """Return whether a file is at its place: at its address, if it is a local copy."""
+    """Return whether a file or folder is at its place: at its address, if it is a local copy."""
     address = address_of(path)
-    return path.is_file() if address is None else object_store.stat(address) is not None
+    if address is None:
+        return path.exists()
+    return object_store.stat(address) is not None or bool(object_store.find(address))
 
 
 def fetch_file(path: Path) -> bool:

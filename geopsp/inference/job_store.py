@@ -15,11 +15,14 @@ from rasterio.io import MemoryFile
 
 from geopsp.core import object_store
 from geopsp.core.addresses import address_of, local_path
+from geopsp.core.documents import DocumentError, parse_json
 from geopsp.core.object_store import FILE_SYSTEMS
-from geopsp.core.remote_output import fetch_file
+from geopsp.core.remote_output import fetch_file, fetch_folder
 from geopsp.core.run_state import read_state
 from geopsp.errors import OutputError
-from geopsp.inference.job import WORK_FOLDER, JobState, MapJob, key_of_raster
+from geopsp.inference.job import KEY_TAG, MapJob, key_of_raster
+from geopsp.inference.job_folder import WORK_FOLDER, JobState
+from geopsp.raster.zarr_store import METADATA, attribute_of, is_zarr
 
 DOWNLOADS = 4
 """Parts that are downloaded at a time."""
@@ -190,16 +193,31 @@ def is_uploaded(job: MapJob) -> bool:
 
 def _key_at(address: str) -> str | None:
     """Return the key of the job that made a raster, which is read without the cache of GDAL."""
+    if is_zarr(Path(address)):
+        return _key_of_zarr(address)
     if object_store.stat(address) is None:
         return None
     with MemoryFile(object_store.read_start(address, HEADER_BYTES)) as start:
         return key_of_raster(start.name)
 
 
+def _key_of_zarr(address: str) -> str | None:
+    found = object_store.stat(f"{address}/{METADATA}")
+    if found is None:
+        return None
+    with suppress(DocumentError):
+        content = parse_json(object_store.read_start(f"{address}/{METADATA}", found.size))
+        return attribute_of(content, "probabilities", KEY_TAG)
+    return None
+
+
 def fetch_rasters(job: MapJob) -> None:
     """Download the rasters of a finished job, to make polygons or an Item of them."""
     for raster in job.rasters:
-        fetch_file(raster.path)
+        if is_zarr(raster.path):
+            fetch_folder(raster.path)
+        else:
+            fetch_file(raster.path)
 
 
 def on_this_machine(job: MapJob, addresses: list[str | None]) -> MapJob:

@@ -23,6 +23,7 @@ from geopsp.inference.outputs import OUTPUTS, extra_outputs
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.open import RASTER_ENDINGS, open_raster
 from geopsp.raster.scene import Scene
+from geopsp.raster.zarr_store import ZARR_ENDING
 from geopsp.vector.open import LAYER_SEPARATOR
 
 TIFF_ENDINGS = (".tif", ".tiff")
@@ -96,6 +97,11 @@ def _extra_paths(options: MapOptions) -> dict[str, str | Path]:
     return {name: path for name in extra_outputs() if (path := getattr(options, name)) is not None}
 
 
+def raster_endings(name: str) -> tuple[str, ...]:
+    """Return the endings that the file of an output can have."""
+    return (*TIFF_ENDINGS, ZARR_ENDING) if name == "probabilities" else TIFF_ENDINGS
+
+
 def check_names(out: str | Path, options: MapOptions) -> None:
     """Check that rasters are named as GeoTIFFs; with a map for each image, that no folder is a file.
 
@@ -110,8 +116,9 @@ def check_names(out: str | Path, options: MapOptions) -> None:
             raise OptionError(
                 f"`{name}` is {path}, a folder, but must be a file. For a map of each image use `per_image=True`."
             )
-        elif name != "polygons" and local_path(path).suffix.lower() not in TIFF_ENDINGS:
-            raise OptionError(f"`{name}` is {path}, but must end in .tif or .tiff.")
+        elif name != "polygons" and local_path(path).suffix.lower() not in raster_endings(name):
+            *most, last = raster_endings(name)
+            raise OptionError(f"`{name}` is {path}, but must end in {', '.join(most)} or {last}.")
 
 
 def check_paths(

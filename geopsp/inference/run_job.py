@@ -18,7 +18,7 @@ import rasterio
 from geopsp.core.addresses import address_of
 from geopsp.core.legend import Legend
 from geopsp.core.lock import output_lock
-from geopsp.core.output import atomic_output, resolve_link
+from geopsp.core.output import atomic_output, publish_folder, resolve_link
 from geopsp.core.parallel import cpu_count
 from geopsp.core.progress import Progress
 from geopsp.core.remote_output import upload_to
@@ -38,6 +38,7 @@ from geopsp.raster.cog.part_mosaic import PartPath
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.cog.sieve import sieve
 from geopsp.raster.legend_io import sidecar_path, write_class_files
+from geopsp.raster.zarr_store import ZARR_FOLDER, is_zarr, write_zarr
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +160,10 @@ def _assemble(job: MapJob) -> None:
                 sieve(raster, job.parts, path, job.sieved_path, job.settings.sieve, pool=pool)
                 path = job.sieved_path
             staged = job.staged_path(raster)
-            assemble(raster, job.scene.grid, job.parts, path, staged, tags=job.tags, pool=pool)
+            if is_zarr(staged):
+                write_zarr(raster, job.scene.grid, job.parts, path, staged, tags=job.tags)
+            else:
+                assemble(raster, job.scene.grid, job.parts, path, staged, tags=job.tags, pool=pool)
     job.publish()
 
 
@@ -171,6 +175,9 @@ def _publish(job: MapJob) -> None:
         if not staged.exists():  # moved by a run that was interrupted here
             continue
         target = resolve_link(raster.path)
+        if is_zarr(target):
+            publish_folder(staged, target, ZARR_FOLDER)
+            continue
         _write_sidecars(raster, target, job.legend)
         if raster.path != target:  # programs look for sidecars beside the link
             try:

@@ -59,10 +59,10 @@ def _only_variable(store: str, place: str) -> str:
                 return ""
     except GDAL_ERRORS as error:
         raise RasterError(
-            f"Cannot read {store} as a Zarr store: {format_error(error)}. GDAL {rasterio.__gdal_version__} may not read "
-            "this version of the format: write it with zarr_format=2."
+            f"Cannot read {store} as a Zarr store: {format_error(error)}. GDAL {rasterio.__gdal_version__} may not "
+            "read this version of the format: write it with zarr_format=2."
         ) from error
-    found = [name.rpartition(":")[2].strip("/") for name in subdatasets]
+    found = sorted(name.rpartition(":")[2].strip("/") for name in subdatasets)
     images = [name for name in found if name.rpartition("/")[2].lower() not in BESIDE]
     if len(images) != 1:
         what = f"several variables ({', '.join(images)})" if images else "no variable that is an image"

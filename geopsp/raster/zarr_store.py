@@ -36,6 +36,11 @@ CRS, BAND, Y, X = "spatial_ref", "band", "y", "x"
 """Names of the variables beside the array."""
 
 
+def is_zarr(path: Path) -> bool:
+    """True if a raster is written as a Zarr store, by its ending."""
+    return path.suffix.lower() == ZARR_ENDING
+
+
 def write_zarr(
     spec: RasterSpec, grid: Grid, part_grid: PartGrid, part_path: PartPath, out: Path, *, tags: Mapping[str, str]
 ) -> None:
