@@ -21,6 +21,7 @@ from geopsp.active_learning.score_images import score_images
 from geopsp.active_learning.score_windows import WindowScorer
 from geopsp.active_learning.select_windows import Selection, select_windows
 from geopsp.active_learning.tile_views import Floats, TileViews
+from geopsp.core.addresses import OutputPath, local_path
 from geopsp.core.grid import Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.lock import output_lock
@@ -112,7 +113,7 @@ def suggest_chips(
         OutputError: if `out` exists and `overwrite` is False, it cannot be written, or another run writes to it.
     """
     find_windows(model, images, out, from_names(SuggestOptions, locals()))
-    return Path(out)
+    return OutputPath(out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,8 @@ def _opened_run(
         aoi_source = None if options.aoi is None else LazyAreaOfInterest(options.aoi)
         scenes = open_model_scenes(images, trained, aoi_source, options.map_options)
         folder = Path(model) if isinstance(model, str | Path) else None
-        check_paths([OutputPaths(Path(out))], scenes, aoi=options.aoi, model=folder)
-        check_paths([OutputPaths(Path(out))], scenes, aoi=options.labelled)
+        check_paths([OutputPaths(local_path(out))], scenes, aoi=options.aoi, model=folder)
+        check_paths([OutputPaths(local_path(out))], scenes, aoi=options.labelled)
         target = check_package_output(out, overwrite=options.overwrite)
         yield _Run(trained, scenes, aoi_source, options, target, used_device)
 

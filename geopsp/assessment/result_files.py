@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from geopsp.core.addresses import OutputPath
 from geopsp.core.argument_names import did_you_mean
 from geopsp.core.options import require_path
 from geopsp.core.output import atomic_output, check_output
@@ -46,7 +47,7 @@ def save_results(path: str | Path, texts: Mapping[str, Callable[[], str]], *, ov
     ending = require_ending(path, *texts)
     with atomic_output(path, overwrite=overwrite) as partial:
         partial.write_text(texts[ending](), encoding="utf-8", newline="")
-    return Path(path)
+    return OutputPath(path)
 
 
 def json_text(content: Any) -> str:

@@ -23,6 +23,7 @@ from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.notebook_html import Cell, html_block, html_facts, html_table
 from geopsp.core.options import require_path
 from geopsp.core.pixel_values import RAW, PixelValues
+from geopsp.core.remote_output import input_folder
 from geopsp.core.text import format_count, format_pixel_size
 from geopsp.errors import ChipError, InputNotFoundError
 
@@ -146,7 +147,7 @@ class ChipSet:
             raise ChipError("No chip folder is given. Give at least one.")
         for path in paths:
             require_path("path", path)
-        sets = [_open_folder(Path(path)) for path in paths]
+        sets = [_open_folder(input_folder(path)) for path in paths]
         return sets[0] if len(sets) == 1 else _join(sets)
 
     @classmethod

@@ -30,10 +30,12 @@ from geopsp.chips.export import Export, Start, cut_all, make_index, make_report,
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipFormat, ChipSpec, ExportOptions, changed_options
 from geopsp.cluster.client import opened_client
+from geopsp.core.addresses import local_path, shown
 from geopsp.core.options import describes, from_names, option_fields, require_path
 from geopsp.core.output import check_output
 from geopsp.core.owned_files import require_not_inputs
 from geopsp.core.progress import Progress, progress_bar
+from geopsp.core.remote_output import fetch_folder, upload_folder
 from geopsp.core.text import format_count
 from geopsp.errors import ChipError
 from geopsp.raster.find_images import Images
@@ -101,28 +103,31 @@ def export_training_data(
     """
     given = {name: value for name, value in locals().items() if name in option_fields(*CUTTING, ExportOptions)}
     export, known = _prepare(images, labels, out, given)
+    folder = local_path(out)
     if export.key in known:
-        logger.info(f"{out} already contains these chips: nothing to do.")
-        chips = ChipSet.open(out)
+        logger.info(f"{shown(folder)} already contains these chips: nothing to do.")
+        upload_folder(folder, CHIP_FOLDER)  # a run before may have failed in this
+        chips = ChipSet.open(folder)
         log_chip_warnings(chips)
         return chips
     with (
         opened_client(client, scheduler) as found,
-        nullcontext(progress) if progress else progress_bar("Cutting chips", unit="chips") as shown,
+        nullcontext(progress) if progress else progress_bar("Cutting chips", unit="chips") as live,
     ):
-        export = replace(export, progress=shown, client=found)
-        return _export(export, known, Path(out), append=append, overwrite=overwrite)
+        export = replace(export, progress=live, client=found)
+        return _export(export, known, folder, append=append, overwrite=overwrite)
 
 
 def _export(export: Export, known: Sequence[str], out: Path, *, append: bool, overwrite: bool) -> ChipSet:
     """Write the chips and return them."""
     if known and append:
         export.append_to(out)
+        upload_folder(out, CHIP_FOLDER)
     else:
         export.run(out, overwrite=overwrite)
     chips = ChipSet.open(out)
     left_out = describe_skipped(chips.reports[-1])
-    logger.info(f"{out}: {format_count(len(chips), 'chip')}{f'; left out: {left_out}' if left_out else ''}")
+    logger.info(f"{shown(out)}: {format_count(len(chips), 'chip')}{f'; left out: {left_out}' if left_out else ''}")
     return chips
 
 
@@ -139,7 +144,7 @@ def plan_chips(
     export, known = _prepare(images, labels, out, given)
     if not (export.key in known or (known and given["append"])):
         check_output(out, overwrite=given["overwrite"], folder=True, kind=CHIP_FOLDER)
-        require_not_inputs([Path(out)], export.inputs.local_files())
+        require_not_inputs([local_path(out)], export.inputs.local_files())
     return index_chips(export.inputs, export.spec, workers=given["workers"], progress=progress)
 
 
@@ -154,7 +159,7 @@ def _prepare(images: Images, labels: Labels, out: str | Path, given: Mapping[str
     check_kind(given["chip_format"], inputs.scenes[0].dtype, len(inputs.scenes[0].bands))
     changed = changed_options(options) | {"tile_size": given["tile_size"], "seed": given["seed"]}
     export = Export(inputs, spec, given["chip_format"], _to_json(changed), given["workers"], progress=None)
-    return export, [] if given["overwrite"] else _known(Path(out), append=given["append"])
+    return export, [] if given["overwrite"] else _known(local_path(out), append=given["append"])
 
 
 def _known(out: Path, *, append: bool) -> list[str]:
@@ -163,6 +168,7 @@ def _known(out: Path, *, append: bool) -> list[str]:
     Raises:
         ChipError: if files of the folder are missing, or it should be appended to and was exported by ArcGIS.
     """
+    fetch_folder(out)
     if (out / MANIFEST).exists():
         ChipSet.open(out)
         return [entry.get("key", "") for entry in read_folder(out)[0]["exports"]]

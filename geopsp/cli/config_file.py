@@ -15,10 +15,12 @@ import yaml
 from click.core import ParameterSource
 
 from geopsp.cli.options import ShellOption, is_inverted
+from geopsp.core.addresses import local_path
 from geopsp.core.argument_names import suggest_names
 from geopsp.core.documents import MAX_SETTINGS_BYTES, DocumentError, read_bytes, read_yaml, yaml_lines
 from geopsp.core.output import check_output, write_text_atomic
 from geopsp.core.owned_files import add_to_file_list
+from geopsp.core.remote_output import fetch_file, has_record, upload_file, upload_folder
 from geopsp.core.text import format_error
 from geopsp.errors import OptionError
 
@@ -105,11 +107,12 @@ def record_run(ctx: click.Context, out: Path) -> None:
 
     A run that adds to a folder is NAME-2.yaml, and so on. A file of others is left alone.
     """
-    name, text = str(ctx.command.name), config_text(ctx)
+    name, text, out = str(ctx.command.name), config_text(ctx), local_path(out)
     path = out / f"{name}.yaml" if out.is_dir() else _beside(out)
     if ctx.params.get("append"):
         others = (out / f"{name}-{number}.yaml" for number in count(2))
         path = next(each for each in chain([path], others) if not each.exists() or _text_of(each) == text)
+    fetch_file(path)
     if _text_of(path) == text:
         return
     if os.path.lexists(path) and not _text_of(path).startswith(f"{COMMAND}: {name}\n"):
@@ -119,7 +122,11 @@ def record_run(ctx: click.Context, out: Path) -> None:
         write_text_atomic(path, text)
         if out.is_dir():
             add_to_file_list(out, path.name)
-    except OSError as error:  # the output itself is complete
+        if has_record(out):
+            upload_folder(out, None)
+        else:
+            upload_file(path)
+    except OSError as error:  # OutputError is one, too; the output itself is complete
         logger.warning(f"{path} cannot be written ({format_error(error)}), so this run is not recorded.")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from geopsp.cli.messages import Translator
+from geopsp.core.addresses import shown
 from geopsp.core.escape import printable_lines
 
 RESULTS = "geopsp.results"
@@ -74,9 +75,9 @@ def record(content: Mapping[str, Any]) -> None:
 
 def wrote(*paths: str | Path) -> None:
     """Say which files or folders were written."""
-    for path in paths:
+    for path in map(shown, paths):
         say(f"Wrote {path}")
-    results().wrote += map(str, paths)
+        results().wrote.append(path)
 
 
 def print_json(warnings: Sequence[str]) -> None:

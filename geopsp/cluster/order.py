@@ -12,6 +12,8 @@ from typing import Any
 
 import geopsp
 from geopsp.cluster.workers import other_version, worker_name
+from geopsp.core import object_store
+from geopsp.core.addresses import address_of, shown
 from geopsp.errors import OutputError
 
 
@@ -28,11 +30,16 @@ class Order:
     path: Path | None = None
     """The file that holds the job; None: `content` does."""
 
+    address: str | None = None
+    """Of the file in an object store, where the workers find it instead."""
+
     content: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def is_withdrawn(self) -> bool:
         """True if the file is gone: its folder may be another job's by now."""
+        if self.address is not None:
+            return object_store.stat(self.address) is None
         return self.path is not None and not self.path.exists()
 
     def open(self, output: str) -> Any:
@@ -47,12 +54,9 @@ class Order:
         """
         if self.version != geopsp.__version__:
             raise other_version(worker_name(), geopsp.__version__, self.version)
-        try:
-            content = self.content if self.path is None else self.path.read_bytes()
-        except OSError:
-            content = b""
+        content = self._read()
         if hashlib.sha256(content).hexdigest() != self.digest:
-            folder = None if self.path is None else self.path.parent
+            folder = None if self.path is None else shown(self.path.parent)
             raise OutputError(
                 f"{worker_name()} does not see {folder}, where the {output} is made. Choose an output on a disk that "
                 "all machines share under the same path."
@@ -60,6 +64,16 @@ class Order:
         import cloudpickle
 
         return cloudpickle.loads(zlib.decompress(content))
+
+    def _read(self) -> bytes:
+        """Return the job as bytes; none if the file is not there."""
+        if self.address is not None:
+            file = object_store.stat(self.address)
+            return b"" if file is None else object_store.read_start(self.address, file.size)
+        try:
+            return self.content if self.path is None else self.path.read_bytes()
+        except OSError:
+            return b""
 
 
 def order_in_memory(job: Any) -> Order:
@@ -74,14 +88,18 @@ def order_file(job: Any, path: Path) -> Iterator[Order]:
 
     Args:
         job: What `Order.open` returns.
-        path: In a folder that all workers see; absolute.
+        path: In a folder that all workers see, or that stands for one in an object store; absolute.
     """
-    content = _encode(job)
+    content, address = _encode(job), address_of(path)
     try:
         path.write_bytes(content)
-        yield Order(hashlib.sha256(content).hexdigest(), geopsp.__version__, path)
+        if address is not None:
+            object_store.upload(path, address)
+        yield Order(hashlib.sha256(content).hexdigest(), geopsp.__version__, path, address)
     finally:
         path.unlink(missing_ok=True)
+        if address is not None:
+            object_store.delete([address])
 
 
 def _encode(job: Any) -> bytes:

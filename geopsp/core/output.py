@@ -1,6 +1,7 @@
 """Outputs that appear complete or not at all: written beside their path, then renamed.
 
-If an output path is a link, the link stays and its target is written or replaced.
+If an output path is a link, the link stays and its target is written or replaced. An address in an object store is
+like a link to its local copy, which is uploaded when it is complete.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+from geopsp.core.addresses import address_of, staged_path
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.owned_files import (
     FolderKind,
@@ -23,6 +25,14 @@ from geopsp.core.owned_files import (
     write_file_list,
 )
 from geopsp.core.paths import describe_bad_name
+from geopsp.core.remote_output import (
+    check_remote_file,
+    check_remote_folder,
+    remove_remote,
+    upload_file,
+    upload_folder,
+)
+from geopsp.core.set_aside import follow_umask, set_aside
 from geopsp.core.sync import sync_file, sync_folder, sync_tree
 from geopsp.core.temporary_folder import temporary_folder
 from geopsp.core.text import format_error
@@ -90,6 +100,8 @@ def check_output(
     try:
         if folder and not _CHECKS_ONLY.get():
             _restore_replaced(path, kind)
+        if _check_address(path, overwrite=overwrite, folder=folder, kind=kind, companions=companions):
+            overwrite, companions = True, ()  # a local copy is no output
         if path.exists() and not overwrite:
             raise OutputError(f"{asked} already exists. Use `overwrite=True` to replace it, or choose another name.")
         _require_replaceable(path, folder=folder, kind=kind)
@@ -113,6 +125,22 @@ def check_output(
     return path
 
 
+def _check_address(
+    path: Path, *, overwrite: bool, folder: bool, kind: FolderKind | None, companions: Sequence[Path]
+) -> bool:
+    """Check an output that is uploaded; False if the path is no local copy of one."""
+    address = address_of(path)
+    if address is None:
+        return False
+    probe = not _CHECKS_ONLY.get()
+    if folder:
+        check_remote_folder(address, kind, overwrite=overwrite, probe=probe)
+    else:
+        beside = [found for file in companions if (found := address_of(file))]
+        check_remote_file(address, overwrite=overwrite, companions=beside, probe=probe)
+    return True
+
+
 def require_short_name(path: Path) -> None:
     """Check that temporary files beside an output can have its name and more.
 
@@ -128,12 +156,12 @@ def require_short_name(path: Path) -> None:
 
 
 def resolve_link(path: str | Path) -> Path:
-    """Return the path, or the target if it is a link.
+    """Return the path, or the target if it is a link, or the local copy if it is an address.
 
     Raises:
         OutputError: if it links to itself or into a folder that does not exist, as on a disk that is not mounted.
     """
-    path = Path(path)
+    path = staged_path(path) or Path(path)
     if not os.path.islink(path):  # noqa: PTH114 (False for a name that is too long)
         return path
     target = Path(os.path.realpath(path))
@@ -193,12 +221,13 @@ def atomic_output(
             partial.mkdir()
         yield partial
         if folder:
-            _publish_folder(partial, path, kind)
+            publish_folder(partial, path, kind)
         else:
-            _follow_umask([partial], temporary.parent)
+            follow_umask([partial], temporary.parent)
             sync_file(partial)
             partial.replace(path)
             sync_folder(path.parent)
+            upload_file(path)
 
 
 @contextmanager
@@ -218,44 +247,17 @@ def atomic_files(path: str | Path, *, overwrite: bool = False, companions: Seque
         partial = temporary / f"{path.stem}{path.suffix.lower()}"
         yield partial
         others = [file for file in temporary.iterdir() if file != partial]
-        _follow_umask([*others, partial], temporary.parent)
+        follow_umask([*others, partial], temporary.parent)
         for file in (*others, partial):
             sync_file(file)
-        with _set_aside([path, *companions] if others else companions, temporary.parent) as placed:
+        with set_aside([path, *companions] if others else companions, temporary.parent) as placed:
             for file in others:
                 placed.append(file.replace(path.with_name(file.name)))
             partial.replace(path)
         sync_folder(path.parent)
-
-
-def _follow_umask(files: Sequence[Path], folder: Path) -> None:
-    """Give files the permissions of every new file: SQLite, for one, lets no group write."""
-    sample = folder / "sample"
-    sample.touch()
-    for file in files:
-        shutil.copymode(sample, file)
-
-
-@contextmanager
-def _set_aside(files: Sequence[Path], folder: Path) -> Iterator[list[Path]]:
-    """Move what exists of the files to a folder, to be deleted: never is an old file beside new companions.
-
-    If the block fails, they come back, and the new files that it appended to the list are removed.
-    """
-    aside, placed = folder / "aside", list[Path]()
-    aside.mkdir()
-    try:
-        for file in files:
-            if os.path.lexists(file):
-                file.replace(aside / file.name)
-        yield placed
-    except BaseException:
-        for file in placed:
-            file.unlink(missing_ok=True)
-        for file in files:
-            with suppress(FileNotFoundError):
-                (aside / file.name).replace(file)
-        raise
+        remove_remote(companions)
+        for file in (*others, partial):
+            upload_file(path.with_name(file.name))
 
 
 @contextmanager
@@ -285,13 +287,13 @@ def resumable_folder(path: str | Path, *, state_file: str, overwrite: bool = Fal
     try:
         with write_errors(path):
             yield partial
-            _publish_folder(partial, path, kind)
+            publish_folder(partial, path, kind)
     finally:
         if partial.exists() and not (partial / state_file).exists():
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _publish_folder(folder: Path, path: Path, kind: FolderKind | None) -> None:
+def publish_folder(folder: Path, path: Path, kind: FolderKind | None) -> None:
     """Give a finished folder its name; one that it replaces is removed afterwards, so that a kill never loses both."""
     write_file_list(folder, kind)
     sync_tree(folder)
@@ -307,6 +309,7 @@ def _publish_folder(folder: Path, path: Path, kind: FolderKind | None) -> None:
         raise
     sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)  # what is left of it, the next run removes
+    upload_folder(path, kind)
 
 
 def _restore_replaced(path: Path, kind: FolderKind | None) -> None:

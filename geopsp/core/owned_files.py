@@ -205,8 +205,13 @@ def _read_file_list(folder: Path) -> dict[str, int] | None:
     path = folder / FILE_LIST
     if path.is_symlink() or not path.is_file():
         return None
+    return parse_file_list(path.read_text(encoding="utf-8", errors="surrogateescape"))
+
+
+def parse_file_list(text: str) -> dict[str, int] | None:
+    """Return sizes by path; None of a list that is not ours."""
     sizes = {}
-    for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+    for line in text.splitlines():
         size, _, name = line.partition(" ")
         if not size.isdecimal() or not name:
             return None

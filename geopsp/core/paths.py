@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from geopsp.core.addresses import remote_address, with_query
+
 COMPANION_ENDINGS = {
     ".shp": {".dbf", ".shx", ".prj", ".cpg"}, ".tab": {".dat", ".map", ".id"}, ".mif": {".mid"},
 }  # fmt: skip
@@ -37,7 +39,7 @@ def is_url_or_vsi(path: str) -> bool:
 def is_local(name: str | Path) -> bool:
     """True for a path in the file system, as against a URL, a /vsi path or a subdataset."""
     if isinstance(name, Path):
-        return True
+        return remote_address(name) is None
     return not re.match(rf"[A-Za-z][\w+.-]+://|/vsi|[A-Z][A-Z0-9_]+:|{SUBDATASET}", name) or Path(name).exists()
 
 
@@ -57,10 +59,13 @@ def gdal_path(name: str | Path) -> str:
     A local file such as `zip:a.tif` becomes `./zip:a.tif`, which is no URL.
     """
     text = str(name)
+    if isinstance(name, Path):
+        address = remote_address(name)
+        text = with_query(address) if address else text
     if ":" in text.partition("/")[0] and not Path(text).is_absolute() and Path(text).exists():
         return f"./{text}"
     scheme, separator, rest = text.partition("://")
-    if isinstance(name, Path) or not separator:
+    if not separator:
         return text
     if scheme.lower() == "file":
         return url2pathname(urlsplit(text).path)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from geopsp.core.store_variables import gdal_s3_options
 from geopsp.errors import OptionError
 
 VARIABLE = "GEOPSP_TIMEOUT"
@@ -41,7 +42,11 @@ def server_options() -> dict[str, str]:
 
 def limit_servers() -> None:
     """Set GDAL's options of this process, also of libraries with a GDAL of their own, for files that name a server."""
-    for name, value in server_options().items():
+    options = server_options() | gdal_s3_options()
+    for name in set(_set_here) - set(options):
+        if os.environ.get(name) == _set_here.pop(name):
+            del os.environ[name]
+    for name, value in options.items():
         if os.environ.get(name) in {None, _set_here.get(name)} and os.environ.get(name) != value:
             os.environ[name] = _set_here[name] = value
 

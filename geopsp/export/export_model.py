@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from geopsp.core.addresses import OutputPath
 from geopsp.core.options import describes, from_names, only_apply, option_fields, require_choice, require_path
 from geopsp.core.output import atomic_output, check_output
 from geopsp.errors import OptionError
@@ -56,7 +57,7 @@ def export_model(
     with atomic_output(path, overwrite=options.overwrite, folder=not chosen.suffix, kind=chosen.kind) as partial:
         trained = model if isinstance(model, TrainedModel) else load_model(folder or model)
         write(ExportJob(trained, options, folder, Path(path), validation), partial)
-    return Path(path)
+    return OutputPath(path)
 
 
 def check_export(path: str | Path, format: str, options: ExportOptions) -> ExportFormat:  # noqa: A002

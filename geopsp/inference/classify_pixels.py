@@ -13,6 +13,7 @@ import geopandas as gpd
 from geopsp.core.options import describes, from_names, require_path
 from geopsp.core.output import checks_only
 from geopsp.core.pixel_size import PixelSize, require_similar_size
+from geopsp.core.remote_output import local_copies_stay
 from geopsp.core.text import format_count
 from geopsp.errors import GridError, LabelError, OptionError
 from geopsp.inference.confidence import confidence_rules
@@ -150,7 +151,7 @@ def classify_pixels(
         model = local_model(model)
     named, device = named_model(model, options.device)
     dry = checks_only() if options.dry_run else nullcontext()
-    with dry, opened_model(named, options.engine, options.tile_size) as trained:
+    with local_copies_stay(), dry, opened_model(named, options.engine, options.tile_size) as trained:
         run, scenes, paths = _prepare(images, trained, out, options, device=device, given=model)
         if options.dry_run:
             run.plan(scenes, paths).log()

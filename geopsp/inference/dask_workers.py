@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from queue import SimpleQueue
@@ -22,6 +23,7 @@ from geopsp.core.progress import Progress
 from geopsp.errors import OutputError
 from geopsp.inference.engines import engine_in
 from geopsp.inference.job import MapJob
+from geopsp.inference.job_store import DOWNLOADS, JobStore, on_this_machine, raster_addresses
 
 MAX_IMAGES_IN_FLIGHT = 32
 """Images whose parts a cluster has at a time; each has its lock and its copy of the model."""
@@ -52,7 +54,8 @@ def parts_on_cluster(
         OutputError, InputNotFoundError: if a worker does not see the job's folder or the images.
         GeopspError: of the first part that fails.
     """
-    with order_file(job, job.folder.absolute() / f"order-{secrets.token_hex(8)}") as order:
+    path = job.folder.absolute() / f"order-{secrets.token_hex(8)}"
+    with order_file((job, raster_addresses(job)), path) as order:
         check_workers(client, _read_job, order, packages=packages, consequence=CONSEQUENCE)
         name = f"geopsp-part-{secrets.token_hex(16)}"
         keys = [(name, number) for number in numbers]
@@ -69,13 +72,19 @@ def _collect(job: MapJob, futures: Sequence[Any], client: Any, progress: Progres
     ready: SimpleQueue[Any] = SimpleQueue()
     for future in futures:
         future.add_done_callback(ready.put)
-    for done in range(1, len(futures) + 1):
-        future = next_done(ready, client)
-        if future.status != "finished":
-            raise failure_of(future, _words(job)) from None
-        future.release()
-        if progress:
-            progress(done, len(futures))
+    store = JobStore(job)
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        downloads = []
+        for done in range(1, len(futures) + 1):
+            future = next_done(ready, client)
+            if future.status != "finished":
+                raise failure_of(future, _words(job)) from None
+            downloads.append(pool.submit(store.fetch_part, future.key[1]))
+            future.release()
+            if progress:
+                progress(done, len(futures))
+        for download in downloads:
+            download.result()
 
 
 def _words(job: MapJob) -> TaskWords:
@@ -99,7 +108,8 @@ def _read_job(order: Order) -> MapJob:
     Raises:
         OptionError, OutputError, InputNotFoundError: if not.
     """
-    job: MapJob = order.open("map")
+    job: MapJob = on_this_machine(*order.open("map"))
+    JobStore(job).fetch_model()
     require_visible("image", [source.path for source in job.scene.sources])
     job.require_same_inputs()
     return job

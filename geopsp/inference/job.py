@@ -19,21 +19,20 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import geopandas as gpd
 import rasterio
-from pydantic import Field
 
 from geopsp.core.grid import Window
 from geopsp.core.legend import Legend
 from geopsp.core.output import check_output, partial_path, write_errors
-from geopsp.core.owned_files import FolderKind, require_owned
+from geopsp.core.owned_files import require_owned
 from geopsp.core.paths import gdal_path
 from geopsp.core.run_state import read_state, write_state
-from geopsp.core.schema import Schema, Sha256
 from geopsp.errors import RasterError
 from geopsp.inference.confidence import ConfidenceRules
+from geopsp.inference.job_folder import WORK_FOLDER, JobState
 from geopsp.inference.options import MapSettings, NetworkPrecision
 from geopsp.inference.part_size import split_for_threads
 from geopsp.inference.tile_plan import TilePlan
@@ -45,30 +44,12 @@ from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.legend_io import sidecar_path
 from geopsp.raster.open import GDAL_ERRORS, read_tags
 from geopsp.raster.scene import Scene
+from geopsp.raster.zarr_store import ZARR_FOLDER, is_zarr
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Part of the key and of job.json."""
-
-MAX_BATCH = 2**20
-
-PartSide = Annotated[int, Field(ge=1, lt=2**31)]
-
-
-class JobState(Schema):
-    """What job.json holds."""
-
-    key: Sha256
-    part: Annotated[list[PartSide], Field(min_length=2, max_length=2)]
-    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)]
-
-
-_OF_A_KEY = "[0-9a-f]*-[0-9]*x[0-9]*"
-
-WORK_FOLDER = FolderKind(None, ("job.json", "publish", "order-*", *(_OF_A_KEY + "/*" * depth for depth in (1, 2, 3))))
-"""The folder `.partial-NAME`."""
-
 
 KEY_TAG, MODEL_TAG = "GEOPSP_JOB", "GEOPSP_MODEL"
 """Tags of the rasters."""
@@ -201,7 +182,7 @@ class MapJob:
 
     def staged_path(self, raster: RasterSpec) -> Path:
         """Return where a finished raster waits until all are finished."""
-        return self._work_folder / "done" / f"{raster.name}.tif"
+        return self._work_folder / "done" / f"{raster.name}{raster.path.suffix.lower()}"
 
     def has(self, number: int) -> bool:
         """Return whether a part is done."""
@@ -225,7 +206,7 @@ class MapJob:
     @property
     def done(self) -> bool:
         """True if all rasters are in their places, made by the same job."""
-        return all(raster.path.is_file() and _key_of_raster(raster.path) == self.key for raster in self.rasters)
+        return all(raster.path.exists() and key_of_raster(raster.path) == self.key for raster in self.rasters)
 
     @property
     def publishing(self) -> bool:
@@ -256,7 +237,13 @@ class MapJob:
             overwrite = overwrite or self.publishing or self.only_folder_left
         for raster in self.rasters:
             alone = not raster.path.exists()  # sidecars of an existing raster are replaced with it
-            check_output(raster.path, overwrite=overwrite, companions=[sidecar_path(raster.path)] if alone else ())
+            check_output(
+                raster.path,
+                overwrite=overwrite,
+                folder=is_zarr(raster.path),
+                kind=ZARR_FOLDER,
+                companions=[sidecar_path(raster.path)] if alone else (),
+            )
 
     def require_same_inputs(self) -> None:
         """Check that the images and the area are those that the job was planned with.
@@ -330,7 +317,7 @@ class MapJob:
         return int(self._read_state()["batch_size"])
 
 
-def _key_of_raster(path: Path) -> str | None:
+def key_of_raster(path: str | Path) -> str | None:
     """Return the key of the job that made a raster."""
     try:
         with rasterio.open(gdal_path(path)) as dataset:

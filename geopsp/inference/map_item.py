@@ -21,6 +21,7 @@ import pyproj
 import shapely
 from pyproj.exceptions import CRSError, ProjError
 
+from geopsp.core.addresses import address_of
 from geopsp.core.documents import DocumentError, read_json
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.paths import VSI_PREFIXES, is_local, local_file
@@ -44,9 +45,12 @@ from geopsp.raster.acquisition import time_range
 from geopsp.raster.cog.raster_spec import FRACTION_STEPS, RasterSpec
 from geopsp.raster.image_layer import ImageLayer
 from geopsp.raster.valid_hull import valid_hull
+from geopsp.raster.zarr_store import is_zarr
 from geopsp.vector.footprint import geojson_fields, hull_in_wgs84
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+ZARR = "application/vnd.zarr; version=2"
 
 VECTOR_TYPES = {
     ".gpkg": "application/geopackage+sqlite3", ".geojson": "application/geo+json", ".fgb": "application/vnd.flatgeobuf",
@@ -159,7 +163,8 @@ def _confidence(job: MapJob) -> dict[str, Any]:
 
 
 def _asset(job: MapJob, path: Path, name: str) -> dict[str, Any]:
-    return {"href": _href(path, job.out.parent), "title": TITLES[name], "roles": ["data"], **file_fields(path)}
+    about = {} if is_zarr(path) else file_fields(path)
+    return {"href": _href(path, job.out.parent), "title": TITLES[name], "roles": ["data"], **about}
 
 
 def _raster_asset(job: MapJob, raster: RasterSpec) -> dict[str, Any]:
@@ -168,7 +173,7 @@ def _raster_asset(job: MapJob, raster: RasterSpec) -> dict[str, Any]:
     band |= {"raster:scale": raster.scale} if raster.scale != 1 else {}
     fields = {
         **_asset(job, raster.path, raster.name),
-        "type": COG,
+        "type": ZARR if is_zarr(raster.path) else COG,
         "raster:sampling": "area",
         "bands": [{"name": name, **band} for name in raster.bands],
     }
@@ -254,6 +259,11 @@ def _href(path: Path, folder: Path) -> str:
     if path.parent == folder:
         return relative_href(path.name)
     try:
-        return quote(Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix())
+        relative = quote(Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix())
     except ValueError:  # on another drive
         return path.absolute().as_uri()
+    ours, theirs = address_of(folder), address_of(path)
+    if ours is None and theirs is None:
+        return relative
+    same_bucket = ours is not None and theirs is not None and ours.split("/")[:3] == theirs.split("/")[:3]
+    return relative if same_bucket else quote(theirs, safe=":/") if theirs else path.absolute().as_uri()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from geopsp.core.addresses import shown
 from geopsp.inference.estimate import MapCost
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class MapPlan:
 
     def log(self) -> None:
         """Say all of it."""
-        names = [str(path) for path in self.outputs[:MAX_NAMED]]
+        names = [shown(path) for path in self.outputs[:MAX_NAMED]]
         more = f" and {len(self.outputs) - MAX_NAMED:,} more" if len(self.outputs) > MAX_NAMED else ""
         logger.info(f"Would write {', '.join(names)}{more}.")
         for line in self.lines:

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from geopsp.cluster.client import num_threads, opened_client
+from geopsp.core.addresses import address_of
 from geopsp.core.jit import compile_ahead
 from geopsp.core.progress import Progress, progress_bar
+from geopsp.core.remote_output import has_file
 from geopsp.errors import GeopspError, RasterError
 from geopsp.inference.dask_workers import MAX_IMAGES_IN_FLIGHT
 from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.estimate import MapCost, estimate_map, estimate_maps
 from geopsp.inference.input_check import compare_with_training
 from geopsp.inference.job import LazyAreaOfInterest, MapJob
+from geopsp.inference.job_store import JobStore, fetch_rasters, is_uploaded
 from geopsp.inference.map_item import check_item, item_path, write_map_item
 from geopsp.inference.map_plan import MapPlan
 from geopsp.inference.options import MapOptions
@@ -73,6 +76,8 @@ class MapRun:
     def one_map(self, scene: Scene, paths: OutputPaths) -> Path:
         """Make the map of a scene."""
         job = self._job(scene, paths)
+        if is_uploaded(job) and not _all_uploaded(paths):
+            fetch_rasters(job)
         self._check(job, paths)
         if not job.done or job.only_folder_left or _is_complete(paths):
             with self._client() as client:
@@ -102,7 +107,7 @@ class MapRun:
             RasterError: if images cannot be read, after the others are mapped.
         """
         jobs = [self._job(scene, paths) for scene, paths in zip(scenes, all_paths, strict=True)]
-        finished = [job.done and _is_complete(paths) for job, paths in zip(jobs, all_paths, strict=True)]
+        finished = [_is_finished(job, paths) for job, paths in zip(jobs, all_paths, strict=True)]
         if any(finished):
             logger.info(f"{sum(finished)} of {len(jobs)} images are mapped already by the same call; {self._kept()}.")
         kept = [is_finished and not self._retraces for is_finished in finished]
@@ -184,7 +189,9 @@ class MapRun:
 
     def _job(self, scene: Scene, paths: OutputPaths) -> MapJob:
         rasters = paths.raster_specs(self.model.legend)
-        return plan_job(scene, self.model, rasters, self.settings, device=self.own_device, aoi=self.aoi)
+        job = plan_job(scene, self.model, rasters, self.settings, device=self.own_device, aoi=self.aoi)
+        JobStore(job).fetch_state()
+        return job
 
     def resources(self, job: MapJob) -> Resources:
         """Return what this process computes with; found with the first job, as all have the same options."""
@@ -278,6 +285,22 @@ class MapRun:
             )
         if paths.stac:
             write_map_item(job, paths.polygons, self.folder, overwrite=self.overwrite)
+
+
+def _is_finished(job: MapJob, paths: OutputPaths) -> bool:
+    """Return whether a map and all that is made of it is there, by the same call; a map that lacks some is fetched."""
+    if address_of(job.out) is None:
+        return job.done and _is_complete(paths)
+    if not is_uploaded(job):
+        return False
+    if not _all_uploaded(paths):
+        fetch_rasters(job)
+        return False
+    return True
+
+
+def _all_uploaded(paths: OutputPaths) -> bool:
+    return all(has_file(path) for path in paths.all_paths)
 
 
 def _log(notes: Iterable[str]) -> None:

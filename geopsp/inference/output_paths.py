@@ -12,6 +12,7 @@ from pathlib import Path
 
 import geopandas as gpd
 
+from geopsp.core.addresses import local_path, place_of, shown
 from geopsp.core.legend import Legend
 from geopsp.core.output import require_short_name
 from geopsp.core.paths import is_remote
@@ -22,6 +23,7 @@ from geopsp.inference.outputs import OUTPUTS, extra_outputs
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.open import RASTER_ENDINGS, open_raster
 from geopsp.raster.scene import Scene
+from geopsp.raster.zarr_store import ZARR_ENDING
 from geopsp.vector.open import LAYER_SEPARATOR
 
 TIFF_ENDINGS = (".tif", ".tiff")
@@ -45,8 +47,8 @@ class OutputPaths:
     @classmethod
     def from_options(cls, out: str | Path, options: MapOptions) -> OutputPaths:
         """Return the paths that the options name."""
-        extra = {name: Path(path) for name, path in _extra_paths(options).items()}
-        return cls(Path(out), extra, options.probability_type, options.stac)
+        extra = {name: local_path(path) for name, path in _extra_paths(options).items()}
+        return cls(local_path(out), extra, options.probability_type, options.stac)
 
     @property
     def polygons(self) -> Path | None:
@@ -95,6 +97,11 @@ def _extra_paths(options: MapOptions) -> dict[str, str | Path]:
     return {name: path for name in extra_outputs() if (path := getattr(options, name)) is not None}
 
 
+def raster_endings(name: str) -> tuple[str, ...]:
+    """Return the endings that the file of an output can have."""
+    return (*TIFF_ENDINGS, ZARR_ENDING) if name == "probabilities" else TIFF_ENDINGS
+
+
 def check_names(out: str | Path, options: MapOptions) -> None:
     """Check that rasters are named as GeoTIFFs; with a map for each image, that no folder is a file.
 
@@ -109,8 +116,9 @@ def check_names(out: str | Path, options: MapOptions) -> None:
             raise OptionError(
                 f"`{name}` is {path}, a folder, but must be a file. For a map of each image use `per_image=True`."
             )
-        elif name != "polygons" and Path(path).suffix.lower() not in TIFF_ENDINGS:
-            raise OptionError(f"`{name}` is {path}, but must end in .tif or .tiff.")
+        elif name != "polygons" and local_path(path).suffix.lower() not in raster_endings(name):
+            *most, last = raster_endings(name)
+            raise OptionError(f"`{name}` is {path}, but must end in {', '.join(most)} or {last}.")
 
 
 def check_paths(
@@ -135,20 +143,20 @@ def check_paths(
     paths = [path for map_paths in maps for path in map_paths.all_paths]
     for path in paths:
         require_short_name(path)
-    repeated = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
+    repeated = [path for path, count in Counter(map(place_of, paths)).items() if count > 1]
     if repeated:
         _require_different_images(scenes, len(maps))
         raise OptionError(
             f"Two outputs have the same name: {repeated[0]}. Give each its own name; map images that have the same "
             "name in separate calls."
         )
-    inputs = dict.fromkeys(_model_files(model), "part of the model")
+    inputs: dict[str | Path, str] = dict.fromkeys(_model_files(model), "part of the model")
     inputs |= dict.fromkeys(_area_files(aoi), "the area of interest")
     inputs |= dict.fromkeys(_image_files(scenes), "one of the images, or part of one")
     for path in paths:
-        if path.resolve() in inputs:
+        if (place := place_of(path)) in inputs:
             raise OptionError(
-                f"The output {path} is {inputs[path.resolve()]}, which would be lost. Give the output another name."
+                f"The output {shown(path)} is {inputs[place]}, which would be lost. Give the output another name."
             )
 
 
@@ -160,19 +168,19 @@ def _require_different_images(scenes: Sequence[Scene], num_maps: int) -> None:
             raise OptionError(f"{paths[0]} is given {count} times, but each image has one map. Give it once.")
 
 
-def _model_files(folder: Path | None) -> Iterator[Path]:
+def _model_files(folder: Path | None) -> Iterator[str | Path]:
     if folder is not None:
-        yield folder.resolve()
+        yield place_of(folder)
     if folder is not None and folder.is_dir():
-        yield from (path.resolve() for path in folder.iterdir() if path.is_file())
+        yield from (place_of(path) for path in folder.iterdir() if path.is_file())
 
 
-def _area_files(aoi: str | Path | gpd.GeoDataFrame | None) -> Iterator[Path]:
+def _area_files(aoi: str | Path | gpd.GeoDataFrame | None) -> Iterator[str | Path]:
     if isinstance(aoi, str | Path):
-        yield Path(str(aoi).partition(LAYER_SEPARATOR)[0]).resolve()
+        yield place_of(str(aoi).partition(LAYER_SEPARATOR)[0])
 
 
-def _image_files(scenes: Iterable[Scene]) -> set[Path]:
+def _image_files(scenes: Iterable[Scene]) -> set[str | Path]:
     """Return the images' files and what they consist of: members of VRTs, also of VRTs in VRTs, and containers."""
     given = {source.path for scene in scenes for source in scene.sources}
     found: set[str] = set()
@@ -185,4 +193,4 @@ def _image_files(scenes: Iterable[Scene]) -> set[Path]:
         if has_members and not is_remote(name):
             with open_raster(name) as dataset:
                 pending |= set(dataset.files) - found
-    return {Path(name).resolve() for name in found}
+    return {place_of(name) for name in found}

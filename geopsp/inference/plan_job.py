@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from geopsp.core.addresses import local_path
 from geopsp.core.run_state import key_of
 from geopsp.errors import OptionError
 from geopsp.inference.confidence import ConfidenceRules, confidence_rules
@@ -90,7 +91,7 @@ def plan_job(
 def _as_made(raster: RasterSpec, confidence: ConfidenceRules) -> RasterSpec:
     """Return a raster with its absolute path, and of one of classes with that of unsure pixels."""
     legend = None if raster.legend is None else confidence.map_legend(raster.legend)
-    return replace(raster, path=raster.path.absolute(), legend=legend)
+    return replace(raster, path=local_path(raster.path).absolute(), legend=legend)
 
 
 def _require_own_size(size: int, model: MapModel) -> None:

@@ -17,6 +17,7 @@ from geopsp.core.parallel import cpu_count
 from geopsp.core.progress import Progress
 from geopsp.inference.engines import Engine, MapModel, engine_of, load_for_worker
 from geopsp.inference.job import MapJob
+from geopsp.inference.job_store import JobStore, PartUploads
 from geopsp.inference.pipeline import Rows, TilePipeline
 from geopsp.inference.predictor import TilePredictor
 from geopsp.inference.resources import ComputeCost, Resources
@@ -119,13 +120,15 @@ def _predict_run(
     window = _window_of(run)
     heights = [part.window.height for part in run]
     with closing(pipeline.rows(window, progress)) as rows:
-        groups = regroup_rows(rows, heights)
+        groups, uploads = regroup_rows(rows, heights), PartUploads(job, pool)
         for part in run:
             with ExitStack() as stack:
                 writers = {raster.name: stack.enter_context(_writer(job, raster, part, pool)) for raster in job.rasters}
                 for pixels_by_name in next(groups):
                     for name, pixels in pixels_by_name.items():
                         writers[name].append(pixels)
+            uploads.add(part.number)
+        uploads.wait()
     return job.num_tiles(window)
 
 
@@ -159,13 +162,15 @@ def predict_part(job: MapJob, number: int, *, device: str | None = None) -> int:
     On the CPU one thread of this process does it all. The model is the one in the job's folder, or the same one if
     this process has it already.
     """
-    if job.has(number):
+    if job.has(number) or JobStore(job).has(number):
         return 0
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         predictor = _WORKER_MODEL.predictor(job, device)
         pipeline = _pipeline(job, predictor, 1)
         with nullcontext() if predictor.device.type == "cpu" else _writers() as pool:
-            return _predict_run(job, [job.parts.part(number)], pipeline, pool, None)
+            num_tiles = _predict_run(job, [job.parts.part(number)], pipeline, pool, None)
+    JobStore(job).remove_local_part(number)
+    return num_tiles
 
 
 class _WorkerModel:

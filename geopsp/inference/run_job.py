@@ -15,17 +15,20 @@ from typing import Any
 
 import rasterio
 
+from geopsp.core.addresses import address_of
 from geopsp.core.legend import Legend
 from geopsp.core.lock import output_lock
-from geopsp.core.output import atomic_output, resolve_link
+from geopsp.core.output import atomic_output, publish_folder, resolve_link
 from geopsp.core.parallel import cpu_count
 from geopsp.core.progress import Progress
+from geopsp.core.remote_output import upload_to
 from geopsp.core.sync import sync_file, sync_folder
 from geopsp.core.text import format_count
 from geopsp.errors import OutputError
 from geopsp.inference.dask_workers import parts_on_cluster
 from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.job import MapJob
+from geopsp.inference.job_store import JobStore
 from geopsp.inference.map_item import remove_item
 from geopsp.inference.outputs import OUTPUTS
 from geopsp.inference.predict_parts import GDAL_CACHE_BYTES, predict_missing_parts
@@ -35,6 +38,7 @@ from geopsp.raster.cog.part_mosaic import PartPath
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.cog.sieve import sieve
 from geopsp.raster.legend_io import sidecar_path, write_class_files
+from geopsp.raster.zarr_store import ZARR_FOLDER, is_zarr, write_zarr
 
 logger = logging.getLogger(__name__)
 
@@ -89,17 +93,19 @@ def start_job(
     """
     job.check(overwrite=overwrite)
     with output_lock(job.out):
+        store = JobStore(job)
         if job.only_folder_left:
             job.clear()
+            store.clear()
             yield lambda _: None
             return
         job.check(overwrite=overwrite)  # again, as another run may have ended meanwhile
         job = job.with_parts()
         with _started(job, model, device=device, resources=resources, client=client) as make_parts:
-            yield partial(_finish, job, make_parts)
+            yield partial(_finish, job, store, make_parts)
 
 
-def _finish(job: MapJob, make_parts: Finish, progress: Progress | None) -> None:
+def _finish(job: MapJob, store: JobStore, make_parts: Finish, progress: Progress | None) -> None:
     """Wait for the parts, make the rasters and delete the job's folder."""
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         if not job.publishing:
@@ -108,6 +114,7 @@ def _finish(job: MapJob, make_parts: Finish, progress: Progress | None) -> None:
             _assemble(job)
         _publish(job)
     job.clear()
+    store.clear()
 
 
 @contextmanager
@@ -118,9 +125,12 @@ def _started(
     if job.publishing:
         yield lambda _: None
         return
+    store = JobStore(job)
     resources = resources or Resources.for_job(job, model, engine_of(model).pick_device(device))
     try:
+        store.fetch()
         resources = replace(resources, batch_size=job.begin(resources.batch_size))
+        store.begin()
         missing = job.missing()
         if len(missing) < len(job.parts):
             logger.info(f"Resuming: {len(job.parts) - len(missing)} of {len(job.parts)} parts are done.")
@@ -131,10 +141,12 @@ def _started(
         else:
             engine = engine_of(model)
             engine.save(model, job.model_folder)
+            store.upload_model()
             with parts_on_cluster(job, missing, client, device=device, packages=engine.packages) as collect:
                 yield collect
     finally:
         job.remove_if_empty()
+        store.remove_if_empty()
 
 
 def _assemble(job: MapJob) -> None:
@@ -148,7 +160,10 @@ def _assemble(job: MapJob) -> None:
                 sieve(raster, job.parts, path, job.sieved_path, job.settings.sieve, pool=pool)
                 path = job.sieved_path
             staged = job.staged_path(raster)
-            assemble(raster, job.scene.grid, job.parts, path, staged, tags=job.tags, pool=pool)
+            if is_zarr(staged):
+                write_zarr(raster, job.scene.grid, job.parts, path, staged, tags=job.tags)
+            else:
+                assemble(raster, job.scene.grid, job.parts, path, staged, tags=job.tags, pool=pool)
     job.publish()
 
 
@@ -160,6 +175,9 @@ def _publish(job: MapJob) -> None:
         if not staged.exists():  # moved by a run that was interrupted here
             continue
         target = resolve_link(raster.path)
+        if is_zarr(target):
+            publish_folder(staged, target, ZARR_FOLDER)
+            continue
         _write_sidecars(raster, target, job.legend)
         if raster.path != target:  # programs look for sidecars beside the link
             try:
@@ -186,6 +204,9 @@ def _write_sidecars(raster: RasterSpec, path: Path, legend: Legend) -> None:
 
 def _move(source: Path, target: Path) -> None:
     """Move a file so that it appears complete, also on another disk."""
+    if address_of(target):  # it stays in the folder of the job until it is uploaded
+        upload_to(source, target)
+        return
     try:
         sync_file(source)
         source.replace(target)

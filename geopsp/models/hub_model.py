@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from geopsp.core.remote_output import input_path
 from geopsp.core.text import format_error
 from geopsp.core.time_limit import server_options
 from geopsp.errors import GeopspError, InputNotFoundError, ModelError, OptionError, PackageError
@@ -58,7 +59,7 @@ def hub_name(model: str | Path) -> HubName | None:
 
 
 def local_model(model: str | Path) -> Path:
-    """Return the path of a model: as it is, or the folder that a model on the Hub was downloaded to.
+    """Return the path of a model: as it is, or the folder that one on the Hub or in an object store was copied to.
 
     Raises:
         ModelError: if the Hub cannot be reached, and the model was not downloaded before.
@@ -67,7 +68,7 @@ def local_model(model: str | Path) -> Path:
     """
     name = hub_name(model)
     if name is None:
-        return Path(model)
+        return input_path(model)
     if find_spec("huggingface_hub") is None:
         raise OptionError(f"{name} needs huggingface_hub, which is not installed. Run: pip install huggingface_hub")
     from huggingface_hub import snapshot_download

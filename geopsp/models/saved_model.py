@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
+from geopsp.core.addresses import OutputPath
 from geopsp.core.bands import BandStats
 from geopsp.core.documents import file_checksum
 from geopsp.core.escape import csv_text, printable
@@ -176,7 +177,7 @@ def save_model(model: TrainedModel, folder: str | Path, *, overwrite: bool = Fal
             (partial / RUN_CONFIG).write_text(model.run_config, encoding="utf-8")
         if model.record is not None:
             (partial / RECORD).write_text(record_text(model.record), encoding="utf-8")
-    return Path(folder)
+    return OutputPath(folder)
 
 
 def write_model_files(model: TrainedModel, folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from geopsp.core.addresses import OutputPath
 from geopsp.core.jit import compile_ahead
 from geopsp.core.lock import output_lock
 from geopsp.core.options import check_nodata, describes, from_names, require_path
@@ -77,7 +78,7 @@ def raster_to_polygons(
     nodata_value = check_nodata("nodata", nodata)
     require_path("raster", raster)
     require_path("out", out)
-    asked, out = Path(out), check_vector_output(out, overwrite=overwrite)
+    asked, out = OutputPath(out), check_vector_output(out, overwrite=overwrite)
     compile_ahead(compiled_modules(settings))
     with (
         output_lock(out),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.vrt import WarpedVRT
 
+from geopsp.core.addresses import OutputPath
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.notebook_html import Cell, html_block, html_facts, html_table
@@ -20,16 +21,11 @@ from geopsp.errors import GeopspError, RasterError
 from geopsp.raster.legend_io import read_legend
 from geopsp.raster.open import GDAL_ERRORS, gdal_env, open_raster, read_error
 
-if TYPE_CHECKING:
-    _Path = Path
-else:
-    _Path = type(Path())  # before Python 3.12 only the path of the system can be subclassed
-
 THUMBNAIL = 400
 """Pixels along the longer side of the map that a notebook shows."""
 
 
-class ClassMap(_Path):
+class ClassMap(OutputPath):
     """The path of a class raster, as `classify_pixels` returns it: a `Path` in every respect.
 
     A notebook shows its overview in the colours of its classes, with their shares.
@@ -37,7 +33,7 @@ class ClassMap(_Path):
 
     def with_segments(self, *segments: Any) -> Path:
         """Return a plain path: what lies beside a map, or above it, is no map."""
-        return Path(*segments)
+        return OutputPath(*segments)
 
     def _repr_html_(self) -> str | None:
         try:

@@ -20,7 +20,7 @@ from typing import Any
 from geopsp.core.argument_names import did_you_mean
 from geopsp.core.paths import is_local
 from geopsp.errors import InputNotFoundError, OptionError
-from geopsp.raster import band_files, stac
+from geopsp.raster import band_files, stac, zarr_images
 from geopsp.raster.acquisition import in_utc, tagged_time
 from geopsp.raster.band_files import group_band_files
 from geopsp.raster.open import RASTER_ENDINGS, open_raster, read_tags
@@ -48,7 +48,7 @@ def find_gdal_name(item: Any) -> list[SourceImage] | None:
     return [SourceImage(item, (item,))] if isinstance(item, str) and not is_local(item) else None
 
 
-FINDERS: tuple[Finder, ...] = (find_given, band_files.find, stac.find, find_gdal_name)
+FINDERS: tuple[Finder, ...] = (find_given, band_files.find, stac.find, zarr_images.find, find_gdal_name)
 """Asked in this order; the first that does not return None decides."""
 
 ORDERS = ("given", "newest", "oldest")

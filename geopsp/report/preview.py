@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
+from geopsp.core.addresses import OutputPath
 from geopsp.core.grid import Window
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.output import atomic_output
@@ -29,7 +30,7 @@ def preview(path: str | Path, out: str | Path, *, pixels: int = 1200) -> Path:
         image = to_rgb(data, valid, rgb_band_indices(scene.bands))
     with atomic_output(out, overwrite=True) as partial:
         plt.imsave(partial, image)
-    return Path(out)
+    return OutputPath(out)
 
 
 def _read_every(scene: Scene, step: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from geopsp.chips.chip_set import ChipSet, class_rows, describe_skipped
 from geopsp.chips.chip_warnings import chip_warnings, describe_labels, lasting_warnings
+from geopsp.core.addresses import OutputPath
 from geopsp.core.escape import printable, printable_lines
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
@@ -48,7 +49,7 @@ def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = Fal
     """Write the content of `describe_chips` as JSON."""
     with atomic_output(path, overwrite=overwrite) as partial:
         partial.write_text(json.dumps(chip_report(chips), indent=1), encoding="utf-8")
-    return Path(path)
+    return OutputPath(path)
 
 
 def chip_report(chips: ChipSet) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from geopsp.chips.chip_set import ChipSet
+from geopsp.core.addresses import OutputPath
 from geopsp.core.bands import BandStats, Normalization, match_bands
 from geopsp.core.escape import printable
 from geopsp.core.legend import Legend
@@ -266,4 +267,4 @@ def save_figure(figure: Figure, out: str | Path, *, overwrite: bool = True) -> P
     with atomic_output(out, overwrite=overwrite) as partial:
         figure.savefig(partial, dpi=110)
     plt.close(figure)
-    return Path(out)
+    return OutputPath(out)

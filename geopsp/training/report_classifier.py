@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geopsp.chips.chip_set import ChipSet
+from geopsp.core.addresses import OutputPath
 from geopsp.core.options import require_path
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import foreign_files, require_not_inputs, write_file_list
@@ -149,7 +150,7 @@ def _write(content: ModelReport, path: str | Path, *, overwrite: bool) -> Path:
         partial.write_text(page, encoding="utf-8")
     if is_ours:  # a report in the folder of a model is one of its files, so that the folder can be replaced
         write_file_list(folder, MODEL_FOLDER)
-    return Path(path)
+    return OutputPath(path)
 
 
 def check_report(

@@ -16,6 +16,7 @@ import pyogrio
 import pyproj
 import shapely
 
+from geopsp.core.addresses import local_path
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.legend import ClassInfo
 from geopsp.core.output import atomic_files, check_output, resolve_link, write_errors
@@ -50,7 +51,7 @@ def check_vector_output(out: str | Path, *, overwrite: bool = False) -> Path:
             another ending.
         OutputError: as `check_output`, or if a file that would belong to it exists and `overwrite` is False.
     """
-    asked, out = Path(out), resolve_link(out)
+    asked, out = local_path(out), resolve_link(out)
     vector_format = format_of(asked)
     is_link = asked != out
     if is_link and (asked.suffix.lower() != out.suffix.lower() or vector_format.companion_endings):

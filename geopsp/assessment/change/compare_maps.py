@@ -20,6 +20,7 @@ from geopsp.assessment.change.map_change import HECTARE, MapChange
 from geopsp.assessment.change.map_on_grid import ConfidenceOnGrid, MapOnGrid, compare_grids
 from geopsp.assessment.joint_classes import JointClasses, join_classes, open_class_raster, warn_if_disjoint
 from geopsp.assessment.sampling.sample_file import read_sample
+from geopsp.core.addresses import OutputPath, local_path
 from geopsp.core.jit import compile_ahead
 from geopsp.core.lock import output_lock
 from geopsp.core.options import check_nodata, describes, from_names, require_path
@@ -120,7 +121,7 @@ def compare_maps(
             )  # fmt: skip
         accuracy = _assess(job, options)
         _publish(job, Path(out), target, overwrite=overwrite)
-    found = _result(job, sums, removed, (str(map_a), str(map_b)), Path(out), notes, options)
+    found = _result(job, sums, removed, (str(map_a), str(map_b)), OutputPath(out), notes, options)
     return replace(found, accuracy=accuracy)
 
 
@@ -230,7 +231,7 @@ def _publish(job: ChangeJob, asked: Path, out: Path, *, overwrite: bool) -> None
     """Move the raster to its place, with names, colours and style beside it; remove the folder."""
     with atomic_output(out, overwrite=overwrite) as partial:
         job.raster_path.replace(partial)
-        for path in dict.fromkeys((out, asked)):  # programs look for them beside a link, too
+        for path in dict.fromkeys((out, local_path(asked))):  # programs look for them beside a link, too
             write_class_files(path, job.codes.legend())
     job.clear()
 
