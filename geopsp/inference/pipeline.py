@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,13 @@ from geopsp.inference.predictor import TilePredictor
 from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.inference.tile_plan import TilePlan, weights
 from geopsp.inference.tile_scores import TileScores, score_tile
-from geopsp.labels.area import AreaOfInterest
 from geopsp.models.crf import CRFParameters
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.row_buffer import RowBuffer, read_parallel
 from geopsp.raster.scene import Scene
+
+if TYPE_CHECKING:
+    from geopsp.labels.area import AreaOfInterest
 
 READERS = 2
 """Threads that read."""
