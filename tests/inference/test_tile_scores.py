@@ -29,7 +29,7 @@ def edge(left, right, size=32):
 
 @given(
     sides=st.tuples(*(st.integers(0, 16) for _ in range(4))),
-    classes=st.integers(2, 40),
+    classes=st.sampled_from([2, 5, 40]),
     seed=st.integers(0, 99),
     everywhere=st.booleans(),
     layout=st.sampled_from(LAYOUTS),
@@ -54,7 +54,7 @@ def test_areas_partition_a_tile_and_hold_its_classes_and_probabilities(sides, cl
     assert (seen == 1).all()
 
 
-@given(seed=st.integers(0, 99), classes=st.integers(2, 9))
+@given(seed=st.integers(0, 99), classes=st.sampled_from([2, 5]))
 @settings(max_examples=20, deadline=None)
 def test_torch_says_the_same(seed, classes):
     scores = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (classes, 32, 32)).astype(np.float32))
