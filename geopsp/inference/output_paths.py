@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import geopandas as gpd
+from typing import TYPE_CHECKING
 
 from geopsp.core.addresses import local_path, place_of, shown
 from geopsp.core.legend import Legend
@@ -24,7 +23,9 @@ from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.open import RASTER_ENDINGS, open_raster
 from geopsp.raster.scene import Scene
 from geopsp.raster.zarr_store import ZARR_ENDING
-from geopsp.vector.open import LAYER_SEPARATOR
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 TIFF_ENDINGS = (".tif", ".tiff")
 
@@ -177,6 +178,8 @@ def _model_files(folder: Path | None) -> Iterator[str | Path]:
 
 def _area_files(aoi: str | Path | gpd.GeoDataFrame | None) -> Iterator[str | Path]:
     if isinstance(aoi, str | Path):
+        from geopsp.vector.open import LAYER_SEPARATOR  # loads geopandas
+
         yield place_of(str(aoi).partition(LAYER_SEPARATOR)[0])
 
 

@@ -130,7 +130,7 @@ class TileOps(Protocol):
         ...
 
 
-COMPILED = ("geopsp.inference.kernels_numba", "geopsp.raster.cog.overviews")
+COMPILED = ("geopsp.inference.kernels_numba", "geopsp.inference.classes_numba", "geopsp.raster.cog.overviews")
 """Modules with the compiled functions that a map on a CPU needs."""
 
 

@@ -22,7 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
@@ -193,6 +192,8 @@ def write_model_files(model: TrainedModel, folder: Path) -> None:
 
 def write_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """Write a CSV file with one row per epoch."""
+    import pandas as pd  # not needed to predict
+
     with atomic_output(path, overwrite=True) as partial:
         pd.DataFrame(map(_csv_row, rows)).to_csv(partial, index=False)
 
