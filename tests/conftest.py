@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "scene": folder / "scene.tif",
         "labels": folder / "labels.gpkg",
         "chips": folder / "chips",
+        "cache": folder / "cache",
     }
 
 
@@ -172,8 +174,10 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def trained(small_world: dict[str, Path]) -> Path:
     """The folder of a model that learned the small world."""
     from geopsp import PSPNetClassifier, prepare_data
+    from geopsp.data.cache import open_cache
 
     data = prepare_data(small_world["chips"], batch_size=8)
+    data = replace(data, decoder=open_cache(data.chips, small_world["cache"]))  # the record of the model names no cache
     model = PSPNetClassifier(data, "tu-test_resnet", encoder_weights=None)
     model.fit(5, 3e-3, monitor="valid_miou")
     return model.save(small_world["folder"] / "model")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from geopsp.errors import ModelError
 from geopsp.models import encoder as encoders
+from geopsp.models import timm_encoder
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.check_weights import require_fitting_weights
 from geopsp.models.encoder import build_encoder, shown_size, supported_backbones, usable_output_stride
@@ -202,6 +203,7 @@ def test_encoders_that_take_the_stride_and_do_not_dilate_are_found_out(monkeypat
 
     build_encoder("tu-test_resnet", bands=3, output_stride=8)
     monkeypatch.setattr(timm, "create_model", careless)
+    monkeypatch.setattr(timm_encoder, "can_be_dilated", timm_encoder.can_be_dilated.__wrapped__)  # asked anew
     with pytest.raises(ModelError, match="cannot be dilated"):
         build_encoder("tu-test_resnet", bands=3, output_stride=8)
 
