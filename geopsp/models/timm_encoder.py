@@ -90,7 +90,7 @@ def build_timm_encoder(name: str, *, bands: int, output_stride: int, depth: int)
             refuse_dilation(name, output_stride, layout.natural_stride(depth))
         options = {**options, "output_stride": output_stride}
     model = create_model(name, bands, used_maps(layout, depth), options)
-    if bands != PRETRAINED_BANDS and not _takes_bands(model, layout, bands):
+    if bands != PRETRAINED_BANDS and not _takes_bands(name, bands):
         raise ModelError(
             f"The backbone {name!r} takes images of {PRETRAINED_BANDS} bands only, not of {bands}. Choose another one."
         )
@@ -168,8 +168,12 @@ def _plain_name(key: str) -> str:
     return key.removeprefix("model.").replace("_", ".")
 
 
-def _takes_bands(model: nn.Module, layout: TimmLayout, bands: int) -> bool:
+@cache
+def _takes_bands(name: str, bands: int) -> bool:
+    layout = read_layout(name)
     try:
+        with torch.device("meta"):
+            model = create_model(name, bands, used_maps(layout, DEPTH), layout.options)
         maps_on_meta(model, bands, layout.input_size.fit(*PROBE))
     except UNBUILDABLE:
         return False

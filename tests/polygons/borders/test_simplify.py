@@ -27,7 +27,7 @@ def follows(some, all_):
 
 
 @given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.6, 1.0, 2.3, 4.0, 30.0]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_regions_stay_a_coverage(codes, seed, least):
     """Frame, nodata and nodes stay; areas change only by the triangles that were removed."""
     arcs, rings = cell(ragged(codes, seed))
@@ -54,7 +54,7 @@ def test_regions_stay_a_coverage(codes, seed, least):
 
 
 @given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.6, 2.3, 9.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_polygons_are_those_of_the_whole_coverage(codes, seed, least):
     """The polygons equal those that GEOS simplifies all at once."""
     arcs, rings = cell(ragged(codes, seed))
