@@ -29,6 +29,9 @@ demo: setup
 
 test test-docs test-all: export OMP_NUM_THREADS = 1
 
+# Compiled files are kept, even where the environment says otherwise: tests start many processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 

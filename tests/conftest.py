@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,43 +32,47 @@ ANY_MACHINE = {
 }
 """How fast it is, and what else it does, fails no property."""
 
-settings.register_profile("same", derandomize=True, max_examples=50, **ANY_MACHINE)
+settings.register_profile("same", derandomize=True, max_examples=25, **ANY_MACHINE)
 settings.register_profile("other", derandomize=False, **ANY_MACHINE)
 settings.load_profile("same")  # examples that were tried here are those tried elsewhere; `make test-all` tries others
 
 
+HANGING = 240
+"""Seconds without a new test after which it is shown where each thread stands."""
+
+_watch = {"stderr": 2, "set": 0.0}
+
+
+def pytest_configure() -> None:
+    _watch["stderr"] = os.dup(2)  # before pytest captures it
+
+
+def pytest_runtest_logstart() -> None:
+    """Set the watch again, at most once in ten seconds: it takes longer than most tests."""
+    if time.monotonic() - _watch["set"] > 10:
+        _watch["set"] = time.monotonic()
+        faulthandler.dump_traceback_later(HANGING, file=_watch["stderr"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def as_a_user_runs_it() -> Iterator[None]:
+    """Messages are printed, in spite of pytest's handlers at the root logger; nothing waits for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geopsp.core.log.handler.always", True)
+        patch.setattr("os.fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def same_start() -> None:
-    """What torch draws in a test of a module that imports it does not depend on those that ran before."""
+def independent_of_others() -> Iterator[None]:
+    """A test depends neither on those that ran before nor on how fast the processor is at the moment."""
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def same_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which one is faster on a CPU depends on what else it does; test_precision.py calls the trial itself."""
+        torch.default_generator.manual_seed(0)  # `torch.manual_seed` takes a thousand times as long
     if options := sys.modules.get("geopsp.training.resolve_options"):
-        monkeypatch.setattr(options, "choose_precision", lambda *_, **__: "fp32")
-
-
-@pytest.fixture(autouse=True)
-def figures_are_closed() -> Iterator[None]:
-    """Pyplot keeps them, and warns after twenty."""
+        options.choose_precision = lambda *_, **__: "fp32"  # test_precision.py calls the trial itself
     yield
     if pyplot := sys.modules.get("matplotlib.pyplot"):
-        pyplot.close("all")
-
-
-@pytest.fixture(autouse=True)
-def messages_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As without pytest, whose handlers at the root logger would take the place of ours."""
-    monkeypatch.setattr("geopsp.core.log.handler.always", True)
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test pulls the plug."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
+        pyplot.close("all")  # it keeps figures, and warns after twenty
 
 
 @pytest.fixture
@@ -171,6 +178,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "scene": folder / "scene.tif",
         "labels": folder / "labels.gpkg",
         "chips": folder / "chips",
+        "cache": folder / "cache",
     }
 
 
@@ -178,8 +186,10 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def trained(small_world: dict[str, Path]) -> Path:
     """The folder of a model that learned the small world."""
     from geopsp import PSPNetClassifier, prepare_data
+    from geopsp.data.cache import open_cache
 
     data = prepare_data(small_world["chips"], batch_size=8)
+    data = replace(data, decoder=open_cache(data.chips, small_world["cache"]))  # the record of the model names no cache
     model = PSPNetClassifier(data, "tu-test_resnet", encoder_weights=None)
     model.fit(5, 3e-3, monitor="valid_miou")
     return model.save(small_world["folder"] / "model")

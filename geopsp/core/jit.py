@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,7 @@ def _functions(modules: Sequence[str]) -> list[tuple[Any, tuple[Any, ...]]]:
     ]
 
 
+@cache
 def _type_of(argument: Any) -> Any:
     if isinstance(argument, str):
         return eval(argument, {"__builtins__": {}}, vars(types))  # noqa: S307 (our own texts)

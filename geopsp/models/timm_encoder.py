@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any, NoReturn
 
 import timm
@@ -83,18 +84,13 @@ def build_timm_encoder(name: str, *, bands: int, output_stride: int, depth: int)
         UNBUILDABLE: timm's own, if it has no such model, or that has no maps.
     """
     layout = read_layout(name)
-    dilate = needs_dilation(layout, output_stride, depth)
-    options = {**layout.options, "output_stride": output_stride} if dilate else layout.options
-    try:
-        model = create_model(name, bands, used_maps(layout, depth), options)
-        dilated = not dilate or _has_strides(model, layout, bands, output_stride, depth)
-    except UNBUILDABLE:
-        if not dilate:
-            raise
-        dilated = False
-    if not dilated:
-        refuse_dilation(name, output_stride, layout.natural_stride(depth))
-    if bands != PRETRAINED_BANDS and not _takes_bands(model, layout, bands):
+    options = layout.options
+    if needs_dilation(layout, output_stride, depth):
+        if not can_be_dilated(name, output_stride, depth):
+            refuse_dilation(name, output_stride, layout.natural_stride(depth))
+        options = {**options, "output_stride": output_stride}
+    model = create_model(name, bands, used_maps(layout, depth), options)
+    if bands != PRETRAINED_BANDS and not _takes_bands(name, bands):
         raise ModelError(
             f"The backbone {name!r} takes images of {PRETRAINED_BANDS} bands only, not of {bands}. Choose another one."
         )
@@ -120,12 +116,27 @@ def usable_timm_stride(name: str, wanted: int, depth: int) -> int:
     natural = layout.natural_stride(depth)
     if natural <= wanted or layout.is_plain:
         return natural
+    return wanted if can_be_dilated(name, wanted, depth) else natural
+
+
+@cache
+def can_be_dilated(name: str, output_stride: int, depth: int) -> bool:
+    """Return True if timm builds the model with an output stride, and its maps have the strides that follow from it."""
+    layout = read_layout(name)
+    shown = layout.input_size.fit(*PROBE)
     try:
         with torch.device("meta"):
-            build_timm_encoder(name, bands=3, output_stride=wanted, depth=depth)
-    except (ModelError, *UNBUILDABLE):
-        return natural
-    return wanted
+            options = {**layout.options, "output_stride": output_stride}
+            model = create_model(name, PRETRAINED_BANDS, used_maps(layout, depth), options)
+            maps = maps_on_meta(model, PRETRAINED_BANDS, shown)
+    except UNBUILDABLE:
+        return False
+    for features, index in zip(maps, used_maps(layout, depth), strict=True):
+        stride = min(layout.strides[index], output_stride) * layout.reductions[index] // layout.strides[index]
+        cells = features.shape[1:3] if layout.channels_last else features.shape[2:]
+        if tuple(cells) != tuple(length // stride for length in shown):
+            return False
+    return True
 
 
 def timm_weights(name: str, **options: Any) -> dict[str, Tensor]:
@@ -157,22 +168,15 @@ def _plain_name(key: str) -> str:
     return key.removeprefix("model.").replace("_", ".")
 
 
-def _takes_bands(model: nn.Module, layout: TimmLayout, bands: int) -> bool:
+@cache
+def _takes_bands(name: str, bands: int) -> bool:
+    layout = read_layout(name)
     try:
+        with torch.device("meta"):
+            model = create_model(name, bands, used_maps(layout, DEPTH), layout.options)
         maps_on_meta(model, bands, layout.input_size.fit(*PROBE))
     except UNBUILDABLE:
         return False
-    return True
-
-
-def _has_strides(model: nn.Module, layout: TimmLayout, bands: int, output_stride: int, depth: int) -> bool:
-    """Return True if the maps of a dilated model have the strides that they must have."""
-    shown = layout.input_size.fit(*PROBE)
-    for features, index in zip(maps_on_meta(model, bands, shown), used_maps(layout, depth), strict=True):
-        stride = min(layout.strides[index], output_stride) * layout.reductions[index] // layout.strides[index]
-        cells = features.shape[1:3] if layout.channels_last else features.shape[2:]
-        if tuple(cells) != tuple(length // stride for length in shown):
-            return False
     return True
 
 

@@ -41,7 +41,7 @@ from geopsp.raster.legend_io import read_legend
 
 UTM = CRS.from_epsg(32633)
 NAMES = {0: "water", 1: "forest", 2: "built"}
-gently = settings(max_examples=25, deadline=None)
+gently = settings(max_examples=12, deadline=None)
 
 
 def grid_of(shape, *, crs=UTM, transform=None):

@@ -24,7 +24,7 @@ from geopsp.data.augment import (
     transform_chip,
 )
 
-QUICK = settings(max_examples=30, deadline=None)
+QUICK = settings(max_examples=15, deadline=None)
 
 
 def chip(seed, size=16, bands=2):

@@ -99,7 +99,7 @@ def same(one, other) -> bool:
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_window_is_the_chip_moved_within_its_scene(data, world, ground, chips):
     windows = SceneChipReader(ground, chips, margin=SIZE // 2)
     row = data.draw(st.sampled_from(np.flatnonzero(chips.index["angle"] == 0).tolist()))
@@ -118,7 +118,7 @@ def test_a_chip_is_what_the_ground_gives(ground, chips):
 
 
 @given(data=st.data())
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_of_a_turned_copy_all_that_is_asked_for_lies_within(data, ground, chips):
     windows = SceneChipReader(ground, chips, margin=SIZE // 2)
     row = data.draw(st.sampled_from(np.flatnonzero(chips.index["angle"] != 0).tolist()))

@@ -114,7 +114,7 @@ def codes_of(data, legend):
 @example(height=170, width=1, size=32, share=0.25, batch_size=4, threads=1, hole="wedge", crs="EPSG:32632", seed=0)
 @example(height=150, width=90, size=32, share=0.5, batch_size=4, threads=3, hole="top", crs="EPSG:32632", seed=0)
 @example(height=150, width=90, size=32, share=0.5, batch_size=4, threads=1, hole="bottom", crs="EPSG:32632", seed=0)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_echo_gives_the_raster_back(height, width, size, share, batch_size, threads, hole, crs, seed):
     rng = np.random.default_rng(seed)
     data = rng.integers(1, CLASSES + 1, (height, width)).astype(np.uint8)

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from geopsp.models.context import ASPP, Bottleneck, PyramidPooling
 from geopsp.models.layers import bin_matrix, masked_pool
 
-QUICK = settings(max_examples=25, deadline=None)
+QUICK = settings(max_examples=12, deadline=None)
 BINS = st.lists(st.integers(1, 7), min_size=1, max_size=4).map(tuple)
 SIDES = st.integers(2, 17)
 

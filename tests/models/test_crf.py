@@ -81,7 +81,7 @@ def test_an_untruncated_crf_is_the_dense_one(changes, excluded):
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 99),
     bands=st.integers(1, 4),

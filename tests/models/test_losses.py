@@ -35,7 +35,7 @@ from geopsp.models.losses import (
 from geopsp.models.network import TrainingOutput, mask_channels
 from geopsp.models.region_losses import dice, lovasz, tversky
 
-QUICK = settings(max_examples=25, deadline=None)
+QUICK = settings(max_examples=12, deadline=None)
 
 
 def batch(seed, classes, ignored=0.3, shape=(2, 7, 5)):

@@ -21,7 +21,7 @@ from geopsp.models.network import SegmentationNetwork, TrainingOutput
 from geopsp.models.parts import DECODERS
 from geopsp.models.spec import ATROUS_RATES, AUX_HEADS, ModelSpec, check_tile_size
 
-QUICK = settings(max_examples=25, deadline=None)
+QUICK = settings(max_examples=12, deadline=None)
 
 COMPOSITIONS = {
     "pspnet, unet of the encoder's widths, points": {

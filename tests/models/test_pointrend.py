@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from geopsp.models.pointrend import PointHead, PointRend, inside_cells, sample_points, uncertainty
 
-QUICK = settings(max_examples=25, deadline=None)
+QUICK = settings(max_examples=12, deadline=None)
 
 
 @given(height=st.integers(1, 9), width=st.integers(1, 9))

@@ -48,7 +48,7 @@ rasters = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2, 255]), fill=None
 )
 transforms = st.sampled_from(TRANSFORMS)
-gently = settings(max_examples=20, deadline=None)
+gently = settings(max_examples=10, deadline=None)
 
 
 def write(path, codes, *, transform=NORTH_UP, crs=UTM, nodata=255, tags=None, **profile):

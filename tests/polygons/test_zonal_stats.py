@@ -29,7 +29,7 @@ rasters = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2, 255]), fill=None
 )
 levels = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, np.nan])
-gently = settings(max_examples=20, deadline=None)
+gently = settings(max_examples=10, deadline=None)
 
 
 def labelled(codes):

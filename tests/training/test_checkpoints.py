@@ -26,7 +26,7 @@ EPOCHS = 3
 
 @pytest.fixture(scope="module")
 def data(small_world):
-    found = prepare_data(small_world["chips"], batch_size=8)
+    found = prepare_data(small_world["chips"], batch_size=8, cache=small_world["cache"])
     return replace(found, train_rows=found.train_rows[::5][:8], valid_rows=found.valid_rows[::6][:1])
 
 

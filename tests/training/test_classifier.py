@@ -25,7 +25,7 @@ mpl.use("agg")
 
 @pytest.fixture(scope="module")
 def data(small_world):
-    return prepare_data(small_world["chips"], batch_size=8)
+    return prepare_data(small_world["chips"], batch_size=8, cache=small_world["cache"])
 
 
 def test_it_learns(small_world, trained):

@@ -27,7 +27,7 @@ TINY = "tu-test_resnet"
 
 @pytest.fixture(scope="module")
 def data(small_world):
-    found = prepare_data(small_world["chips"], batch_size=8)
+    found = prepare_data(small_world["chips"], batch_size=8, cache=small_world["cache"])
     return replace(found, train_rows=found.train_rows[::3][:32], valid_rows=found.valid_rows[::6][:4])
 
 

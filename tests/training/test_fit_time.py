@@ -19,7 +19,7 @@ from geopsp.training.resolve_options import BEFORE
 
 @pytest.fixture(scope="module")
 def data(small_world):
-    found = prepare_data(small_world["chips"], batch_size=8, workers=0)
+    found = prepare_data(small_world["chips"], batch_size=8, workers=0, cache=small_world["cache"])
     return replace(found, train_rows=found.train_rows[::3][:32], valid_rows=found.valid_rows[::6][:4])
 
 

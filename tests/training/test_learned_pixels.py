@@ -14,7 +14,7 @@ from geopsp.errors import ChipError, TrainingError
 
 @pytest.fixture(scope="module")
 def data(small_world):
-    return prepare_data(small_world["chips"], batch_size=4)
+    return prepare_data(small_world["chips"], batch_size=4, cache=small_world["cache"])
 
 
 def only(data, rows, *names):

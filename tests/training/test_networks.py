@@ -21,7 +21,7 @@ SMALL = {"backbone": "tu-test_resnet", "encoder_weights": None}
 
 @pytest.fixture(scope="module")
 def data(small_world):
-    return prepare_data(small_world["chips"], batch_size=8, chip_size=32)
+    return prepare_data(small_world["chips"], batch_size=8, chip_size=32, cache=small_world["cache"])
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def large(small_world, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("large") / "chips"
     export_training_data(small_world["scene"], small_world["labels"], folder, "kind", 64, background="ignore")
-    return prepare_data(folder, batch_size=4)
+    return prepare_data(folder, batch_size=4, cache=folder.parent / "cache")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -40,7 +40,7 @@ mpl.use("agg")
 
 @pytest.fixture(scope="module")
 def data(small_world):
-    found = prepare_data(small_world["chips"], batch_size=8)
+    found = prepare_data(small_world["chips"], batch_size=8, cache=small_world["cache"])
     return replace(found, train_rows=found.train_rows[:16], valid_rows=found.valid_rows[::5][:8])
 
 

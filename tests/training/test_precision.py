@@ -17,7 +17,7 @@ from geopsp.training.lightning_module import SegmentationTask
 
 @pytest.fixture(scope="module")
 def data(small_world):
-    found = prepare_data(small_world["chips"], batch_size=8, workers=0)
+    found = prepare_data(small_world["chips"], batch_size=8, workers=0, cache=small_world["cache"])
     return replace(found, train_rows=found.train_rows[::3][:32], valid_rows=found.valid_rows[::6][:4])
 
 

@@ -95,7 +95,7 @@ SIDES = st.sampled_from([32, 64, 128])
     sides=st.tuples(SIDES, SIDES),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_map_is_the_same_bytes_whatever_its_parts(kind, height, width, sides, seed, tmp_path):
     spec = spec_of(kind, tmp_path)
     pixels = pixels_of(spec, height, width, seed)
@@ -191,7 +191,7 @@ TEXTS = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc", 
 
 
 @given(tags=st.dictionaries(st.from_regex(r"[A-Z][A-Z_]{3,9}", fullmatch=True), TEXTS.filter(bool), max_size=3))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_tags_come_back(tags, tmp_path):
     spec = spec_of("confidence", tmp_path)
     make(tmp_path, pixels_of(spec, 5, 7, 0), spec, plan_of(5, 7), tags=tags)
