@@ -30,14 +30,14 @@ from geopsp.chips.export import Export, Start, cut_all, make_index, make_report,
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipFormat, ChipSpec, ExportOptions, changed_options
 from geopsp.cluster.client import opened_client
-from geopsp.core.addresses import local_path, shown
+from geopsp.core.addresses import address_of, local_path, shown
 from geopsp.core.options import describes, from_names, option_fields, require_path
 from geopsp.core.output import check_output
 from geopsp.core.owned_files import require_not_inputs
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.core.remote_output import fetch_folder, upload_folder
 from geopsp.core.text import format_count
-from geopsp.errors import ChipError
+from geopsp.errors import ChipError, OptionError
 from geopsp.raster.find_images import Images
 from geopsp.raster.geotiff import require_geotiff_crs
 
@@ -152,6 +152,12 @@ def _prepare(images: Images, labels: Labels, out: str | Path, given: Mapping[str
     """Check options and open inputs; return the export, and the keys of those that its folder has already."""
     from_names(ExportOptions, given)
     require_path("out", out)
+    is_elsewhere = given["client"] is not None or given["scheduler"] not in {None, "local"}
+    if is_elsewhere and address_of(local_path(out)) is not None:
+        raise OptionError(
+            f"The workers of a cluster cannot write chips to {shown(local_path(out))}. Choose a folder that all "
+            "machines share, and copy it; or cut the chips in this process, without `client` and `scheduler`."
+        )
     options = {name: given[name] for name in option_fields(*CUTTING)}
     spec, inputs = from_names(ChipSpec, options), LabelledScenes.open(images, labels, **options)
     for scene in inputs.scenes:

@@ -198,3 +198,8 @@ def test_the_options_of_the_cluster_are_no_part_of_the_key(make_raster, labels, 
     assert "client" not in json.loads((out / "chips.json").read_text())["exports"][0]["options"]
     export_training_data(image, labels, out, "kind", 16)
     assert "nothing to do" in capsys.readouterr().err
+
+
+def test_a_cluster_cannot_cut_chips_into_an_object_store(make_raster, labels):
+    with pytest.raises(OptionError, match="cannot write chips to s3://bucket/chips"):
+        export_training_data(make_raster(), labels, "s3://bucket/chips", "kind", 16, scheduler="tcp://127.0.0.1:1")
