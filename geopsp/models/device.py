@@ -35,12 +35,12 @@ def pick_device(name: str | None = None) -> torch.device:
     """
     if name is None:
         found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        for gpu in (name for name, is_there in found.items() if is_there):
-            try:
-                return _checked_device(gpu)
-            except ModelError as error:
-                _warn_once(f"{error} Computing on the CPU instead.")
-        name = "cpu"
+        name = next((gpu for gpu, is_there in found.items() if is_there), "cpu")
+        try:
+            return _checked_device(name)
+        except ModelError as error:
+            _warn_once(f"{error} Computing on the CPU instead.")
+            name = "cpu"
     return _checked_device(name)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from geopsp.core.full_disk import full_disk_hint
@@ -28,7 +27,7 @@ from geopsp.core.text import format_count
 from geopsp.data.loader import ChipLoaders
 from geopsp.data.validation_sample import epoch_sample
 from geopsp.errors import OptionError
-from geopsp.models.device import memory_format, pick_device
+from geopsp.models.device import pick_device
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.manifest import HISTORY
 from geopsp.models.memory import memory_errors
@@ -43,14 +42,12 @@ from geopsp.training.precision import precision_plugin
 from geopsp.training.resolve_options import RUN, read_run
 from geopsp.training.run_display import best_epoch, describe_score
 from geopsp.training.schedule import TimeBudget
-from geopsp.training.synchronized_norms import MIN_CHIPS, synchronized_norms
 from geopsp.training.trainer import (
     TrainingInterrupted,
-    compiled_network,
     describe_devices,
     interruptible,
     make_trainer,
-    measured_convolutions,
+    prepared_network,
     silence_lightning,
 )
 
@@ -140,11 +137,8 @@ def fit(
         trainer = make_trainer(run, folder, plugin, max_epochs=options.num_epochs, callbacks=callbacks)
         length = f"{options.minutes:g} min" if options.minutes else format_count(options.num_epochs, "epoch")
         logger.info(f"Training for {length} on {describe_devices(trainer, run)}")
-        task.train().to(memory_format=memory_format(device, half=isinstance(plugin, MixedPrecision)))
-        few = device.type == "cuda" and run.world > 1 and loaders.batch_size < MIN_CHIPS
-        stack.enter_context(synchronized_norms(network, wanted=few))
-        stack.enter_context(compiled_network(network, wanted=bool(options.compiled)))
-        stack.enter_context(measured_convolutions())
+        task.train()
+        stack.enter_context(prepared_network(network, trainer, loaders.batch_size, compiled=bool(options.compiled)))
         try:
             with resumed_from(checkpoint), memory_errors(), interruptible(), _full_disk_errors(folder):
                 data = ChipDataModule(loaders, options.accumulate, packed=device.type == "cuda")
@@ -152,9 +146,7 @@ def fit(
         except KeyboardInterrupt:
             raise TrainingInterrupted(_what_is_kept(epochs, options, Path(best.best_model_path))) from None
         finally:  # an interrupted run keeps its best weights too
-            path = Path(best.best_model_path)
-            if options.checkpoint and is_main_process() and path.is_file():
-                _restore_best(task, path)
+            _restore_best(task, Path(best.best_model_path))
             network.cpu().eval()
         # from the main process, whose folder others may not see, or no more
         network.load_state_dict(trainer.strategy.broadcast(network.state_dict()))
@@ -173,7 +165,9 @@ def _full_disk_errors(folder: Path) -> Iterator[None]:
 
 
 def _restore_best(task: SegmentationTask, path: Path) -> None:
-    """Load the weights of the best epoch."""
+    """Load the weights of the best epoch in the main process, if they were kept."""
+    if not (is_main_process() and path.is_file()):
+        return
     if problem := damage(path):
         logger.warning(f"{path} is damaged ({problem}), so the weights of the last epoch are kept, not the best ones.")
         return

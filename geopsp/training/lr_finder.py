@@ -120,6 +120,10 @@ def _losses_at(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=has_float16_only(device))
     samples = chain.from_iterable(repeat(loaders.train_loader()))
+
+    def scaled_backward(loss: Tensor) -> None:
+        Tensor.backward(scaler.scale(loss))
+
     average = LossAverage()
     with progress_bar("Learning rates") as progress:
         last: DelayedValues | None = None  # is read while the next step is computed
@@ -128,9 +132,7 @@ def _losses_at(
                 group["lr"] = rate
             batch = make_batch(to_device(sample, device), legend, losses)
             with torch.autocast(device.type, half_type(device), enabled=half):
-                loss = compute_gradients(
-                    network, batch, weight, backward=lambda loss: Tensor.backward(scaler.scale(loss))
-                )
+                loss = compute_gradients(network, batch, weight, backward=scaled_backward)
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, CLIP)
             scaler.step(optimizer)

@@ -39,7 +39,7 @@ DEFAULTS_BEFORE = {"monitor": "valid_loss", "ema": 0.0}
 def resolve_options(
     options: FitOptions, run: RunConfig, model: TrainedModel, loaders: ChipLoaders, weight: Tensor | None
 ) -> FitOptions:
-    """Return the options with rates, precision and compilation; where they are open, those of the run that is resumed.
+    """Return the options with learning rates, precision and compilation; those of a run that is resumed, if open.
 
     Args:
         options: As the user gave them.

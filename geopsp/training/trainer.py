@@ -16,13 +16,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.plugins import Precision
+from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy
 
 from geopsp.core.log import in_notebook
 from geopsp.errors import OptionError
-from geopsp.models.device import device_name, pick_device
+from geopsp.models.device import device_name, memory_format, pick_device
 from geopsp.models.network import SegmentationNetwork
+from geopsp.models.synchronized_norms import MIN_CHIPS, synchronized_norms
 from geopsp.training.checkpoints import AtomicCheckpoints
 from geopsp.training.fit_options import RunConfig
 
@@ -101,6 +102,25 @@ def describe_devices(trainer: L.Trainer, run: RunConfig) -> str:
     precision = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}.get(trainer.precision, "float32")
     details = f"{name.removesuffix(')')}, {precision})" if device == "cpu" else f"{name} ({precision})"
     return f"{run.world} x {details}" if run.world > 1 else details
+
+
+@contextmanager
+def prepared_network(
+    network: SegmentationNetwork, trainer: L.Trainer, batch_size: int, *, compiled: bool
+) -> Iterator[None]:
+    """Lay the network out for its device; for the duration of the block its norms are over all GPUs, if chips are few.
+
+    Args:
+        network: The network.
+        trainer: Has its devices and its precision.
+        batch_size: Chips of a batch on each device.
+        compiled: True compiles it for the duration of the block.
+    """
+    device = trainer.strategy.root_device
+    network.to(memory_format=memory_format(device, half=isinstance(trainer.precision_plugin, MixedPrecision)))
+    few = device.type == "cuda" and trainer.world_size > 1 and batch_size < MIN_CHIPS
+    with synchronized_norms(network, wanted=few), compiled_network(network, wanted=compiled), measured_convolutions():
+        yield
 
 
 @contextmanager

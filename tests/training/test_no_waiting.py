@@ -156,6 +156,6 @@ def test_other_processes_take_the_best_weights_from_the_first(data, monkeypatch)
         best if isinstance(given, dict) and given.keys() == best.keys() else given
     ))  # fmt: skip
     monkeypatch.setattr(fit_module, "is_main_process", lambda: False)
-    monkeypatch.setattr(fit_module, "_restore_best", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(fit_module, "damage", lambda _: pytest.fail("read"))
     model.fit(1, 1e-3, calibrate=None)
     assert all(torch.equal(value, best[name]) for name, value in model.model.network.state_dict().items())

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from geopsp.models.build import ModelSpec, build_network
-from geopsp.training.synchronized_norms import synchronized_norms
+from geopsp.models.synchronized_norms import synchronized_norms
 
 
 @pytest.mark.parametrize("backbone", ["tu-test_resnet", "tu-test_efficientnet"])
