@@ -20,7 +20,6 @@ from geopsp.inference.kernels_numba import NumbaOps
 from geopsp.inference.predictor import SYMMETRIES, TilePredictor
 from geopsp.inference.tile_ops import Array, TileOps, tile_ops
 from geopsp.models.memory import is_out_of_memory
-from geopsp.models.network import mask_channels
 from geopsp.models.precision import NetworkPrecision, exact_float32, network_autocast
 from geopsp.models.saved_model import TrainedModel
 
@@ -62,6 +61,7 @@ class TorchPredictor(TilePredictor):
         ops = ops or tile_ops(device, model.normalization)
         super().__init__(device, ops, batch_size=batch_size, excluded_channels=excluded_channels)
         self.precision, self.augmented = precision, test_time_augmentation
+        self._excluded = torch.tensor(self.excluded_channels, dtype=torch.int64, device=device)
         network: nn.Module = model.network.to(device).to(memory_format=torch.channels_last).eval()
         self.network: Callable[[Tensor, Tensor], Tensor] = _Compiled(network) if compiled else network
 
@@ -94,7 +94,7 @@ class TorchPredictor(TilePredictor):
         exact = exact_float32(self.device) if self.precision == "fp32" else nullcontext()
         with network_autocast(self.precision, self.device), exact:
             logits = self.network(image.contiguous(memory_format=torch.channels_last), mask)
-        return mask_channels(logits.float(), self.excluded_channels)
+        return logits.float().index_fill(1, self._excluded, -torch.inf) if self.excluded_channels else logits.float()
 
     def _batch(
         self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], size: int
