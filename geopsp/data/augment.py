@@ -142,9 +142,15 @@ class RandomBlurOrNoise(v2.Transform):
             return inpt
         pixels = inpt.as_subclass(Tensor)
         if "sigma" in params:
-            size = 2 * math.ceil(2 * params["sigma"]) + 1
-            return tv_tensors.wrap(v2.functional.gaussian_blur(pixels, [size, size], [params["sigma"]] * 2), like=inpt)
+            return tv_tensors.wrap(blur(pixels, params["sigma"]), like=inpt)
         return tv_tensors.wrap(pixels + params["noise"] * torch.randn(pixels.shape), like=inpt)
+
+
+def blur(pixels: Tensor, sigma: float) -> Tensor:
+    """Return (..., h, w) blurred by a Gaussian of `sigma` pixels."""
+    size = 2 * math.ceil(2 * sigma) + 1
+    blurred: Tensor = v2.functional.gaussian_blur(pixels, [size, size], [sigma] * 2)
+    return blurred
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,7 @@ class RawChip(NamedTuple):
     """Valid mask, (h, w); True where there is data."""
 
     codes: NDArray[np.uint8]
-    """(h, w) class codes; `IGNORE_INDEX` where unlabelled or invalid."""
+    """(h, w) class codes, or channel indices; `IGNORE_INDEX` where unlabelled or invalid."""
 
 
 class ChipReader(Protocol):
@@ -157,14 +157,17 @@ class _Chips(Dataset[Sample]):
         positions = zip(index["source"], index["col"], index["row"], index["angle"], strict=True)
         return [f"{source}, column {col}, row {row}, {angle:g} degrees" for source, col, row, angle in positions]
 
-    def _read(self, row: int, top: int, left: int) -> Sample:
-        """Read a window of a chip, normalised; its label is uint8."""
+    def _read(self, row: int, top: int, left: int) -> RawChip:
+        """Read a window of a chip; its labels are channel indices."""
         data, valid, codes = self.reader.read(row, top, left, self.size)
-        channels = np.take(self.chips.tables[self.tables[row]], codes)
+        return RawChip(data, valid, np.take(self.chips.tables[self.tables[row]], codes))
+
+    def _normalised(self, chip: RawChip, row: int) -> Sample:
+        """Return a chip as tensors, normalised; its label is uint8."""
         return Sample(
-            torch.from_numpy(self.normalization(data, valid)),
-            torch.from_numpy(valid[None].astype(np.float32)),
-            torch.from_numpy(channels),
+            torch.from_numpy(self.normalization(chip.data, chip.valid)),
+            torch.from_numpy(chip.valid[None].astype(np.float32)),
+            torch.from_numpy(chip.codes),
             torch.tensor(row),
         )
 
@@ -194,14 +197,28 @@ class ChipDataset(_Chips):
         Raises:
             ChipError: if the chip cannot be read.
         """
+        with self.drawing(item) as number:
+            image, valid, label, row = self._normalised(self.read_raw(number), self.row(number))
+            return Sample(*transform_chip(self.transform, image, valid, label), row)
+
+    @contextmanager
+    def drawing(self, item: int | tuple[int, int]) -> Iterator[int]:
+        """Yield the number of a chip; if it comes with a seed, draws depend on that alone inside the block."""
         if isinstance(item, tuple):
-            number, seed = item
-            with _seeded(seed):
-                return self[number]
+            with _seeded(item[1]):
+                yield item[0]
+        else:
+            yield item
+
+    def row(self, number: int) -> int:
+        """Return the row in the index of a chip."""
+        return int(self.rows[number])
+
+    def read_raw(self, number: int) -> RawChip:
+        """Read a random window of a chip; its labels are channel indices."""
         margin = self.reader.margin
         top, left = torch.randint(-margin, self.chips.tile_size - self.size + margin + 1, (2,)).tolist()
-        image, valid, label, row = self._read(int(self.rows[item]), top, left)
-        return Sample(*transform_chip(self.transform, image, valid, label), row)
+        return self._read(self.row(number), top, left)
 
 
 class TiledChipDataset(_Chips):
@@ -221,12 +238,25 @@ class TiledChipDataset(_Chips):
         Raises:
             ChipError: if the chip cannot be read.
         """
-        chip, part = divmod(item, len(self.starts) ** 2)
+        sample = self._normalised(self.read_raw(item), self.row(item))
+        return sample._replace(label=sample.label.long())
+
+    @contextmanager
+    def drawing(self, item: int) -> Iterator[int]:
+        """Yield the number of a tile; nothing is drawn."""
+        yield item
+
+    def row(self, number: int) -> int:
+        """Return the row in the index of the chip of a tile."""
+        return int(self.rows[number // len(self.starts) ** 2])
+
+    def read_raw(self, number: int) -> RawChip:
+        """Read a tile; its labels are channel indices."""
+        part = number % len(self.starts) ** 2
         (top, known_rows), (left, known_cols) = (self._start_and_overlap(i) for i in divmod(part, len(self.starts)))
-        sample = self._read(int(self.rows[chip]), top, left)
-        label = sample.label.long()
-        label[:known_rows], label[:, :known_cols] = IGNORE_INDEX, IGNORE_INDEX
-        return sample._replace(label=label)
+        chip = self._read(self.row(number), top, left)
+        chip.codes[:known_rows], chip.codes[:, :known_cols] = IGNORE_INDEX, IGNORE_INDEX
+        return chip
 
     def _start_and_overlap(self, i: int) -> tuple[int, int]:
         """Return the first pixel of the i-th tile along a side, and its overlap with the tile before, in pixels."""

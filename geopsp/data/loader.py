@@ -18,7 +18,9 @@ from geopsp.core.main_guard import require_main_guard
 from geopsp.core.options import require_int
 from geopsp.core.parallel import cpu_count
 from geopsp.core.text import format_count
-from geopsp.data.dataset import ChipDataset, Sample, TiledChipDataset
+from geopsp.data.chip_batch import PackedChips, as_is, chip_bytes
+from geopsp.data.dataset import ChipDataset, TiledChipDataset
+from geopsp.data.waiting_batches import waiting_batches
 from geopsp.errors import OptionError
 
 MAX_WORKERS = 8
@@ -26,10 +28,6 @@ MAX_WORKERS = 8
 
 MAX_BUSY_CORES = 4
 """Cores that training itself keeps busy without a GPU. With no more than these, workers would only slow it down."""
-
-
-PREFETCH_BATCHES = 4
-"""Batches that each worker loads ahead."""
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -73,7 +71,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         yield from zip(items[own].tolist(), seeds[own].tolist(), strict=True)
 
 
-class _DeferredLoader(DataLoader[Sample]):
+class _DeferredLoader(DataLoader[Any]):
     """A loader that draws nothing before its first batch is requested, and nothing from torch's global generator.
 
     Lightning makes the iterator before it sets the sampler's epoch. torch draws the seed of the workers whenever it
@@ -81,11 +79,38 @@ class _DeferredLoader(DataLoader[Sample]):
     dropout and mixup draw next.
     """
 
-    def __init__(self, dataset: Dataset[Sample], **options: Any) -> None:
-        super().__init__(dataset, generator=torch.Generator(), **options)
+    num_epochs = 0
+    """Epochs that will be asked for, one after the other; processes load the first batches of the next one ahead."""
 
-    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
-        yield from super().__iter__()
+    def __init__(self, dataset: Dataset[Any], **options: Any) -> None:
+        super().__init__(dataset, generator=torch.Generator(), **options)
+        self._ahead: tuple[int, Iterator[Any]] | None = None
+        self._num_shown = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        ahead, self._ahead = self._ahead, None
+        batches = ahead[1] if ahead is not None and ahead[0] == self._epoch else super().__iter__()
+        self._num_shown += 1
+        for left in reversed(range(len(self))):
+            batch = next(batches)
+            if not left and self.num_workers and max(self._num_shown, self._epoch + 1) < self.num_epochs:
+                self._ahead = self._begin_next()  # now, as Lightning asks for no more than there are
+            yield batch
+
+    @property
+    def _epoch(self) -> int:
+        return self.sampler.epoch if isinstance(self.sampler, EpochSampler) else 0
+
+    def _begin_next(self) -> tuple[int, Iterator[Any]]:
+        """Let the processes load the next epoch; return its number and its batches."""
+        if not isinstance(self.sampler, EpochSampler):
+            return 0, super().__iter__()
+        epoch = self.sampler.epoch
+        try:
+            self.sampler.set_epoch(epoch + 1)
+            return epoch + 1, super().__iter__()
+        finally:
+            self.sampler.set_epoch(epoch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,11 +134,20 @@ class ChipLoaders:
         if self.weights is not None:
             _check_weights(self.weights, len(self.train))
 
-    def train_loader(self, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> DataLoader[Sample]:
+    def train_loader(
+        self, *, rank: int = 0, world: int = 1, accumulate: int = 1, packed: bool = False, epochs: int = 0
+    ) -> DataLoader[Any]:
         """Return shuffled batches of batch_size * accumulate chips; no position of an epoch is on two ranks.
 
         Each rank has as many batches. The last chips of an epoch that do not fill `batch_size` are left out, unless
         there would be no batch at all; the last batch may hold fewer multiples of `batch_size` than the others.
+
+        Args:
+            rank: Of this process.
+            world: Number of ranks.
+            accumulate: Chips of a batch, in `batch_size`.
+            packed: True returns each batch as a `ChipBatch`, for `BatchTransforms` on a GPU; else as a `Sample`.
+            epochs: Epochs that will be asked for, one after the other.
 
         Raises:
             OptionError: if there are fewer chips than ranks.
@@ -127,21 +161,30 @@ class ChipLoaders:
             world=world,
             batch_multiple=self.batch_size,
         )
-        options = _worker_options(self.workers, world)
-        return _DeferredLoader(self.train, batch_size=self.batch_size * accumulate, sampler=sampler, **options)
+        size = self.batch_size * accumulate
+        return _loader(self.train, size, self.workers, world, packed, epochs, batch_size=size, sampler=sampler)
 
-    def val_loader(self, *, rank: int = 0, world: int = 1) -> DataLoader[Sample]:
+    def val_loader(self, *, rank: int = 0, world: int = 1, packed: bool = False, epochs: int = 0) -> DataLoader[Any]:
         """Return every validation tile exactly once over all ranks, in order; each rank has as many batches.
+
+        Args:
+            rank: Of this process.
+            world: Number of ranks.
+            packed: See `train_loader`.
+            epochs: See `train_loader`.
 
         Raises:
             OptionError: if there are fewer tiles than ranks.
         """
-        return tile_loader(self.valid, self.batch_size, workers=self.workers, rank=rank, world=world)
+        return tile_loader(
+            self.valid, self.batch_size, workers=self.workers, rank=rank, world=world, packed=packed, epochs=epochs
+        )
 
 
 def tile_loader(
-    dataset: TiledChipDataset, batch_size: int, *, workers: int | None = None, rank: int = 0, world: int = 1
-) -> DataLoader[Sample]:
+    dataset: TiledChipDataset, batch_size: int, *, workers: int | None = None, rank: int = 0, world: int = 1,
+    packed: bool = False, epochs: int = 0,
+) -> DataLoader[Any]:  # fmt: skip
     """Return every tile of a dataset exactly once over all ranks, in order, in batches of at most `batch_size`.
 
     Each rank has as many batches, so that none waits for another. Instead the sizes of batches differ by one, and with
@@ -154,18 +197,31 @@ def tile_loader(
     own = np.array_split(np.arange(len(dataset)), world)[rank]
     count = math.ceil(math.ceil(len(dataset) / world) / batch_size)
     batches = [part.tolist() for part in np.array_split(own, min(count, len(dataset) // world))]
-    return _DeferredLoader(dataset, batch_sampler=batches, **_worker_options(workers, world))
+    return _loader(dataset, batch_size, workers, world, packed, epochs, batch_sampler=batches)
 
 
-def _worker_options(workers: int | None, world: int) -> dict[str, Any]:
-    count = _default_workers(world) if workers is None else workers
+def _loader(
+    dataset: ChipDataset | TiledChipDataset, chips: int, workers: int | None, world: int, packed: bool, epochs: int,
+    **options: Any,
+) -> DataLoader[Any]:  # fmt: skip
+    """Return a loader of batches of at most `chips`, with as many processes as are wanted and shared memory holds."""
+    options |= _worker_options(workers, world, chips * chip_bytes(dataset, packed=packed))
+    if packed:
+        options["collate_fn"] = as_is
+    loader = _DeferredLoader(PackedChips(dataset) if packed else dataset, **options)
+    loader.num_epochs = epochs
+    return loader
+
+
+def _worker_options(workers: int | None, world: int, batch_bytes: int) -> dict[str, Any]:
+    count, prefetch = waiting_batches(_default_workers(world) if workers is None else workers, batch_bytes)
     start_method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
     if count and start_method != "fork":
         require_main_guard(f"`workers={count}`")
     return {
         "num_workers": count,
         "persistent_workers": count > 0,
-        "prefetch_factor": PREFETCH_BATCHES if count else None,
+        "prefetch_factor": prefetch if count else None,
         "pin_memory": torch.cuda.is_available(),
     }
 

@@ -5,6 +5,7 @@ The numbers of the encoder, the contexts and the decoders stand in their modules
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from geopsp.models.aux_heads import PixelHead, PresenceHead
@@ -29,6 +30,7 @@ TRAIN_POINT_SHARE, POINT_SHARE = 1 / 256, 1 / 32
 """Points per pixel of the image: 1024 of 512 x 512 in training, 8192 in each step of inference."""
 
 
+@torch.inference_mode(mode=False)  # so that it can be trained, wherever it was built
 def build_network(spec: ModelSpec) -> SegmentationNetwork:
     """Build a network with random weights.
 

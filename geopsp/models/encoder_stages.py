@@ -66,7 +66,10 @@ def _works(encoder: nn.Module, bands: int) -> bool:
     return True
 
 
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
 def _stage_names(encoder: nn.Module, bands: int) -> list[list[str]]:
+    """Return the names of the parameters of each stage; also where the caller computes without gradients."""
     on_meta = _meta_copy(encoder)
     names, found = dict(on_meta.named_parameters()), set()
     stages = []

@@ -90,17 +90,29 @@ def cross_entropy(
     loss = plain
     if smoothing:
         loss = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none", label_smoothing=smoothing)
+    counted = pixel_weights(labels, weight=weight, boundary=boundary)
+    if hardest < 1:
+        counted = counted * _hardest(plain.detach(), labels != IGNORE_INDEX, hardest)
+    if focal:
+        loss = loss * (1 - torch.exp(-plain)).square()
+    return (loss * counted).sum() / counted.sum().clamp_min(TINY)
+
+
+def pixel_weights(labels: Tensor, *, weight: Tensor | None = None, boundary: float = 0.0) -> Tensor:
+    """Return how much each pixel counts in the cross entropy, by class and place; 0 where it is unlabelled.
+
+    Args:
+        labels: (n, ...).
+        weight: (classes,); None: 1 each.
+        boundary: What pixels near another class count more than others; labels must be (n, h, w).
+    """
     labelled = labels != IGNORE_INDEX
     counted = labelled.float()
     if weight is not None:
         counted = counted * weight[labels.where(labelled, 0)]
     if boundary:
         counted = counted * (1 + boundary * near_boundary(labels).float())
-    if hardest < 1:
-        counted = counted * _hardest(plain.detach(), labelled, hardest)
-    if focal:
-        loss = loss * (1 - torch.exp(-plain)).square()
-    return (loss * counted).sum() / counted.sum().clamp_min(TINY)
+    return counted
 
 
 def near_boundary(labels: Tensor) -> Tensor:

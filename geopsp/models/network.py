@@ -16,7 +16,9 @@ def mask_channels(logits: Tensor, channels: Sequence[int]) -> Tensor:
     """Set the logits of excluded channels to -inf, so that they are never the argmax. Logits are (n, classes, ...)."""
     if not channels:
         return logits
-    return logits.index_fill(1, torch.tensor(channels, device=logits.device), -torch.inf)
+    number = torch.arange(logits.shape[1], device=logits.device)  # a list would be copied to a GPU, which waits
+    excluded = torch.stack([number == channel for channel in channels]).any(dim=0)
+    return logits.masked_fill(excluded.view(-1, *[1] * (logits.ndim - 2)), -torch.inf)
 
 
 class TrainingOutput(NamedTuple):

@@ -24,9 +24,18 @@ MIN_POINTS = 16
 
 def sample_points(features: Tensor, points: Tensor) -> Tensor:
     """Sample (n, c, h, w) at (n, k, 2), bilinearly, in float32; return (n, c, k)."""
-    grid = points.float()[:, :, None] * 2 - 1
-    out = F.grid_sample(features.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    grid, padding = points.float()[:, :, None] * 2 - 1, "border"
+    if features.device.type == "mps":  # its grid_sample does not know this padding (up to torch 2.8)
+        grid, padding = inside_cells(grid, features.shape[-2], features.shape[-1]), "zeros"
+    out = F.grid_sample(features.float(), grid, mode="bilinear", padding_mode=padding, align_corners=False)
     return out[..., 0]
+
+
+def inside_cells(grid: Tensor, height: int, width: int) -> Tensor:
+    """Move (x, y) in -1..1, on the last axis, to the nearest point between the centres of the outer cells of a map."""
+    limits = (1 - 1 / width, 1 - 1 / height)
+    axes = zip(grid.unbind(dim=-1), limits, strict=True)
+    return torch.stack([axis.clamp(-limit, limit) for axis, limit in axes], dim=-1)
 
 
 def uncertainty(logits: Tensor) -> Tensor:

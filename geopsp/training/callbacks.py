@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import lightning as L
@@ -23,16 +25,16 @@ from geopsp.training.schedule import TimeBudget, ema_decay
 
 logger = logging.getLogger(__name__)
 
-LOSS_EVERY = 10
-"""Batches between two readings of the loss: each reading makes a GPU wait."""
-
-
 UNSTEADY_STEPS = 3
 """First steps of a run, which do not tell how long others take."""
 
 
 RECENT = 0.1
 """Weight of the latest step in the mean time of a step."""
+
+
+RECENT_EPOCHS = 5
+"""Epochs by whose median time the rest of a run is estimated: one that was held up does not count."""
 
 
 SCHEDULED = 0.9
@@ -47,7 +49,7 @@ class EpochLogger(Callback):
         self.rows, self.num_earlier, self.folder = rows, len(rows), folder
         self.display = RunDisplay(monitor)
         self.epoch_start = self.train_seconds = self.valid_start = 0.0
-        self.loss_text = ""
+        self.loss = math.nan
 
     @property
     def state_key(self) -> str:
@@ -70,20 +72,21 @@ class EpochLogger(Callback):
     ) -> None:
         self.train_seconds = time.monotonic() - self.epoch_start
         assert isinstance(pl_module, SegmentationTask)
-        if batch_idx % LOSS_EVERY == 0:
-            self.loss_text = f"loss {float(pl_module.loss):.3f}"
+        self.loss = pl_module.loss
         done, total = batch_idx + 1, int(trainer.num_training_batches)
         training_left = self.train_seconds / done * (total - done)
+        last = self.run_rows[-RECENT_EPOCHS:]
         # in the first epoch, nobody knows how long a validation takes
-        validation = self.run_rows[-1]["seconds"] - self.run_rows[-1]["train_seconds"] if self.run_rows else 0.0
-        epoch = self.run_rows[-1]["seconds"] if self.run_rows else self.train_seconds / done * total
+        validation = median(row["seconds"] - row["train_seconds"] for row in last) if last else 0.0
+        epoch = median(row["seconds"] for row in last) if last else self.train_seconds / done * total
         self.display(done, total, self._remark(_seconds_left(trainer, training_left + validation, epoch)))
 
     def _remark(self, seconds_left: float) -> str:
-        """Return the loss, the best score so far, and the time left in this run."""
-        best = max((row["valid_miou"] for row in self.run_rows), default=None)
-        scores = [self.loss_text] if best is None else [self.loss_text, f"best mIoU {best:.3f}"]
-        return f"{', '.join(scores)}, {format_clock(seconds_left)} left"
+        """Return the loss of the step before, the best score so far, and the time left in this run."""
+        best = max((row["valid_miou"] for row in self.run_rows), default=math.nan)
+        scores = [f"{name} {value:.3f}, " for name, value in (("loss", self.loss), ("best mIoU", best))
+                  if not math.isnan(value)]  # fmt: skip
+        return f"{''.join(scores)}{format_clock(seconds_left)} left"
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.valid_start = time.monotonic()
@@ -95,7 +98,13 @@ class EpochLogger(Callback):
     ) -> None:  # fmt: skip
         done, total, now = batch_idx + 1, int(trainer.num_val_batches[0]), time.monotonic()
         left = (now - self.valid_start) / done * (total - done)
-        self.display(done, total, self._remark(_seconds_left(trainer, left, now - self.epoch_start + left)))
+        self.display(
+            done, total, self._remark(_seconds_left(trainer, left, self._epoch(now - self.epoch_start + left)))
+        )
+
+    def _epoch(self, latest: float) -> float:
+        """Return the seconds of an epoch: the median of the latest one and those before it."""
+        return median([*(row["seconds"] for row in self.run_rows[1 - RECENT_EPOCHS :]), latest])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask)
@@ -112,7 +121,7 @@ class EpochLogger(Callback):
             }
         )
         over = pl_module.progress(pl_module.global_step)
-        left = _seconds_left(trainer, 0.0, seconds)
+        left = _seconds_left(trainer, 0.0, median(row["seconds"] for row in self.run_rows[-RECENT_EPOCHS:]))
         self.display.epoch(_title(trainer), self.run_rows, over, format_clock(left))
         if self.folder and is_main_process():
             write_history(self.rows, self.folder / HISTORY)

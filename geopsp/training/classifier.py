@@ -215,7 +215,7 @@ class PixelClassifier:
         accumulate: int = 1,
         clip: float = CLIP,
         ema: float | None = None,
-        compiled: bool = False,
+        compiled: bool | None = None,
         minutes: float | None = None,
         precision: str = "auto",
         validate_all: bool = False,

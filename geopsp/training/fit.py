@@ -12,11 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.legend import Legend
@@ -26,7 +24,6 @@ from geopsp.core.output import atomic_output, write_errors
 from geopsp.core.owned_files import FolderKind
 from geopsp.core.temporary_folder import scratch_folder
 from geopsp.core.text import format_count
-from geopsp.data.dataset import Sample
 from geopsp.data.loader import ChipLoaders
 from geopsp.data.validation_sample import epoch_sample
 from geopsp.errors import OptionError
@@ -38,6 +35,7 @@ from geopsp.models.network import SegmentationNetwork
 from geopsp.training.callbacks import EMAWeights, EpochLogger, ResumableEarlyStopping, TimeLimit
 from geopsp.training.checkpoint_checks import require_checkpoint, resumed_from
 from geopsp.training.checkpoints import BEST, ENDING, LAST, PREVIOUS, damage, find_checkpoint, has_checkpoint
+from geopsp.training.chip_data_module import ChipDataModule
 from geopsp.training.fit_options import MONITORS, FitOptions, RunConfig
 from geopsp.training.lightning_module import SegmentationTask
 from geopsp.training.precision import precision_plugin
@@ -46,10 +44,10 @@ from geopsp.training.run_display import best_epoch, describe_score
 from geopsp.training.schedule import TimeBudget
 from geopsp.training.trainer import (
     TrainingInterrupted,
-    compiled_network,
     describe_devices,
     interruptible,
     make_trainer,
+    prepared_network,
     silence_lightning,
 )
 
@@ -74,24 +72,6 @@ WORDS = {
 
 NAMELESS = ("chips", "transform")
 """What is too long to be shown."""
-
-
-class ChipDataModule(L.LightningDataModule):
-    """Loaders that give each device its own chips."""
-
-    def __init__(self, loaders: ChipLoaders, accumulate: int) -> None:
-        super().__init__()
-        self.loaders, self.accumulate = loaders, accumulate
-
-    def train_dataloader(self) -> DataLoader[Sample]:
-        return self.loaders.train_loader(accumulate=self.accumulate, **self._rank())
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        return self.loaders.val_loader(**self._rank())
-
-    def _rank(self) -> dict[str, int]:
-        assert self.trainer is not None
-        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
 
 
 def fit(
@@ -152,24 +132,24 @@ def fit(
         if budget is not None:
             per_step = loaders.batch_size * options.accumulate * run.world
             callbacks.append(TimeLimit(budget, tiles_per_chip=len(loaders.valid) / per_step))
-        plugin = precision_plugin(options.precision, pick_device(run.device))
+        device = pick_device(run.device)
+        plugin = precision_plugin(options.precision, device)
         trainer = make_trainer(run, folder, plugin, max_epochs=options.num_epochs, callbacks=callbacks)
         length = f"{options.minutes:g} min" if options.minutes else format_count(options.num_epochs, "epoch")
         logger.info(f"Training for {length} on {describe_devices(trainer, run)}")
-        task.train().to(memory_format=torch.channels_last)
-        stack.enter_context(compiled_network(network, wanted=options.compiled))
+        task.train()
+        stack.enter_context(prepared_network(network, trainer, loaders.batch_size, compiled=bool(options.compiled)))
         try:
             with resumed_from(checkpoint), memory_errors(), interruptible(), _full_disk_errors(folder):
-                data = ChipDataModule(loaders, options.accumulate)
+                data = ChipDataModule(loaders, options.accumulate, packed=device.type == "cuda")
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-            trainer.strategy.barrier()  # all read the best weights before the main process removes the folder
         except KeyboardInterrupt:
             raise TrainingInterrupted(_what_is_kept(epochs, options, Path(best.best_model_path))) from None
         finally:  # an interrupted run keeps its best weights too
-            path = Path(best.best_model_path)
-            if options.checkpoint and path.is_file():
-                _restore_best(task, path)
+            _restore_best(task, Path(best.best_model_path))
             network.cpu().eval()
+        # from the main process, whose folder others may not see, or no more
+        network.load_state_dict(trainer.strategy.broadcast(network.state_dict()))
 
 
 @contextmanager
@@ -185,7 +165,9 @@ def _full_disk_errors(folder: Path) -> Iterator[None]:
 
 
 def _restore_best(task: SegmentationTask, path: Path) -> None:
-    """Load the weights of the best epoch."""
+    """Load the weights of the best epoch in the main process, if they were kept."""
+    if not (is_main_process() and path.is_file()):
+        return
     if problem := damage(path):
         logger.warning(f"{path} is damaged ({problem}), so the weights of the last epoch are kept, not the best ones.")
         return

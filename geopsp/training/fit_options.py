@@ -28,6 +28,10 @@ EPOCHS = 10
 """Passes over the training chips where neither `epochs` nor `minutes` is given."""
 
 
+COMPILED_STEPS = 3000
+"""Steps of a run on a GPU from which on compiling takes less time than it saves."""
+
+
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -75,10 +79,11 @@ class FitOptions:
         minimum=0,
         below=1,
     )
-    compiled: bool = option(
-        False,
-        "Compile the network first (torch.compile): takes minutes; for long runs on a GPU.",
-        flag="--compile",
+    compiled: bool | None = option(
+        None,
+        f"Compile the network first (torch.compile), which takes minutes. None: only on a GPU, for {COMPILED_STEPS:,} "
+        "steps or more.",
+        flag="--compile/--no-compile",
     )
     minutes: float | None = option(
         None,

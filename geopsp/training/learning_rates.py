@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from geopsp.models.encoder_stages import encoder_stages
@@ -69,6 +70,15 @@ def starts_pretrained(settings: Mapping[str, Any], *, trained: bool) -> bool:
         trained: True if the model was trained before.
     """
     return trained or settings.get("encoder_weights") is not None
+
+
+def make_optimizer(
+    network: SegmentationNetwork, rates: tuple[float, float], device: torch.device, *, graded: bool = True,
+    recipe: int = 2,
+) -> torch.optim.AdamW:  # fmt: skip
+    """Return the optimizer of training; the network is on the device. Arguments as of `parameter_groups`."""
+    groups = parameter_groups(network, rates, graded=graded, recipe=recipe)
+    return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=device.type in {"cpu", "cuda"})
 
 
 def parameter_groups(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -19,11 +20,12 @@ from geopsp.models.loss_options import LossSpec
 from geopsp.models.losses import ignore_channels
 from geopsp.models.network import SegmentationNetwork, mask_channels
 from geopsp.training.checkpoint_checks import require_optimizer_state
+from geopsp.training.delayed_values import DelayedValues, StepRecord
 from geopsp.training.fit_options import FitOptions
-from geopsp.training.learning_rates import WEIGHT_DECAY, parameter_groups
+from geopsp.training.learning_rates import make_optimizer
 from geopsp.training.metrics import Confusion, count_pairs
 from geopsp.training.schedule import TimeBudget, rate_factor
-from geopsp.training.step import MicroBatchGradients, eval_if_frozen, make_batch
+from geopsp.training.step import MicroBatchGradients, eval_if_frozen, make_batch, pad_batch
 
 ONE_CYCLE_WARMUP = 0.25
 """Fraction of the steps in which the rate of version 0.1 rises. Source: Smith, "Super-Convergence" (2018)."""
@@ -81,7 +83,11 @@ class SegmentationTask(L.LightningModule):
         self.register_buffer("weight", weight, persistent=False)
         self.weight: Tensor | None
         self.num_images = 0
-        self.loss = torch.zeros(())
+        self.loss = math.nan
+        """Of the last step that was checked; NaN before the first one."""
+
+        self._unchecked: StepRecord | None = None
+        self._largest = 0
 
     def train(self, mode: bool = True) -> SegmentationTask:
         """Set the mode; a frozen encoder stays in evaluation mode, which keeps its running statistics."""
@@ -111,58 +117,92 @@ class SegmentationTask(L.LightningModule):
         )
         self._step(loss, batch)
         self.num_images += len(batch.image)
-        self.loss = loss
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.image), sync_dist=True)
 
     def _step(self, loss: Tensor, batch: Sample) -> None:
-        """Clip the gradients, and change the weights; in float16 a step without finite gradients is skipped."""
+        """Clip the gradients, and change the weights; without finite gradients they stay as they are.
+
+        Whether they were finite is decided on the device, and checked here one step later: no step waits for the host.
+        """
         optimizer: Any = self.optimizers()
-        scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = self._scaler
         if scaler is not None:
             scaler.unscale_(optimizer.optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.options.clip)
-        finite = bool(torch.isfinite(loss + norm))
-        self.num_skipped = 0 if finite else self.num_skipped + 1
-        if not finite and (scaler is None or not torch.isfinite(loss) or self.num_skipped > MAX_SKIPPED):
-            raise self._not_finite(loss, norm, batch)
-        optimizer.step()  # with a scaler: lowers its scale and changes nothing, if the gradients are not finite
-        if finite:
+        loss_and_norm = torch.stack([loss, norm]).float()
+        step = StepRecord(DelayedValues(loss_and_norm), batch.row, self.global_step)
+        self.check_last_step()  # also moves the learning rate on
+        if scaler is None and optimizer.defaults["fused"]:
+            optimizer.optimizer.found_inf = 1 - torch.isfinite(loss_and_norm).all().float()
+        elif scaler is None:
+            self._require_finite(step)
+        optimizer.step()  # a scaler skips it by itself, and lowers its scale
+        self._unchecked = step
+
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def check_last_step(self) -> None:
+        """Check the last step, and move the learning rate on, unless it was skipped.
+
+        Raises:
+            TrainingError: if its loss was not finite; or its gradients, in float16 those of many steps in a row.
+        """
+        step, self._unchecked = self._unchecked, None
+        if step is not None and self._require_finite(step):
             for scheduler in _as_list(self.lr_schedulers()):
                 scheduler.step()
 
-    def _not_finite(self, loss: Tensor, norm: Tensor, batch: Sample) -> TrainingError:
-        names = [self.chip_name(row) for row in batch.row.tolist()]
+    def _require_finite(self, step: StepRecord) -> bool:
+        """Return False if a step in float16 had no finite gradients, which is skipped."""
+        loss, norm = step.loss_and_norm.tolist()
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.loss, self.num_skipped = loss, 0
+            return True
+        self.num_skipped += 1
+        if self._scaler is None or not math.isfinite(loss) or self.num_skipped > MAX_SKIPPED:
+            raise self._not_finite(loss, norm, step)
+        return False
+
+    def _not_finite(self, loss: float, norm: float, step: StepRecord) -> TrainingError:
+        names = [self.chip_name(row) for row in step.rows.tolist()]
         more = f" and {len(names) - MAX_NAMED_CHIPS} more" if len(names) > MAX_NAMED_CHIPS else ""
         chips = f"the chips {', '.join(names[:MAX_NAMED_CHIPS])}{more}"
-        quantity, value = ("loss", loss) if not torch.isfinite(loss) else ("gradient", norm)
+        quantity, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)
         if quantity == "gradient" and self.trainer.world_size > 1:
             chips = "chips of this device or another"  # gradients are summed over devices, losses are not
         return TrainingError(
-            f"The {quantity} became {value.item()} at step {self.global_step} with a learning rate of {self.lr:g}, on "
-            f"{chips}. Lower `lr`, or check these chips for extreme pixel values."
+            f"The {quantity} became {value} at step {step.number} with a learning rate of {self.lr:g}, on {chips}. "
+            "Lower `lr`, or check these chips for extreme pixel values."
         )
 
     def on_validation_epoch_start(self) -> None:
         """Average the running statistics over devices: all validate the same network, each on its own chips."""
+        self.check_last_step()
         if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 if buffer.is_floating_point():
                     buffer.copy_(self.trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))
         size = len(self.legend)
         self.confusion = torch.zeros(size, size, dtype=torch.int64, device=self.device)
-        self.loss_and_pixels = torch.zeros(2, dtype=torch.float64)  # on the CPU: Apple's GPUs have no float64
+        kind = torch.float32 if self.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+        self.loss_and_pixels = torch.zeros(2, dtype=kind, device=self.device)
 
     def validation_step(self, batch: Sample, step: int) -> None:
+        self._largest = max(self._largest, len(batch.image))
+        if self.options.compiled or self.device.type == "cuda":  # each size is compiled or measured anew
+            batch = pad_batch(batch, self._largest)
         logits = mask_channels(self.network(batch.image, batch.valid), self.ignored)
         labels = ignore_channels(batch.label, self.ignored)
         loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
-        self.loss_and_pixels += torch.stack([loss, (labels != IGNORE_INDEX).sum()]).cpu()
+        self.loss_and_pixels += torch.stack([loss, (labels != IGNORE_INDEX).sum()])
         self.confusion += count_pairs(labels, logits.max(dim=1).indices, len(self.legend))
 
     def on_validation_epoch_end(self) -> None:
         strategy = self.trainer.strategy
-        loss, pixels = strategy.reduce(self.loss_and_pixels.to(self.device, torch.float32), reduce_op="sum")
+        loss, pixels = strategy.reduce(self.loss_and_pixels, reduce_op="sum")
         if not pixels:  # the index of the chips counted some
             raise TrainingError(
                 "No pixel of the validation chips has a class that counts, so no epoch can be scored. Their labels "
@@ -174,8 +214,9 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         options, self.total_steps = self.options, self.trainer.estimated_stepping_batches
-        groups = parameter_groups(self.network, options.rates, graded=options.graded, recipe=options.recipe)
-        optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=self.device.type in {"cpu", "cuda"})
+        optimizer = make_optimizer(
+            self.network, options.rates, self.device, graded=options.graded, recipe=options.recipe
+        )
         if not options.one_cycle:
             return optimizer
         scheduler: torch.optim.lr_scheduler.LRScheduler
@@ -184,7 +225,7 @@ class SegmentationTask(L.LightningModule):
         else:
             scheduler = torch.optim.lr_scheduler.OneCycleLR(
                 optimizer,
-                max_lr=[group["lr"] for group in groups],
+                max_lr=[group["lr"] for group in optimizer.param_groups],
                 total_steps=max(MIN_CYCLE_STEPS, int(self.total_steps)),
                 pct_start=ONE_CYCLE_WARMUP,
                 cycle_momentum=False,

@@ -18,12 +18,13 @@ from geopsp.core.legend import Legend
 from geopsp.core.options import require_int
 from geopsp.core.progress import progress_bar
 from geopsp.data.loader import ChipLoaders
-from geopsp.models.device import autocast, device_name, pick_device
+from geopsp.models.device import device_name, half_type, has_bfloat16, has_float16_only, memory_format, pick_device
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.network import SegmentationNetwork
+from geopsp.training.delayed_values import DelayedValues
 from geopsp.training.evaluate import to_device
 from geopsp.training.fit_options import CLIP
-from geopsp.training.learning_rates import WEIGHT_DECAY
+from geopsp.training.learning_rates import make_optimizer
 from geopsp.training.step import MicroBatchGradients, eval_if_frozen, make_batch
 
 logger = logging.getLogger(__name__)
@@ -106,29 +107,59 @@ def _losses_at(
     weight: Tensor | None,
     device: torch.device,
 ) -> list[float]:
-    """Train one step at each rate, and return the moving average of the loss; it ends early if the loss diverges."""
-    network.to(device).train()
+    """Train one step at each rate, and return the moving average of the loss; it ends early if the loss diverges.
+
+    Optimizer, precision and layout are those of training.
+    """
+    half = has_bfloat16(device) or has_float16_only(device)
+    network.to(device).to(memory_format=memory_format(device, half=half)).train()
     eval_if_frozen(network.encoder)
     weight = None if weight is None else weight.to(device)
-    parameters = [p for p in network.parameters() if p.requires_grad]
     compute_gradients = MicroBatchGradients(losses, loaders.batch_size)
-    optimizer = torch.optim.AdamW(parameters, lr=MIN_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = make_optimizer(network, (MIN_RATE, MIN_RATE), device)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    scaler = torch.amp.GradScaler(device.type, enabled=has_float16_only(device))
     samples = chain.from_iterable(repeat(loaders.train_loader()))
-    smoothed, mean = list[float](), 0.0
+
+    def scaled_backward(loss: Tensor) -> None:
+        Tensor.backward(scaler.scale(loss))
+
+    average = LossAverage()
     with progress_bar("Learning rates") as progress:
+        last: DelayedValues | None = None  # is read while the next step is computed
         for n, (rate, sample) in enumerate(zip(rates, samples, strict=False), 1):
-            optimizer.param_groups[0]["lr"] = rate
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             batch = make_batch(to_device(sample, device), legend, losses)
-            with autocast(device):
-                loss = compute_gradients(network, batch, weight)
+            with torch.autocast(device.type, half_type(device), enabled=half):
+                loss = compute_gradients(network, batch, weight, backward=scaled_backward)
+            scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, CLIP)
-            optimizer.step()
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss.item()
-            smoothed.append(mean / (1 - SMOOTHING**n))
+            scaler.step(optimizer)
+            scaler.update()
+            if last is not None and not average.add(last.tolist()[0]):
+                return average.smoothed
+            last = DelayedValues(loss[None])
             progress(n, len(rates))
-            if not smoothed[-1] < DIVERGENCE * min(smoothed):
-                break
-    return smoothed
+    if last is not None:
+        average.add(last.tolist()[0])
+    return average.smoothed
+
+
+class LossAverage:
+    """The moving average of the losses of a test."""
+
+    def __init__(self) -> None:
+        self.smoothed: list[float] = []
+        """By step."""
+
+        self._mean = 0.0
+
+    def add(self, loss: float) -> bool:
+        """Add the loss of a step; return False if it diverges."""
+        self._mean = SMOOTHING * self._mean + (1 - SMOOTHING) * loss
+        self.smoothed.append(self._mean / (1 - SMOOTHING ** (len(self.smoothed) + 1)))
+        return self.smoothed[-1] < DIVERGENCE * min(self.smoothed)
 
 
 def valley_lr(rates: Sequence[float], losses: Sequence[float]) -> float:

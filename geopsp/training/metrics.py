@@ -25,6 +25,10 @@ BOUNDARY_FRACTION = 0.02
 """Width of a boundary over the diagonal of a tile. Source: Cheng et al., "Boundary IoU" (2021)."""
 
 
+COUNTERS = 64
+"""Sets of counters on a GPU."""
+
+
 @dataclass(slots=True, eq=False)
 class Confusion:
     """Confusion matrix: pixel counts by class in the labels (row) and in the predictions (column)."""
@@ -241,6 +245,21 @@ def _mean(scores: NDArray[np.float64]) -> float:
 
 def count_pairs(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """Count pixels by true and predicted class, (classes, classes), from (n, h, w) channel indices on any device."""
+    if labels.device.type == "cuda":
+        return count_pairs_on_gpu(labels, predicted, classes)
     known = labels != IGNORE_INDEX
     pairs = labels[known] * classes + predicted[known]
     return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
+
+
+def count_pairs_on_gpu(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """Count as `count_pairs`, without anything whose size a GPU has to tell first.
+
+    Pixels are counted in `COUNTERS` sets of counters: most pixels are of few pairs, and additions to one counter wait
+    for each other.
+    """
+    pairs = (labels * classes + predicted).where(labels != IGNORE_INDEX, classes**2).flatten()
+    size = classes**2 + 1
+    places = pairs + size * (torch.arange(len(pairs), device=pairs.device) % COUNTERS)
+    counts = pairs.new_zeros(COUNTERS * size).scatter_add_(0, places, torch.ones_like(places))
+    return counts.view(COUNTERS, size).sum(dim=0)[:-1].view(classes, classes)

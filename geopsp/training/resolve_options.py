@@ -13,12 +13,12 @@ from torch import Tensor
 from geopsp.core.documents import DocumentError, read_json
 from geopsp.data.loader import ChipLoaders
 from geopsp.errors import OptionError
-from geopsp.models.device import has_bfloat16, pick_device
+from geopsp.models.device import has_bfloat16, has_compiler, pick_device
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.saved_model import TrainedModel
 from geopsp.training.checkpoint_checks import UNEXPECTED
 from geopsp.training.checkpoints import find_checkpoint, has_checkpoint
-from geopsp.training.fit_options import FitOptions, RunConfig
+from geopsp.training.fit_options import COMPILED_STEPS, FitOptions, RunConfig
 from geopsp.training.learning_rates import default_rates, starts_pretrained
 from geopsp.training.precision import choose_precision
 
@@ -39,7 +39,7 @@ DEFAULTS_BEFORE = {"monitor": "valid_loss", "ema": 0.0}
 def resolve_options(
     options: FitOptions, run: RunConfig, model: TrainedModel, loaders: ChipLoaders, weight: Tensor | None
 ) -> FitOptions:
-    """Return the options with learning rates and precision; those of the run that is resumed, where they are open.
+    """Return the options with learning rates, precision and compilation; those of a run that is resumed, if open.
 
     Args:
         options: As the user gave them.
@@ -68,7 +68,16 @@ def resolve_options(
             device=pick_device(run.device),
         )
         options = replace(options, precision=precision)
+    if options.compiled is None:
+        options = replace(options, compiled=compiles_by_rule(options, loaders, run))
     return options
+
+
+def compiles_by_rule(options: FitOptions, loaders: ChipLoaders, run: RunConfig) -> bool:
+    """Return True for long runs on one GPU; several would each compile, and their norms cut the network in pieces."""
+    if options.minutes is not None or run.world > 1 or pick_device(run.device).type != "cuda" or not has_compiler():
+        return False
+    return options.num_epochs * (len(loaders.train) // (loaders.batch_size * options.accumulate)) >= COMPILED_STEPS
 
 
 def losses_of_run(losses: LossSpec, run: RunConfig) -> LossSpec:
@@ -90,6 +99,8 @@ def _as_before(options: FitOptions, earlier: Mapping[str, Any]) -> FitOptions:
         taken |= {"lr": tuple(earlier["lr"]), "graded": earlier["graded"]}
     if options.precision == "auto":
         taken["precision"] = earlier["precision"]
+    if options.compiled is None:
+        taken["compiled"] = earlier["compiled"]
     if earlier["recipe"] == BEFORE["recipe"]:
         now = FitOptions()
         taken |= {

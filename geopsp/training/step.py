@@ -15,9 +15,10 @@ from geopsp.core.text import format_count
 from geopsp.data.dataset import Sample
 from geopsp.errors import TrainingError
 from geopsp.models.loss_options import LossSpec
-from geopsp.models.losses import draw_mixup_share, ignore_channels, mixup_batch, total_loss
+from geopsp.models.losses import draw_mixup_share, ignore_channels, mixup_batch, pixel_weights, total_loss
 from geopsp.models.memory import is_out_of_memory
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
+from geopsp.models.region_losses import TINY
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +56,49 @@ def make_batch(sample: Sample, legend: Legend, losses: LossSpec) -> Batch:
     return Batch(*mixup_batch(sample.image, sample.valid, labels, share=share), share)
 
 
-def step_loss(network: SegmentationNetwork, batch: Batch, losses: LossSpec, weight: Tensor | None) -> Tensor:
-    """Return the loss of a network in training mode; `weight` is (classes,)."""
+def pad_batch(sample: Sample, size: int) -> Sample:
+    """Return a batch of `size` chips, the last of them without valid or labelled pixels."""
+    missing = size - len(sample.image)
+    if missing <= 0:
+        return sample
+    image, valid, row = (
+        torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) for part in (sample.image, sample.valid, sample.row)
+    )
+    label = torch.cat([sample.label, sample.label.new_full((missing, *sample.label.shape[1:]), IGNORE_INDEX)])
+    return Sample(image, valid, label, row)
+
+
+def step_loss(
+    network: SegmentationNetwork,
+    batch: Batch,
+    losses: LossSpec,
+    weight: Tensor | None,
+    *,
+    fraction: Tensor | float = 1.0,
+    partner_fraction: Tensor | float = 1.0,
+) -> Tensor:
+    """Return the loss of a network in training mode.
+
+    Args:
+        network: The network.
+        batch: Chips.
+        losses: The loss function.
+        weight: (classes,); None: 1 each.
+        fraction: By which the loss of the chips' own labels is multiplied.
+        partner_fraction: By which that of their partners' labels is.
+    """
     output: TrainingOutput = network(batch.image, batch.valid)
-    loss = total_loss(output, batch.labels, batch.valid, losses, weight)
+    loss = fraction * total_loss(output, batch.labels, batch.valid, losses, weight)
     if batch.partners is None:
         return loss
-    partner_loss = total_loss(output, batch.partners, batch.valid, losses, weight)
+    partner_loss = partner_fraction * total_loss(output, batch.partners, batch.valid, losses, weight)
     return batch.mixup_share * loss + (1 - batch.mixup_share) * partner_loss
+
+
+def chip_fractions(labels: Tensor, losses: LossSpec, weight: Tensor | None) -> Tensor:
+    """Return what each chip counts in the cross entropy of all of them: (n,) from (n, h, w) labels."""
+    counted = pixel_weights(labels, weight=weight, boundary=losses.boundary_weight).flatten(1).sum(dim=1)
+    return counted / counted.sum().clamp_min(TINY)
 
 
 class MicroBatchGradients:
@@ -86,7 +122,8 @@ class MicroBatchGradients:
 
         Args:
             network: In training mode.
-            batch: Of any size; micro batches count by their labelled pixels.
+            batch: Of any size; micro batches count by their labelled pixels and their weights, so that the cross
+                entropy is that of the whole batch.
             weight: (classes,) of the loss.
             backward: Computes the gradients of a loss.
             no_sync: Context in which gradients are not shared between devices; for all micro batches but the last.
@@ -126,12 +163,14 @@ class MicroBatchGradients:
         network.zero_grad()
         count, total = len(batch.image), torch.zeros((), device=batch.image.device)
         slices = [slice(first, first + self.size) for first in range(0, count, self.size)]
-        labelled = (batch.labels != IGNORE_INDEX).sum().clamp_min(1)
+        parts = [labels for labels in (batch.labels, batch.partners) if labels is not None] if len(slices) > 1 else []
+        fractions = [chip_fractions(labels, self.losses, weight) for labels in parts]
         for chips in slices:
-            micro_batch = batch.take(chips)
+            shares = dict(
+                zip(("fraction", "partner_fraction"), (each[chips].sum() for each in fractions), strict=False)
+            )
             with nullcontext() if chips is slices[-1] else no_sync():
-                fraction = (micro_batch.labels != IGNORE_INDEX).sum() / labelled if len(slices) > 1 else 1.0
-                loss = fraction * step_loss(network, micro_batch, self.losses, weight)
+                loss = step_loss(network, batch.take(chips), self.losses, weight, **shares)
                 backward(loss)
             total += loss.detach()
         return total

@@ -16,13 +16,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.plugins import Precision
+from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy
 
 from geopsp.core.log import in_notebook
 from geopsp.errors import OptionError
-from geopsp.models.device import device_name, pick_device
+from geopsp.models.device import device_name, memory_format, pick_device
 from geopsp.models.network import SegmentationNetwork
+from geopsp.models.synchronized_norms import MIN_CHIPS, synchronized_norms
 from geopsp.training.checkpoints import AtomicCheckpoints
 from geopsp.training.fit_options import RunConfig
 
@@ -63,7 +64,6 @@ def make_trainer(run: RunConfig, folder: Path, precision: Precision, **options: 
         devices=[device.index or 0] if gpu and run.world == 1 else run.devices,
         num_nodes=run.nodes,
         strategy=_strategy(run),
-        sync_batchnorm=gpu and run.world > 1,
         use_distributed_sampler=False,
         default_root_dir=folder,
         logger=_loggers(run),
@@ -78,7 +78,7 @@ def make_trainer(run: RunConfig, folder: Path, precision: Precision, **options: 
 
 def _strategy(run: RunConfig) -> DDPStrategy | str:
     """Sum gradients over devices; running statistics are averaged before each validation instead of each step."""
-    return "auto" if run.world == 1 else DDPStrategy(broadcast_buffers=False)
+    return "auto" if run.world == 1 else DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def is_interactive() -> bool:
@@ -105,6 +105,25 @@ def describe_devices(trainer: L.Trainer, run: RunConfig) -> str:
 
 
 @contextmanager
+def prepared_network(
+    network: SegmentationNetwork, trainer: L.Trainer, batch_size: int, *, compiled: bool
+) -> Iterator[None]:
+    """Lay the network out for its device; for the duration of the block its norms are over all GPUs, if chips are few.
+
+    Args:
+        network: The network.
+        trainer: Has its devices and its precision.
+        batch_size: Chips of a batch on each device.
+        compiled: True compiles it for the duration of the block.
+    """
+    device = trainer.strategy.root_device
+    network.to(memory_format=memory_format(device, half=isinstance(trainer.precision_plugin, MixedPrecision)))
+    few = device.type == "cuda" and trainer.world_size > 1 and batch_size < MIN_CHIPS
+    with synchronized_norms(network, wanted=few), compiled_network(network, wanted=compiled), measured_convolutions():
+        yield
+
+
+@contextmanager
 def compiled_network(network: SegmentationNetwork, *, wanted: bool) -> Iterator[None]:
     """Compile the network for the duration of the block, if wanted."""
     if wanted:
@@ -113,6 +132,18 @@ def compiled_network(network: SegmentationNetwork, *, wanted: bool) -> Iterator[
         yield
     finally:
         network._compiled_call_impl = None  # noqa: SLF001 (there is no public way back)
+
+
+@contextmanager
+def measured_convolutions() -> Iterator[None]:
+    """Let cuDNN try its algorithms on each size of maps: batches keep their sizes. A user's choice stays."""
+    before = torch.backends.cudnn.benchmark
+    deterministic = torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = before or not deterministic
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

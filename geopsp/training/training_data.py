@@ -29,6 +29,7 @@ from geopsp.core.progress import progress_bar
 from geopsp.core.warnings_log import collect_warnings
 from geopsp.data.augment import default_transforms, make_transforms
 from geopsp.data.cache import open_cache
+from geopsp.data.chip_memory import keep_in_memory
 from geopsp.data.chip_statistics import chip_statistics
 from geopsp.data.dataset import ChipDataset, ChipFiles, ChipReader, Sample, TiledChipDataset
 from geopsp.data.loader import ChipLoaders, chip_weights
@@ -251,7 +252,7 @@ def _split(
     if inputs is not None:
         decoder = SceneChipReader(inputs, chips, margin=safe_margin(chips, found.train, found.audit.gap))
     else:
-        decoder = open_cache(chips, options.cache) if options.cache is not None else ChipFiles(chips)
+        decoder = open_cache(chips, options.cache) if options.cache is not None else keep_in_memory(ChipFiles(chips))
     return TrainingData(
         chips,
         size,

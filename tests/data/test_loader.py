@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -35,6 +36,8 @@ def few(data):
 
 class Numbers(Dataset):
     """Items that say who they are, and what would be drawn for them."""
+
+    chips, size = SimpleNamespace(bands=["red"], dtype="uint8"), 1
 
     def __init__(self, count):
         self.count = count
@@ -200,6 +203,26 @@ def test_lightning_shows_each_epoch_as_it_is_also_when_it_goes_on(workers, tmp_p
     for epoch in range(4):
         sampler.set_epoch(epoch)
         assert shown.seen[epoch] == [item for item, _ in sampler]
+
+
+def test_the_next_epoch_begins_while_the_last_batch_is_computed():
+    """Processes do not wait for its first batch to be asked for; what they load is the same, whoever goes on where."""
+    own = loaders(12, valid=5)
+    for make in (own.train_loader, own.val_loader):
+        plain = make()
+        ahead = replace(own, workers=1).train_loader(epochs=4) if make == own.train_loader else None
+        ahead = ahead or replace(own, workers=1).val_loader(epochs=4)
+        begun = []
+        for epoch in (0, 1, 3):  # an epoch that was not begun
+            for loader in (plain, ahead):
+                if isinstance(loader.sampler, EpochSampler):
+                    loader.sampler.set_epoch(epoch)
+            batches = iter(ahead)
+            found = [next(batches) for _ in range(len(ahead))]  # Lightning asks for no more
+            assert same(list(plain), found)
+            begun.append(ahead._ahead is not None)
+        assert begun == [True, True, make == own.val_loader], "nothing follows the last epoch"
+        assert replace(own, workers=0).train_loader(epochs=4)._ahead is None
 
 
 # ---- validation

@@ -18,6 +18,7 @@ from torch import nn
 
 from geopsp.errors import ModelError
 from geopsp.models import encoder, weights
+from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.encoder import build_encoder, supported_backbones, usable_output_stride
 from geopsp.models.weights import adapt_stem, load_encoder_weights
 
@@ -253,3 +254,16 @@ def test_imagenet_weights_of_a_package_load_into_timms_encoder(tmp_path):
         expected = given[key] if key != "model.conv_stem.weight" else adapt_stem(given[key], (*RGB, "nir"))
         torch.testing.assert_close(value, expected)
     assert encoder.state_dict()["model.bn1.running_var"].std() > 0
+
+
+@pytest.mark.parametrize("block", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("depth", [3, 5])
+def test_where_no_gradients_are_computed_the_same_network_is_built(block, depth):
+    """As notebooks load models. Stages and unused layers are found by gradients."""
+    spec = ModelSpec("tu-test_efficientnet", 3, 4, encoder_depth=depth)
+    with block():
+        built = build_network(spec)
+    expected = build_network(spec)
+    assert list(built.state_dict()) == list(expected.state_dict())
+    assert [p.requires_grad for p in built.parameters()] == [p.requires_grad for p in expected.parameters()]
+    assert not any(p.is_inference() for p in built.parameters()), "it can be trained"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from geopsp.models.pointrend import PointHead, PointRend, sample_points, uncertainty
+from geopsp.models.pointrend import PointHead, PointRend, inside_cells, sample_points, uncertainty
 
 QUICK = settings(max_examples=25, deadline=None)
 
@@ -171,3 +171,13 @@ def test_cells_without_data_are_never_decided_anew():
         anew = (head.refine(coarse, fine, valid) != wanted).any(dim=1)
     assert anew.any()
     assert not anew[:, 12:].any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 8), (64, 64)])
+def test_points_of_apples_gpus_are_those_of_others(size):
+    """They know no padding by the border, so points are moved inside instead."""
+    features, points = torch.randn(2, 3, *size), torch.rand(2, 200, 2)
+    points[:, :4] = torch.tensor([[0, 0], [1, 1], [0, 1], [1, 0]])
+    grid = inside_cells(points[:, :, None] * 2 - 1, *size)
+    found = F.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[..., 0]
+    assert torch.allclose(found, sample_points(features, points), atol=1e-5)

@@ -232,20 +232,23 @@ def test_damaged_best_weights_are_told_before_training(data, tmp_path):
     assert (tmp_path / "last.ckpt").read_bytes() == before
 
 
-def test_parts_of_a_batch_count_by_their_labels(data):
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("weight", "boundary"), [(None, 0.0), ([0.1, 1.0, 5.0], 0.0), (None, 4.0), ([9, 1, 0.5], 2.0)])
+def test_parts_of_a_batch_count_by_their_labels(data, weight, boundary, mixed):
     """A batch whose chips are labelled unevenly has the loss and gradients of the whole, in however many parts."""
     from geopsp.models.losses import LossSpec
     from geopsp.training.step import Batch, MicroBatchGradients
 
-    model = tiny(data)
+    model = tiny(data, boundary_weight=boundary)
     frozen_norms(model)
     network = model.model.network.train()
     image, labels = torch.randn(4, 2, 32, 32), torch.randint(0, 3, (4, 32, 32))
-    labels[1], labels[2, :20] = 255, 255
-    batch = Batch(image, torch.ones(4, 1, 32, 32), labels, None, 1.0)
+    labels[0], labels[1], labels[2, :20], labels[3, :, 8:] = 0, 255, 255, 2
+    batch = Batch(image, torch.ones(4, 1, 32, 32), labels, labels.roll(1, 0) if mixed else None, 0.7 if mixed else 1.0)
+    weight = None if weight is None else torch.tensor(weight, dtype=torch.float)
     found = []
     for size in (4, 2, 1):
-        loss = MicroBatchGradients(LossSpec(), size)(network, batch, None)
+        loss = MicroBatchGradients(LossSpec(boundary_weight=boundary), size)(network, batch, weight)
         found.append((loss, torch.cat([p.grad.flatten() for p in network.parameters()])))
     for loss, gradient in found[1:]:
         torch.testing.assert_close(loss, found[0][0])
@@ -299,10 +302,11 @@ def test_progress_is_one_bar_with_the_loss_the_best_score_and_one_clock(data, ba
         for epoch in (1, 2) for part, total in (("", 4), (", validation", tiles)) for done in range(1, total + 1)
     ]  # fmt: skip
     notes = [note for *_, note in bar.shown]
-    assert all(re.fullmatch(r"loss \d\.\d{3}, (best mIoU \d\.\d{3}, )?\d:\d\d left", note) for note in notes)
+    assert re.fullmatch(r"\d:\d\d left", notes[0]), "a loss is known one step later"
+    assert all(re.fullmatch(r"loss \d\.\d{3}, (best mIoU \d\.\d{3}, )?\d:\d\d left", note) for note in notes[1:])
     first_epoch = 4 + tiles
     assert all(f"best mIoU {model.history['valid_miou'][0]:.3f}" in note for note in notes[first_epoch:])
-    assert notes[0].split(",")[0] != notes[first_epoch].split(",")[0]
+    assert notes[1].split(",")[0] != notes[first_epoch].split(",")[0]
     best = model.history.loc[model.history["valid_miou"].idxmax()]
     (summary,) = bar.summaries
     assert re.fullmatch(

@@ -11,7 +11,8 @@ from common import slow
 from geopsp import PSPNetClassifier, prepare_data
 from geopsp.errors import TrainingError
 from geopsp.models import device
-from geopsp.training import precision
+from geopsp.training import precision, resolve_options
+from geopsp.training.fit_options import FitOptions, RunConfig
 from geopsp.training.lightning_module import SegmentationTask
 
 
@@ -117,9 +118,13 @@ class Overflow:
             if self.number in self.steps:
                 task.network.decoder.classify.bias.grad[0] = torch.inf
             self.scales.append(float(task.trainer.precision_plugin.scaler.get_scale()))
-            self.rates.append(task.trainer.optimizers[0].param_groups[-1]["lr"])
             inner(task, loss, batch)
 
+        def optimizer_step(optimizer, *args, inner=torch.optim.AdamW.step, **options):
+            self.rates.append(optimizer.param_groups[-1]["lr"])
+            return inner(optimizer, *args, **options)
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", optimizer_step)
         monkeypatch.setattr(SegmentationTask, "_step", step)
 
 
@@ -141,3 +146,21 @@ def test_gradients_that_are_never_finite_end_the_run(data, monkeypatch):
     Overflow(monkeypatch, steps={1, 2, 3})
     with pytest.raises(TrainingError, match="The gradient became"):
         tiny(data).fit(1, 1e-3, precision="fp16")
+
+
+@pytest.mark.parametrize(
+    ("options", "gpu", "compiler", "expected"),
+    [
+        ({"epochs": 750}, True, True, True),  # 4 steps each
+        ({"epochs": 749}, True, True, False),
+        ({"epochs": 750}, False, True, False),
+        ({"epochs": 750}, True, False, False),
+        ({"epochs": 750, "accumulate": 2}, True, True, False),
+        ({"minutes": 600.0}, True, True, False),
+    ],
+)
+def test_long_runs_on_a_gpu_are_compiled(data, monkeypatch, options, gpu, compiler, expected):
+    monkeypatch.setattr(resolve_options, "pick_device", lambda _: torch.device("cuda" if gpu else "cpu"))
+    monkeypatch.setattr(resolve_options, "has_compiler", lambda: compiler)
+    assert resolve_options.compiles_by_rule(FitOptions(**options), data.loaders, RunConfig()) == expected
+    assert not resolve_options.compiles_by_rule(FitOptions(**options), data.loaders, RunConfig(devices=2))
