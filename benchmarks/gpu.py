@@ -1,12 +1,16 @@
-"""Speed of training and prediction on a GPU beside the bare network, with and without bfloat16 and compilation.
+"""Speed of training and prediction on a GPU, each beside the bare network in the same precision and batch.
 
-    python benchmarks/gpu.py [--backbone resnet50] [--size 512] [--batch 16] [--steps 20] [--device cuda] [--smoke]
+    python benchmarks/gpu.py [--backbone resnet50] [--size 512] [--batch N] [--minutes 8] [--device cuda] [--smoke]
 
-Training: forward, loss, backward and step on tensors that lie on the device, each variant in turn (bfloat16,
-channels_last, compiled); then `fit` on as many made-up chips from a decoded cache, which is what loading costs.
-Prediction: the bare network, and maps of the same raster, from file to COG, with the network in batches as large. Each
-with the peak of the device's memory. `--smoke` runs on the CPU, without compilation. Prints tables and, last, one line
-of JSON; `map_over_bare` is the warm map's speed in tiles over that of the bare network in the same precision.
+It fits any card: batches are as large as free memory lets them be (at most 16 chips, 64 tiles) and halved where memory
+runs out all the same; precisions are float32 and what `precision="auto"` takes here; what is left when the minutes are
+over is not begun. Nothing but geopsp is needed, and made-up chips and rasters are written to a temporary folder.
+
+Training: forward, loss, backward and AdamW on tensors that lie on the device, then `fit` from a decoded cache, whose
+last epoch counts. Prediction: the network on tensors on the device, then maps of a raster from file to COG, of which
+the first does not count and the median of the others does; their speed is that of tiles, which overlap. Last, both
+networks compiled, in the faster precision. `--smoke` runs on the CPU, without compilation. Prints tables and, last,
+one line of JSON: `fit_over_bare` and `map_over_bare` by precision, and speeds with their batch.
 """
 
 from __future__ import annotations
@@ -14,10 +18,10 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import product
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -25,7 +29,7 @@ import rasterio
 import torch
 from common import option_parser, print_json, table
 from rasterio.transform import from_origin
-from torch import Tensor, nn
+from torch import nn
 
 from geopsp import PSPNetClassifier, export_training_data, prepare_data
 from geopsp.inference.options import MapSettings
@@ -35,183 +39,261 @@ from geopsp.inference.run_job import run_job
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.device import device_name, pick_device, resolve_precision
 from geopsp.models.losses import LossSpec, total_loss
+from geopsp.models.memory import free_memory, inference_batch_size, is_out_of_memory, training_batch_size
+from geopsp.models.precision import NetworkPrecision, exact_float32, network_autocast
 from geopsp.models.saved_model import TrainedModel
 from geopsp.raster.scene import Scene
 
-CLASSES, BANDS, WARM_UP_STEPS = 8, 3, 3
+BANDS, WARM_UP_STEPS, MAX_TRAINING_BATCH = 3, 3, 16
+STEP_SECONDS = 5.0
+"""Seconds in which steps are counted."""
+
+MAPS = 3
+"""Maps of which the median counts, after a first one."""
+
+MAX_MAP_SIDE = 12_288
+"""Largest side in pixels of the raster that is mapped."""
+
+COMPILE_MINUTES = 2.0
+"""Minutes that must be left for a network to be compiled."""
 
 
-def timed(step: Callable[[], Any], steps: int, device: torch.device) -> tuple[float, float]:
-    """Return the seconds of a step, and the peak memory in GB."""
-    for _ in range(min(WARM_UP_STEPS, steps)):
-        step()
-    synchronize(device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    start = time.perf_counter()
-    for _ in range(steps):
-        step()
-    synchronize(device)
-    peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else float("nan")
-    return (time.perf_counter() - start) / steps, peak
+@dataclass
+class Bench:
+    """What is measured, where, and how long still."""
+
+    device: torch.device
+    size: int
+    minutes: float
+    smoke: bool
+    batch: int | None
+    start: float = field(default_factory=time.perf_counter)
+    result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def minutes_left(self) -> float:
+        return self.minutes - (time.perf_counter() - self.start) / 60
+
+    @property
+    def precisions(self) -> list[NetworkPrecision]:
+        """Float32, and what is faster here."""
+        return list(dict.fromkeys(["fp32", resolve_precision("auto", self.device)]))
+
+    def fitting(self, batch: int, measure: Callable[[int], float]) -> tuple[float, int] | None:
+        """Return `measure(batch)` and the batch, which is halved as often as memory runs out; None if nothing fits."""
+        while batch:
+            try:
+                return measure(batch), batch
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            batch //= 2
+        return None
+
+    def rate(self, step: Callable[[], Any]) -> float:
+        """Return the steps in a second."""
+        for _ in range(1 if self.smoke else WARM_UP_STEPS):
+            step()
+        self._wait()
+        start, steps = time.perf_counter(), 0
+        while not steps or (time.perf_counter() - start < STEP_SECONDS and not self.smoke):
+            for _ in range(1 if self.smoke else 5):
+                step()
+                steps += 1
+            self._wait()
+        return steps / (time.perf_counter() - start)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-@contextmanager
-def built_network(spec: ModelSpec, device: torch.device, *, last: bool, compiled: bool) -> Iterator[nn.Module]:
-    """Yield a network with random weights, channels_last or compiled if wanted."""
+def bare_training(bench: Bench, spec: ModelSpec, precision: NetworkPrecision, batch: int, *, compiled: bool) -> float:
+    """Return the images in a second of training steps on tensors on the device."""
     torch.manual_seed(0)
-    network = build_network(spec).to(device)
-    if last:
-        network.to(memory_format=torch.channels_last)
+    network = build_network(spec).to(bench.device).to(memory_format=torch.channels_last).train()
     if compiled:
         network.compile()
-    yield network
-    torch.compiler.reset()
-
-
-def variants(options: argparse.Namespace) -> Iterator[tuple[bool, bool, bool]]:
-    """Yield all combinations of bfloat16, channels_last and compiled."""
-    yield from product((False, True), (False, True), (False,) if options.smoke else (False, True))
-
-
-def training(
-    spec: ModelSpec, image: Tensor, label: Tensor, options: argparse.Namespace
-) -> tuple[list[list[Any]], dict[str, float]]:
-    """Return a table and the images per second of training steps of each variant."""
-    rows, result = [], {}
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+    scaler = torch.amp.GradScaler(bench.device.type, enabled=precision == "fp16")
+    shape = (batch, BANDS, bench.size, bench.size)
+    image = torch.randn(shape, device=bench.device).contiguous(memory_format=torch.channels_last)
+    label = torch.randint(spec.classes, (batch, bench.size, bench.size), device=bench.device)
     valid = torch.ones_like(image[:, :1])
-    for bf16, last, compiled in variants(options):
-        with built_network(spec, image.device, last=last, compiled=compiled) as network:
-            network.train()
-            optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-            batch = image.contiguous(memory_format=torch.channels_last) if last else image
 
-            def step(network=network, optimizer=optimizer, batch=batch, bf16=bf16) -> None:
-                with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
-                    loss = total_loss(network(batch, valid), label, valid, LossSpec(), None)
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
+    def step() -> None:
+        with network_autocast(precision, bench.device):
+            loss = total_loss(network(image, valid), label, valid, LossSpec(), None)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
 
-            seconds, peak = timed(step, options.steps, image.device)
-        rows.append([*variant_name(bf16, last, compiled), len(image) / seconds, peak])
-        result["train " + " ".join(variant_name(bf16, last, compiled))] = len(image) / seconds
-    return rows, result
+    return batch * bench.rate(step)
 
 
-def prediction(spec: ModelSpec, image: Tensor, options: argparse.Namespace) -> tuple[list[list[Any]], dict[str, float]]:
-    """Return a table and the megapixels per second of the network of each variant."""
-    rows, result = [], {}
+def bare_prediction(bench: Bench, network: nn.Module, precision: NetworkPrecision, batch: int) -> float:
+    """Return the megapixels in a second of the network on tensors on the device."""
+    shape = (batch, BANDS, bench.size, bench.size)
+    image = torch.randn(shape, device=bench.device).contiguous(memory_format=torch.channels_last)
     valid = torch.ones_like(image[:, :1])
-    for bf16, last, compiled in variants(options):
-        with built_network(spec, image.device, last=last, compiled=compiled) as network, torch.inference_mode():
-            network.eval()
-            batch = image.contiguous(memory_format=torch.channels_last) if last else image
 
-            def step(network=network, batch=batch, bf16=bf16) -> None:
-                with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
-                    network(batch, valid)
+    def step() -> None:
+        with torch.inference_mode(), network_autocast(precision, bench.device):
+            network(image, valid)
 
-            seconds, peak = timed(step, options.steps, image.device)
-        speed = image.shape[0] * image.shape[2] * image.shape[3] / seconds / 1e6
-        rows.append([*variant_name(bf16, last, compiled), speed, peak])
-        result["predict " + " ".join(variant_name(bf16, last, compiled))] = speed
-    return rows, result
+    if precision == "fp32":  # as maps have it
+        with exact_float32(bench.device):
+            return batch * bench.size**2 * bench.rate(step) / 1e6
+    return batch * bench.size**2 * bench.rate(step) / 1e6
 
 
-def variant_name(bf16: bool, last: bool, compiled: bool) -> list[str]:
-    return [
-        "bf16" if bf16 else "fp32",
-        "channels_last" if last else "contiguous",
-        "compiled" if compiled else "eager",
-    ]
+def training(bench: Bench, model: PSPNetClassifier, work: Path) -> list[list[Any]]:
+    """Measure steps and `fit` in each precision; return rows of a table."""
+    spec, rows = model.model.spec, []
+    wanted = bench.batch or min(
+        MAX_TRAINING_BATCH,
+        training_batch_size(build_network(spec), bands=BANDS, size=bench.size, chips=10**6, device=bench.device),
+    )
+    for precision in bench.precisions:
+        bare = bench.fitting(wanted, lambda n, p=precision: bare_training(bench, spec, p, n, compiled=False))
+        if bare is None:
+            rows.append(["training", precision, 1, "does not fit", "", ""])
+            continue
+        bench.result[f"train {precision}"], bench.result[f"train batch {precision}"] = bare
+        try:
+            speed = fit_speed(bench, precision, bare[1], model, work)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            speed = float("nan")
+        bench.result[f"fit {precision}"], bench.result[f"fit_over_bare {precision}"] = speed, speed / bare[0]
+        rows.append(["training, images/s", precision, bare[1], bare[0], speed, speed / bare[0]])
+    return rows
 
 
-def end_to_end(options: argparse.Namespace, work: Path) -> tuple[list[list[Any]], dict[str, float]]:
-    """Measure `fit` on chips from a cache, and maps from file to COG."""
-    image, labels = make_images(work, options.size, options.batch * 12)
-    export_training_data(image, labels, work / "chips", tile_size=options.size)
-    data = prepare_data(work / "chips", None, 0.1, options.batch, cache=work / "cache")
-    model = PSPNetClassifier(data, options.backbone, encoder_weights=None, device=options.device)
-    rows, result = [], {}
-    for compiled in (False,) if options.smoke else (False, True):
-        model.fit(2 if options.smoke else 3, 1e-4, checkpoint=False, compiled=compiled)
-        last = model.model.history[-1]
-        name = f"fit {'compiled' if compiled else 'eager'}"
-        result[name] = last["images"] / last["train_seconds"]
-        rows.append([name, "images/s", result[name]])
-    map_rows, map_result = maps(Scene.open(image), model.model, options, work)
-    return rows + map_rows, result | map_result
+def fit_speed(bench: Bench, precision: NetworkPrecision, batch: int, model: PSPNetClassifier, work: Path) -> float:
+    """Return the images in a second of the last epoch of `fit`."""
+    data = prepare_data(work / "chips", None, 0.1, batch, cache=work / "cache")
+    classifier = PSPNetClassifier(data, model.model.spec.backbone, encoder_weights=None, device=str(bench.device))
+    classifier.fit(2 if bench.smoke else 3, 1e-4, checkpoint=False, precision=precision)
+    last = classifier.model.history[-1]
+    return float(last["images"] / last["train_seconds"])
 
 
-def maps(
-    scene: Scene, model: TrainedModel, options: argparse.Namespace, work: Path
-) -> tuple[list[list[Any]], dict[str, float]]:
-    """Measure the same map twice, cold and warm; the speed also in the pixels of tiles, which overlap."""
-    bf16 = resolve_precision("auto", pick_device(options.device)) == "bf16"
-    settings = MapSettings(batch_size=options.batch)
-    rows, result = [], {}
-    for name in ("first", "warm"):
+def prediction(bench: Bench, model: TrainedModel, work: Path) -> list[list[Any]]:
+    """Measure the network and maps in each precision; return rows of a table."""
+    network, rows = model.network.to(bench.device).to(memory_format=torch.channels_last).eval(), []
+    for precision in bench.precisions:
+        wanted, _ = inference_batch_size(
+            network, bands=BANDS, classes=len(model.legend), size=bench.size, device=bench.device,
+            batch_size=bench.batch, precision=precision,
+        )  # fmt: skip
+        bare = bench.fitting(wanted, lambda n, p=precision: bare_prediction(bench, network, p, n))
+        if bare is None:
+            rows.append(["prediction", precision, 1, "does not fit", "", ""])
+            continue
+        speed = map_speed(bench, model, precision, bare[1], work, compiled=False)
+        bench.result[f"predict {precision}"], bench.result[f"predict batch {precision}"] = bare
+        bench.result[f"map {precision}"], bench.result[f"map_over_bare {precision}"] = speed, speed / bare[0]
+        rows.append(["prediction, Mpx/s", precision, bare[1], bare[0], speed, speed / bare[0]])
+    return rows
+
+
+def map_speed(
+    bench: Bench, model: TrainedModel, precision: NetworkPrecision, batch: int, work: Path, *, compiled: bool
+) -> float:
+    """Return the megapixels in a second of maps, in the pixels of their tiles."""
+    scene, speeds = Scene.open(work / "scene.tif"), []
+    settings = MapSettings(batch_size=batch, precision=precision, compiled=compiled)
+    for number in range(1 if bench.smoke else MAPS + 1):
+        out = work / f"{precision}-{compiled}-{number}.tif"
+        job = plan_job(scene, model, [class_spec(out, model.legend)], settings, device=bench.device)
         start = time.perf_counter()
-        job = plan_job(scene, model, [class_spec(work / f"{name}.tif", model.legend)], settings, bf16=bf16)
-        run_job(job, model, device=options.device)
-        seconds = time.perf_counter() - start
-        result[f"map, {name}"] = scene.grid.width * scene.grid.height / seconds / 1e6
-        result[f"map, {name}, tiles"] = len(job.tiles) * options.size**2 / seconds / 1e6
-        rows += [[way, "Mpx/s", result[way]] for way in (f"map, {name}", f"map, {name}, tiles")]
-    return rows, result
+        run_job(job, model, device=str(bench.device))
+        speeds.append(len(job.tiles) * bench.size**2 / (time.perf_counter() - start) / 1e6)
+        out.unlink()
+    return median(speeds[1:] or speeds)
 
 
-def make_images(work: Path, size: int, chips: int) -> tuple[Path, Path]:
-    """Write a raster of noise over two brightness levels, and the levels as its labels."""
-    side = int(np.ceil(np.sqrt(chips)))
+def compilation(bench: Bench, model: TrainedModel, work: Path) -> list[list[Any]]:
+    """Measure both networks compiled, in the faster precision, while there is time; return rows of a table."""
+    precision, rows = bench.precisions[-1], []
+    result = bench.result
+    if bench.minutes_left > COMPILE_MINUTES and f"train {precision}" in result:
+        batch = result[f"train batch {precision}"]
+        found = bench.fitting(batch, lambda n: bare_training(bench, model.spec, precision, n, compiled=True))
+        if found is not None and found[1] == batch:
+            result["train compiled"] = found[0]
+            rows.append(["a training step", precision, batch, found[0] / result[f"train {precision}"]])
+        torch.compiler.reset()
+    if bench.minutes_left > COMPILE_MINUTES and f"predict {precision}" in result:
+        batch = result[f"predict batch {precision}"]
+        speed = map_speed(bench, model, precision, batch, work, compiled=True)
+        result["map compiled"] = speed
+        rows.append(["a map", precision, batch, speed / result[f"map {precision}"]])
+    return rows
+
+
+def write_image(path: Path, side: int, size: int) -> Path:
+    """Write a raster of noise over two brightness levels, and beside it, as labels-NAME, the levels."""
     rng = np.random.default_rng(0)
-    codes = np.kron(rng.integers(1, 3, (side * 4, side * 4), dtype=np.uint8), np.ones((size // 4, size // 4), np.uint8))
-    pixels = rng.integers(0, 60, (BANDS, *codes.shape), dtype=np.uint8) + 60 * codes
-    for name, data in (("image.tif", pixels), ("labels.tif", codes[None])):
+    cells = rng.integers(1, 3, (-(-side * 4 // size),) * 2, dtype=np.uint8)
+    codes = np.kron(cells, np.ones((size // 4, size // 4), np.uint8))[:side, :side]
+    noise = rng.integers(0, 60, (BANDS, size, size), dtype=np.uint8)
+    repeats = -(-side // size)
+    pixels = np.tile(noise, (1, repeats, repeats))[:, :side, :side] + 60 * codes
+    for name, data in ((path.name, pixels), (f"labels-{path.name}", codes[None])):
         with rasterio.open(
-            work / name, "w", driver="GTiff", dtype="uint8", count=len(data), height=data.shape[1], width=data.shape[2],
-            crs="EPSG:32632", transform=from_origin(600000, 5300000, 1, 1), tiled=True,
+            path.with_name(name), "w", driver="GTiff", dtype="uint8", count=len(data), height=side, width=side,
+            crs="EPSG:32632", transform=from_origin(600000, 5300000, 1, 1), tiled=True, blockxsize=256, blockysize=256,
         ) as file:  # fmt: skip
             file.write(data)
-    return work / "image.tif", work / "labels.tif"
+    return path
 
 
 def main() -> None:
     parser = option_parser(__doc__)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, help="of training and prediction; default: as large as fits")
+    parser.add_argument("--minutes", type=float, default=8.0, help="in all, about")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
     if options.smoke:
-        options.backbone, options.size, options.batch, options.steps, options.device = "tu-test_resnet", 32, 2, 1, "cpu"
+        options.backbone, options.size, options.batch, options.device = "tu-test_resnet", 32, 2, "cpu"
+    run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure all, print tables and the line of JSON."""
     device = pick_device(options.device)
-    print(f"{device_name(device)}, torch {torch.__version__}, {options.backbone}, {options.batch} x {options.size}²")
-    spec = ModelSpec(options.backbone, BANDS, CLASSES)
-    image = torch.randn(options.batch, BANDS, options.size, options.size, device=device)
-    label = torch.randint(CLASSES, (options.batch, options.size, options.size), device=device)
-    header = ["precision", "layout", "mode"]
-    rows, result = training(spec, image, label, options)
-    print(table([*header, "training, images/s", "peak, GB"], rows), flush=True)
-    rows, predicted = prediction(spec, image, options)
-    print(table([*header, "network alone, Mpx/s", "peak, GB"], rows), flush=True)
+    bench = Bench(device, options.size, options.minutes, options.smoke, options.batch)
+    print(
+        f"{device_name(device)}, {free_memory(device) / 2**30:.0f} GiB free, torch {torch.__version__}, "
+        f"{options.backbone}, {options.size} x {options.size}, {' and '.join(bench.precisions)}",
+        flush=True,
+    )
+    bench.result["device"] = device_name(device)
     with tempfile.TemporaryDirectory() as scratch:
-        rows, whole = end_to_end(options, Path(scratch))
-    print(table(["end to end", "unit", "speed"], rows))
-    result |= predicted | whole
-    precision = "bf16" if device.type == "cuda" else "fp32"
-    for mode in ("eager",) if options.smoke else ("eager", "compiled"):
-        result[f"loader_efficiency {mode}"] = result[f"fit {mode}"] / result[f"train {precision} channels_last {mode}"]
-    map_precision = resolve_precision("auto", device)
-    result["map_over_bare"] = result["map, warm, tiles"] / result[f"predict {map_precision} channels_last eager"]
-    print_json(result)
+        work = Path(scratch)
+        chips_side = options.size * (5 if options.smoke else 14)
+        export_training_data(
+            write_image(work / "chips.tif", chips_side, options.size), work / "labels-chips.tif", work / "chips",
+            tile_size=options.size,
+        )  # fmt: skip
+        data = prepare_data(work / "chips", None, 0.1, options.batch or 2, cache=work / "cache")
+        classifier = PSPNetClassifier(data, options.backbone, encoder_weights=None, device=options.device)
+        header = ["what", "precision", "batch", "bare network", "geopsp", "geopsp / bare"]
+        print(table(header, training(bench, classifier, work)), flush=True)
+        write_image(work / "scene.tif", min(MAX_MAP_SIDE, options.size * (5 if options.smoke else 24)), options.size)
+        print(table(header, prediction(bench, classifier.model, work)), flush=True)
+        if not options.smoke and device.type == "cuda":
+            rows = compilation(bench, classifier.model, work)
+            print(table(["compiled", "precision", "batch", "times as fast"], rows), flush=True)
+    print_json(bench.result | {"minutes": options.minutes - bench.minutes_left})
 
 
 if __name__ == "__main__":

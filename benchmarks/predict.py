@@ -1,16 +1,20 @@
 """Speed of classifying a scene beside the network alone, and beside other packages.
 
-    python benchmarks/predict.py [--rounds 3] [--peers] [--peers-folder FOLDER] [--large] [--speedups] [--smoke]
+    python benchmarks/predict.py [--rounds 3] [--peers] [--peers-folder FOLDER] [--large] [--speedups]
+        [--precisions] [--only-precisions] [--smoke]
 
 From a file of bytes (three bands, deflate, blocks of 512) to a COG of six classes, in tiles of 512 that overlap by 64,
 beside the bare network over as many tiles of one tensor: a PSPNet on ResNet-18 with random weights on 2048 x 2048, and
 a network of one convolution, so that all the rest is what costs, on 4096 x 4096. The bare network runs in batches of
 four on all threads, contiguous and channels_last; of the PSPNet the faster counts, of the one convolution contiguous.
 Each run is a process of its own; a first pass in it does not count, with the PSPNet over 1024 x 1024 only. Runs
-alternate, the median counts. `--peers` adds those of peers.py to the same rounds, `--large` a sparse raster of
-100,000 x 100,000 pixels with the light network, `--speedups` what each way to run the PSPNet faster saves, and how
-many pixels of the map it leaves unchanged: there the network is trained for a few seconds, so that its classes are not
-random. Prints tables and, last, one line of JSON.
+alternate, the median counts. `--peers` adds those of peers.py to the same rounds, `--large` a sparse raster of 100,000
+x 100,000 pixels with the light network, `--speedups` what each way to run the PSPNet faster saves, and how many pixels
+of the map it leaves unchanged: there the network is trained for a few seconds, so that its classes are not random.
+`--precisions` adds what users run: `classify_pixels` with `precision="auto"`, and with fp32 if that is another one, of
+PSPNets with a U-Net decoder on ResNet-18 and ResNet-50, each beside its bare network in the same precision and
+channels_last; by the clock, and by processor time, which a busy machine does not change. Prints tables and, last, one
+line of JSON.
 """
 
 from __future__ import annotations
@@ -35,6 +39,9 @@ SIDES = {"light": 4096, "resnet18": 2048}
 
 WARM_UP_SIDES = {"light": 4096, "resnet18": 1024}
 """Side of the scene of the first pass."""
+
+PUBLIC_SIDES = {"resnet18": 2048, "resnet50": 1024}
+"""Side of the scene of each network with `--precisions`."""
 
 SMOKE_SIDES = {"light": 512, "resnet18": 512}
 
@@ -179,7 +186,105 @@ def variant(name: str, scene: str, weights: str, out: str) -> dict[str, float]:
     return {"seconds": seconds, "correct": (index == label).float().mean().item()}
 
 
-RUNS = {"ours": ours, "bare": bare, "train_briefly": train_briefly, "variant": variant}
+def saved_model(backbone: str, folder: Path) -> Path:
+    """Save a PSPNet with a U-Net decoder and random weights; return its folder."""
+    import torch
+
+    from geopsp.models.build import ModelSpec, build_network
+    from geopsp.models.saved_model import save_model
+
+    model = random_model("light")
+    torch.manual_seed(0)
+    model.spec = ModelSpec(backbone, 3, CLASSES, decoder="unet")
+    model.network = build_network(model.spec).eval()
+    save_model(model, folder)
+    return folder
+
+
+def public_call(model: str, precision: str, scene: str, warm_up: str) -> dict[str, float]:
+    """Return the seconds of `classify_pixels` by the clock and by processor time, after a first pass."""
+    from geopsp import PixelClassifier, classify_pixels
+
+    classifier = PixelClassifier.from_model(model)
+    with tempfile.TemporaryDirectory(dir=Path(scene).parent) as folder:
+        for name, image in (("warm_up", warm_up), ("map", scene)):
+            start, busy = time.perf_counter(), time.process_time()
+            classify_pixels(image, classifier, Path(folder) / f"{name}.tif", padding=OVERLAP, precision=precision)
+    return {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - busy}
+
+
+def bare_call(model: str, precision: str, side: str) -> dict[str, float]:
+    """Return the seconds of the network alone, over as many tiles as cover a scene."""
+    import torch
+
+    from geopsp.models.precision import network_autocast
+    from geopsp.models.saved_model import load_model
+
+    count, cpu = count_tiles(int(side)), torch.device("cpu")
+    network = load_model(model).network.to(memory_format=torch.channels_last).eval()
+    image = torch.randn(min(BATCH, count), 3, TILE, TILE).to(memory_format=torch.channels_last)
+    with torch.inference_mode(), network_autocast(precision, cpu):
+        network(image[:1])
+        start, busy = time.perf_counter(), time.process_time()
+        for first in range(0, count, BATCH):
+            network(image[: count - first])
+    return {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - busy}
+
+
+def precisions(folder: Path, rounds: int, *, smoke: bool) -> dict[str, Any]:
+    """Print a table of maps as users make them beside bare networks; return the numbers for the last line."""
+    import torch
+    from chips import make_scene
+
+    from geopsp.models.device import resolve_precision
+
+    auto = resolve_precision("auto", torch.device("cpu"))
+    if auto == "fp32":
+        print("This processor has no bfloat16, so `auto` is fp32, and there are no rows of bf16.")
+    sides = {"tu-test_resnet": TILE} if smoke else PUBLIC_SIDES
+    runs: dict[tuple[str, str, str], list[dict[str, float]]] = {}
+    for backbone, side in sides.items():
+        model = saved_model(backbone, folder / backbone)
+        scene, warm_up = (folder / f"{backbone}-{name}.tif" for name in ("scene", "warm-up"))
+        make_scene(scene, side)
+        make_scene(warm_up, TILE)
+        for _ in range(rounds):
+            for precision in dict.fromkeys(["fp32", auto]):
+                asked = "auto" if precision == auto else precision
+                ours = measure(__file__, one_run, "public_call", model, asked, scene, warm_up, smoke=smoke)
+                alone = measure(__file__, one_run, "bare_call", model, precision, str(side), smoke=smoke)
+                runs.setdefault((backbone, precision, "classify_pixels"), []).append(ours)
+                runs.setdefault((backbone, precision, "bare network"), []).append(alone)
+    ways = {way: medians(found) for way, found in runs.items()}
+    rows = [
+        [*way, sides[way[0]] ** 2 / 1e6 / run["seconds"], run["seconds"], run["cpu_seconds"]]
+        for way, run in ways.items()
+    ]
+    print(table(["network", "precision", "way", "Mpx/s", "s", "processor s"], rows), flush=True)
+    return _precision_ratios(ways)
+
+
+def _precision_ratios(ways: dict[tuple[str, str, str], dict[str, float]]) -> dict[str, float]:
+    found = {}
+    for backbone, precision in dict.fromkeys((backbone, precision) for backbone, precision, _ in ways):
+        ours, alone = (ways[backbone, precision, way] for way in ("classify_pixels", "bare network"))
+        name = f"public_over_bare {backbone} {precision}"
+        found[name] = alone["seconds"] / ours["seconds"]
+        found[f"{name}, processor time"] = alone["cpu_seconds"] / ours["cpu_seconds"]
+        if precision == "bf16":
+            slow = ways[backbone, "fp32", "classify_pixels"]
+            found[f"bf16_over_fp32 {backbone}"] = slow["seconds"] / ours["seconds"]
+    return found
+
+
+RUNS = {
+    "public_call": public_call,
+    "bare_call": bare_call,
+    "ours": ours,
+    "bare": bare,
+    "train_briefly": train_briefly,
+    "variant": variant,
+}
 
 
 def one_run(name: str, *arguments: str) -> dict[str, float]:
@@ -221,10 +326,16 @@ def main() -> None:
     parser.add_argument("--peers-python", help="the Python to make it with, 3.12 or later; default: this one")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--speedups", action="store_true")
+    parser.add_argument("--precisions", action="store_true")
+    parser.add_argument("--only-precisions", action="store_true", help="nothing else")
     parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         print(json.dumps(one_run(*options.run)))
+        return
+    if options.only_precisions:
+        with tempfile.TemporaryDirectory() as temporary:
+            print_json(precisions(Path(temporary), options.rounds, smoke=options.smoke))
         return
     from chips import make_scene
 
@@ -244,6 +355,8 @@ def main() -> None:
             result |= large(folder, ways)
         if options.speedups:
             result |= speedups(folder, light, options.rounds)
+        if options.precisions:
+            result |= precisions(folder, options.rounds, smoke=options.smoke)
     print_json(result)
 
 

@@ -31,7 +31,7 @@ class BlendedRows:
     """(rows, cols) uint8: channel of the likeliest class, the first of equal ones."""
 
     valid: NDArray[np.bool_]
-    """(rows, cols)"""
+    """(rows, cols); a copy on devices, where rows are encoded with delay."""
 
     sums: Array | None
     """(classes, rows, cols) int32, from 0 to SUM_ONE: of all pixels if the buffer was asked for scores."""

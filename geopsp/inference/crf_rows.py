@@ -171,4 +171,5 @@ class _Strip:
             index = self._ops.zeros(sums.shape[1:], "uint8")
             self._ops.argmax(sums, index)
             agreement = None if self._agreement is None else self._agreement[rows, cols]
-            yield chosen.stop - chosen.start, BlendedRows(index, self._valid[rows, cols], sums, agreement, self._ops)
+            valid = self._valid[rows, cols].copy()
+            yield chosen.stop - chosen.start, BlendedRows(index, valid, sums, agreement, self._ops)

@@ -99,7 +99,7 @@ class MapSettings:
         None,
         "Compile the network first (torch.compile): takes minutes, but each tile is faster. None: only on a GPU, from "
         "20,000 tiles.",
-        flag="--compile/--no-compile --compiled",
+        flag="--compile --compiled/--no-compile",
     )
 
     calibrated: bool = option(

@@ -19,8 +19,8 @@ from geopsp.core.text import format_error
 from geopsp.inference.kernels_numba import NumbaOps
 from geopsp.inference.predictor import SYMMETRIES, TilePredictor
 from geopsp.inference.tile_ops import Array, TileOps, tile_ops
+from geopsp.models.device import memory_format
 from geopsp.models.memory import is_out_of_memory
-from geopsp.models.network import mask_channels
 from geopsp.models.precision import NetworkPrecision, exact_float32, network_autocast
 from geopsp.models.saved_model import TrainedModel
 
@@ -62,7 +62,9 @@ class TorchPredictor(TilePredictor):
         ops = ops or tile_ops(device, model.normalization)
         super().__init__(device, ops, batch_size=batch_size, excluded_channels=excluded_channels)
         self.precision, self.augmented = precision, test_time_augmentation
-        network: nn.Module = model.network.to(device).to(memory_format=torch.channels_last).eval()
+        self._excluded = torch.tensor(self.excluded_channels, dtype=torch.int64, device=device)
+        self._layout = memory_format(device, half=precision != "fp32")
+        network: nn.Module = model.network.to(device).to(memory_format=self._layout).eval()
         self.network: Callable[[Tensor, Tensor], Tensor] = _Compiled(network) if compiled else network
 
     def __call__(self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]]) -> Array:
@@ -93,8 +95,8 @@ class TorchPredictor(TilePredictor):
         """Run the network; return (n, classes, s, s) logits, float32."""
         exact = exact_float32(self.device) if self.precision == "fp32" else nullcontext()
         with network_autocast(self.precision, self.device), exact:
-            logits = self.network(image.contiguous(memory_format=torch.channels_last), mask)
-        return mask_channels(logits.float(), self.excluded_channels)
+            logits = self.network(image.contiguous(memory_format=self._layout), mask)
+        return logits.float().index_fill(1, self._excluded, -torch.inf) if self.excluded_channels else logits.float()
 
     def _batch(
         self, data: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], size: int

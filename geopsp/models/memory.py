@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from geopsp.core.parallel import cpu_count
 from geopsp.errors import TrainingError
-from geopsp.models.device import autocast
+from geopsp.models.device import autocast, memory_format
 from geopsp.models.network import SegmentationNetwork, TrainingOutput
 from geopsp.models.precision import NetworkPrecision, network_autocast
 
@@ -252,7 +252,8 @@ def _forward(
     image = torch.zeros(batch, bands, size, size, device=device)
     valid = torch.ones(batch, 1, size, size, device=device)
     with network_autocast(precision, device):
-        logits: Tensor = network(image.contiguous(memory_format=torch.channels_last), valid)
+        layout = memory_format(device, half=precision != "fp32")
+        logits: Tensor = network(image.contiguous(memory_format=layout), valid)
     logits.float().softmax(dim=1).to(torch.int32)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -24,14 +24,14 @@ class _Float32:
 
     def __init__(self) -> None:
         self._lock, self._users, self._before = threading.Lock(), 0, list[str]()
-        cudnn = torch.backends.cudnn
-        self._switches = cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+        self._cudnn: Any = torch.backends.cudnn
+        self._switches = self._cudnn.conv, self._cudnn.rnn, torch.backends.cuda.matmul
 
     def begin(self) -> None:
         with self._lock:
             if not self._users:
                 self._before = [switch.fp32_precision for switch in self._switches]
-                self._set(["ieee"] * len(self._switches))
+                self._set(["ieee", "ieee", "ieee" if self._before[-1] == "tf32" else self._before[-1]])
             self._users += 1
 
     def end(self) -> None:
@@ -41,8 +41,10 @@ class _Float32:
                 self._set(self._before)
 
     def _set(self, values: list[str]) -> None:
+        self._cudnn.allow_tf32 = values[0] == "tf32"  # code that reads the old switch fails where the new ones differ
         for switch, value in zip(self._switches, values, strict=True):
-            switch.fp32_precision = value
+            if switch.fp32_precision != value:
+                switch.fp32_precision = value
 
 
 _FLOAT32 = _Float32()
