@@ -7,7 +7,8 @@ Two rasters of six classes (smoothed noise cut into bands, deflate, blocks of 51
 megapixel, and `smooth`, about 3,500. To shapely: `rasterio.features.shapes` and `shapely.geometry.shape` of each, in a
 list, beside `trace_raster`, from the file to the geometries. To GeoPackage: `raster_to_polygons`, from file to file,
 beside pyogrio's `write_dataframe` of the finished table. Each run is a process of its own, which does a small raster
-first, so that nothing is compiled or loaded while the clock runs. Runs alternate, the median counts.
+first, so that nothing is compiled or loaded while the clock runs. Runs alternate, the median counts. `simplify_arcs` of
+all arcs is measured beside GEOS's `coverage_simplify` of the polygons, both in processor time.
 
 `--scale` makes a raster of so many pixels on a side, of shapes that cross all seams, and a GeoPackage of it. For
 100,000 that takes tens of minutes, and 20 GB for 2.6 million polygons. Prints tables and, last, one line of JSON.
@@ -32,6 +33,7 @@ CELL, BLOCK, CLASSES = 2.0, 512, 6
 ORIGIN = (600_000.0, 5_300_000.0)
 CRS = "EPSG:32632"
 WARM_UP_SIDE, SMOKE_SIDE = 256, 128
+SIMPLIFY = "simplify alone"
 PERIOD = 4093
 """Side of the pattern that a huge raster repeats: prime, so that it meets each seam elsewhere."""
 
@@ -148,7 +150,43 @@ def by_pyogrio(package: str, out: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "polygons": len(frame), "peak_mb": peak_mb()}
 
 
-RUNS = {"to_shapely": to_shapely, "by_rasterio": by_rasterio, "to_file": to_file, "by_pyogrio": by_pyogrio}
+def simplified(raster: str, warm: str, simplify: str) -> dict[str, float]:
+    """Return the processor time of simplifying all borders by `simplify` pixels, by `simplify_arcs` and by GEOS."""
+    import rasterio
+    import shapely
+    from affine import Affine
+
+    from geopsp.core.connected_regions import label_regions
+    from geopsp.polygons.borders.rings import build_rings
+    from geopsp.polygons.borders.simplify import simplify_arcs
+    from geopsp.polygons.borders.topology import build_polygons
+    from geopsp.polygons.borders.trace_arcs import trace_arcs
+
+    found: dict[str, float] = {}
+    for path in (warm, raster):
+        with rasterio.open(path) as dataset:
+            labels, count = label_regions(dataset.read(1))
+        graph = trace_arcs(labels)
+        rings = build_rings(graph, np.arange(-1, count, dtype=np.int32), count)
+        polygons = build_polygons(graph.arcs, rings).to_shapely(Affine.identity())
+        start = time.process_time()
+        arcs = simplify_arcs(graph, rings, float(simplify) ** 2)
+        found["ours_s"] = time.process_time() - start
+        start = time.process_time()
+        by_geos = shapely.coverage_simplify(polygons, float(simplify), simplify_boundary=False)
+        found["geos_s"] = time.process_time() - start
+    ours = build_polygons(arcs, rings).to_shapely(Affine.identity())
+    found["differ"] = int((shapely.normalize(ours) != shapely.normalize(by_geos)).sum())
+    return found
+
+
+RUNS = {
+    "simplified": simplified,
+    "to_shapely": to_shapely,
+    "by_rasterio": by_rasterio,
+    "to_file": to_file,
+    "by_pyogrio": by_pyogrio,
+}
 
 
 def one_run(name: str, *arguments: str) -> dict[str, float]:
@@ -169,6 +207,7 @@ def alternate(folder: Path, options: argparse.Namespace) -> dict[tuple[str, str]
         ways[name, "geopsp to GeoPackage"] = partial(run, "to_file", raster, warm, package)
         ways[name, "pyogrio, table to GeoPackage"] = partial(run, "by_pyogrio", package, pyogrio_package)
         ways[name, "geopsp, simplified"] = partial(run, "to_file", raster, warm, simple_package, tolerance)
+        ways[name, SIMPLIFY] = partial(run, "simplified", raster, warm, str(options.simplify))
     runs: dict[tuple[str, str], list[dict[str, float]]] = {way: [] for way in ways}
     for number in range(options.rounds):
         for way, run_way in ways.items():
@@ -183,8 +222,13 @@ def report(ways: dict[tuple[str, str], dict[str, float]], side: int) -> dict[str
     rows = [
         [name, way, run["seconds"], megapixels / run["seconds"], run["polygons"] / megapixels, run["peak_mb"]]
         for (name, way), run in ways.items()
+        if way != SIMPLIFY
     ]
     print(table(["raster", "way", "seconds", "Mpx/s", "polygons per Mpx", "peak MB"], rows))
+
+    simplify = {name: run for (name, way), run in ways.items() if way == SIMPLIFY}
+    rows = [[name, run["geos_s"], run["ours_s"], run["differ"]] for name, run in simplify.items()]
+    print(table(["raster", "GEOS simplifies in s", "geopsp in s", "polygons that differ"], rows))
 
     def ratios(ours: str, theirs: str) -> dict[str, float]:
         return {name: ways[name, theirs]["seconds"] / ways[name, ours]["seconds"] for name in ("noisy", "smooth")}
@@ -192,13 +236,14 @@ def report(ways: dict[tuple[str, str], dict[str, float]], side: int) -> dict[str
     over_rasterio = ratios("geopsp to shapely", "rasterio and shapely")
     over_pyogrio = ratios("geopsp to GeoPackage", "pyogrio, table to GeoPackage")
     print(f"On {len(os.sched_getaffinity(0))} cores.")
-    simplified = {name: megapixels / ways[name, "geopsp, simplified"]["seconds"] for name in over_rasterio}
+    speeds = {name: megapixels / ways[name, "geopsp, simplified"]["seconds"] for name in over_rasterio}
     return {
         "over_rasterio": min(over_rasterio.values()),
         "gpkg_over_pyogrio": min(over_pyogrio.values()),
         **{f"over_rasterio_{name}": value for name, value in over_rasterio.items()},
         **{f"gpkg_over_pyogrio_{name}": value for name, value in over_pyogrio.items()},
-        **{f"simplified_mpx_s_{name}": value for name, value in simplified.items()},
+        **{f"simplified_mpx_s_{name}": value for name, value in speeds.items()},
+        **{f"simplify_over_geos_{name}": run["geos_s"] / run["ours_s"] for name, run in simplify.items()},
     }
 
 

@@ -2,11 +2,11 @@
 
     python benchmarks/sieve.py [--sides 5000 10000 20000] [--gdal-up-to 10000] [--size 20] [--smoke]
 
-The raster is noise of six classes, about 51,000 regions per megapixel, most of them small. `sieve_regions` takes it from
-a mapped file, as a map's sieve does; GDAL's `sieve` takes it from a GeoTIFF and gives an array. Each run is a process of
-its own, which sieves a small array first. The memory is what the run adds to that: its peak, and without the pages of
-files that the system may take back. Growth is the ratio of the memory of the largest raster to that of the smallest.
-Prints a table and, last, one line of JSON.
+The raster is noise of six classes, about 51,000 regions per megapixel, most of them small. `sieve_regions` takes it
+from a mapped file, as a map's sieve does; GDAL's `sieve` takes it from a GeoTIFF and gives an array. Each run is a
+process of its own, which sieves a small array first. The memory is what the run adds to that: its peak, and without the
+pages of files that the system may take back. Growth is the ratio of the memory of the largest raster to that of the
+smallest. Prints a table and, last, one line of JSON.
 """
 
 from __future__ import annotations

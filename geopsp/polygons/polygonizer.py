@@ -49,6 +49,7 @@ def compiled_modules(settings: PolygonSettings) -> list[str]:
         "regions.fill_holes": settings.fill_holes,
         "regions.merge_small": settings.min_area,
         **dict.fromkeys(COMPILED, True),
+        "borders.point_set": settings.simplify or settings.smooth,
         "borders.simplify": settings.simplify,
         "borders.seam_simplify": settings.simplify,
         "borders.smooth": settings.smooth,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.jit import jit
+from geopsp.polygons.borders.point_set import is_among
 from geopsp.polygons.borders.topology import Arcs
 from geopsp.polygons.borders.trace_arcs import ArcGraph
 
@@ -50,7 +51,7 @@ def drop_seam_vertices(
     if between_seams:
         candidates = np.concatenate([candidates, _inner_vertices(graph, darts)])
     xy = arcs.xy[_vertex_indices(arcs.starts, candidates[:, 0], candidates[:, 1])]
-    points = np.concatenate([vertices[~np.isin(vertices @ (1, 1j), xy @ (1, 1j))], xy])
+    points = np.concatenate([vertices[~is_among(vertices, xy)], xy])
     candidate_of = np.arange(len(points)) - (len(points) - len(xy))  # negative for points that stay
     bins = np.floor(points / BIN).astype(np.int64) + 1
     width = int(bins[:, 0].max(initial=0)) + 2

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.jit import jit
+from geopsp.polygons.borders.point_set import is_among
 from geopsp.polygons.borders.seam_nodes import SeamNodes
 from geopsp.polygons.borders.smooth import SmoothingState, resume_smoothing
 from geopsp.polygons.borders.topology import Arcs
@@ -51,7 +52,7 @@ def smooth_across_seams(
     sizes = np.diff(arcs.starts)[chosen]
     indices = _ranges(arcs.starts[chosen], sizes)
     unfinished = Arcs(arcs.xy[indices], _starts(sizes), arcs.left[chosen], arcs.right[chosen])
-    vertices = vertices[~np.isin(vertices @ (1, 1j), unfinished.xy @ (1, 1j))]
+    vertices = vertices[~is_among(vertices, unfinished.xy)]
     state = SmoothingState(unfinished, state.is_closed[chosen], state.rounds_done[indices], state.open_ends[chosen])
     smoothed = resume_smoothing(state, rounds, vertices, hold=hold)
     return _replace_arcs(joined.graph, chosen, smoothed), np.concatenate([vertices, smoothed.xy])

@@ -109,7 +109,7 @@ def _run_rounds(state: SmoothingState, inner: NDArray[np.bool_], rounds: int, ho
         cut = (turns != 0) & (due == CURRENT)
         if cut.any():
             cuts = _cut_points(xy, starts, is_closed, turns, due, cut, reach)
-            low, high = _bounds(xy, xy[cut], reach * SLOPE_FACTOR)
+            low, high = _bounds(xy, cut, reach * SLOPE_FACTOR)
             _keep_blocked(xy, cut, cuts, *_bin_vertices(xy, low, high, bin_size), low, bin_size)
             xy, starts, rounds_done = _cut_corners(xy, starts, is_closed, due, cut, cuts, rounds_done, number)
         else:
@@ -117,12 +117,17 @@ def _run_rounds(state: SmoothingState, inner: NDArray[np.bool_], rounds: int, ho
     return replace(arcs, xy=xy, starts=starts)
 
 
-def _bounds(xy: NDArray[np.float64], chosen: NDArray[np.float64], reach: float) -> tuple[Any, Any]:
+@jit("f8[:, ::1]", "b1[::1]", "f8")
+def _bounds(xy: Any, chosen: Any, reach: Any) -> Any:
     """Return the lowest and highest columns and rows that the triangles of chosen vertices can reach."""
-    return (
-        np.floor(np.maximum(chosen.min(axis=0) - reach, xy.min(axis=0))),
-        np.minimum(chosen.max(axis=0) + reach, xy.max(axis=0)),
-    )
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    first, last = np.full(2, np.inf), np.full(2, -np.inf)
+    for at in range(len(xy)):
+        for axis in range(2):
+            first[axis], last[axis] = min(first[axis], xy[at, axis]), max(last[axis], xy[at, axis])
+            if chosen[at]:
+                low[axis], high[axis] = min(low[axis], xy[at, axis]), max(high[axis], xy[at, axis])
+    return np.floor(np.maximum(low - reach, first)), np.minimum(high + reach, last)
 
 
 def _closed(arcs: Arcs) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from geopsp.core.connected_regions import find, flatten, label_regions, unite_pairs
 from geopsp.core.grid import Window
 from geopsp.core.jit import jit
+from geopsp.polygons.borders.point_set import unique_points
 from geopsp.polygons.borders.rings import build_rings
 from geopsp.polygons.borders.simplify import simplify_arcs
 from geopsp.polygons.borders.smooth import MAX_REACH, SLOPE_FACTOR, smooth_arcs
@@ -231,7 +232,7 @@ def _vertices_near_seams(
             near |= distance <= max_distance
     near[arcs.starts[:-1][at_seam[:, 0]]] = False
     near[arcs.starts[1:][at_seam[:, 1]] - 1] = False
-    return np.unique(arcs.xy[near].astype(np.float64), axis=0)
+    return unique_points(arcs.xy[near])
 
 
 @jit("i4[:, ::1]", "u1[:, :]", "i8", "i8", "i8", "i8")
