@@ -12,9 +12,9 @@ table has the seconds of processor time, which other work on the machine changes
 of the cluster (workers, and this process with the scheduler) say what the cluster adds. The files have to be the same.
 
 Then, simulated by events, for 1,000,000 x 1,000,000 pixels. Measured here and used there: seconds per tile on one
-thread (reading, network, blending, compression, writing and all), how much that varies from part to part, the extra time of a worker's first part (imports,
-model), the scheduler's seconds per task, the bytes per pixel read and written, and the bytes per second at which a
-client assembles parts. Assumed:
+thread (reading, network, blending, compression, writing and all), how much that varies from part to part, the extra
+time of a worker's first part (imports, model), the scheduler's seconds per task, the bytes per pixel read and written,
+and the bytes per second at which a client assembles parts. Assumed:
 
 - every worker is one thread of this machine, and none dies; parts are of 8192 x 8192 and are begun in order;
 - a part is computed from all tiles that touch it: a tile on a seam is computed once for each part that it touches;
