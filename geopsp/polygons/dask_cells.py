@@ -46,6 +46,9 @@ class TracingJob:
     """All that workers need to trace cells."""
 
     trace: Callable[[Window], Any]
+    close: Callable[[], None]
+    """Closes the class raster until the next read."""
+
     files: tuple[str, ...]
     """Paths of the rasters that are read."""
 
@@ -54,7 +57,12 @@ class TracingJob:
 
 
 def trace_on_cluster(
-    trace: Callable[[Window], Traced], cells: Sequence[Window], *, client: Any, files: Sequence[str]
+    trace: Callable[[Window], Traced],
+    cells: Sequence[Window],
+    *,
+    client: Any,
+    files: Sequence[str],
+    close: Callable[[], None],
 ) -> Generator[Traced]:
     """Yield `trace(cell)` of each cell, in their order.
 
@@ -63,13 +71,14 @@ def trace_on_cluster(
         cells: All cells.
         client: Of a Dask cluster.
         files: Paths of the rasters that are read.
+        close: Closes the class raster, which `trace` opens again: a temporary one is deleted in the end.
 
     Raises:
         OptionError: if workers have another version of geopsp, if cells kill one worker after the other, or if the
             scheduler is gone.
         InputNotFoundError, RasterError: if a worker does not see the rasters, or cannot read them.
     """
-    order = order_in_memory(TracingJob(trace, tuple(files), _fingerprint(files)))
+    order = order_in_memory(TracingJob(trace, close, tuple(files), _fingerprint(files)))
     sent = client.submit(Order, order.digest, order.version, None, order.content, key=f"geopsp-{secrets.token_hex(16)}")
     check_workers(client, _check_job, order, packages=PACKAGES, consequence=CONSEQUENCE)
     size = max(1, min(MAX_CELLS, len(cells) // max(1, TASKS_PER_THREAD * num_threads(client))))
@@ -96,7 +105,11 @@ def _fingerprint(files: Sequence[str]) -> tuple[str, ...]:
 
 def _trace(cells: Sequence[Window], order: Order) -> list[Any]:
     """Run on a worker: trace cells."""
-    return list(map(_open_job(order).trace, cells))
+    job = _open_job(order)
+    try:
+        return list(map(job.trace, cells))
+    finally:
+        job.close()
 
 
 def _check_job(order: Order) -> None:

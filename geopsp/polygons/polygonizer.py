@@ -85,7 +85,8 @@ class Polygonizer:
         generalized = settings.simplify or settings.smooth
         on_cluster = None
         if client is not None:
-            on_cluster = partial(trace_on_cluster, client=client, files=_files(raster, confidence))
+            files = _files(raster, confidence)
+            on_cluster = partial(trace_on_cluster, client=client, files=files, close=raster.close)
         trace = partial(
             trace_raster,
             raster,

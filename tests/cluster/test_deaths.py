@@ -103,8 +103,8 @@ def test_polygons(make_raster, processes):
         with kind.open(path) as raster:
             metric = GroundMetric.from_grid(raster.grid)
             table = AttributeTable(raster.grid, metric, legend_for(path))
-            there = None if client is None else partial(trace_on_cluster, client=client, files=[str(path)])
-            batches = trace_raster(raster, metric, table.to_batch, cell_size=32, map_cells=there)
+            there = partial(trace_on_cluster, client=client, files=[str(path)], close=raster.close)
+            batches = trace_raster(raster, metric, table.to_batch, cell_size=32, map_cells=client and there)
             tables.append(pa.Table.from_batches(list(batches)))
     assert (path.parent / "killed").exists()
     assert tables[0].num_rows > 10

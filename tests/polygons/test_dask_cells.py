@@ -107,7 +107,7 @@ def test_a_cell_that_fails_ends_it_and_leaves_nothing(class_map, dask_client, sm
 def test_a_worker_that_does_not_see_the_raster_is_named(change, error, message, class_map, monkeypatch):
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address="tcp://far:1"))
     files = (str(class_map),)
-    order = order_in_memory(dask_cells.TracingJob(len, files, dask_cells._fingerprint(files)))
+    order = order_in_memory(dask_cells.TracingJob(len, len, files, dask_cells._fingerprint(files)))
     assert dask_cells._open_job.__wrapped__(order).files == files
     change(class_map)
     with pytest.raises(error, match=f"The worker tcp://far:1.*{message}"):
@@ -116,7 +116,7 @@ def test_a_worker_that_does_not_see_the_raster_is_named(change, error, message, 
 
 def test_a_worker_of_another_version_opens_nothing(class_map, monkeypatch):
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address="tcp://far:1"))
-    order = order_in_memory(dask_cells.TracingJob(len, (), ()))
+    order = order_in_memory(dask_cells.TracingJob(len, len, (), ()))
     monkeypatch.setattr(geopsp, "__version__", "0.0.1")
     with pytest.raises(OptionError, match=r"tcp://far:1 has geopsp 0\.0\.1, but this process has \d"):
         dask_cells._open_job.__wrapped__(order)
