@@ -1,4 +1,4 @@
-"""Maps on a cluster: two workers beside one, and a simulation of up to 10,000 on 1,000,000 x 1,000,000 pixels.
+"""Maps, chips and polygons on a cluster: two workers beside one, and a simulation of up to 10,000 workers.
 
     python benchmarks/scale.py [--rounds 3] [--storage 2000] [--link 1000] [--smoke]
 
@@ -6,10 +6,15 @@ First, measured: a made-up scene of 1024 x 1024 x 3 bytes in 2 x 2 parts, a PSPN
 tiles of 256. The same parts are made by two Dask workers of one thread, by one of two threads, and by one of one;
 rounds alternate, the median counts, workers are warm. All have to make the same bytes. Meaningful on two idle cores.
 
-Then, simulated by events. Measured here and used there: seconds per tile on one thread (reading, network, blending,
-compression, writing and all), how much that varies from part to part, the extra time of a worker's first part (imports,
-model), the scheduler's seconds per task, the bytes per pixel read and written, and the bytes per second at which a
-client assembles parts. Assumed:
+Chips (256 x 256 of a scene of 2048 x 2048 x 3 bytes with 900 parcels) and polygons (of 4096 x 4096 pixels of smoothed
+noise, to GeoParquet) are made by two threads of this process and by the two workers, in turn. Beside the seconds the
+table has the seconds of processor time, which other work on the machine changes less: those of two threads over those
+of the cluster (workers, and this process with the scheduler) say what the cluster adds. The files have to be the same.
+
+Then, simulated by events, for 1,000,000 x 1,000,000 pixels. Measured here and used there: seconds per tile on one
+thread (reading, network, blending, compression, writing and all), how much that varies from part to part, the extra
+time of a worker's first part (imports, model), the scheduler's seconds per task, the bytes per pixel read and written,
+and the bytes per second at which a client assembles parts. Assumed:
 
 - every worker is one thread of this machine, and none dies; parts are of 8192 x 8192 and are begun in order;
 - a part is computed from all tiles that touch it: a tile on a seam is computed once for each part that it touches;
@@ -17,6 +22,10 @@ client assembles parts. Assumed:
 - all share one storage of `--storage` MB/s in equal shares, none with more than `--link` MB/s; a worker reads and
   writes while it computes, so a part takes the longer of both;
 - the client assembles the parts when the last one is there, no faster than the storage allows.
+
+Chips and polygons are simulated by the same events: a task is a run of rows of chips, or four cells, and what this
+process does for each task (it numbers and moves chips; it joins, measures and writes polygons) is the time of the
+scheduler. Nothing is assembled.
 
 Efficiency is the time of one worker without any of this, and without seams, over the time of all workers together.
 Losses are attributed to what a worker waits for; the largest loss is the limit. Prints tables and, last, one line of
@@ -29,18 +38,20 @@ import heapq
 import random
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import CRITICAL
 from pathlib import Path
 from statistics import mean, median, pstdev
 from typing import Any
 
 import numpy as np
-from chips import make_scene
+from chips import make_parcels, make_scene
 from common import option_parser, print_json, table
 from distributed import Client, LocalCluster
+from polygons import PATTERNS, write_raster
 
 SIDE, SMOKE_SIDE, TILE, PART, BLOCK = 1024, 512, 256, 512, 256
 MOSAIC, SMOKE_MOSAIC = 1_000_000, 40_000
@@ -48,6 +59,11 @@ WORKERS = (1, 10, 100, 1000, 3000, 10_000)
 SMOKE_WORKERS = (1, 10)
 TASKS, SMOKE_TASKS = 2000, 50
 """Tasks without work, to time the scheduler."""
+
+CHIPS_SIDE, POLYGONS_SIDE, PARCELS = 2048, 4096, 900
+SMOKE_CHIPS_SIDE, SMOKE_POLYGONS_SIDE, SMOKE_PARCELS = 512, 512, 60
+CHIPS_PER_TASK, CELLS_PER_TASK, CELL = 1000, 4, 1024
+"""Of the simulation, as in `chips.dask_cutter` and `polygons.dask_cells`; side of a cell in pixels."""
 
 CLUSTERS = {"two workers of one thread": (2, 1), "one worker of two threads": (1, 2), "one of one": (1, 1)}
 """Workers, and threads of each."""
@@ -83,6 +99,43 @@ class Costs:
 
     link: float
     """Bytes per second of one machine's network."""
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """Chips or polygons, measured."""
+
+    threads: float
+    """Seconds of two threads of this process."""
+
+    cluster: float
+    """Seconds of two workers of one thread."""
+
+    processor: float
+    """Seconds of processor time of two threads."""
+
+    workers: float
+    """The same of the workers."""
+
+    client: float
+    """The same of this process, while workers work."""
+
+    start: float
+    """Extra seconds of the first time."""
+
+    squares: int
+    """Squares of 256 x 256 pixels that were done: chips, or sixteenths of cells."""
+
+    read: float
+    """Bytes of the input per pixel."""
+
+    written: float
+    """Bytes of the result per pixel."""
+
+    @property
+    def efficiency(self) -> float:
+        """Processor time of two threads over that of the cluster."""
+        return self.processor / (self.workers + self.client)
 
 
 @dataclass
@@ -201,7 +254,8 @@ def simulate(workers: int, parts: list[tuple[int, int]], costs: Costs, tiles: in
     simulation.run()
     parts_time = max(simulation.last_end)
     size = sum(pixels for _, pixels in parts) * costs.written
-    assembly_time = size / min(costs.assembly, costs.storage / 2, costs.link / 2)
+    assembles = costs.assembly < float("inf")
+    assembly_time = size / min(costs.assembly, costs.storage / 2, costs.link / 2) if assembles else 0.0
     ideal, total = tiles * costs.tile, parts_time + assembly_time
     losses = {name: seconds / ideal for name, seconds in simulation.waited.items()} | {
         "seams": sum(count for count, _ in parts) / tiles - 1,
@@ -272,7 +326,7 @@ def seconds_on_cluster(job: Any, client: Client) -> float:
     for path in part_files(job):
         path.unlink()
     start = time.perf_counter()
-    with parts_on_cluster(job, range(len(job.parts)), client) as collect:
+    with parts_on_cluster(job, range(len(job.parts)), client, packages=()) as collect:
         collect(None)
     return time.perf_counter() - start
 
@@ -287,9 +341,14 @@ def part_bytes(job: Any) -> list[bytes]:
 
 
 def measure_clusters(
-    job: Any, rounds: int, clusters: dict[str, tuple[int, int]], tasks: int
-) -> tuple[dict[str, float], float, float]:
-    """Return the seconds on each cluster, the extra seconds of the first part, and the scheduler's seconds per task."""
+    job: Any, folder: Path, rounds: int, clusters: dict[str, tuple[int, int]], *, smoke: bool
+) -> tuple[dict[str, float], float, float, dict[str, StepCosts]]:
+    """Return what was measured on clusters.
+
+    Returns:
+        The seconds on each cluster, the extra seconds of the first part, the scheduler's seconds per task, and the
+        costs of chips and polygons on the first cluster.
+    """
     runs: dict[str, list[float]] = {name: [] for name in clusters}
     with ExitStack() as stack:
         clients = {name: start_cluster(stack, *shape) for name, shape in clusters.items()}
@@ -300,9 +359,11 @@ def measure_clusters(
                 runs[name].append(seconds_on_cluster(job, client))
                 if part_bytes(job) != expected:
                     raise SystemExit(f"{name}: other bytes than before. This is a bug in geopsp.")
-        task = median(seconds_per_task(next(iter(clients.values())), tasks) for _ in range(3))
+        client, tasks = next(iter(clients.values())), SMOKE_TASKS if smoke else TASKS
+        task = median(seconds_per_task(client, tasks) for _ in range(3))
+        steps = measure_steps(client, folder, rounds, smoke=smoke)
     seconds = {name: median(found) for name, found in runs.items()}
-    return seconds, max(0.0, first["one of one"] - seconds["one of one"]), task
+    return seconds, max(0.0, first["one of one"] - seconds["one of one"]), task, steps
 
 
 def start_cluster(stack: ExitStack, workers: int, threads: int) -> Client:
@@ -322,6 +383,82 @@ def seconds_per_task(client: Client, tasks: int) -> float:
     futures = client.map(int, range(tasks), pure=False)
     client.gather(futures)
     return (time.perf_counter() - start) / tasks
+
+
+def measure_steps(client: Client, folder: Path, rounds: int, *, smoke: bool) -> dict[str, StepCosts]:
+    """Return what chips and polygons cost here and on the cluster."""
+    from geopsp import export_training_data, raster_to_polygons
+
+    side, map_side = (SMOKE_CHIPS_SIDE, SMOKE_POLYGONS_SIDE) if smoke else (CHIPS_SIDE, POLYGONS_SIDE)
+    scene, labels, raster = folder / "chips.tif", folder / "parcels.gpkg", folder / "classes.tif"
+    make_scene(scene, side)
+    make_parcels(labels, side, SMOKE_PARCELS if smoke else PARCELS)
+    write_raster(raster, PATTERNS["smooth"], map_side)
+
+    def chips(out: Path, client: Client | None) -> None:
+        threads = {"workers": 2} if client is None else {"client": client}
+        export_training_data(scene, labels, out, "class", TILE, **threads)
+
+    def polygons(out: Path, client: Client | None) -> None:
+        raster_to_polygons(raster, out.with_suffix(".parquet"), client=client)
+
+    return {
+        "chips": measure_step(chips, client, folder / "chips", rounds, side=side, image=scene),
+        "polygons": measure_step(polygons, client, folder / "polygons", rounds, side=map_side, image=raster),
+    }
+
+
+def measure_step(
+    step: Callable[[Path, Client | None], None], client: Client, folder: Path, rounds: int, *, side: int, image: Path
+) -> StepCosts:
+    """Return what a step costs; the first time on each side does not count, but for `start`."""
+    folder.mkdir()
+    runs: dict[str, list[tuple[float, float, float]]] = {"threads": [], "cluster": []}
+    for number in range(rounds + 1):
+        for name, found in runs.items():
+            found.append(timed(step, folder / f"{name}-{number}", client if name == "cluster" else None, client))
+    written = [written_by(folder, name) for name in runs]
+    if written[0] != written[1]:
+        raise SystemExit(f"{folder.name}: other bytes on the cluster. This is a bug in geopsp.")
+    (threads, processor, _), (cluster, own, workers) = (
+        np.median(found[1:], axis=0).tolist() for found in runs.values()
+    )
+    return StepCosts(
+        threads, cluster, processor, workers, own, max(0.0, runs["cluster"][0][0] - cluster), (side // TILE) ** 2,
+        image.stat().st_size / side**2, sum(map(len, written[0].values())) / side**2,
+    )  # fmt: skip
+
+
+def timed(
+    step: Callable[[Path, Client | None], None], out: Path, used: Client | None, client: Client
+) -> tuple[float, float, float]:
+    """Return the seconds of a step, and the seconds of processor time of this process and of all workers."""
+    before, own, start = sum(client.run(time.process_time).values()), time.process_time(), time.perf_counter()
+    step(out, used)
+    seconds, own = time.perf_counter() - start, time.process_time() - own
+    return seconds, own, sum(client.run(time.process_time).values()) - before
+
+
+def written_by(folder: Path, name: str) -> dict[str, bytes]:
+    """Return the files of the last run, by path."""
+    found = max(folder.glob(f"{name}-*"), key=lambda path: int(path.stem.rpartition("-")[2]))
+    paths = [found] if found.is_file() else [path for path in found.rglob("*") if path.is_file()]
+    return {"" if found.is_file() else str(path.relative_to(found)): path.read_bytes() for path in paths}
+
+
+def step_parts(name: str, side: int) -> list[tuple[int, int]]:
+    """Return (squares, pixels) of each task of chips or polygons on a square of pixels."""
+    squares, each = (side // TILE) ** 2, CHIPS_PER_TASK if name == "chips" else CELLS_PER_TASK * (CELL // TILE) ** 2
+    return [(each, each * TILE**2)] * -(-squares // each)
+
+
+def step_costs(name: str, step: StepCosts, costs: Costs) -> Costs:
+    """Return the inputs of the simulation of chips or polygons; the spread and the storage are those of maps."""
+    squares = step_parts(name, TILE)[0][0]
+    return replace(
+        costs, tile=step.workers / step.squares, task=costs.task + squares * step.client / step.squares,
+        start=step.start, read=step.read, written=step.written, assembly=float("inf"),
+    )  # fmt: skip
 
 
 def seconds_per_tile(job: Any) -> tuple[float, float]:
@@ -361,17 +498,20 @@ def assembly_rate(job: Any, folder: Path, side: int) -> float:
     return sum((folder / str(number)).stat().st_size for number in range(len(parts))) / (time.perf_counter() - start)
 
 
-def measure(folder: Path, *, rounds: int, storage: float, link: float, smoke: bool) -> tuple[dict[str, float], Costs]:
-    """Return the seconds on each cluster, and the inputs of the simulation."""
+def measure(
+    folder: Path, *, rounds: int, storage: float, link: float, smoke: bool
+) -> tuple[dict[str, float], Costs, dict[str, StepCosts]]:
+    """Return the seconds on each cluster, the inputs of the simulation, and the costs of chips and polygons."""
     image, side = folder / "scene.tif", SMOKE_SIDE if smoke else SIDE
     make_scene(image, side)
     job = new_job(image, folder / "map.tif")
     tile, spread = seconds_per_tile(job)
     clusters = {"one of one": CLUSTERS["one of one"]} if smoke else CLUSTERS
-    seconds, start, task = measure_clusters(job, rounds, clusters, SMOKE_TASKS if smoke else TASKS)
+    seconds, start, task, steps = measure_clusters(job, folder, rounds, clusters, smoke=smoke)
     written = sum(map(len, part_bytes(job))) / side**2
     rate = assembly_rate(job, folder, 1024 if smoke else 8192)
-    return seconds, Costs(tile, spread, start, task, image.stat().st_size / side**2, written, rate, storage, link)
+    costs = Costs(tile, spread, start, task, image.stat().st_size / side**2, written, rate, storage, link)
+    return seconds, costs, steps
 
 
 def main() -> None:
@@ -383,16 +523,25 @@ def main() -> None:
     rounds = 1 if options.smoke else options.rounds
     storage, link = options.storage * 1e6, options.link * 1e6
     with tempfile.TemporaryDirectory() as folder:
-        seconds, costs = measure(Path(folder), rounds=rounds, storage=storage, link=link, smoke=options.smoke)
+        seconds, costs, steps = measure(Path(folder), rounds=rounds, storage=storage, link=link, smoke=options.smoke)
     print_measured(seconds, costs, SMOKE_SIDE if options.smoke else SIDE)
     side, workers = (SMOKE_MOSAIC, SMOKE_WORKERS) if options.smoke else (MOSAIC, WORKERS)
-    runs = print_simulated(costs, side, workers)
+    runs = print_simulated("maps", costs, *mosaic(side), workers)
+    print_steps(steps)
+    step_runs = {
+        name: print_simulated(name, step_costs(name, step, costs), step_parts(name, side), (side // TILE) ** 2, workers)
+        for name, step in steps.items()
+    }
     result: dict[str, Any] = {"same_bytes": True}
     if not options.smoke:
         two, one, single = seconds.values()
         result |= {"two_workers_over_one_of_two_threads": one / two, "two_workers_over_one_of_one": single / two}
     for name in ("hours", "efficiency", "limit"):
         result |= {f"{name}_{count}": run[name] for count, run in runs.items()}
+    for name, step in steps.items():
+        result |= {f"{name}_two_threads_over_two_workers": step.threads / step.cluster}
+        result |= {f"{name}_the_same_of_processor_time": step.efficiency}
+        result |= {f"{name}_efficiency_{count}": run["efficiency"] for count, run in step_runs[name].items()}
     print_json(result | {"task_ms": costs.task * 1e3, "assembly_mb_s": costs.assembly / 1e6})
 
 
@@ -411,9 +560,19 @@ def print_measured(seconds: dict[str, float], costs: Costs, side: int) -> None:
     print(f"\n{table(['measured', ''], rows)}\n")
 
 
-def print_simulated(costs: Costs, side: int, workers: tuple[int, ...]) -> dict[int, dict[str, Any]]:
-    """Print a table of the simulation; return it by number of workers."""
-    parts, tiles = mosaic(side)
+def print_steps(steps: dict[str, StepCosts]) -> None:
+    header = ["", "s, two threads", "s, two workers", "processor s, threads", "workers", "client", "threads/cluster"]
+    rows = [
+        [name, step.threads, step.cluster, step.processor, step.workers, step.client, step.efficiency]
+        for name, step in steps.items()
+    ]
+    print(f"\n{table(header, rows)}\n")
+
+
+def print_simulated(
+    name: str, costs: Costs, parts: list[tuple[int, int]], tiles: int, workers: tuple[int, ...]
+) -> dict[int, dict[str, Any]]:
+    """Print a table of the simulation; return it by number of workers. Arguments as `simulate`."""
     runs = {count: simulate(count, parts, costs, tiles) for count in workers}
     losses = list(runs[1]["losses"])
     header = ["workers", "hours", "of which assembly", "efficiency", "scheduler busy", *losses, "limit"]
@@ -422,7 +581,8 @@ def print_simulated(costs: Costs, side: int, workers: tuple[int, ...]) -> dict[i
          run["limit"]]
         for count, run in runs.items()
     ]  # fmt: skip
-    print(f"{side:,} x {side:,} pixels, {len(parts):,} parts; losses as fractions of the work itself")
+    pixels = sum(size for _, size in parts)
+    print(f"{name}: {pixels:.3g} pixels, {len(parts):,} tasks; losses as fractions of the work itself")
     print(table(header, rows))
     return runs
 

@@ -134,11 +134,13 @@ def make_labels(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def dask_client() -> Iterator[Any]:
-    """A client of a Dask cluster of two workers, which are threads of this process."""
+    """A client of a Dask cluster of two workers, which are threads of this process; results travel as between two."""
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address="127.0.0.1:0"
+        ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client

@@ -84,7 +84,7 @@ def predict(model: Path, images: tuple[str, ...], out: str, **options: Any) -> N
 @click.argument("raster", type=click.Path())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help=f"File to write: {ENDINGS}.")
 @options_of(PolygonSettings, unset=True)
-@options_of(PolygonOptions, only=("confidence", "nodata", "overwrite"))
+@options_of(PolygonOptions, only=("confidence", "nodata", "overwrite", "scheduler"))
 @dry_run_option
 def polygonize(raster: str, out: Path, dry_run: bool, **options: Any) -> None:
     """Write the regions of a class RASTER as polygons."""

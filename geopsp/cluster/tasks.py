@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from geopsp.cluster.client import num_threads
+from geopsp.core.text import format_error
 from geopsp.core.warnings_log import collect_warnings
 from geopsp.errors import OptionError
 
@@ -78,16 +79,28 @@ def run_in_order(
     most, until_asked = 0, 0
     try:
         while True:
-            if until_asked <= 0:
-                most = until_asked = max(2, TASKS_PER_THREAD * num_threads(client))
-            until_asked -= 1
-            for number, item in islice(numbered, max(0, most - len(futures))):
-                futures.append(client.submit(_work, work, item, *args, key=(name, number), retries=RETRIES))
+            with _scheduler_errors(words):
+                if until_asked <= 0:
+                    most = until_asked = max(2, TASKS_PER_THREAD * num_threads(client))
+                until_asked -= 1
+                for number, item in islice(numbered, max(0, most - len(futures))):
+                    futures.append(client.submit(_work, work, item, *args, key=(name, number), retries=RETRIES))
             if not futures:
                 return
             yield _take(futures.popleft(), client, words, told)
     finally:
         cancel(client, futures)
+
+
+@contextmanager
+def _scheduler_errors(words: TaskWords) -> Iterator[None]:
+    """Turn an error of the connection to the scheduler into one that says what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise OptionError(
+            f"The Dask scheduler is gone ({format_error(error)}). Restart the cluster. {words.left}"
+        ) from error
 
 
 def _work(work: Callable[..., Result], item: Any, *args: Any) -> tuple[Result, list[str]]:

@@ -17,6 +17,7 @@ from rasterio.windows import Window as RioWindow
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import CLASSES_TAG, IGNORE_INDEX
 from geopsp.core.parallel import cpu_count, map_ordered
+from geopsp.core.paths import is_local
 from geopsp.errors import RasterError
 from geopsp.polygons.value_check import ValueCounts, find_classes
 from geopsp.raster.info import read_info
@@ -253,6 +254,11 @@ class ClassRaster:
             self._handles.append(self._local.handle)
         handle: _Handle = self._local.handle
         return handle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make it again in another process, which opens the file on its own, by its full path."""
+        path = str(Path(self.path).absolute()) if is_local(self.path) else self.path
+        return type(self), (path, self.grid, self.dtype, self.nodata, self.has_mask, self.values)
 
     def close(self) -> None:
         """Close the files of all threads, each after the read in progress; a later read opens its file again."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from geopsp.cluster.options import check_client
 from geopsp.core.argument_names import did_you_mean
 from geopsp.core.options import check_fields, check_nodata, option, require_number
 from geopsp.errors import OptionError
@@ -157,9 +158,16 @@ class PolygonOptions(PolygonSettings):
         metavar="VALUE",
     )
     overwrite: bool = option(False, "Replace an output that exists.")
+    client: Any = option(None, "A Dask client; its workers trace the raster. None: this machine.", flag="")
+    scheduler: str | None = option(
+        None,
+        "Trace the raster on a Dask cluster: the address of its scheduler (tcp://HOST:PORT), or local (one process per "
+        "CPU core of this machine). None: in this process.",
+    )
 
     def __post_init__(self) -> None:
         PolygonSettings.__post_init__(self)
+        check_client(self.client, self.scheduler)
         check_nodata("nodata", self.nodata)
 
 

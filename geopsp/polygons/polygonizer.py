@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
+from geopsp.core.paths import is_local
 from geopsp.core.progress import Progress
 from geopsp.polygons.attributes import AttributeTable
 from geopsp.polygons.borders.regularize import regularize_outlines
 from geopsp.polygons.borders.trace_raster import TRACE_CELL, trace_raster
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
+from geopsp.polygons.dask_cells import trace_on_cluster
 from geopsp.polygons.features import Features, concatenate, dissolve, take
 from geopsp.polygons.ground_metric import lengths, square_pixels
 from geopsp.polygons.options import PolygonSettings
@@ -67,11 +71,22 @@ class Polygonizer:
     table: AttributeTable
 
     def batches(
-        self, raster: ClassRaster, confidence: Confidence | None, progress: Progress | None
+        self, raster: ClassRaster, confidence: Confidence | None, progress: Progress | None, *, client: Any = None
     ) -> Generator[pa.RecordBatch]:
-        """Yield the rows of all polygons: as they are finished, or at the end if dissolved or regularized."""
+        """Yield the rows of all polygons: as they are finished, or at the end if dissolved or regularized.
+
+        Args:
+            raster: Class codes.
+            confidence: On the same grid.
+            progress: Called after each cell.
+            client: A Dask client, whose workers trace the cells; None: this process does.
+        """
         settings = self.settings
         generalized = settings.simplify or settings.smooth
+        on_cluster = None
+        if client is not None:
+            files = _files(raster, confidence)
+            on_cluster = partial(trace_on_cluster, client=client, files=files, close=raster.close)
         trace = partial(
             trace_raster,
             raster,
@@ -82,6 +97,7 @@ class Polygonizer:
             smooth=settings.smooth,
             confidence=confidence,
             cell_size=GENERALIZED_CELL if generalized else TRACE_CELL,
+            map_cells=on_cluster,
             progress=progress,
         )
         if not settings.needs_all_features:
@@ -120,6 +136,12 @@ class Polygonizer:
         corners = np.array([[0, 0], [1, 0], [0, 0], [0, 1]])
         lines = (xy[:, None] + corners).reshape(-1, 2)
         return lengths(lines, np.arange(0, len(lines) + 1, 2), self.table.metric).reshape(-1, 2)
+
+
+def _files(raster: ClassRaster, confidence: Confidence | None) -> list[str]:
+    """Return the full paths of the rasters that are read."""
+    sources = [] if confidence is None else [source.path for source in confidence.scene.sources]
+    return [str(Path(path).absolute()) if is_local(path) else str(path) for path in (raster.path, *sources)]
 
 
 def _unchanged(features: Features) -> Features:

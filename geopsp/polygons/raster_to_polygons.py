@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+from geopsp.cluster.client import opened_client
 from geopsp.core.addresses import OutputPath
 from geopsp.core.jit import compile_ahead
 from geopsp.core.lock import output_lock
@@ -42,6 +44,8 @@ def raster_to_polygons(
     confidence: str | Path | None = None,
     nodata: int | str | None = None,
     overwrite: bool = False,
+    client: Any = None,
+    scheduler: str | None = None,
 ) -> Path:
     """Write the regions of a class raster as polygons, and return the path of the file.
 
@@ -100,9 +104,12 @@ def raster_to_polygons(
             in_wgs84=format_of(out).is_wgs84,
         )
         settings.selected_codes(legend, values)  # an unknown class is an error before anything is read
-        with _cleaned(class_raster, metric, settings, out, progress) as cleaned:
+        with (
+            opened_client(client, scheduler) as found,
+            _cleaned(class_raster, metric, settings, out, progress) as cleaned,
+        ):
             polygonizer = Polygonizer(settings, table)
-            with closing(polygonizer.batches(cleaned, confidence_raster, progress)) as batches:  # ends its threads
+            with closing(polygonizer.batches(cleaned, confidence_raster, progress, client=found)) as batches:
                 codes = write_vector(
                     batches,
                     table.schema,

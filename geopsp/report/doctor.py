@@ -39,7 +39,7 @@ FEATURES = {
     "onnx": ("export to ONNX and ArcGIS Pro", 'pip install "geopsp[onnx]"'),
     "onnxscript": ("export to ONNX and ArcGIS Pro", 'pip install "geopsp[onnx]"'),
     "tensorboard": ("train --tensorboard", 'pip install "geopsp[tensorboard]"'),
-    "distributed": ("predict --scheduler", "pip install distributed"),
+    "distributed": ("chips, predict and polygonize --scheduler", "pip install distributed"),
     "huggingface_hub": ("models named hf://OWNER/NAME", "pip install huggingface_hub"),
     "ipywidgets": ("progress bars in notebooks", 'pip install "geopsp[notebook]"'),
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
-from typing import TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,44 @@ MinTriangle = Callable[[Window], float]
 """Returns for a window how large a triangle must be, in square pixels, for its vertex to stay."""
 
 
+class MapCells(Protocol):
+    """Calls a function for cells, wherever that may be."""
+
+    def __call__(self, trace: Callable[[Window], Any], cells: Sequence[Window], /) -> Generator[Any]:
+        """Yield `trace(cell)` of each cell, in their order."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellTracer(Generic[Result]):
+    """Traces a cell; the arguments are those of `trace_raster`."""
+
+    raster: CodeSource
+    metric: GroundMetric
+    finish: Callable[[Features], Result]
+    grid: CellGrid
+    connectivity: int
+    selected: NDArray[np.bool_]
+    min_triangle: MinTriangle | None
+    smooth: int
+    confidence: ConfidenceSource | None
+
+    def __call__(self, window: Window) -> tuple[Result, OpenRegions]:
+        """Return the finished features of a cell, and its open regions."""
+        around = Window(window.col - 1, window.row - 1, window.width + 2, window.height + 2)
+        features, open_regions = trace_cell(
+            self.raster.read(around),
+            window,
+            self.grid,
+            self.metric,
+            connectivity=self.connectivity,
+            selected=self.selected,
+            confidence=None if self.confidence is None else self.confidence.read(window),
+            min_triangle=self.min_triangle(window) if self.min_triangle else 0.0,
+            smooth=self.smooth,
+        )
+        return self.finish(features), open_regions
+
+
 def trace_raster(
     raster: CodeSource,
     metric: GroundMetric,
@@ -48,6 +88,7 @@ def trace_raster(
     confidence: ConfidenceSource | None = None,
     cell_size: int = TRACE_CELL,
     threads: int | None = None,
+    map_cells: MapCells | None = None,
     progress: Progress | None = None,
 ) -> Generator[Result]:
     """Yield `finish(features)` of all features of a raster, some features at a time.
@@ -67,6 +108,7 @@ def trace_raster(
         confidence: A raster on the same grid.
         cell_size: In pixels.
         threads: None: one per core.
+        map_cells: Traces the cells elsewhere; None: threads of this process do.
         progress: Called after each cell.
 
     Raises:
@@ -76,35 +118,17 @@ def trace_raster(
     stitcher = CellStitcher(
         grid, connectivity=connectivity, selected=selected, min_triangle=min_triangle, smooth=smooth
     )
-    count = threads or cpu_count()
-
-    def trace(window: Window) -> tuple[Result, OpenRegions]:
-        around = Window(window.col - 1, window.row - 1, window.width + 2, window.height + 2)
-        values = None if confidence is None else confidence.read(window)
-        features, open_regions = trace_cell(
-            raster.read(around),
-            window,
-            grid,
-            metric,
-            connectivity=connectivity,
-            selected=selected,
-            confidence=values,
-            min_triangle=min_triangle(window) if min_triangle else 0.0,
-            smooth=smooth,
-        )
-        return finish(features), open_regions
-
-    rows, done = grid.rows(), 0
-    with (
-        ThreadPoolExecutor(count) as pool,
-        closing(map_ordered(pool, trace, chain(*rows), in_flight=IN_FLIGHT * count)) as cells,
-    ):
-        for row in rows:
-            row_regions = []
-            for finished, open_regions in islice(cells, len(row)):
-                yield finished
-                row_regions.append(open_regions)
-                done += 1
-                if progress:
-                    progress(done, len(rows) * len(row))
-            yield pool.submit(finish, stitcher.add_row(row_regions)).result()
+    tracer = CellTracer(raster, metric, finish, grid, connectivity, selected, min_triangle, smooth, confidence)
+    count, rows, done = threads or cpu_count(), grid.rows(), 0
+    with ThreadPoolExecutor(count) as pool:
+        in_threads = partial(map_ordered, pool, in_flight=IN_FLIGHT * count)
+        with closing((map_cells or in_threads)(tracer, list(chain(*rows)))) as cells:
+            for row in rows:
+                row_regions = []
+                for finished, open_regions in islice(cells, len(row)):
+                    yield finished
+                    row_regions.append(open_regions)
+                    done += 1
+                    if progress:
+                        progress(done, len(rows) * len(row))
+                yield pool.submit(finish, stitcher.add_row(row_regions)).result()
