@@ -80,7 +80,7 @@ def address_of(path: Path) -> str | None:
     folder = staging_folder()
     if not path.is_relative_to(folder):
         return None
-    scheme, *parts = path.relative_to(folder).parts
+    scheme, *parts = path.relative_to(folder).parts or ("",)
     return f"{scheme}://{'/'.join(parts)}" if len(parts) > 1 else None
 
 
