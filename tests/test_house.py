@@ -62,6 +62,8 @@ ONLY_IN = {
     "ipywidgets": "report",
     "jinja2": "core",
     "PIL": "core",
+    "fsspec": "core",
+    "botocore": "core",
 }
 """The folders that a library may be imported in."""
 

@@ -18,7 +18,7 @@ from geopsp.cli.options import ShellOption, is_inverted
 from geopsp.core.addresses import local_path
 from geopsp.core.argument_names import suggest_names
 from geopsp.core.documents import MAX_SETTINGS_BYTES, DocumentError, read_bytes, read_yaml, yaml_lines
-from geopsp.core.output import check_output, write_text_atomic
+from geopsp.core.output import atomic_output, write_text_atomic
 from geopsp.core.owned_files import add_to_file_list
 from geopsp.core.remote_output import fetch_file, has_record, upload_file, upload_folder
 from geopsp.core.text import format_error
@@ -148,8 +148,8 @@ def write_config(ctx: click.Context, path: Path) -> None:
     Raises:
         OutputExistsError: if the file exists, unless the command overwrites.
     """
-    check_output(path, overwrite=bool(ctx.params.get("overwrite")))
-    write_text_atomic(path, config_text(ctx))
+    with atomic_output(path, overwrite=bool(ctx.params.get("overwrite"))) as partial:
+        partial.write_text(config_text(ctx), encoding="utf-8")
 
 
 def config_text(ctx: click.Context) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from geopsp.cli.options import ShellOption, is_inverted, shell_value
+from geopsp.core.addresses import require_local
 from geopsp.core.escape import printable, printable_lines
 from geopsp.core.log import STYLES, console, handler, is_main_process
 from geopsp.core.text import format_count, format_error
@@ -147,6 +148,7 @@ def log_to_file(path: Path, translate: Translator) -> Iterator[LogFile]:
     Raises:
         OptionError: if the file cannot be written.
     """
+    require_local("log_file", path, "Copy the log afterwards.")
     try:
         writer = LogFile(path, encoding="utf-8")
     except OSError as error:

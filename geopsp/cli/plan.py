@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geopsp.cli.results import record, say
+from geopsp.core.addresses import shown
 from geopsp.core.text import format_duration
 
 PIXELS_PER_SECOND = 2e7
@@ -44,13 +45,13 @@ def show_plan(plan: Plan) -> None:
     reads = [_describe(each) for each in plan.reads]
     size = "" if plan.max_bytes is None else f" (up to {format_bytes(plan.max_bytes)})"
     lines = ["Would read:", *(f"  {line}" for _, line in reads), *plan.notes]
-    lines += [f"Would write{size}:", *(f"  {path}" for path in plan.writes)] if plan.writes else []
+    lines += [f"Would write{size}:", *(f"  {shown(path)}" for path in plan.writes)] if plan.writes else []
     lines += [] if plan.seconds is None else [f"Would take about {format_duration(plan.seconds)}."]
     say("\n".join([*lines, "Nothing was written."]))
     content = {
         "dry_run": True,
         "reads": [{"paths": paths, "description": line} for paths, line in reads],
-        "writes": [str(path) for path in plan.writes],
+        "writes": [shown(path) for path in plan.writes],
         "max_bytes": None if plan.max_bytes is None else round(plan.max_bytes),
         "seconds": plan.seconds,
         "notes": list(plan.notes),

@@ -15,6 +15,7 @@ from geopsp.cli.options import dry_run_option, json_option, mismatch_option, opt
 from geopsp.cli.plan import Plan, show_plan
 from geopsp.cli.results import say, show, wrote
 from geopsp.cli.shell_command import TYPED, ShellCommand
+from geopsp.core.addresses import local_path
 from geopsp.core.escape import utf8_text
 from geopsp.errors import OptionError
 from geopsp.models.loss_options import LossSpec
@@ -82,7 +83,7 @@ def train(
         show_plan(Plan(reads=inputs, notes=cost.lines, writes=[out], max_bytes=cost.num_bytes, seconds=cost.seconds))
         return
     keeps_run = "folder" in fit_options
-    folder = Path(fit_options.setdefault("folder", out.with_name(f"{out.name}.run")))
+    folder = Path(fit_options.setdefault("folder", local_path(out).with_name(f"{out.name}.run")))
     is_new = overwrite and not keeps_run and not fit_options.get("resume")
     if is_new and (folder / RUN).exists() and is_main_process():
         with output_lock(folder):
@@ -93,7 +94,7 @@ def train(
     scores, context = score_validation(model), click.get_current_context()
     model.model.run_config = config_text(context)
     model.model.record = model.model.record.model_copy(update={"command": utf8_text(context.meta[TYPED])})
-    saved = model.save(out, overwrite=overwrite, compute_metrics=False)
+    saved = local_path(model.save(out, overwrite=overwrite, compute_metrics=False))
     page = write_report(saved, saved / REPORT, overwrite=True)
     show(describe_scores(scores), {"scores": scores.to_json(), "model": model_report(saved)})
     wrote(saved, page)

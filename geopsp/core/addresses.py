@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geopsp.errors import OutputError
+from geopsp.errors import OptionError, OutputError
 
 VARIABLE = "GEOPSP_STAGING"
 """Environment variable with the folder of local copies."""
@@ -80,7 +80,7 @@ def address_of(path: Path) -> str | None:
     folder = staging_folder()
     if not path.is_relative_to(folder):
         return None
-    scheme, *parts = path.relative_to(folder).parts
+    scheme, *parts = path.relative_to(folder).parts or ("",)
     return f"{scheme}://{'/'.join(parts)}" if len(parts) > 1 else None
 
 
@@ -91,6 +91,21 @@ def local_path(name: str | Path) -> Path:
         OutputError: as `staged_path`.
     """
     return staged_path(name) or Path(name)
+
+
+def require_local(name: str, value: str | Path | None, instead: str) -> None:
+    """Check that an option names a place on a disk.
+
+    Args:
+        name: The option.
+        value: What it is.
+        instead: What the user can do.
+
+    Raises:
+        OptionError: if it is an address.
+    """
+    if value is not None and (address := remote_address(value)):
+        raise OptionError(f"`{name}` is {address}, but must be on a disk of this machine. {instead}")
 
 
 def place_of(name: str | Path) -> str | Path:

@@ -140,7 +140,9 @@ def upload_to(source: Path, path: Path) -> None:
 
 
 def _uploaded(path: Path) -> None:
-    """Remove a local copy, now or at the end of `local_copies_stay`."""
+    """Remove a local copy, now or at the end of `local_copies_stay`; one in the copy of a folder stays."""
+    if any(has_record(folder) for folder in path.parents if address_of(folder)):
+        return
     collected = _COLLECTED.get()
     if collected is None:
         path.unlink()

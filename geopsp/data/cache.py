@@ -17,6 +17,7 @@ from filelock import FileLock
 from numpy.lib.format import dtype_to_descr, open_memmap, write_array_header_1_0
 
 from geopsp.chips.chip_set import ChipSet
+from geopsp.core.addresses import require_local
 from geopsp.core.documents import is_regular
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import FolderKind, remove_owned
@@ -73,6 +74,7 @@ def open_cache(chips: ChipSet, folder: str | Path) -> ChipCache:
         ChipError: if a chip cannot be read.
         OutputError: if the cache cannot be written, or does not fit on the disk.
     """
+    require_local("cache", folder, "Chips of an object store are copied to a disk anyway.")
     names = "\n".join(str(Path(path).resolve()) for path in chips.index["image"])
     path = Path(folder) / f"chips-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
     key = _key(chips)

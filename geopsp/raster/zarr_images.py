@@ -67,7 +67,7 @@ def _only_variable(store: str, place: str) -> str:
     if len(images) != 1:
         what = f"several variables ({', '.join(images)})" if images else "no variable that is an image"
         raise RasterError(f"{store} holds {what}. Name the one to read: {store}:VARIABLE.")
-    return images[0]
+    return str(images[0])
 
 
 def _band_name(dataset: Any, band: int) -> str | None:

@@ -10,6 +10,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from geopsp.core.addresses import require_local
 from geopsp.core.options import check_fields, option, require_choice
 from geopsp.errors import OptionError
 from geopsp.models.calibration_methods import METHODS, Method
@@ -182,6 +183,7 @@ class RunConfig:
         check_fields(self)
         if self.resume and self.folder is None:
             raise OptionError("`resume` needs the folder of the run. Give `folder`, e.g. 'runs/first'.")
+        require_local("folder", self.folder, "Save the trained model there instead.")
         if self.folder is not None:
             object.__setattr__(self, "folder", Path(self.folder))
         elif self.tensorboard:

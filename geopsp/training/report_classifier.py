@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geopsp.chips.chip_set import ChipSet
-from geopsp.core.addresses import OutputPath
+from geopsp.core.addresses import OutputPath, local_path
 from geopsp.core.options import require_path
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import foreign_files, require_not_inputs, write_file_list
+from geopsp.core.remote_output import upload_folder
 from geopsp.errors import OptionError
 from geopsp.model_report.map_panel import read_map_panel
 from geopsp.model_report.report_page import ModelReport, report_page
@@ -144,12 +145,13 @@ def check_report_path(path: str | Path, *, overwrite: bool) -> None:
 
 def _write(content: ModelReport, path: str | Path, *, overwrite: bool) -> Path:
     page = report_page(content)
-    folder = Path(path).parent
+    folder = local_path(path).parent
     is_ours = (folder / MANIFEST).is_file() and not foreign_files(folder, MODEL_FOLDER)
     with atomic_output(path, overwrite=overwrite) as partial:
         partial.write_text(page, encoding="utf-8")
     if is_ours:  # a report in the folder of a model is one of its files, so that the folder can be replaced
         write_file_list(folder, MODEL_FOLDER)
+        upload_folder(folder, MODEL_FOLDER)
     return OutputPath(path)
 
 

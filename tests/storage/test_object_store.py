@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import pytest
+from inference_common import CLASSES, trained_model
 
+from geopsp import classify_pixels
 from geopsp.core import object_store
 from geopsp.core.addresses import OutputPath, address_of, local_path, place_of, remote_address, shown
 from geopsp.core.output import atomic_output, check_output
@@ -154,6 +158,36 @@ def test_a_web_server_takes_no_folder(web):
         pass
 
 
+def test_a_map_goes_to_a_signed_address_and_nothing_else(web, make_raster, tmp_path):
+    image = make_raster("image.tif", np.random.default_rng(0).integers(1, CLASSES + 1, (1, 40, 50)).astype(np.uint8))
+    model = SimpleNamespace(model=trained_model(), device="cpu")
+    found = classify_pixels(image, model, f"{web}/map.tif?secret=1")
+    assert str(found) == f"{web}/map.tif"
+    classify_pixels(image, model, tmp_path / "map.tif")
+    assert Server.files == {"/map.tif?secret=1": (tmp_path / "map.tif").read_bytes()}
+
+
+def test_a_busy_store_is_asked_again_and_one_that_refuses_is_not(store, bucket, tmp_path, monkeypatch):
+    from botocore.exceptions import ClientError
+
+    path, calls = tmp_path / "file", []
+    path.write_text("text")
+
+    def answer(status):
+        def fail(*_, **__):
+            calls.append(status)
+            raise ClientError({"ResponseMetadata": {"HTTPStatusCode": status}, "Error": {}}, "PutObject")
+
+        return fail
+
+    for status, tries in ((503, 4), (403, 1)):
+        calls.clear()
+        monkeypatch.setattr(store, "put_file", answer(status))
+        with pytest.raises(OutputError, match="Cannot write"):
+            object_store.upload(path, f"s3://{bucket}/file")
+        assert len(calls) == tries
+
+
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("geopsp.core.extras.find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r's3:// needs .*pip install "geopsp\[cloud\]"'):
@@ -188,7 +222,7 @@ def test_no_bucket_and_no_credentials(store, bucket, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("Access Denied")
 
-    monkeypatch.setattr(type(store), "put_file", refuse)
+    monkeypatch.setattr(store, "put_file", refuse)
     with pytest.raises(OutputError, match=r"there are no credentials. Set AWS_ACCESS_KEY_ID and"):
         write(f"s3://{bucket}/x", "text")
 

@@ -52,6 +52,20 @@ def test_a_map_in_a_bucket_is_that_of_a_disk(image, model, bucket, store, tmp_pa
         classify_pixels(image, model, out)
 
 
+def test_maps_of_each_image_are_kept(make_raster, model, bucket, store, caplog):
+    rng = np.random.default_rng(0)
+    images = [make_raster(f"{name}.tif", rng.integers(1, CLASSES + 1, (1, 40, 50)).astype(np.uint8)) for name in "ab"]
+    out = f"s3://{bucket}/maps"
+    found = classify_pixels(images[:1], model, out, per_image=True)
+    assert list(map(str, found)) == [f"{out}/a.tif"]
+    before = store.info(f"{out}/a.tif")["LastModified"]
+    with caplog.at_level(logging.INFO):
+        classify_pixels(images, model, out, per_image=True)
+    assert "1 of 2 images are mapped already by the same call" in caplog.text
+    assert store.info(f"{out}/a.tif")["LastModified"] == before
+    assert store.exists(f"{out}/b.tif")
+
+
 @pytest.fixture(scope="module")
 def network_model():
     """One that can be saved, for workers."""
