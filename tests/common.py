@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import shapely
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).parents[1]
 SAMPLE = REPOSITORY / "sample_data"
@@ -24,3 +26,12 @@ def slow(*values: object) -> object:
 def square(left: float, top: float, side: float) -> shapely.Polygon:
     """A square by its upper left corner."""
     return shapely.box(left, top - side, left + side, top)
+
+
+def once(folder: Path, name: str, make: Callable[[], object]) -> None:
+    """Make what lies in the folder, unless a process of this run has made it."""
+    done = folder / f".{name}"
+    with FileLock(f"{done}.lock"):
+        if not done.exists():
+            make()
+            done.touch()

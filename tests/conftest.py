@@ -17,6 +17,7 @@ import pytest
 import rasterio
 import rasterio.features
 import shapely
+from common import once
 from hypothesis import HealthCheck, settings
 from rasterio.transform import from_origin
 
@@ -147,12 +148,29 @@ def dask_client() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A scene of two bands with three kinds of ground, its polygons, and chips of it.
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of a run have in common: what is dear is made in one of them."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
-    Ground is told apart by level; discs of class `b` are bright in band 2 only.
-    """
-    folder = tmp_path_factory.mktemp("world")
+
+@pytest.fixture(scope="session")
+def small_world(shared_folder: Path) -> dict[str, Path]:
+    """A scene of two bands with three kinds of ground, its polygons, and chips of it."""
+    folder = shared_folder / "world"
+    once(shared_folder, "world", lambda: make_small_world(folder))
+    return {
+        "folder": folder,
+        "scene": folder / "scene.tif",
+        "labels": folder / "labels.gpkg",
+        "chips": folder / "chips",
+        "cache": folder / "cache",
+    }
+
+
+def make_small_world(folder: Path) -> None:
+    """Ground is told apart by level; discs of class `b` are bright in band 2 only."""
+    folder.mkdir()
     rng = np.random.default_rng(3)
     height, width, cell, left, top = 352, 416, 2.0, 601234.0, 5301717.0
     centres = rng.uniform((20, 20), (width - 20, height - 20), (26, 2))
@@ -175,18 +193,16 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from geopsp import export_training_data
 
     export_training_data(folder / "scene.tif", folder / "labels.gpkg", folder / "chips", "kind", 32)
-    return {
-        "folder": folder,
-        "scene": folder / "scene.tif",
-        "labels": folder / "labels.gpkg",
-        "chips": folder / "chips",
-        "cache": folder / "cache",
-    }
 
 
 @pytest.fixture(scope="session")
 def trained(small_world: dict[str, Path]) -> Path:
     """The folder of a model that learned the small world."""
+    once(small_world["folder"], "model", lambda: train_small_world(small_world))
+    return small_world["folder"] / "model"
+
+
+def train_small_world(small_world: dict[str, Path]) -> None:
     from geopsp import PSPNetClassifier, prepare_data
     from geopsp.data.cache import open_cache
 
@@ -194,7 +210,7 @@ def trained(small_world: dict[str, Path]) -> Path:
     data = replace(data, decoder=open_cache(data.chips, small_world["cache"]))  # the record of the model names no cache
     model = PSPNetClassifier(data, "tu-test_resnet", encoder_weights=None)
     model.fit(5, 3e-3, monitor="valid_miou")
-    return model.save(small_world["folder"] / "model")
+    model.save(small_world["folder"] / "model")
 
 
 @pytest.fixture(scope="session")
@@ -202,4 +218,6 @@ def onnx_file(trained: Path, small_world: dict[str, Path]) -> Path:
     """The model that learned the small world, as an ONNX file."""
     from geopsp.export.export_model import export_model
 
-    return export_model(trained, small_world["folder"] / "model.onnx", chips=small_world["chips"])
+    path = small_world["folder"] / "model.onnx"
+    once(path.parent, "onnx", lambda: export_model(trained, path, chips=small_world["chips"]))
+    return path

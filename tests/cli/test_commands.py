@@ -10,6 +10,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import rasterio
@@ -549,7 +550,8 @@ def test_chips_of_folders_of_images_and_masks(make_raster, tmp_path):
     assert result.exit_code == 0, result.output
 
 
-def test_export(trained, small_world, tmp_path):
+def test_export(trained, onnx_file, small_world, tmp_path, monkeypatch):
+    monkeypatch.setattr("geopsp.export.onnx_file.onnx_model", lambda _: onnx.load(onnx_file))
     out = tmp_path / "model.onnx"
     result = run("export", trained, "--to", "onnx", "--out", out, "--images", small_world["scene"])
     assert result.exit_code == 0, result.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from common import once
 from export_common import random_model
 
 from geopsp.export.export_model import export_model
@@ -21,6 +22,8 @@ def pointrend_model() -> TrainedModel:
 
 
 @pytest.fixture(scope="session")
-def pointrend_file(pointrend_model: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pointrend_file(pointrend_model: TrainedModel, shared_folder: Path) -> Path:
     """The same as ONNX."""
-    return export_model(pointrend_model, tmp_path_factory.mktemp("pointrend") / "model.onnx")
+    path = shared_folder / "pointrend.onnx"
+    once(shared_folder, "pointrend", lambda: export_model(pointrend_model, path))
+    return path

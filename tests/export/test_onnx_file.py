@@ -297,8 +297,11 @@ def test_drawn_tiles_are_like_the_training_pixels(trained):
     assert any(tile.valid.all() for tile in tiles)
 
 
-def test_a_classifier_with_data_is_checked_on_its_validation_chips(small_world, tmp_path, caplog):
-    model = PSPNetClassifier(prepare_data(small_world["chips"], batch_size=4), "tu-test_resnet", encoder_weights=None)
+def test_a_classifier_with_data_is_checked_on_its_validation_chips(
+    small_world, trained, onnx_file, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("geopsp.export.onnx_file.onnx_model", lambda _: onnx.load(onnx_file))
+    model = PSPNetClassifier.from_model(trained, prepare_data(small_world["chips"], batch_size=4))
     with caplog.at_level(logging.INFO, "geopsp"):
         assert model.export(tmp_path / "model.onnx") == tmp_path / "model.onnx"
     assert "checked in ONNX Runtime on validation chips: 100.0000 % of" in caplog.text

@@ -23,6 +23,8 @@ from geopsp.models.spec import ATROUS_RATES, AUX_HEADS, ModelSpec, check_tile_si
 
 QUICK = settings(max_examples=12, deadline=None)
 
+TINY = "tu-test_resnet"
+
 COMPOSITIONS = {
     "pspnet, unet of the encoder's widths, points": {
         "decoder": "unet", "decoder_width": 256, "decoder_stride": 4, "output_stride": 32, "pointrend": True,
@@ -55,13 +57,13 @@ def one_thread():
 
 
 def composed(name, bands=3):
-    return build_network(ModelSpec("resnet18", bands, 3, **COMPOSITIONS[name]))
+    return build_network(ModelSpec(TINY, bands, 3, **COMPOSITIONS[name]))
 
 
 def traced(name):
     """With two bins in place of four, which is quicker to trace."""
     fewer = {"pyramid_sizes": (1, 3)} if COMPOSITIONS[name].get("pyramid_sizes", True) else {}
-    return build_network(ModelSpec("resnet18", 3, 3, **COMPOSITIONS[name] | fewer))
+    return build_network(ModelSpec(TINY, 3, 3, **COMPOSITIONS[name] | fewer))
 
 
 every_composition = pytest.mark.parametrize("name", COMPOSITIONS)
@@ -92,7 +94,7 @@ def check_training_at_batch_one(network, spec, size=(65, 97)):
 @every_composition
 def test_every_composition_trains_a_batch_of_one_and_gives_logits_at_odd_sizes(name):
     network = composed(name, bands=4)
-    check_training_at_batch_one(network, ModelSpec("resnet18", 4, 3, **COMPOSITIONS[name]))
+    check_training_at_batch_one(network, ModelSpec(TINY, 4, 3, **COMPOSITIONS[name]))
     with torch.inference_mode():
         logits = network.eval()(torch.randn(2, 4, 37, 53))
     assert logits.shape == (2, 3, 37, 53)
@@ -100,9 +102,9 @@ def test_every_composition_trains_a_batch_of_one_and_gives_logits_at_odd_sizes(n
     assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("name", ["mit_b0", "mobilenet_v2", "tu-resnet10t", "tu-convnext_atto"])
+@pytest.mark.parametrize("name", ["mit_b0", "tu-test_convnext", *map(slow, ("mobilenet_v2", "tu-resnet10t"))])
 def test_other_families_train_with_every_decoder(name):
-    """Two of them have no map at stride 2."""
+    """The first two have no map at stride 2."""
     for kind in ("pspnet, unet, points", "deeplab, points"):
         spec = ModelSpec(name, 2, 3, **COMPOSITIONS[kind])
         network = build_network(spec)
@@ -170,7 +172,7 @@ def test_the_map_of_a_tile_does_not_depend_on_its_companions():
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-4)
 
 
-@every_composition
+@mostly_slow  # where the processor has no bfloat16
 def test_bfloat16_autocast_gives_finite_float32_logits(name):
     network, valid = composed(name), torch.ones(2, 1, 64, 64)
     valid[:, :, :20] = 0
@@ -329,8 +331,15 @@ def test_the_decoder_joins_these_strides(decoder, output_stride, strides):
         assert fine.shape[1] == 256
 
 
-@pytest.mark.parametrize("depth", [3, 4])
-@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2", "tu-tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    ("backbone", "depth"),
+    [
+        ("resnet18", 3),
+        ("mobilenet_v2", 4),
+        ("tu-tf_efficientnet_lite0", 3),
+        *map(slow, ("resnet18", "mobilenet_v2", "tu-tf_efficientnet_lite0"), (4, 3, 4)),
+    ],
+)
 def test_of_fewer_stages_the_rest_is_left_out(backbone, depth):
     """Nothing is kept that training would not reach, and what is kept is the whole encoder's."""
     network = build_network(ModelSpec(backbone, 3, 3, encoder_depth=depth, aux="pixel")).train()

@@ -185,7 +185,7 @@ def test_a_run_that_stopped_early_stays_stopped(data, tmp_path):
     model = tiny(few)
     model.fit(30, 1e-12, **options)
     epochs = len(model.history)
-    assert epochs < 30
+    assert 6 <= epochs < 30, "a rate at which nothing improves ends the run after the patience"
     again = tiny(few)
     again.fit(30, 1e-12, resume=True, **options)
     assert len(again.history) == epochs
@@ -430,14 +430,6 @@ def test_ctrl_c_is_an_interrupt_that_keeps_the_best_epoch_and_says_so(data, monk
     told = f"Training was interrupted after {epochs} epochs. The weights of the model are {kept}."
     assert str(stopped.value) == told
     assert stopped.value._render_traceback_() == [told], "what a notebook shows of it"
-
-
-def test_early_stopping(data):
-    """A rate at which nothing improves ends the run after the patience, not after all epochs."""
-    few = replace(data, train_rows=data.train_rows[:8], valid_rows=data.valid_rows[:2])
-    model = tiny(few)
-    model.fit(30, 1e-12, one_cycle=False, early_stopping=True, monitor="accuracy")
-    assert 6 <= len(model.history) < 30
 
 
 def test_the_best_epoch_comes_back(data):

@@ -78,7 +78,7 @@ def test_a_run_takes_as_long_as_it_was_given(data, monkeypatch, tmp_path):
 def test_an_epoch_that_is_longer_than_the_time_ends_with_a_validation(data, monkeypatch):
     slow = replace(data, train_rows=data.train_rows.repeat(200))
     model = tiny(slow)
-    model.fit(minutes=0.05)
+    model.fit(minutes=0.01)
     (row,) = model.history.to_dict("records")
     assert 0 < row["images"] < len(slow.train_rows)
     assert 0 <= row["valid_miou"] <= 1
