@@ -95,14 +95,9 @@ def raster_to_polygons(
         classes = file_classes(legend, values)
         confidence_raster = None if confidence is None else Confidence.open(confidence, grid)
         table = AttributeTable(
-            grid,
-            metric,
-            legend,
-            values,
-            has_confidence=confidence_raster is not None,
-            has_moved=bool(regularize),
+            grid, metric, legend, values, has_confidence=confidence_raster is not None, has_moved=bool(regularize),
             in_wgs84=format_of(out).is_wgs84,
-        )
+        )  # fmt: skip
         settings.selected_codes(legend, values)  # an unknown class is an error before anything is read
         with (
             opened_client(client, scheduler) as found,
@@ -111,15 +106,9 @@ def raster_to_polygons(
             polygonizer = Polygonizer(settings, table)
             with closing(polygonizer.batches(cleaned, confidence_raster, progress, client=found)) as batches:
                 codes = write_vector(
-                    batches,
-                    table.schema,
-                    out,
-                    crs=grid.crs.to_wkt(version="WKT2_2019"),
-                    legend=classes,
-                    multi=settings.may_be_multi,
-                    resolution=metric.pixel_side,
-                    overwrite=overwrite,
-                )
+                    batches, table.schema, out, crs=grid.crs.to_wkt(version="WKT2_2019"), legend=classes,
+                    multi=settings.may_be_multi, resolution=metric.pixel_side, overwrite=overwrite,
+                )  # fmt: skip
         if not format_of(out).has_own_style:
             write_style(out, [info for info in classes if info.code in codes or info.name != f"class {info.code}"])
     return asked
