@@ -7,8 +7,8 @@ The network alone: forward, loss and backward on batches in memory. `fit`: whole
 optimizer, without validation and without the first epoch; from the chips' files with and without decoded chips in
 memory, and from a decoded cache. They alternate: in each round the speed of `fit` is divided by the mean of the
 network's before and after it, and the median of the rounds counts. And the time from the first call of `model.fit` to
-its first batch. Chips are cut from the sample data. On a busy machine use `--processor-time`. Prints a table and, last, one
-line of JSON.
+its first batch. Chips are cut from the sample data. On a busy machine use `--processor-time`. Prints a table and,
+last, one line of JSON.
 """
 
 from __future__ import annotations
