@@ -9,7 +9,8 @@ parts, and smp's; the recipes are ours (`fit` with its defaults) and the referen
 scenes, flips and rotations, AdamW at 1e-3, a warm-up of a tenth, then cosine. All have the same encoder, EfficientNet-
 Lite0 with ImageNet weights, images at half their resolution, and one thread. The budget is processor time of training,
 validation included, so that other programs do not count; several budgets give the curve of accuracy over time. Scores
-are of the last weights, on all labelled pixels of the scenes left out. Runs are kept in DIR/runs.jsonl: an interrupted
+are of the last weights, on all labelled pixels of the scenes left out, as they are and, "TTA", averaged over the eight
+symmetries of each tile, as `test_time_augmentation` does. Runs are kept in DIR/runs.jsonl: an interrupted
 benchmark resumes, and several can fill one file. Prints tables and, last, one line of JSON. `--smoke` makes up its data
 and takes few networks, from random weights.
 """
@@ -25,6 +26,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,6 +59,7 @@ BACKBONE = "tu-tf_efficientnet_lite0"
 BATCH, VALIDATION, REFERENCE_RATE, REFERENCE_WARMUP = 8, 0.03, 1e-3, 0.1
 PROFILED_STEPS = 6
 PLAIN = LossSpec(boundary_weight=0)
+SCORES = ("miou", "boundary", "miou_tta", "boundary_tta")
 BuildNetwork = Callable[[TrainingData, Path | None], PixelClassifier]
 
 
@@ -171,6 +174,22 @@ def export(data: Path, scenes: Scenes, size: int, work: Path) -> tuple[TrainingD
     return prepared, ChipSet.open(folders["test"])
 
 
+class SymmetricNetwork(nn.Module):
+    """A network whose probabilities are the mean over the symmetries of an image, as maps have them by TTA."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: Tensor, valid: Tensor) -> Tensor:
+        total = torch.zeros(())
+        for turns, flip in itertools.product(range(4), (False, True)):
+            turned = [torch.rot90(each.flip(-1) if flip else each, turns, (-2, -1)) for each in (image, valid)]
+            back = torch.rot90(self.inner(*turned).softmax(dim=1), -turns, (-2, -1))
+            total = total + (back.flip(-1) if flip else back)
+        return total.log()
+
+
 def score(network: nn.Module, data: TrainingData, test: ChipSet) -> Confusion:
     """Score a network on all labelled chips of the scenes left out."""
     chips = test.with_legend(data.legend)
@@ -179,11 +198,11 @@ def score(network: nn.Module, data: TrainingData, test: ChipSet) -> Confusion:
     return evaluate(network, tile_loader(dataset, BATCH), data.legend)
 
 
-def fit_ours(classifier: PixelClassifier, seconds: float) -> None:
-    """Train with the defaults of `fit`, for some processor time."""
+def fit_ours(classifier: PixelClassifier, seconds: float, **changes: Any) -> None:
+    """Train with the defaults of `fit`, but for the changes, for some processor time."""
     data, model = cast("TrainingData", classifier.data), classifier.model
     budget, history, run = TimeBudget(seconds, time.process_time), list[dict[str, float]](), RunConfig()
-    options = FitOptions(minutes=seconds / 60, checkpoint=False, seed=data.seed)
+    options = FitOptions(minutes=seconds / 60, checkpoint=False, seed=data.seed, **changes)
     options = resolve_options(options, run, model, data.loaders, None)
     fit(
         model.network, data.loaders, legend=data.legend, losses=LossSpec(), weight=None, options=options,
@@ -212,7 +231,7 @@ def fit_reference(classifier: PixelClassifier, seconds: float) -> None:
     network.eval()
 
 
-RECIPES = {"ours": fit_ours, "reference": fit_reference}
+RECIPES = {"ours": fit_ours, "no average": partial(fit_ours, ema=0.0), "reference": fit_reference}
 
 
 def run(
@@ -232,10 +251,12 @@ def run(
     RECIPES[recipe](classifier, seconds)
     used = time.process_time() - start
     counter.remove()
-    found = score(classifier.model.network, data, test)
+    network = classifier.model.network
+    found, averaged = (score(each, data, test) for each in (network, SymmetricNetwork(network)))
     return {
         "miou": found.mean_iou(), "boundary": found.mean_boundary_iou(), "accuracy": found.accuracy(),
         "iou": found.iou().tolist(), "used": used, "steps": next(steps),
+        "miou_tta": averaged.mean_iou(), "boundary_tta": averaged.mean_boundary_iou(),
     }  # fmt: skip
 
 
@@ -308,7 +329,7 @@ def compare(options: argparse.Namespace, work: Path) -> None:
                     file.write(json.dumps(key | found) + "\n")
         except Timeout:  # another process trains it
             continue
-        print(key, {k: round(found[k], 4) for k in ("miou", "boundary", "used", "steps")}, flush=True)
+        print(key, {k: round(found[k], 4) for k in (*SCORES, "used", "steps")}, flush=True)
     print(f"\nEncoder weights: {'ImageNet (lite0)' if weights else 'none'}. Milliseconds of a step by part:\n")
     parts = step_parts(next(iter(sets.values()))[0], names)
     print(table(["network", "loading", "forward", "backward", "optimizer", "all"], parts), "\n")
@@ -328,19 +349,20 @@ def report(rows: list[dict[str, Any]]) -> None:
             row for row in rows
             if (row["scenes"], row["budget"], row["network"], row["recipe"]) == (scenes, budget, name, recipe)
         ]  # fmt: skip
-        miou, boundary = (np.array([row[key] for row in runs]) for key in ("miou", "boundary"))
-        means[scenes, budget, name, recipe] = float(miou.mean()), float(boundary.mean())
-        scores = [f"{values.mean():.3f} ± {values.std():.3f}" for values in (miou, boundary)]
+        values = np.array([[row[key] for key in SCORES] for row in runs])
+        means[scenes, budget, name, recipe] = tuple(values.mean(axis=0).tolist())
+        scores = [f"{each.mean():.3f} ± {each.std():.3f}" for each in values.T]
         steps = round(float(np.mean([row["steps"] for row in runs])))
         lines.append([scenes, f"{budget:g}", name, recipe, steps, *scores, len(runs)])
-    print(table(["left out", "seconds", "network", "recipe", "steps", "mIoU", "boundary IoU", "seeds"], lines))
+    titles = ["mIoU", "boundary IoU", "mIoU, TTA", "boundary IoU, TTA"]
+    print(table(["left out", "seconds", "network", "recipe", "steps", *titles, "seeds"], lines))
     print_json(_ratios(means))
 
 
-def _ratios(means: dict[tuple[str, float, str, str], tuple[float, float]]) -> dict[str, Any]:
+def _ratios(means: dict[tuple[str, float, str, str], tuple[float, ...]]) -> dict[str, Any]:
     """Return the mean over scenes of what the default and our best score over the best of smp's in the reference loop.
 
-    Which network is the best, the mean over all scenes says.
+    Which network is the best, the mean over all scenes says. With TTA, the networks of smp have it, too.
     """
     largest = max(budget for _, budget, _, _ in means)
     scenes = sorted({key[0] for key in means})
@@ -352,7 +374,7 @@ def _ratios(means: dict[tuple[str, float, str, str], tuple[float, float]]) -> di
         return float(np.mean(found)) if len(found) == len(scenes) else -math.inf
 
     result: dict[str, Any] = {"budget": largest}
-    for number, what in enumerate(("", "_boundary")):
+    for number, what in enumerate(("", "_boundary", "_tta", "_boundary_tta")):
         smp_best = max(mean(name, "reference", number) for name in SMP)
         ours_best = max(mean(name, "ours", number) for name in OURS)
         if smp_best > 0 and ours_best > 0:

@@ -31,13 +31,14 @@ from geopsp.core.text import format_count
 from geopsp.inference.classify_pixels import Classifier, named_model, open_model_scenes
 from geopsp.inference.engines import MapModel, engine_of, opened_model
 from geopsp.inference.input_check import compare_with_training
-from geopsp.inference.job import LazyAreaOfInterest, MapJob
+from geopsp.inference.job import MapJob
 from geopsp.inference.options import EngineName, Precision
 from geopsp.inference.output_paths import OutputPaths, check_paths
 from geopsp.inference.plan_job import plan_job
 from geopsp.inference.predict_parts import measure_cost
 from geopsp.inference.resources import Resources
 from geopsp.inference.tile_ops import Device
+from geopsp.labels.lazy_area import LazyAreaOfInterest
 from geopsp.models.hub_model import local_model
 from geopsp.polygons.options import PolygonSettingsDict
 from geopsp.raster.find_images import Images

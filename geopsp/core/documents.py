@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -45,6 +46,16 @@ def open_regular(path: str | Path) -> BufferedReader:
         os.close(descriptor)
         raise DocumentError(f"it is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}, but must be a file")
     return os.fdopen(descriptor, "rb")
+
+
+def file_checksum(path: str | Path) -> str:
+    """Return the SHA-256 of a regular file, in hexadecimal digits.
+
+    Raises:
+        OSError, DocumentError: if it cannot be read.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_regular(path: str | Path) -> bool:

@@ -5,7 +5,6 @@ Source: STAC 1.1.0; the extensions file 2.1.0 and classification 1.1.0.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from geopsp.core.documents import open_regular
+from geopsp.core.documents import file_checksum
 from geopsp.core.legend import Legend
 
 STAC_VERSION = "1.1.0"
@@ -73,9 +72,7 @@ def file_fields(path: Path) -> dict[str, Any]:
     Raises:
         OSError, DocumentError: if it cannot be read.
     """
-    with open_regular(path) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"file:size": file.tell(), "file:checksum": SHA256_CODE + digest}
+    return {"file:size": path.stat().st_size, "file:checksum": SHA256_CODE + file_checksum(path)}
 
 
 def class_objects(legend: Legend) -> list[dict[str, Any]]:

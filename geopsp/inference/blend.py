@@ -33,7 +33,7 @@ class BlendedRows:
     valid: NDArray[np.bool_]
     """(rows, cols); a copy on devices, where rows are encoded with delay."""
 
-    sums: Array
+    sums: Array | None
     """(classes, rows, cols) int32, from 0 to SUM_ONE: of all pixels if the buffer was asked for scores."""
 
     agreement: Array | None

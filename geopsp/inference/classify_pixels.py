@@ -8,8 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
-import geopandas as gpd
-
 from geopsp.core.options import describes, from_names, require_path
 from geopsp.core.output import checks_only
 from geopsp.core.pixel_size import PixelSize, require_similar_size
@@ -17,12 +15,11 @@ from geopsp.core.text import format_count
 from geopsp.errors import GridError, LabelError, OptionError
 from geopsp.inference.confidence import confidence_rules
 from geopsp.inference.engines import MapModel, opened_model
-from geopsp.inference.job import LazyAreaOfInterest
 from geopsp.inference.map_plan import MapPlan
 from geopsp.inference.map_run import MapRun
 from geopsp.inference.options import EngineName, MapOptions, Precision, ProbabilityType, Unsure
 from geopsp.inference.output_paths import OutputPaths, check_names, check_paths, image_names
-from geopsp.labels.area import AreaOfInterest
+from geopsp.labels.lazy_area import LazyAreaOfInterest
 from geopsp.models.crf import CRFOptions, crf_parameters
 from geopsp.models.hub_model import local_model
 from geopsp.polygons.options import PolygonSettingsDict
@@ -33,6 +30,9 @@ from geopsp.raster.open_scenes import open_scenes
 from geopsp.raster.scene import Scene
 
 if TYPE_CHECKING:
+    import geopandas as gpd
+
+    from geopsp.labels.area import AreaOfInterest
     from geopsp.models.saved_model import TrainedModel
 
 logger = logging.getLogger(__name__)

@@ -90,6 +90,7 @@ class _Strip:
         rows_at_once: int | None,
     ) -> None:
         assert example.image is not None
+        assert example.sums is not None
         classes, bands = len(example.sums), len(example.image)
         self._wider, self._window, self._crf = wider, window, crf
         self._ops, self._excluded, self._pool = ops, list(excluded), pool

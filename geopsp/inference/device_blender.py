@@ -8,7 +8,8 @@ number of operations that are started. Nothing here waits for the device.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,13 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geopsp.core.grid import Window
+from geopsp.core.progress import Progress
 from geopsp.errors import ModelError
 from geopsp.inference.blend import BlendedRows
 from geopsp.inference.host_copy import HostCopy
 from geopsp.inference.kernels_torch import TorchOps
+from geopsp.inference.outputs import needs_agreement
 from geopsp.inference.tile_plan import SCORE_ONE, TilePlan
 from geopsp.inference.tile_scores import NOT_FINITE
 from geopsp.inference.torch_predictor import TorchPredictor
+
+if TYPE_CHECKING:
+    from geopsp.inference.pipeline import Batch, TilePipeline
 
 PIECE_BYTES = 2**28
 """Bytes of the sums of rows that are finished at a time."""
@@ -179,3 +185,30 @@ class DeviceBlender:
                 store[:, :keep] = kept.clone() if keep > count else kept
                 store[:, keep:] = empty
         self.valid[:keep], self.valid[keep:] = self.valid[count:].copy(), False
+
+
+def blend_on_device(
+    pipeline: TilePipeline, window: Window, progress: Progress | None
+) -> Iterator[tuple[int, BlendedRows | None]]:
+    """Yield the finished rows of a window; while a batch is blended, the device has the next one to compute."""
+    predictor: Any = pipeline.predictor
+    bands = 0 if pipeline.crf is None else len(pipeline.scene.bands)
+    agreement, classes = needs_agreement(pipeline.rasters), len(pipeline.legend)
+    blender = DeviceBlender(
+        pipeline.tiles, window, classes, predictor.ops, needs_agreement=agreement, image_bands=bands
+    )
+
+    def compute(batch: Batch) -> ScoredBatch:
+        data, valid = [tile.data for tile in batch.tiles], [tile.valid for tile in batch.tiles]
+        return ScoredBatch(predictor, data, valid, needs_images=bands > 0)
+
+    total = pipeline.tiles.count(window)
+    with closing(pipeline.computed(window, compute)) as batches:
+        for batch, scored in batches:
+            windows, valid = [tile.window for tile in batch.tiles], [tile.valid for tile in batch.tiles]
+            yield from blender.add(windows, valid, scored.scores(), scored.images)
+            if progress:
+                progress(batch.done, total)
+        yield from blender.finish_rows(window.row_stop)
+    if progress:
+        progress(total, total)

@@ -6,6 +6,7 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
@@ -17,9 +18,11 @@ from geopsp.inference.job import MapJob
 from geopsp.inference.part_size import num_tiles_computed
 from geopsp.inference.resources import ComputeCost
 from geopsp.inference.tile_plan import TilePlan
-from geopsp.labels.area import AreaOfInterest
 from geopsp.raster.cog.part_grid import PartGrid
 from geopsp.raster.scene import Scene
+
+if TYPE_CHECKING:
+    from geopsp.labels.area import AreaOfInterest
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,8 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
-import geopandas as gpd
 import rasterio
 from pydantic import Field
 
@@ -37,7 +36,7 @@ from geopsp.inference.confidence import ConfidenceRules
 from geopsp.inference.options import MapSettings, NetworkPrecision
 from geopsp.inference.part_size import split_for_threads
 from geopsp.inference.tile_plan import TilePlan
-from geopsp.labels.area import AreaOfInterest
+from geopsp.labels.lazy_area import LazyAreaOfInterest
 from geopsp.models.crf import CRFParameters
 from geopsp.raster.cog.part_file import is_complete
 from geopsp.raster.cog.part_grid import PartGrid
@@ -45,6 +44,9 @@ from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.legend_io import sidecar_path
 from geopsp.raster.open import GDAL_ERRORS, read_tags
 from geopsp.raster.scene import Scene
+
+if TYPE_CHECKING:
+    from geopsp.labels.area import AreaOfInterest
 
 logger = logging.getLogger(__name__)
 
@@ -72,30 +74,6 @@ WORK_FOLDER = FolderKind(None, ("job.json", "publish", "order-*", *(_OF_A_KEY + 
 
 KEY_TAG, MODEL_TAG = "GEOPSP_JOB", "GEOPSP_MODEL"
 """Tags of the rasters."""
-
-
-AreaSource: TypeAlias = str | Path | gpd.GeoDataFrame
-
-
-class LazyAreaOfInterest:
-    """An area of interest, as the user named it; read when it is first needed, once in each process."""
-
-    def __init__(self, source: AreaSource) -> None:
-        self.source = source
-        self._area: AreaOfInterest | None = None
-
-    def area(self) -> AreaOfInterest:
-        """Return the polygons.
-
-        Raises:
-            InputNotFoundError, LabelError: as `AreaOfInterest.read`.
-        """
-        if self._area is None:
-            self._area = AreaOfInterest.read(self.source)
-        return self._area
-
-    def __reduce__(self) -> tuple[type[LazyAreaOfInterest], tuple[AreaSource]]:
-        return LazyAreaOfInterest, (self.source,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

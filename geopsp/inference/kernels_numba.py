@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from geopsp.core.bands import Normalization
 from geopsp.core.fast_exp import exp_differences, logarithms
 from geopsp.core.jit import jit
+from geopsp.inference.classes_numba import likeliest
 from geopsp.inference.tile_plan import SCORE_ONE, RowsCols
 from geopsp.models.calibration import CLASS_MARGIN, LEAST_PROBABILITY
 from geopsp.models.crf import CRFParameters
@@ -37,7 +38,8 @@ class NumbaOps:
     ) -> None:
         """Normalise the pixels of a tile; see `TileOps`."""
         known = np.ascontiguousarray(pixels, np.float32 if pixels.dtype == np.float16 else None)  # numba has no float16
-        _normalise(known, np.ascontiguousarray(valid), self._mean, self._scale, image.transpose(1, 2, 0), mask)
+        bands = (0,) * len(known)
+        _normalise(known, np.ascontiguousarray(valid), self._mean, self._scale, bands, image.transpose(1, 2, 0), mask)
 
     def image(self, bands: int, size: int) -> NDArray[np.float32]:
         return np.empty((size, size, bands), np.float32).transpose(2, 0, 1)
@@ -47,8 +49,7 @@ class NumbaOps:
     ) -> tuple[NDArray[np.uint8], list[NDArray[np.int32]], bool]:
         """Return classes, scores, and whether the logits are usable; see `TileOps`."""
         pixels = np.ascontiguousarray(logits.transpose(1, 2, 0))
-        index = np.empty(_shape(interior), np.uint8)
-        usable = bool(_argmax_logits(pixels, interior[0].start, interior[1].start, index))
+        index, usable = likeliest(pixels, *interior)
         scores = [np.empty((len(logits), *_shape(area)), np.int32) for area in overlaps]
         for (rows, cols), found in zip(overlaps, scores, strict=True):
             usable &= bool(_scores(pixels, rows.start, cols.start, SCORE_ONE, found))
@@ -160,39 +161,26 @@ def _shape(area: RowsCols) -> tuple[int, int]:
 
 
 @jit()
-def _normalise(pixels: Any, valid: Any, mean: Any, scale: Any, image: Any, mask: Any) -> None:
+def _normalise(pixels: Any, valid: Any, mean: Any, scale: Any, bands: Any, image: Any, mask: Any) -> None:
     """Write (pixels - mean) x scale of (bands, rows, cols) to (rows, cols, bands) float32, and 0 where invalid.
 
-    `mask`, (rows, cols) float32, becomes 1 where valid, else 0.
+    `mask`, (rows, cols) float32, becomes 1 where valid, else 0. `bands` is a tuple with an element for each band, so
+    that their number is a constant for the compiler.
     """
-    for row in range(valid.shape[0]):
-        for band in range(mean.size):
-            for col in range(valid.shape[1]):
-                value = (np.float32(pixels[band, row, col]) - mean[band]) * scale[band]
-                image[row, col, band] = value if valid[row, col] else np.float32(0)
-        for col in range(valid.shape[1]):
+    rows, cols = valid.shape
+    lines = np.empty((len(bands), cols), np.float32)
+    for row in range(rows):
+        for band in range(len(bands)):
+            line, known = pixels[band, row], lines[band]
+            for col in range(cols):
+                value = (np.float32(line[col]) - mean[band]) * scale[band]
+                known[col] = value if valid[row, col] else np.float32(0)
+        shown = image[row].reshape(-1)
+        for col in range(cols):
+            for band in range(len(bands)):
+                shown[col * len(bands) + band] = lines[band, col]
+        for col in range(cols):
             mask[row, col] = valid[row, col]
-
-
-@jit("f4[:, :, ::1]", "i8", "i8", "u1[:, ::1]")
-def _argmax_logits(logits: Any, top: Any, left: Any, index: Any) -> Any:
-    """Write the channel of the largest of (rows, cols, classes) logits from (top, left) on to `index`, (h, w) uint8.
-
-    Returns:
-        True if all logits are usable.
-    """
-    wrong = 0
-    for row in range(index.shape[0]):
-        pixels = logits[top + row, left : left + index.shape[1]]
-        wrong |= _has_nonfinite(pixels)
-        for col in range(index.shape[1]):
-            best, found = pixels[col, 0], 0
-            for channel in range(1, logits.shape[2]):
-                if pixels[col, channel] > best:
-                    best, found = pixels[col, channel], channel
-            wrong |= not best > -np.inf
-            index[row, col] = found
-    return wrong == 0
 
 
 @jit("f4[:, :, ::1]", "i8", "i8", "i8", "i4[:, :, ::1]")

@@ -18,7 +18,7 @@ from geopsp.inference.dask_workers import MAX_IMAGES_IN_FLIGHT
 from geopsp.inference.engines import MapModel, engine_of
 from geopsp.inference.estimate import MapCost, estimate_map, estimate_maps
 from geopsp.inference.input_check import compare_with_training
-from geopsp.inference.job import LazyAreaOfInterest, MapJob
+from geopsp.inference.job import MapJob
 from geopsp.inference.map_item import check_item, item_path, write_map_item
 from geopsp.inference.map_plan import MapPlan
 from geopsp.inference.options import MapOptions
@@ -28,10 +28,9 @@ from geopsp.inference.predict_parts import measure_cost
 from geopsp.inference.resources import ComputeCost, Resources
 from geopsp.inference.run_job import Finish, run_job, start_job
 from geopsp.inference.tile_ops import COMPILED
+from geopsp.labels.lazy_area import LazyAreaOfInterest
 from geopsp.models.mean_field import COMPILED as COMPILED_FOR_CRF
-from geopsp.polygons.raster_to_polygons import raster_to_polygons
 from geopsp.raster.scene import Scene
-from geopsp.vector.write import check_vector_output
 
 logger = logging.getLogger(__name__)
 
@@ -201,6 +200,8 @@ class MapRun:
         """
         lacks_file = job.done and not _is_complete(paths)  # it is made of the map that is there
         if paths.polygons is not None and not (lacks_file and _has_polygons(paths)):
+            from geopsp.vector.write import check_vector_output  # loads pyarrow
+
             check_vector_output(paths.polygons, overwrite=self.overwrite)
         if not lacks_file:
             job.check(overwrite=self.overwrite)
@@ -274,6 +275,8 @@ class MapRun:
     def _follow(self, job: MapJob, paths: OutputPaths) -> None:
         """Make the polygons of a map, and then its STAC Item."""
         if paths.polygons is not None and (self.overwrite or not _has_polygons(paths)):
+            from geopsp.polygons.raster_to_polygons import raster_to_polygons  # loads geopandas
+
             raster_to_polygons(
                 paths.out,
                 paths.polygons,

@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import geopandas as gpd
+from typing import TYPE_CHECKING
 
 from geopsp.core.legend import Legend
 from geopsp.core.output import require_short_name
@@ -22,7 +21,9 @@ from geopsp.inference.outputs import OUTPUTS, extra_outputs
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.open import RASTER_ENDINGS, open_raster
 from geopsp.raster.scene import Scene
-from geopsp.vector.open import LAYER_SEPARATOR
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 TIFF_ENDINGS = (".tif", ".tiff")
 
@@ -169,6 +170,8 @@ def _model_files(folder: Path | None) -> Iterator[Path]:
 
 def _area_files(aoi: str | Path | gpd.GeoDataFrame | None) -> Iterator[Path]:
     if isinstance(aoi, str | Path):
+        from geopsp.vector.open import LAYER_SEPARATOR  # loads geopandas
+
         yield Path(str(aoi).partition(LAYER_SEPARATOR)[0]).resolve()
 
 

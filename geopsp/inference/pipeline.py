@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from geopsp.core.legend import Legend
 from geopsp.core.parallel import cpu_count, map_ordered, prefetch
 from geopsp.core.progress import Progress
 from geopsp.inference.blend import BlendBuffer, BlendedRows
+from geopsp.inference.class_buffer import ClassBuffer, classify_tile, holds_less_than_sums
 from geopsp.inference.confidence import ConfidenceRules, MapRows
 from geopsp.inference.crf_rows import refine_rows
 from geopsp.inference.kernels_numba import NumbaOps
@@ -30,12 +31,15 @@ from geopsp.inference.outputs import encode_output, needs_agreement, needs_score
 from geopsp.inference.predictor import TilePredictor
 from geopsp.inference.tile_ops import Array, Device
 from geopsp.inference.tile_plan import TilePlan, weights
-from geopsp.inference.tile_scores import TileScores, score_tile
-from geopsp.labels.area import AreaOfInterest
+from geopsp.inference.tile_scores import score_tile
 from geopsp.models.crf import CRFParameters
 from geopsp.raster.cog.raster_spec import RasterSpec
 from geopsp.raster.row_buffer import READ_SIZE, RowBuffer, read_parallel
+from geopsp.raster.row_buffer import Rows as ReadRows
 from geopsp.raster.scene import Scene
+
+if TYPE_CHECKING:
+    from geopsp.labels.area import AreaOfInterest
 
 READERS, MAX_READERS = 2, 8
 """Threads that read: so many where the CPU computes, too, and at most where a device computes."""
@@ -72,7 +76,11 @@ class Batch(NamedTuple):
     """Tiles of the window up to the last of this batch, those without a valid pixel included."""
 
 
-ScoredTile = tuple[TileScores, Array | None]
+TileResult: TypeAlias = Any
+"""TileScores for a BlendBuffer, TileClasses for a ClassBuffer."""
+
+
+ScoredTile = tuple[TileResult, Array | None]
 
 Computed = TypeVar("Computed")
 
@@ -141,19 +149,13 @@ class TilePipeline:
         """Yield the weighted means of the tiles; see `BlendBuffer.finish_rows`."""
         ops = self.predictor.ops
         if not isinstance(ops, NumbaOps):
-            yield from self._blended_on_device(window, progress)
+            from geopsp.inference.device_blender import blend_on_device
+
+            yield from blend_on_device(self, window, progress)
             return
-        buffer = BlendBuffer(
-            self.tiles,
-            window,
-            len(self.legend),
-            ops,
-            needs_scores=self._needs_scores,
-            needs_agreement=needs_agreement(self.rasters),
-            image_bands=0 if self.crf is None else len(self.scene.bands),
-        )
+        buffer = self._buffer(window, ops)
         total = self.tiles.count(window)
-        with closing(self._computed(window, partial(self._predict, ops=ops))) as batches:
+        with closing(self.computed(window, partial(self._predict, ops=ops))) as batches:
             for batch, scores in batches:
                 for tile, (tile_scores, image) in zip(batch.tiles, scores, strict=True):
                     yield from buffer.finish_rows(tile.window.row)
@@ -165,33 +167,19 @@ class TilePipeline:
         if progress:
             progress(total, total)
 
-    def _blended_on_device(
-        self, window: Window, progress: Progress | None
-    ) -> Generator[tuple[int, BlendedRows | None], None, None]:
-        """Yield the same, of tensors: while a batch is blended, the device has the next one to compute."""
-        from geopsp.inference.device_blender import DeviceBlender, ScoredBatch
-
-        predictor: Any = self.predictor
-        bands = 0 if self.crf is None else len(self.scene.bands)
-        agreement = needs_agreement(self.rasters)
-        blender = DeviceBlender(
-            self.tiles, window, len(self.legend), predictor.ops, needs_agreement=agreement, image_bands=bands
+    def _buffer(self, window: Window, ops: NumbaOps) -> BlendBuffer | ClassBuffer:
+        classes = len(self.legend)
+        if self._defers_scores:
+            return ClassBuffer(self.tiles, window, classes, ops)
+        return BlendBuffer(
+            self.tiles,
+            window,
+            classes,
+            ops,
+            needs_scores=self._needs_scores,
+            needs_agreement=needs_agreement(self.rasters),
+            image_bands=0 if self.crf is None else len(self.scene.bands),
         )
-
-        def compute(batch: Batch) -> ScoredBatch:
-            data, valid = [tile.data for tile in batch.tiles], [tile.valid for tile in batch.tiles]
-            return ScoredBatch(predictor, data, valid, needs_images=bands > 0)
-
-        total = self.tiles.count(window)
-        with closing(self._computed(window, compute)) as batches:
-            for batch, scored in batches:
-                windows, valid = [tile.window for tile in batch.tiles], [tile.valid for tile in batch.tiles]
-                yield from blender.add(windows, valid, scored.scores(), scored.images)
-                if progress:
-                    progress(batch.done, total)
-            yield from blender.finish_rows(window.row_stop)
-        if progress:
-            progress(total, total)
 
     def _encoded(self, window: Window, count: int, finished: BlendedRows | None) -> Callable[[], Rows]:
         """Return what gives finished rows as each raster stores them."""
@@ -205,7 +193,12 @@ class TilePipeline:
     def _needs_scores(self) -> bool:
         return self.crf is not None or bool(self.confidence.limits) or needs_scores(self.rasters)
 
-    def _computed(
+    @property
+    def _defers_scores(self) -> bool:
+        """True if scores are computed where tiles do not agree."""
+        return not self._needs_scores and holds_less_than_sums(self.tiles)
+
+    def computed(
         self, window: Window, compute: Callable[[Batch], Computed]
     ) -> Generator[tuple[Batch, Computed], None, None]:
         """Yield the batches in the order of their tiles, with what is computed of each in the network's threads."""
@@ -221,11 +214,16 @@ class TilePipeline:
     def _predict(self, batch: Batch, ops: NumbaOps) -> list[ScoredTile]:
         """Return the scores of each tile, and its image for a CRF."""
         logits = self.predictor([tile.data for tile in batch.tiles], [tile.valid for tile in batch.tiles])
-        everywhere = self._needs_scores
         return [
-            (score_tile(tile_logits, self._edges(tile), ops, everywhere=everywhere), self._image(tile, ops))
+            (self._scores(tile, tile_logits, ops), self._image(tile, ops))
             for tile, tile_logits in zip(batch.tiles, logits, strict=True)
         ]
+
+    def _scores(self, tile: Tile, logits: Array, ops: NumbaOps) -> TileResult:
+        edges = self._edges(tile)
+        if self._defers_scores:
+            return classify_tile(logits, edges)
+        return score_tile(logits, edges, ops, everywhere=self._needs_scores)
 
     def _image(self, tile: Tile, ops: NumbaOps) -> Array | None:
         """Return the normalised bands of a tile, (bands, s, s); None without a CRF."""
@@ -250,25 +248,28 @@ class TilePipeline:
         """Yield the tiles that touch a window, in order; None for one without a valid pixel."""
         size = self.tiles.size
         with closing(prefetch(self._read(window))) as rows:
-            for row, cols, data, valid in rows:
+            for row, cols, pieces in rows:
                 for col in cols:
                     columns = slice(col - cols[0], col - cols[0] + size)
-                    tile_valid = valid[:, columns]
-                    if tile_valid.any():
-                        yield Tile(Window(col, row, size, size), data[..., columns], tile_valid)
+                    valid = np.concatenate([piece_valid[:, columns] for _, piece_valid in pieces])
+                    if valid.any():
+                        data = np.concatenate([piece_data[..., columns] for piece_data, _ in pieces], axis=-2)
+                        yield Tile(Window(col, row, size, size), data, valid)
                     else:
                         yield None
 
-    def _read(self, window: Window) -> Iterator[tuple[int, list[int], NDArray[Any], NDArray[np.bool_]]]:
-        """Yield for each row of tiles its first row, their first columns, and pixels and valid mask of all of them."""
+    def _read(self, window: Window) -> Iterator[tuple[int, list[int], list[ReadRows]]]:
+        """Yield for each row of tiles its first row, their first columns, and pixels and valid mask of all of them.
+
+        The rows of pixels and mask may be in several pieces below each other.
+        """
         readers = num_readers(self.predictor.device)
         with ThreadPoolExecutor(readers, thread_name_prefix="geopsp-read") as pool:
             buffer: RowBuffer | None = None
             for row, cols in self.tiles.tiles(window):
                 if buffer is None:
                     buffer = self._row_buffer(range(cols[0], cols[-1] + self.tiles.size), pool)
-                data, valid = buffer.read(row, row + self.tiles.size)
-                yield row, cols, data, valid
+                yield row, cols, buffer.pieces(row, row + self.tiles.size)
 
     def _row_buffer(self, columns: range, pool: Executor) -> RowBuffer:
         side = READ_SIZE if self.predictor.device.type == "cpu" else SMALL_READ_SIZE

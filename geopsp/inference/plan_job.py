@@ -10,12 +10,13 @@ from geopsp.core.run_state import key_of
 from geopsp.errors import OptionError
 from geopsp.inference.confidence import ConfidenceRules, confidence_rules
 from geopsp.inference.engines import MapModel, engine_of
-from geopsp.inference.job import VERSION, LazyAreaOfInterest, MapJob, fingerprints
+from geopsp.inference.job import VERSION, MapJob, fingerprints
 from geopsp.inference.options import MapSettings
 from geopsp.inference.outputs import needs_calibration
 from geopsp.inference.part_size import part_height, part_width
 from geopsp.inference.tile_ops import Device
 from geopsp.inference.tile_plan import TilePlan
+from geopsp.labels.lazy_area import LazyAreaOfInterest
 from geopsp.models.crf import crf_parameters
 from geopsp.models.onnx_file import OnnxModel
 from geopsp.models.spec import check_tile_size

@@ -48,12 +48,21 @@ def score_tile(logits: Array, edges: tuple[bytes, bytes], ops: NumbaOps, *, ever
     Raises:
         ModelError: if logits are NaN or infinite.
     """
-    interior = (slice(0, 0),) * 2 if everywhere else (_unshared(edges[0]), _unshared(edges[1]))
+    interior = (slice(0, 0),) * 2 if everywhere else _interior(edges)
     areas = _around(interior, logits.shape[-1])
     index, scores, usable = ops.score(logits, interior, areas)
     if not usable:
         raise ModelError(NOT_FINITE)
     return TileScores(interior, index, list(zip(areas, scores, strict=True)))
+
+
+def shared_areas(edges: tuple[bytes, bytes]) -> list[RowsCols]:
+    """Return the areas of a tile, which do not overlap, where other tiles count."""
+    return _around(_interior(edges), len(edges[0]))
+
+
+def _interior(edges: tuple[bytes, bytes]) -> RowsCols:
+    return _unshared(edges[0]), _unshared(edges[1])
 
 
 def _around(interior: RowsCols, size: int) -> list[RowsCols]:

@@ -108,8 +108,8 @@ class TorchPredictor(TilePredictor):
         bands, side = data[0].shape[0], data[0].shape[-1]
         shape = (size, bands, side, side)
         image = torch.empty(shape, device=self.device, memory_format=torch.channels_last)
-        mask = torch.zeros(size, 1, side, side, device=self.device)
-        image[len(data) :] = 0
+        mask = torch.empty(size, 1, side, side, device=self.device)
+        image[len(data) :], mask[len(data) :] = 0, 0
         for number, (pixels, tile_valid) in enumerate(zip(data, valid, strict=True)):
             self.ops.normalise(pixels, tile_valid, image[number].numpy(), mask[number, 0].numpy())
         return image, mask

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyproj
-from affine import Affine
-from numpy.typing import NDArray
-from rasterio.enums import Resampling
 
 from geopsp.core.grid import Grid
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.paths import is_local
 from geopsp.core.pictures import class_palette, jpeg_of_colors, png_of_classes, stretch
-from geopsp.errors import GridError, RasterError
+from geopsp.errors import GridError
 from geopsp.models.spectral_bands import rgb_bands
+from geopsp.raster.class_map import read_overview
 from geopsp.raster.find_images import Images
-from geopsp.raster.legend_io import read_legend
-from geopsp.raster.open import GDAL_ERRORS, gdal_env, open_raster, read_error
 from geopsp.raster.scene import Scene
 
 MAX_SIDE = 2000
@@ -83,8 +78,9 @@ def read_map_panel(path: str | Path, images: Images | None, legend: Legend) -> M
         InputNotFoundError, RasterError: if a file cannot be read, or the map has no classes.
         GridError: if the images lie elsewhere.
     """
-    legend = read_legend(path) or legend
-    indices, grid, full = _read_classes(path, legend)
+    overview = read_overview(path, MAX_SIDE, legend=legend)
+    legend, grid = overview.legend, overview.grid
+    indices = legend.codes_to_indices(overview.codes)
     counts = np.bincount(indices[indices != IGNORE_INDEX], minlength=len(legend))[: len(legend)]
     total = max(int(counts.sum()), 1)
     classes = tuple(
@@ -99,30 +95,9 @@ def read_map_panel(path: str | Path, images: Images | None, legend: Legend) -> M
         picture=png_of_classes(indices, legend),
         image="" if images is None else _read_image(images, grid),
         crs=_crs_name(grid),
-        size=str(full),
+        size=str(overview.file_grid),
         geometry=json.dumps({"transform": list(grid.transform)[:6], "degrees": _degrees(grid)}),
     )
-
-
-def _read_classes(path: str | Path, legend: Legend) -> tuple[NDArray[np.uint8], Grid, Grid]:
-    """Return (h, w) channel indices, their grid, and the grid of the whole map."""
-    with gdal_env(path), open_raster(path) as dataset:
-        full = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
-        if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
-            raise RasterError(
-                f"{path} has {dataset.count} band(s) of {dataset.dtypes[0]}, but a map has one band of class codes. "
-                "Give the map that `geopsp predict` wrote."
-            )
-        step = max(1.0, max(full.width, full.height) / MAX_SIDE)
-        shape = (max(1, math.ceil(full.height / step)), max(1, math.ceil(full.width / step)))
-        try:
-            codes = dataset.read(1, out_shape=shape, resampling=Resampling.nearest)
-            valid = dataset.read_masks(1, out_shape=shape, resampling=Resampling.nearest) > 0
-        except GDAL_ERRORS as error:
-            raise read_error(path, full.full_window, error) from error
-    scaled = full.transform * Affine.scale(full.width / shape[1], full.height / shape[0])
-    known = np.where(valid & (codes >= 0) & (codes < IGNORE_INDEX), codes, IGNORE_INDEX).astype(np.uint8)
-    return legend.codes_to_indices(known), Grid(full.crs, scaled, shape[1], shape[0]), full
 
 
 def _read_image(images: Images, grid: Grid) -> str:

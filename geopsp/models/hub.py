@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from geopsp.core.documents import file_checksum
 from geopsp.core.text import format_error
 from geopsp.core.time_limit import server_options
 from geopsp.errors import GeopspError, ModelError
@@ -79,8 +79,7 @@ def _cached_file(row: WeightSet) -> Path:
 
 
 def _is_intact(row: WeightSet, path: Path) -> bool:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest().startswith(row.sha256)
+    return file_checksum(path).startswith(row.sha256)
 
 
 @contextmanager

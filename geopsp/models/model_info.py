@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from geopsp.core.bands import BandStats, Normalization
-from geopsp.core.documents import DocumentError, open_regular
+from geopsp.core.documents import DocumentError, file_checksum
 from geopsp.core.legend import BACKGROUND, Legend
 from geopsp.core.pixel_values import RAW, PixelValues, is_identity
 from geopsp.core.text import format_error
@@ -165,9 +164,3 @@ def require_saved_weights(folder: Path, manifest: Mapping[str, Any]) -> None:
         raise PackageError(f"Cannot read {weights}: {format_error(error)}. Copy the folder again.") from error
     if checksum != manifest["weights_sha256"]:
         raise PackageError(f"{weights} is not the file that was saved: its checksum differs. Copy the folder again.")
-
-
-def file_checksum(path: Path) -> str:
-    """Return the SHA-256 of a regular file."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,13 +22,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from geopsp.core.bands import BandStats
+from geopsp.core.documents import file_checksum
 from geopsp.core.escape import csv_text, printable
 from geopsp.core.legend import Legend
 from geopsp.core.notebook_html import Cell, format_score, html_block, html_facts, html_table
@@ -53,7 +53,7 @@ from geopsp.models.manifest import (
     manifest_checksum,
     read_manifest,
 )
-from geopsp.models.model_info import ModelInfo, ModelRules, file_checksum, require_saved_weights
+from geopsp.models.model_info import ModelInfo, ModelRules, require_saved_weights
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.spec import ModelSpec, check_tile_size
 from geopsp.models.stac_item import NetworkSize, write_model_item
@@ -191,6 +191,8 @@ def write_model_files(model: TrainedModel, folder: Path) -> None:
 
 def write_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """Write a CSV file with one row per epoch."""
+    import pandas as pd  # not needed to predict
+
     with atomic_output(path, overwrite=True) as partial:
         pd.DataFrame(map(_csv_row, rows)).to_csv(partial, index=False)
 

@@ -84,21 +84,27 @@ class Overview:
         return shares
 
 
-def read_overview(path: str | Path, pixels: int, *, crs: Any = None) -> Overview:
+def read_overview(path: str | Path, pixels: int, *, legend: Legend | None = None, crs: Any = None) -> Overview:
     """Read a class raster at no more than a number of pixels along its longer side, from its overviews.
 
     Args:
         path: The raster.
         pixels: Pixels along the longer side.
+        legend: Classes of a raster that has no class table.
         crs: The CRS to warp it to; None: its own.
 
     Raises:
         InputNotFoundError, RasterError: if it cannot be read, or has no classes.
     """
-    legend = read_legend(path)
+    legend = read_legend(path) or legend
     if legend is None:
         raise RasterError(f"{path} has no class names or colours, so it cannot be shown as a map. Give a class raster.")
     with gdal_env(path), open_raster(path) as dataset:
+        if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
+            raise RasterError(
+                f"{path} has {dataset.count} band(s) of {dataset.dtypes[0]}, but a map has one band of class codes. "
+                "Give the map that `geopsp predict` wrote."
+            )
         file_grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
         try:
             if crs is None:

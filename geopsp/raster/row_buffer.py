@@ -30,30 +30,39 @@ class RowBuffer:
     def __init__(self, read: Callable[[int, int], Rows], *, block: int) -> None:
         """Read with `read(first, stop)`, which returns these rows; `block` is the height of a row of blocks."""
         self._read, self._block = read, block
-        self._first = self._stop = 0
-        self._rows: Rows | None = None
+        self._stop = 0
+        self._pieces: list[tuple[int, Rows]] = []
+        """Rows as they were read, and the number of the first of each."""
 
     def read(self, first: int, stop: int) -> Rows:
         """Return views of the rows from `first` to `stop`; `first` may not be above that of the last request."""
-        start = self._stop
-        if self._rows is None or first >= self._stop:
-            self._rows, start = None, first - first % self._block
-        if stop > start:
-            new_stop = -(-stop // self._block) * self._block
-            new_rows = self._read(start, new_stop)
-            self._rows, self._first = self._append(new_rows, first, start)
-            self._stop = new_stop
-        assert self._rows is not None
-        span = slice(first - self._first, stop - self._first)
-        return tuple(array[..., span, :] for array in self._rows)
+        pieces = self.pieces(first, stop)
+        if len(pieces) > 1:
+            self._pieces = [(first, _joined([self._cut(piece, first, self._stop) for piece in self._pieces]))]
+            pieces = self.pieces(first, stop)
+        return pieces[0]
 
-    def _append(self, new_rows: Rows, first: int, start: int) -> tuple[Rows, int]:
-        """Return the rows from `first` with the new ones below them, and the number of the first row."""
-        if self._rows is None:
-            return new_rows, start
-        kept = slice(first - self._first, None)
-        pairs = zip(self._rows, new_rows, strict=True)
-        return tuple(np.concatenate([old[..., kept, :], new], axis=-2) for old, new in pairs), first
+    def pieces(self, first: int, stop: int) -> list[Rows]:
+        """Return the same rows as they were read, in one piece or several below each other, without copying any."""
+        self._pieces = [(row, rows) for row, rows in self._pieces if row + rows[0].shape[-2] > first]
+        if not self._pieces:
+            self._stop = first - first % self._block
+        if stop > self._stop:
+            new_stop = -(-stop // self._block) * self._block
+            self._pieces.append((self._stop, self._read(self._stop, new_stop)))
+            self._stop = new_stop
+        return [self._cut(piece, first, stop) for piece in self._pieces if piece[0] < stop]
+
+    @staticmethod
+    def _cut(piece: tuple[int, Rows], first: int, stop: int) -> Rows:
+        """Return views of those rows of a piece that lie between `first` and `stop`."""
+        row, rows = piece
+        span = slice(max(first - row, 0), stop - row)
+        return tuple(array[..., span, :] for array in rows)
+
+
+def _joined(pieces: Sequence[Rows]) -> Rows:
+    return tuple(np.concatenate(arrays, axis=-2) for arrays in zip(*pieces, strict=True))
 
 
 def read_parallel(scene: Scene, window: Window, pool: Executor, *, side: int = READ_SIZE) -> Rows:

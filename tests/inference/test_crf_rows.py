@@ -20,13 +20,13 @@ from geopsp.cli import main
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import OptionError
 from geopsp.inference import crf_rows, outputs, predict_parts
-from geopsp.inference.job import LazyAreaOfInterest
 from geopsp.inference.options import MapSettings
 from geopsp.inference.part_size import num_tiles_computed, part_width
 from geopsp.inference.plan_job import plan_job
 from geopsp.inference.predict_parts import measure_cost, predict_missing_parts, predict_part
 from geopsp.inference.resources import Resources
 from geopsp.inference.run_job import run_job
+from geopsp.labels.lazy_area import LazyAreaOfInterest
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.crf import CRFParameters, crf_parameters
 from geopsp.models.mean_field import mean_field

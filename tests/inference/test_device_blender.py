@@ -145,8 +145,10 @@ def test_on_a_gpu_nothing_reads_what_is_not_there_yet(monkeypatch):
         ops = TorchOps(CUDA, plain_normalization())
         for down, across in {plan.edges(tile.row, tile.col) for tile in tiles}:
             ops.weights(down, across)
-        for table in (legend.codes, rules.limits):
-            ops._table(np.array(table, np.uint8))
+        limits = np.zeros(256, np.uint8)
+        limits[:CLASSES] = rules.limits
+        for table in (legend.indices_to_codes(np.arange(256, dtype=np.uint8)), limits):
+            ops._table(table)
         for numbers in rules.coefficients(CLASSES):
             ops._table(numbers)
         blender = DeviceBlender(plan, window, CLASSES, ops, needs_agreement=True, image_bands=2)

@@ -20,6 +20,7 @@ from geopsp.core.grid import Window
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import RasterError
 from geopsp.inference.blend import BlendBuffer
+from geopsp.inference.class_buffer import ClassBuffer
 from geopsp.inference.pipeline import TilePipeline
 from geopsp.labels.area import AreaOfInterest
 
@@ -234,10 +235,11 @@ def test_outside_of_the_area_there_is_no_map_and_nothing_is_computed():
     assert all(count > 0 for batch in seen for count in batch)
 
 
-def test_what_is_held_does_not_grow_with_the_raster(monkeypatch):
+@pytest.mark.parametrize(("buffer_type", "wants"), [(ClassBuffer, ()), (BlendBuffer, ("confidence",))])
+def test_what_is_held_does_not_grow_with_the_raster(monkeypatch, buffer_type, wants):
     """The canvas holds a tile's height of rows, what is given out no more, and few tiles wait."""
     made, waiting, most = [], [0], [0]
-    init, batches, predict = BlendBuffer.__init__, TilePipeline._batches, TilePipeline._predict
+    init, batches, predict = buffer_type.__init__, TilePipeline._batches, TilePipeline._predict
 
     def keep(self, *args, **options):
         init(self, *args, **options)
@@ -253,16 +255,17 @@ def test_what_is_held_does_not_grow_with_the_raster(monkeypatch):
         waiting[0] -= 1
         return predict(self, batch, ops)
 
-    monkeypatch.setattr(BlendBuffer, "__init__", keep)
+    monkeypatch.setattr(buffer_type, "__init__", keep)
     monkeypatch.setattr(TilePipeline, "_batches", counted)
     monkeypatch.setattr(TilePipeline, "_predict", counting)
     for height in (64, 640, 2400):
         with raster(np.ones((height, 40), np.uint8)) as scene:
-            pipeline = pipeline_of(scene, batch_size=2, threads=2)
+            pipeline = pipeline_of(scene, batch_size=2, threads=2, wants=wants)
             rows = [piece["classes"].shape[1] for piece in pipeline.rows(scene.grid.window)]
         assert max(rows) <= 32
         assert sum(rows) == height
-        assert made[-1].sums.shape == (CLASSES, 32, 40)
+        assert made[-1].index.shape == (32, 40)
+        assert not wants or made[-1].sums.shape == (CLASSES, 32, 40)
     assert most[0] <= 4
 
 

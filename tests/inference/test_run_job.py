@@ -28,12 +28,13 @@ from geopsp.core.lock import output_lock
 from geopsp.errors import OptionError, OutputError, RasterError
 from geopsp.inference import outputs
 from geopsp.inference import run_job as run_job_module
-from geopsp.inference.job import KEY_TAG, MODEL_TAG, LazyAreaOfInterest
+from geopsp.inference.job import KEY_TAG, MODEL_TAG
 from geopsp.inference.options import MapSettings
 from geopsp.inference.part_size import part_width
 from geopsp.inference.plan_job import plan_job
 from geopsp.inference.resources import Resources
 from geopsp.inference.run_job import run_job
+from geopsp.labels.lazy_area import LazyAreaOfInterest
 from geopsp.raster import legend_io as sidecars
 from geopsp.raster.scene import Scene
 

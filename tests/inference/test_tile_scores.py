@@ -28,7 +28,7 @@ def edge(left, right, size=32):
 
 @given(
     sides=st.tuples(*(st.integers(0, 16) for _ in range(4))),
-    classes=st.integers(2, 40),
+    classes=st.sampled_from([2, 5, 40]),
     seed=st.integers(0, 99),
     everywhere=st.booleans(),
     layout=st.sampled_from(LAYOUTS),
@@ -52,7 +52,7 @@ def test_areas_partition_a_tile_and_hold_its_classes_and_probabilities(sides, cl
     assert (seen == 1).all()
 
 
-@given(seed=st.integers(0, 99), classes=st.integers(2, 9))
+@given(seed=st.integers(0, 99), classes=st.sampled_from([2, 5]))
 @settings(max_examples=20, deadline=None)
 def test_a_batch_on_a_device_has_the_same(seed, classes):
     """But for what a probability is rounded to, by 1; the likeliest class, the first of equal ones, is the same."""

@@ -16,6 +16,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from geopsp.core.bands import BandStats
+from geopsp.core.documents import file_checksum
 from geopsp.core.legend import Legend
 from geopsp.errors import ModelError, PackageError
 from geopsp.models import saved_model as package
@@ -23,7 +24,6 @@ from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.check_weights import require_fitting_weights
 from geopsp.models.encoder import offline
 from geopsp.models.manifest import HISTORY, MANIFEST, WEIGHTS, manifest_checksum, read_manifest
-from geopsp.models.model_info import file_checksum
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.weights import read_weights
 

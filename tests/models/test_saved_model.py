@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from geopsp.core.bands import BandStats
+from geopsp.core.documents import file_checksum
 from geopsp.core.legend import Legend
 from geopsp.core.owned_files import FILE_LIST
 from geopsp.core.pixel_values import RAW, PixelValues
@@ -22,7 +23,6 @@ from geopsp.models import saved_model as package
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.losses import LossSpec
 from geopsp.models.manifest import MANIFEST, MODEL_ITEM, WEIGHTS, manifest_checksum, read_manifest
-from geopsp.models.model_info import file_checksum
 from geopsp.models.saved_model import TrainedModel, load_model, save_model, write_history
 
 

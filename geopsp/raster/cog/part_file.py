@@ -195,8 +195,11 @@ class PartWriter:
 
     def _compress(self, block: NDArray[Any]) -> bytes:
         """Return the deflated block; b"" if all pixels are nodata."""
-        blank = np.isnan(block) if np.isnan(self._spec.nodata) else block == self._spec.nodata
-        return b"" if blank.all() else deflate(block)
+        return b"" if self._is_nodata(block[0]) and self._is_nodata(block) else deflate(block)
+
+    def _is_nodata(self, pixels: NDArray[Any]) -> bool:
+        nodata = self._spec.nodata
+        return bool(np.isnan(pixels).all() if np.isnan(nodata) else (pixels == nodata).all())
 
     def finish(self) -> None:
         """Write the table and rename the file to its final name."""
