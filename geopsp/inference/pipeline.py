@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from geopsp.inference.crf_rows import refine_rows
 from geopsp.inference.kernels_numba import NumbaOps
 from geopsp.inference.outputs import encode_output, needs_agreement, needs_scores
 from geopsp.inference.predictor import TilePredictor
+from geopsp.inference.tile_batch import Batch, Tile
 from geopsp.inference.tile_ops import Array, Device
 from geopsp.inference.tile_plan import TilePlan, weights
 from geopsp.inference.tile_scores import score_tile
@@ -55,25 +56,6 @@ MAX_BLOCK_ROWS = 1024
 
 Rows = dict[str, NDArray[Any]]
 """(bands, rows, cols) of each raster, by name; all of as many rows."""
-
-
-class Tile(NamedTuple):
-    """Pixels of one tile."""
-
-    window: Window
-    data: NDArray[Any]
-    """(bands, s, s)"""
-
-    valid: NDArray[np.bool_]
-    """(s, s)"""
-
-
-class Batch(NamedTuple):
-    """Tiles that go through the network together."""
-
-    tiles: list[Tile]
-    done: int
-    """Tiles of the window up to the last of this batch, those without a valid pixel included."""
 
 
 TileResult: TypeAlias = Any
@@ -149,13 +131,11 @@ class TilePipeline:
         """Yield the weighted means of the tiles; see `BlendBuffer.finish_rows`."""
         ops = self.predictor.ops
         if not isinstance(ops, NumbaOps):
-            from geopsp.inference.device_blender import blend_on_device
-
-            yield from blend_on_device(self, window, progress)
+            yield from self._blended_on_device(window, progress)
             return
         buffer = self._buffer(window, ops)
         total = self.tiles.count(window)
-        with closing(self.computed(window, partial(self._predict, ops=ops))) as batches:
+        with closing(self._computed(window, partial(self._predict, ops=ops))) as batches:
             for batch, scores in batches:
                 for tile, (tile_scores, image) in zip(batch.tiles, scores, strict=True):
                     yield from buffer.finish_rows(tile.window.row)
@@ -166,6 +146,22 @@ class TilePipeline:
             yield from buffer.finish_rows(window.row_stop)
         if progress:
             progress(total, total)
+
+    def _blended_on_device(
+        self, window: Window, progress: Progress | None
+    ) -> Generator[tuple[int, BlendedRows | None], None, None]:
+        """Yield the same, of tensors."""
+        from geopsp.inference.device_blender import DeviceBlender, ScoredBatch, blend_on_device
+
+        predictor: Any = self.predictor
+        needs_images, agreement = self.crf is not None, needs_agreement(self.rasters)
+        bands = len(self.scene.bands) if needs_images else 0
+        blender = DeviceBlender(
+            self.tiles, window, len(self.legend), predictor.ops, needs_agreement=agreement, image_bands=bands
+        )
+        compute = partial(ScoredBatch, predictor, needs_images=needs_images)
+        with closing(self._computed(window, compute)) as batches:
+            yield from blend_on_device(blender, batches, self.tiles.count(window), progress)
 
     def _buffer(self, window: Window, ops: NumbaOps) -> BlendBuffer | ClassBuffer:
         classes = len(self.legend)
@@ -198,7 +194,7 @@ class TilePipeline:
         """True if scores are computed where tiles do not agree."""
         return not self._needs_scores and holds_less_than_sums(self.tiles)
 
-    def computed(
+    def _computed(
         self, window: Window, compute: Callable[[Batch], Computed]
     ) -> Generator[tuple[Batch, Computed], None, None]:
         """Yield the batches in the order of their tiles, with what is computed of each in the network's threads."""
