@@ -175,10 +175,12 @@ class MapRows:
     def codes(self, legend: Legend) -> Array:
         """Return the (rows, cols) uint8 class codes: of the model's classes, and that of unsure pixels."""
         index, ops = self.blended.index, self.ops
-        codes = ops.lookup(np.array(legend.codes, np.uint8), index)
+        codes = ops.lookup(legend.indices_to_codes(np.arange(256, dtype=np.uint8)), index)
         if not self.rules.limits:
             return codes
-        least, unsure = ops.lookup(np.array(self.rules.limits, np.uint8), index), self.rules.unsure
+        limits = np.zeros(256, np.uint8)
+        limits[: len(self.rules.limits)] = self.rules.limits
+        least, unsure = ops.lookup(limits, index), self.rules.unsure
         return ops.where(self.confidence_steps[0] < least, IGNORE_INDEX if unsure is None else unsure.code, codes)
 
 

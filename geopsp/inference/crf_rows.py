@@ -91,6 +91,7 @@ class _Strip:
     ) -> None:
         assert example.sums is not None
         assert example.image is not None
+        assert example.sums is not None
         classes, bands = len(example.sums), len(example.image)
         self._wider, self._window, self._crf = wider, window, crf
         self._ops, self._excluded, self._pool = ops, list(excluded), pool

@@ -7,8 +7,7 @@ number of operations that are started. Nothing here waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geopsp.core.grid import Window
+from geopsp.core.progress import Progress
 from geopsp.errors import ModelError
 from geopsp.inference.blend import BlendedRows
 from geopsp.inference.host_copy import HostCopy
 from geopsp.inference.kernels_torch import TorchOps
+from geopsp.inference.tile_batch import Batch
 from geopsp.inference.tile_plan import SCORE_ONE, TilePlan
 from geopsp.inference.tile_scores import NOT_FINITE
 from geopsp.inference.torch_predictor import TorchPredictor
@@ -31,23 +32,16 @@ PIECE_BYTES = 2**28
 class ScoredBatch:
     """The scores of a batch of tiles, on the device; whether they are usable is known later."""
 
-    def __init__(
-        self,
-        predictor: TorchPredictor,
-        data: Sequence[NDArray[Any]],
-        valid: Sequence[NDArray[np.bool_]],
-        *,
-        needs_images: bool,
-    ) -> None:
+    def __init__(self, predictor: TorchPredictor, batch: Batch, *, needs_images: bool) -> None:
         """Start all that the device has to do.
 
         Args:
             predictor: Whose `ops` are of the device.
-            data: (bands, s, s) pixels of each tile.
-            valid: (s, s) of each tile.
+            batch: The tiles.
             needs_images: True keeps the normalised bands.
         """
-        self._predictor, self._data, self._valid = predictor, data, valid
+        self._predictor, self._batch = predictor, batch
+        data, valid = [tile.data for tile in batch.tiles], [tile.valid for tile in batch.tiles]
         self._scores, self._usable = _score(predictor.logits(data, valid))
         ops: TorchOps = predictor.ops  # type: ignore[assignment]
         self.images = ops.load(data, valid, len(data))[0] if needs_images else None
@@ -63,7 +57,7 @@ class ScoredBatch:
             return self._scores
         if self._predictor.precision == "fp16":
             exact = self._predictor.in_float32()
-            return ScoredBatch(exact, self._data, self._valid, needs_images=False).scores()
+            return ScoredBatch(exact, self._batch, needs_images=False).scores()
         raise ModelError(NOT_FINITE)
 
 
@@ -179,3 +173,24 @@ class DeviceBlender:
                 store[:, :keep] = kept.clone() if keep > count else kept
                 store[:, keep:] = empty
         self.valid[:keep], self.valid[keep:] = self.valid[count:].copy(), False
+
+
+def blend_on_device(
+    blender: DeviceBlender, batches: Iterable[tuple[Batch, ScoredBatch]], total: int, progress: Progress | None
+) -> Iterator[tuple[int, BlendedRows | None]]:
+    """Yield the finished rows of the blender's window; while a batch is blended, the device computes the next one.
+
+    Args:
+        blender: Empty.
+        batches: In the order of their tiles.
+        total: Tiles of the window.
+        progress: Called with the tiles that are done, and all.
+    """
+    for batch, scored in batches:
+        windows, valid = [tile.window for tile in batch.tiles], [tile.valid for tile in batch.tiles]
+        yield from blender.add(windows, valid, scored.scores(), scored.images)
+        if progress:
+            progress(batch.done, total)
+    yield from blender.finish_rows(blender.window.row_stop)
+    if progress:
+        progress(total, total)

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from geopsp.inference.crf_rows import refine_rows
 from geopsp.inference.kernels_numba import NumbaOps
 from geopsp.inference.outputs import encode_output, needs_agreement, needs_scores
 from geopsp.inference.predictor import TilePredictor
+from geopsp.inference.tile_batch import Batch, Tile
 from geopsp.inference.tile_ops import Array, Device
 from geopsp.inference.tile_plan import TilePlan, weights
 from geopsp.inference.tile_scores import score_tile
@@ -55,25 +56,6 @@ MAX_BLOCK_ROWS = 1024
 
 Rows = dict[str, NDArray[Any]]
 """(bands, rows, cols) of each raster, by name; all of as many rows."""
-
-
-class Tile(NamedTuple):
-    """Pixels of one tile."""
-
-    window: Window
-    data: NDArray[Any]
-    """(bands, s, s)"""
-
-    valid: NDArray[np.bool_]
-    """(s, s)"""
-
-
-class Batch(NamedTuple):
-    """Tiles that go through the network together."""
-
-    tiles: list[Tile]
-    done: int
-    """Tiles of the window up to the last of this batch, those without a valid pixel included."""
 
 
 TileResult: TypeAlias = Any
@@ -165,6 +147,22 @@ class TilePipeline:
         if progress:
             progress(total, total)
 
+    def _blended_on_device(
+        self, window: Window, progress: Progress | None
+    ) -> Generator[tuple[int, BlendedRows | None], None, None]:
+        """Yield the same, of tensors."""
+        from geopsp.inference.device_blender import DeviceBlender, ScoredBatch, blend_on_device
+
+        predictor: Any = self.predictor
+        needs_images, agreement = self.crf is not None, needs_agreement(self.rasters)
+        bands = len(self.scene.bands) if needs_images else 0
+        blender = DeviceBlender(
+            self.tiles, window, len(self.legend), predictor.ops, needs_agreement=agreement, image_bands=bands
+        )
+        compute = partial(ScoredBatch, predictor, needs_images=needs_images)
+        with closing(self._computed(window, compute)) as batches:
+            yield from blend_on_device(blender, batches, self.tiles.count(window), progress)
+
     def _buffer(self, window: Window, ops: NumbaOps) -> BlendBuffer | ClassBuffer:
         classes = len(self.legend)
         if self._defers_scores:
@@ -178,34 +176,6 @@ class TilePipeline:
             needs_agreement=needs_agreement(self.rasters),
             image_bands=0 if self.crf is None else len(self.scene.bands),
         )
-
-    def _blended_on_device(
-        self, window: Window, progress: Progress | None
-    ) -> Generator[tuple[int, BlendedRows | None], None, None]:
-        """Yield the same, of tensors: while a batch is blended, the device has the next one to compute."""
-        from geopsp.inference.device_blender import DeviceBlender, ScoredBatch
-
-        predictor: Any = self.predictor
-        bands = 0 if self.crf is None else len(self.scene.bands)
-        agreement = needs_agreement(self.rasters)
-        blender = DeviceBlender(
-            self.tiles, window, len(self.legend), predictor.ops, needs_agreement=agreement, image_bands=bands
-        )
-
-        def compute(batch: Batch) -> ScoredBatch:
-            data, valid = [tile.data for tile in batch.tiles], [tile.valid for tile in batch.tiles]
-            return ScoredBatch(predictor, data, valid, needs_images=bands > 0)
-
-        total = self.tiles.count(window)
-        with closing(self._computed(window, compute)) as batches:
-            for batch, scored in batches:
-                windows, valid = [tile.window for tile in batch.tiles], [tile.valid for tile in batch.tiles]
-                yield from blender.add(windows, valid, scored.scores(), scored.images)
-                if progress:
-                    progress(batch.done, total)
-            yield from blender.finish_rows(window.row_stop)
-        if progress:
-            progress(total, total)
 
     def _encoded(self, window: Window, count: int, finished: BlendedRows | None) -> Callable[[], Rows]:
         """Return what gives finished rows as each raster stores them."""

@@ -106,7 +106,7 @@ class TileOps(Protocol):
         ...
 
     def lookup(self, table: NDArray[np.uint8], index: Array) -> Array:
-        """Return the entries of a short table, uint8, at each of (rows, cols) uint8."""
+        """Return the entries of a table of 256, uint8, at each of (rows, cols) uint8."""
         ...
 
     def where(self, condition: Array, value: int, others: Array) -> Array:

@@ -25,6 +25,7 @@ from geopsp.inference.confidence import ConfidenceRules, MapRows
 from geopsp.inference.device_blender import DeviceBlender, ScoredBatch
 from geopsp.inference.kernels_torch import TorchOps
 from geopsp.inference.options import MapSettings
+from geopsp.inference.tile_batch import Batch, Tile
 from geopsp.inference.tile_plan import TilePlan
 from geopsp.inference.torch_engine import MIN_COMPILED_TILES, TorchEngine
 from geopsp.inference.torch_predictor import TorchPredictor, network_thread
@@ -145,8 +146,10 @@ def test_on_a_gpu_nothing_reads_what_is_not_there_yet(monkeypatch):
         ops = TorchOps(CUDA, plain_normalization())
         for down, across in {plan.edges(tile.row, tile.col) for tile in tiles}:
             ops.weights(down, across)
-        for table in (legend.codes, rules.limits):
-            ops._table(np.array(table, np.uint8))
+        limits = np.zeros(256, np.uint8)
+        limits[:CLASSES] = rules.limits
+        for table in (legend.indices_to_codes(np.arange(256, dtype=np.uint8)), limits):
+            ops._table(table)
         for numbers in rules.coefficients(CLASSES):
             ops._table(numbers)
         blender = DeviceBlender(plan, window, CLASSES, ops, needs_agreement=True, image_bands=2)
@@ -157,7 +160,8 @@ def test_on_a_gpu_nothing_reads_what_is_not_there_yet(monkeypatch):
                 logits=lambda data, valid: torch.zeros(len(data), CLASSES, 64, 64, device="cuda")
             )
             predictor.ops = SimpleNamespace(load=lambda *_: (torch.zeros(4, 2, 64, 64, device="cuda"), None))
-            scored = ScoredBatch(predictor, chosen, chosen, needs_images=True)
+            batch = Batch([Tile(tile, None, None) for tile in chosen], 0)
+            scored = ScoredBatch(predictor, batch, needs_images=True)
             valid = [np.ones((64, 64), bool)] * len(chosen)
             for count, found in blender.add(chosen, valid, scored._scores, scored.images):
                 rows += count
