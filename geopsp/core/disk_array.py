@@ -24,13 +24,16 @@ class DiskArray:
             OSError: if the disk has no room for it.
             OutputError: likewise, where only the free space can be asked for.
         """
-        self.path, self._dtype, self._map = path, np.dtype(dtype), None
+        self.path, self._dtype = path, np.dtype(dtype)
+        self._map: mmap.mmap | None = None
         self.array: NDArray[Any] = np.empty(0, self._dtype)
         path.touch(exist_ok=False)
         self._resize(shape)
 
     def grow(self, count: int, value: int) -> None:
         """Append entries of one value. Earlier views of `array` still show the same file."""
+        if not count:
+            return
         size = len(self.array)
         self._resize((size + count, *self.array.shape[1:]))
         self.array[size:] = value
@@ -49,11 +52,11 @@ class DiskArray:
         with self.path.open("r+b") as file:
             old = os.fstat(file.fileno()).st_size
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
+                os.posix_fallocate(file.fileno(), old, size - old)
             elif shutil.disk_usage(self.path.parent).free < size - old:
                 raise OutputError(
                     f"{size / 1e6:,.0f} MB of disk space are needed in {self.path.parent}. Free some space."
                 )
             file.truncate(size)
-            self._map = mmap.mmap(file.fileno(), size)
-        self.array = np.frombuffer(self._map, self._dtype).reshape(shape)
+            self._map = mapped = mmap.mmap(file.fileno(), size)
+        self.array = np.frombuffer(mapped, self._dtype).reshape(shape)
