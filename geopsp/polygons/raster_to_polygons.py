@@ -77,7 +77,8 @@ def raster_to_polygons(
         GridError: if it has no CRS, or the confidence raster lies on another grid.
         OutputError: if `out` exists and `overwrite` is False, it cannot be written, or another run writes to it.
     """
-    settings = from_names(PolygonOptions, locals())
+    from_names(PolygonOptions, locals())
+    settings = from_names(PolygonSettings, locals())  # without the client, as it is sent to workers
     nodata_value = check_nodata("nodata", nodata)
     require_path("raster", raster)
     require_path("out", out)
