@@ -6,7 +6,7 @@ First, measured: a made-up scene of 1024 x 1024 x 3 bytes in 2 x 2 parts, a PSPN
 tiles of 256. The same parts are made by two Dask workers of one thread, by one of two threads, and by one of one;
 rounds alternate, the median counts, workers are warm. All have to make the same bytes. Meaningful on two idle cores.
 
-Chips (256 x 256 of a scene of 2048 x 2048 x 3 bytes with 900 parcels) and polygons (of 4096 x 4096 pixels of smoothed
+Chips (256 x 256 of a scene of 4096 x 4096 x 3 bytes with 3,600 parcels) and polygons (of 8192 x 8192 pixels of smoothed
 noise, to GeoParquet) are made by two threads of this process and by the two workers, in turn. Beside the seconds the
 table has the seconds of processor time, which other work on the machine changes less: those of two threads over those
 of the cluster (workers, and this process with the scheduler) say what the cluster adds. The files have to be the same.
@@ -25,7 +25,7 @@ and the bytes per second at which a client assembles parts. Assumed:
 
 Chips and polygons are simulated by the same events: a task is a run of rows of chips, or four cells, and what this
 process does for each task (it numbers and moves chips; it joins, measures and writes polygons) is the time of the
-scheduler. Nothing is assembled.
+scheduler. Both are what each more square took, beside a run of a quarter of the pixels. Nothing is assembled.
 
 Efficiency is the time of one worker without any of this, and without seams, over the time of all workers together.
 Losses are attributed to what a worker waits for; the largest loss is the limit. Prints tables and, last, one line of
@@ -42,6 +42,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from logging import CRITICAL
 from pathlib import Path
 from statistics import mean, median, pstdev
@@ -60,8 +61,8 @@ SMOKE_WORKERS = (1, 10)
 TASKS, SMOKE_TASKS = 2000, 50
 """Tasks without work, to time the scheduler."""
 
-CHIPS_SIDE, POLYGONS_SIDE, PARCELS = 2048, 4096, 900
-SMOKE_CHIPS_SIDE, SMOKE_POLYGONS_SIDE, SMOKE_PARCELS = 512, 512, 60
+CHIPS_SIDE, POLYGONS_SIDE, PARCELS = 4096, 8192, 3600
+SMOKE_CHIPS_SIDE, SMOKE_POLYGONS_SIDE, SMOKE_PARCELS = 1024, 1024, 60
 CHIPS_PER_TASK, CELLS_PER_TASK, CELL = 1000, 4, 1024
 """Of the simulation, as in `chips.dask_cutter` and `polygons.dask_cells`; side of a cell in pixels."""
 
@@ -131,6 +132,18 @@ class StepCosts:
 
     written: float
     """Bytes of the result per pixel."""
+
+    workers_per_square: float
+    """Seconds of processor time of the workers for each more square."""
+
+    client_per_square: float
+    """The same of this process."""
+
+    def beside(self, smaller: StepCosts) -> StepCosts:
+        """Return the costs with those of each more square, by a smaller run: without what every run takes."""
+        more = self.squares - smaller.squares
+        workers, client = self.workers - smaller.workers, self.client - smaller.client
+        return replace(self, workers_per_square=max(workers / more, 1e-6), client_per_square=max(client / more, 1e-6))
 
     @property
     def efficiency(self) -> float:
@@ -389,23 +402,28 @@ def measure_steps(client: Client, folder: Path, rounds: int, *, smoke: bool) -> 
     """Return what chips and polygons cost here and on the cluster."""
     from geopsp import export_training_data, raster_to_polygons
 
-    side, map_side = (SMOKE_CHIPS_SIDE, SMOKE_POLYGONS_SIDE) if smoke else (CHIPS_SIDE, POLYGONS_SIDE)
-    scene, labels, raster = folder / "chips.tif", folder / "parcels.gpkg", folder / "classes.tif"
-    make_scene(scene, side)
-    make_parcels(labels, side, SMOKE_PARCELS if smoke else PARCELS)
-    write_raster(raster, PATTERNS["smooth"], map_side)
-
-    def chips(out: Path, client: Client | None) -> None:
+    def chips(image: Path, out: Path, client: Client | None) -> None:
         threads = {"workers": 2} if client is None else {"client": client}
-        export_training_data(scene, labels, out, "class", TILE, **threads)
+        export_training_data(image, labels, out, "class", TILE, **threads)
 
-    def polygons(out: Path, client: Client | None) -> None:
-        raster_to_polygons(raster, out.with_suffix(".parquet"), client=client)
+    def polygons(image: Path, out: Path, client: Client | None) -> None:
+        raster_to_polygons(image, out.with_suffix(".parquet"), client=client)
 
-    return {
-        "chips": measure_step(chips, client, folder / "chips", rounds, side=side, image=scene),
-        "polygons": measure_step(polygons, client, folder / "polygons", rounds, side=map_side, image=raster),
-    }
+    labels, found = folder / "parcels.gpkg", {}
+    side, map_side = (SMOKE_CHIPS_SIDE, SMOKE_POLYGONS_SIDE) if smoke else (CHIPS_SIDE, POLYGONS_SIDE)
+    make_parcels(labels, side, SMOKE_PARCELS if smoke else PARCELS)
+    for name, step, whole in (("chips", chips, side), ("polygons", polygons, map_side)):
+        sizes = []
+        for pixels in (whole // 2, whole):
+            image = folder / f"{name}-{pixels}.tif"
+            if name == "chips":
+                make_scene(image, pixels)
+            else:
+                write_raster(image, PATTERNS["smooth"], pixels)
+            place = folder / f"{name}-{pixels}"
+            sizes.append(measure_step(partial(step, image), client, place, rounds, side=pixels, image=image))
+        found[name] = sizes[1].beside(sizes[0])
+    return found
 
 
 def measure_step(
@@ -423,9 +441,10 @@ def measure_step(
     (threads, processor, _), (cluster, own, workers) = (
         np.median(found[1:], axis=0).tolist() for found in runs.values()
     )
+    squares, size = (side // TILE) ** 2, sum(map(len, written[0].values()))
     return StepCosts(
-        threads, cluster, processor, workers, own, max(0.0, runs["cluster"][0][0] - cluster), (side // TILE) ** 2,
-        image.stat().st_size / side**2, sum(map(len, written[0].values())) / side**2,
+        threads, cluster, processor, workers, own, max(0.0, runs["cluster"][0][0] - cluster), squares,
+        image.stat().st_size / side**2, size / side**2, workers / squares, own / squares,
     )  # fmt: skip
 
 
@@ -441,7 +460,8 @@ def timed(
 
 def written_by(folder: Path, name: str) -> dict[str, bytes]:
     """Return the files of the last run, by path."""
-    found = max(folder.glob(f"{name}-*"), key=lambda path: int(path.stem.rpartition("-")[2]))
+    results = [path for path in folder.glob(f"{name}-*") if path.suffix in {"", ".parquet"}]  # without styles
+    found = max(results, key=lambda path: int(path.stem.rpartition("-")[2]))
     paths = [found] if found.is_file() else [path for path in found.rglob("*") if path.is_file()]
     return {"" if found.is_file() else str(path.relative_to(found)): path.read_bytes() for path in paths}
 
@@ -456,7 +476,7 @@ def step_costs(name: str, step: StepCosts, costs: Costs) -> Costs:
     """Return the inputs of the simulation of chips or polygons; the spread and the storage are those of maps."""
     squares = step_parts(name, TILE)[0][0]
     return replace(
-        costs, tile=step.workers / step.squares, task=costs.task + squares * step.client / step.squares,
+        costs, tile=step.workers_per_square, task=costs.task + squares * step.client_per_square,
         start=step.start, read=step.read, written=step.written, assembly=float("inf"),
     )  # fmt: skip
 

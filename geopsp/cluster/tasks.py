@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -28,6 +29,10 @@ Result = TypeVar("Result")
 
 IDLE_SECONDS = 60.0
 """Seconds without a finished task after which a cluster without workers is reported."""
+
+
+LOST_SECONDS = 0.1
+"""Seconds between two looks at a task that is made again, as its worker died with the result."""
 
 
 RETRIES = 1
@@ -113,9 +118,7 @@ def _take(future: Future, client: Client, words: TaskWords, told: set[str]) -> A
     """Wait for a task, and return its result; log the warnings that are not yet told."""
     from distributed import KilledWorker
 
-    ready: SimpleQueue[Future] = SimpleQueue()
-    future.add_done_callback(ready.put)
-    next_done(ready, client)
+    _wait_for(future, client)
     if future.status == "finished":
         with suppress(KilledWorker, CancelledError):  # lost with its worker, and not made again
             result, warnings = future.result()
@@ -128,14 +131,33 @@ def _take(future: Future, client: Client, words: TaskWords, told: set[str]) -> A
     raise failure_of(future, words) from None
 
 
+def _wait_for(future: Future, client: Client) -> None:
+    """Wait until a task is done; one whose worker died with the result is made again."""
+    last = time.monotonic()
+    while True:
+        ready: SimpleQueue[Future] = SimpleQueue()
+        future.add_done_callback(ready.put)
+        next_done(ready, client)
+        if future.status != "lost":
+            return
+        time.sleep(LOST_SECONDS)
+        if time.monotonic() - last > IDLE_SECONDS:
+            last = time.monotonic()
+            _warn_without_workers(client)
+
+
 def next_done(ready: SimpleQueue[Future], client: Client) -> Future:
     """Wait for the next task that is done; report if there are no workers meanwhile."""
     while True:
         try:
             return ready.get(timeout=IDLE_SECONDS)
         except Empty:
-            if not client.nthreads():
-                logger.warning('The Dask cluster has no workers. Waiting for one: start it with "dask worker ADDRESS".')
+            _warn_without_workers(client)
+
+
+def _warn_without_workers(client: Client) -> None:
+    if not client.nthreads():
+        logger.warning('The Dask cluster has no workers. Waiting for one: start it with "dask worker ADDRESS".')
 
 
 def failure_of(future: Future, words: TaskWords) -> BaseException:

@@ -77,7 +77,7 @@ def _collect(job: MapJob, futures: Sequence[Any], client: Any, progress: Progres
         downloads = []
         for done in range(1, len(futures) + 1):
             future = next_done(ready, client)
-            if future.status != "finished":
+            if future.status not in {"finished", "lost"}:  # lost is the count alone, with a worker that died since
                 raise failure_of(future, _words(job)) from None
             downloads.append(pool.submit(store.fetch_part, future.key[1]))
             future.release()

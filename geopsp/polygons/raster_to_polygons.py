@@ -7,6 +7,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from geopsp.cluster.client import opened_client
 from geopsp.core.addresses import OutputPath
 from geopsp.core.jit import compile_ahead
@@ -78,7 +80,8 @@ def raster_to_polygons(
         GridError: if it has no CRS, or the confidence raster lies on another grid.
         OutputError: if `out` exists and `overwrite` is False, it cannot be written, or another run writes to it.
     """
-    settings = from_names(PolygonOptions, locals())
+    from_names(PolygonOptions, locals())
+    settings = from_names(PolygonSettings, locals())  # without the client, as it is sent to workers
     nodata_value = check_nodata("nodata", nodata)
     require_path("raster", raster)
     require_path("out", out)
@@ -95,23 +98,46 @@ def raster_to_polygons(
         classes = file_classes(legend, values)
         confidence_raster = None if confidence is None else Confidence.open(confidence, grid)
         table = AttributeTable(
-            grid, metric, legend, values, has_confidence=confidence_raster is not None, has_moved=bool(regularize),
+            grid, metric, legend, values, has_confidence=confidence is not None, has_moved=bool(regularize),
             in_wgs84=format_of(out).is_wgs84,
         )  # fmt: skip
         settings.selected_codes(legend, values)  # an unknown class is an error before anything is read
         with (
             opened_client(client, scheduler) as found,
-            _cleaned(class_raster, metric, settings, out, progress) as cleaned,
+            _traced(class_raster, confidence_raster, settings, table, out, progress, client=found) as batches,
         ):
-            polygonizer = Polygonizer(settings, table)
-            with closing(polygonizer.batches(cleaned, confidence_raster, progress, client=found)) as batches:
-                codes = write_vector(
-                    batches, table.schema, out, crs=grid.crs.to_wkt(version="WKT2_2019"), legend=classes,
-                    multi=settings.may_be_multi, resolution=metric.pixel_side, overwrite=overwrite,
-                )  # fmt: skip
+            codes = write_vector(
+                batches,
+                table.schema,
+                out,
+                crs=grid.crs.to_wkt(version="WKT2_2019"),
+                legend=classes,
+                multi=settings.may_be_multi,
+                resolution=metric.pixel_side,
+                overwrite=overwrite,
+            )
         if not format_of(out).has_own_style:
             write_style(out, [info for info in classes if info.code in codes or info.name != f"class {info.code}"])
     return asked
+
+
+@contextmanager
+def _traced(
+    raster: ClassRaster,
+    confidence: Confidence | None,
+    settings: PolygonSettings,
+    table: AttributeTable,
+    out: Path,
+    progress: Progress,
+    *,
+    client: Any,
+) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Yield the rows of all polygons, cleaned first if asked for."""
+    with (
+        _cleaned(raster, table.metric, settings, out, progress) as cleaned,
+        closing(Polygonizer(settings, table).batches(cleaned, confidence, progress, client=client)) as batches,
+    ):
+        yield batches
 
 
 @contextmanager

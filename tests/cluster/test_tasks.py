@@ -63,6 +63,27 @@ def test_the_error_of_a_task_is_its_own(dask_client, monkeypatch):
     assert max(BEGUN) < 19
 
 
+def test_a_result_that_was_lost_with_its_worker_is_waited_for(monkeypatch):
+    monkeypatch.setattr(tasks, "LOST_SECONDS", 0.001)
+    states = iter(["lost", "lost", "finished", "finished"])
+
+    class Future:
+        def add_done_callback(self, call):
+            call(self)
+
+        @property
+        def status(self):
+            return next(states)
+
+        def result(self):
+            return "made again", []
+
+        def release(self):
+            pass
+
+    assert tasks._take(Future(), None, WORDS, set()) == "made again"
+
+
 @pytest.mark.parametrize(
     ("remedy", "text"),
     [
