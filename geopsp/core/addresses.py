@@ -21,6 +21,9 @@ SCHEMES = ("s3", "gs", "az", "http", "https")
 _ADDRESS = re.compile(rf"(?P<scheme>{'|'.join(SCHEMES)}):/{{1,2}}(?P<rest>[^/].*)", re.DOTALL | re.IGNORECASE)
 """`Path` leaves one slash of two."""
 
+_signed: set[str] = set()
+"""Outputs that were given with a query."""
+
 _queries: dict[str, str] = {}
 """What follows "?" in addresses of this process, such as a signature; never written to a file or a message."""
 
@@ -44,9 +47,8 @@ def with_query(address: str) -> str:
 
 
 def is_beside_signed(address: str) -> bool:
-    """True for an address without a query beside one with it: a signature is valid for one file only."""
-    folders = {each.rpartition("/")[0] for each in _queries}
-    return address not in _queries and address.rpartition("/")[0] in folders
+    """True for a file that belongs to an output with a query, as map.qml does to map.tif?...: it is valid for one."""
+    return address not in _signed and any(address.startswith(f"{each.rpartition('.')[0]}.") for each in _signed)
 
 
 def staging_folder() -> Path:
@@ -72,6 +74,8 @@ def staged_path(name: str | Path) -> Path | None:
         raise OutputError(
             f"{address} names no file or folder of a bucket. Write {scheme}://BUCKET/NAME, without empty parts."
         )
+    if address in _queries:
+        _signed.add(address)
     return staging_folder().joinpath(scheme, *parts)
 
 

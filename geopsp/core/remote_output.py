@@ -7,6 +7,7 @@ under another name, and what makes the folder one of its kind last. A local copy
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from geopsp.core.object_store import FILE_SYSTEMS, StoredFile
 from geopsp.core.owned_files import FILE_LIST, MAX_NAMED, FolderKind, is_unfinished, parse_file_list
 from geopsp.core.temporary_folder import scratch_folder
 from geopsp.errors import InputNotFoundError, OutputError
+
+logger = logging.getLogger(__name__)
 
 UPLOADING = ".geopsp-uploading"
 """The list of the files of a folder whose upload has begun."""
@@ -115,7 +118,9 @@ def upload_file(path: Path) -> None:
     address = address_of(path)
     if address is None:
         return
-    if not is_beside_signed(address):
+    if is_beside_signed(address):
+        logger.info(f"{address} is not written: the address of its output is signed for one file.")
+    else:
         try:
             object_store.upload(path, address)
         except OutputError as error:

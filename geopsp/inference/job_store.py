@@ -49,12 +49,14 @@ class JobStore:
     def fetch_state(self) -> None:
         """Download job.json of the same job, unless there is a local copy: in its parts the job goes on."""
         path = self._job.folder / STATE
-        if self._address is None or path.exists() or object_store.stat(f"{self._address}/{STATE}") is None:
+        if self._address is None or read_state(path, JobState).get("key") == self._job.key:
             return
-        object_store.download(f"{self._address}/{STATE}", path)
-        if read_state(path, JobState).get("key") != self._job.key:
-            path.unlink()
-            path.parent.rmdir()
+        address = f"{self._address}/{STATE}"
+        file, found = object_store.stat(address), None
+        with suppress(DocumentError):
+            found = parse_json(object_store.read_start(address, file.size)) if file and file.size else None
+        if isinstance(found, dict) and found.get("key") == self._job.key:
+            object_store.download(address, path)
 
     def fetch(self) -> None:
         """Download finished parts; what another job left is removed.
@@ -89,8 +91,10 @@ class JobStore:
     def fetch_model(self) -> None:
         """Download job.json and the model, on a worker."""
         if self._address is not None:
-            found = object_store.find(self._address)
-            self._download([name for name in found if name == STATE or name.startswith(f"{self._work}/{MODEL}/")])
+            self._download_one(STATE)  # one that is here may be of an earlier job
+            self._download(
+                [name for name in object_store.find(self._address) if name.startswith(f"{self._work}/{MODEL}/")]
+            )
             (self._job.model_folder.parent / PARTS).mkdir(exist_ok=True)
 
     def has(self, number: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from inference_common import CLASSES, trained_model
 from geopsp import classify_pixels
 from geopsp.core import object_store
 from geopsp.core.addresses import local_path
+from geopsp.core.output import partial_path
 from geopsp.errors import OutputError
 from geopsp.inference import outputs
 from geopsp.inference.options import MapSettings
@@ -106,6 +108,9 @@ def test_another_machine_goes_on(new_job, network_model, bucket, store, tmp_path
             run_job(new_job(out), network_model, device="cpu")
     assert len(store.find(f"{bucket}/maps/.partial-map.tif")) == 4
     monkeypatch.setenv("GEOPSP_STAGING", str(tmp_path / "other"))
+    stale = partial_path(local_path(out)) / "job.json"  # of another job that was killed there
+    stale.parent.mkdir(parents=True)
+    stale.write_text(json.dumps({"version": 1, "key": "0" * 64, "part": [64, 64], "batch_size": 9}))
     with caplog.at_level(logging.INFO):
         run_job(new_job(out), network_model, device="cpu")
     assert "Resuming: 3 of 6 parts are done." in caplog.text
