@@ -33,8 +33,11 @@ class BlendedRows:
     valid: NDArray[np.bool_]
     """(rows, cols); a copy on devices, where rows are encoded with delay."""
 
-    sums: Array | None
-    """(classes, rows, cols) int32, from 0 to SUM_ONE: of all pixels if the buffer was asked for scores."""
+    sums: Array
+    """(classes, rows, cols) int32, from 0 to SUM_ONE: of all pixels if the buffer was asked for scores.
+
+    None of a `ClassBuffer`, which has no sums.
+    """
 
     agreement: Array | None
     """(rows, cols) int32, up to about SCORE_ONE: the classes' smallest scores of any tile, added up."""

@@ -32,6 +32,7 @@ from geopsp.inference.options import MapSettings
 from geopsp.inference.output_paths import image_names
 from geopsp.labels.area import AreaOfInterest
 from geopsp.models.device import device_name, resolve_precision
+from geopsp.polygons import raster_to_polygons as tracing
 from geopsp.raster.open_scenes import open_scenes
 
 CODES = np.array([0, 0, 3, 4, 90, 254])
@@ -296,7 +297,7 @@ def test_images_that_only_lack_polygons_are_no_work_for_workers(
     classify_pixels(paths[1:2], model, tmp_path / "maps", per_image=True)
     shares, parted, traced = [], MapJob.with_parts, []
     monkeypatch.setattr(MapJob, "with_parts", lambda job, threads=1: shares.append(threads) or parted(job, threads))
-    monkeypatch.setattr(map_run, "raster_to_polygons", lambda out, place, **_: traced.append(place.stem))
+    monkeypatch.setattr(tracing, "raster_to_polygons", lambda out, place, **_: traced.append(place.stem))
     options = {"per_image": True, "polygons": tmp_path / "lines"}
     for threads, expected, share in ((1, "+a +c +d a c d", 1), (8, "+a +c +d a c d", 3)):
         begun.events.clear()
@@ -564,7 +565,7 @@ def test_old_polygons_are_not_taken_for_those_of_the_map(model, scene, messages,
     """Those of a run before, of which a kill left the map only: traced anew, and the map is not made again."""
     out, polygons = tmp_path / "map.tif", tmp_path / "map.gpkg"
     classify_pixels(scene, model, out, polygons=polygons, padding=3)
-    monkeypatch.setattr(map_run, "raster_to_polygons", stop)
+    monkeypatch.setattr(tracing, "raster_to_polygons", stop)
     with pytest.raises(Killed):
         classify_pixels(scene, model, out, polygons=polygons, overwrite=True)
     monkeypatch.undo()
