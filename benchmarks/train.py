@@ -1,12 +1,14 @@
 """Speed of `fit` beside the network alone: how much of the machine training gets.
 
     python benchmarks/train.py [--size 256] [--backbone resnet18] [--batch 8] [--steps 12] [--rounds 3] [--workers N]
-        [--smoke]
+        [--processor-time] [--smoke]
 
 The network alone: forward, loss and backward on batches in memory. `fit`: whole steps with loading, augmentation and
-optimizer, without validation and without the first epoch; once from the chips' files, once from a decoded cache. They
-alternate: in each round the speed of `fit` is divided by the mean of the network's before and after it, and the median
-of the rounds counts. Chips are cut from the sample data. Prints a table and, last, one line of JSON.
+optimizer, without validation and without the first epoch; from the chips' files with and without decoded chips in
+memory, and from a decoded cache. They alternate: in each round the speed of `fit` is divided by the mean of the
+network's before and after it, and the median of the rounds counts. And the time from the first call of `model.fit` to
+its first batch. Chips are cut from the sample data. On a busy machine use `--processor-time`. Prints a table and,
+last, one line of JSON.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -28,6 +33,7 @@ from geopsp.data.dataset import Sample
 from geopsp.models.losses import LossSpec, total_loss
 from geopsp.models.network import SegmentationNetwork
 from geopsp.training.fit import fit
+from geopsp.training.lightning_module import SegmentationTask
 from geopsp.training.options import FitOptions
 from geopsp.training.training_data import TrainingData
 
@@ -43,24 +49,32 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="steps of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--processor-time", action="store_true", help="of this process, instead of wall time")
     options = parser.parse_args()
+    clock = time.process_time if options.processor_time else time.perf_counter
     if options.smoke:
         options.size, options.batch, options.steps, options.rounds, options.workers = 64, 2, 2, 1, 0
         options.backbone = "tu-test_resnet"
     with tempfile.TemporaryDirectory() as scratch:
         settings = make_data(options, Path(scratch))
-        network = PSPNetClassifier(
-            settings["fit, files"], options.backbone, encoder_weights=None, device="cpu"
-        ).model.network
-        rates, ratios = measure(network, settings, options.rounds)
-        loading = {name: loading_seconds(data) for name, data in settings.items()}
+        with patch("geopsp.training.callbacks.time", SimpleNamespace(monotonic=clock)):
+            model = PSPNetClassifier(settings["fit, files"], options.backbone, encoder_weights=None, device="cpu")
+            first = first_batch_seconds(model, clock)
+            rates, ratios = measure(model.model.network, settings, options.rounds, clock)
+        loading = {name: loading_seconds(data, clock) for name, data in settings.items()}
     rows = [["network alone", median(rates["network"]), 1.0, 0.0]]
     rows += [[name, median(rates[name]), median(ratios[name]), 1e3 * loading[name]] for name in settings]
     print(table(["training", "images/s", "of the network alone", "loading a chip, ms"], rows))
+    print(f"first batch after the call of fit: {first:.2f} s")
     best = max(settings, key=lambda name: median(ratios[name]))
     print_json(
         {f"{name}: efficiency": median(ratios[name]) for name in settings}
-        | {"setting": best, "threads": torch.get_num_threads(), "loader_efficiency": median(ratios[best])}
+        | {
+            "first batch, s": first,
+            "setting": best,
+            "threads": torch.get_num_threads(),
+            "loader_efficiency": median(ratios[best]),
+        }
     )
 
 
@@ -78,26 +92,27 @@ def make_data(options: argparse.Namespace, folder: Path) -> dict[str, TrainingDa
         aoi=f"{sample / 'labels.gpkg'}|layername=aoi",
     )
     settings = {}
-    for name, cache in (("fit, files", None), ("fit, cache", folder / "cache")):
+    for name, cache in (("fit, files", None), ("fit, memory", None), ("fit, cache", folder / "cache")):
         data = prepare_data(folder / "chips", batch_size=options.batch, workers=options.workers, cache=cache)
         rows = np.resize(data.train_rows, options.steps * options.batch)
         settings[name] = replace(data, train_rows=rows, valid_rows=data.valid_rows[:1])
+    settings["fit, files"].decoder = None
     return settings
 
 
 def measure(
-    network: SegmentationNetwork, settings: dict[str, TrainingData], rounds: int
+    network: SegmentationNetwork, settings: dict[str, TrainingData], rounds: int, clock: Callable[[], float]
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Return images per second, and their ratio to the network alone, of each round."""
     batches = list(settings["fit, cache"].train_dl)
     rates: dict[str, list[float]] = {"network": []} | {name: [] for name in settings}
     ratios: dict[str, list[float]] = {name: [] for name in settings}
-    network_speed(network, batches[:WARM_UP])
+    network_speed(network, batches[:WARM_UP], clock)
     for _ in range(rounds):
-        before = network_speed(network, batches)
+        before = network_speed(network, batches, clock)
         rates["network"].append(before)
         for name, data in settings.items():
-            speed, after = fit_speed(network, data), network_speed(network, batches)
+            speed, after = fit_speed(network, data), network_speed(network, batches, clock)
             rates[name].append(speed)
             rates["network"].append(after)
             ratios[name].append(speed / ((before + after) / 2))
@@ -105,14 +120,14 @@ def measure(
     return rates, ratios
 
 
-def network_speed(network: SegmentationNetwork, batches: list[Sample]) -> float:
+def network_speed(network: SegmentationNetwork, batches: list[Sample], clock: Callable[[], float]) -> float:
     """Return images per second of forward, loss and backward."""
     network.train().to(memory_format=torch.channels_last)
-    start = time.perf_counter()
+    start = clock()
     for batch in batches:
         network.zero_grad()
         total_loss(network(batch.image, batch.valid), batch.label, batch.valid, LOSSES, None).backward()
-    return sum(len(batch.image) for batch in batches) / (time.perf_counter() - start)
+    return sum(len(batch.image) for batch in batches) / (clock() - start)
 
 
 def fit_speed(network: SegmentationNetwork, data: TrainingData) -> float:
@@ -123,14 +138,28 @@ def fit_speed(network: SegmentationNetwork, data: TrainingData) -> float:
     return history[-1]["images"] / history[-1]["train_seconds"]
 
 
-def loading_seconds(data: TrainingData) -> float:
+def first_batch_seconds(model: PSPNetClassifier, clock: Callable[[], float]) -> float:
+    """Return the seconds from the call of `model.fit` to its first step, for which its batch is there."""
+    inner, begun = SegmentationTask.training_step, list[float]()
+
+    def training_step(task: SegmentationTask, batch: Sample, number: int) -> None:
+        begun.append(clock())
+        inner(task, batch, number)
+
+    with patch.object(SegmentationTask, "training_step", training_step):
+        start = clock()
+        model.fit(1, checkpoint=False, calibrate=None)
+    return begun[0] - start
+
+
+def loading_seconds(data: TrainingData, clock: Callable[[], float]) -> float:
     """Return the seconds to read and augment a chip in this process, over an epoch after one to warm up."""
     batches = replace(data, workers=0).train_dl
     count = sum(len(batch.image) for batch in batches)
-    start = time.perf_counter()
+    start = clock()
     for _ in batches:
         pass
-    return (time.perf_counter() - start) / count
+    return (clock() - start) / count
 
 
 if __name__ == "__main__":

@@ -35,19 +35,18 @@ def pick_device(name: str | None = None) -> torch.device:
     """
     if name is None:
         found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        name = next((gpu for gpu, is_there in found.items() if is_there), "cpu")
+        gpu = next((gpu for gpu, is_there in found.items() if is_there), "cpu")
         try:
-            return _checked_device(name)
+            return _checked_device(gpu)
         except ModelError as error:
             _warn_once(f"{error} Computing on the CPU instead.")
-            name = "cpu"
-    return _checked_device(name)
+    return _checked_device(name or "cpu")
 
 
 def _checked_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        if device.type == "cuda" and device.index is None:
+        if name == "cuda":
             _use_own_gpu()
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

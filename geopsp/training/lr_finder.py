@@ -122,7 +122,7 @@ def _losses_at(
     samples = chain.from_iterable(repeat(loaders.train_loader()))
 
     def scaled_backward(loss: Tensor) -> None:
-        Tensor.backward(scaler.scale(loss))
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     average = LossAverage()
     with progress_bar("Learning rates") as progress:

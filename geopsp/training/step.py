@@ -122,8 +122,8 @@ class MicroBatchGradients:
 
         Args:
             network: In training mode.
-            batch: Of any size; micro batches count by their labelled pixels and their weights, so that the cross
-                entropy is that of the whole batch.
+            batch: Of any size; micro batches count by their labelled pixels and the weights of these, so that the
+                cross entropy of the pixels is that of the whole batch.
             weight: (classes,) of the loss.
             backward: Computes the gradients of a loss.
             no_sync: Context in which gradients are not shared between devices; for all micro batches but the last.
