@@ -18,12 +18,12 @@ from geopsp.core.grid import Window
 from geopsp.core.progress import Progress
 from geopsp.errors import ModelError
 from geopsp.inference.blend import BlendedRows
-from geopsp.inference.host_copy import HostCopy
 from geopsp.inference.kernels_torch import TorchOps
 from geopsp.inference.tile_batch import Batch
 from geopsp.inference.tile_plan import SCORE_ONE, TilePlan
 from geopsp.inference.tile_scores import NOT_FINITE
 from geopsp.inference.torch_predictor import TorchPredictor
+from geopsp.models.host_copy import HostCopy
 
 PIECE_BYTES = 2**28
 """Bytes of the sums of rows that are finished at a time."""

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from geopsp.core.bands import Normalization
 from geopsp.inference.batch_ring import BatchRing
-from geopsp.inference.host_copy import HostCopy
 from geopsp.inference.tile_plan import weights
 from geopsp.models.calibration_torch import scaled_softmax
 from geopsp.models.crf import CRFParameters
+from geopsp.models.host_copy import HostCopy
 from geopsp.models.mean_field_torch import mean_field
 
 ALL_ROWS = 1 << 30

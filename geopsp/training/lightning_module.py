@@ -16,16 +16,16 @@ from torch.nn import functional as F
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.data.dataset import Sample
 from geopsp.errors import TrainingError
+from geopsp.models.host_copy import HostCopy
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.losses import ignore_channels
 from geopsp.models.network import SegmentationNetwork, mask_channels
 from geopsp.training.checkpoint_checks import require_optimizer_state
-from geopsp.training.delayed_values import DelayedValues, StepRecord
 from geopsp.training.fit_options import FitOptions
 from geopsp.training.learning_rates import make_optimizer
 from geopsp.training.metrics import Confusion, count_pairs
 from geopsp.training.schedule import TimeBudget, rate_factor
-from geopsp.training.step import MicroBatchGradients, eval_if_frozen, make_batch, pad_batch
+from geopsp.training.step import MicroBatchGradients, StepRecord, eval_if_frozen, make_batch, pad_batch
 
 ONE_CYCLE_WARMUP = 0.25
 """Fraction of the steps in which the rate of version 0.1 rises. Source: Smith, "Super-Convergence" (2018)."""
@@ -131,7 +131,7 @@ class SegmentationTask(L.LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.options.clip)
         loss_and_norm = torch.stack([loss, norm]).float()
-        step = StepRecord(DelayedValues(loss_and_norm), batch.row, self.global_step)
+        step = StepRecord(HostCopy(loss_and_norm), batch.row, self.global_step)
         self.check_last_step()  # also moves the learning rate on
         if scaler is None and optimizer.defaults["fused"]:
             optimizer.optimizer.found_inf = 1 - torch.isfinite(loss_and_norm).all().float()
@@ -157,7 +157,7 @@ class SegmentationTask(L.LightningModule):
 
     def _require_finite(self, step: StepRecord) -> bool:
         """Return False if a step in float16 had no finite gradients, which is skipped."""
-        loss, norm = step.loss_and_norm.tolist()
+        loss, norm = step.loss_and_norm.wait().tolist()
         if math.isfinite(loss) and math.isfinite(norm):
             self.loss, self.num_skipped = loss, 0
             return True

@@ -19,9 +19,9 @@ from geopsp.core.options import require_int
 from geopsp.core.progress import progress_bar
 from geopsp.data.loader import ChipLoaders
 from geopsp.models.device import device_name, half_type, has_bfloat16, has_float16_only, memory_format, pick_device
+from geopsp.models.host_copy import HostCopy
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.network import SegmentationNetwork
-from geopsp.training.delayed_values import DelayedValues
 from geopsp.training.evaluate import to_device
 from geopsp.training.fit_options import CLIP
 from geopsp.training.learning_rates import make_optimizer
@@ -126,7 +126,7 @@ def _losses_at(
 
     average = LossAverage()
     with progress_bar("Learning rates") as progress:
-        last: DelayedValues | None = None  # is read while the next step is computed
+        last: HostCopy | None = None  # is read while the next step is computed
         for n, (rate, sample) in enumerate(zip(rates, samples, strict=False), 1):
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -137,12 +137,12 @@ def _losses_at(
             nn.utils.clip_grad_norm_(parameters, CLIP)
             scaler.step(optimizer)
             scaler.update()
-            if last is not None and not average.add(last.tolist()[0]):
+            if last is not None and not average.add(float(last.wait()[0])):
                 return average.smoothed
-            last = DelayedValues(loss[None])
+            last = HostCopy(loss[None])
             progress(n, len(rates))
     if last is not None:
-        average.add(last.tolist()[0])
+        average.add(float(last.wait()[0]))
     return average.smoothed
 
 

@@ -14,6 +14,7 @@ from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.text import format_count
 from geopsp.data.dataset import Sample
 from geopsp.errors import TrainingError
+from geopsp.models.host_copy import HostCopy
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.losses import draw_mixup_share, ignore_channels, mixup_batch, pixel_weights, total_loss
 from geopsp.models.memory import is_out_of_memory
@@ -45,6 +46,19 @@ class Batch(NamedTuple):
         """Return some of the chips, as a micro batch."""
         partners = None if self.partners is None else self.partners[chips]
         return Batch(self.image[chips], self.valid[chips], self.labels[chips], partners, self.mixup_share)
+
+
+class StepRecord(NamedTuple):
+    """What there is to check of a step, one step later, so that a GPU never waits for the host."""
+
+    loss_and_norm: HostCopy
+    """The loss, and the norm of the gradients."""
+
+    rows: Tensor
+    """(n,) rows of its chips in the index."""
+
+    number: int
+    """Steps before it."""
 
 
 def make_batch(sample: Sample, legend: Legend, losses: LossSpec) -> Batch:
