@@ -133,7 +133,7 @@ def make_labels(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_client() -> Iterator[Any]:
     """A client of a Dask cluster of two workers, which are threads of this process; results travel as between two."""
     from distributed import Client, LocalCluster

@@ -79,7 +79,8 @@ def trace_on_cluster(
         InputNotFoundError, RasterError: if a worker does not see the rasters, or cannot read them.
     """
     order = order_in_memory(TracingJob(trace, close, tuple(files), _fingerprint(files)))
-    sent = client.submit(Order, order.digest, order.version, None, order.content, key=f"geopsp-{secrets.token_hex(16)}")
+    key = f"geopsp-{secrets.token_hex(16)}"
+    sent = client.submit(Order, order.digest, order.version, content=order.content, key=key)
     check_workers(client, _check_job, order, packages=PACKAGES, consequence=CONSEQUENCE)
     size = max(1, min(MAX_CELLS, len(cells) // max(1, TASKS_PER_THREAD * num_threads(client))))
     groups = [cells[at : at + size] for at in range(0, len(cells), size)]

@@ -354,7 +354,8 @@ def test_each_option_of_predict_is_passed_on(words, name, value, monkeypatch):
     calls = []
     monkeypatch.setattr("geopsp.models.manifest.read_manifest", lambda path: {})
     monkeypatch.setattr(
-        "geopsp.inference.classify_pixels.classify_pixels", lambda *args, **options: calls.append((args, options))
+        "geopsp.inference.classify_pixels.classify_pixels",
+        lambda *args, **options: calls.append((args, options)) or Path("map.tif"),
     )
     for given in ((), words.split(" ")):
         result = run("predict", "model", "a.tif", "b.tif", "--out", "map.tif", *given)

@@ -148,7 +148,7 @@ def test_where_it_is_made_reaches_the_map(model, scene, asked, monkeypatch, tmp_
         yield theirs
         ended.append(scheduler)
 
-    monkeypatch.setattr(map_run, "connect", connect)
+    monkeypatch.setattr("geopsp.cluster.client.connect", connect)
     classify_pixels(scene, model, tmp_path / "map.tif", scheduler="tcp://there:8786", overwrite=True)
     classify_pixels(scene, model, tmp_path / "map.tif", client=mine, device="cpu")
     classify_pixels(scene, model, tmp_path / "map.tif")

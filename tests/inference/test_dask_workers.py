@@ -33,6 +33,7 @@ from geopsp.inference import map_run, outputs
 from geopsp.inference import predict_parts as parts
 from geopsp.inference.dask_workers import own_device
 from geopsp.inference.job import MapJob
+from geopsp.inference.job_store import raster_addresses
 from geopsp.inference.options import MapSettings
 from geopsp.inference.plan_job import plan_job
 from geopsp.inference.predict_parts import predict_part
@@ -352,7 +353,7 @@ def test_a_worker_that_joins_late_is_asked_too(new_job, client, monkeypatch):
 def test_an_order_withdrawn_is_not_carried_out(new_job, client):
     """The folder may be another job's by then."""
     job = new_job("gone.tif")
-    with cluster.order_file(job, job.folder / "order-1") as order:
+    with cluster.order_file((job, raster_addresses(job)), job.folder / "order-1") as order:
         worker = min(client.nthreads())
         assert client.submit(cluster._predict_part, 0, order=order, workers=[worker]).result() > 0
     with pytest.raises(OutputError, match="was cancelled"):

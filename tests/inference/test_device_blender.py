@@ -314,13 +314,14 @@ def test_readers_are_all_cores_but_two_where_a_device_computes(cores, readers, m
 
 
 @pytest.mark.parametrize(("device", "threads"), [("cpu", False), ("meta", True)])
-def test_a_worker_with_a_gpu_compresses_on_all_cores(device, threads, monkeypatch):
+def test_a_worker_with_a_gpu_compresses_on_all_cores(device, threads, monkeypatch, tmp_path):
     pools = []
     predictor = SimpleNamespace(device=torch.device(device))
     monkeypatch.setattr(predict_parts._WORKER_MODEL, "predictor", lambda job, device: predictor)
     monkeypatch.setattr(predict_parts, "_pipeline", lambda *_: None)
     monkeypatch.setattr(predict_parts, "_predict_run", lambda job, run, made, pool, progress: pools.append(pool) or 1)
-    job = SimpleNamespace(has=lambda number: False, parts=SimpleNamespace(part=lambda number: None))
+    parts = SimpleNamespace(part=lambda number: None)
+    job = SimpleNamespace(has=lambda number: False, parts=parts, folder=tmp_path)
     assert predict_parts.predict_part(job, 0) == 1
     assert (pools[0] is not None) == threads
 

@@ -18,7 +18,7 @@ from stac_common import require_valid
 
 from geopsp import PixelClassifier, classify_pixels
 from geopsp.errors import GeopspError, OptionError, OutputError, RasterError
-from geopsp.inference import map_item, map_run
+from geopsp.inference import map_item
 from geopsp.raster.valid_hull import valid_hull
 
 NEEDED = ("file", "classification", "processing")
@@ -175,9 +175,9 @@ def test_a_map_that_fails_has_none(model, scene, tmp_path, monkeypatch):
     def fail(*args, **options):
         raise RasterError("The disk is gone.")
 
-    for name in ("run_job", "raster_to_polygons"):
+    for name in ("inference.map_run.run_job", "polygons.raster_to_polygons.raster_to_polygons"):
         with monkeypatch.context() as patch:
-            patch.setattr(map_run, name, fail)
+            patch.setattr(f"geopsp.{name}", fail)
             with pytest.raises(GeopspError, match="gone"):
                 classify_pixels(scene, model, out, polygons=tmp_path / "lines.gpkg", overwrite=True, **OPTIONS)
         assert not list(tmp_path.glob("*.stac.json"))

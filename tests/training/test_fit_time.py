@@ -105,7 +105,7 @@ def test_without_a_rate_none_is_looked_for(data, monkeypatch, capsys):
 
 def as_of_old(options):
     """Options as version 0.1 took them."""
-    return replace(options, recipe=1, precision="fp32")
+    return replace(options, recipe=1, precision="fp32", compiled=False)
 
 
 @pytest.mark.parametrize("options", [{}, {"lr": (1e-4, 1e-2), "ema": 0.9}])

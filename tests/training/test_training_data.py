@@ -14,7 +14,7 @@ import torch
 from geopsp import PSPNetClassifier, export_training_data, prepare_data
 from geopsp.chips.chip_set import ChipSet
 from geopsp.core.pixel_values import PixelValues
-from geopsp.data.dataset import ChipFiles
+from geopsp.data.chip_memory import ChipMemory
 from geopsp.data.scene_reader import SceneChipReader
 from geopsp.errors import ChipError, GeopspError, InputNotFoundError, OptionError
 
@@ -270,7 +270,7 @@ def test_one_class_is_not_enough(small_world):
 
 def test_where_pixels_come_from(scenes, folder):
     assert isinstance(scenes.decoder, SceneChipReader)
-    assert isinstance(folder.decoder, ChipFiles)
+    assert isinstance(folder.decoder, ChipMemory)
     assert isinstance(scenes.chips, ChipSet)
     assert scenes.chips.folders == ()
 
