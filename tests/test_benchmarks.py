@@ -11,9 +11,9 @@ import pytest
 from common import REPOSITORY
 
 BENCHMARKS = REPOSITORY / "benchmarks"
-QUICK = ("chips", "network_cost", "peers", "ppm", "sample")
+QUICK = ("chips", "peers", "ppm", "sample")
 SLOW = (
-    "accuracy", "context", "crf", "engines", "first_use", "gpu", "lr_find", "multispectral", "polygons", "predict",
+    "accuracy", "context", "crf", "engines", "first_use", "gpu", "lr_find", "multispectral", "network_cost", "polygons", "predict",
     "real_data", "scale", "sieve", "suggest", "sync", "train",
 )  # fmt: skip
 

@@ -99,6 +99,7 @@ def test_what_an_fcn_sees_around_far_objects_has_no_rim(land):
     assert surfaces.query(views, predicate="within").shape[1] > 0.75 * len(far)
 
 
+@pytest.mark.slow
 def test_it_writes_scenes_and_labels(tmp_path):
     command = [sys.executable, SAMPLE / "make.py", "--kind", "wide", "--small", "--out", tmp_path]
     subprocess.run(command, check=True, capture_output=True)
