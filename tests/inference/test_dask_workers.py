@@ -278,7 +278,7 @@ def test_a_worker_that_dies_midway_costs_nothing(new_job, alone, client):
     assert files(job) == alone
 
 
-@pytest.mark.slow  # tests/cluster has the words
+@pytest.mark.slow
 def test_a_part_that_kills_one_worker_after_the_other_is_named(new_job, client):
     """Or one that waited behind it: Dask cannot tell which of a worker's tasks was its end."""
     job = new_job("deadly.tif", Deadly)
