@@ -397,9 +397,9 @@ def _ratios(means: dict[tuple[str, float, str, str], tuple[float, ...]]) -> dict
     for number, what in enumerate(("", "_boundary", "_tta", "_boundary_tta")):
         smp_best = max(mean(name, "reference", number) for name in SMP)
         ours_best = max(mean(name, "ours", number) for name in OURS)
-        if smp_best > 0 and ours_best > 0:
-            result[f"ours_over_best_smp{what}"] = ours_best / smp_best
-            result[f"default_over_best_smp{what}"] = mean("default", "ours", number) / smp_best
+        for label, ours in (("ours", ours_best), ("default", mean("default", "ours", number))):
+            if smp_best > 0 and ours > 0:
+                result[f"{label}_over_best_smp{what}"] = ours / smp_best
     return result
 
 
