@@ -349,8 +349,9 @@ def test_bad_input_to_predict(small_world, trained, make_raster, tmp_path):
         ("--simplify 2 --keep a,7", "polygon_options", {"simplify": 2, "keep": ("a", "7")}),
     ],
 )  # fmt: skip
-def test_each_option_of_predict_is_passed_on(words, name, value, monkeypatch):
+def test_each_option_of_predict_is_passed_on(words, name, value, monkeypatch, tmp_path):
     """Under the name that Python knows; the others are as Python has them."""
+    monkeypatch.chdir(tmp_path)
     calls = []
     monkeypatch.setattr("geopsp.models.manifest.read_manifest", lambda path: {})
     monkeypatch.setattr(

@@ -124,8 +124,9 @@ def test_a_quotation_mark_without_a_partner_is_an_error():
         program.split_options("--keep 'a")
 
 
-def test_the_shell_reads_such_a_command_line(monkeypatch):
+def test_the_shell_reads_such_a_command_line(monkeypatch, tmp_path):
     """Values that begin with a minus, and the end of the options."""
+    monkeypatch.chdir(tmp_path)
     seen = {}
     command = main.commands["predict"]
     monkeypatch.setattr(command, "callback", lambda **given: seen.update(given))
