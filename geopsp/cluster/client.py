@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
+from geopsp.core.free_memory import available_memory
 from geopsp.core.main_guard import require_main_guard
 from geopsp.core.parallel import cpu_count
 from geopsp.core.text import format_error
@@ -53,7 +52,7 @@ def connect(scheduler: str, *, gpus: int = 0) -> Iterator[Client]:
 def _local_cluster(gpus: int) -> LocalCluster:
     from distributed import LocalCluster
 
-    max_processes = psutil.virtual_memory().available // PROCESS_BYTES
+    max_processes = available_memory() // PROCESS_BYTES
     return LocalCluster(
         n_workers=gpus or max(1, min(cpu_count(), max_processes)),
         threads_per_worker=1,

@@ -19,5 +19,14 @@ def available_memory() -> int:
     available = int(psutil.virtual_memory().available)
     for limit, used in CGROUPS:
         with suppress(OSError, ValueError):  # there is no such file, or it says "max"
-            available = min(available, max(0, int(limit.read_text()) - int(used.read_text())))
+            taken = int(used.read_text()) - _cached_bytes(used.with_name("memory.stat"))
+            available = min(available, max(0, int(limit.read_text()) - taken))
     return available
+
+
+def _cached_bytes(statistics: Path) -> int:
+    """Return the bytes of files that a container keeps in memory while nothing else needs it."""
+    with suppress(OSError, ValueError):
+        lines = dict(line.split() for line in statistics.read_text().splitlines())
+        return int(lines.get("total_inactive_file", lines.get("inactive_file", 0)))
+    return 0

@@ -48,9 +48,10 @@ def waiting_batches(workers: int, batch_bytes: int) -> tuple[int, int]:
 
 @cache
 def _warn(workers: int, batches: int, free: int, batch_bytes: int) -> None:
-    few = format_count(batches, "process", "processes") if batches else "no process of its own"
+    wanted = format_count(workers, "process", "processes")
+    few = format_count(batches, "process", "processes") if batches else "the training process itself"
     logger.warning(
         f"{SHARED_MEMORY} has {free / 1e6:,.0f} MB free, and a batch takes {batch_bytes / 1e6:,.0f} MB there, so "
-        f"{few} will load chips instead of {workers}, which is slower. Give it more room (docker run --shm-size=8g), "
+        f"{few} will load chips instead of {wanted}, which is slower. Give it more room (docker run --shm-size=8g), "
         "or lower `batch_size`."
     )

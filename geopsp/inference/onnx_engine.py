@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from geopsp.core.free_memory import available_memory
 from geopsp.core.output import atomic_output
 from geopsp.core.parallel import cpu_count
 from geopsp.core.text import format_count
@@ -119,7 +120,7 @@ class OnnxEngine:
         return 2 * len(model.content)  # the file and the session's own copy
 
     def free_memory(self, device: Processor) -> float:
-        return float(psutil.virtual_memory().available)
+        return float(available_memory())
 
     def save(self, model: OnnxModel, folder: Path) -> None:
         """Write the file for workers on other machines."""

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from geopsp.core.free_memory import available_memory
 from geopsp.core.parallel import cpu_count
 from geopsp.errors import TrainingError
 from geopsp.models.device import autocast, memory_format
@@ -89,7 +89,7 @@ def free_memory(device: torch.device) -> float:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + kept)
-    return float(psutil.virtual_memory().available)
+    return float(available_memory())
 
 
 def peak_gpu_bytes(device: torch.device, compute: Callable[[], object]) -> int:

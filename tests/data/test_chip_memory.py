@@ -83,3 +83,13 @@ def test_a_container_has_less_than_its_machine(tmp_path, monkeypatch):
         assert available_memory() == expected < whole
     limit.write_text("max")
     assert available_memory() > 5_000_000
+
+
+@pytest.mark.parametrize("name", ["inactive_file", "total_inactive_file"])
+def test_what_a_container_keeps_of_files_is_available(name, monkeypatch, tmp_path):
+    limit, used = tmp_path / "memory.max", tmp_path / "memory.current"
+    monkeypatch.setattr(free_memory, "CGROUPS", ((limit, used),))
+    limit.write_text("9000\n")
+    used.write_text("8000\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1000\n{name} 6500\n")
+    assert available_memory() == 7500

@@ -53,4 +53,9 @@ def test_it_is_said_once_with_all_numbers(shared, capsys):
     for _ in range(2):
         waiting_batches(8, 12 * 10**6)
     said = capsys.readouterr().err
-    assert said.count("has 64 MB free, and a batch takes 12 MB there, so 2 processes will load chips instead of 8") == 1
+    assert (
+        said.count(
+            "has 64 MB free, and a batch takes 12 MB there, so 2 processes will load chips instead of 8 processes"
+        )
+        == 1
+    )
