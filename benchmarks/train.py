@@ -1,14 +1,14 @@
-"""Speed of `fit` beside the network alone: how much of the machine training gets.
+"""Speed of `fit` beside a bare step: how much of the machine training gets.
 
     python benchmarks/train.py [--size 256] [--backbone resnet18] [--batch 8] [--steps 12] [--rounds 3] [--workers N]
-        [--processor-time] [--smoke]
+        [--precision fp32|bf16] [--processor-time] [--smoke]
 
-The network alone: forward, loss and backward on batches in memory. `fit`: whole steps with loading, augmentation and
-optimizer, without validation and without the first epoch; from the chips' files with and without decoded chips in
-memory, and from a decoded cache. They alternate: in each round the speed of `fit` is divided by the mean of the
-network's before and after it, and the median of the rounds counts. And the time from the first call of `model.fit` to
-its first batch. Chips are cut from the sample data. On a busy machine use `--processor-time`. Prints a table and,
-last, one line of JSON.
+The bare step: forward, loss, backward and AdamW on batches in memory. `fit`: whole steps with loading, augmentation,
+clipping and all else, in the same precision, without validation and without the first epoch; from the chips' files
+with and without decoded chips in memory, and from a decoded cache. They alternate: in each round the speed of `fit` is
+divided by the mean of the bare step's before and after it, and the median of the rounds counts. And the time from the
+first call of `model.fit` to its first batch. Chips are cut from the sample data. On a busy machine use
+`--processor-time`. Prints a table and, last, one line of JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ from geopsp.cli.demo import SCENES, find_sample_data
 from geopsp.data.dataset import Sample
 from geopsp.models.losses import LossSpec, total_loss
 from geopsp.models.network import SegmentationNetwork
+from geopsp.models.precision import NetworkPrecision, network_autocast
 from geopsp.training.fit import fit
 from geopsp.training.lightning_module import SegmentationTask
 from geopsp.training.options import FitOptions
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="steps of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of both; default: fp32")
     parser.add_argument("--processor-time", action="store_true", help="of this process, instead of wall time")
     options = parser.parse_args()
     clock = time.process_time if options.processor_time else time.perf_counter
@@ -60,11 +63,11 @@ def main() -> None:
         with patch("geopsp.training.callbacks.time", SimpleNamespace(monotonic=clock)):
             model = PSPNetClassifier(settings["fit, files"], options.backbone, encoder_weights=None, device="cpu")
             first = first_batch_seconds(model, clock)
-            rates, ratios = measure(model.model.network, settings, options.rounds, clock)
+            rates, ratios = measure(model.model.network, settings, options, clock)
         loading = {name: loading_seconds(data, clock) for name, data in settings.items()}
-    rows = [["network alone", median(rates["network"]), 1.0, 0.0]]
+    rows = [["bare step", median(rates["bare"]), 1.0, 0.0]]
     rows += [[name, median(rates[name]), median(ratios[name]), 1e3 * loading[name]] for name in settings]
-    print(table(["training", "images/s", "of the network alone", "loading a chip, ms"], rows))
+    print(table(["training", "images/s", "of the bare step", "loading a chip, ms"], rows))
     print(f"first batch after the call of fit: {first:.2f} s")
     best = max(settings, key=lambda name: median(ratios[name]))
     print_json(
@@ -101,39 +104,49 @@ def make_data(options: argparse.Namespace, folder: Path) -> dict[str, TrainingDa
 
 
 def measure(
-    network: SegmentationNetwork, settings: dict[str, TrainingData], rounds: int, clock: Callable[[], float]
+    network: SegmentationNetwork,
+    settings: dict[str, TrainingData],
+    options: argparse.Namespace,
+    clock: Callable[[], float],
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Return images per second, and their ratio to the network alone, of each round."""
+    """Return images per second, and their ratio to the bare step, of each round."""
     batches = list(settings["fit, cache"].train_dl)
-    rates: dict[str, list[float]] = {"network": []} | {name: [] for name in settings}
+    rates: dict[str, list[float]] = {"bare": []} | {name: [] for name in settings}
     ratios: dict[str, list[float]] = {name: [] for name in settings}
-    network_speed(network, batches[:WARM_UP], clock)
-    for _ in range(rounds):
-        before = network_speed(network, batches, clock)
-        rates["network"].append(before)
+    bare = partial(bare_speed, network, precision=options.precision, clock=clock)
+    bare(batches[:WARM_UP])
+    for _ in range(options.rounds):
+        before = bare(batches)
+        rates["bare"].append(before)
         for name, data in settings.items():
-            speed, after = fit_speed(network, data), network_speed(network, batches, clock)
+            speed, after = fit_speed(network, data, options.precision), bare(batches)
             rates[name].append(speed)
-            rates["network"].append(after)
+            rates["bare"].append(after)
             ratios[name].append(speed / ((before + after) / 2))
             before = after
     return rates, ratios
 
 
-def network_speed(network: SegmentationNetwork, batches: list[Sample], clock: Callable[[], float]) -> float:
-    """Return images per second of forward, loss and backward."""
+def bare_speed(
+    network: SegmentationNetwork, batches: list[Sample], *, precision: NetworkPrecision, clock: Callable[[], float]
+) -> float:
+    """Return images per second of forward, loss, backward and the optimizer's step."""
     network.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
     start = clock()
     for batch in batches:
-        network.zero_grad()
-        total_loss(network(batch.image, batch.valid), batch.label, batch.valid, LOSSES, None).backward()
+        with network_autocast(precision, torch.device("cpu")):
+            output = network(batch.image, batch.valid)
+        total_loss(output, batch.label, batch.valid, LOSSES, None).backward()
+        optimizer.step()
+        optimizer.zero_grad()
     return sum(len(batch.image) for batch in batches) / (clock() - start)
 
 
-def fit_speed(network: SegmentationNetwork, data: TrainingData) -> float:
+def fit_speed(network: SegmentationNetwork, data: TrainingData, precision: NetworkPrecision) -> float:
     """Return images per second of the second epoch of `fit`."""
     history: list[dict[str, float]] = []
-    fit_options = FitOptions(epochs=2, lr=(1e-4, 1e-4), checkpoint=False)
+    fit_options = FitOptions(epochs=2, lr=(1e-4, 1e-4), checkpoint=False, precision=precision)
     fit(network, data.loaders, legend=data.legend, losses=LOSSES, weight=None, options=fit_options, history=history)
     return history[-1]["images"] / history[-1]["train_seconds"]
 
