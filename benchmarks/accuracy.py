@@ -79,7 +79,10 @@ DUBAI = ("dubai", "scene{}.tif", "scene{}_labels.tif")
 BUILDINGS = ("buildings", "area{}.tif", "area{}_buildings.geojson")
 SCENES = {
     "dubai 1, 3": Scenes(*DUBAI, (4, 6, 7, 8), (1, 3)),
-    "dubai 6": Scenes(*DUBAI, (1, 3, 4, 7, 8), (6,)),  # 4, 7 and 8 overlap
+    "dubai 6": Scenes(*DUBAI, (1, 3, 4, 7, 8), (6,)),
+    "dubai 4, 7, 8": Scenes(*DUBAI, (1, 3, 6), (4, 7, 8)),  # these overlap
+    "buildings 1": Scenes(*BUILDINGS, (4, 5), (1,)),
+    "buildings 4": Scenes(*BUILDINGS, (1, 5), (4,)),
     "buildings 5": Scenes(*BUILDINGS, (1, 4), (5,)),
     "landsat east": Scenes("landsat_nc", "lsat7_2000.tif", "landclass96.tif", ("west",), ("east",)),
 }
