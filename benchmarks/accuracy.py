@@ -51,6 +51,7 @@ from geopsp.models.network import TrainingOutput
 from geopsp.training.evaluate import evaluate
 from geopsp.training.fit import fit
 from geopsp.training.fit_options import FitOptions, RunConfig
+from geopsp.training.learned_pixels import loss_weight
 from geopsp.training.metrics import Confusion
 from geopsp.training.resolve_options import resolve_options
 from geopsp.training.schedule import TimeBudget
@@ -226,9 +227,10 @@ def fit_ours(classifier: PixelClassifier, seconds: float, **changes: Any) -> Non
     data, model = cast("TrainingData", classifier.data), classifier.model
     budget, history, run = TimeBudget(seconds, time.process_time), list[dict[str, float]](), RunConfig()
     options = FitOptions(minutes=seconds / 60, checkpoint=False, seed=data.seed, **changes)
-    options = resolve_options(options, run, model, data.loaders, None)
+    weight = loss_weight(data, model.losses)
+    options = resolve_options(options, run, model, data.loaders, weight)
     fit(
-        model.network, data.loaders, legend=data.legend, losses=LossSpec(), weight=None, options=options,
+        model.network, data.loaders, legend=data.legend, losses=model.losses, weight=weight, options=options,
         history=history, run=run, budget=budget,
     )  # fmt: skip
 

@@ -216,7 +216,9 @@ def test_options_come_back_from_json():
 
 
 def test_an_old_loss_with_numbers_for_switches():
-    assert LossSpec.from_json({"focal_loss": 1, "class_balancing": 0}) == LossSpec(focal_loss=True, boundary_weight=0)
+    assert LossSpec.from_json({"focal_loss": 1, "class_balancing": 0}) == LossSpec(
+        focal_loss=True, boundary_weight=0, class_weight_power=0
+    )
 
 
 def test_settings_are_the_part_that_decides_pixels():

@@ -19,6 +19,17 @@ AVERAGES = ("micro", "macro")
 BOUNDARY_WEIGHT = 2.0
 
 
+BALANCING_POWER = 0.5
+"""`class_weight_power` under class balancing."""
+
+
+CLASS_WEIGHT_POWER = 0.3
+
+
+ADDED = {"boundary_weight": 0.0, "class_weight_power": 0.0}
+"""Options that earlier versions lacked, with the values that have no effect."""
+
+
 def as_names(names: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return one name or several as a tuple."""
     return (names,) if isinstance(names, str) else tuple(names or ())
@@ -32,7 +43,9 @@ class LossSpec:
         OptionError: if an option is out of range, or the fractions add up to more than 1.
     """
 
-    class_balancing: bool = option(False, "Weight rare classes up in the loss, at most 10 to 1.")
+    class_balancing: bool = option(
+        False, f"Weight rare classes up further: `class_weight_power` is {BALANCING_POWER:g}."
+    )
     focal_loss: bool = option(False, "Focal loss: weight pixels that are hard to classify up, by (1 - p)^2.")
     dice_loss_fraction: float = option(
         0.0,
@@ -95,6 +108,15 @@ class LossSpec:
         minimum=0,
         maximum=100,
     )
+    class_weight_power: float = option(
+        CLASS_WEIGHT_POWER,
+        "Weight rare classes up in the loss: a class of n pixels weighs 1 / n ** power, at most 10 times another. 0: "
+        "all classes weigh the same; 1: as if all had the same number of pixels.",
+        minimum=0,
+        maximum=1,
+        shell_help="Weight rare classes up in the loss: a class of N pixels weighs 1 / N^power, at most 10 times "
+        "another. 0: all classes weigh the same.",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -107,6 +129,11 @@ class LossSpec:
                 f"`tversky_fraction` ({self.tversky_fraction:g}) add up to {1 - self.entropy_fraction:g}, but at most "
                 "1 is allowed. Lower one."
             )
+
+    @property
+    def balancing(self) -> float:
+        """Power by which rare classes are weighted up."""
+        return BALANCING_POWER if self.class_balancing else self.class_weight_power
 
     @property
     def entropy_fraction(self) -> float:
@@ -134,11 +161,9 @@ class LossSpec:
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """Return the options as JSON has them; without `boundary_weight` where it is 0, as in earlier versions."""
+        """Return the options as JSON has them; without those of `ADDED` that are 0, as in earlier versions."""
         entries = {**asdict(self), "ignore_classes": list(self.ignore_classes)}
-        if not self.boundary_weight:
-            del entries["boundary_weight"]
-        return entries
+        return {name: value for name, value in entries.items() if value or name not in ADDED}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> LossSpec:
@@ -153,6 +178,4 @@ class LossSpec:
         except OptionError as error:
             raise OptionError(f"{error} A newer geopsp may have saved the model: update.") from error
         switches = {name: bool(value) for name, value in row.items() if isinstance(known[name], bool)}
-        return cls(
-            **{"boundary_weight": 0.0, **row, **switches, "ignore_classes": tuple(row.get("ignore_classes", ()))}
-        )
+        return cls(**{**ADDED, **row, **switches, "ignore_classes": tuple(row.get("ignore_classes", ()))})

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geopsp.core.legend import IGNORE_INDEX
-from geopsp.models.loss_options import LossSpec
+from geopsp.models.loss_options import BALANCING_POWER, LossSpec
 from geopsp.models.network import TrainingOutput
 from geopsp.models.region_losses import TINY, class_masks, dice, lovasz, mean_over_present, tversky
 
@@ -41,8 +41,8 @@ FRACTIONS: dict[str, Callable[[Tensor, Tensor, LossSpec], Tensor]] = {
 """Losses of regions, by the field of `LossSpec` that holds their share of the total loss."""
 
 
-def class_weights(pixels: Tensor) -> Tensor:
-    """Return (classes,) weights in proportion to 1 / sqrt(pixels), with mean 1 over all pixels.
+def class_weights(pixels: Tensor, power: float = BALANCING_POWER) -> Tensor:
+    """Return (classes,) weights in proportion to 1 / pixels ** power, with mean 1 over all pixels.
 
     The largest is at most 10 times the smallest; that of an absent class is 0.
     """
@@ -50,7 +50,7 @@ def class_weights(pixels: Tensor) -> Tensor:
     present = pixels > 0
     if not present.any():
         return torch.zeros_like(pixels).float()
-    raw = torch.where(present, pixels.clamp_min(1).rsqrt(), 0)
+    raw = torch.where(present, pixels.clamp_min(1) ** -power, 0)
     raw = torch.where(present, raw.clamp_max(raw[present].min() * WEIGHT_CAP), 0)
     return (raw * pixels.sum() / (raw * pixels).sum()).float()
 

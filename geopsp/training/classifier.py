@@ -20,7 +20,7 @@ from geopsp.errors import ChipError, ModelError, OptionError
 from geopsp.models.build import build_network
 from geopsp.models.calibration_methods import Method
 from geopsp.models.encoder import supported_backbones
-from geopsp.models.loss_options import BOUNDARY_WEIGHT, LossSpec, as_names
+from geopsp.models.loss_options import BOUNDARY_WEIGHT, CLASS_WEIGHT_POWER, LossSpec, as_names
 from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.saved_model import TrainedModel, load_model, save_model
 from geopsp.models.spec import ModelSpec, check_tile_size
@@ -68,8 +68,8 @@ class PixelClassifier:
         class_balancing: bool = False, focal_loss: bool = False, dice_loss_fraction: float = 0.0,
         dice_loss_average: str = "micro", lovasz_fraction: float = 0.0, tversky_fraction: float = 0.0,
         tversky_alpha: float = 0.3, tversky_beta: float = 0.7, label_smoothing: float = 0.0,
-        boundary_weight: float = BOUNDARY_WEIGHT, ohem: float = 1.0, mixup: bool = False,
-        ignore_classes: Sequence[str] = (), device: str | None = None,
+        boundary_weight: float = BOUNDARY_WEIGHT, class_weight_power: float = CLASS_WEIGHT_POWER, ohem: float = 1.0,
+        mixup: bool = False, ignore_classes: Sequence[str] = (), device: str | None = None,
     ) -> None:  # fmt: skip
         """Build a network for the data, ready to train.
 

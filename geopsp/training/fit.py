@@ -28,7 +28,7 @@ from geopsp.data.loader import ChipLoaders
 from geopsp.data.validation_sample import epoch_sample
 from geopsp.errors import OptionError
 from geopsp.models.device import pick_device
-from geopsp.models.loss_options import LossSpec
+from geopsp.models.loss_options import ADDED, LossSpec
 from geopsp.models.manifest import HISTORY
 from geopsp.models.memory import memory_errors
 from geopsp.models.network import SegmentationNetwork
@@ -229,7 +229,7 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def _flat(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    losses = {"boundary_weight": 0.0, **inputs.get("losses", {})}  # its JSON leaves 0 out
+    losses = {**ADDED, **inputs.get("losses", {})}  # its JSON leaves 0 out
     return {**inputs.get("fit", {}), **losses} | {
         name: value for name, value in inputs.items() if name not in {"fit", "losses"}
     }

@@ -30,9 +30,9 @@ def learned_pixels(data: TrainingData, losses: LossSpec, rows: NDArray[np.intp])
 
 def loss_weight(data: TrainingData, losses: LossSpec) -> Tensor | None:
     """Return the (classes,) weights of the loss for the training chips; None: all classes count the same."""
-    if not losses.class_balancing:
+    if not losses.balancing:
         return None
-    return class_weights(torch.from_numpy(learned_pixels(data, losses, data.train_rows).sum(axis=0)))
+    return class_weights(torch.from_numpy(learned_pixels(data, losses, data.train_rows).sum(axis=0)), losses.balancing)
 
 
 def start_from_shares(network: SegmentationNetwork, data: TrainingData, losses: LossSpec) -> None:

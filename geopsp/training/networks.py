@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from geopsp.core.calls import call_text
 from geopsp.core.options import describes, from_names, option_fields
-from geopsp.models.loss_options import BOUNDARY_WEIGHT, LossSpec
+from geopsp.models.loss_options import BOUNDARY_WEIGHT, CLASS_WEIGHT_POWER, LossSpec
 from geopsp.models.spec import ATROUS_RATES
 from geopsp.training.classifier import PixelClassifier
 from geopsp.training.classifier_data import require_training_data
@@ -61,6 +61,7 @@ class PSPNetClassifier(PixelClassifier):
         tversky_beta: float = 0.7,
         label_smoothing: float = 0.0,
         boundary_weight: float = BOUNDARY_WEIGHT,
+        class_weight_power: float = CLASS_WEIGHT_POWER,
         ohem: float = 1.0,
         mixup: bool = False,
         ignore_classes: Sequence[str] = (),
@@ -113,6 +114,7 @@ class _BackboneClassifier(PixelClassifier):
         tversky_beta: float = 0.7,
         label_smoothing: float = 0.0,
         boundary_weight: float = BOUNDARY_WEIGHT,
+        class_weight_power: float = CLASS_WEIGHT_POWER,
         ohem: float = 1.0,
         mixup: bool = False,
         ignore_classes: Sequence[str] = (),
@@ -199,6 +201,7 @@ class DeepLab(PixelClassifier):
         tversky_beta: float = 0.7,
         label_smoothing: float = 0.0,
         boundary_weight: float = BOUNDARY_WEIGHT,
+        class_weight_power: float = CLASS_WEIGHT_POWER,
         ohem: float = 1.0,
         mixup: bool = False,
         ignore_classes: Sequence[str] = (),

@@ -14,7 +14,7 @@ from geopsp.core.documents import DocumentError, read_json
 from geopsp.data.loader import ChipLoaders
 from geopsp.errors import OptionError
 from geopsp.models.device import has_bfloat16, has_compiler, pick_device
-from geopsp.models.loss_options import LossSpec
+from geopsp.models.loss_options import ADDED, LossSpec
 from geopsp.models.saved_model import TrainedModel
 from geopsp.training.checkpoint_checks import UNEXPECTED
 from geopsp.training.checkpoints import find_checkpoint, has_checkpoint
@@ -81,15 +81,17 @@ def compiles_by_rule(options: FitOptions, loaders: ChipLoaders, run: RunConfig) 
 
 
 def losses_of_run(losses: LossSpec, run: RunConfig) -> LossSpec:
-    """Return the loss; without weights of boundaries for a run to resume that had none, as all of version 0.1.
+    """Return the loss; without weights of boundaries or classes for a run to resume that had none.
+
+    Earlier versions had none.
 
     Raises:
         OptionError: if the run to resume is damaged.
     """
     earlier = read_run(run.folder, run.device) if run.resume and run.folder else None
-    if earlier and not earlier["losses"].get("boundary_weight"):
-        return replace(losses, boundary_weight=0.0)
-    return losses
+    if earlier is None:
+        return losses
+    return replace(losses, **{name: without for name, without in ADDED.items() if not earlier["losses"].get(name)})
 
 
 def _as_before(options: FitOptions, earlier: Mapping[str, Any]) -> FitOptions:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.errors import OptionError
 from geopsp.models import losses, region_losses
+from geopsp.models.loss_options import ADDED
 from geopsp.models.losses import (
     BOUNDARY_WIDTH,
     WEIGHT_CAP,
@@ -315,6 +316,9 @@ def test_balance_by_hand():
     assert class_weights(torch.tensor([400, 100])).tolist() == pytest.approx([5 / 6, 10 / 6])
     assert class_weights(torch.tensor([10**6, 1]))[1] / class_weights(torch.tensor([10**6, 1]))[0] == pytest.approx(10)
     assert class_weights(torch.tensor([7, 7, 0])).tolist() == [1, 1, 0]
+    common, rare = class_weights(torch.tensor([1000, 10]), 0.3).tolist()
+    assert rare / common == pytest.approx(100**0.3)
+    assert class_weights(torch.tensor([1000, 10]), 0.0).tolist() == [1, 1]
 
 
 def test_presence_by_hand():
@@ -501,12 +505,12 @@ def test_the_spec_comes_back_from_json():
     spec = LossSpec(True, True, 0.5, "macro", 0.1, 0.2, 0.4, 0.6, 0.1, 0.5, True, ("water", "road"), 0.1)
     assert LossSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
     assert spec.to_json() == json.loads(json.dumps(spec.to_json()))
-    plain = LossSpec(boundary_weight=0)
+    plain = LossSpec(boundary_weight=0, class_weight_power=0)
     assert hash(LossSpec.from_json({})) == hash(plain)
     assert plain.to_json() == json.loads(json.dumps(LossSpec.from_json(plain.to_json()).to_json()))
-    assert "boundary_weight" not in plain.to_json()  # so that fingerprints of earlier models stay
+    assert plain.to_json().keys().isdisjoint(ADDED)  # so that fingerprints of earlier models stay
     before = LossSpec.from_json({"class_balancing": True, "aux_weight": 0.1})
-    assert before == LossSpec(True, aux_weight=0.1, boundary_weight=0)
+    assert before == LossSpec(True, aux_weight=0.1, boundary_weight=0, class_weight_power=0)
     with pytest.raises(OptionError, match="has no option `dise`"):
         LossSpec.from_json({"dise": 1})
 
@@ -518,6 +522,7 @@ def test_the_spec_comes_back_from_json():
         *[("label_smoothing", bad) for bad in (-0.1, 1.1, math.nan)],
         *[(name, bad) for name in ("tversky_alpha", "tversky_beta", "aux_weight") for bad in (-1, math.nan, math.inf)],
         *[("boundary_weight", bad) for bad in (-1, 101, math.nan)],
+        *[("class_weight_power", bad) for bad in (-0.1, 1.1, math.nan)],
         *[("ohem", bad) for bad in (0, -0.5, 1.01, math.nan)],
         ("dice_loss_average", "weighted"),
     ],

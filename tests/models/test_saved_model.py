@@ -21,7 +21,7 @@ from geopsp.core.pixel_values import RAW, PixelValues
 from geopsp.errors import InputNotFoundError, OutputError, PackageError
 from geopsp.models import saved_model as package
 from geopsp.models.build import ModelSpec, build_network
-from geopsp.models.losses import LossSpec
+from geopsp.models.loss_options import ADDED, LossSpec
 from geopsp.models.manifest import MANIFEST, MODEL_ITEM, WEIGHTS, manifest_checksum, read_manifest
 from geopsp.models.saved_model import TrainedModel, load_model, save_model, write_history
 
@@ -241,7 +241,7 @@ def test_a_model_of_version_1_still_loads(model, folder):
     checksum = file_checksum(folder / WEIGHTS)
     rewrite(folder, version=1, architecture=architecture, losses=losses, weights_sha256=checksum)
     loaded = load_model(folder)
-    assert (loaded.spec, loaded.losses) == (model.spec, replace(model.losses, boundary_weight=0))
+    assert (loaded.spec, loaded.losses) == (model.spec, replace(model.losses, **ADDED))
     image, valid = torch.randn(2, 4, 64, 96), torch.ones(2, 1, 64, 96)
     with torch.inference_mode():
         assert torch.equal(loaded.network(image, valid), model.network(image, valid))

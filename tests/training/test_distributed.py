@@ -22,7 +22,7 @@ data = prepare_data(chips, batch_size=8 // devices, workers=0)
 data = replace(data, train_rows=data.train_rows[::3][:33], valid_rows=data.valid_rows[::4][:7])
 model = PSPNetClassifier(
     data, "tu-test_resnet", use_unet=False, encoder_weights=None, device="cpu",
-    boundary_weight=0,  # each process takes the mean over its own pixels
+    boundary_weight=0, class_weight_power=0,  # each process takes the mean over its own pixels
 )
 for module in model.model.network.modules():  # nothing that depends on who shares a batch
     if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):

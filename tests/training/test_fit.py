@@ -256,6 +256,14 @@ def test_parts_of_a_batch_count_by_their_labels(data, weight, boundary, mixed):
         torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize(("options", "power"), [({}, 0.3), ({"class_balancing": True}, 0.5)])
+def test_rare_classes_weigh_more(data, options, power):
+    pixels = torch.tensor(list(data.num_pixels_per_class.values()), dtype=torch.float)
+    raw = pixels**-power
+    torch.testing.assert_close(tiny(data, **options)._class_weight(), raw * pixels.sum() / (raw * pixels).sum())
+    assert tiny(data, class_weight_power=0)._class_weight() is None
+
+
 def test_ignored_classes_do_not_sway_the_balance(data):
     one = tiny(data, class_balancing=True, ignore_classes=["background"])
     weight, pixels = one._class_weight(), torch.tensor(list(data.num_pixels_per_class.values()), dtype=torch.float)

@@ -216,7 +216,7 @@ def test_each_epoch_is_scored_on_few_chips_and_the_saved_model_on_all(data, monk
     assert model.model.metrics == model.evaluate().to_json()
 
 
-def test_a_run_is_not_resumed_with_another_weight_of_boundaries(data, monkeypatch, tmp_path):
+def test_a_run_is_not_resumed_with_other_weights(data, monkeypatch, tmp_path):
     """Also with none, which the loss leaves out of its JSON."""
     with monkeypatch.context() as patch:
         watched(patch, Look(stop_in_epoch=1))
@@ -224,6 +224,8 @@ def test_a_run_is_not_resumed_with_another_weight_of_boundaries(data, monkeypatc
             tiny(data).fit(2, folder=tmp_path / "run")
     with pytest.raises(OptionError, match=r"`boundary_weight` was 2\.0, is 0"):
         tiny(data, boundary_weight=0).fit(2, folder=tmp_path / "run", resume=True)
+    with pytest.raises(OptionError, match=r"`class_weight_power` was 0\.3, is 0"):
+        tiny(data, class_weight_power=0).fit(2, folder=tmp_path / "run", resume=True)
 
 
 def test_a_resumed_run_is_scored_as_it_began(data, monkeypatch, tmp_path):
