@@ -5,7 +5,7 @@ import pytest
 from graph_common import cells, drawn, flat, gently, graph, labelled, rasters, units
 from hypothesis import given
 
-from geopsp.polygons.regions.region_graph import MAX_UNITS, IntegerUnits
+from geopsp.polygons.regions.cell_graph import MAX_UNITS, IntegerUnits
 
 
 def with_surroundings(codes):
