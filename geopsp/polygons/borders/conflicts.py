@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geopsp.core.disk_array import ScratchArrays
-from geopsp.polygons.borders.topology import Polygons, RaggedPolygons
+from geopsp.polygons.borders.topology import Polygons, PolygonStore, RaggedPolygons
 
 PIECE = 2000
 """Polygons that are compared with those around them at a time."""
@@ -54,8 +54,11 @@ class MovedOutlines:
 
     def part(self, start: int, stop: int) -> RaggedPolygons:
         """Return the outlines that hold, from `start` to before `stop`."""
-        _, xy, (rings, polygons) = shapely.to_ragged_array(self._holding(np.arange(start, stop)))
-        return RaggedPolygons(xy, rings.astype(np.int64), polygons.astype(np.int64))
+        both = PolygonStore(self._arrays)
+        for outlines in (self._old, self._new):
+            both.append(outlines.part(start, stop))
+        is_new = self.moved[start:stop] > 0
+        return both.finish().take(np.arange(stop - start) + is_new * (stop - start))
 
     def restore_conflicts(self) -> None:
         """Let old outlines hold until none overlaps another one, or shares a wall with it that it did not share before.

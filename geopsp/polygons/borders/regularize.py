@@ -41,11 +41,11 @@ def regularize_outlines(
         largest_pixel: The largest width or height of a pixel of all polygons.
 
     Returns:
-        The polygons, and (polygons,) the distance between each old and new outline; 0 if unchanged.
+        The polygons, and (polygons,) the distance between each old and new outline; 0 for those that stay unchanged,
+        which are the old ones but for rounding.
     """
     if not len(outlines):
         return outlines, np.zeros(0)
-    old = outlines.to_shapely(Affine.identity())
     scaled = RaggedPolygons(outlines.xy * _per_vertex(pixel, outlines), outlines.rings, outlines.polygons)
     before = scaled.to_shapely(Affine.identity())
     new, moved = before.copy(), np.zeros(len(outlines))
@@ -64,11 +64,8 @@ def regularize_outlines(
         distance[distance < MIN_MOVE * tolerance] = 0
         moved[remaining[good]], new[remaining[good]] = distance[good], candidates[remaining[good]]
         remaining = remaining[~good]
-    changed = moved > 0
     xy, rings, polygons = _to_ragged(shapely.orient_polygons(new, exterior_cw=True))  # rows go down
-    regular = _to_polygons(xy / _per_vertex(pixel, RaggedPolygons(xy, rings, polygons)), rings, polygons)
-    regular[~changed] = old[~changed]
-    return RaggedPolygons(*_to_ragged(regular)), moved
+    return RaggedPolygons(xy / _per_vertex(pixel, RaggedPolygons(xy, rings, polygons)), rings, polygons), moved
 
 
 def _to_polygons(xy: NDArray[Any], rings: NDArray[np.int64], polygons: NDArray[np.int64]) -> Polygons:
