@@ -1,7 +1,7 @@
 """Speed of turning class rasters into polygons, beside rasterio and pyogrio.
 
-    python benchmarks/polygons.py [--rounds 3] [--side 2048] [--simplify 1.5] [--scale 100000 [--folder FOLDER]]
-        [--smoke]
+    python benchmarks/polygons.py [--rounds 3] [--side 2048] [--simplify 1.5] [--smoke]
+        [--scale 100000 [--pattern huge] [--ways plain min_area ...] [--folder FOLDER]]
 
 Two rasters of six classes (smoothed noise cut into bands, deflate, blocks of 512): `noisy`, about 51,000 polygons per
 megapixel, and `smooth`, about 3,500. To shapely: `rasterio.features.shapes` and `shapely.geometry.shape` of each, in a
@@ -10,8 +10,10 @@ beside pyogrio's `write_dataframe` of the finished table. Each run is a process 
 first, so that nothing is compiled or loaded while the clock runs. Runs alternate, the median counts. `simplify_arcs` of
 all arcs is measured beside GEOS's `coverage_simplify` of the polygons, both in processor time.
 
-`--scale` makes a raster of so many pixels on a side, of shapes that cross all seams, and a GeoPackage of it. For
-100,000 that takes tens of minutes, and 20 GB for 2.6 million polygons. Prints tables and, last, one line of JSON.
+`--scale` makes rasters of so many pixels on a side, of shapes that cross all seams (or of the noise above, `--pattern
+noisy`), and a GeoPackage of each in the ways asked for: `plain`, or with an option. The memory is what a run adds to a
+small one: its peak, and without the pages of files that the system may take back. For 100,000, a plain run takes tens
+of minutes, and 20 GB for 2.6 million polygons. Prints tables and, last, one line of JSON.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import measure, medians, option_parser, peak_mb, print_json, table
+from common import measure, medians, option_parser, peak_mb, print_json, table, watched
 
 CELL, BLOCK, CLASSES = 2.0, 512, 6
 ORIGIN = (600_000.0, 5_300_000.0)
@@ -47,6 +50,17 @@ class Pattern:
 
     nodata: float = 0.0
     """Fraction of pixels without data, in patches."""
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "min_area": {"min_area": 20 * CELL**2},
+    "fill_holes": {"fill_holes": 20 * CELL**2},
+    "both": {"min_area": 20 * CELL**2, "fill_holes": 20 * CELL**2},
+    "dissolve": {"dissolve": True},
+    "regularize": {"regularize": True, "keep": [1]},
+}
+"""Options of `raster_to_polygons`, by name."""
 
 
 PATTERNS = {"noisy": Pattern(3.02), "smooth": Pattern(5.65), "huge": Pattern(18.0, nodata=0.08)}
@@ -180,7 +194,25 @@ def simplified(raster: str, warm: str, simplify: str) -> dict[str, float]:
     return found
 
 
+def one_way(raster: str, warm: str, out: str, way: str) -> dict[str, float]:
+    """Return processor and wall time, and the memory that `raster_to_polygons` adds to a small run."""
+    from pyogrio import read_info
+
+    from geopsp.polygons.raster_to_polygons import raster_to_polygons
+
+    raster_to_polygons(warm, Path(out).with_name("warm.gpkg"), overwrite=True, **WAYS[way])
+    with watched() as found:
+        raster_to_polygons(raster, out, **WAYS[way])
+    found["polygons"], found["file_mb"] = (
+        read_info(out, layer=Path(out).stem)["features"],
+        Path(out).stat().st_size / 2**20,
+    )
+    Path(out).unlink()
+    return found
+
+
 RUNS = {
+    "one_way": one_way,
     "simplified": simplified,
     "to_shapely": to_shapely,
     "by_rasterio": by_rasterio,
@@ -247,19 +279,22 @@ def report(ways: dict[tuple[str, str], dict[str, float]], side: int) -> dict[str
     }
 
 
-def at_scale(folder: Path, side: int) -> dict[str, Any]:
-    """Measure a raster of so many pixels on a side, once; print a table and return its numbers."""
-    start = time.perf_counter()
-    raster = write_raster(folder / "huge.tif", PATTERNS["huge"], side)
-    making = time.perf_counter() - start
-    warm = write_raster(folder / "warm.tif", PATTERNS["noisy"], WARM_UP_SIDE)
-    run = measure(__file__, one_run, "to_file", raster, warm, folder / "huge.gpkg")
-    size = (folder / "huge.gpkg").stat().st_size / 2**20
-    header = ["pixels on a side", "raster MB", "made in s", "seconds", "Mpx/s", "polygons", "GeoPackage MB", "peak MB"]
-    speed = side**2 / 1e6 / run["seconds"]
-    row = [side, raster.stat().st_size / 2**20, making, run["seconds"], speed, run["polygons"], size, run["peak_mb"]]
-    print(table(header, [row]))
-    return {"scale_side": side, **{f"scale_{name}": value for name, value in run.items()}}
+def at_scale(folder: Path, sides: Sequence[int], pattern: str, ways: Sequence[str], *, smoke: bool) -> dict[str, Any]:
+    """Measure rasters of so many pixels on a side, once each way; print a table and return its numbers."""
+    warm = write_raster(folder / "warm.tif", PATTERNS["noisy"], SMOKE_SIDE if smoke else WARM_UP_SIDE)
+    rows, result = [], {}
+    for side in sides:
+        raster = write_raster(folder / "huge.tif", PATTERNS[pattern], side)
+        for way in ways:
+            run = measure(__file__, one_run, "one_way", raster, warm, folder / "huge.gpkg", way, smoke=smoke)
+            speed = side**2 / 1e6 / run["processor_s"]
+            columns = ("seconds", "processor_s", "polygons", "file_mb", "peak_mb", "own_mb")
+            rows.append([side, way, *(run[name] for name in columns), speed])
+            print(rows[-1], flush=True)
+            result |= {f"{way}_{side}_{name}": run[name] for name in columns}
+    header = ["side", "way", "seconds", "processor s", "polygons", "file MB", "peak MB", "peak MB without files"]
+    print(table([*header, "Mpx per processor s"], rows))
+    return result
 
 
 def main() -> None:
@@ -267,7 +302,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="0: the huge raster only")
     parser.add_argument("--side", type=int, default=2048, help="side of the two rasters, in pixels")
     parser.add_argument("--simplify", type=float, default=1.5, help="tolerance in pixels")
-    parser.add_argument("--scale", type=int, help="side of a huge raster, in pixels")
+    parser.add_argument("--scale", type=int, nargs="+", help="sides of huge rasters, in pixels")
+    parser.add_argument("--pattern", choices=PATTERNS, default="huge", help="of the huge rasters")
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=["plain"], help="what is made of them")
     parser.add_argument("--folder", type=Path, help="folder for the huge raster and its polygons, removed at the end")
     parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -281,7 +318,7 @@ def main() -> None:
         if options.rounds:
             result |= report(alternate(Path(folder), options), options.side)
         if options.scale:
-            result |= at_scale(Path(folder), options.scale)
+            result |= at_scale(Path(folder), options.scale, options.pattern, options.ways, smoke=options.smoke)
     print_json(result)
 
 

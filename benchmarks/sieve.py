@@ -13,49 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import measure, option_parser, print_json, table
+from common import measure, option_parser, print_json, table, watched
 from polygons import PATTERNS, write_raster
 
 SMALL = np.random.default_rng(0).integers(1, 3, (64, 64)).astype(np.uint8)
-
-
-def memory_mb(name: str) -> float:
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
-
-
-@contextmanager
-def watched() -> Iterator[dict[str, float]]:
-    """Fill in processor time, wall time, and the peaks of memory that the block adds, sampled 20 times a second."""
-    found, done = {"peak_mb": 0.0, "own_mb": 0.0}, threading.Event()
-    start = {"peak_mb": memory_mb("VmRSS"), "own_mb": memory_mb("RssAnon")}
-
-    def sample() -> None:
-        while not done.wait(0.05):
-            for key, name in (("peak_mb", "VmRSS"), ("own_mb", "RssAnon")):
-                found[key] = max(found[key], memory_mb(name) - start[key])
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    processor, wall = time.process_time(), time.perf_counter()
-    try:
-        yield found
-    finally:
-        found["processor_s"], found["seconds"] = time.process_time() - processor, time.perf_counter() - wall
-        done.set()
-        thread.join()
 
 
 def ours(raster: str, size: str) -> dict[str, float]:

@@ -1,5 +1,8 @@
 """Class rasters in memory, with pixels of 1 m2, and slow reference implementations of their cleaning."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import scipy.ndimage
 from affine import Affine
@@ -8,9 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rasterio.crs import CRS
 
+from geopsp.core.disk_array import ScratchArrays
 from geopsp.core.grid import Grid, Window
 from geopsp.polygons.ground_metric import GroundMetric
-from geopsp.polygons.regions.region_graph import UNITS_PER_PIXEL, IntegerUnits, apply_codes, build_region_graph
+from geopsp.polygons.regions.cell_graph import UNITS_PER_PIXEL, IntegerUnits
+from geopsp.polygons.regions.region_graph import apply_codes, build_region_graph
 
 gently = settings(max_examples=40, deadline=None)
 rasters = hnp.arrays(
@@ -53,7 +58,13 @@ def flat(codes, *, width=1.0, height=1.0, area=1.0):
 def graph(codes, *, metric=None, max_area=2**60, all_borders=True, size=64, **options):
     units_of = IntegerUnits.from_metric(metric or flat(codes))
     return build_region_graph(
-        Array(codes), units_of, max_area=max_area, all_borders=all_borders, cell_size=size, **options
+        Array(codes),
+        units_of,
+        max_area=max_area,
+        all_borders=all_borders,
+        cell_size=size,
+        arrays=ScratchArrays(Path(tempfile.gettempdir()), in_memory=0),
+        **options,
     )
 
 

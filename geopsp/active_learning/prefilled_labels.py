@@ -62,7 +62,7 @@ class MapPolygons:
             with clean_raster(
                 raster, metric, min_area=settings.min_area, fill_holes=settings.fill_holes, folder=self._folder
             ) as cleaned:
-                batches = list(Polygonizer(settings, table).batches(cleaned, None, None))
+                batches = list(Polygonizer(settings, table, self._folder).batches(cleaned, None, None))
         path.unlink()
         return self._frame(batches, grid, rank)
 

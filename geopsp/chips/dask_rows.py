@@ -21,9 +21,9 @@ from geopsp.chips.options import ChipSpec
 from geopsp.chips.random_chips import RandomChipSampler, draws_of
 from geopsp.chips.results import ExportTotals, Position, RowResult
 from geopsp.cluster.order import Order
-from geopsp.cluster.workers import require_visible, worker_name
+from geopsp.cluster.workers import require_same, require_visible
 from geopsp.core.output import write_errors
-from geopsp.errors import OutputError, RasterError
+from geopsp.errors import OutputError
 
 FOLDERS = tuple(f"{kind}s" for kind, _ in CHIP_FILES)
 """Subfolders of chips."""
@@ -113,12 +113,7 @@ def open_job(order: Order) -> CuttingJob:
     images, labels = job.inputs.files_read()
     require_visible("image", images)
     require_visible("label file", labels)
-    if differing := sorted({*job.inputs.fingerprint_of_files()} ^ {*job.fingerprint}):
-        raise RasterError(
-            f"{worker_name()} sees an image, labels or an area of interest that differ from those here: "
-            f"{differing[0]}. Use full paths on a disk that all machines share; if one has changed, repeat the same "
-            "command when it is complete."
-        )
+    require_same("an image, labels or an area of interest", job.inputs.fingerprint_of_files(), job.fingerprint)
     return job
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from geopsp.core.paths import is_local
 from geopsp.core.sync import sync_tree, syncs
-from geopsp.errors import GeopspError, InputNotFoundError, OptionError
+from geopsp.errors import GeopspError, InputNotFoundError, OptionError, RasterError
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,24 @@ def require_visible(kind: str, names: Iterable[str | Path]) -> None:
                 f"{worker_name()} does not see the {kind} {path}. Use {kind}s on a disk that all machines share under "
                 "the same full path, or URLs."
             )
+
+
+def require_same(kind: str, found: Iterable[str], expected: Iterable[str]) -> None:
+    """Run on a worker: check that its files are those of the process that gives out tasks.
+
+    Args:
+        kind: What they are, in words, with an article, e.g. "an image".
+        found: What identifies them, one line or more for each, as this worker sees them.
+        expected: As the process sees them that gives out tasks.
+
+    Raises:
+        RasterError: if one differs.
+    """
+    if differing := sorted({*found} ^ {*expected}):
+        raise RasterError(
+            f"{worker_name()} sees {kind} that differs from what is here: {differing[0]}. Use full paths on a disk "
+            "that all machines share; if a file has changed, repeat the same command when it is complete."
+        )
 
 
 def worker_name() -> str:

@@ -52,7 +52,7 @@ def unite_pairs(parent: Any, pairs: Any) -> None:
         union(parent, pairs[pair, 0], pairs[pair, 1])
 
 
-@jit("i4[::1]")
+@jit()
 def flatten(parent: Any) -> None:
     """Let each member point to the root of its set."""
     for member in range(parent.size):

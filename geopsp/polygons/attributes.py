@@ -38,6 +38,59 @@ GEOMETRY = pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Measures:
+    """What the columns tell of features."""
+
+    codes: NDArray[np.uint8]
+    """(features,)"""
+
+    sums: Floats
+    """(features, NUM_SUMS) zonal sums."""
+
+    pixels: Floats
+    """(features,) areas in square pixels."""
+
+    perimeters: Floats
+    """(features,) lengths of all rings in metres."""
+
+    points: Floats
+    """(features, 2) columns and rows of a point inside."""
+
+    widths: Floats
+    """(features,) lengths, in pixels, of the parts inside of horizontal lines with these points in the middle."""
+
+    moved: Floats | None
+    """(features,) largest distance in metres by which corners were moved; None: outlines are not regularized."""
+
+    def joined(self, other: Measures) -> Measures:
+        """Return the measures of the features together with those of the other one, each with its counterpart."""
+        moved = None if self.moved is None or other.moved is None else np.maximum(self.moved, other.moved)
+        is_wider = other.widths > self.widths
+        return Measures(
+            self.codes,
+            self.sums + other.sums,
+            self.pixels + other.pixels,
+            self.perimeters + other.perimeters,
+            np.where(is_wider[:, None], other.points, self.points),
+            np.maximum(self.widths, other.widths),
+            moved,
+        )
+
+    def take(self, indices: NDArray[np.intp]) -> Measures:
+        """Return the measures of some features."""
+        moved = None if self.moved is None else self.moved[indices]
+        return Measures(
+            self.codes[indices],
+            self.sums[indices],
+            self.pixels[indices],
+            self.perimeters[indices],
+            self.points[indices],
+            self.widths[indices],
+            moved,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class AttributeTable:
     """The columns of all polygons of a run."""
 
@@ -91,41 +144,53 @@ class AttributeTable:
         Raises:
             OutputError: if the geometries are too large for one batch.
         """
-        classes = pa.array(np.searchsorted(self.legend.codes, features.codes))
+        return self.rows(self.measure(features, moved=moved), encode_wkb(features, self.grid.transform))
+
+    def measure(self, features: Features, *, moved: Floats | None = None) -> Measures:
+        """Return what the columns tell of features; arguments as of `to_batch`."""
+        outlines = features.outlines
+        of_rings = lengths(outlines.xy, outlines.rings, self.metric)
+        points, widths = _widest_lines(features)
+        return Measures(
+            features.codes,
+            features.sums,
+            areas_in_pixels(features),
+            np.add.reduceat(of_rings, outlines.polygons[features.parts[:-1]]),
+            points,
+            widths,
+            moved,
+        )
+
+    def rows(self, measures: Measures, geometries: Any) -> pa.RecordBatch:
+        """Return one row per feature, with its geometry in a (features,) array of WKB."""
+        codes, classes = measures.codes, pa.array(np.searchsorted(self.legend.codes, measures.codes))
         columns = [
-            pa.array(features.codes if self.values is None else self.values[features.codes], self._code_type),
+            pa.array(codes if self.values is None else self.values[codes], self._code_type),
             pa.array(self.legend.names).take(classes),
             pa.array([info.color for info in self.legend]).take(classes),
-            *(pa.array(values, from_pandas=True) for values in self._numbers(features, moved)),
-            encode_wkb(features, self.grid.transform),
+            *(pa.array(values, from_pandas=True) for values in self._numbers(measures)),
+            geometries,
         ]
         return pa.record_batch(columns, schema=self.schema)
 
-    def _numbers(self, features: Features, moved: Floats | None) -> Iterator[Floats]:
+    def _numbers(self, measures: Measures) -> Iterator[Floats]:
         """Yield the columns of numbers in the order of the schema; unknown values are NaN."""
-        sums = features.sums.T
-        yield areas_in_pixels(features) * _ratio(sums[AREA], sums[NUM_PIXELS])
-        yield self._perimeters(features)
+        sums = measures.sums.T
+        yield measures.pixels * _ratio(sums[AREA], sums[NUM_PIXELS])
+        yield measures.perimeters
         if self.has_confidence:
             yield _ratio(sums[CONFIDENCE_SUM], sums[NUM_CONFIDENT])
             yield _ratio(sums[NUM_UNSURE], sums[NUM_EDGE])
         if self.has_second:
             yield _ratio(sums[SECOND_SUM], sums[NUM_SECOND])
         if self.has_moved:
-            assert moved is not None
-            yield moved
-        yield from self._points(features)
+            assert measures.moved is not None
+            yield measures.moved
+        yield from self._in_crs(measures.points)
 
-    def _perimeters(self, features: Features) -> Floats:
-        """Return (features,) lengths of all rings in metres."""
-        outlines = features.outlines
-        of_rings = lengths(outlines.xy, outlines.rings, self.metric)
-        perimeters: Floats = np.add.reduceat(of_rings, outlines.polygons[features.parts[:-1]])
-        return perimeters
-
-    def _points(self, features: Features) -> tuple[Floats, Floats]:
-        """Return (x, y) of a point inside each feature."""
-        x, y = to_crs(representative_points(features), self.grid.transform).T
+    def _in_crs(self, points: Floats) -> tuple[Floats, Floats]:
+        """Return (x, y) of points in columns and rows."""
+        x, y = to_crs(points, self.grid.transform).T
         if not self.in_wgs84:
             return x, y
         to_wgs84 = pyproj.Transformer.from_crs(self.grid.crs, "EPSG:4326", always_xy=True)
@@ -179,18 +244,22 @@ def representative_points(features: Features) -> Floats:
 
     Source: JTS, InteriorPointArea.
     """
+    return _widest_lines(features)[0]
+
+
+def _widest_lines(features: Features) -> tuple[Floats, Floats]:
+    """Return the representative points, and (features,) lengths of the parts of lines in whose middle they are."""
     outlines = features.outlines
     most_rings = int(np.diff(outlines.rings[outlines.polygons]).max(initial=0))
-    points = np.full((len(features), 2), np.nan)
-    _write_points(outlines.xy, outlines.rings, outlines.polygons, features.parts, np.empty(most_rings), points)
-    return points
+    points, widths = np.full((len(features), 2), np.nan), np.zeros(len(features))
+    _write_points(outlines.xy, outlines.rings, outlines.polygons, features.parts, np.empty(most_rings), points, widths)
+    return points, widths
 
 
-@jit("f8[:, ::1]", "i8[::1]", "i8[::1]", "i8[::1]", "f8[::1]", "f8[:, ::1]")
-def _write_points(xy, rings, polygons, parts, crossings, points):  # type: ignore[no-untyped-def]
-    """Write the points; of several polygons, the one with the longest line inside counts."""
+@jit("f8[:, ::1]", "i8[::1]", "i8[::1]", "i8[::1]", "f8[::1]", "f8[:, ::1]", "f8[::1]")
+def _write_points(xy, rings, polygons, parts, crossings, points, widths):  # type: ignore[no-untyped-def]
+    """Write points and lengths; of several polygons, the one with the longest line inside counts."""
     for feature in range(parts.size - 1):
-        widest = 0.0
         for polygon in range(parts[feature], parts[feature + 1]):
             low, high = rings[polygons[polygon]], rings[polygons[polygon + 1]]
             y = _line_without_vertices(xy, low, high)
@@ -199,8 +268,8 @@ def _write_points(xy, rings, polygons, parts, crossings, points):  # type: ignor
                 crossings[:count].sort()
             for at in range(0, count - 1, 2):
                 one, other = crossings[at], crossings[at + 1]
-                if abs(other - one) > widest:
-                    widest = abs(other - one)
+                if abs(other - one) > widths[feature]:
+                    widths[feature] = abs(other - one)
                     points[feature, 0], points[feature, 1] = (one + other) / 2, y
 
 

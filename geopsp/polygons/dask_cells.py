@@ -18,10 +18,9 @@ from typing import Any, TypeVar
 from geopsp.cluster.client import num_threads
 from geopsp.cluster.order import Order, order_in_memory
 from geopsp.cluster.tasks import TaskWords, run_in_order
-from geopsp.cluster.workers import check_workers, require_visible, worker_name
+from geopsp.cluster.workers import check_workers, require_same, require_visible
 from geopsp.core.grid import Window
 from geopsp.core.paths import file_fingerprint
-from geopsp.errors import RasterError
 
 Traced = TypeVar("Traced")
 
@@ -127,9 +126,5 @@ def _open_job(order: Order) -> TracingJob:
     """
     job: TracingJob = order.open("polygons")
     require_visible("raster", job.files)
-    if differing := sorted({*_fingerprint(job.files)} ^ {*job.fingerprint}):
-        raise RasterError(
-            f"{worker_name()} sees a raster that differs from the one here: {differing[0]}. Use full paths on a disk "
-            "that all machines share; if it has changed, repeat the same command when it is complete."
-        )
+    require_same("a raster", _fingerprint(job.files), job.fingerprint)
     return job

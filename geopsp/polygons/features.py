@@ -1,4 +1,4 @@
-"""Features: take some, concatenate, dissolve."""
+"""Features: take some, concatenate, dissolve; many of them in files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from geopsp.polygons.borders.topology import Polygons, RaggedPolygons
+from geopsp.core.disk_array import ScratchArrays
+from geopsp.polygons.borders.topology import Polygons, PolygonStore, RaggedPolygons, members
+from geopsp.polygons.zonal_stats import NUM_SUMS
 
 Starts = NDArray[np.int64]
 
@@ -46,16 +48,8 @@ class Features:
 
 def take(features: Features, indices: NDArray[np.intp]) -> Features:
     """Return the features at these indices, in this order."""
-    outlines = features.outlines
-    polygons, parts = _members(features.parts, indices)
-    rings, polygon_starts = _members(outlines.polygons, polygons)
-    vertices, ring_starts = _members(outlines.rings, rings)
-    return Features(
-        RaggedPolygons(outlines.xy[vertices], ring_starts, polygon_starts),
-        parts,
-        features.codes[indices],
-        features.sums[indices],
-    )
+    polygons, parts = members(features.parts, indices)
+    return Features(features.outlines.take(polygons), parts, features.codes[indices], features.sums[indices])
 
 
 def concatenate(batches: Sequence[Features]) -> Features:
@@ -71,6 +65,39 @@ def concatenate(batches: Sequence[Features]) -> Features:
         np.concatenate([batch.codes for batch in batches]),
         np.concatenate([batch.sums for batch in batches]),
     )
+
+
+class FeatureStore:
+    """Concatenates batches of features, in files if there are many."""
+
+    def __init__(self, arrays: ScratchArrays) -> None:
+        """Start without features.
+
+        Args:
+            arrays: Makes the files.
+        """
+        self._outlines = PolygonStore(arrays)
+        self._parts, self._codes = arrays.growing(np.int64), arrays.growing(np.uint8)
+        self._sums = arrays.growing(np.float64, NUM_SUMS)
+        self._parts.append(np.zeros(1, np.int64))
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def append(self, features: Features) -> None:
+        """Add a batch.
+
+        Raises:
+            OSError: if the disk is full.
+        """
+        self._parts.append(features.parts[1:] + len(self._outlines))
+        self._outlines.append(features.outlines)
+        self._codes.append(features.codes)
+        self._sums.append(features.sums)
+
+    def finish(self) -> Features:
+        """Return all features; then this object has none any more."""
+        return Features(self._outlines.finish(), self._parts.finish(), self._codes.finish(), self._sums.finish())
 
 
 def dissolve(features: Features) -> tuple[Features, Starts]:
@@ -91,13 +118,6 @@ def dissolve(features: Features) -> tuple[Features, Starts]:
         np.add.reduceat(ordered.sums, starts),
     )
     return dissolved, starts
-
-
-def _members(starts: Starts, groups: NDArray[np.intp]) -> tuple[NDArray[np.intp], Starts]:
-    """Return the indices of the members of some groups, one group after the other, and the new starts."""
-    counts = starts[groups + 1] - starts[groups]
-    ends = np.concatenate([[0], np.cumsum(counts)])
-    return np.repeat(starts[groups] - ends[:-1], counts) + np.arange(ends[-1]), ends
 
 
 def _concatenate_starts(batches: Sequence[Starts]) -> Starts:

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from geopsp.core.disk_array import ScratchArrays
 from geopsp.core.grid import Window
 from geopsp.core.paths import is_local
 from geopsp.core.progress import Progress
 from geopsp.polygons.attributes import AttributeTable
-from geopsp.polygons.borders.regularize import regularize_outlines
 from geopsp.polygons.borders.trace_raster import TRACE_CELL, trace_raster
+from geopsp.polygons.class_features import ClassFeatures, class_parts
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.confidence import Confidence
 from geopsp.polygons.dask_cells import trace_on_cluster
-from geopsp.polygons.features import Features, concatenate, dissolve, take
-from geopsp.polygons.ground_metric import lengths, square_pixels
+from geopsp.polygons.features import Features
+from geopsp.polygons.ground_metric import square_pixels
 from geopsp.polygons.options import PolygonSettings
+from geopsp.polygons.regular_features import regular_features
+from geopsp.polygons.wkb import MAX_BYTES
 
 GENERALIZED_CELL = 2048
 """Width and height of a cell, in pixels, if arcs are simplified or smoothed. Large, as both cost more at seams."""
 
 
-BATCH_FEATURES = 50_000
-"""Features per batch, if all features are needed before the first batch."""
+IN_MEMORY = 2**22
+"""Bytes of a table or of the polygons of a class that stay in memory; more go to a file."""
 
-
-MAX_MOVE = 2.0
-"""Default limit, in pixels, of the distance by which regularized corners move."""
-
-
-Floats = NDArray[np.float64]
 
 COMPILED = (
     "ground_metric", "zonal_stats", "attributes", "wkb", "borders.trace_arcs", "borders.trace_cell", "borders.rings",
@@ -49,6 +45,7 @@ COMPILED = (
 def compiled_modules(settings: PolygonSettings) -> list[str]:
     """Return the modules with the compiled functions that a run with these settings needs, in the order of need."""
     needed = {
+        "regions.cell_graph": settings.min_area or settings.fill_holes,
         "regions.region_graph": settings.min_area or settings.fill_holes,
         "regions.fill_holes": settings.fill_holes,
         "regions.merge_small": settings.min_area,
@@ -69,6 +66,12 @@ class Polygonizer:
 
     settings: PolygonSettings
     table: AttributeTable
+
+    folder: Path
+    """For temporary files if polygons are dissolved or regularized; they vanish at the end."""
+
+    max_geometry_bytes: int = MAX_BYTES
+    """Of one feature; dissolved ones may come near."""
 
     def batches(
         self, raster: ClassRaster, confidence: Confidence | None, progress: Progress | None, *, client: Any = None
@@ -100,42 +103,40 @@ class Polygonizer:
             map_cells=on_cluster,
             progress=progress,
         )
-        if not settings.needs_all_features:
+        if settings.regularize:
+            features = trace(finish=_unchanged)
+            with closing(features):
+                yield from self._regular(features)
+        elif settings.dissolve:
+            classes = self._class_features()
+            with closing(trace(finish=partial(class_parts, self.table))) as found:
+                for parts in found:
+                    classes.add(parts)
+            yield from classes.batches()
+        else:
             yield from trace(finish=self.table.to_batch)
+
+    def _regular(self, features: Iterator[Features]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of right-angled features, dissolved if asked for."""
+        regular = regular_features(features, self.settings.regularize, self.table.metric, self._arrays)
+        if not self.settings.dissolve:
+            yield from (self.table.to_batch(batch, moved=moved) for batch, moved in regular)
             return
-        features, moved = self._combine(concatenate(list(trace(finish=_unchanged))))
-        size = 1 if settings.dissolve else BATCH_FEATURES  # dissolved features may be large
-        for first in range(0, len(features), size):
-            indices = np.arange(first, min(first + size, len(features)))
-            yield self.table.to_batch(take(features, indices), moved=None if moved is None else moved[indices])
+        classes = self._class_features()
+        for batch, moved in regular:
+            classes.add(class_parts(self.table, batch, moved))
+        yield from classes.batches()
+
+    def _class_features(self) -> ClassFeatures:
+        return ClassFeatures(self.table, self._arrays, self.max_geometry_bytes)
+
+    @property
+    def _arrays(self) -> ScratchArrays:
+        return ScratchArrays(self.folder, in_memory=IN_MEMORY)
 
     def _min_triangle(self, window: Window) -> float:
         """Return the area below which triangles are simplified, in square pixels, which suits every direction."""
         return square_pixels(self.settings.simplify**2, self.table.metric, self.table.grid, window)
-
-    def _combine(self, features: Features) -> tuple[Features, Floats | None]:
-        """Regularize, then dissolve; also return the largest distance in metres that corners of each feature moved."""
-        moved = None
-        if self.settings.regularize and len(features):
-            features, moved = self._regularize(features)
-        if self.settings.dissolve:
-            features, starts = dissolve(features)
-            moved = None if moved is None or not starts.size else np.maximum.reduceat(moved, starts)
-        return features, moved
-
-    def _regularize(self, features: Features) -> tuple[Features, Floats]:
-        outlines = features.outlines
-        pixels = self._pixel_sizes(outlines.xy[outlines.rings[outlines.polygons[:-1]]])
-        option = self.settings.regularize
-        tolerance = MAX_MOVE * float(np.median(pixels.max(axis=1))) if option is True else float(option)
-        outlines, moved = regularize_outlines(outlines, tolerance=tolerance, pixel=pixels)
-        return replace(features, outlines=outlines), np.maximum.reduceat(moved, features.parts[:-1])
-
-    def _pixel_sizes(self, xy: Floats) -> Floats:
-        """Return (n, 2) widths and heights, in metres, of the pixels at (n, 2) columns and rows."""
-        corners = np.array([[0, 0], [1, 0], [0, 0], [0, 1]])
-        lines = (xy[:, None] + corners).reshape(-1, 2)
-        return lengths(lines, np.arange(0, len(lines) + 1, 2), self.table.metric).reshape(-1, 2)
 
 
 def _files(raster: ClassRaster, confidence: Confidence | None) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import rasterio
 
 from geopsp.cluster.client import opened_client
 from geopsp.core.addresses import OutputPath
@@ -24,9 +25,13 @@ from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.polygons.options import PolygonOptions, PolygonSettings
 from geopsp.polygons.polygonizer import Polygonizer, compiled_modules
 from geopsp.polygons.regions.clean import clean_raster
+from geopsp.polygons.wkb import MAX_BYTES
 from geopsp.vector.formats import ENDINGS, format_of
 from geopsp.vector.qgis_style import write_style
 from geopsp.vector.write import check_vector_output, write_vector
+
+GDAL_CACHE_BYTES = 2**29
+"""Bytes of blocks that GDAL keeps, as cells share some: a row of cells of 200,000 columns."""
 
 
 @describes(PolygonOptions, endings=ENDINGS)
@@ -58,8 +63,8 @@ def raster_to_polygons(
     The geometry is in the raster's CRS; in GeoJSON in WGS 84.
 
     The steps are, in this order: fill holes, merge small regions, select classes, simplify, smooth, measure. The raster
-    is read in cells, so that memory does not grow with its height; it does if regions are cleaned, dissolved or
-    regularized.
+    is read in cells, so that memory does not grow with its height. Regions to clean, and polygons to dissolve or to
+    regularize, are kept in files beside `out` meanwhile.
 
     Simplifying changes an area by less than `simplify` squared per removed vertex, and may bring a polygon below
     `min_area` again. The tolerance is nowhere exceeded on the ground: where the size of pixels varies within 2,048
@@ -78,7 +83,8 @@ def raster_to_polygons(
         InputNotFoundError: if there is no such raster.
         RasterError: if it is not a complete raster with one band of class codes, or has too many classes.
         GridError: if it has no CRS, or the confidence raster lies on another grid.
-        OutputError: if `out` exists and `overwrite` is False, it cannot be written, or another run writes to it.
+        OutputError: if `out` exists and `overwrite` is False, it cannot be written or cannot hold a polygon, or another
+            run writes to it.
     """
     from_names(PolygonOptions, locals())
     settings = from_names(PolygonSettings, locals())  # without the client, as it is sent to workers
@@ -89,6 +95,7 @@ def raster_to_polygons(
     compile_ahead(compiled_modules(settings))
     with (
         output_lock(out),
+        rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES),
         ClassRaster.open(raster, nodata=nodata_value) as class_raster,
         progress_bar("Polygons") as progress,
     ):
@@ -133,27 +140,24 @@ def _traced(
     client: Any,
 ) -> Iterator[Iterator[pa.RecordBatch]]:
     """Yield the rows of all polygons, cleaned first if asked for."""
+    most = min(format_of(out).max_geometry_bytes or MAX_BYTES, MAX_BYTES)
     with (
-        _cleaned(raster, table.metric, settings, out, progress) as cleaned,
-        closing(Polygonizer(settings, table).batches(cleaned, confidence, progress, client=client)) as batches,
-    ):
-        yield batches
+        _work_folder(settings, out) as folder,
+        clean_raster(
+            raster, table.metric, min_area=settings.min_area, fill_holes=settings.fill_holes, folder=folder,
+            progress=progress,
+        ) as cleaned,
+    ):  # fmt: skip
+        polygonizer = Polygonizer(settings, table, folder, most)
+        with closing(polygonizer.batches(cleaned, confidence, progress, client=client)) as batches:
+            yield batches
 
 
 @contextmanager
-def _cleaned(
-    raster: ClassRaster, metric: GroundMetric, settings: PolygonSettings, out: Path, progress: Progress
-) -> Iterator[ClassRaster]:
-    """Yield the raster to trace; if holes are filled or regions merged, a temporary one beside `out`."""
-    min_area, fill_holes = settings.min_area, settings.fill_holes
-    if not (min_area or fill_holes):
-        yield raster
+def _work_folder(settings: PolygonSettings, out: Path) -> Iterator[Path]:
+    """Yield a new folder beside `out`, or that of `out` if no temporary files are needed."""
+    if not (settings.min_area or settings.fill_holes or settings.needs_all_features):
+        yield out.parent
         return
-    with (
-        write_errors(out),
-        temporary_folder(out) as folder,
-        clean_raster(
-            raster, metric, min_area=min_area, fill_holes=fill_holes, folder=folder, progress=progress
-        ) as cleaned,
-    ):
-        yield cleaned
+    with write_errors(out), temporary_folder(out) as folder:
+        yield folder

@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 
 from geopsp.core.jit import jit
 from geopsp.errors import OutputError
+from geopsp.polygons.borders.topology import RaggedPolygons
 from geopsp.polygons.features import Features
 
 LITTLE_ENDIAN, POLYGON, MULTIPOLYGON = 1, np.int64(3), np.int64(6)  # of one type: one compiled version of functions
 """WKB's codes of the byte order and of geometry types."""
+
+
+HEADER_BYTES = 9
+"""Bytes before the polygons of a multipolygon."""
 
 
 MAX_BYTES = 2**31 - 1
@@ -32,13 +37,28 @@ def encode_wkb(features: Features, transform: Affine) -> Any:
 
     Source: OGC 06-103r4, clause 8.
     """
-    outlines, parts = features.outlines, features.parts
+    return _encode(features.outlines, features.parts, transform)
+
+
+def encode_polygons(outlines: RaggedPolygons, transform: Affine) -> Any:
+    """Return a (polygons,) pyarrow array of WKB of each polygon, as `encode_wkb`."""
+    return _encode(outlines, np.arange(len(outlines) + 1), transform)
+
+
+def multipolygon_header(count: int) -> NDArray[np.uint8]:
+    """Return the bytes that make a multipolygon of the WKB of polygons that follow."""
+    header = np.empty(HEADER_BYTES, np.uint8)
+    _write_header(header, np.int64(0), MULTIPOLYGON, count)
+    return header
+
+
+def _encode(outlines: RaggedPolygons, parts: NDArray[np.int64], transform: Affine) -> Any:
     polygons = 9 + 4 * np.diff(outlines.polygons) + 16 * np.diff(outlines.rings[outlines.polygons])
     before = np.concatenate([[0], np.cumsum(polygons)])
-    sizes = np.diff(before[parts]) + 9 * (np.diff(parts) > 1)
+    sizes = np.diff(before[parts]) + HEADER_BYTES * (np.diff(parts) > 1)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     if starts[-1] > MAX_BYTES:
-        polygons_are = "1 polygon is" if len(features) == 1 else f"{len(features)} polygons are"
+        polygons_are = "1 polygon is" if parts.size == 2 else f"{parts.size - 1} polygons are"
         raise OutputError(
             f"{polygons_are} {starts[-1]:,} bytes long, but at most {MAX_BYTES:,} bytes can be written at once. "
             "Simplify the polygons, or write them without `dissolve`."
@@ -46,7 +66,7 @@ def encode_wkb(features: Features, transform: Affine) -> Any:
     content = np.empty(starts[-1], np.uint8)
     _write_features(outlines.xy, outlines.rings, outlines.polygons, parts, tuple(map(float, transform[:6])), content)
     buffers = [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(content)]
-    return pa.Array.from_buffers(pa.binary(), len(features), buffers)
+    return pa.Array.from_buffers(pa.binary(), parts.size - 1, buffers)
 
 
 @jit("f8[:, ::1]", "i8[::1]", "i8[::1]", "i8[::1]", "UniTuple(f8, 6)", "u1[::1]")

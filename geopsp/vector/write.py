@@ -176,9 +176,12 @@ def _slices(batches: Iterator[pa.RecordBatch], *, multi: bool) -> Iterator[pa.Re
 def _to_multipolygons(batch: pa.RecordBatch) -> pa.RecordBatch:
     position = batch.schema.get_field_index("geometry")
     shapes = batch.column(position)
+    is_multi = pc.starts_with(shapes, MULTIPOLYGON_HEADER[:2])
+    if pc.all(is_multi).as_py():
+        return batch  # without a copy, as they may be large
     header, separator = (pa.scalar(value, shapes.type) for value in (MULTIPOLYGON_HEADER, b""))
     promoted = pc.binary_join_element_wise(header, shapes, separator)
-    shapes = pc.if_else(pc.starts_with(shapes, MULTIPOLYGON_HEADER[:2]), shapes, promoted)
+    shapes = pc.if_else(is_multi, shapes, promoted)
     return batch.set_column(position, batch.schema.field(position), shapes)
 
 

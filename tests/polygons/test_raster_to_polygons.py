@@ -349,6 +349,27 @@ def test_a_class_becomes_one_feature():
     assert shapely.contains_xy(whole.geometry.values, whole.point_x, whole.point_y).all()
 
 
+def test_a_class_too_large_for_one_feature_is_told_before_all_is_traced(tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "MAX_BYTES", 5000)
+    raster, out = write(tmp_path / "map.tif", blobs(60)), tmp_path / "map.gpkg"
+    with pytest.raises(OutputError, match=r"The polygons of 'class 0' take more than 5,000 bytes.*without `dissolve`"):
+        raster_to_polygons(raster, out, dissolve=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
+
+
+def test_each_class_tells_how_far_its_own_corners_moved():
+    """Class 1 comes first and is a rectangle, which stays; class 0 is a tilted house."""
+    ground = np.full((60, 90), 255, np.uint8)
+    ground[2:10, 2:20] = 1
+    tilted = shapely.affinity.rotate(shapely.box(0, 0, 240, 120), 24)
+    rasterize([(shapely.affinity.translate(tilted, 500_400, 4_799_600), 0)], out=ground, transform=NORTH_UP)
+    parts, whole = (vectorize(ground, keep=[0, 1], regularize=True, dissolve=dissolve) for dissolve in (False, True))
+    assert parts.code.tolist() == [1, 0]
+    assert whole.code.tolist() == [0, 1]
+    assert whole.moved_m.tolist() == parts.moved_m.tolist()[::-1]
+    assert whole.moved_m[0] > 0 == whole.moved_m[1]
+
+
 @gently
 @given(codes=rasters, transform=transforms)
 def test_pixels_that_share_a_corner_can_be_one_feature(codes, transform):

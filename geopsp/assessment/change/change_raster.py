@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 from geopsp.assessment.change.change_codes import ChangeCodes
 from geopsp.assessment.change.map_on_grid import MapOnGrid
 from geopsp.assessment.joint_classes import JointClasses
+from geopsp.core.disk_array import ScratchArrays
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX
+from geopsp.core.output import write_errors
 from geopsp.core.parallel import cpu_count, map_ordered
 from geopsp.core.progress import Progress
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.ground_metric import GroundMetric
+from geopsp.polygons.regions.cell_graph import IntegerUnits
 from geopsp.polygons.regions.clean import write_codes
-from geopsp.polygons.regions.region_graph import GRAPH_CELL, IntegerUnits, apply_codes, build_region_graph
+from geopsp.polygons.regions.region_graph import GRAPH_CELL, apply_codes, build_region_graph
 from geopsp.polygons.zonal_stats import AREA, NUM_PIXELS, zonal_sums
 
 TALLY_BLOCK = 1024
@@ -105,8 +108,8 @@ def large_changes(
 ) -> ClassRaster:
     """Write the changes without regions smaller than `min_area`, and return them.
 
-    Regions are 4-connected pixels of one code. It takes about 220 bytes of memory per region of changed or of unchanged
-    ground; the result does not depend on the cells.
+    Regions are 4-connected pixels of one code. It takes about 75 bytes per region of changed or of unchanged ground, on
+    the disk if there are many; the result does not depend on the cells.
 
     Args:
         raster: The changes.
@@ -116,17 +119,19 @@ def large_changes(
         progress: Called after each cell; the raster is read twice.
 
     Raises:
-        RasterError: if a map cannot be read.
+        RasterError: if a map cannot be read, or there are too many regions.
         OutputError: if the file cannot be written.
     """
     units = IntegerUnits.from_metric(raster.pair.metric)
     smallest = units.to_units(min_area)
     on_cell = _counter(progress, 2 * len(list(raster.grid.blocks(cell_size))))
-    graph = build_region_graph(
-        raster, units, max_area=smallest, all_borders=False, cell_size=cell_size, on_cell=on_cell
-    )
-    codes = np.where(graph.areas < smallest, np.uint8(IGNORE_INDEX), graph.codes)
-    with closing(apply_codes(raster, replace(graph, codes=codes), cell_size=cell_size)) as cells:
+    with write_errors(path):
+        graph = build_region_graph(
+            raster, units, max_area=smallest, all_borders=False, cell_size=cell_size,
+            arrays=ScratchArrays(path.parent), on_cell=on_cell,
+        )  # fmt: skip
+    graph.erase_small(smallest)
+    with closing(apply_codes(raster, graph, cell_size=cell_size)) as cells:
         write_codes(path, raster.grid, cells, on_cell)
     return ClassRaster(path, raster.grid, np.dtype(np.uint8), IGNORE_INDEX, has_mask=False)
 

@@ -103,7 +103,8 @@ def compare_maps(
     target = _check_outputs(Path(out), (map_a, map_b), options)
     if options.reference is not None:
         read_sample(options.reference)  # what is no sample is said before the work
-    compile_ahead([f"geopsp.{name}" for name in (*COMPILED, "polygons.regions.region_graph")])
+    graph = ("polygons.regions.cell_graph", "polygons.regions.region_graph")
+    compile_ahead([f"geopsp.{name}" for name in (*COMPILED, *graph)])
     with output_lock(target), ExitStack() as stack:
         job, notes, confidences = _plan(map_a, map_b, target, options, stack)
         job.begin()

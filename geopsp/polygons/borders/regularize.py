@@ -25,34 +25,32 @@ MIN_MOVE = 1e-9
 
 
 def regularize_outlines(
-    outlines: RaggedPolygons, *, tolerance: float, pixel: tuple[float, float] | NDArray[np.float64]
+    outlines: RaggedPolygons, *, tolerance: float, pixel: NDArray[np.float64], largest_pixel: float
 ) -> tuple[RaggedPolygons, NDArray[np.float64]]:
     """Give polygons right angles where that moves them little.
 
     Walls run along or across a polygon's main direction, each at the mean position of the part of the outline that it
     replaces, so the area hardly changes. If the result is invalid or moved too far, a rectangle of the same area is
-    tried; if that is too, the polygon stays unchanged (as round ones do). If two polygons come to overlap, or to share
-    a wall that they did not share before, the one that moved further stays unchanged. Adjacent polygons are not
-    adjusted to each other: gaps can appear between them, but no overlaps.
+    tried; if that is too, the polygon stays unchanged (as round ones do). Other polygons are not looked at.
 
     Args:
-        outlines: Valid polygons that do not overlap, traced from pixels.
+        outlines: Valid polygons, traced from pixels.
         tolerance: Limit of the distance between the old and the new outline, in the units of `pixel`. Shorter walls are
             merged with longer ones. Below two pixels, the steps of slanting walls may stay.
-        pixel: Width and height of a pixel, both positive; or (polygons, 2). Angles are right in these units.
+        pixel: (polygons, 2) widths and heights of pixels, all positive. Angles are right in these units.
+        largest_pixel: The largest width or height of a pixel of all polygons.
 
     Returns:
-        The polygons, and (polygons,) the distance between each old and new outline; 0 if unchanged.
+        The polygons, and (polygons,) the distance between each old and new outline; 0 for those that stay unchanged,
+        which are the old ones but for rounding.
     """
     if not len(outlines):
         return outlines, np.zeros(0)
-    old = outlines.to_shapely(Affine.identity())
-    sizes = np.broadcast_to(pixel, (len(outlines), 2))
-    scaled = RaggedPolygons(outlines.xy * _per_vertex(sizes, outlines), outlines.rings, outlines.polygons)
+    scaled = RaggedPolygons(outlines.xy * _per_vertex(pixel, outlines), outlines.rings, outlines.polygons)
     before = scaled.to_shapely(Affine.identity())
     new, moved = before.copy(), np.zeros(len(outlines))
     # A larger tolerance would turn walls with notches.
-    vertices, starts = _remove_steps(scaled, min(tolerance / 2, STEP_DEPTH * float(sizes.max())))
+    vertices, starts = _remove_steps(scaled, min(tolerance / 2, STEP_DEPTH * largest_pixel))
     directions = _main_directions(scaled.xy[vertices], starts, outlines.polygons)
     vertices, starts = _remove_steps(scaled, tolerance / 2)
     upright = RaggedPolygons(_rotate(scaled, 1 / directions), outlines.rings, outlines.polygons)
@@ -66,12 +64,8 @@ def regularize_outlines(
         distance[distance < MIN_MOVE * tolerance] = 0
         moved[remaining[good]], new[remaining[good]] = distance[good], candidates[remaining[good]]
         remaining = remaining[~good]
-    changed = moved > 0
     xy, rings, polygons = _to_ragged(shapely.orient_polygons(new, exterior_cw=True))  # rows go down
-    regular = _to_polygons(xy / _per_vertex(sizes, RaggedPolygons(xy, rings, polygons)), rings, polygons)
-    regular[~changed] = old[~changed]
-    _restore_conflicts(regular, moved, old)
-    return RaggedPolygons(*_to_ragged(regular)), moved
+    return RaggedPolygons(xy / _per_vertex(pixel, RaggedPolygons(xy, rings, polygons)), rings, polygons), moved
 
 
 def _to_polygons(xy: NDArray[Any], rings: NDArray[np.int64], polygons: NDArray[np.int64]) -> Polygons:
@@ -161,26 +155,6 @@ def _per_vertex(values: NDArray[np.float64], outlines: RaggedPolygons) -> NDArra
     """Repeat the value of each polygon for its vertices."""
     result: NDArray[np.float64] = np.repeat(values, np.diff(outlines.rings[outlines.polygons]), axis=0)
     return result
-
-
-def _share_walls(polygons: Polygons, others: Polygons) -> NDArray[np.bool_]:
-    """Return True where two outlines have more than points in common."""
-    shared: NDArray[np.bool_] = shapely.relate_pattern(polygons, others, "****1****")
-    return shared
-
-
-def _restore_conflicts(regular: Polygons, moved: NDArray[np.float64], old: Polygons) -> None:
-    """Restore old polygons until none overlaps another one, or shares a new wall with it."""
-    while (changed := np.flatnonzero(moved)).size:
-        one, two = shapely.STRtree(regular).query(regular[changed], predicate="intersects")
-        one = changed[one]
-        one, two = one[one != two], two[one != two]
-        conflict = shapely.relate_pattern(regular[one], regular[two], "T********")
-        conflict |= _share_walls(regular[one], regular[two]) & ~_share_walls(old[one], old[two])
-        if not conflict.any():
-            return
-        restored = np.where(moved[one] >= moved[two], one, two)[conflict]
-        regular[restored], moved[restored] = old[restored], 0
 
 
 @jit("f8[:, ::1]", "i8[::1]", "f8[:, ::1]", "i8[::1]")

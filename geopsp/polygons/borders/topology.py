@@ -15,6 +15,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
+from geopsp.core.disk_array import ScratchArrays
 from geopsp.core.jit import jit
 
 Polygons = NDArray[np.object_]
@@ -73,11 +74,65 @@ class RaggedPolygons:
     def __len__(self) -> int:
         return self.polygons.size - 1
 
+    def part(self, start: int, stop: int) -> RaggedPolygons:
+        """Return the polygons from `start` to before `stop`; vertices are not copied."""
+        rings = self.rings[self.polygons[start] : self.polygons[stop] + 1]
+        return RaggedPolygons(
+            self.xy[rings[0] : rings[-1]], rings - rings[0], self.polygons[start : stop + 1] - self.polygons[start]
+        )
+
+    def take(self, indices: NDArray[np.intp]) -> RaggedPolygons:
+        """Return the polygons at these indices, in this order."""
+        rings, polygon_starts = members(self.polygons, indices)
+        vertices, ring_starts = members(self.rings, rings)
+        return RaggedPolygons(self.xy[vertices], ring_starts, polygon_starts)
+
     def to_shapely(self, transform: Affine) -> Polygons:
         """Return (polygons,) geometries in CRS units."""
         xy = to_crs(self.xy, transform)
         polygons: Any = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (self.rings, self.polygons))
         return np.asarray(polygons, object)
+
+
+class PolygonStore:
+    """Concatenates polygons, in files if there are many."""
+
+    def __init__(self, arrays: ScratchArrays) -> None:
+        """Start without polygons.
+
+        Args:
+            arrays: Makes the files.
+        """
+        self._xy, self._rings, self._polygons = (
+            arrays.growing(np.float64, 2), arrays.growing(np.int64), arrays.growing(np.int64)
+        )  # fmt: skip
+        for starts in (self._rings, self._polygons):
+            starts.append(np.zeros(1, np.int64))
+
+    def __len__(self) -> int:
+        return len(self._polygons) - 1
+
+    def append(self, outlines: RaggedPolygons) -> None:
+        """Add polygons.
+
+        Raises:
+            OSError: if the disk is full.
+        """
+        num_vertices, num_rings = len(self._xy), len(self._rings) - 1
+        self._xy.append(outlines.xy)
+        self._rings.append(outlines.rings[1:] + num_vertices)
+        self._polygons.append(outlines.polygons[1:] + num_rings)
+
+    def finish(self) -> RaggedPolygons:
+        """Return all polygons; then this object has none any more."""
+        return RaggedPolygons(self._xy.finish(), self._rings.finish(), self._polygons.finish())
+
+
+def members(starts: NDArray[np.int64], groups: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Return the indices of the members of some groups, one group after the other, and the new starts."""
+    counts = starts[groups + 1] - starts[groups]
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    return np.repeat(starts[groups] - ends[:-1], counts) + np.arange(ends[-1]), ends
 
 
 def to_crs(xy: NDArray[np.float64], transform: Affine) -> NDArray[np.float64]:

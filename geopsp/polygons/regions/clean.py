@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 
+from geopsp.core.disk_array import IN_MEMORY, ScratchArrays
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX
+from geopsp.core.output import write_errors
 from geopsp.core.progress import Progress
 from geopsp.core.text import format_error
 from geopsp.errors import OutputError
 from geopsp.polygons.class_raster import ClassRaster
 from geopsp.polygons.ground_metric import GroundMetric
+from geopsp.polygons.regions.cell_graph import IntegerUnits
 from geopsp.polygons.regions.fill_holes import fill_small_holes
 from geopsp.polygons.regions.merge_small import merge_small_regions
-from geopsp.polygons.regions.region_graph import GRAPH_CELL, IntegerUnits, apply_codes, build_region_graph
+from geopsp.polygons.regions.region_graph import GRAPH_CELL, apply_codes, build_region_graph
 
 BLOCK = 512
 """Width and height of the file's blocks, in pixels."""
@@ -41,21 +44,21 @@ def clean_raster(
 ) -> ClassRaster:
     """Return a raster with small holes filled, then small regions merged; `raster` itself if both limits are 0.
 
-    Holes that merging creates are filled too. The result does not depend on the cells. It takes about 220 bytes of
-    memory per region.
+    Holes that merging creates are filled too. The result does not depend on the cells. It takes some 170 bytes per
+    region, on the disk if there are many, so that memory does not grow with the raster.
 
     Args:
         raster: Class codes.
         metric: Pixel sizes of its grid.
         min_area: In m2. Smaller regions (4-connected) are merged, see `merge_small_regions`.
         fill_holes: In m2. Smaller holes are filled, see `fill_small_holes`.
-        folder: Where the temporary file is written. The caller deletes it.
+        folder: Where temporary files are written. The caller deletes it.
         cell_size: Width and height of the cells that are read at once, in pixels.
         progress: Called after each cell; the raster is read twice.
 
     Raises:
-        RasterError: if the raster cannot be read.
-        OutputError: if the file cannot be written.
+        RasterError: if the raster cannot be read, or has too many regions.
+        OutputError: if the files cannot be written.
     """
     if min_area <= 0 and fill_holes <= 0:
         return raster
@@ -70,16 +73,18 @@ def clean_raster(
         if progress:
             progress(done, total)
 
-    graph = build_region_graph(
-        raster, units, max_area=max(smallest, hole), all_borders=fill_holes > 0, cell_size=cell_size, on_cell=on_cell
-    )
-    if fill_holes > 0:
-        graph = fill_small_holes(graph, hole)
-    if min_area > 0:
-        graph = merge_small_regions(graph, smallest)
-    if fill_holes > 0 < min_area:
-        graph = fill_small_holes(graph, hole)  # merging may have created some
     path = (folder / "cleaned.tif").absolute()  # a relative one may look like a URL
+    with write_errors(path):
+        graph = build_region_graph(
+            raster, units, max_area=max(smallest, hole), all_borders=fill_holes > 0, cell_size=cell_size,
+            arrays=ScratchArrays(folder, in_memory=IN_MEMORY), on_cell=on_cell,
+        )  # fmt: skip
+        if fill_holes > 0:
+            graph = fill_small_holes(graph, hole)
+        if min_area > 0:
+            graph = merge_small_regions(graph, smallest)
+        if fill_holes > 0 < min_area:
+            graph = fill_small_holes(graph, hole)  # merging may have created some
     with closing(apply_codes(raster, graph, cell_size=cell_size)) as cells:
         write_codes(path, raster.grid, cells, on_cell)
     return ClassRaster(path, raster.grid, np.dtype(np.uint8), IGNORE_INDEX, has_mask=False)

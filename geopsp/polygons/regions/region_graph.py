@@ -2,12 +2,12 @@
 
 Nodata pixels form regions too; one of these surrounds the raster. The raster is read in cells that overlap by one
 pixel. Regions of two cells that share a pixel are joined. Areas and lengths are sums of integers, so the result does
-not depend on the order of the sums, and therefore not on the cells.
+not depend on the order of the sums, and therefore not on the cells. Where there are many regions, their tables lie in
+files, and are worked on in the order of the regions, which is nearly that of their places.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,35 +17,25 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geopsp.core.connected_regions import flatten, label_regions, unite_pairs
+from geopsp.core.connected_regions import label_regions, unite_pairs
+from geopsp.core.disk_array import GrowingArray, ScratchArrays
 from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.parallel import cpu_count, map_ordered
+from geopsp.errors import RasterError
 from geopsp.polygons.class_raster import CodeSource
-from geopsp.polygons.ground_metric import GroundMetric, example_metric, pixel_area
+from geopsp.polygons.regions.cell_graph import NO_NODATA, IntegerUnits, cell_graph, read_with_overlap
 
 GRAPH_CELL = 2048
 """Width and height of a cell, in pixels."""
 
 
-UNITS_PER_PIXEL = 2**24
-"""Integer units of area of a pixel of mean size."""
+MAX_REGIONS = 2**31 - 1
+"""Regions of all cells whose numbers fit into the tables."""
 
 
-UNITS_PER_SIDE = 2**10
-"""Integer units of length of a side of such a pixel. Few, so that all sides in a projected CRS are equally long."""
-
-
-MAX_UNITS = 2**60
-"""Upper limit of areas, in units."""
-
-
-NO_NODATA = IGNORE_INDEX + 1
-"""A code that no pixel has: all pixels are labelled."""
-
-
-COLUMNS = ("codes", "areas", "first_pixels", "pairs", "lengths")
+COLUMNS = {"codes": np.uint8, "areas": np.int64, "first_pixels": np.int64, "pairs": np.int32, "lengths": np.int64}
 """The arrays of a cell's graph that are concatenated."""
 
 
@@ -56,32 +46,8 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class IntegerUnits:
-    """Integer units of area and length for a raster."""
-
-    metric: GroundMetric
-
-    per_m2: float
-    per_metre: float
-
-    @classmethod
-    def from_metric(cls, metric: GroundMetric) -> IntegerUnits:
-        """Return units that suit the mean pixel area of a raster."""
-        known = metric.pixel_area[np.isfinite(metric.pixel_area)]
-        mean = known.mean() if known.any() else 1.0
-        return cls(metric, float(UNITS_PER_PIXEL / mean), float(UNITS_PER_SIDE / np.sqrt(mean)))
-
-    def to_units(self, area: float) -> int:
-        """Convert m2 to units."""
-        return round(min(area * self.per_m2, MAX_UNITS))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class RegionGraph:
-    """Regions and their shared borders.
-
-    It takes about 60 bytes per region, and 160 more while cells are joined.
-    """
+    """Regions and their shared borders. It takes about 75 bytes per region, on the disk if there are many."""
 
     codes: NDArray[np.uint8]
     """(regions,)"""
@@ -90,7 +56,8 @@ class RegionGraph:
     """(regions,) in units; limited to `max_area`."""
 
     first_pixels: NDArray[np.int64]
-    """(regions,) number of the first pixel, counted row by row over the raster with a border of one pixel."""
+    """(regions,) number of the first pixel, counted row by row over the raster with a border of one pixel; the first
+    region, which surrounds the raster, has the first pixel."""
 
     pairs: NDArray[np.int32]
     """(borders, 2) indices of two adjacent regions; a pair may occur more than once."""
@@ -106,32 +73,34 @@ class RegionGraph:
 
     max_area: int
 
+    arrays: ScratchArrays
+    """Makes tables of regions and borders."""
+
     def merge(self, owners: NDArray[np.int32]) -> RegionGraph:
-        """Merge each region into `owners[region]`; a region that stays is its own owner."""
-        areas, first_pixels = self.areas.copy(), self.first_pixels.copy()
-        _add_to_owners(owners, areas, first_pixels, self.max_area)
-        kept = owners == np.arange(owners.size, dtype=np.int32)
-        owners = (np.cumsum(kept, dtype=np.int32) - np.int32(1))[owners]
-        pairs = owners[self.pairs]
-        differ = pairs[:, 0] != pairs[:, 1]
+        """Merge each region into `owners[region]`; a region that stays is its own owner, and owners stay.
+
+        The arrays of this graph become those of the new one, and `owners` are overwritten.
+        """
+        count, kept, borders = self.codes.size, 0, 0
+        for start, stop in self.arrays.chunks(count):
+            _add_to_owners(owners, self.areas, self.first_pixels, self.max_area, start, stop)
+        for start, stop in self.arrays.chunks(count):
+            kept = _keep_owners(owners, self.codes, self.areas, self.first_pixels, kept, start, stop)
+        for start, stop in self.arrays.chunks(count):
+            _number_others(owners, start, stop)
+        for start, stop in self.arrays.chunks(self.lengths.size):
+            borders = _keep_borders(owners, self.pairs, self.lengths, borders, start, stop)
+        for start, stop in self.arrays.chunks(self.owners.size):
+            _renumber(self.owners, owners, start, stop)
         return replace(
-            self, codes=self.codes[kept], areas=areas[kept], first_pixels=first_pixels[kept], pairs=pairs[differ],
-            lengths=self.lengths[differ], owners=owners[self.owners],
+            self, codes=self.codes[:kept], areas=self.areas[:kept], first_pixels=self.first_pixels[:kept],
+            pairs=self.pairs[:borders], lengths=self.lengths[:borders],
         )  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _CellGraph:
-    """The graph of one cell; `pairs` and `side_labels` are labels, which begin at 1."""
-
-    codes: NDArray[np.uint8]
-    areas: NDArray[np.int64]
-    first_pixels: NDArray[np.int64]
-    pairs: NDArray[np.int32]
-    lengths: NDArray[np.int64]
-
-    side_labels: tuple[NDArray[np.int32], ...]
-    """Labels of the first and the last row, the first and the last column."""
+    def erase_small(self, min_area: int) -> None:
+        """Give regions smaller than `min_area`, in units, the code of nodata."""
+        for start, stop in self.arrays.chunks(self.codes.size):
+            self.codes[start:stop][self.areas[start:stop] < min_area] = IGNORE_INDEX
 
 
 def build_region_graph(
@@ -141,6 +110,7 @@ def build_region_graph(
     max_area: int,
     all_borders: bool,
     cell_size: int,
+    arrays: ScratchArrays,
     on_cell: Callable[[], None] = lambda: None,
 ) -> RegionGraph:
     """Build the graph of the 4-connected regions of a raster.
@@ -151,17 +121,29 @@ def build_region_graph(
         max_area: Limit of areas, in units: larger regions count as this large.
         all_borders: False leaves out borders between two regions of a cell that both reach `max_area`.
         cell_size: In pixels.
+        arrays: Makes tables of regions and borders.
         on_cell: Called after each cell.
+
+    Raises:
+        RasterError: if the raster is damaged, or has too many regions.
+        OSError: if the disk is full.
     """
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
-    same = [np.empty((0, 2), np.int32)]
+    columns = {name: arrays.growing(dtype, *[2] * (name == "pairs")) for name, dtype in COLUMNS.items()}
+    same = arrays.growing(np.int32, 2)
     count, starts = 0, [0]
     above = beside = np.empty(0, np.int32)
     below = np.empty(raster.grid.width + 2, np.int32)
     windows = list(raster.grid.blocks(cell_size))
-    cells = _map_cells(lambda window: _cell_graph(raster, window, units, max_area, all_borders), windows)
+    cells = _map_cells(
+        lambda window: cell_graph(raster, window, units, max_area=max_area, all_borders=all_borders), windows
+    )
     with closing(cells):
         for window, cell in zip(windows, cells, strict=True):
+            if count + cell.codes.size > MAX_REGIONS:
+                raise RasterError(
+                    f"The raster has more than {MAX_REGIONS:,} regions, too many to merge small ones or to fill holes. "
+                    "Remove regions of few pixels first, e.g. by gdal_sieve.py or `sieve` of a map."
+                )
             top, bottom, left, right = (side + np.int32(count - 1) for side in cell.side_labels)
             if window.col:
                 same.append(_pairs_along_seam(beside, left))
@@ -172,68 +154,58 @@ def build_region_graph(
                 same.append(_pairs_along_seam(above[cols], top))
             below[cols], beside = bottom, right
             np.add(cell.pairs, np.int32(count - 1), out=cell.pairs)
-            for name in COLUMNS:
-                columns[name].append(getattr(cell, name))
+            for name, column in columns.items():
+                column.append(getattr(cell, name))
             count += cell.codes.size
             starts.append(count)
             on_cell()
-    return _join_cells(columns, np.concatenate(same), np.array(starts), max_area)
+    return _join_cells(columns, same, np.array(starts), max_area, arrays)
 
 
 def _join_cells(
-    columns: dict[str, list[NDArray[Any]]], same: NDArray[np.int32], cell_starts: NDArray[np.int64], max_area: int
+    columns: dict[str, GrowingArray],
+    same: GrowingArray,
+    cell_starts: NDArray[np.int64],
+    max_area: int,
+    arrays: ScratchArrays,
 ) -> RegionGraph:
-    """Merge regions of cells that are the same; empties `columns` to halve the memory."""
-    parent = np.arange(cell_starts[-1], dtype=np.int32)
-    owners = parent.copy()
-    unite_pairs(parent, same)
-    flatten(parent)
-    arrays = {name: np.concatenate(columns.pop(name)) for name in COLUMNS}
-    return RegionGraph(**arrays, owners=owners, cell_starts=cell_starts, max_area=max_area).merge(parent)
+    """Merge regions of cells that are the same."""
+    count = int(cell_starts[-1])
+    parent, owners = arrays.zeros(np.int32, count), arrays.zeros(np.int32, count)
+    for start, stop in arrays.chunks(count):
+        parent[start:stop] = owners[start:stop] = np.arange(start, stop, dtype=np.int32)
+    pairs = same.finish()
+    for start, stop in arrays.chunks(len(pairs)):
+        _unite(parent, pairs[start:stop])
+    for start, stop in arrays.chunks(count):
+        _flatten(parent, start, stop)
+    found: dict[str, Any] = {name: column.finish() for name, column in columns.items()}
+    return RegionGraph(**found, owners=owners, cell_starts=cell_starts, max_area=max_area, arrays=arrays).merge(parent)
 
 
 def apply_codes(
     raster: CodeSource, graph: RegionGraph, *, cell_size: int
 ) -> Generator[tuple[Window, NDArray[np.uint8]], None, None]:
     """Yield the raster cell by cell, each pixel with the code of its region in the graph."""
-    table = graph.codes[graph.owners]
 
-    def recode(cell: tuple[Window, int]) -> NDArray[np.uint8]:
-        window, start = cell
-        labels, _ = label_regions(_read_with_overlap(raster, window), nodata=NO_NODATA)
-        codes: NDArray[np.uint8] = _look_up(labels[1 : window.height + 1, 1 : window.width + 1], table[start:])
+    def recode(cell: tuple[Window, int, int]) -> NDArray[np.uint8]:
+        window, start, stop = cell
+        labels, _ = label_regions(read_with_overlap(raster, window), nodata=NO_NODATA)
+        table = graph.codes[graph.owners[start:stop]]
+        codes: NDArray[np.uint8] = _look_up(labels[1 : window.height + 1, 1 : window.width + 1], table)
         return codes
 
-    windows = list(raster.grid.blocks(cell_size))
-    with closing(_map_cells(recode, zip(windows, graph.cell_starts.tolist(), strict=False))) as cells:
-        yield from zip(windows, cells, strict=True)
+    windows, starts = list(raster.grid.blocks(cell_size)), graph.cell_starts.tolist()
+    with closing(_map_cells(recode, zip(windows, starts[:-1], starts[1:], strict=True))) as cells:
+        for window, codes in zip(windows, cells, strict=True):
+            yield window, codes
+            graph.arrays.release()
 
 
 def _map_cells(work: Callable[[Item], Result], cells: Iterable[Item]) -> Generator[Result, None, None]:
     """Yield `work(cell)` of each cell in order, computed in threads."""
     with ThreadPoolExecutor(cpu_count()) as pool:
-        yield from map_ordered(pool, work, cells, in_flight=4 * cpu_count())
-
-
-def _read_with_overlap(raster: CodeSource, window: Window) -> NDArray[np.uint8]:
-    """Read a cell with one more row above and column to the left, and at the raster's end also below and right."""
-    right, below = window.col_stop == raster.grid.width, window.row_stop == raster.grid.height
-    return raster.read(Window(window.col - 1, window.row - 1, window.width + 1 + right, window.height + 1 + below))
-
-
-def _cell_graph(
-    raster: CodeSource, window: Window, units: IntegerUnits, max_area: int, all_borders: bool
-) -> _CellGraph:
-    pixels = _read_with_overlap(raster, window)
-    labels, count = label_regions(pixels, nodata=NO_NODATA)
-    left, top = window.col - 1, window.row - 1
-    codes, areas, first_pixels = _measure_regions(
-        labels, count, pixels, units.metric, units.per_m2, max_area, left, top, raster.grid.width, raster.grid.height
-    )
-    ignored_area = max_area + 1 if all_borders else max_area
-    pairs, lengths = _measure_borders(labels, areas, units.metric, units.per_metre, ignored_area, left, top)
-    sides = tuple(side.copy() for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]))
-    return _CellGraph(codes, areas, first_pixels, pairs, lengths, sides)
+        yield from map_ordered(pool, work, cells, in_flight=2 * cpu_count())
 
 
 def _pairs_along_seam(one: NDArray[np.int32], two: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -251,81 +223,63 @@ def _look_up(labels: Any, table: Any) -> Any:
     return codes
 
 
-@jit("i4[::1]", "i8[::1]", "i8[::1]", "i8")
-def _add_to_owners(owners: Any, areas: Any, first_pixels: Any, max_area: Any) -> None:
+@jit("i4[::1]", "i4[:, ::1]")
+def _unite(parent: Any, pairs: Any) -> None:
+    unite_pairs(parent, pairs)
+
+
+@jit("i4[::1]", "i8", "i8")
+def _flatten(parent: Any, start: Any, stop: Any) -> None:
+    """Let members point to the roots of their sets, which are their smallest members; smaller ones do."""
+    for member in range(start, stop):
+        parent[member] = parent[parent[member]]
+
+
+@jit("i4[::1]", "i8[::1]", "i8[::1]", "i8", "i8", "i8")
+def _add_to_owners(owners: Any, areas: Any, first_pixels: Any, max_area: Any, start: Any, stop: Any) -> None:
     """Add areas and first pixels of merged regions to their owners'."""
-    for region in range(owners.size):
+    for region in range(start, stop):
         owner = owners[region]
         if owner != region:
             areas[owner] = min(max_area, areas[owner] + areas[region])
             first_pixels[owner] = min(first_pixels[owner], first_pixels[region])
 
 
-@jit("i4[:, ::1]", "i8", "u1[:, ::1]", example_metric, "f8", "i8", "i8", "i8", "i8", "i8")
-def _measure_regions(
-    labels: Any,
-    count: Any,
-    codes: Any,
-    metric: Any,
-    per_m2: Any,
-    max_area: Any,
-    left: Any,
-    top: Any,
-    width: Any,
-    height: Any,
-) -> Any:
-    """Return codes, areas and first pixels of the regions of a cell.
+@jit("i4[::1]", "u1[::1]", "i8[::1]", "i8[::1]", "i8", "i8", "i8")
+def _keep_owners(owners: Any, codes: Any, areas: Any, first_pixels: Any, kept: Any, start: Any, stop: Any) -> Any:
+    """Move regions that stay to the front; their place in `owners` gets -1 less the new number. Return how many stay.
 
-    Pixels of the overlap do not count for areas. A pixel of unknown area makes its region as large as `max_area`.
+    Args:
+        kept: How many stay of those before.
     """
-    region_codes = np.empty(count, np.uint8)
-    areas, first_pixels = np.zeros(count, np.int64), np.full(count, -1, np.int64)
-    for row in range(labels.shape[0]):
-        for col in range(labels.shape[1]):
-            region = labels[row, col] - 1
-            if first_pixels[region] < 0:
-                region_codes[region] = codes[row, col]
-                first_pixels[region] = (top + row + 1) * (width + 2) + left + col + 1
-            if row > 0 and col > 0 and top + row < height and left + col < width and areas[region] < max_area:
-                area = pixel_area(metric, left + col + 0.5, top + row + 0.5) * per_m2
-                areas[region] = min(max_area, areas[region] + int(area + 0.5)) if area < max_area else max_area
-    return region_codes, areas, first_pixels
+    for region in range(start, stop):
+        if owners[region] == region:
+            codes[kept], areas[kept], first_pixels[kept] = codes[region], areas[region], first_pixels[region]
+            owners[region] = -1 - kept
+            kept += 1
+    return kept
 
 
-@jit("i4[:, ::1]", "i8[::1]", example_metric, "f8", "i8", "i8", "i8")
-def _measure_borders(
-    labels: Any, areas: Any, metric: Any, per_metre: Any, ignored_area: Any, left: Any, top: Any
-) -> Any:
-    """Return pairs of adjacent labels and the lengths of their borders; pairs of two large regions are ignored.
+@jit("i4[::1]", "i8", "i8")
+def _number_others(owners: Any, start: Any, stop: Any) -> None:
+    """Give the other regions the numbers of their owners, likewise."""
+    for region in range(start, stop):
+        if owners[region] >= 0:
+            owners[region] = owners[owners[region]]
 
-    Pixel sides are as long as the metric says at the knot before them.
-    """
-    # A planar graph has fewer than three edges per node.
-    capacity = 8
-    while capacity < 6 * areas.size:
-        capacity *= 2
-    slots = np.full(capacity, -1, np.int32)  # a hash table of pairs
-    pairs, lengths = np.empty((3 * areas.size, 2), np.int32), np.empty(3 * areas.size, np.int64)
-    count = 0
-    for row in range(1, labels.shape[0]):
-        for col in range(1, labels.shape[1]):
-            label = labels[row, col]
-            if labels[row, col - 1] == label and labels[row - 1, col] == label:
-                continue
-            for down in range(2):
-                other = labels[row - down, col - 1 + down]
-                if label == other or (areas[label - 1] >= ignored_area and areas[other - 1] >= ignored_area):
-                    continue
-                low, high = min(label, other), max(label, other)
-                slot = ((low * 0x9E3779B1 + high * 0x85EBCA6B) >> 16) & (capacity - 1)
-                while slots[slot] >= 0 and (pairs[slots[slot], 0] != low or pairs[slots[slot], 1] != high):
-                    slot = (slot + 1) & (capacity - 1)
-                at = slots[slot]
-                if at < 0:
-                    at = slots[slot] = count
-                    pairs[at, 0], pairs[at, 1], lengths[at] = low, high, 0
-                    count += 1
-                knot = (top + row) // metric.step, (left + col) // metric.step
-                length = per_metre * math.sqrt(metric.e[knot] if down else metric.g[knot])
-                lengths[at] += int(length + 0.5) if length >= 0 else 0  # 0 where the length is unknown
-    return pairs[:count].copy(), lengths[:count].copy()
+
+@jit("i4[::1]", "i4[:, ::1]", "i8[::1]", "i8", "i8", "i8")
+def _keep_borders(owners: Any, pairs: Any, lengths: Any, kept: Any, start: Any, stop: Any) -> Any:
+    """Renumber the regions of borders, and move the borders of two regions to the front; return how many they are."""
+    for border in range(start, stop):
+        one, two = -1 - owners[pairs[border, 0]], -1 - owners[pairs[border, 1]]
+        if one != two:
+            pairs[kept, 0], pairs[kept, 1], lengths[kept] = one, two, lengths[border]
+            kept += 1
+    return kept
+
+
+@jit("i4[::1]", "i4[::1]", "i8", "i8")
+def _renumber(regions: Any, owners: Any, start: Any, stop: Any) -> None:
+    for at in range(start, stop):
+        regions[at] = -1 - owners[regions[at]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import shapely
@@ -14,6 +17,9 @@ from rasterio.features import rasterize
 from shapely import affinity
 
 from geopsp.core.connected_regions import label_regions
+from geopsp.core.disk_array import ScratchArrays
+from geopsp.polygons.borders import conflicts
+from geopsp.polygons.borders.conflicts import MovedOutlines
 from geopsp.polygons.borders.regularize import regularize_outlines
 from geopsp.polygons.borders.rings import build_rings
 from geopsp.polygons.borders.topology import RaggedPolygons, build_polygons
@@ -43,6 +49,20 @@ def ground(found, pixel=(1.0, 1.0)):
     return found.to_shapely(Affine.scale(*pixel))
 
 
+def regularized(outlines, *, tolerance, pixel, size=None):
+    """Return right-angled outlines without conflicts, and how far they moved; found in blocks of `size` polygons."""
+    count = len(outlines)
+    blocks = [(start, min(start + (size or count), count)) for start in range(0, count, size or count)] if count else []
+    pixels = np.broadcast_to(np.array(pixel, float), (count, 2))
+    new, moved = regularize_outlines(outlines, tolerance=tolerance, pixel=pixels, largest_pixel=max(pixel))
+    if not count:
+        return new, moved
+    arrays = ScratchArrays(Path(tempfile.gettempdir()), in_memory=0 if size else 2**20)
+    found = MovedOutlines(outlines, new, moved, blocks, arrays)
+    found.restore_conflicts()
+    return found.part(0, count), found.moved
+
+
 def angles(polygon):
     """Return the cosines of the corners of all rings."""
     found = []
@@ -64,7 +84,7 @@ def test_a_turned_rectangle_comes_back(turn, width, height, pixel):
     """It has four right angles, also with oblong pixels, and nearly the same area."""
     truth = affinity.translate(affinity.rotate(BOX(0, 0, width, height), turn), 20.3, 20.7)
     pixels = drawn(truth, pixel=pixel, size=(120, 140))
-    found, moved = regularize_outlines(pixels, tolerance=2.6, pixel=pixel)
+    found, moved = regularized(pixels, tolerance=2.6, pixel=pixel)
     (before,), (after,) = ground(pixels, pixel), ground(found, pixel)
     if moved[0]:
         assert np.abs(angles(after)).max() < 1e-9
@@ -88,7 +108,7 @@ def test_any_raster_gives_valid_polygons_that_do_not_overlap(codes, seed, tolera
     big = np.kron(codes, np.ones((4, 3), np.uint8))
     rows, cols = np.indices(big.shape) + np.random.default_rng(seed).integers(-1, 2, (2, *big.shape))
     pixels = traced(big[rows.clip(0, big.shape[0] - 1), cols.clip(0, big.shape[1] - 1)])
-    found, moved = regularize_outlines(pixels, tolerance=tolerance, pixel=(0.3, 0.5))
+    found, moved = regularized(pixels, tolerance=tolerance, pixel=(0.3, 0.5))
     before, after = ground(pixels, (0.3, 0.5)), ground(found, (0.3, 0.5))
     assert shapely.is_valid(after).all()
     assert (shapely.area(after) > 0).all()
@@ -109,7 +129,7 @@ def test_wings_and_courtyards_stay(shape, corners, turn):
     """Each corner comes back, within two pixels."""
     truth = affinity.translate(affinity.rotate(shape, turn), 25, 25)
     pixels = drawn(truth)
-    found, moved = regularize_outlines(pixels, tolerance=2.5, pixel=(1, 1))
+    found, moved = regularized(pixels, tolerance=2.5, pixel=(1, 1))
     (before,), (after,) = ground(pixels), ground(found)
     assert (moved[0] > 0) == (turn > 0)
     assert shapely.get_num_coordinates(after) == corners + 1 + len(after.interiors)
@@ -122,7 +142,7 @@ def test_wings_and_courtyards_stay(shape, corners, turn):
 def test_right_angles_along_the_pixels_stay_as_they_were(shape):
     """Rounding errors do not count as moves, for any pixel size."""
     pixels = drawn(affinity.translate(shape, 13, 7))
-    found, moved = regularize_outlines(pixels, tolerance=1.3, pixel=(0.3, 0.7))
+    found, moved = regularized(pixels, tolerance=1.3, pixel=(0.3, 0.7))
     assert moved[0] == 0
     assert (ground(found) == ground(pixels)).all()
 
@@ -130,7 +150,7 @@ def test_right_angles_along_the_pixels_stay_as_they_were(shape):
 def test_round_and_slanting_ones_stay_as_they_were():
     for shape in (shapely.Point(40, 40).buffer(18), shapely.Polygon([(5, 5), (80, 9), (30, 60)])):
         pixels = drawn(shape)
-        found, moved = regularize_outlines(pixels, tolerance=2, pixel=(1, 1))
+        found, moved = regularized(pixels, tolerance=2, pixel=(1, 1))
         assert moved[0] == 0
         assert (ground(found) == ground(pixels)).all()
 
@@ -139,7 +159,7 @@ def test_round_and_slanting_ones_stay_as_they_were():
 def test_a_notch_below_the_tolerance_goes(depth, tolerance):
     """The wall lies at the mean position of the outline that it replaces."""
     notched = BOX(10, 10, 50, 40) - BOX(25, 10, 35, 10 + depth)
-    found, moved = regularize_outlines(drawn(notched), tolerance=tolerance, pixel=(1, 1))
+    found, moved = regularized(drawn(notched), tolerance=tolerance, pixel=(1, 1))
     assert abs(moved[0] - 0.75 * depth) < 0.1
     assert shapely.hausdorff_distance(ground(found)[0], BOX(10, 10 + depth / 4, 50, 40)) < 0.1
 
@@ -147,13 +167,13 @@ def test_a_notch_below_the_tolerance_goes(depth, tolerance):
 def test_a_rectangle_stands_in_for_ragged_corners():
     """The rectangle has the same area, and does not replace a polygon with a courtyard."""
     ragged = BOX(10, 10, 60, 50) - BOX(10, 10, 14, 14) - BOX(56, 46, 60, 50)
-    assert regularize_outlines(drawn(ragged), tolerance=2, pixel=(1, 1))[1][0] == 0
-    found, moved = regularize_outlines(drawn(ragged), tolerance=6, pixel=(1, 1))
+    assert regularized(drawn(ragged), tolerance=2, pixel=(1, 1))[1][0] == 0
+    found, moved = regularized(drawn(ragged), tolerance=6, pixel=(1, 1))
     (rectangle,) = ground(found)
     assert 2 < moved[0] <= 6
     assert len(rectangle.exterior.coords) == 5
     assert abs(rectangle.area - ragged.area) < 1e-6
-    found, _ = regularize_outlines(drawn(ragged - BOX(30, 12, 33, 14)), tolerance=6, pixel=(1, 1))
+    found, _ = regularized(drawn(ragged - BOX(30, 12, 33, 14)), tolerance=6, pixel=(1, 1))
     assert len(ground(found)[0].interiors) == 1
 
 
@@ -163,14 +183,12 @@ def test_neighbours_do_not_come_to_overlap(turn, shift):
     pair = [affinity.rotate(box, turn, origin=(0, 0)) for box in (BOX(0, 0, 30, 20), BOX(30, shift, 55, 17 + shift))]
     burnt = [(affinity.translate(house, 40, 20), code) for code, house in enumerate(pair, 1)]
     codes = rasterize(burnt, (90, 110), fill=255, dtype="uint8")
-    alone = [
-        regularize_outlines(traced(np.where(codes == code, 1, 255)), tolerance=3, pixel=(1, 1))[0] for code in (1, 2)
-    ]
+    alone = [regularized(traced(np.where(codes == code, 1, 255)), tolerance=3, pixel=(1, 1))[0] for code in (1, 2)]
     assert shapely.relate_pattern(ground(alone[0])[0], ground(alone[1])[0], "T********")
-    found, _ = regularize_outlines(traced(codes), tolerance=3, pixel=(1, 1))
+    found, _ = regularized(traced(codes), tolerance=3, pixel=(1, 1))
     assert not shapely.relate_pattern(*ground(found), "T********")
     far = traced(np.where(codes == 1, 1, np.where(np.roll(codes, 25, axis=1) == 2, 2, 255)))
-    assert (regularize_outlines(far, tolerance=3, pixel=(1, 1))[1] > 0).all()
+    assert (regularized(far, tolerance=3, pixel=(1, 1))[1] > 0).all()
 
 
 def test_no_wall_moves_over_a_courtyard():
@@ -178,10 +196,10 @@ def test_no_wall_moves_over_a_courtyard():
     shell = [(0, 0), (0, 15), (2, 15), (2, 30), (40, 30), (40, 0), (0, 0)]
     hole = [(0.6, 2), (9, 2), (9, 12), (0.6, 12), (0.6, 2)]
     house = RaggedPolygons(np.array(shell + hole, float), np.array([0, 7, 12]), np.array([0, 2]))
-    _, moved = regularize_outlines(house, tolerance=5, pixel=(1, 1))
+    _, moved = regularized(house, tolerance=5, pixel=(1, 1))
     assert moved[0] == 0
     inside = RaggedPolygons(np.array(shell + [(x + 3, y) for x, y in hole], float), house.rings, house.polygons)
-    found, moved = regularize_outlines(inside, tolerance=5, pixel=(1, 1))
+    found, moved = regularized(inside, tolerance=5, pixel=(1, 1))
     assert abs(moved[0] - 1) < 0.1
     assert shapely.hausdorff_distance(ground(found)[0], BOX(1, 0, 40, 30) - BOX(3.6, 2, 12, 12)) < 0.3
 
@@ -192,12 +210,12 @@ def test_rings_of_very_many_walls_stay():
     teeth = np.column_stack([np.repeat(x, 2), np.tile([0, 9, 9, 0], 600)])
     ring = np.concatenate([teeth, [[1199, -5], [0, -5], [0, 0]]])
     comb = RaggedPolygons(ring, np.array([0, len(ring)]), np.array([0, 1]))
-    _, moved = regularize_outlines(comb, tolerance=0.5, pixel=(1, 1))
+    _, moved = regularized(comb, tolerance=0.5, pixel=(1, 1))
     assert moved[0] == 0
 
 
 def test_no_polygons_are_none():
-    found, moved = regularize_outlines(traced(np.full((3, 4), 255)), tolerance=2, pixel=(1, 1))
+    found, moved = regularized(traced(np.full((3, 4), 255)), tolerance=2, pixel=(1, 1))
     assert len(found) == moved.size == 0
 
 
@@ -207,6 +225,23 @@ def test_polygons_of_one_class_can_be_one_feature(seed, tolerance):
     """A multipolygon of them is valid, as none overlap or come to share a wall."""
     codes = ragged(np.random.default_rng(seed).integers(0, 2, (9, 9)).astype(np.uint8), seed, height=3, width=4)
     features = swept(np.where(codes == 1, 1, 255).astype(np.uint8))
-    found, _ = regularize_outlines(features.outlines, tolerance=tolerance, pixel=(1.0, 1.0))
+    found, _ = regularized(features.outlines, tolerance=tolerance, pixel=(1.0, 1.0))
     together = shapely.multipolygons(found.to_shapely(Affine.identity()))
     assert together.is_valid, shapely.is_valid_reason(together)
+
+
+@given(seed=st.integers(0, 10**6), size=st.sampled_from([1, 3, 7]))
+@settings(max_examples=20, deadline=None)
+def test_blocks_do_not_matter(seed, size):
+    """Walls of one block meet those of others, also where outlines are restored in several rounds."""
+    codes = ragged(np.random.default_rng(seed).integers(0, 3, (9, 9)).astype(np.uint8), seed, height=3, width=4)
+    outlines = swept(codes).outlines
+    whole, moved = regularized(outlines, tolerance=3, pixel=(1.0, 1.0))
+    before, conflicts.PIECE = conflicts.PIECE, 2
+    try:
+        found, moved_in_blocks = regularized(outlines, tolerance=3, pixel=(1.0, 1.0), size=size)
+    finally:
+        conflicts.PIECE = before
+    assert np.array_equal(moved, moved_in_blocks)
+    assert np.array_equal(found.xy, whole.xy)
+    assert np.array_equal(found.rings, whole.rings)

@@ -5,7 +5,9 @@ import pytest
 from graph_common import cells, drawn, flat, gently, graph, labelled, rasters, units
 from hypothesis import given
 
-from geopsp.polygons.regions.region_graph import MAX_UNITS, IntegerUnits
+from geopsp.errors import RasterError
+from geopsp.polygons.regions import region_graph
+from geopsp.polygons.regions.cell_graph import MAX_UNITS, IntegerUnits
 
 
 def with_surroundings(codes):
@@ -96,6 +98,15 @@ def test_a_pixel_of_unknown_area_makes_its_region_large():
     regions = graph(codes, metric=metric, max_area=units(100))
     areas = dict(zip(regions.first_pixels.tolist(), regions.areas.tolist(), strict=True))
     assert areas == {0: 0, 7: units(1), 8: units(100), 10: units(100)}
+
+
+def test_more_regions_than_have_numbers_are_an_error(monkeypatch):
+    codes = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    monkeypatch.setattr(region_graph, "MAX_REGIONS", 31)
+    assert graph(codes).codes.size == 31  # the surroundings are one
+    monkeypatch.setattr(region_graph, "MAX_REGIONS", 30)
+    with pytest.raises(RasterError, match="has more than 30 regions"):
+        graph(codes)
 
 
 def test_all_cells_are_told_of():
