@@ -94,12 +94,13 @@ class MovedOutlines:
         """Return the polygons whose boxes meet one of those of a piece."""
         boxes = self._boxes[piece]
         around, found = _around(boxes), []
-        for block in np.flatnonzero(_meet(self._block_boxes, around)):
+        for block in np.flatnonzero(_meet(self._block_boxes, around)).tolist():
             start, stop = self._blocks[block]
             found.append(start + np.flatnonzero(_meet(self._boxes[start:stop], around)))
         near = np.concatenate(found)
         tree = shapely.STRtree(shapely.box(*boxes.T))
-        return near[np.unique(tree.query(shapely.box(*self._boxes[near].T))[0])]
+        found_at: Indices = np.unique(tree.query(shapely.box(*self._boxes[near].T))[0])
+        return near[found_at]
 
     def _losers(self, piece: Indices, near: Indices) -> Indices:
         """Return which polygons of both become old ones, as they are in conflict."""
@@ -112,7 +113,8 @@ class MovedOutlines:
         one, two = piece[one], near[two]
         before = (self._old.take(each[share]).to_shapely(Affine.identity()) for each in (one, two))
         conflict[share] = ~_share_walls(*before)
-        return np.where(self.moved[one] >= self.moved[two], one, two)[conflict]
+        losers: Indices = np.where(self.moved[one] >= self.moved[two], one, two)[conflict]
+        return losers
 
     def _holding(self, indices: Indices) -> Polygons:
         """Return the outlines that hold."""
@@ -142,5 +144,5 @@ def _around(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _meet(boxes: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return True for boxes that share a point with one."""
-    meets: NDArray[np.bool_] = (boxes[:, :2] <= box[2:]).all(axis=1) & (boxes[:, 2:] >= box[:2]).all(axis=1)
+    meets: NDArray[np.bool_] = np.all((boxes[:, :2] <= box[2:]) & (boxes[:, 2:] >= box[:2]), axis=1)
     return meets

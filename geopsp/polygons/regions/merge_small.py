@@ -15,10 +15,11 @@ from geopsp.core.connected_regions import find
 from geopsp.core.disk_array import ScratchArrays
 from geopsp.core.jit import jit
 from geopsp.core.legend import IGNORE_INDEX
+from geopsp.polygons.regions.cell_graph import MAX_UNITS
 from geopsp.polygons.regions.region_graph import RegionGraph
 
 BATCH = 2**21
-"""Regions that are sorted at a time; each takes some 100 bytes of memory meanwhile."""
+"""Regions that are sorted at a time; each takes some 150 bytes of memory meanwhile."""
 
 
 STEPS = 2**13
@@ -79,8 +80,9 @@ def merge_small_regions(graph: RegionGraph, min_area: int) -> RegionGraph:
     """
     arrays, tables = graph.arrays, _make_tables(graph, min_area)
     low, end = (0, 0), (min_area, 0)
+    least = np.zeros(len(list(arrays.chunks(graph.codes.size))), np.int64)
     while low < end:
-        batch, low = _smallest(tables, arrays, low, end)
+        batch, low = _smallest(tables, arrays, low, end, least)
         waiting, state = np.empty_like(batch), np.zeros(2, np.int64)
         while _merge(tables, batch, waiting, state, low, min_area, STEPS):
             arrays.release()
@@ -111,7 +113,9 @@ def _make_tables(graph: RegionGraph, min_area: int) -> _Tables:
     return tables
 
 
-def _smallest(tables: _Tables, arrays: ScratchArrays, low: Key, end: Key) -> tuple[NDArray[np.int64], Key]:
+def _smallest(
+    tables: _Tables, arrays: ScratchArrays, low: Key, end: Key, least: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], Key]:
     """Return a batch of the smallest regions that are left, sorted.
 
     Args:
@@ -119,34 +123,48 @@ def _smallest(tables: _Tables, arrays: ScratchArrays, low: Key, end: Key) -> tup
         arrays: Releases their memory.
         low: The first key that counts.
         end: The first that does not.
+        least: (chunks,) what the area of each region that is left of a chunk reaches; chunks of larger ones are not
+            looked at. It is brought up to date.
 
     Returns:
         (regions, 3) areas, first pixels and numbers; and the key before which no other region is left.
     """
     found, num_found, count = [np.empty((0, 3), np.int64)], 0, tables.codes.size
-    for start, stop in arrays.chunks(count):
-        found.append(_small_regions(tables, low, end, start, stop))
-        num_found += len(found[-1])
+    with_some = np.zeros(least.size, np.bool_)
+    for chunk, (start, stop) in enumerate(arrays.chunks(count)):
+        if least[chunk] <= end[0]:
+            regions, least[chunk] = _small_regions(tables, low, end, start, stop)
+            found.append(regions)
+            num_found, with_some[chunk] = num_found + len(regions), len(regions) > 0
         if num_found > 2 * BATCH or stop == count:
             batch = np.concatenate(found)
-            batch = batch[np.lexsort((batch[:, 1], batch[:, 0]))]
+            order = np.lexsort((batch[:, 1], batch[:, 0]))
             if len(batch) > BATCH:
-                end = int(batch[BATCH, 0]), int(batch[BATCH, 1])
-            found, num_found = [batch[:BATCH].copy()], min(len(batch), BATCH)
+                end = int(batch[order[BATCH], 0]), int(batch[order[BATCH], 1])
+            found, num_found = [batch[order[:BATCH]]], min(len(batch), BATCH)
+    least[with_some] = np.minimum(least[with_some], end[0])  # some may have been too many
     return found[0], end
 
 
 @jit(_example_tables, "UniTuple(i8, 2)", "UniTuple(i8, 2)", "i8", "i8")
 def _small_regions(tables: Any, low: Any, end: Any, start: Any, stop: Any) -> Any:
-    """Return (n, 3) areas, first pixels and numbers of the regions with keys from `low` to before `end`."""
-    found, count = np.empty((stop - start, 3), np.int64), 0
+    """Return (n, 3) areas, first pixels and numbers of the regions with keys from `low` to before `end`.
+
+    Returns:
+        And the least area of the others with keys from `low` on.
+    """
+    found, count, least = np.empty((stop - start, 3), np.int64), 0, MAX_UNITS + 1
     for region in range(start, stop):
         area, first = tables.areas[region], tables.first_pixels[region]
         is_left = tables.owners[region] == region and tables.codes[region] != IGNORE_INDEX
-        if is_left and low <= (area, first) < end:
+        if not is_left or (area, first) < low:
+            continue
+        if (area, first) < end:
             found[count, 0], found[count, 1], found[count, 2] = area, first, region
             count += 1
-    return found[:count].copy()
+        else:
+            least = min(least, area)
+    return found[:count].copy(), least
 
 
 @jit(_example_tables, "i8[:, ::1]", "i8[:, ::1]", "i8[::1]", "UniTuple(i8, 2)", "i8", "i8")

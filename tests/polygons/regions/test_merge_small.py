@@ -6,6 +6,8 @@ from graph_common import cells, drawn, flat, gently, graph, labelled, merged_by_
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geopsp.core import disk_array
+from geopsp.polygons.regions import merge_small
 from geopsp.polygons.regions.merge_small import merge_small_regions
 
 
@@ -20,6 +22,30 @@ def merge(codes, least, *, size=64, metric=None, all_borders=False):
 def test_merging_is_as_by_hand(codes, least, size, width):
     found = merge(codes, least, size=size, metric=flat(codes, width=width, area=1))
     assert np.array_equal(found, merged_by_hand(codes, least, width))
+
+
+@gently
+@given(codes=rasters, least=metres, batch=st.integers(1, 9), chunk=st.integers(2, 9), steps=st.integers(1, 3))
+def test_batches_do_not_matter(codes, least, batch, chunk, steps):
+    """The areas of pixels differ, so that regions of one batch grow beyond those of the next."""
+    metric = flat(codes)
+    metric.pixel_area[:] = np.random.default_rng(0).uniform(0.5, 2, metric.pixel_area.shape)
+    whole = merge(codes, least, metric=metric)
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, value in (
+            (merge_small, "BATCH", batch), (disk_array, "CHUNK", chunk), (merge_small, "STEPS", steps),
+        ):  # fmt: skip
+            patch.setattr(module, name, value)
+        assert np.array_equal(merge(codes, least, metric=metric), whole)
+
+
+def test_many_batches_are_as_one():
+    codes = np.random.default_rng(2).integers(0, 6, (90, 70)).astype(np.uint8)
+    whole = merge(codes, 20.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge_small, "BATCH", 60)
+        patch.setattr(disk_array, "CHUNK", 100)
+        assert np.array_equal(merge(codes, 20.5), whole)
 
 
 @gently
