@@ -7,15 +7,15 @@ to the last bit. Where a tile is alone, its class is the map's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
 from geopsp.inference.kernels_numba import NumbaOps
-from geopsp.inference.tile_ops import Array, TileOps
+from geopsp.inference.rolling_rows import BlendedRows, RollingRows
+from geopsp.inference.tile_ops import Array
 from geopsp.inference.tile_plan import SCORE_ONE, WEIGHT_ONE, RowsCols, TilePlan, runs_of_true
 from geopsp.inference.tile_scores import TileScores, area_window
 
@@ -23,33 +23,7 @@ SUM_ONE = SCORE_ONE * WEIGHT_ONE * WEIGHT_ONE
 """The weighted sum of probability 1, the largest there can be."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BlendedRows:
-    """Rows that no later tile overlaps, as views of the buffer; undefined where `valid` is False."""
-
-    index: Array
-    """(rows, cols) uint8: channel of the likeliest class, the first of equal ones."""
-
-    valid: NDArray[np.bool_]
-    """(rows, cols); a copy on devices, where rows are encoded with delay."""
-
-    sums: Array
-    """(classes, rows, cols) int32, from 0 to SUM_ONE: of all pixels if the buffer was asked for scores.
-
-    None of a `ClassBuffer`, which has no sums.
-    """
-
-    agreement: Array | None
-    """(rows, cols) int32, up to about SCORE_ONE: the classes' smallest scores of any tile, added up."""
-
-    ops: TileOps
-    """Of the device that they are on."""
-
-    image: Array | None = None
-    """(bands, rows, cols) float32: normalised bands, if the buffer was asked for them."""
-
-
-class BlendBuffer:
+class BlendBuffer(RollingRows):
     """Weighted class scores of the rows that later tiles may still overlap."""
 
     def __init__(
@@ -74,20 +48,17 @@ class BlendBuffer:
             needs_agreement: True also keeps how far tiles agree.
             image_bands: Bands of the image that are kept beside the scores; 0: none.
         """
-        self.window, self.row, self.filled_stop = window, window.row, window.row
-        self.rows = min(plan.size, window.height)
-        shape = (self.rows, window.width)
-        self.sums = ops.zeros((classes, *shape))
-        self.smallest = ops.zeros((classes, *shape)) + SCORE_ONE if needs_agreement else None
-        self.index = ops.zeros(shape, "uint8")
-        self.valid = np.zeros(shape, bool)
-        self.image = ops.zeros((image_bands, *shape), "float32") if image_bands else None
+        super().__init__(plan, window, ops)
+        self._ops: NumbaOps = ops
+        self.sums = ops.zeros((classes, *self.shape))
+        self.smallest = ops.zeros((classes, *self.shape)) + SCORE_ONE if needs_agreement else None
+        self.index = ops.zeros(self.shape, "uint8")
+        self.image = ops.zeros((image_bands, *self.shape), "float32") if image_bands else None
         self._summed_cols = [slice(0, window.width)]
         """Columns with sums, in rows where no tiles of two rows overlap."""
         if not needs_scores:
             self._summed_cols = runs_of_true(plan.shared_cols[window.col : window.col_stop])
         self._shared_rows = plan.shared_rows
-        self._ops = ops
 
     def add(
         self, tile: Window, valid: NDArray[np.bool_], scores: TileScores, weights: Array, image: Array | None = None
@@ -101,14 +72,13 @@ class BlendBuffer:
             weights: (s, s) int32, from 1 to WEIGHT_ONE squared.
             image: (bands, s, s) float32, if the buffer keeps it.
         """
-        buffer = Window(self.window.col, self.row, self.window.width, self.rows)
-        part = tile.intersect(buffer)
-        if part.is_empty:
+        placed = self._place(tile, valid)
+        if placed is None:
             return
-        self.valid[part.slices(buffer)] = valid[part.slices(tile)]
+        target, source = placed
         if self.image is not None and image is not None:
-            self.image[:, *part.slices(buffer)] = image[:, *part.slices(tile)]
-        self.filled_stop = max(self.filled_stop, part.row_stop)
+            self.image[:, *target] = image[:, *source]
+        buffer = self.held
         interior = area_window(scores.interior, tile)
         part = interior.intersect(buffer)
         if not part.is_empty:
@@ -126,19 +96,17 @@ class BlendBuffer:
         if self.smallest is not None:
             self._ops.lower(self.smallest[:, *target], scores)
 
-    def finish_rows(self, row: int) -> Iterator[tuple[int, BlendedRows | None]]:
-        """Yield the finished rows above `row` and drop them from the buffer.
-
-        Each item is a number of rows and their content, None where no tile was added. Use it before the next one: it
-        is a view of the buffer.
-        """
-        while (count := min(row - self.row, self.rows)) > 0:
-            if self.filled_stop <= self.row:
-                yield count, None
-            else:
-                for rows, columns in self._pieces(count):
-                    yield rows.stop - rows.start, self._finished(rows, columns)
-            self._drop(count)
+    def _finished(self, count: int) -> Iterator[tuple[int, BlendedRows]]:
+        for rows, columns in self._pieces(count):
+            for cols in columns:
+                self._ops.argmax(self.sums, self.index, (rows, cols))
+            agreement = None if self.smallest is None else self._ops.total(self.smallest[:, rows])
+            image = None if self.image is None else self.image[:, rows]
+            sums = self.sums[:, rows]
+            yield (
+                rows.stop - rows.start,
+                BlendedRows(self.index[rows], self.valid[rows], sums, agreement, self._ops, image),
+            )
 
     def _pieces(self, count: int) -> Iterator[tuple[slice, list[slice]]]:
         """Yield the first `count` rows, some at a time, with the columns of each that have sums."""
@@ -154,25 +122,14 @@ class BlendBuffer:
             yield slice(top, stop), columns
             top = stop
 
-    def _finished(self, rows: slice, columns: list[slice]) -> BlendedRows:
-        for cols in columns:
-            self._ops.argmax(self.sums, self.index, (rows, cols))
-        agreement = None if self.smallest is None else self._ops.total(self.smallest[:, rows])
-        image = None if self.image is None else self.image[:, rows]
-        return BlendedRows(self.index[rows], self.valid[rows], self.sums[:, rows], agreement, self._ops, image)
+    def _stores(self) -> Iterable[tuple[Array, int]]:
+        stores = (self.smallest, SCORE_ONE), (self.index, 0), (self.image, 0)
+        return [(store, empty) for store, empty in stores if store is not None]
 
     def _drop(self, count: int) -> None:
-        """Move the rows below the first `count` up, and empty those that come into the buffer."""
-        if self.filled_stop > self.row:
-            for rows, columns in self._pieces(count):
-                for cols in columns:
-                    self.sums[:, rows, cols] = 0
-            keep = self.rows - count
-            fresh = slice(max(keep, count), None)  # the sums between are empty already
-            stores = (self.sums, 0), (self.smallest, SCORE_ONE), (self.index, 0), (self.image, 0)
-            for store, empty in stores:
-                if store is not None:
-                    store[..., :keep, :] = self._ops.copy(store[..., count:, :])
-                    store[..., fresh if store is self.sums else slice(keep, None), :] = empty
-            self.valid[:keep], self.valid[keep:] = self.valid[count:].copy(), False
-        self.row += count
+        for rows, columns in self._pieces(count):
+            for cols in columns:
+                self.sums[:, rows, cols] = 0
+        self._move_up(self.sums, count)
+        self.sums[:, max(self.rows - count, count) :] = 0  # those between are empty already
+        super()._drop(count)

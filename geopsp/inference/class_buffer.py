@@ -7,7 +7,7 @@ the pixels that tiles share. The map is that of `BlendBuffer`, to the byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from geopsp.core.grid import Window
 from geopsp.errors import ModelError
-from geopsp.inference.blend import BlendedRows
 from geopsp.inference.classes_numba import UNKNOWN, add_scores, likeliest, take_classes
-from geopsp.inference.tile_ops import TileOps
+from geopsp.inference.rolling_rows import BlendedRows, RollingRows
+from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.inference.tile_plan import RowsCols, TilePlan
 from geopsp.inference.tile_scores import NOT_FINITE, area_window, shared_areas
 
@@ -75,7 +75,7 @@ class _Kept:
     """(s, s) of the tile."""
 
 
-class ClassBuffer:
+class ClassBuffer(RollingRows):
     """Classes of the rows that later tiles may still overlap."""
 
     def __init__(self, plan: TilePlan, window: Window, classes: int, ops: TileOps) -> None:
@@ -87,13 +87,10 @@ class ClassBuffer:
             classes: Number of classes.
             ops: Of the CPU.
         """
-        self.window, self.row, self.filled_stop = window, window.row, window.row
-        self.rows = min(plan.size, window.height)
-        shape = (self.rows, window.width)
-        self.index = np.full(shape, UNKNOWN, np.uint8)
-        self.valid, self.disputed = np.zeros(shape, bool), np.zeros(shape, bool)
+        super().__init__(plan, window, ops)
+        self.index, self.disputed = np.full(self.shape, UNKNOWN, np.uint8), np.zeros(self.shape, bool)
         self._kept: list[_Kept] = []
-        self._classes, self._ops = classes, ops
+        self._classes = classes
 
     def add(
         self,
@@ -112,30 +109,19 @@ class ClassBuffer:
             weights: (s, s), from 1 to WEIGHT_ONE squared.
             image: Not kept.
         """
-        buffer = Window(self.window.col, self.row, self.window.width, self.rows)
-        part = tile.intersect(buffer)
-        if part.is_empty:
+        placed = self._place(tile, valid)
+        if placed is None:
             return
-        inside, of_tile = part.slices(buffer), part.slices(tile)
-        self.valid[inside] = valid[of_tile]
-        take_classes(self.index, self.disputed, inside, found.index, of_tile)
-        self.filled_stop = max(self.filled_stop, part.row_stop)
+        target, source = placed
+        take_classes(self.index, self.disputed, target, found.index, source)
         for area, logits in found.shared:
             window = area_window(area, tile)
-            if not window.intersect(buffer).is_empty:
+            if not window.intersect(self.held).is_empty:
                 self._kept.append(_Kept(window, area, logits, weights))
 
-    def finish_rows(self, row: int) -> Iterator[tuple[int, BlendedRows | None]]:
-        """Yield the finished rows above `row` and drop them; see `BlendBuffer.finish_rows`."""
-        while (count := min(row - self.row, self.rows)) > 0:
-            if self.filled_stop <= self.row:
-                yield count, None
-            else:
-                self._settle(count)
-                yield count, BlendedRows(self.index[:count], self.valid[:count], None, None, self._ops)
-                self._drop(count)
-            self.row += count
-            self._kept = [kept for kept in self._kept if kept.window.row_stop > self.row]
+    def _finished(self, count: int) -> Iterator[tuple[int, BlendedRows]]:
+        self._settle(count)
+        yield count, BlendedRows(self.index[:count], self.valid[:count], None, None, self._ops)
 
     def _settle(self, count: int) -> None:
         """Write the classes of the first `count` rows where tiles do not agree."""
@@ -149,14 +135,9 @@ class ClassBuffer:
             add_scores(sums, rows - top, cols - left, kept.logits, kept.weights, kept.area)
         self.index[rows, cols] = sums.argmax(axis=1)
 
+    def _stores(self) -> Iterable[tuple[Array, int]]:
+        return (self.index, UNKNOWN), (self.disputed, False)
+
     def _drop(self, count: int) -> None:
-        """Move the rows below the first `count` up, and empty those that come into the buffer."""
-        keep = self.rows - count
-        stores: tuple[tuple[NDArray[np.uint8] | NDArray[np.bool_], int], ...] = (
-            (self.index, UNKNOWN),
-            (self.valid, False),
-            (self.disputed, False),
-        )
-        for store, empty in stores:
-            store[:keep] = store[count:].copy()
-            store[keep:] = empty
+        super()._drop(count)
+        self._kept = [kept for kept in self._kept if kept.window.row_stop > self.row + count]

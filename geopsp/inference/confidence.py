@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from geopsp.core.argument_names import did_you_mean
 from geopsp.core.legend import IGNORE_INDEX, ClassInfo, Legend
 from geopsp.errors import OptionError
-from geopsp.inference.blend import SUM_ONE, BlendedRows
+from geopsp.inference.blend import SUM_ONE
 from geopsp.inference.options import OTHER, MapSettings
+from geopsp.inference.rolling_rows import BlendedRows
 from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.models.calibration import Calibration
 from geopsp.raster.cog.raster_spec import FRACTION_STEPS

@@ -12,8 +12,9 @@ from contextlib import nullcontext
 import numpy as np
 
 from geopsp.core.grid import Window
-from geopsp.inference.blend import SUM_ONE, BlendedRows
+from geopsp.inference.blend import SUM_ONE
 from geopsp.inference.part_size import MIN_STRIP_ROWS
+from geopsp.inference.rolling_rows import BlendedRows
 from geopsp.inference.tile_ops import Array, TileOps
 from geopsp.models.crf import CRFParameters
 

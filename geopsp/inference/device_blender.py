@@ -17,9 +17,10 @@ from torch import Tensor
 from geopsp.core.grid import Window
 from geopsp.core.progress import Progress
 from geopsp.errors import ModelError
-from geopsp.inference.blend import BlendedRows
 from geopsp.inference.kernels_torch import TorchOps
+from geopsp.inference.rolling_rows import BlendedRows, RollingRows
 from geopsp.inference.tile_batch import Batch
+from geopsp.inference.tile_ops import Array
 from geopsp.inference.tile_plan import SCORE_ONE, TilePlan
 from geopsp.inference.tile_scores import NOT_FINITE
 from geopsp.inference.torch_predictor import TorchPredictor
@@ -72,7 +73,7 @@ def _score(logits: Tensor) -> tuple[Tensor, HostCopy]:
     return logits.softmax(dim=1).mul_(SCORE_ONE - 1).add_(0.5).to(torch.int32).add_(logits == best), usable
 
 
-class DeviceBlender:
+class DeviceBlender(RollingRows):
     """Weighted class scores of the rows that later tiles may still overlap, on a device."""
 
     def __init__(
@@ -95,14 +96,12 @@ class DeviceBlender:
             needs_agreement: True also keeps how far tiles agree.
             image_bands: Bands of the image that are kept beside the scores; 0: none.
         """
-        self.window, self.row, self.filled_stop = window, window.row, window.row
-        self.rows = min(plan.size, window.height)
-        shape = (self.rows, window.width)
-        self.sums = ops.zeros((classes, *shape))
-        self.smallest = ops.zeros((classes, *shape)) + SCORE_ONE if needs_agreement else None
-        self.image = ops.zeros((image_bands, *shape), "float32") if image_bands else None
-        self.valid = np.zeros(shape, bool)
-        self._plan, self._ops = plan, ops
+        super().__init__(plan, window, ops)
+        self._ops: TorchOps = ops
+        self.sums = ops.zeros((classes, *self.shape))
+        self.smallest = ops.zeros((classes, *self.shape)) + SCORE_ONE if needs_agreement else None
+        self.image = ops.zeros((image_bands, *self.shape), "float32") if image_bands else None
+        self._plan = plan
 
     def add(
         self,
@@ -124,13 +123,10 @@ class DeviceBlender:
             self._add(tile, valid[number], scores[number], None if images is None else images[number])
 
     def _add(self, tile: Window, valid: NDArray[np.bool_], scores: Tensor, image: Tensor | None) -> None:
-        buffer = Window(self.window.col, self.row, self.window.width, self.rows)
-        part = tile.intersect(buffer)
-        if part.is_empty:
+        placed = self._place(tile, valid)
+        if placed is None:
             return
-        target, source = part.slices(buffer), part.slices(tile)
-        self.valid[target] = valid[source]
-        self.filled_stop = max(self.filled_stop, part.row_stop)
+        target, source = placed
         weights = self._ops.weights(*self._plan.edges(tile.row, tile.col))
         found = scores[:, *source]
         self.sums[:, *target].addcmul_(found, weights[source])
@@ -140,39 +136,19 @@ class DeviceBlender:
         if self.image is not None and image is not None:
             self.image[:, *target] = image[:, *source]
 
-    def finish_rows(self, row: int) -> Iterator[tuple[int, BlendedRows | None]]:
-        """Yield the finished rows above `row` and drop them from the buffer.
+    def _finished(self, count: int) -> Iterator[tuple[int, BlendedRows]]:
+        step = max(1, PIECE_BYTES // (4 * len(self.sums) * self.window.width))
+        for first in range(0, count, step):
+            rows = slice(first, min(first + step, count))
+            sums = self.sums[:, rows]
+            agreement = None if self.smallest is None else self._ops.total(self.smallest[:, rows])
+            image = None if self.image is None else self.image[:, rows]
+            index = sums.argmax(dim=0).to(torch.uint8)  # of equal ones the first
+            yield rows.stop - first, BlendedRows(index, self.valid[rows].copy(), sums, agreement, self._ops, image)
 
-        Each item is a number of rows and their content, None where no tile was added. Start what is computed of it
-        before the next one: it is a view of the buffer.
-        """
-        while (count := min(row - self.row, self.rows)) > 0:
-            if self.filled_stop <= self.row:
-                yield count, None
-            else:
-                step = max(1, PIECE_BYTES // (4 * len(self.sums) * self.window.width))
-                for first in range(0, count, step):
-                    rows = slice(first, min(first + step, count))
-                    yield rows.stop - first, self._finished(rows)
-                self._drop(count)
-            self.row += count
-
-    def _finished(self, rows: slice) -> BlendedRows:
-        sums = self.sums[:, rows]
-        agreement = None if self.smallest is None else self._ops.total(self.smallest[:, rows])
-        image = None if self.image is None else self.image[:, rows]
-        index = sums.argmax(dim=0).to(torch.uint8)  # of equal ones the first
-        return BlendedRows(index, self.valid[rows].copy(), sums, agreement, self._ops, image)
-
-    def _drop(self, count: int) -> None:
-        """Move the rows below the first `count` up, and empty those that come into the buffer."""
-        keep = self.rows - count
-        for store, empty in ((self.sums, 0), (self.smallest, SCORE_ONE), (self.image, 0)):
-            if store is not None:
-                kept = store[:, count:]
-                store[:, :keep] = kept.clone() if keep > count else kept
-                store[:, keep:] = empty
-        self.valid[:keep], self.valid[keep:] = self.valid[count:].copy(), False
+    def _stores(self) -> Iterable[tuple[Array, int]]:
+        stores = (self.sums, 0), (self.smallest, SCORE_ONE), (self.image, 0)
+        return [(store, empty) for store, empty in stores if store is not None]
 
 
 def blend_on_device(

@@ -22,13 +22,14 @@ from geopsp.core.grid import Window
 from geopsp.core.legend import Legend
 from geopsp.core.parallel import cpu_count, map_ordered, prefetch
 from geopsp.core.progress import Progress
-from geopsp.inference.blend import BlendBuffer, BlendedRows
+from geopsp.inference.blend import BlendBuffer
 from geopsp.inference.class_buffer import ClassBuffer, classify_tile, holds_less_than_sums
 from geopsp.inference.confidence import ConfidenceRules, MapRows
 from geopsp.inference.crf_rows import refine_rows
 from geopsp.inference.kernels_numba import NumbaOps
 from geopsp.inference.outputs import encode_output, needs_agreement, needs_scores
 from geopsp.inference.predictor import TilePredictor
+from geopsp.inference.rolling_rows import BlendedRows
 from geopsp.inference.tile_batch import Batch, Tile
 from geopsp.inference.tile_ops import Array, Device
 from geopsp.inference.tile_plan import TilePlan, weights
@@ -128,7 +129,7 @@ class TilePipeline:
     def _blended(
         self, window: Window, progress: Progress | None
     ) -> Generator[tuple[int, BlendedRows | None], None, None]:
-        """Yield the weighted means of the tiles; see `BlendBuffer.finish_rows`."""
+        """Yield the weighted means of the tiles; see `RollingRows.finish_rows`."""
         ops = self.predictor.ops
         if not isinstance(ops, NumbaOps):
             yield from self._blended_on_device(window, progress)

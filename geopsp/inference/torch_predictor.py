@@ -134,7 +134,8 @@ class TorchPredictor(TilePredictor):
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with ThreadPoolExecutor(count, thread_name_prefix="geopsp-network") as pool:
+            # in each thread, too: OpenMP, which convolutions use, counts its own for each of them
+            with ThreadPoolExecutor(count, "geopsp-network", torch.set_num_threads, (1,)) as pool:
                 yield pool
         finally:
             torch.set_num_threads(before)

@@ -64,6 +64,7 @@ def blended(buffer, plan, window, tiles, *, deferred):
     seed=st.integers(0, 99),
 )
 @example(sides=(100, 100), overlap=16, cut=(0, 0, 1, 1), classes=5, kind="ties", missing=0, seed=0)
+@example(sides=(100, 100), overlap=4, cut=(0, 0, 1, 1), classes=2, kind="plain", missing=0.3, seed=0)
 @settings(max_examples=40, deadline=None)
 def test_classes_are_those_of_the_sums(sides, overlap, cut, classes, kind, missing, seed):
     rng = np.random.default_rng(seed)
@@ -81,6 +82,11 @@ def test_classes_are_those_of_the_sums(sides, overlap, cut, classes, kind, missi
     summed = BlendBuffer(plan, window, classes, OPS, needs_scores=False, needs_agreement=False)
     expected, expected_valid = blended(summed, plan, window, tiles, deferred=False)
     found, valid = blended(ClassBuffer(plan, window, classes, OPS), plan, window, tiles, deferred=True)
+    known = np.zeros((sides[1] + SIZE, sides[0] + SIZE), bool)
+    for (top, left), tile in tiles.items():
+        if tile is not None:
+            known[top : top + SIZE, left : left + SIZE] = tile[1]
+    assert np.array_equal(valid, known[row : row + height, col : col + width])
     assert np.array_equal(valid, expected_valid)
     assert np.array_equal(found, expected)
 

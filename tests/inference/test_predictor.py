@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Barrier, current_thread
+
 import numpy as np
 import pytest
 import torch
@@ -141,6 +143,24 @@ def test_too_little_memory_for_one_tile_is_told_and_other_errors_are_not_taken_f
     wrong = trained_model(count=2, network=Broken(RuntimeError("shapes differ")))
     with pytest.raises(RuntimeError, match="shapes differ"):
         TorchPredictor(wrong, CPU, batch_size=4)(*tiles())
+
+
+def test_each_thread_of_the_network_computes_alone(monkeypatch):
+    """OpenMP counts its threads for each thread that starts some: the setting of the caller is not that of the pool."""
+    told, set_num_threads = [], torch.set_num_threads
+    monkeypatch.setattr(
+        torch, "set_num_threads", lambda n: (told.append((current_thread().name, n)), set_num_threads(n))
+    )
+    with TorchPredictor(trained_model(), CPU).threads(2) as pool:
+        meeting = Barrier(2)
+        names = {future.result() for future in [pool.submit(_named, meeting) for _ in range(2)]}
+    assert len(names) == 2
+    assert {(name, 1) for name in names} <= set(told)
+
+
+def _named(meeting):
+    meeting.wait(60)
+    return current_thread().name
 
 
 def test_bfloat16_says_nearly_the_same():
