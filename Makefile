@@ -33,14 +33,16 @@ test test-docs test-all: export OMP_NUM_THREADS = 1
 unexport PYTHONDONTWRITEBYTECODE
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python tests/compile_kernels.py
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The code of the README and of all notebooks, at small size; `make test` runs one notebook.
 test-docs: setup
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'slow or not slow' tests/test_readme.py tests/test_notebooks.py
 
 test-all: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'slow or not slow' --hypothesis-profile=other
+	$(BIN)/python tests/compile_kernels.py
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'slow or not slow' --hypothesis-profile=other
 
 lint: setup
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,27 @@ ANY_MACHINE = {
 settings.register_profile("same", derandomize=True, max_examples=25, **ANY_MACHINE)
 settings.register_profile("other", derandomize=False, **ANY_MACHINE)
 settings.load_profile("same")  # examples that were tried here are those tried elsewhere; `make test-all` tries others
+
+
+LONG = (
+    "cli/test_commands", "polygons/test_raster_to_polygons", "inference/test_dask_workers", "models/test_network",
+    "training/test_distributed", "fuzz/test_fuzz", "training/test_fit", "inference/test_onnx_maps", "test_notebooks",
+    "test_notebook_kernel", "test_kills", "test_faults", "test_benchmarks", "cluster/test_deaths",
+    "training/test_classifier", "models/test_timm_encoder", "chips/test_export_training_data", "inference/test_run_job",
+)  # fmt: skip
+"""Files that take long, some of them with few tests; they run first, so that no process waits for the last ones."""
+
+
+@pytest.hookimpl(trylast=True)  # once it is known which tests run
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files for processes that take one after the other: long ones first, then by their number of tests."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    tests = Path(__file__).parent
+    names = {item.path: item.path.relative_to(tests).with_suffix("").as_posix() for item in items}
+    counts = Counter(item.path for item in items)
+    ranks = {name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: (ranks.get(names[item.path], len(LONG)), -counts[item.path], names[item.path]))
 
 
 HANGING = 240

@@ -8,49 +8,19 @@ import sys
 
 import pytest
 import torch
+import training_process
 from safetensors.torch import load_file
-
-SCRIPT = """
-import json, sys
-from dataclasses import replace
-import torch
-from geopsp import PSPNetClassifier, prepare_data
-from geopsp.core.log import is_main_process
-
-chips, out, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
-data = prepare_data(chips, batch_size=8 // devices, workers=0)
-data = replace(data, train_rows=data.train_rows[::3][:33], valid_rows=data.valid_rows[::4][:7])
-model = PSPNetClassifier(
-    data, "tu-test_resnet", use_unet=False, encoder_weights=None, device="cpu",
-    boundary_weight=0, class_weight_power=0,  # each process takes the mean over its own pixels
-)
-for module in model.model.network.modules():  # nothing that depends on who shares a batch
-    if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-        module.forward = lambda x, m=module: torch.nn.functional.batch_norm(
-            x, m.running_mean, m.running_var, m.weight, m.bias, training=False)
-    elif isinstance(module, torch.nn.Dropout2d):
-        module.p = 0.0
-if is_main_process():
-    model.save(out + ".start", compute_metrics=False)
-model.fit(2, 1e-3, devices=devices, accumulate=2, precision="fp32", folder=out + ".run")
-scores = model.evaluate()
-model.save(out, compute_metrics=False)
-process = "first" if is_main_process() else "second"
-state = {name: float(value.double().sum()) for name, value in model.model.network.state_dict().items()}
-with open(f"{out}.{process}.json", "w") as file:
-    json.dump({"history": model.model.history, "counts": scores.counts.tolist(), "state": state}, file)
-"""
+from training_process import train
 
 
 @pytest.fixture(scope="module")
 def runs(small_world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
-    (folder / "train.py").write_text(SCRIPT)
-    for devices in (1, 2):
-        command = [sys.executable, "train.py", small_world["chips"], str(folder / f"on{devices}"), str(devices)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count("Split:") == 1, "only the first process speaks"
+    train(small_world["chips"], str(folder / "on1"), 1)
+    command = [sys.executable, training_process.__file__, small_world["chips"], str(folder / "on2"), "2"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Split:") == 1, "only the first process speaks"
     return folder
 
 
