@@ -12,6 +12,7 @@ from geopsp.chips.chip_folder import CHIP_FOLDER, MANIFEST
 from geopsp.chips.chip_set import ChipSet
 from geopsp.chips.export_training_data import export_training_data
 from geopsp.cli.plan import Plan
+from geopsp.core.addresses import require_local, shown
 from geopsp.core.escape import html_text
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import FolderKind
@@ -62,7 +63,9 @@ def find_sample_data(data: Path | None) -> Path:
 
     Raises:
         InputNotFoundError: if the scenes are not there.
+        OptionError: if the folder is an address.
     """
+    require_local("data", data, "Copy the sample data first.")
     here = Path(geopsp.__file__).parent
     places = [data] if data else [here.parent / "sample_data", here / "sample_data"]
     for place in places:
@@ -144,7 +147,7 @@ def _with_final_paths(record: TrainingRecord | None, folder: Path, out: Path) ->
     """Return a record that names files as they will be: the folder has its name only when it is complete."""
     if record is None:
         return None
-    now, later = (json.dumps(str(path))[1:-1] for path in (folder, out))
+    now, later = (json.dumps(path)[1:-1] for path in (str(folder), shown(out)))
     return TrainingRecord.model_validate_json(record_text(record).replace(now, later))
 
 
@@ -156,7 +159,7 @@ def _write(folder: Path, scores: Confusion, found: ChipScores, sample: Path, out
         folder / "model", folder / REPORT, found, map=folder / "test_map.tif", images=sample / TEST, overwrite=True
     )
     page = (folder / REPORT).read_text(encoding="utf-8")
-    (folder / REPORT).write_text(page.replace(html_text(str(folder)), html_text(str(out))), encoding="utf-8")
+    (folder / REPORT).write_text(page.replace(html_text(str(folder)), html_text(shown(out))), encoding="utf-8")
     content = {**scores.to_json(), "seconds": round(seconds), "boat_car_confused": scores.confused(*SIMILAR_CLASSES)}
     (folder / "scores.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -172,5 +175,5 @@ def _log_results(out: Path, scores: Confusion, seconds: float) -> None:
         ("test_map.png", "map of the third scene"),
         ("model", "trained model"), ("chips", "training chips"),
     ):  # fmt: skip
-        logger.info(f"{what:26} {out / name}")
+        logger.info(f"{what:26} {shown(out / name)}")
     logger.info(f"Done in {seconds:.0f} s.")

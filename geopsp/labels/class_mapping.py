@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from geopsp.core.argument_names import did_you_mean_one
 from geopsp.core.documents import DocumentError, read_yaml
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
+from geopsp.core.remote_input import input_path
 from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
 from geopsp.labels.look_alikes import canonical_text, case_notes, time_text
@@ -35,7 +36,6 @@ MAX_CLASSES = 254
 
 MAX_EXACT = 2.0**64
 """Whole floats from here on stay floats."""
-
 
 OTHERS = "*"
 """The key of a mapping that stands for all values that it does not name, but not for missing ones."""
@@ -130,7 +130,7 @@ def read_mapping(mapping: Mapping[Any, Any] | str | Path | None) -> dict[Value, 
     source = "`class_mapping`"
     if isinstance(mapping, str | Path):
         source = f"The class mapping {mapping}"
-        mapping = _read_yaml(Path(mapping))
+        mapping = _read_yaml(input_path(mapping))
     if not isinstance(mapping, Mapping) or not mapping:
         raise OptionError(f"{source} is {short(mapping)}, but must map values to classes, e.g. {{'pond': 'water'}}.")
     entries = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geopsp.chips.chip_set import ChipSet
-from geopsp.core.addresses import OutputPath, local_path
+from geopsp.core.addresses import OutputPath, ending_of, local_path, shown
 from geopsp.core.options import require_path
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import foreign_files, require_not_inputs, write_file_list
@@ -136,10 +136,8 @@ def check_report_path(path: str | Path, *, overwrite: bool) -> None:
         OptionError: if it is no HTML file.
         OutputError: if it exists and `overwrite` is False, or cannot be written.
     """
-    if Path(path).suffix.lower() not in ENDINGS:
-        raise OptionError(
-            f"{path} ends in {Path(path).suffix or 'nothing'!r}, but a report is a file such as {REPORT}."
-        )
+    if (ending := ending_of(path)) not in ENDINGS:
+        raise OptionError(f"{shown(path)} ends in {ending or 'nothing'!r}, but a report is a file such as {REPORT}.")
     check_output(path, overwrite=overwrite)
 
 
@@ -184,7 +182,7 @@ def _opened(model: str | Path | TrainedModel | Classifier) -> dict[str, Any]:
         made_with: Mapping[str, Any] = manifest.get("made_with") or {}
         versions = record.versions if record else {str(name): str(text) for name, text in made_with.items()}
         return {
-            "name": Path(model).name or str(model), "folder": str(model), "model": read_model_info(folder),
+            "name": Path(model).name or str(model), "folder": shown(model), "model": read_model_info(folder),
             "record": record, "run_config": read_run_config(folder), "versions": versions,
         }  # fmt: skip
     trained = _trained(model)
