@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,13 +17,14 @@ from geopsp.model_report.map_panel import read_map_panel
 from geopsp.model_report.report_page import ModelReport, report_page
 from geopsp.models.hub_model import local_model
 from geopsp.models.manifest import MANIFEST, MODEL_FOLDER, REPORT, read_manifest
-from geopsp.models.model_info import ModelInfo, read_model_info
+from geopsp.models.model_info import read_model_info
 from geopsp.models.onnx_file import is_onnx
 from geopsp.models.training_record import ChipScores, read_record, read_run_config
 from geopsp.raster.find_images import Images
 
 if TYPE_CHECKING:
     from geopsp.models.saved_model import TrainedModel
+    from geopsp.training.estimate_scoring import ScoringCost
     from geopsp.training.metrics import Confusion
     from geopsp.training.training_data import TrainingData
 
@@ -188,9 +188,8 @@ def _opened(model: str | Path | TrainedModel | Classifier) -> dict[str, Any]:
     trained = _trained(model)
     if trained is not model:
         _score_if_needed(model)
-    info = ModelInfo(**{entry.name: getattr(trained, entry.name) for entry in fields(ModelInfo)})
     return {
-        "name": str(trained.settings.get("network", "model")), "model": info, "record": trained.record,
+        "name": str(trained.settings.get("network", "model")), "model": trained, "record": trained.record,
         "run_config": trained.run_config, "versions": trained.record.versions if trained.record else {},
     }  # fmt: skip
 
@@ -211,6 +210,19 @@ def _score_if_needed(classifier: Any) -> None:
     record = classifier.model.record
     if classifier.data is not None and record is not None and record.scores is None:
         score_validation(classifier)
+
+
+def scoring_cost(model: str | Path, chips: Sequence[str | Path], device: str | None) -> ScoringCost:
+    """Return what `score_test_chips` will cost, before the first tile.
+
+    Raises:
+        InputNotFoundError, PackageError, ChipError: if model or chips cannot be read.
+        ModelError, TrainingError: as `estimate_scoring`.
+    """
+    from geopsp.models.saved_model import load_model
+    from geopsp.training.estimate_scoring import estimate_scoring
+
+    return estimate_scoring(load_model(model), ChipSet.open(chips), device)
 
 
 def score_test_chips(
