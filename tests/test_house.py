@@ -71,8 +71,8 @@ PUBLIC = {
     "CRFOptions", "ChipSet", "ClassInfo", "Confusion", "DeepLab", "FCNClassifier", "GeopspError", "Legend",
     "MapAccuracy", "MapChange", "ModelComparison", "PSPNetClassifier", "PixelClassifier", "Sample", "Scene",
     "TrainingData", "UnetClassifier", "__version__", "assess_map", "classify_pixels", "compare_maps", "compare_models",
-    "draw_sample", "explore", "export_training_data", "prepare_data", "raster_to_polygons", "read_sample", "show_map",
-    "suggest_chips", "supported_weights", "warnings_as_errors", "write_report",
+    "draw_sample", "explore", "export_training_data", "find_sample_data", "prepare_data", "raster_to_polygons",
+    "read_sample", "show_map", "suggest_chips", "supported_weights", "warnings_as_errors", "write_report",
 }  # fmt: skip
 
 

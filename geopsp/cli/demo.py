@@ -7,17 +7,16 @@ import logging
 import time
 from pathlib import Path
 
-import geopsp
 from geopsp.chips.chip_folder import CHIP_FOLDER, MANIFEST
 from geopsp.chips.chip_set import ChipSet
 from geopsp.chips.export_training_data import export_training_data
 from geopsp.cli.plan import Plan
-from geopsp.core.addresses import require_local, shown
+from geopsp.core.addresses import shown
 from geopsp.core.escape import html_text
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import FolderKind
 from geopsp.core.progress import progress_bar
-from geopsp.errors import InputNotFoundError
+from geopsp.core.sample_data import SCENES, TEST, find_sample_data
 from geopsp.inference.classify_pixels import classify_pixels
 from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.training_record import ChipScores, TrainingRecord, record_text
@@ -31,7 +30,6 @@ from geopsp.training.training_data import prepare_data
 
 logger = logging.getLogger(__name__)
 
-SCENES, TEST = ("scene_west.tif", "scene_east.tif"), "scene_test.tif"
 REPORT = "report.html"
 
 DEMO_FOLDER = FolderKind(
@@ -56,22 +54,6 @@ OUTPUT_STRIDE, ENCODER_DEPTH = 16, 4
 
 SIMILAR_CLASSES = ("boat", "car")
 """Their pixels look the same; only the surroundings tell them apart."""
-
-
-def find_sample_data(data: Path | None) -> Path:
-    """Return the folder of the sample data: the one given, or that beside or inside the package.
-
-    Raises:
-        InputNotFoundError: if the scenes are not there.
-        OptionError: if the folder is an address.
-    """
-    require_local("data", data, "Copy the sample data first.")
-    here = Path(geopsp.__file__).parent
-    places = [data] if data else [here.parent / "sample_data", here / "sample_data"]
-    for place in places:
-        if (place / TEST).exists():
-            return place
-    raise InputNotFoundError(f"{places[0]} does not hold the sample data ({TEST} and others). Run sample_data/make.py.")
 
 
 def plan(out: Path, *, data: Path | None = None, epochs: int | None = None, overwrite: bool = False) -> Plan:
