@@ -37,9 +37,9 @@ from geopsp.cli.demo import (
     SIMILAR_CLASSES,
     TEST,
     export_sample,
-    find_sample_data,
 )
 from geopsp.core.bands import Normalization
+from geopsp.core.sample_data import find_sample_data
 from geopsp.data.augment import RandomBrightness, RandomD4
 from geopsp.training.evaluate import chip_loader
 from geopsp.training.metrics import Confusion, boundary_counts, boundary_width
@@ -131,10 +131,10 @@ HEADER = ["mIoU", "boundary IoU", "boats and cars found", "of them confused", "p
 def cut_chips(kind: str, folder: Path, *, smoke: bool) -> tuple[ChipSet, ChipSet]:
     """Write the chips for training and those for the test; the test's only in a smoke run of the demo."""
     if kind == "demo":
-        sample = find_sample_data(None)
+        sample = find_sample_data()
         test = export_sample(sample, (TEST,), "test_labels.gpkg", folder / "test")
         return test if smoke else export_sample(sample, SCENES, "labels.gpkg", folder / "train"), test
-    make = find_sample_data(None) / "make.py"
+    make = find_sample_data() / "make.py"
     command = [sys.executable, make, "--kind", "wide", "--out", folder, *(["--small"] if smoke else [])]
     subprocess.run([str(part) for part in command], check=True)
     train, test = (

@@ -56,7 +56,9 @@ def random_model(backbone: str, tile: int) -> Any:
     mean, m2, low, high = (np.full(BANDS, value) for value in (120.0, 9 * 60.0**2, 0.0, 255.0))
     legend = Legend.from_names({code: f"class {code}" for code in range(CLASSES)})
     names = tuple(f"band_{number}" for number in range(1, BANDS + 1))
-    return TrainedModel(spec, network, legend, names, BandStats(9, mean, m2, low, high), "uint8", tile, (1, 1), "metre")
+    return TrainedModel(
+        spec, legend, names, BandStats(9, mean, m2, low, high), "uint8", tile, (1, 1), "metre", network=network
+    )
 
 
 def random_tiles(count: int, size: int) -> tuple[Any, Any]:

@@ -23,7 +23,7 @@ from typing import Any
 import rasterio
 from common import medians, option_parser, print_json, table
 
-from geopsp.cli.demo import TEST, find_sample_data
+from geopsp.core.sample_data import TEST, find_sample_data
 
 TILE = 128
 SMOKE_SIDE = 96
@@ -41,7 +41,7 @@ def write_inputs(folder: Path, size: int | None) -> None:
     from geopsp.core.grid import Window
     from geopsp.labels.read_labels import read_labels
 
-    sample = find_sample_data(None)
+    sample = find_sample_data()
     scene = Scene.open(sample / TEST)
     grid = scene.grid if size is None else scene.grid.crop(Window(0, 0, size, size))
     codes = read_labels(f"{sample / 'test_labels.gpkg'}|layername=landcover", class_field="landcover").burn(grid).codes
@@ -74,7 +74,9 @@ def save_random_model(scene: Any, folder: Path) -> None:
     statistics = BandStats(9, mean, m2, low, high)
     network = build_network(spec).eval()
     save_model(
-        TrainedModel(spec, network, legend, scene.bands, statistics, str(scene.dtype), TILE, scene.cell_size, "metre"),
+        TrainedModel(
+            spec, legend, scene.bands, statistics, str(scene.dtype), TILE, scene.cell_size, "metre", network=network
+        ),
         folder,
     )
 

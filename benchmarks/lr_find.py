@@ -16,7 +16,8 @@ import numpy as np
 from common import option_parser, print_json, table
 
 from geopsp import PSPNetClassifier, prepare_data
-from geopsp.cli.demo import OUTPUT_STRIDE, SCENES, export_sample, find_sample_data
+from geopsp.cli.demo import OUTPUT_STRIDE, export_sample
+from geopsp.core.sample_data import SCENES, find_sample_data
 
 SWEEP = (1e-4, 3e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 
@@ -63,7 +64,7 @@ def main() -> None:
         folders = options.chips
         if not folders:
             folders = [str(Path(scratch) / "chips")]
-            export_sample(find_sample_data(None), SCENES[:1], "labels.gpkg", Path(folders[0]))
+            export_sample(find_sample_data(), SCENES[:1], "labels.gpkg", Path(folders[0]))
         for folder in folders:
             for backbone in options.backbones.split(","):
                 scores, found = run_case(folder, backbone, [int(seed) for seed in options.seeds.split(",")], options)

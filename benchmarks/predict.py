@@ -85,7 +85,7 @@ def random_model(name: str) -> Any:
     mean, m2, low, high = (np.full(3, value) for value in (MEAN, 9 * STD**2, 0.0, 255.0))
     statistics = BandStats(9, mean, m2, low, high)
     bands = ("band_1", "band_2", "band_3")
-    return TrainedModel(spec, network.eval(), legend, bands, statistics, "uint8", TILE, (0.5, 0.5), "metre")
+    return TrainedModel(spec, legend, bands, statistics, "uint8", TILE, (0.5, 0.5), "metre", network=network.eval())
 
 
 def map_scene(model: Any, scene: Path, out: Path) -> float:

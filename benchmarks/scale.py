@@ -323,7 +323,9 @@ def new_job(scene: Path, out: Path) -> Any:
     network = build_network(spec).eval()
     statistics = BandStats(9, np.full(3, 110.0), np.full(3, 9 * 55.0**2), np.zeros(3), np.full(3, 255.0))
     image = Scene.open(scene)
-    model = TrainedModel(spec, network, legend, image.bands, statistics, "uint8", TILE, image.cell_size, "metre")
+    model = TrainedModel(
+        spec, legend, image.bands, statistics, "uint8", TILE, image.cell_size, "metre", network=network
+    )
     job = plan_job(
         image, model, [outputs.class_spec(out, legend)], MapSettings(batch_size=1), part_side=PART, block=BLOCK
     )

@@ -29,7 +29,7 @@ import torch
 from common import option_parser, print_json, table
 
 from geopsp import PSPNetClassifier, export_training_data, prepare_data
-from geopsp.cli.demo import SCENES, find_sample_data
+from geopsp.core.sample_data import SCENES, find_sample_data
 from geopsp.data.dataset import Sample
 from geopsp.models.losses import LossSpec, total_loss
 from geopsp.models.network import SegmentationNetwork
@@ -83,7 +83,7 @@ def main() -> None:
 
 def make_data(options: argparse.Namespace, folder: Path) -> dict[str, TrainingData]:
     """Return as many chips as the steps need, from files and from a cache, and one to validate on."""
-    sample = find_sample_data(None)
+    sample = find_sample_data()
     export_training_data(
         [sample / name for name in (SCENES[:1] if options.smoke else SCENES)],
         f"{sample / 'labels.gpkg'}|layername=landcover",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from geopsp.chips.export_training_data import export_training_data as export_training_data
     from geopsp.core.legend import ClassInfo as ClassInfo
     from geopsp.core.legend import Legend as Legend
+    from geopsp.core.sample_data import find_sample_data as find_sample_data
     from geopsp.core.warnings_log import warnings_as_errors as warnings_as_errors
     from geopsp.errors import GeopspError as GeopspError
     from geopsp.inference.classify_pixels import classify_pixels as classify_pixels
@@ -73,6 +74,7 @@ _HOME = {
     "draw_sample": "assessment.sampling.draw_sample",
     "explore": "report.explore_map",
     "export_training_data": "chips.export_training_data",
+    "find_sample_data": "core.sample_data",
     "prepare_data": "training.training_data",
     "raster_to_polygons": "polygons.raster_to_polygons",
     "show_map": "report.map_figure",
@@ -109,6 +111,7 @@ __all__ = [
     "draw_sample",
     "explore",
     "export_training_data",
+    "find_sample_data",
     "prepare_data",
     "raster_to_polygons",
     "read_sample",

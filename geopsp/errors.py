@@ -21,13 +21,17 @@ Each message says what was found, what was needed and what to do.
 from __future__ import annotations
 
 from geopsp.core.escape import printable
+from geopsp.core.staging import name_addresses
 
 
 class GeopspError(Exception):
-    """Base of every error that input or options can cause; as text it is one line, whatever the names in it hold."""
+    """Base of every error that input or options can cause; as text it is one line, whatever the names in it hold.
+
+    Of what lies in an object store it names the address, not the local copy.
+    """
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return printable(name_addresses(super().__str__()))
 
 
 class InputNotFoundError(GeopspError, FileNotFoundError):

@@ -52,7 +52,7 @@ def trained_model(*, size=32, count=1, bands=None, dtype="uint8", network=None, 
     count = len(bands)
     statistics = BandStats(9, np.zeros(count), np.full(count, 9.0), np.zeros(count), np.full(count, 255.0))
     spec = ModelSpec("tu-test_resnet", count, CLASSES)
-    return TrainedModel(spec, network or Echo(), legend, bands, statistics, dtype, size, (cell, cell), units)
+    return TrainedModel(spec, legend, bands, statistics, dtype, size, (cell, cell), units, network=network or Echo())
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Makes maps in processes that are killed, run out of disk, or are measured: kill_maps.py MODE FOLDER [KILLS]."""
+"""Makes maps in processes that are killed, run out of disk, or are measured.
+
+kill_maps.py MODE FOLDER [KILLS], or kill_maps.py make IMAGE OUT, where OUT is a folder or an address.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,13 @@ from processes import ended, in_child
 from rasterio.transform import from_origin
 from torch import nn
 
+from geopsp.core.addresses import local_path
 from geopsp.errors import OutputError
 from geopsp.inference import outputs, predict_parts, run_job
 from geopsp.inference.options import MapSettings
 from geopsp.inference.plan_job import plan_job
 from geopsp.inference.resources import Resources
 from geopsp.raster.scene import Scene
-
-predict_parts.GDAL_CACHE_BYTES = run_job.GDAL_CACHE_BYTES = 2**21
 
 
 class Bands(nn.Module):
@@ -172,7 +174,11 @@ def memory(folder: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    predict_parts.GDAL_CACHE_BYTES = run_job.GDAL_CACHE_BYTES = 2**21
     mode, place = sys.argv[1], Path(sys.argv[2])
+    if mode == "make":
+        make(place, local_path(sys.argv[3]))
+        sys.exit()
     result = {
         "kill": lambda: kill(place, int(sys.argv[3])),
         "full": lambda: full(place),

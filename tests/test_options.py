@@ -28,7 +28,7 @@ from geopsp.errors import OptionError
 from geopsp.export.options import ExportOptions as ModelExportOptions
 from geopsp.inference.classify_pixels import classify_pixels
 from geopsp.inference.options import MapOptions, MapSettings
-from geopsp.labels.class_mapping import Background as LabelBackground
+from geopsp.labels.class_table import Background as LabelBackground
 from geopsp.labels.read_labels import read_labels
 from geopsp.models import spec
 from geopsp.models.crf import CRFOptions

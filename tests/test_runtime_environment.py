@@ -105,9 +105,9 @@ def exported_model(folder):
             if isinstance(layer, torch.nn.Conv2d) and layer.out_channels == spec.classes:
                 layer.weight *= 30
     model = TrainedModel(
-        spec, network, Legend.from_names({code: f"class {code}" for code in range(8)}), tuple(scene.bands),
+        spec, Legend.from_names({code: f"class {code}" for code in range(8)}), tuple(scene.bands),
         BandStats.from_array(found.data, found.valid), str(scene.dtype), 128, scene.grid.cell_size,
-        scene.grid.unit,
+        scene.grid.unit, network=network,
     )  # fmt: skip
     save_model(model, folder / "model")
     return export_model(model, folder / "model.onnx", images=SAMPLE / "scene_test.tif")

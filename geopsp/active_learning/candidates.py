@@ -18,7 +18,7 @@ from geopsp.chips.options import ChipSpec
 from geopsp.core.grid import Grid, Window
 from geopsp.labels.area import AreaOfInterest
 from geopsp.raster.scene import Scene
-from geopsp.vector.open import LAYER_SEPARATOR
+from geopsp.vector.open import local_folder
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +77,8 @@ class LabelledGround:
         Raises:
             InputNotFoundError, LabelError, ChipError: if it cannot be read.
         """
-        if not isinstance(labelled, str | Path) or LAYER_SEPARATOR in str(labelled) or not Path(labelled).is_dir():
-            return cls(AreaOfInterest.read(labelled))
-        if Path(labelled).suffix.lower() == ".gdb":
+        folder = local_folder(labelled) if isinstance(labelled, str | Path) else None
+        if folder is None:
             return cls(AreaOfInterest.read(labelled))
         chips = ChipSet.open(labelled)
         index = chips.index[chips.index["labelled"] > 0]

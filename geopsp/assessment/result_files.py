@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from geopsp.core.addresses import OutputPath
+from geopsp.core.addresses import OutputPath, ending_of, shown
 from geopsp.core.argument_names import did_you_mean
 from geopsp.core.options import require_path
 from geopsp.core.output import atomic_output, check_output
@@ -22,12 +22,12 @@ def require_ending(path: str | Path, *endings: str) -> str:
     Raises:
         OptionError: if it is none of these.
     """
-    ending = Path(path).suffix.lower()
+    ending = ending_of(path)
     if ending not in endings:
         *most, last = endings
         needed = f"{', '.join(most)} or {last}" if most else last
         hint = did_you_mean(ending, endings)
-        raise OptionError(f"{path} ends in {Path(path).suffix or 'nothing'!r}, but must end in {needed}.{hint}")
+        raise OptionError(f"{shown(path)} ends in {ending or 'nothing'!r}, but must end in {needed}.{hint}")
     return ending
 
 

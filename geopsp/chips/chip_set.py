@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from geopsp.chips.arcgis_read import read_arcgis_folder
 from geopsp.chips.arcgis_write import MAP_FILE
 from geopsp.chips.chip_folder import INDEX, MANIFEST, read_folder, require_files
+from geopsp.core.addresses import shown
 from geopsp.core.argument_names import did_you_mean_one
 from geopsp.core.bands import BandStats
 from geopsp.core.escape import printable
@@ -23,7 +24,7 @@ from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.core.notebook_html import Cell, html_block, html_facts, html_table
 from geopsp.core.options import require_path
 from geopsp.core.pixel_values import RAW, PixelValues
-from geopsp.core.remote_output import input_folder
+from geopsp.core.remote_input import input_folder
 from geopsp.core.text import format_count, format_pixel_size
 from geopsp.errors import ChipError, InputNotFoundError
 
@@ -81,7 +82,7 @@ class ChipSet:
         return len(self.index)
 
     def __repr__(self) -> str:
-        where = f"in {', '.join(map(str, self.folders))}" if self.folders else "cut when asked for"
+        where = f"in {', '.join(map(shown, self.folders))}" if self.folders else "cut when asked for"
         size, bands = f"{self.tile_size} x {self.tile_size}", format_count(len(self.bands), "band")
         classes = f"{format_count(len(self.legend), 'class', 'classes')} ({', '.join(self.legend.names)})"
         return printable(f"<{format_count(len(self), 'chip')} of {size}, {bands}, {classes} {where}>")
@@ -92,7 +93,7 @@ class ChipSet:
             "bands": f"{', '.join(self.bands)} ({self.dtype})",
             "pixels": format_pixel_size(*self.cell_size, self.units),
             "labelled": f"{self.index['labelled'].mean():.1%} of all pixels",
-            "folder": ", ".join(map(str, self.folders)) or "none; chips are cut when asked for",
+            "folder": ", ".join(map(shown, self.folders)) or "none; chips are cut when asked for",
         }
         skipped = "; ".join(filter(None, map(describe_skipped, self.reports)))
         facts |= {"left out": skipped} if skipped else {}

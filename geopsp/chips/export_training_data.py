@@ -35,7 +35,8 @@ from geopsp.core.options import describes, from_names, option_fields, require_pa
 from geopsp.core.output import check_output
 from geopsp.core.owned_files import require_not_inputs
 from geopsp.core.progress import Progress, progress_bar
-from geopsp.core.remote_output import fetch_folder, upload_folder
+from geopsp.core.remote_input import fetch_folder
+from geopsp.core.remote_output import upload_folder
 from geopsp.core.text import format_count
 from geopsp.errors import ChipError, OptionError
 from geopsp.raster.find_images import Images

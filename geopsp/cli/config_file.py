@@ -15,12 +15,14 @@ import yaml
 from click.core import ParameterSource
 
 from geopsp.cli.options import ShellOption, is_inverted
-from geopsp.core.addresses import local_path
+from geopsp.core import object_store
+from geopsp.core.addresses import local_path, remote_address, shown
 from geopsp.core.argument_names import suggest_names
 from geopsp.core.documents import MAX_SETTINGS_BYTES, DocumentError, read_bytes, read_yaml, yaml_lines
 from geopsp.core.output import atomic_output, write_text_atomic
 from geopsp.core.owned_files import add_to_file_list
-from geopsp.core.remote_output import fetch_file, has_record, upload_file, upload_folder
+from geopsp.core.remote_input import fetch_file, has_record, input_path
+from geopsp.core.remote_output import upload_file, upload_folder
 from geopsp.core.text import format_error
 from geopsp.errors import OptionError
 
@@ -66,9 +68,8 @@ def read_config(command: click.Command, path: Path) -> ConfigFile:
     Raises:
         OptionError: if the file cannot be read, is for another command, or names what the command does not have.
     """
-    recorded = path / f"{command.name}.yaml" if path.is_dir() else _beside(path)
-    path = recorded if path.is_dir() or os.path.isfile(recorded) else path  # noqa: PTH113 (False for a long name)
     try:
+        path = _find_config(path, f"{command.name}.yaml")
         found = read_yaml(path, max_bytes=MAX_SETTINGS_BYTES)
     except (OSError, DocumentError) as error:
         raise OptionError(f"{path} cannot be read: {format_error(error)}.") from None
@@ -92,6 +93,20 @@ def read_config(command: click.Command, path: Path) -> ConfigFile:
             place = config.place(str(parameter.name))
             config.values[str(parameter.name)] = _shell_value(place, parameter, value)
     return config
+
+
+def _find_config(path: Path, name: str) -> Path:
+    """Return the local path of a file of settings: that of a folder, of an output, or the one that is named.
+
+    Raises:
+        InputNotFoundError: if a store cannot be read.
+    """
+    address = remote_address(path)
+    if address is None:
+        recorded = path / name if path.is_dir() else _beside(path)
+        return recorded if path.is_dir() or os.path.isfile(recorded) else path  # noqa: PTH113 (False for a long name)
+    recorded_at = (f"{address}/{name}", f"{address}.yaml")
+    return input_path(next((each for each in recorded_at if object_store.stat(each) is not None), path))
 
 
 def set_in_file(ctx: click.Context, name: str | None) -> str | None:
@@ -210,4 +225,4 @@ def _python_value(parameter: click.Parameter, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+    return shown(value) if isinstance(value, Path) else value

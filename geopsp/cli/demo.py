@@ -7,16 +7,16 @@ import logging
 import time
 from pathlib import Path
 
-import geopsp
 from geopsp.chips.chip_folder import CHIP_FOLDER, MANIFEST
 from geopsp.chips.chip_set import ChipSet
 from geopsp.chips.export_training_data import export_training_data
 from geopsp.cli.plan import Plan
+from geopsp.core.addresses import shown
 from geopsp.core.escape import html_text
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import FolderKind
 from geopsp.core.progress import progress_bar
-from geopsp.errors import InputNotFoundError
+from geopsp.core.sample_data import SCENES, TEST, find_sample_data
 from geopsp.inference.classify_pixels import classify_pixels
 from geopsp.models.manifest import MODEL_FOLDER
 from geopsp.models.training_record import ChipScores, TrainingRecord, record_text
@@ -30,7 +30,6 @@ from geopsp.training.training_data import prepare_data
 
 logger = logging.getLogger(__name__)
 
-SCENES, TEST = ("scene_west.tif", "scene_east.tif"), "scene_test.tif"
 REPORT = "report.html"
 
 DEMO_FOLDER = FolderKind(
@@ -55,20 +54,6 @@ OUTPUT_STRIDE, ENCODER_DEPTH = 16, 4
 
 SIMILAR_CLASSES = ("boat", "car")
 """Their pixels look the same; only the surroundings tell them apart."""
-
-
-def find_sample_data(data: Path | None) -> Path:
-    """Return the folder of the sample data: the one given, or that beside or inside the package.
-
-    Raises:
-        InputNotFoundError: if the scenes are not there.
-    """
-    here = Path(geopsp.__file__).parent
-    places = [data] if data else [here.parent / "sample_data", here / "sample_data"]
-    for place in places:
-        if (place / TEST).exists():
-            return place
-    raise InputNotFoundError(f"{places[0]} does not hold the sample data ({TEST} and others). Run sample_data/make.py.")
 
 
 def plan(out: Path, *, data: Path | None = None, epochs: int | None = None, overwrite: bool = False) -> Plan:
@@ -144,7 +129,7 @@ def _with_final_paths(record: TrainingRecord | None, folder: Path, out: Path) ->
     """Return a record that names files as they will be: the folder has its name only when it is complete."""
     if record is None:
         return None
-    now, later = (json.dumps(str(path))[1:-1] for path in (folder, out))
+    now, later = (json.dumps(path)[1:-1] for path in (str(folder), shown(out)))
     return TrainingRecord.model_validate_json(record_text(record).replace(now, later))
 
 
@@ -156,7 +141,7 @@ def _write(folder: Path, scores: Confusion, found: ChipScores, sample: Path, out
         folder / "model", folder / REPORT, found, map=folder / "test_map.tif", images=sample / TEST, overwrite=True
     )
     page = (folder / REPORT).read_text(encoding="utf-8")
-    (folder / REPORT).write_text(page.replace(html_text(str(folder)), html_text(str(out))), encoding="utf-8")
+    (folder / REPORT).write_text(page.replace(html_text(str(folder)), html_text(shown(out))), encoding="utf-8")
     content = {**scores.to_json(), "seconds": round(seconds), "boat_car_confused": scores.confused(*SIMILAR_CLASSES)}
     (folder / "scores.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -172,5 +157,5 @@ def _log_results(out: Path, scores: Confusion, seconds: float) -> None:
         ("test_map.png", "map of the third scene"),
         ("model", "trained model"), ("chips", "training chips"),
     ):  # fmt: skip
-        logger.info(f"{what:26} {out / name}")
+        logger.info(f"{what:26} {shown(out / name)}")
     logger.info(f"Done in {seconds:.0f} s.")

@@ -63,7 +63,7 @@ def _describe(given: Input) -> tuple[list[str], str]:
     """Return the paths of an input, and the line that describes it."""
     from geopsp.report.describe import describe
 
-    paths = [str(given)] if isinstance(given, str | Path) else list(given)
+    paths = [shown(given) if isinstance(given, Path) else given] if isinstance(given, str | Path) else list(given)
     return paths, str(describe(paths).text).splitlines()[0]
 
 

@@ -12,6 +12,7 @@ from geopsp.cli.options import dry_run_option, options_of, take
 from geopsp.cli.plan import Plan, show_plan
 from geopsp.cli.results import wrote
 from geopsp.cli.shell_command import ShellCommand
+from geopsp.core.addresses import ending_of
 from geopsp.inference.options import MapOptions
 from geopsp.models.crf import CRFOptions
 from geopsp.polygons.options import PolygonOptions, PolygonSettings
@@ -95,7 +96,7 @@ def polygonize(raster: str, out: Path, dry_run: bool, **options: Any) -> None:
     options = take(options, PolygonOptions)
     if dry_run:
         check_vector_output(out, overwrite=options.get("overwrite", False))
-        cost = estimate_polygons(raster, out.suffix, PolygonOptions(**options))
+        cost = estimate_polygons(raster, ending_of(out), PolygonOptions(**options))
         inputs = [raster, *([options["confidence"]] if "confidence" in options else [])]
         show_plan(Plan(reads=inputs, writes=[out], max_bytes=cost.num_bytes, seconds=cost.seconds))
         return

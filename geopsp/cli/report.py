@@ -52,21 +52,14 @@ def report(
     What it tells of the training lies in the folder of the model. Give --chips of ground that it has not seen.
     """
     from geopsp.core.extras import require_torch
-    from geopsp.training.report_classifier import check_report, write_report
+    from geopsp.training.report_classifier import check_report, scoring_cost, write_report
 
     if chips:
         require_torch("`geopsp report` with `chips`")
     chosen: dict[str, Any] = {"chips": list(chips) or None, "map": map, "images": list(images) or None}
     if dry_run:
         check_report(model, out, **chosen, overwrite=overwrite)
-        cost = None
-        if chips:
-            from geopsp.chips.chip_set import ChipSet
-            from geopsp.models.hub_model import local_model
-            from geopsp.models.saved_model import load_model
-            from geopsp.training.estimate_scoring import estimate_scoring
-
-            cost = estimate_scoring(load_model(local_model(model)), ChipSet.open(list(chips)), device)
+        cost = scoring_cost(model, chips, device) if chips else None
         images_read = [list(images)] if images else []
         show_plan(
             Plan(

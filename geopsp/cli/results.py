@@ -13,6 +13,7 @@ import click
 from geopsp.cli.messages import Translator
 from geopsp.core.addresses import shown
 from geopsp.core.escape import printable_lines
+from geopsp.core.staging import name_addresses
 
 RESULTS = "geopsp.results"
 """In the context of a command: its `Results`."""
@@ -54,7 +55,7 @@ def say(text: str) -> None:
 def say_verbatim(text: str) -> None:
     """Print a result as it is, but for control characters; with --json nothing."""
     if not results().as_json:
-        click.echo(printable_lines(text.split("\n")))
+        click.echo(printable_lines(name_addresses(text).split("\n")))
 
 
 def show(text: str, content: Mapping[str, Any]) -> None:

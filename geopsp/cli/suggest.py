@@ -14,6 +14,7 @@ from geopsp.cli.options import dry_run_option, options_of, take
 from geopsp.cli.plan import Plan, show_plan
 from geopsp.cli.results import show_verbatim, wrote
 from geopsp.cli.shell_command import ShellCommand
+from geopsp.core.addresses import shown
 from geopsp.polygons.options import PolygonSettings
 
 
@@ -62,8 +63,9 @@ def next_command(
     images: tuple[str, ...], out: Path, options: dict[str, Any], *, size: int, has_background: bool
 ) -> str:
     """Return the command that cuts chips of the windows that are done."""
-    words = ["geopsp", "chips", *images, "--labels", f"{out}|layername=labels", "--class-field", "class"]
-    words += ["--aoi", f"{out}|layername=aoi", "--aoi-rule", "inside", "--size", str(size)]
+    file = shown(out)
+    words = ["geopsp", "chips", *images, "--labels", f"{file}|layername=labels", "--class-field", "class"]
+    words += ["--aoi", f"{file}|layername=aoi", "--aoi-rule", "inside", "--size", str(size)]
     words += [] if has_background else ["--background", "ignore"]
     words += ["--stride", str(options["stride"])] if "stride" in options else []
     words += ["--bands", ",".join(map(str, options["bands"]))] if "bands" in options else []

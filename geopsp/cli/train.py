@@ -15,7 +15,7 @@ from geopsp.cli.options import dry_run_option, json_option, mismatch_option, opt
 from geopsp.cli.plan import Plan, show_plan
 from geopsp.cli.results import say, show, wrote
 from geopsp.cli.shell_command import TYPED, ShellCommand
-from geopsp.core.addresses import local_path
+from geopsp.core.addresses import local_path, work_path
 from geopsp.core.escape import utf8_text
 from geopsp.errors import OptionError
 from geopsp.models.loss_options import LossSpec
@@ -83,7 +83,7 @@ def train(
         show_plan(Plan(reads=inputs, notes=cost.lines, writes=[out], max_bytes=cost.num_bytes, seconds=cost.seconds))
         return
     keeps_run = "folder" in fit_options
-    folder = Path(fit_options.setdefault("folder", local_path(out).with_name(f"{out.name}.run")))
+    folder = Path(fit_options.setdefault("folder", work_path(out, f"{out.name}.run")))
     is_new = overwrite and not keeps_run and not fit_options.get("resume")
     if is_new and (folder / RUN).exists() and is_main_process():
         with output_lock(folder):

@@ -10,16 +10,17 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+from geopsp.core.staging import SCHEMES, staging_folder
+from geopsp.core.temporary_folder import in_temporary_folder
 from geopsp.errors import OptionError, OutputError
-
-VARIABLE = "GEOPSP_STAGING"
-"""Environment variable with the folder of local copies."""
-
-SCHEMES = ("s3", "gs", "az", "http", "https")
 
 _ADDRESS = re.compile(rf"(?P<scheme>{'|'.join(SCHEMES)}):/{{1,2}}(?P<rest>[^/].*)", re.DOTALL | re.IGNORECASE)
 """`Path` leaves one slash of two."""
+
+WORK = "work"
+"""The folder, beside the copies, for what has no address."""
 
 _signed: set[str] = set()
 """Outputs that were given with a query."""
@@ -41,6 +42,11 @@ def remote_address(name: str | Path) -> str | None:
     return f"{scheme}://{rest.rstrip('/')}"
 
 
+def ending_of(name: str | Path) -> str:
+    """Return the ending of a name in lower case, such as ".tif"; what follows "?" in an address is no part of it."""
+    return Path(remote_address(name) or name).suffix.lower()
+
+
 def with_query(address: str) -> str:
     """Return an address with the query that the user gave it."""
     return f"{address}?{_queries[address]}" if address in _queries else address
@@ -49,14 +55,6 @@ def with_query(address: str) -> str:
 def is_beside_signed(address: str) -> bool:
     """True for a file that belongs to an output with a query, as map.qml does to map.tif?...: it is valid for one."""
     return address not in _signed and any(address.startswith(f"{each.rpartition('.')[0]}.") for each in _signed)
-
-
-def staging_folder() -> Path:
-    """Return the folder of local copies."""
-    if named := os.environ.get(VARIABLE):
-        return Path(named).absolute()
-    cache = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "geopsp" / "staging"
 
 
 def staged_path(name: str | Path) -> Path | None:
@@ -80,12 +78,17 @@ def staged_path(name: str | Path) -> Path | None:
 
 
 def address_of(path: Path) -> str | None:
-    """Return the address that a local path stands for; None for a path outside of the folder of local copies."""
+    """Return the address that a local path stands for; None for any other.
+
+    What lies in a temporary folder stands for none: it is part of an output that is not complete.
+    """
     folder = staging_folder()
     if not path.is_relative_to(folder):
         return None
     scheme, *parts = path.relative_to(folder).parts or ("",)
-    return f"{scheme}://{'/'.join(parts)}" if len(parts) > 1 else None
+    if scheme not in SCHEMES or len(parts) < 2 or in_temporary_folder(parts):
+        return None
+    return f"{scheme}://{'/'.join(parts)}"
 
 
 def local_path(name: str | Path) -> Path:
@@ -95,6 +98,19 @@ def local_path(name: str | Path) -> Path:
         OutputError: as `staged_path`.
     """
     return staged_path(name) or Path(name)
+
+
+def work_path(name: str | Path, work_name: str) -> Path:
+    """Return a path beside an output, for what is kept while it is made; of an address it is on this disk.
+
+    Raises:
+        OutputError: as `staged_path`.
+    """
+    path = staged_path(name)
+    if path is None:
+        return Path(name).with_name(work_name)
+    folder = staging_folder()
+    return folder / WORK / path.relative_to(folder).with_name(work_name)
 
 
 def require_local(name: str, value: str | Path | None, instead: str) -> None:
@@ -114,7 +130,24 @@ def require_local(name: str, value: str | Path | None, instead: str) -> None:
 
 def place_of(name: str | Path) -> str | Path:
     """Return what two names of the same file have in common: an address, or a path with links resolved."""
-    return remote_address(name) or address_of(Path(name)) or Path(name).resolve()
+    return remote_address(name) or address_of(Path(name)) or Path(os.path.realpath(name))
+
+
+def href(path: Path, folder: Path) -> str:
+    """Return the link to a file or folder from a document in a folder: relative on one disk or in one bucket."""
+    ours, theirs = _bucket(folder), _bucket(path)
+    if ours != theirs:
+        return quote(shown(path), safe=":/") if theirs else path.absolute().as_uri()
+    try:
+        return quote(Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix())
+    except ValueError:  # on another drive
+        return path.absolute().as_uri()
+
+
+def _bucket(path: Path) -> tuple[str, ...] | None:
+    """Return scheme and bucket of the local copy of an address; None of any other path."""
+    folder = staging_folder()
+    return path.relative_to(folder).parts[:2] if path.is_relative_to(folder) else None
 
 
 class OutputPath(type(Path()) if not TYPE_CHECKING else Path):  # type: ignore[misc]

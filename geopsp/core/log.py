@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from geopsp.core.escape import printable
+from geopsp.core.staging import name_addresses
 
 STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
 """Colour in a terminal by level."""
@@ -58,7 +59,8 @@ def wrapped(text: str) -> str:
 class MessageHandler(logging.Handler):
     """Handler that prints messages: coloured in a terminal, as plain text in a notebook or a log file.
 
-    It is the first that sees them, and makes them printable for all: each is one line, whatever the names in it hold.
+    It is the first that sees them, and makes them printable for all: each is one line, whatever the names in it hold,
+    and names the address of what lies in an object store, not the local copy.
     """
 
     always = False
@@ -66,7 +68,7 @@ class MessageHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            record.msg, record.args = printable(record.getMessage()), None
+            record.msg, record.args = printable(name_addresses(record.getMessage())), None
             if not is_main_process() or (logging.getLogger().handlers and not self.always):
                 return
             text = self.format(record)

@@ -37,6 +37,12 @@ BUSY = {408, 429, 500, 502, 503, 504}
 BROKEN = {"HTTPClientError", "FSTimeoutError", "ClientError", "ServiceRequestError", "ServiceResponseError"}
 """Errors of the stores' libraries after which the request is repeated, too: a connection that breaks."""
 
+FORBIDDEN = "Forbidden: "
+"""How gcsfs's error begins where Google refuses."""
+
+NO_ACCOUNT = "Must provide either a connection_string or account_name"
+"""Part of adlfs's error without credentials."""
+
 VARIABLES = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -52,6 +58,11 @@ class StoredFile:
     size: int
     version: str
     """Differs if the content does: the store's checksum, else the time of the last change."""
+
+
+def is_store(address: str) -> bool:
+    """True for an address in an object store, False on a web server."""
+    return address.partition("://")[0] in FILE_SYSTEMS
 
 
 def upload(path: Path, address: str) -> None:
@@ -132,6 +143,8 @@ def find(address: str) -> dict[str, StoredFile]:
             found = _retried(lambda: system.find(key, detail=True, withdirs=False))
         except FileNotFoundError:
             return {}
+    if not isinstance(found, dict):  # adlfs gives a list where a file has the name
+        return {}
     prefix = key.rstrip("/") + "/"
     files = {
         name.removeprefix("/").removeprefix(prefix.removeprefix("/")): _stored(info)
@@ -222,8 +235,9 @@ def store_errors(address: str, action: str) -> Iterator[None]:
         names = " ".join(kind.__name__ for kind in type(error).__mro__)
         answer = _answer(error)
         start = f"Cannot {action} {address}: "
-        refused = isinstance(error, PermissionError) or answer in {401, 403}
-        if "Credential" in names or (refused and scheme == "s3" and not _has_s3_credentials()):
+        refused = isinstance(error, PermissionError) or answer in {401, 403} or str(error).startswith(FORBIDDEN)
+        none = "Credential" in names or NO_ACCOUNT in str(error)
+        if none or (refused and scheme == "s3" and not _has_s3_credentials()):
             advice = f"there are no credentials. Set {VARIABLES.get(scheme, 'them')}."
         elif refused:
             check = VARIABLES.get(scheme, "the address")

@@ -33,6 +33,7 @@ from geopsp.core.remote_output import (
     upload_folder,
 )
 from geopsp.core.set_aside import follow_umask, set_aside
+from geopsp.core.staging import VARIABLE, local_copy
 from geopsp.core.sync import sync_file, sync_folder, sync_tree
 from geopsp.core.temporary_folder import temporary_folder
 from geopsp.core.text import format_error
@@ -118,11 +119,19 @@ def check_output(
         raise
     except (OSError, RecursionError) as error:  # pathlib goes up a long path by recursion
         raise OutputError(
-            f"Cannot create {str(path)[:300]}: {format_error(error)}. Choose another folder or a shorter name."
+            f"Cannot create {local_copy(path)[:300]}: {format_error(error)}. Choose another folder or a shorter name."
         ) from error
-    if not os.access(parent, os.W_OK):
-        raise OutputError(f"The folder {parent} is not writable. Choose another one, or change its permissions.")
+    _require_writable(path, parent)
     return path
+
+
+def _require_writable(path: Path, parent: Path) -> None:
+    if os.access(parent, os.W_OK):
+        return
+    where, remedy = str(parent), "Choose another one"
+    if address_of(path):
+        where, remedy = f"of {local_copy(path)}", f"Name another one in {VARIABLE}"
+    raise OutputError(f"The folder {where} is not writable. {remedy}, or change its permissions.")
 
 
 def _check_address(
@@ -196,7 +205,7 @@ def write_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         hint = full_disk_hint(error) or " Is the folder read-only?" * (error.errno in {errno.EACCES, errno.EROFS})
-        raise OutputError(f"Cannot write {path}: {format_error(error)}.{hint}") from error
+        raise OutputError(f"Cannot write {local_copy(path)}: {format_error(error)}.{hint}") from error
 
 
 @contextmanager

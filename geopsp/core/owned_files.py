@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from geopsp.core.addresses import place_of, shown
 from geopsp.errors import OutputError
 
 FILE_LIST = ".geopsp-files"
@@ -169,16 +170,17 @@ def require_not_inputs(outputs: Iterator[Path] | list[Path], inputs: Iterator[Pa
     Raises:
         OutputError: if one is.
     """
-    resolved = {Path(os.path.realpath(path)): path for path in inputs}
+    resolved = {Path(place_of(path)): path for path in inputs}
     folders = {folder for path in resolved for folder in path.parents}
     for output in outputs:
-        target = Path(os.path.realpath(output))
+        target = Path(place_of(output))
         if target in resolved:
-            raise OutputError(f"The output {output} is also an input, which would be lost. Choose another name.")
+            raise OutputError(f"The output {shown(output)} is also an input, which would be lost. Choose another name.")
         if target in folders:
             inside = next(path for path in resolved if target in path.parents)
             raise OutputError(
-                f"The output {output} contains the input {resolved[inside]}, which would be lost. Choose another name."
+                f"The output {shown(output)} contains the input {shown(resolved[inside])}, which would be lost. Choose "
+                "another name."
             )
 
 

@@ -6,28 +6,23 @@ under another name, and what makes the folder one of its kind last. A local copy
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
 from geopsp.core import object_store
-from geopsp.core.addresses import address_of, is_beside_signed, local_path, remote_address, staged_path
-from geopsp.core.documents import DocumentError, read_json
-from geopsp.core.object_store import FILE_SYSTEMS, StoredFile
+from geopsp.core.addresses import address_of, is_beside_signed
+from geopsp.core.object_store import StoredFile, is_store
 from geopsp.core.owned_files import FILE_LIST, MAX_NAMED, FolderKind, is_unfinished, parse_file_list
+from geopsp.core.remote_input import UPLOADING, has_record, is_same, read_record, write_record
+from geopsp.core.staging import local_copy
 from geopsp.core.temporary_folder import scratch_folder
-from geopsp.errors import InputNotFoundError, OutputError
+from geopsp.errors import OutputError
 
 logger = logging.getLogger(__name__)
-
-UPLOADING = ".geopsp-uploading"
-"""The list of the files of a folder whose upload has begun."""
 
 _COLLECTED: ContextVar[list[Path] | None] = ContextVar("collected", default=None)
 """Local copies that were uploaded, and are still needed."""
@@ -72,7 +67,7 @@ def check_remote_folder(address: str, kind: FolderKind | None, *, overwrite: boo
     Raises:
         OutputError: if it exists and may not be replaced, or cannot be written.
     """
-    if _scheme(address) not in FILE_SYSTEMS:
+    if not is_store(address):
         raise OutputError(
             f"{address} cannot be a folder, as web servers take single files. Use s3://, gs:// or az://, or write to "
             "a local folder and copy that."
@@ -124,7 +119,7 @@ def upload_file(path: Path) -> None:
         try:
             object_store.upload(path, address)
         except OutputError as error:
-            raise OutputError(f"{error} What was to be written is complete, in {path}.") from error
+            raise OutputError(f"{error} What was to be written is complete: {local_copy(path)}.") from error
     _uploaded(path)
 
 
@@ -139,7 +134,7 @@ def upload_to(source: Path, path: Path) -> None:
     try:
         object_store.upload(source, address)
     except OutputError as error:
-        raise OutputError(f"{error} The finished file is {source}.") from error
+        raise OutputError(f"{error} The finished file is {local_copy(source)}.") from error
     source.replace(path)
     _uploaded(path)
 
@@ -166,10 +161,10 @@ def upload_folder(path: Path, kind: FolderKind | None) -> None:
         return
     local = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
     local = {name: file for name, file in local.items() if not (kind and name == kind.journal)}
-    known = _read_record(path)
+    known = read_record(path)
     try:
         found = object_store.find(address)
-        changed = [name for name, file in local.items() if not _is_same(file, known.get(name), found.get(name))]
+        changed = [name for name, file in local.items() if not is_same(file, known.get(name), found.get(name))]
         kept = {UPLOADING, *foreign_objects(address, found, kind)}
         old = [name for name in found if name not in local and name not in kept]
         last = [FILE_LIST, *([kind.marker] if kind and kind.marker else [])]
@@ -184,13 +179,13 @@ def upload_folder(path: Path, kind: FolderKind | None) -> None:
             object_store.delete([f"{address}/{name}" for name in old])
         object_store.delete([f"{address}/{UPLOADING}"])
     except OutputError as error:
-        raise OutputError(f"{error} What was to be written is complete, in {path}.") from error
-    _write_record(path, local, object_store.find(address))
+        raise OutputError(f"{error} What was to be written is complete: {local_copy(path)}.") from error
+    write_record(path, local, object_store.find(address))
 
 
 def remove_remote(paths: Sequence[Path]) -> None:
     """Remove files at the addresses of local copies."""
-    addresses = [address for path in paths if (address := address_of(path)) and _scheme(address) in FILE_SYSTEMS]
+    addresses = [address for path in paths if (address := address_of(path)) and is_store(address)]
     object_store.delete([address for address in addresses if object_store.stat(address)])
 
 
@@ -202,83 +197,9 @@ def has_file(path: Path) -> bool:
     return object_store.stat(address) is not None or bool(object_store.find(address))
 
 
-def fetch_file(path: Path) -> bool:
-    """Download the file of a local copy that is missing; False if there is none, or `path` has no address."""
-    address = address_of(path)
-    if address is None or path.exists() or object_store.stat(address) is None:
-        return False
-    object_store.download(address, path)
-    return True
-
-
-def has_record(path: Path) -> bool:
-    """True for the local copy of a folder that was uploaded or downloaded as a whole."""
-    return _record(path).exists()
-
-
-def fetch_folder(path: Path) -> None:
-    """Bring a local copy of a folder up to date; one that was not uploaded yet, and a path without an address, stay.
-
-    Raises:
-        OutputError: if the folder cannot be read.
-    """
-    address = address_of(path)
-    if address is None or _scheme(address) not in FILE_SYSTEMS or (path.exists() and not _record(path).exists()):
-        return
-    found = object_store.find(address)
-    if UPLOADING in found:
-        raise OutputError(f"{address} is not complete: its upload was interrupted. Repeat the command that writes it.")
-    known, local = _read_record(path), {name: path / name for name in found}
-    for name, file in local.items():
-        if not _is_same(file, known.get(name), found[name]):
-            object_store.download(f"{address}/{name}", file)
-    for name in set(known) - set(found):
-        (path / name).unlink(missing_ok=True)
-    if found:
-        _write_record(path, local, found)
-
-
-def input_folder(name: str | Path) -> Path:
-    """Return the local path of a folder that is read: of an address a copy, which is brought up to date.
-
-    Raises:
-        InputNotFoundError: if there is no such folder, or it cannot be read.
-    """
-    try:
-        path = staged_path(name)
-        if path is None:
-            return Path(name)
-        fetch_folder(path)
-    except OutputError as error:
-        raise InputNotFoundError(str(error)) from error
-    if not path.exists():
-        raise InputNotFoundError(f"No such folder: {remote_address(name)}. Check the address.")
-    return path
-
-
-def input_path(name: str | Path) -> Path:
-    """Return the local path of a file or folder that is read, as `input_folder`.
-
-    Raises:
-        InputNotFoundError: if there is none, or it cannot be read.
-    """
-    address, path = remote_address(name), Path(name)
-    if address is None:
-        return path
-    try:
-        if (found := object_store.stat(address)) is not None:
-            path = local_path(name)
-            if not _is_same(path, _read_record(path).get(""), found):
-                object_store.download(address, path)
-                _write_record(path, {"": path}, {"": found})
-    except OutputError as error:
-        raise InputNotFoundError(str(error)) from error
-    return path if found is not None else input_folder(name)
-
-
 def _require_writable(folder: str) -> None:
     """Check that files can be written below an address, by an empty one that is removed again."""
-    if _scheme(folder) not in FILE_SYSTEMS or folder in _writable:
+    if not is_store(folder) or folder in _writable:
         return
     probe = f".geopsp-probe-{secrets.token_hex(8)}"
     _upload_text("", f"{folder}/{probe}")
@@ -297,35 +218,3 @@ def _upload_text(text: str, address: str) -> None:
 def _read_text(address: str) -> str:
     file = object_store.stat(address)
     return object_store.read_start(address, file.size).decode("utf-8", "surrogateescape") if file and file.size else ""
-
-
-def _record(path: Path) -> Path:
-    """Return the file beside a local copy with what its files were when both were the same."""
-    return path.with_name(f".{path.name}.objects.json")
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(_record(path))
-        return found if isinstance(found, dict) else {}
-    except (OSError, DocumentError):
-        return {}
-
-
-def _write_record(path: Path, local: Mapping[str, Path], found: Mapping[str, StoredFile]) -> None:
-    content = {name: [*_times(file), found[name].version] for name, file in local.items() if name in found}
-    _record(path).write_text(json.dumps(content), encoding="utf-8")
-
-
-def _is_same(file: Path, known: Any, stored: StoredFile | None) -> bool:
-    """True if neither the local copy nor the file in the store changed since they were the same."""
-    return stored is not None and os.path.exists(file) and known == [*_times(file), stored.version]  # noqa: PTH110
-
-
-def _times(file: Path) -> list[int]:
-    status = file.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _scheme(address: str) -> str:
-    return address.partition("://")[0]

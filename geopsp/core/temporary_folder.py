@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,6 +18,12 @@ from geopsp.errors import OutputError
 
 LOCK = ".lock"
 """A file in temporary folders that their process holds."""
+
+CONTENT = "content"
+"""The folder in them that is yielded."""
+
+TEMPORARY = re.compile(r"\.partial-.*-[a-z0-9_]{8}", re.DOTALL)
+"""Their names."""
 
 MAX_PREFIX = 100
 """Characters of an output's name in that of its temporary folder."""
@@ -32,7 +40,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=_temporary_prefix(path), dir=path.parent))
         try:
             with FileLock(folder / LOCK):
-                content = folder / "content"
+                content = folder / CONTENT
                 if _make_folder(content):
                     yield content
                     return
@@ -56,6 +64,11 @@ def scratch_folder() -> Iterator[Path]:
         ) from error
     with folder as name:
         yield Path(name)
+
+
+def in_temporary_folder(parts: Sequence[str]) -> bool:
+    """True for the parts of a path that leads into what `temporary_folder` yields."""
+    return any(name == CONTENT and TEMPORARY.fullmatch(folder) for folder, name in pairwise(parts))
 
 
 def _make_folder(folder: Path) -> bool:

@@ -13,6 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geopsp.chips.chip_set import ChipSet, class_pixels
+from geopsp.core.addresses import place_of
 from geopsp.core.argument_names import did_you_mean_one
 from geopsp.core.text import format_count, format_length
 from geopsp.data.split_areas import Areas, shrink, touches_areas
@@ -225,15 +226,15 @@ def _candidate_groups(
 def _in_folders(chips: ChipSet, labelled: NDArray[np.intp], folders: str | Path | Sequence[str | Path] | None) -> Mask:
     """Return True for the chips of these folders."""
     paths = as_list(folders or ())
-    tables = {folder.resolve(): table for table, folder in enumerate(chips.folders)}
-    unknown = [str(folder) for folder in paths if Path(folder).resolve() not in tables]
+    tables = {place_of(folder): table for table, folder in enumerate(chips.folders)}
+    unknown = [str(folder) for folder in paths if place_of(folder) not in tables]
     if unknown or not paths:
         found = f"{', '.join(unknown)} is not among" if unknown else "No validation folder is given; there are"
         raise OptionError(
             f"{found} the chip folders {', '.join(map(str, chips.folders))}."
             f"{did_you_mean_one(unknown, chips.folders)} Name one or several of these for validation."
         )
-    wanted = [tables[Path(folder).resolve()] for folder in paths]
+    wanted = [tables[place_of(folder)] for folder in paths]
     return np.isin(chips.index["table"].to_numpy()[labelled], wanted)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from geopsp.core.addresses import OutputPath
+from geopsp.core.addresses import OutputPath, ending_of, local_path, shown
 from geopsp.core.options import describes, from_names, only_apply, option_fields, require_choice, require_path
 from geopsp.core.output import atomic_output, check_output
 from geopsp.errors import OptionError
@@ -56,7 +56,7 @@ def export_model(
     write = chosen.write
     with atomic_output(path, overwrite=options.overwrite, folder=not chosen.suffix, kind=chosen.kind) as partial:
         trained = model if isinstance(model, TrainedModel) else load_model(folder or model)
-        write(ExportJob(trained, options, folder, Path(path), validation), partial)
+        write(ExportJob(trained, options, folder, local_path(path), validation), partial)
     return OutputPath(path)
 
 
@@ -70,8 +70,8 @@ def check_export(path: str | Path, format: str, options: ExportOptions) -> Expor
     require_choice("format", format, FORMATS)
     chosen = FORMATS[format]
     _require_applicable(options, format, chosen)
-    if chosen.suffix and Path(path).suffix.lower() != chosen.suffix:
-        raise OptionError(f"{path} must end in {chosen.suffix} for the format {format}.")
+    if chosen.suffix and ending_of(path) != chosen.suffix:
+        raise OptionError(f"{shown(path)} must end in {chosen.suffix} for the format {format}.")
     check_output(path, overwrite=options.overwrite, folder=not chosen.suffix, kind=chosen.kind)
     return chosen
 

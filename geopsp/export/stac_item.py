@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.parse import quote
 
+from geopsp.core.addresses import href
 from geopsp.errors import OptionError
 from geopsp.export.export_job import ExportJob
 from geopsp.models.manifest import read_manifest
@@ -30,7 +29,7 @@ def write(job: ExportJob, path: Path) -> None:
         read_manifest(job.folder),
         job.model.size,
         words=job.model.composition,
-        to_folder=_address(job.folder, job.target.parent),
+        to_folder=f"{href(job.folder.resolve(), job.target.parent.resolve())}/",
     )
     path.write_text(item_text(content), encoding="utf-8")
 
@@ -43,11 +42,3 @@ def write_onnx_item(job: ExportJob, file: Path, path: Path, name: str) -> None:
         written_by = ""
     content = onnx_item(file, model_manifest(job.model), version=written_by, words=job.model.composition, name=name)
     path.write_text(item_text(content), encoding="utf-8")
-
-
-def _address(folder: Path, start: Path) -> str:
-    """Return the address of a folder from another one, with a slash."""
-    try:
-        return quote(Path(os.path.relpath(folder.resolve(), start.resolve())).as_posix()) + "/"
-    except ValueError:  # on another drive
-        return folder.resolve().as_uri() + "/"

@@ -16,8 +16,8 @@ from rasterio.io import MemoryFile
 from geopsp.core import object_store
 from geopsp.core.addresses import address_of, local_path
 from geopsp.core.documents import DocumentError, parse_json
-from geopsp.core.object_store import FILE_SYSTEMS
-from geopsp.core.remote_output import fetch_file, fetch_folder
+from geopsp.core.object_store import is_store
+from geopsp.core.remote_input import fetch_file, fetch_folder
 from geopsp.core.run_state import read_state
 from geopsp.errors import OutputError
 from geopsp.inference.job import KEY_TAG, MapJob, key_of_raster
@@ -38,8 +38,7 @@ class JobStore:
 
     def __init__(self, job: MapJob) -> None:
         address = address_of(job.folder)
-        is_store = address is not None and address.partition("://")[0] in FILE_SYSTEMS
-        self._job, self._address = job, address if is_store else None
+        self._job, self._address = job, address if address and is_store(address) else None
 
     @property
     def _work(self) -> str:
@@ -190,7 +189,7 @@ class PartUploads:
 def is_uploaded(job: MapJob) -> bool:
     """Return whether the rasters of a job are at their addresses, made by the same job; False of one on a disk."""
     addresses = raster_addresses(job)
-    if not all(address is not None and address.partition("://")[0] in FILE_SYSTEMS for address in addresses):
+    if not all(address is not None and is_store(address) for address in addresses):
         return False
     return all(_key_at(str(address)) == job.key for address in addresses)
 

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import pyproj
 import shapely
 from pyproj.exceptions import CRSError, ProjError
 
-from geopsp.core.addresses import address_of
+from geopsp.core.addresses import href
 from geopsp.core.documents import DocumentError, read_json
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.paths import VSI_PREFIXES, is_local, local_file
@@ -258,12 +257,4 @@ def _href(path: Path, folder: Path) -> str:
     """Return the address of a file from the Item's folder."""
     if path.parent == folder:
         return relative_href(path.name)
-    try:
-        relative = quote(Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix())
-    except ValueError:  # on another drive
-        return path.absolute().as_uri()
-    ours, theirs = address_of(folder), address_of(path)
-    if ours is None and theirs is None:
-        return relative
-    same_bucket = ours is not None and theirs is not None and ours.split("/")[:3] == theirs.split("/")[:3]
-    return relative if same_bucket else quote(theirs, safe=":/") if theirs else path.absolute().as_uri()
+    return href(path, folder)

@@ -9,7 +9,8 @@ import geopandas as gpd
 import pandas as pd
 
 from geopsp.core.text import format_count
-from geopsp.labels.class_mapping import MAX_CLASSES, Value, normalize_value, value_name
+from geopsp.labels.class_mapping import Value, normalize_value, value_name
+from geopsp.labels.class_table import MAX_CLASSES
 
 logger = logging.getLogger(__name__)
 

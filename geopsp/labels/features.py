@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.text import format_count, format_error
 from geopsp.errors import LabelError
-from geopsp.labels.class_mapping import ClassTable
+from geopsp.labels.class_table import ClassTable
 from geopsp.vector.geometry import finite, valid_polygons
 from geopsp.vector.layer import VectorLayer
 

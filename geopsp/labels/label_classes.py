@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX, Legend
 from geopsp.errors import LabelError
-from geopsp.labels.class_mapping import (
-    OTHERS,
-    Background,
-    ClassTable,
-    ClassTarget,
-    Value,
-    class_table,
-    mapping_identity,
-    normalize_value,
-)
+from geopsp.labels.class_mapping import OTHERS, ClassTarget, Value, mapping_identity, normalize_value
+from geopsp.labels.class_table import Background, ClassTable, class_table
 from geopsp.labels.label_file import LabelFile, LabelNodata, ValueCounts
 from geopsp.labels.mask_classes import MaskClasses
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from geopsp.core.documents import MAX_SETTINGS_BYTES, parse_json, read_bytes
 from geopsp.core.legend import BACKGROUND, IGNORE_INDEX
+from geopsp.core.remote_input import input_path
 from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, OptionError
 from geopsp.labels.class_mapping import OTHERS, ClassTarget, Value, canonical_name
@@ -93,7 +94,7 @@ def read_mask_classes(table: Mapping[Any, Any] | str | Path | None) -> MaskClass
         return None
     if isinstance(table, str | Path):
         source = str(table)
-        rows = _read_file(Path(table))
+        rows = _read_file(input_path(table))
     else:
         source, rows = "`mask_classes`", table
     classes = [_parse_class(row, source) for row in _rows(rows, source)]

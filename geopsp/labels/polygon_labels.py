@@ -11,7 +11,8 @@ import numpy as np
 from geopsp.core.grid import Grid, Window
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.text import format_count
-from geopsp.labels.class_mapping import Background, ClassTarget, Value, mapping_identity
+from geopsp.labels.class_mapping import ClassTarget, Value, mapping_identity
+from geopsp.labels.class_table import Background
 from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk, polygons_by_block
 from geopsp.labels.features import count_features
 from geopsp.labels.overlap import require_overlap

@@ -19,7 +19,8 @@ from geopsp.core.legend import IGNORE_INDEX, ClassInfo, Legend
 from geopsp.core.parallel import cpu_count
 from geopsp.core.paths import file_fingerprint
 from geopsp.errors import LabelError
-from geopsp.labels.class_mapping import ClassTable, Value
+from geopsp.labels.class_mapping import Value
+from geopsp.labels.class_table import ClassTable
 from geopsp.labels.label_classes import LabelClasses, RasterRules, label_classes, mask_targets
 from geopsp.labels.label_file import BLOCK, LabelFile, ValueCounts, count_values
 from geopsp.labels.overlap import no_overlap_message

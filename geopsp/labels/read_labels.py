@@ -20,16 +20,8 @@ from geopsp.core.paths import is_local, is_subdataset
 from geopsp.core.text import format_count, format_error
 from geopsp.errors import LabelError, OptionError
 from geopsp.labels.class_field_hint import candidate_fields, warn_of_class_fields
-from geopsp.labels.class_mapping import (
-    NULL,
-    Background,
-    ClassTable,
-    ClassTarget,
-    Value,
-    class_table,
-    normalize_value,
-    read_mapping,
-)
+from geopsp.labels.class_mapping import NULL, ClassTarget, Value, normalize_value, read_mapping
+from geopsp.labels.class_table import Background, ClassTable, class_table
 from geopsp.labels.feature_index import FeaturesInMemory, FeaturesOnDisk
 from geopsp.labels.features import LabelRules, layer_crs, read_all_features, read_features, require_polygons
 from geopsp.labels.label_classes import RasterRules

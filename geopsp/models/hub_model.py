@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from geopsp.core.remote_output import input_path
+from geopsp.core.remote_input import input_path
 from geopsp.core.text import format_error
 from geopsp.core.time_limit import server_options
 from geopsp.errors import GeopspError, InputNotFoundError, ModelError, OptionError, PackageError

@@ -19,18 +19,68 @@ from geopsp.models.manifest import WEIGHTS, read_manifest
 from geopsp.models.spec import ModelSpec
 
 
-class ModelRules:
-    """What follows from the entries of a model, whatever computes its network."""
-
-    __slots__ = ()
+@dataclass(slots=True, eq=False)
+class ModelInfo:
+    """What is known of a model beside its network, and what follows from it, whatever computes the network."""
 
     spec: ModelSpec
     legend: Legend
     bands: tuple[str, ...]
     statistics: BandStats
-    losses: LossSpec
-    pixel_values: PixelValues
-    calibration: Calibration | None
+    """Of the training pixels; images are normalised with them."""
+
+    dtype: str
+    tile_size: int
+    cell_size: tuple[float, float]
+    """Pixel width and height of the training images, in `units`."""
+
+    units: str
+    """CRS units, e.g. "metre"."""
+
+    losses: LossSpec = field(default_factory=LossSpec)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Options of training, e.g. the seed and each run."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One row per epoch."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Scores on the validation chips."""
+
+    pixel_values: PixelValues = RAW
+    """What the values of the training pixels mean; those of other images are converted to it."""
+
+    calibration: Calibration | None = None
+    """How its probabilities are calibrated; None: not. No class depends on it."""
+
+    @staticmethod
+    def from_manifest(manifest: Mapping[str, Any]) -> ModelInfo:
+        """Return what a manifest says that fits `ModelManifest`.
+
+        Raises:
+            ModelError, OptionError, ...: if its entries contradict each other.
+        """
+        legend = Legend.from_json(manifest["classes"])
+        return ModelInfo(
+            spec=ModelSpec.from_json(manifest["architecture"]),
+            legend=legend,
+            bands=tuple(manifest["bands"]),
+            statistics=BandStats.from_json(manifest["statistics"]),
+            dtype=str(manifest["dtype"]),
+            tile_size=int(manifest["tile_size"]),
+            cell_size=(float(manifest["cell_size"][0]), float(manifest["cell_size"][1])),
+            units=str(manifest["units"]),
+            losses=LossSpec.from_json(manifest["losses"]).for_legend(legend),
+            settings=dict(manifest["settings"]),
+            history=list(manifest["history"]),
+            metrics=dict(manifest["metrics"]),
+            pixel_values=PixelValues.from_json(manifest.get("pixel_values")),
+            calibration=Calibration.from_json(manifest.get("calibration")),
+        )
+
+    def entries(self) -> dict[str, Any]:
+        """Return the entries by name."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(ModelInfo)}
 
     @property
     def composition(self) -> str:
@@ -80,55 +130,6 @@ class ModelRules:
 
     # names of earlier versions
     unwanted = excluded_channels
-
-
-@dataclass(slots=True, eq=False)
-class ModelInfo(ModelRules):
-    """The entries of a saved model, as `TrainedModel` has them beside its network."""
-
-    spec: ModelSpec
-    legend: Legend
-    bands: tuple[str, ...]
-    statistics: BandStats
-    dtype: str
-    tile_size: int
-    cell_size: tuple[float, float]
-    units: str
-    losses: LossSpec = field(default_factory=LossSpec)
-    settings: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    pixel_values: PixelValues = RAW
-    calibration: Calibration | None = None
-
-    @staticmethod
-    def from_manifest(manifest: Mapping[str, Any]) -> ModelInfo:
-        """Return what a manifest says that fits `ModelManifest`.
-
-        Raises:
-            ModelError, OptionError, ...: if its entries contradict each other.
-        """
-        legend = Legend.from_json(manifest["classes"])
-        return ModelInfo(
-            spec=ModelSpec.from_json(manifest["architecture"]),
-            legend=legend,
-            bands=tuple(manifest["bands"]),
-            statistics=BandStats.from_json(manifest["statistics"]),
-            dtype=str(manifest["dtype"]),
-            tile_size=int(manifest["tile_size"]),
-            cell_size=(float(manifest["cell_size"][0]), float(manifest["cell_size"][1])),
-            units=str(manifest["units"]),
-            losses=LossSpec.from_json(manifest["losses"]).for_legend(legend),
-            settings=dict(manifest["settings"]),
-            history=list(manifest["history"]),
-            metrics=dict(manifest["metrics"]),
-            pixel_values=PixelValues.from_json(manifest.get("pixel_values")),
-            calibration=Calibration.from_json(manifest.get("calibration")),
-        )
-
-    def entries(self) -> dict[str, Any]:
-        """Return the entries by name."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(ModelInfo)}
 
 
 def read_model_info(folder: str | Path) -> ModelInfo:

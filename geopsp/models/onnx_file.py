@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -148,9 +148,7 @@ def read_onnx(path: str | Path) -> OnnxModel:
         reason = format_error(error).rstrip(".")
         remedy = "" if AGAIN in reason else f" {AGAIN}."
         raise PackageError(f"{path} cannot be used as a model: {reason}.{remedy}") from error
-    entries = {entry.name: getattr(info, entry.name) for entry in fields(ModelInfo)} | {
-        "tile_size": export["tile_size"]
-    }
+    entries = info.entries() | {"tile_size": export["tile_size"]}
     return OnnxModel(path=path, content=content, sha256=hashlib.sha256(content).hexdigest(), export=export, **entries)
 
 

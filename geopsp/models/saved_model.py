@@ -28,21 +28,18 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from geopsp.core.addresses import OutputPath
-from geopsp.core.bands import BandStats
 from geopsp.core.documents import file_checksum
 from geopsp.core.escape import csv_text, printable
-from geopsp.core.legend import Legend
 from geopsp.core.notebook_html import Cell, format_score, html_block, html_facts, html_table
 from geopsp.core.output import atomic_output
-from geopsp.core.pixel_values import RAW, PixelValues, pixel_values_entry
+from geopsp.core.pixel_values import pixel_values_entry
 from geopsp.core.text import format_count, format_pixel_size
 from geopsp.errors import GeopspError, PackageError
 from geopsp.models.build import build_network, count_parameters
-from geopsp.models.calibration import Calibration, calibration_entry
+from geopsp.models.calibration import calibration_entry
 from geopsp.models.check_weights import require_finite, require_fitting_weights
 from geopsp.models.encoder import offline
 from geopsp.models.hub_model import local_model
-from geopsp.models.loss_options import LossSpec
 from geopsp.models.manifest import (
     HISTORY,
     MANIFEST,
@@ -54,7 +51,7 @@ from geopsp.models.manifest import (
     manifest_checksum,
     read_manifest,
 )
-from geopsp.models.model_info import ModelInfo, ModelRules, require_saved_weights
+from geopsp.models.model_info import ModelInfo, require_saved_weights
 from geopsp.models.network import SegmentationNetwork
 from geopsp.models.spec import ModelSpec, check_tile_size
 from geopsp.models.stac_item import NetworkSize, write_model_item
@@ -69,44 +66,15 @@ INCONSISTENT = (
 
 
 @dataclass(slots=True, eq=False)
-class TrainedModel(ModelRules):
+class TrainedModel(ModelInfo):
     """A trained network, with all that is needed to classify other images."""
 
-    spec: ModelSpec
-    network: SegmentationNetwork
-    legend: Legend
-    bands: tuple[str, ...]
-    statistics: BandStats
-    """Of the training pixels; images are normalised with them."""
+    network: SegmentationNetwork = field(kw_only=True)
 
-    dtype: str
-    tile_size: int
-    cell_size: tuple[float, float]
-    """Pixel width and height of the training images, in `units`."""
-
-    units: str
-    """CRS units, e.g. "metre"."""
-
-    losses: LossSpec = field(default_factory=LossSpec)
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Options of training, e.g. the seed and each run."""
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    """One row per epoch."""
-
-    metrics: dict[str, Any] = field(default_factory=dict)
-    """Scores on the validation chips."""
-
-    pixel_values: PixelValues = RAW
-    """What the values of the training pixels mean; those of other images are converted to it."""
-
-    run_config: str = ""
+    run_config: str = field(default="", kw_only=True)
     """All options of the command that trained it, as YAML; only the shell knows them."""
 
-    calibration: Calibration | None = None
-    """How its probabilities are calibrated; None: not. No part of the fingerprint, as no class depends on it."""
-
-    record: TrainingRecord | None = None
+    record: TrainingRecord | None = field(default=None, kw_only=True)
     """What reports tell of its training; None: it was not trained, or by an earlier version."""
 
     @property

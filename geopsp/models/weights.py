@@ -14,8 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geopsp.core.addresses import shown
 from geopsp.core.argument_names import did_you_mean
 from geopsp.core.bands import has_band_names
+from geopsp.core.remote_input import input_path
 from geopsp.core.text import format_error
 from geopsp.errors import GeopspError, ModelError
 from geopsp.models.encoder import OFFLINE, encoder_family, own_weight_names
@@ -97,6 +99,7 @@ def init_network(network: SegmentationNetwork, name: str, path: Path, bands: tup
     Raises:
         ModelError: if the weights cannot be read, or do not fit the encoder either.
     """
+    path = input_path(path)
     file = path / WEIGHTS if path.is_dir() else path
     state = read_weights(file)
     own = network.state_dict()
@@ -107,7 +110,7 @@ def init_network(network: SegmentationNetwork, name: str, path: Path, bands: tup
         load_encoder_weights(network.encoder, name, str(path), bands)
         what = "the encoder's"
     logger.info(f"Loaded {what} weights from {file}")
-    return f"{file} ({what})"
+    return f"{shown(file)} ({what})"
 
 
 def load_encoder_weights(encoder: nn.Module, name: str, weights: str, band_names: tuple[str, ...]) -> None:
@@ -218,7 +221,7 @@ def _published_weights(name: str, weights: str) -> Pretrained | None:
 
 
 def _saved_model_weights(_: str, weights: str) -> Pretrained | None:
-    file = Path(weights) / WEIGHTS
+    file = input_path(weights) / WEIGHTS
     if not file.is_file():
         return None
     try:
@@ -229,8 +232,8 @@ def _saved_model_weights(_: str, weights: str) -> Pretrained | None:
 
 
 def _file_weights(name: str, weights: str) -> Pretrained:
-    tensors = own_weight_names(name, _encoder_tensors(read_weights(Path(weights))))
-    return Pretrained(tensors, _bands_of_file(Path(weights)))
+    file = input_path(weights)
+    return Pretrained(own_weight_names(name, _encoder_tensors(read_weights(file))), _bands_of_file(file))
 
 
 def _bands_of_file(path: Path) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from geopsp.core.addresses import remote_address, with_query
 from geopsp.core.argument_names import did_you_mean
 from geopsp.core.paths import is_local
 from geopsp.errors import InputNotFoundError, OptionError
@@ -74,7 +75,7 @@ def find_images(images: Images, *, order: str = "given") -> list[SourceImage]:
     """
     given: Any = images
     single = isinstance(given, str | Path | SourceImage | Mapping) or not isinstance(given, Iterable)
-    items = [given] if single else list(given)
+    items = [_named(item) for item in ([given] if single else given)]
     if not items:
         raise InputNotFoundError("No image is given. Name at least one raster file.")
     answers = [(item, _ask_finders(item)) for item in items]
@@ -85,6 +86,12 @@ def find_images(images: Images, *, order: str = "given") -> list[SourceImage]:
             "mapping of band names to files."
         )
     return _sort_images(list(_expand(answers)), order)
+
+
+def _named(item: Any) -> Any:
+    """Return what is asked for: the address that a path stands for, as text."""
+    address = remote_address(item) if isinstance(item, Path) else None
+    return item if address is None else with_query(address)
 
 
 def _ask_finders(item: Any) -> list[SourceImage] | None:

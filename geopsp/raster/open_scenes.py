@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from geopsp.core.pixel_values import PixelValues
 from geopsp.errors import BandError, GridError, OptionError
 from geopsp.raster.find_images import Images, find_images
 from geopsp.raster.image_layer import names_indices
+from geopsp.raster.layer_files import LayerFiles
 from geopsp.raster.mosaic import note_left_out, place_layers, require_one_type
 from geopsp.raster.pixel_rule import PixelRule
 from geopsp.raster.scene import Scene
@@ -96,7 +96,7 @@ def _crop_scenes(scenes: Sequence[Scene], extent: Sequence[float]) -> list[Scene
         except GridError as error:
             errors.setdefault(scene.name, error)
         else:
-            kept.append(replace(scene, layers=layers, grid=grid, _handles=threading.local()))
+            kept.append(replace(scene, layers=layers, grid=grid, _files=LayerFiles()))
     if not kept:
         raise next(iter(errors.values()))
     kept[0].notes = (*kept[0].notes, *note_left_out(list(errors)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,21 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.windows import Window as RioWindow
 
 from geopsp.core.grid import Grid, Window
 from geopsp.core.pixel_values import RAW, PixelValues
 from geopsp.errors import GridError
 from geopsp.raster.find_images import Images, find_images
-from geopsp.raster.image_layer import BandSource, ImageLayer, names_indices, select_bands
+from geopsp.raster.image_layer import ImageLayer, names_indices, select_bands
 from geopsp.raster.info import RasterInfo, raster_fingerprint
+from geopsp.raster.layer_files import LayerFiles
 from geopsp.raster.mosaic import align_layer, mosaic_notes, place_layers, require_one_type, target_grid
-from geopsp.raster.open import GDAL_ERRORS, OpenDatasets, gdal_env, read_error
-from geopsp.raster.pixel_rule import PixelRule, convert_pixels
+from geopsp.raster.pixel_rule import PixelRule
 from geopsp.raster.scene_text import scene_html, scene_line
 from geopsp.raster.source_image import SourceImage
-from geopsp.raster.valid_mask import block_is_missing, valid_mask_but_zero
-from geopsp.raster.warp import WARP_CELL, open_source, resample_to_grid, warp_cells
+from geopsp.raster.warp import WARP_CELL, resample_to_grid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +42,7 @@ class Scene:
     """One image, or a mosaic of many, on one grid: that of the first image, extended over all of them.
 
     Later images fill pixels where earlier ones are invalid. A scene may be read from several threads and sent to
-    other processes: each opens its own files.
+    other processes: each opens its own files (`LayerFiles`).
     """
 
     layers: tuple[ImageLayer, ...]
@@ -70,7 +66,7 @@ class Scene:
     pixel_values: PixelValues = RAW
     """What the values of pixels mean."""
 
-    _handles: threading.local = field(default_factory=threading.local, repr=False)
+    _files: LayerFiles = field(default_factory=LayerFiles, repr=False)
 
     __repr__ = scene_line
     _repr_html_ = scene_html
@@ -194,7 +190,7 @@ class Scene:
         """
         window = window or self.grid.full_window
         if len(self.layers) == 1 and self._covered(self.layers[0], window) == window:
-            return RasterArray(*self._read_layer(self.layers[0], window), self.grid.crop(window))
+            return RasterArray(*self._files.read(self.layers[0], window), self.grid.crop(window))
         data = np.zeros((len(self.bands), window.height, window.width), self.dtype)
         valid = np.zeros((window.height, window.width), bool)
         for number, layer in enumerate(self.layers):
@@ -203,7 +199,7 @@ class Scene:
             covered = self._covered(layer, window)
             if covered.is_empty:
                 continue
-            layer_data, layer_valid = self._read_layer(layer, covered)
+            layer_data, layer_valid = self._files.read(layer, covered)
             inside = covered.slices(window)
             fill = ~valid[inside] & (layer_valid | (number == 0))
             np.copyto(data[:, *inside], layer_data, where=fill)
@@ -240,7 +236,7 @@ class Scene:
 
         That is so outside of all files, and where a TIFF with a nodata value or alpha stores no block.
         """
-        return all(self._layer_empty(layer, self._covered(layer, window)) for layer in self.layers)
+        return all(self._files.known_empty(layer, self._covered(layer, window)) for layer in self.layers)
 
     def fingerprint(self) -> list[str]:
         """Return path, size and modification time of all files that are read; a URL as it is."""
@@ -256,95 +252,7 @@ class Scene:
         """Return the part of a window that lies in the scene and in the layer."""
         return window.intersect(self.grid.full_window).intersect(layer.window)
 
-    def _layer_empty(self, layer: ImageLayer, window: Window) -> bool:
-        """Return True if one file is known to be empty there; all of them where only 0 is nodata."""
-        if window.is_empty or any(window.intersect(b.window).is_empty for b in layer.band_sources):
-            return True
-        empty = [self._source_empty(b, window.intersect(b.window)) for b in layer.band_sources]
-        return all(empty) or any(e and not b.zero_is_nodata for b, e in zip(layer.band_sources, empty, strict=True))
-
-    def _source_empty(self, band_source: BandSource, window: Window) -> bool:
-        info = band_source.info
-        if info.warped or not info.sparse_bands:
-            return False
-        with gdal_env(info.path):
-            area = _file_area(window, band_source.window)
-            return block_is_missing(self._dataset(band_source), band_source.sparse_bands, info.block, area)
-
-    def _read_layer(self, layer: ImageLayer, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read (bands, rows, cols) pixels and (rows, cols) valid mask from all files of an image."""
-        if len(layer.band_sources) == 1:
-            data, valid = self._read_source(layer.band_sources[0], window)
-        else:
-            data = np.zeros((len(self.bands), window.height, window.width), layer.dtype)
-            valid = np.ones((window.height, window.width), bool)
-            for band_source in layer.band_sources:
-                file_valid = np.zeros_like(valid)
-                inside = window.intersect(band_source.window)
-                if not inside.is_empty:
-                    rows, cols = inside.slices(window)
-                    pixels, file_valid[rows, cols] = self._read_source(band_source, inside)
-                    data[list(band_source.positions), rows, cols] = pixels
-                valid &= file_valid
-        if any(band_source.zero_is_nodata for band_source in layer.band_sources):
-            valid &= data.any(axis=0)
-        return (convert_pixels(data, valid, layer.conversion) if layer.conversion else data), valid
-
-    def _read_source(self, band_source: BandSource, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read a window inside a file: (bands, rows, cols) pixels, and valid mask as `valid_mask_but_zero`.
-
-        A warped file is read in whole cells, see WARP_CELL.
-        """
-        if not band_source.info.warped:
-            return self._read_file(band_source, window)
-        data = np.empty((len(band_source.indexes), window.height, window.width), band_source.info.dtype)
-        valid = np.empty((window.height, window.width), bool)
-        for cell in warp_cells(window, band_source.window):
-            cell_data, cell_valid = self._read_file(band_source, cell)
-            part = cell.intersect(window)
-            rows, cols = part.slices(cell)
-            inside = part.slices(window)
-            data[:, *inside], valid[inside] = cell_data[:, rows, cols], cell_valid[rows, cols]
-        return data, valid
-
-    def _read_file(self, band_source: BandSource, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read a window inside a file in one go."""
-        info, indexes = band_source.info, band_source.indexes
-        area = _file_area(window, band_source.window)
-        try:
-            with gdal_env(info.path):
-                dataset = self._dataset(band_source)
-                data = dataset.read(indexes, window=area)
-                nodatas = [dataset.nodatavals[i - 1] for i in indexes] if info.warped else band_source.nodatas
-                valid = valid_mask_but_zero(dataset, data, indexes, area, nodatas=nodatas, not_alpha=info.indexes)
-                return data, valid
-        except GDAL_ERRORS as error:
-            raise read_error(info.path, area, error) from error
-
-    def _dataset(self, band_source: BandSource) -> Any:
-        """Return this thread's own dataset of a file."""
-        local = self._handles
-        if getattr(local, "process", None) != os.getpid():
-            local.process, local.open = os.getpid(), OpenDatasets()
-        info = band_source.info
-        key = (info.path, info.resampling, str(info.nodata), band_source.window)
-        return local.open.get(key, lambda: open_source(info))
-
-    def __getstate__(self) -> dict[str, Any]:
-        names = ("layers", "grid", "bands", "name", "notes", "warnings", "pixel_values", "resampling")
-        return {name: getattr(self, name) for name in names}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
-        self._handles = threading.local()
-
     # names of earlier versions
     stamp = fingerprint
     empty = known_empty
     block = block_shape
-
-
-def _file_area(window: Window, file_window: Window) -> RioWindow:
-    """Return a window of the scene in the pixels of a file that lies at `file_window`."""
-    return RioWindow(window.col - file_window.col, window.row - file_window.row, window.width, window.height)

@@ -8,15 +8,18 @@ from pathlib import Path
 
 from geopsp.chips.chip_folder import MANIFEST as CHIPS_MANIFEST
 from geopsp.chips.chip_set import ChipSet
+from geopsp.core.addresses import remote_address, shown
 from geopsp.core.escape import printable_lines
 from geopsp.core.paths import is_local
+from geopsp.core.remote_input import find_folder
 from geopsp.core.text import format_count
 from geopsp.errors import GeopspError, InputNotFoundError, LabelError, PackageError, RasterError
 from geopsp.models.arcgis_package import find_arcgis_package
 from geopsp.models.hub_model import hub_name, local_model
-from geopsp.models.onnx_file import is_onnx
-from geopsp.raster.open import open_raster
+from geopsp.models.onnx_file import SUFFIX, is_onnx
+from geopsp.raster.open import RASTER_ENDINGS, open_raster
 from geopsp.raster.stac import ENDINGS as STAC_ENDINGS
+from geopsp.raster.zarr_store import ZARR_ENDING
 from geopsp.report.describe_arcgis import describe_arcgis
 from geopsp.report.describe_images import describe_images, image_files
 from geopsp.report.describe_raster import describe_container, describe_raster
@@ -50,7 +53,8 @@ def describe(paths: Sequence[str]) -> Description:
     (path,) = paths
     file = Path(path.partition(LAYER_SEPARATOR)[0])
     if not is_local(path) or LAYER_SEPARATOR in path:
-        return _describe_file(path)
+        folder = _copied_folder(path)
+        return _describe_file(path) if folder is None else _describe_folder(folder)
     if not os.path.exists(file):  # noqa: PTH110 (False for a name that is too long)
         if any(sign in path for sign in "*?["):
             return describe_images(paths, shell_line("geopsp", "chips", path))
@@ -60,6 +64,14 @@ def describe(paths: Sequence[str]) -> Description:
     if not file.is_dir() or file.suffix.lower() in {".gdb", ".zarr"}:
         return _describe_file(path)
     return _describe_folder(file)
+
+
+def _copied_folder(path: str) -> Path | None:
+    """Return the local copy of a folder of chips or a model in an object store; None for all else."""
+    ending = Path(path).suffix.lower()
+    if remote_address(path) is None or ending.startswith((*VECTOR_ENDINGS, *RASTER_ENDINGS, SUFFIX, ZARR_ENDING)):
+        return None
+    return find_folder(path, holding=(CHIPS_MANIFEST, MODEL_MANIFEST, *ARCGIS_FILES))
 
 
 def _is_stac(file: Path) -> bool:
@@ -80,7 +92,7 @@ def _describe_file(path: str) -> Description:
     if package := find_arcgis_package(path):
         return describe_arcgis(package)
     if is_onnx(path):
-        return _describe_model(Path(path))
+        return _describe_model(local_model(path), path)
     kinds = [_describe_raster_file, describe_vector]
     if Path(path.partition(LAYER_SEPARATOR)[0]).suffix.lower() in VECTOR_ENDINGS:
         kinds.reverse()
@@ -100,15 +112,15 @@ def _describe_raster_file(path: str) -> Description:
 
 
 def _describe_model(path: Path, name: str = "") -> Description:
-    """Describe a model; `name` is its name on the Hub, if it comes from there."""
-    command = shell_line("geopsp", "predict", name or path, ANY_IMAGE, "--out", "map.tif")
+    """Describe a model; `name` is what the user calls it, if that is not its path."""
+    command = shell_line("geopsp", "predict", name or shown(path), ANY_IMAGE, "--out", "map.tif")
     return Description("model", describe_model(path), model_report(path), command)
 
 
 def _describe_folder(folder: Path) -> Description:
     if (folder / CHIPS_MANIFEST).exists() or any((folder / name).exists() for name in ARCGIS_FILES):
         chips = ChipSet.open(folder)
-        command = shell_line("geopsp", "train", folder, "--out", "model")
+        command = shell_line("geopsp", "train", shown(folder), "--out", "model")
         return Description("chips", describe_chips(chips), chip_report(chips), command)
     if (folder / MODEL_MANIFEST).exists():
         return _describe_model(folder)

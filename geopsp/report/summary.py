@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from geopsp.chips.chip_set import ChipSet, class_rows, describe_skipped
 from geopsp.chips.chip_warnings import chip_warnings, describe_labels, lasting_warnings
-from geopsp.core.addresses import OutputPath
+from geopsp.core.addresses import OutputPath, shown
 from geopsp.core.escape import printable, printable_lines
 from geopsp.core.legend import BACKGROUND
 from geopsp.core.output import atomic_output
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def describe_chips(chips: ChipSet) -> str:
     """Describe number, size, bands and classes of chips, with the notes and warnings of their export."""
-    where = ", ".join(map(str, chips.folders)) or "Read from images, not exported"
+    where = ", ".join(map(shown, chips.folders)) or "Read from images, not exported"
     rows = class_rows(chips)
     has_polygons = any(row["polygons"] for row in rows)
     header = "  classes    code  name             pixels   share   chips" + ("   polygons" if has_polygons else "")
@@ -55,7 +55,7 @@ def write_chip_report(chips: ChipSet, path: str | Path, *, overwrite: bool = Fal
 def chip_report(chips: ChipSet) -> dict[str, Any]:
     """Return the content of `describe_chips` for JSON."""
     return {
-        "folders": list(map(str, chips.folders)),
+        "folders": list(map(shown, chips.folders)),
         "chips": len(chips),
         "tile_size": chips.tile_size,
         "bands": list(chips.bands),
@@ -96,7 +96,7 @@ def model_report(path: Path) -> dict[str, Any]:
     """Return the content of `describe_model` for JSON."""
     model = _model(path)
     return {
-        "path": str(path),
+        "path": shown(path),
         "classifier": model.settings.get("network", "PSPNetClassifier"),
         "network": model.composition,
         "tile_size": model.tile_size,
@@ -131,7 +131,7 @@ def describe_model(path: Path) -> str:
     size = format_pixel_size(*model.cell_size, model.units)
     weights = model.settings.get("encoder_weights") or "none (from scratch)"
     lines = [
-        f"{path}: {model.settings.get('network', 'PSPNetClassifier')}",
+        f"{shown(path)}: {model.settings.get('network', 'PSPNetClassifier')}",
         f"  network    {model.composition}",
         f"  tile       {model.tile_size} x {model.tile_size} pixels of {size}",
         f"  bands      {', '.join(bands)}, {model.dtype}{_values(model.pixel_values)}",

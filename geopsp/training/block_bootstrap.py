@@ -34,24 +34,12 @@ class PairedConfusions:
 
 
 def scores(confusion: Floats) -> Floats:
-    """Return (..., 2 + classes) mean IoU, overall accuracy and the IoU of each class of pooled confusion matrices.
-
-    A class without labelled pixels has no score (NaN), and does not count in the mean, whatever is predicted: so the
-    mean of both models is over the same classes.
+    """Return (..., 2 + classes) mean IoU, accuracy and the IoU of each class that is labelled, as `class_scores`.
 
     Args:
-        confusion: (..., classes, classes + 1)
+        confusion: (..., classes, classes + 1) pixels by labelled class and predicted class, the last of which is none.
     """
-    labelled = confusion.sum(axis=-1)
-    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
-    predicted = confusion[..., :-1].sum(axis=-2)
-    has_label = labelled > 0
-    union = labelled + predicted - correct
-    iou = np.divide(correct, union, out=np.full(union.shape, np.nan), where=has_label)
-    count, total = has_label.sum(axis=-1), labelled.sum(axis=-1)
-    mean = np.divide(np.nansum(iou, axis=-1), count, out=np.full(count.shape, np.nan), where=count > 0)
-    accuracy = np.divide(correct.sum(axis=-1), total, out=np.full(total.shape, np.nan), where=total > 0)
-    return np.concatenate([mean[..., None], accuracy[..., None], iou], axis=-1)
+    return class_scores(confusion, labelled_only=True)[..., : 2 + confusion.shape[-2]]
 
 
 def score_differences(first: Floats, second: Floats) -> Floats:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geopsp.chips.chip_set import ChipSet
-from geopsp.core.addresses import OutputPath, local_path
+from geopsp.core.addresses import OutputPath, ending_of, local_path, shown
 from geopsp.core.options import require_path
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import foreign_files, require_not_inputs, write_file_list
@@ -18,13 +17,14 @@ from geopsp.model_report.map_panel import read_map_panel
 from geopsp.model_report.report_page import ModelReport, report_page
 from geopsp.models.hub_model import local_model
 from geopsp.models.manifest import MANIFEST, MODEL_FOLDER, REPORT, read_manifest
-from geopsp.models.model_info import ModelInfo, read_model_info
+from geopsp.models.model_info import read_model_info
 from geopsp.models.onnx_file import is_onnx
 from geopsp.models.training_record import ChipScores, read_record, read_run_config
 from geopsp.raster.find_images import Images
 
 if TYPE_CHECKING:
     from geopsp.models.saved_model import TrainedModel
+    from geopsp.training.estimate_scoring import ScoringCost
     from geopsp.training.metrics import Confusion
     from geopsp.training.training_data import TrainingData
 
@@ -136,10 +136,8 @@ def check_report_path(path: str | Path, *, overwrite: bool) -> None:
         OptionError: if it is no HTML file.
         OutputError: if it exists and `overwrite` is False, or cannot be written.
     """
-    if Path(path).suffix.lower() not in ENDINGS:
-        raise OptionError(
-            f"{path} ends in {Path(path).suffix or 'nothing'!r}, but a report is a file such as {REPORT}."
-        )
+    if (ending := ending_of(path)) not in ENDINGS:
+        raise OptionError(f"{shown(path)} ends in {ending or 'nothing'!r}, but a report is a file such as {REPORT}.")
     check_output(path, overwrite=overwrite)
 
 
@@ -184,15 +182,14 @@ def _opened(model: str | Path | TrainedModel | Classifier) -> dict[str, Any]:
         made_with: Mapping[str, Any] = manifest.get("made_with") or {}
         versions = record.versions if record else {str(name): str(text) for name, text in made_with.items()}
         return {
-            "name": Path(model).name or str(model), "folder": str(model), "model": read_model_info(folder),
+            "name": Path(model).name or str(model), "folder": shown(model), "model": read_model_info(folder),
             "record": record, "run_config": read_run_config(folder), "versions": versions,
         }  # fmt: skip
     trained = _trained(model)
     if trained is not model:
         _score_if_needed(model)
-    info = ModelInfo(**{entry.name: getattr(trained, entry.name) for entry in fields(ModelInfo)})
     return {
-        "name": str(trained.settings.get("network", "model")), "model": info, "record": trained.record,
+        "name": str(trained.settings.get("network", "model")), "model": trained, "record": trained.record,
         "run_config": trained.run_config, "versions": trained.record.versions if trained.record else {},
     }  # fmt: skip
 
@@ -213,6 +210,19 @@ def _score_if_needed(classifier: Any) -> None:
     record = classifier.model.record
     if classifier.data is not None and record is not None and record.scores is None:
         score_validation(classifier)
+
+
+def scoring_cost(model: str | Path, chips: Sequence[str | Path], device: str | None) -> ScoringCost:
+    """Return what `score_test_chips` will cost, before the first tile.
+
+    Raises:
+        InputNotFoundError, PackageError, ChipError: if model or chips cannot be read.
+        ModelError, TrainingError: as `estimate_scoring`.
+    """
+    from geopsp.models.saved_model import load_model
+    from geopsp.training.estimate_scoring import estimate_scoring
+
+    return estimate_scoring(load_model(model), ChipSet.open(chips), device)
 
 
 def score_test_chips(

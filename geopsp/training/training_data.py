@@ -19,6 +19,7 @@ from geopsp.chips.chip_warnings import log_chip_warnings
 from geopsp.chips.export_training_data import index_chips
 from geopsp.chips.labelled_scenes import LabelledScenes, Labels
 from geopsp.chips.options import CUTTING, AreaRule, Background, ChipSpec, changed_options
+from geopsp.core.addresses import place_of
 from geopsp.core.bands import BandStats, Normalization
 from geopsp.core.calls import call_text
 from geopsp.core.escape import printable
@@ -283,8 +284,8 @@ def _from_folders(
     folders = [path] if isinstance(path, str | Path) or not isinstance(path, Iterable) else list(path)
     for folder in folders:
         require_path("path", folder)
-    known = {Path(folder).resolve() for folder in folders}
-    return ChipSet.open([*folders, *(folder for folder in more if folder.resolve() not in known)])
+    known = set(map(place_of, folders))
+    return ChipSet.open([*folders, *(folder for folder in more if place_of(folder) not in known)])
 
 
 def _from_images(given: Mapping[str, Any]) -> tuple[ChipSet, LabelledScenes]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from geopsp.chips.chip_folder import MANIFEST
 from geopsp.chips.chip_set import class_pixels
+from geopsp.core.addresses import shown
 from geopsp.core.escape import utf8_text
 from geopsp.core.log import is_main_process
 from geopsp.core.stac import time_text
@@ -94,7 +95,7 @@ def fingerprint(path: Path) -> InputEntry:
             digest.update(content.read(MEGABYTE))
             content.seek(max(0, sizes[0] - MEGABYTE))
             digest.update(content.read(MEGABYTE))
-    return InputEntry(path=utf8_text(str(path)), files=len(files), size=sum(sizes), sha256=digest.hexdigest())
+    return InputEntry(path=utf8_text(shown(path)), files=len(files), size=sum(sizes), sha256=digest.hexdigest())
 
 
 def _split_entry(data: TrainingData) -> SplitEntry:

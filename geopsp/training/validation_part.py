@@ -14,7 +14,7 @@ from geopsp.data.split_areas import Areas
 from geopsp.data.split_audit import Audit
 from geopsp.data.split_groups import SplitBy, as_list
 from geopsp.errors import ChipError, OptionError
-from geopsp.vector.open import open_layer
+from geopsp.vector.open import local_folder, open_layer
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def validation_part(split: SplitBy, valid_path: Areas | None, *, cut: bool) -> d
         raise OptionError(f"`split` is {split!r}, but `valid_path` says what validates. Leave one of them out.")
     if not isinstance(valid_path, str | Path | gpd.GeoDataFrame | Sequence) or not (parts := as_list(valid_path)):
         raise OptionError(f"`valid_path` is {valid_path!r}, but must be chip folders, or layers of polygons.")
-    folders = [part for part in parts if _is_folder(part)]
+    folders = [folder for part in parts if (folder := _folder(part)) is not None]
     if not folders:
         for part in parts:
             open_layer(part)
@@ -51,16 +51,16 @@ def validation_part(split: SplitBy, valid_path: Areas | None, *, cut: bool) -> d
             f"`valid_path` names the folder {folders[0]}, but the chips are cut from images. Name polygons, or train "
             "from chip folders, too."
         )
-    return {"by": "folder", "folders": [Path(folder) for folder in folders]}
+    return {"by": "folder", "folders": folders}
 
 
-def _is_folder(part: Any) -> bool:
-    """True for a folder that is no geodatabase."""
+def _folder(part: Any) -> Path | None:
+    """Return the path of a folder of chips; None for polygons."""
     if isinstance(part, gpd.GeoDataFrame):
-        return False
+        return None
     if not isinstance(part, str | Path):
         raise OptionError(f"`valid_path` names {part!r}, but must name chip folders, or layers of polygons.")
-    return Path(part).is_dir() and Path(part).suffix.lower() != ".gdb"
+    return local_folder(part)
 
 
 def _second_class(chips: ChipSet) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from geopsp.core.addresses import ending_of, shown
 from geopsp.core.argument_names import did_you_mean
 from geopsp.errors import OptionError
 from geopsp.vector.verify import (
@@ -141,14 +142,13 @@ def format_of(path: str | Path) -> VectorFormat:
     Raises:
         OptionError: if no format has this ending.
     """
-    ending = Path(path).suffix.lower()
+    ending = ending_of(path)
     for vector_format in FORMATS:
         if ending in vector_format.endings:
             return vector_format
     known = [each for vector_format in FORMATS for each in vector_format.endings]
     raise OptionError(
-        f"{path} ends in {Path(path).suffix or 'nothing'!r}, but must end in {endings_text()}."
-        f"{did_you_mean(ending, known)}"
+        f"{shown(path)} ends in {ending or 'nothing'!r}, but must end in {endings_text()}.{did_you_mean(ending, known)}"
     )
 
 

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyogrio
 import pyproj
 
+from geopsp.core.addresses import ending_of, shown
 from geopsp.core.argument_names import did_you_mean
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.output import atomic_files
 from geopsp.core.paths import describe_bad_input
+from geopsp.core.remote_input import input_path
 from geopsp.core.text import format_error
 from geopsp.errors import InputNotFoundError, LabelError, OptionError, OutputError
 from geopsp.vector.endless_query import require_views_end
@@ -43,8 +45,8 @@ def check_package_output(out: str | Path, *, overwrite: bool = False) -> Path:
         OptionError: if its name has another ending.
         OutputError: as `check_vector_output`.
     """
-    if Path(out).suffix.lower() != ENDING:
-        raise OptionError(f"{out} ends in {Path(out).suffix or 'nothing'!r}, but must end in {ENDING}.")
+    if (ending := ending_of(out)) != ENDING:
+        raise OptionError(f"{shown(out)} ends in {ending or 'nothing'!r}, but must end in {ENDING}.")
     return check_vector_output(out, overwrite=overwrite)
 
 
@@ -157,7 +159,7 @@ def read_package(path: str | Path, layers: Sequence[str], needed: str) -> dict[s
         InputNotFoundError: if there is no such file.
         LabelError: if it is no GeoPackage, one of the layers is missing, or the file is damaged.
     """
-    text = str(path)
+    text = str(input_path(path))
     if problem := describe_bad_input(text):
         raise LabelError(problem)
     if not Path(text).exists():
@@ -184,11 +186,18 @@ def _read_layer(path: str, name: str, source: str) -> gpd.GeoDataFrame | pd.Data
 
 
 def has_tables(path: str | Path, names: Sequence[str]) -> bool:
-    """Return True if a file is a GeoPackage that has all these layers or tables."""
-    if Path(path).suffix.lower() != ENDING or not Path(path).is_file():
+    """Return True if a file is a GeoPackage that has all these layers or tables.
+
+    Raises:
+        InputNotFoundError: if it is at an address, and cannot be read.
+    """
+    if ending_of(path) != ENDING:
+        return False
+    file = input_path(path)
+    if not file.is_file():
         return False
     try:
-        with path_to_read(str(path)) as opened:
+        with path_to_read(str(file)) as opened:
             return set(names) <= {str(name) for name in pyogrio.list_layers(opened)[:, 0]}
     except (pyogrio.errors.DataSourceError, RuntimeError):
         return False

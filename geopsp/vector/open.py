@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pyogrio
 import pyproj
 
+from geopsp.core.addresses import ending_of, remote_address
 from geopsp.core.argument_names import did_you_mean
 from geopsp.core.paths import describe_bad_input, is_url_or_vsi
+from geopsp.core.remote_input import find_folder, input_path
 from geopsp.core.text import format_error
 from geopsp.core.time_limit import limit_servers
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
@@ -126,6 +128,20 @@ def read_vector(
     return frame, layer.source
 
 
+def local_folder(name: str | Path) -> Path | None:
+    """Return the path of a folder, of one at an address its local copy; None of a file, a layer or a geodatabase.
+
+    Raises:
+        InputNotFoundError: if a store cannot be read.
+    """
+    text, ending = str(name), ending_of(name)
+    if LAYER_SEPARATOR in text or ending == ".gdb":
+        return None
+    if remote_address(text) is not None:
+        return None if ending in VECTOR_ENDINGS else find_folder(text)
+    return Path(name) if Path(name).is_dir() else None
+
+
 def is_vector_vrt(path: str | Path) -> bool:
     """Return True if a local file is a virtual layer (an OGR VRT), which ends in .vrt as a virtual raster does."""
     try:
@@ -143,8 +159,8 @@ def _open_file(text: str, where: str | None, field_wanted: str | None, layer_wan
         raise LabelError(problem)
     if not is_url_or_vsi(path) and not Path(path).exists():
         raise InputNotFoundError(f"No such file: {path}. Check the path.")
-    if Path(path).suffix.lower() in {".parquet", ".geoparquet"}:
-        return _open_parquet(path, where)
+    if ending_of(path) in {".parquet", ".geoparquet"}:
+        return _open_parquet(str(input_path(path)), where)
     limit_servers()
     require_views_end(path)
     with read_errors(path), path_to_read(path) as opened:

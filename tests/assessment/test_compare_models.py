@@ -45,8 +45,8 @@ def model_of(bands=("one",), *, size=SIZE, names=None, ignore=()):
     model = trained_model(size=size, bands=bands)
     if names is not None:
         legend = Legend.from_names(names)
-        model = TrainedModel(ModelSpec("tu-test_resnet", len(bands), 5), model.network, legend, bands, model.statistics,
-                             "uint8", size, (2.0, 2.0), "metre")  # fmt: skip
+        model = TrainedModel(ModelSpec("tu-test_resnet", len(bands), 5), legend, bands, model.statistics,
+                             "uint8", size, (2.0, 2.0), "metre", network=model.network)  # fmt: skip
     model.statistics = BandStats(9, np.zeros(len(bands)), np.full(len(bands), 9.0), np.zeros(len(bands)),
                                  np.full(len(bands), 255.0))  # fmt: skip
     if ignore:

@@ -27,7 +27,8 @@ from geopsp.core.bands import match_bands
 from geopsp.core.legend import Legend
 from geopsp.core.options import option_fields, require_choice
 from geopsp.errors import GeopspError, OptionError
-from geopsp.labels.class_mapping import ClassTarget, _targets
+from geopsp.labels.class_mapping import ClassTarget
+from geopsp.labels.class_table import _targets
 from geopsp.models.encoder import encoder_family
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.weights import read_weights

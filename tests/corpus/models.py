@@ -43,7 +43,7 @@ def echo_model(names: tuple[str, ...], dtype: str = "uint8", cell: float = 10.0,
     statistics = BandStats(9, np.zeros(count), np.full(count, 9.0), np.zeros(count), np.full(count, 255.0))
     legend = Legend.from_names(dict(zip(CODES.tolist(), NAMES, strict=True)))
     spec = ModelSpec("tu-test_resnet", count, CLASSES)
-    return TrainedModel(spec, SavedEcho(), legend, names, statistics, dtype, 32, (cell, cell), units)
+    return TrainedModel(spec, legend, names, statistics, dtype, 32, (cell, cell), units, network=SavedEcho())
 
 
 def load_echoes(monkeypatch: Any) -> None:

@@ -50,7 +50,7 @@ def small_model(*, cell=CELL, units="metre"):
         head.bias.copy_((head.bias - logits.mean(dim=(0, 2, 3))) * scale)
     stats = BandStats(9, np.full(3, 120.0), np.full(3, 9 * 60.0**2), np.zeros(3), np.full(3, 255.0))
     bands = ("red", "green", "blue")
-    return TrainedModel(spec, network, legend, bands, stats, "uint8", SIZE, (cell, cell), units)
+    return TrainedModel(spec, legend, bands, stats, "uint8", SIZE, (cell, cell), units, network=network)
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,9 @@ class Plain(nn.Module):
 def model():
     statistics = BandStats(10, *(np.full(3, value, float) for value in (100, 1000, 0, 255)))
     bands = ("red", "green", "blue")
-    return TrainedModel(ModelSpec("x", 3, 3), Plain(), LEGEND, bands, statistics, "uint8", 32, (2.0, 2.0), "metre")
+    return TrainedModel(
+        ModelSpec("x", 3, 3), LEGEND, bands, statistics, "uint8", 32, (2.0, 2.0), "metre", network=Plain()
+    )
 
 
 class Dark:

@@ -33,7 +33,7 @@ def model_of(*, dtype="uint8", cell=2.0, units="metre", bands=("red", "green", "
     statistics = BandStats.from_array(pixels[..., None], np.ones((pixels.shape[1], 1), bool))
     spec = ModelSpec("tu-test_resnet", len(bands), 2)
     legend = Legend.from_names({0: "background", 1: "a"})
-    return TrainedModel(spec, nn.Identity(), legend, bands, statistics, dtype, tile_size, (cell, cell), units)
+    return TrainedModel(spec, legend, bands, statistics, dtype, tile_size, (cell, cell), units, network=nn.Identity())
 
 
 def grid_at(crs, x, y, cell, *, width=200, height=100):

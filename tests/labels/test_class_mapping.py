@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.errors import InputNotFoundError, LabelError, OptionError
-from geopsp.labels.class_mapping import class_table, normalize_value, read_mapping
+from geopsp.labels.class_mapping import normalize_value, read_mapping
+from geopsp.labels.class_table import class_table
 
 
 def table(found, mapping=None, background="class", **options):

@@ -221,8 +221,8 @@ def test_a_new_context(monkeypatch):
     assert isinstance(trained_step(spec).context, Strips)
     assert StripSpec.from_json({**spec.to_json(), "strip_counts": [2, 3]}) == spec
     model = TrainedModel(
-        spec, build_network(spec), Legend.from_names({1: "a", 2: "b"}), ("red",), BandStats.empty(1), "uint8", 64,
-        (1.0, 1.0), "metre",
+        spec, Legend.from_names({1: "a", 2: "b"}), ("red",), BandStats.empty(1), "uint8", 64, (1.0, 1.0), "metre",
+        network=build_network(spec),
     )  # fmt: skip
     assert "strips (2, 3), U-Net decoder" in model.composition
     with pytest.raises(

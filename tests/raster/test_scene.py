@@ -27,6 +27,7 @@ from geopsp.core.legend import Legend
 from geopsp.errors import BandError, GeopspError, GridError, InputNotFoundError, OptionError, RasterError
 from geopsp.raster.find_images import find_images
 from geopsp.raster.info import raster_fingerprint, read_info
+from geopsp.raster.layer_files import LayerFiles
 from geopsp.raster.legend_io import read_legend
 from geopsp.raster.open import open_raster
 from geopsp.raster.open_scenes import open_scenes
@@ -303,8 +304,8 @@ def test_a_pixel_of_a_warped_raster_is_the_same_in_any_extent(noisy):
 
 def test_a_warped_file_is_read_in_whole_cells_of_its_own(noisy, monkeypatch):
     """Not in cells of the window: whether these give the same pixels depends on the release of GDAL."""
-    areas, read = [], Scene._read_file
-    monkeypatch.setattr(Scene, "_read_file", lambda self, *what: areas.append(what) or read(self, *what))
+    areas, read = [], LayerFiles._read_file
+    monkeypatch.setattr(LayerFiles, "_read_file", lambda self, *what: areas.append(what) or read(self, *what))
     noisy[0]["cut"].read(Window(33, 44, 300, 100))
     assert areas
     for band_source, area in areas:

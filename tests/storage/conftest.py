@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
 
+STARTING = 120
+"""Seconds that the server may take to answer."""
+
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The URL of a server of objects."""
-    server = pytest.importorskip("moto.server", reason="moto is not installed: the extra `dev` has it")
+    """The URL of a server of objects, in a process of its own: GDAL may hold Python's lock while it waits for it."""
+    for name in ("moto", "flask"):
+        pytest.importorskip(name, reason="moto[server] is not installed: the extra `dev` has it")
     pytest.importorskip("s3fs", reason="s3fs is not installed: the extra `cloud` has it")
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _wait_for(port, server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    last = time.monotonic() + STARTING
+    while time.monotonic() < last and server.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise RuntimeError("the server of objects does not start")
 
 
 @pytest.fixture

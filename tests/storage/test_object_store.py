@@ -16,7 +16,7 @@ from geopsp.core import object_store
 from geopsp.core.addresses import OutputPath, address_of, local_path, place_of, remote_address, shown
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.paths import gdal_path, is_local
-from geopsp.core.remote_output import input_path
+from geopsp.core.remote_input import input_path
 from geopsp.errors import InputNotFoundError, OptionError, OutputError
 
 
@@ -138,7 +138,7 @@ def test_a_busy_server_is_asked_again(web, monkeypatch):
 
 def test_what_cannot_be_uploaded_stays(web):
     Server.refusals = 100
-    with pytest.raises(OutputError, match=r"Check the connection, .* complete, in (.*)\.$"):
+    with pytest.raises(OutputError, match=r"Check the connection, .* complete: the local copy /.*out\.json\.$"):
         write(f"{web}/out.json", "text", overwrite=True)
     assert local_path(f"{web}/out.json").read_text() == "text"
     assert not Server.files

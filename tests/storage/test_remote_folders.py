@@ -79,7 +79,7 @@ def test_an_interrupted_upload_goes_on(labelled, bucket, store, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(object_store, "upload", die)
-        with pytest.raises(OutputError, match=r"lost. What was to be written is complete, in "):
+        with pytest.raises(OutputError, match=r"lost. What was to be written is complete: the local copy "):
             export_training_data(image, labels, out, **OPTIONS)
     assert "chips.json" not in stored(store, out)
     assert len(export_training_data(image, labels, out, **OPTIONS))

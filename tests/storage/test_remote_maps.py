@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
+import time
 from contextlib import ExitStack
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from common import REPOSITORY
 from inference_common import CLASSES, trained_model
+from kill_maps import contents, make_image
 
 from geopsp import classify_pixels
 from geopsp.core import object_store
@@ -131,13 +138,57 @@ def test_a_finished_map_waits_for_its_upload(new_job, network_model, bucket, sto
     out = f"s3://{bucket}/map.tif"
     with monkeypatch.context() as patch:
         patch.setattr(object_store, "upload", refuse)
-        with pytest.raises(OutputError, match=r"lost. The finished file is (.*)\.$"):
+        with pytest.raises(OutputError, match=r"lost. The finished file is the local copy (.*)\.$"):
             run_job(new_job(out), network_model, device="cpu")
     assert not store.exists(out)
     with monkeypatch.context() as patch:
         patch.setattr("geopsp.inference.run_job.predict_missing_parts", None)  # nothing is made again
         run_job(new_job(out), network_model, device="cpu")
     assert store.cat_file(out) == written_alone(new_job, network_model, tmp_path)
+
+
+def start_map(image, out, staging):
+    """Make a map of 35 parts in a process of its own, whose local copies lie in a folder of its own."""
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    environment = os.environ | {"PYTHONPATH": paths, "GEOPSP_STAGING": str(staging), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, REPOSITORY / "tests" / "kill_maps.py", "make", image, out], env=environment
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("same_machine", [True, False])
+def test_a_killed_map_goes_on(same_machine, bucket, store, tmp_path):
+    """On the same machine, or another one each time, it ends in the same bytes; no part is uploaded twice."""
+    image = make_image(tmp_path / "image.tif", 300, 400)
+    (tmp_path / "local").mkdir()
+    assert start_map(image, tmp_path / "local", tmp_path / "unused").wait() == 0
+    out, done = f"s3://{bucket}/maps", 0
+    for number in range(4):
+        run = start_map(image, out, tmp_path / ("staging" if same_machine else f"staging{number}"))
+        while run.poll() is None and len(parts_of(store, bucket)) < done + 5:
+            time.sleep(0.02)
+        assert run.poll() is None, "it ended before it was killed"
+        run.kill()
+        assert run.wait() == -signal.SIGKILL
+        assert len(parts_of(store, bucket)) >= done + 5
+        done = len(parts_of(store, bucket))
+        assert not store.exists(f"{out}/map.tif")
+    first = {name: store.info(name)["LastModified"] for name in parts_of(store, bucket)}
+    run = start_map(image, out, tmp_path / "staging")
+    while run.poll() is None:
+        found = {name: info["LastModified"] for name, info in parts_of(store, bucket).items()}
+        assert all(found.get(name, when) == when for name, when in first.items())
+        time.sleep(0.1)
+    assert run.returncode == 0
+    there = {name.rpartition("/")[2]: store.cat_file(name) for name in store.find(f"{bucket}/maps")}
+    assert there == contents(tmp_path / "local")
+
+
+def parts_of(store, bucket):
+    store.invalidate_cache()
+    found = store.find(f"{bucket}/maps", detail=True)
+    return {name: info for name, info in found.items() if "/parts/" in name and name.endswith(".classes")}
 
 
 @pytest.mark.slow

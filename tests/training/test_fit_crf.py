@@ -62,8 +62,8 @@ def classifier_of(data, network):
     found = PixelClassifier.__new__(PixelClassifier)
     found.data, found.device = data, "cpu"
     found.model = TrainedModel(
-        ModelSpec("tu-test_resnet", 1, 2), network, data.legend, data.chips.bands, data.statistics, data.chips.dtype,
-        data.chip_size, data.chips.cell_size, data.chips.units,
+        ModelSpec("tu-test_resnet", 1, 2), data.legend, data.chips.bands, data.statistics, data.chips.dtype,
+        data.chip_size, data.chips.cell_size, data.chips.units, network=network,
     )  # fmt: skip
     assert isinstance(data.statistics, BandStats)
     return found

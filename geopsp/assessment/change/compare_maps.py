@@ -20,7 +20,7 @@ from geopsp.assessment.change.map_change import HECTARE, MapChange
 from geopsp.assessment.change.map_on_grid import ConfidenceOnGrid, MapOnGrid, compare_grids
 from geopsp.assessment.joint_classes import JointClasses, join_classes, open_class_raster, warn_if_disjoint
 from geopsp.assessment.sampling.sample_file import read_sample
-from geopsp.core.addresses import OutputPath, local_path
+from geopsp.core.addresses import OutputPath, ending_of, local_path, shown
 from geopsp.core.jit import compile_ahead
 from geopsp.core.lock import output_lock
 from geopsp.core.options import check_nodata, describes, from_names, require_path
@@ -116,8 +116,9 @@ def compare_maps(
         _require_common_ground(sums, str(map_a), str(map_b), job)
         job.assemble()
         if options.polygons is not None:
+            polygons_path = local_path(options.polygons)
             write_change_polygons(
-                job.raster_path, Path(options.polygons), job.codes, confidences=confidences, metric=job.pair.metric,
+                job.raster_path, polygons_path, job.codes, confidences=confidences, metric=job.pair.metric,
                 overwrite=overwrite,
             )  # fmt: skip
         accuracy = _assess(job, options)
@@ -161,8 +162,8 @@ def plan_change(map_a: str | Path, map_b: str | Path, out: str | Path, options: 
 
 def _check_outputs(out: Path, maps: tuple[str | Path, str | Path], options: ChangeOptions) -> Path:
     """Check the paths of the outputs; return that of the raster with links resolved."""
-    if out.suffix.lower() not in TIFF_ENDINGS:
-        raise OptionError(f"`out` is {out}, but must end in .tif: the change is written as a GeoTIFF.")
+    if ending_of(out) not in TIFF_ENDINGS:
+        raise OptionError(f"`out` is {shown(out)}, but must end in .tif: the change is written as a GeoTIFF.")
     outputs = [out]
     if options.polygons is not None:
         check_vector_output(options.polygons, overwrite=options.overwrite)
@@ -260,7 +261,7 @@ def _result(
         only_b_ha=float(sums[-1, :-1, 1].sum()) / HECTARE,
         min_area=options.min_area,
         removed_ha=float(removed[1]) / HECTARE,
-        polygons=None if options.polygons is None else Path(options.polygons),
+        polygons=None if options.polygons is None else OutputPath(options.polygons),
         notes=notes,
         confidence_level=options.confidence_level,
     )

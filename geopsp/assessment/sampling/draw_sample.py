@@ -26,7 +26,6 @@ from geopsp.core.legend import ClassInfo
 from geopsp.core.lock import output_lock
 from geopsp.core.options import check_nodata, describes, from_names, require_path
 from geopsp.core.owned_files import require_not_inputs
-from geopsp.core.paths import is_local
 from geopsp.core.progress import Progress, progress_bar
 from geopsp.core.text import format_count
 from geopsp.errors import OptionError, RasterError
@@ -145,7 +144,7 @@ def check_sample_output(class_map: str | Path, out: str | Path, options: SampleO
     inputs = [
         each for each in (class_map, options.confidence, options.zones, options.aoi) if isinstance(each, str | Path)
     ]
-    require_not_inputs([target], [Path(str(each).partition("|")[0]) for each in inputs if is_local(each)])
+    require_not_inputs([target], [Path(str(each).partition("|")[0]) for each in inputs])
     return target
 
 
