@@ -55,6 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     tests = Path(__file__).parent
+    assert all((tests / f"{name}.py").is_file() for name in LONG), "LONG names a file that is not there"
     names = {item.path: item.path.relative_to(tests).with_suffix("").as_posix() for item in items}
     counts = Counter(item.path for item in items)
     ranks = {name: rank for rank, name in enumerate(LONG)}
