@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import sys
 import time
@@ -54,10 +55,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     tests = Path(__file__).parent
+    assert all((tests / f"{name}.py").is_file() for name in LONG), "LONG names a file that is not there"
     names = {item.path: item.path.relative_to(tests).with_suffix("").as_posix() for item in items}
     counts = Counter(item.path for item in items)
     ranks = {name: rank for rank, name in enumerate(LONG)}
     items.sort(key=lambda item: (ranks.get(names[item.path], len(LONG)), -counts[item.path], names[item.path]))
+
+
+def pytest_collection_finish() -> None:
+    """Take what has been imported out of the garbage collector's sight, which would look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let libraries look for what is left at the end."""
+    gc.unfreeze()
 
 
 HANGING = 240
@@ -86,6 +99,22 @@ def as_a_user_runs_it() -> Iterator[None]:
         yield
 
 
+def remember_memory(memory: Any) -> None:
+    """Let networks of one structure be asked once for the memory that they need: it takes half a second."""
+    derive: Callable[..., int] = memory._forward_bytes_by_shapes
+    if derive.__module__ == __name__:
+        return
+    known: dict[Any, int] = {}
+
+    def found(network: Any, *shape: Any) -> int:
+        key = (type(network), repr(network), *shape)
+        if key not in known:
+            known[key] = derive(network, *shape)
+        return known[key]
+
+    memory._forward_bytes_by_shapes = found
+
+
 @pytest.fixture(autouse=True)
 def independent_of_others() -> Iterator[None]:
     """A test depends neither on those that ran before nor on how fast the processor is at the moment."""
@@ -93,6 +122,8 @@ def independent_of_others() -> Iterator[None]:
         torch.default_generator.manual_seed(0)  # `torch.manual_seed` takes a thousand times as long
     if options := sys.modules.get("geopsp.training.resolve_options"):
         options.choose_precision = lambda *_, **__: "fp32"  # test_precision.py calls the trial itself
+    if memory := sys.modules.get("geopsp.models.memory"):
+        remember_memory(memory)
     yield
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")  # it keeps figures, and warns after twenty

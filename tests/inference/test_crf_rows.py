@@ -264,7 +264,8 @@ def test_bad_options_are_refused_before_any_work(crf, message, scene, tmp_path):
         ([], {}),
     ],
 )
-def test_the_shell_s_options(flags, expected, monkeypatch):
+def test_the_shell_s_options(flags, expected, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the record of the command lies beside the map
     calls = []
     monkeypatch.setattr("geopsp.models.manifest.read_manifest", lambda _: {})
     monkeypatch.setattr(
