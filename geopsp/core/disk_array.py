@@ -21,6 +21,10 @@ IN_MEMORY = 2**24
 """Bytes up to which a scratch array stays in memory, where it is a little faster."""
 
 
+MAPPED = 2**29
+"""Bytes of files up to which their memory is not released, as that takes time."""
+
+
 CHUNK = 2**20
 """Entries that are looked at before the memory of scratch arrays is released."""
 
@@ -69,14 +73,15 @@ class DiskArray:
 class ScratchArrays:
     """Makes arrays of zeros: small ones in memory, others in files that vanish with them."""
 
-    def __init__(self, folder: Path, *, in_memory: int = IN_MEMORY) -> None:
+    def __init__(self, folder: Path, *, in_memory: int = IN_MEMORY, mapped: int = MAPPED) -> None:
         """Make none yet.
 
         Args:
             folder: For the files, which have no names there.
             in_memory: Bytes up to which an array stays in memory.
+            mapped: Bytes of all files up to which their memory is not released.
         """
-        self.folder, self.in_memory = folder, in_memory
+        self.folder, self.in_memory, self._mapped = folder, in_memory, mapped
         self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
     def zeros(self, dtype: DTypeLike, *shape: int) -> NDArray[Any]:
@@ -111,8 +116,8 @@ class ScratchArrays:
             self.release()
 
     def release(self) -> None:
-        """Give up the memory of all arrays in files, which are read from there when they are used again."""
-        if hasattr(mmap, "MADV_DONTNEED"):
+        """Give up the memory of all arrays in files, if they are large; it is read from there when it is used again."""
+        if hasattr(mmap, "MADV_DONTNEED") and sum(map(len, self._maps)) > self._mapped:
             for mapped in self._maps:
                 mapped.madvise(mmap.MADV_DONTNEED)
 

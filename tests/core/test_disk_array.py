@@ -81,7 +81,7 @@ def test_files_of_scratch_arrays_vanish_with_them(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux says how much memory that is")
 def test_scratch_arrays_need_no_memory_between_chunks(tmp_path):
-    arrays = ScratchArrays(tmp_path)
+    arrays = ScratchArrays(tmp_path, mapped=10**7)
     pixels = arrays.zeros(np.uint8, 3000, 4000)
     large = arrays.zeros(np.uint8, 6000, 4000)
     before = mapped_bytes()
