@@ -157,9 +157,9 @@ class JobStore:
 class PartUploads:
     """Uploads of parts while the next ones are made."""
 
-    def __init__(self, job: MapJob, pool: Executor | None) -> None:
-        """Take the job, and the threads that upload; None: the parts are uploaded at once."""
-        self._store, self._pool = JobStore(job), pool
+    def __init__(self, store: JobStore, pool: Executor | None) -> None:
+        """Take the twin, and the threads that upload; None: the parts are uploaded at once."""
+        self._store, self._pool = store, pool
         self._running: list[Future[None]] = []
 
     def add(self, number: int) -> None:

@@ -86,10 +86,10 @@ def predict_missing_parts(
     pipeline = _pipeline(job, predictor, resources.threads)
     runs = job.parts.runs(missing)
     windows = [_window_of(run) for run in runs]
-    total, before = sum(map(job.num_tiles, windows)), 0
+    store, total, before = JobStore(job), sum(map(job.num_tiles, windows)), 0
     with _writers() as pool:
         for run, window in zip(runs, windows, strict=True):
-            _predict_run(job, run, pipeline, pool, _continued(progress, before, total))
+            _predict_run(job, store, run, pipeline, pool, _continued(progress, before, total))
             before += job.num_tiles(window)
 
 
@@ -111,6 +111,7 @@ def _continued(progress: Progress | None, before: int, total: int) -> Progress |
 
 def _predict_run(
     job: MapJob,
+    store: JobStore,
     run: Sequence[Part],
     pipeline: TilePipeline,
     pool: ThreadPoolExecutor | None,
@@ -120,7 +121,7 @@ def _predict_run(
     window = _window_of(run)
     heights = [part.window.height for part in run]
     with closing(pipeline.rows(window, progress)) as rows:
-        groups, uploads = regroup_rows(rows, heights), PartUploads(job, pool)
+        groups, uploads = regroup_rows(rows, heights), PartUploads(store, pool)
         for part in run:
             with ExitStack() as stack:
                 writers = {raster.name: stack.enter_context(_writer(job, raster, part, pool)) for raster in job.rasters}
@@ -162,14 +163,15 @@ def predict_part(job: MapJob, number: int, *, device: str | None = None) -> int:
     On the CPU one thread of this process does it all. The model is the one in the job's folder, or the same one if
     this process has it already.
     """
-    if job.has(number) or JobStore(job).has(number):
+    store = JobStore(job)
+    if job.has(number) or store.has(number):
         return 0
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         predictor = _WORKER_MODEL.predictor(job, device)
         pipeline = _pipeline(job, predictor, 1)
         with nullcontext() if predictor.device.type == "cpu" else _writers() as pool:
-            num_tiles = _predict_run(job, [job.parts.part(number)], pipeline, pool, None)
-    JobStore(job).remove_local_part(number)
+            num_tiles = _predict_run(job, store, [job.parts.part(number)], pipeline, pool, None)
+    store.remove_local_part(number)
     return num_tiles
 
 

@@ -101,7 +101,8 @@ def start_job(
             return
         job.check(overwrite=overwrite)  # again, as another run may have ended meanwhile
         job = job.with_parts()
-        with _started(job, model, device=device, resources=resources, client=client) as make_parts:
+        store = JobStore(job)  # its folder has the size of the parts in its name
+        with _started(job, store, model, device=device, resources=resources, client=client) as make_parts:
             yield partial(_finish, job, store, make_parts)
 
 
@@ -119,13 +120,12 @@ def _finish(job: MapJob, store: JobStore, make_parts: Finish, progress: Progress
 
 @contextmanager
 def _started(
-    job: MapJob, model: MapModel, *, device: str | None, resources: Resources | None, client: Any
+    job: MapJob, store: JobStore, model: MapModel, *, device: str | None, resources: Resources | None, client: Any
 ) -> Iterator[Finish]:
     """Make the job's folder; yield a function that makes the parts, or waits for them."""
     if job.publishing:
         yield lambda _: None
         return
-    store = JobStore(job)
     resources = resources or Resources.for_job(job, model, engine_of(model).pick_device(device))
     try:
         store.fetch()

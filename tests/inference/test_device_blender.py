@@ -319,7 +319,7 @@ def test_a_worker_with_a_gpu_compresses_on_all_cores(device, threads, monkeypatc
     predictor = SimpleNamespace(device=torch.device(device))
     monkeypatch.setattr(predict_parts._WORKER_MODEL, "predictor", lambda job, device: predictor)
     monkeypatch.setattr(predict_parts, "_pipeline", lambda *_: None)
-    monkeypatch.setattr(predict_parts, "_predict_run", lambda job, run, made, pool, progress: pools.append(pool) or 1)
+    monkeypatch.setattr(predict_parts, "_predict_run", lambda *given: pools.append(given[4]) or 1)
     parts = SimpleNamespace(part=lambda number: None)
     job = SimpleNamespace(has=lambda number: False, parts=parts, folder=tmp_path)
     assert predict_parts.predict_part(job, 0) == 1

@@ -69,7 +69,7 @@ def test_scores_are_told_in_a_line_for_each_class(first, second):
 def test_preview_shows_classes_in_their_colours(tmp_path, make_raster):
     grid = read_info(make_raster(size=(40, 60))).grid
     codes = np.full((40, 60), 1, np.uint8)
-    codes[:, 30:], codes[0] = 4, IGNORE_INDEX
+    codes[:, 30:], codes[:2] = 4, IGNORE_INDEX
     with class_raster(tmp_path / "map.tif", Grid(grid.crs, grid.transform, 60, 40), LEGEND) as writer:
         writer.append(codes[None])
     shown_image = mpl_image.imread(preview(tmp_path / "map.tif", tmp_path / "map.png", pixels=30))

@@ -42,7 +42,7 @@ def here(small_world, trained, tmp_path_factory) -> Path:
         (folder / name).symlink_to(small_world[name.partition(".")[0]])
     (folder / "model").symlink_to(trained)
     classify_pixels(folder / "scene.tif", folder / "model", folder / "map.tif")
-    gpd.read_file(folder / "labels.gpkg").to_parquet(folder / "labels.parquet")
+    gpd.read_file(folder / "labels.gpkg").to_parquet(folder / "labels.parquet", write_covering_bbox=True)
     draw_sample(folder / "map.tif", folder / "points.gpkg", size=60)
     with closing(sqlite3.connect(folder / "points.gpkg")) as base, base:
         for (trigger,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
@@ -222,7 +222,6 @@ def test_python(world, here, out, tmp_path):
     assert Scene.open(found.out).grid == Scene.open(here / "map.tif").grid
     assert len(show_map(f"{world}/map.tif", f"{world}/scene.tif", f"{world}/labels.parquet").axes)
     model = PixelClassifier.from_model(f"{world}/model")
-    assert str(model.export(f"{out}/m.onnx")) == f"{out}/m.onnx"
     assert str(write_report(model, f"{out}/r.html")) == f"{out}/r.html"
     assert repr(ChipSet.open(f"{world}/chips")).endswith(f" in {world}/chips>")
     assert len(LabelledGround.open(f"{world}/chips").chips) == len(ChipSet.open(here / "chips"))
@@ -250,7 +249,6 @@ def test_weights_and_tables(world, here, out):
         ("sample {w}/map.tif --out {w}/points.gpkg", "{w}/points.gpkg already exists. Use --overwrite"),
         ("sample {w}/map.tif --zones {w}/l.gpkg --out {w}/l.gpkg --overwrite", "{w}/l.gpkg is also an input"),
         ("assess {w}/map.tif {w}/none.gpkg", "No such folder: {w}/none.gpkg"),
-        ("assess {w}/map.tif {w}/points.gpkg --json {w}/points.gpkg", "must end in .json"),
         ("change {w}/map.tif {w}/map.tif --out {o}/c.tif --reference {w}/labels.gpkg", "is not a sample file"),
         ("export {w}/none --to onnx --out {o}/m.onnx", "No such folder: {w}/none"),
         ("export {w}/chips --to onnx --out {o}/m.onnx", "{w}/chips has no model.json"),
