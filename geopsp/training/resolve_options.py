@@ -91,7 +91,8 @@ def losses_of_run(losses: LossSpec, run: RunConfig) -> LossSpec:
     earlier = read_run(run.folder, run.device) if run.resume and run.folder else None
     if earlier is None:
         return losses
-    return replace(losses, **{name: without for name, without in ADDED.items() if not earlier["losses"].get(name)})
+    missing: dict[str, Any] = {name: value for name, value in ADDED.items() if not earlier["losses"].get(name)}
+    return replace(losses, **missing)
 
 
 def _as_before(options: FitOptions, earlier: Mapping[str, Any]) -> FitOptions:
