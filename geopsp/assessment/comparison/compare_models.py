@@ -20,6 +20,7 @@ from geopsp.assessment.comparison.model_comparison import ACCURACY, ALL_CLASSES,
 from geopsp.assessment.comparison.paired_counts import PairedCounts, count_pairs
 from geopsp.assessment.joint_classes import JointClasses, MapClasses, join_classes
 from geopsp.chips.chip_set import ChipSet
+from geopsp.core.addresses import shown
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.core.options import describes, from_names, require_path
 from geopsp.core.progress import LOG_SECONDS, progress_bar
@@ -153,7 +154,7 @@ def _open_model(argument: str, given: Any) -> tuple[str, TrainedModel]:
         )
     from geopsp.models.saved_model import load_model
 
-    return str(given), load_model(given)
+    return shown(given), load_model(given)
 
 
 def _join(chips: ChipSet, named: Sequence[tuple[str, TrainedModel]], options: ComparisonOptions) -> JointClasses:
