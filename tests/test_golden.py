@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 import geopsp
 from geopsp import (
@@ -350,7 +351,8 @@ def test_a_map_of_old_goes_on(place, monkeypatch):
 
     def look(_, inputs, __):
         states.add(tuple((path.stat().st_ino, path.stat().st_mtime_ns) for path in done))
-        shown.append(len(inputs[0]))
+        if not isinstance(inputs[0], FakeTensor):  # of which the memory is derived
+            shown.append(len(inputs[0]))
 
     def replace(path, target, replaced=Path.replace):
         if is_unfinished(path.name):  # the job's notes, which are gone in the end

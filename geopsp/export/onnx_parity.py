@@ -65,7 +65,7 @@ class Parity:
     """Valid pixels that are 0 in all bands, which the file takes for nodata."""
 
     difference: float = 0.0
-    """Largest difference of probabilities, at all other pixels."""
+    """Largest difference of probabilities, at all other pixels but near-ties of another class."""
 
     def __add__(self, other: Parity) -> Parity:
         total = {name: value + getattr(other, name) for name, value in asdict(self).items()}
@@ -105,6 +105,7 @@ def compare_with_network(
         network.pointrend = kept if pointrend else None
         for batch, found in zip(batches, _run(path, batches), strict=True):
             wanted = _probabilities(model, batch)
+            ties = _near_ties(wanted, BOUNDS[precision].near_tie)
             if calibration is not None:
                 excluded = model.excluded_channels()
                 wanted = calibration.apply(wanted.swapaxes(0, 1), excluded=excluded).swapaxes(0, 1).astype(np.float32)
@@ -113,7 +114,8 @@ def compare_with_network(
                     f"The exported file gives {found.shape}, finite: {bool(np.isfinite(found).all())}, but the network "
                     f"{wanted.shape}. Nothing is written. Train with another `backbone`, or report it."
                 )
-            parity += _parity(found, wanted, batch, BOUNDS[precision], pointrend=network.pointrend is not None)
+            refined = network.pointrend is not None
+            parity += _parity(found, wanted, ties, batch, BOUNDS[precision], pointrend=refined)
     finally:
         network.pointrend = kept
     return parity
@@ -173,21 +175,28 @@ def _probabilities(model: TrainedModel, batch: Sequence[RawTile]) -> NDArray[np.
     return probabilities
 
 
+def _near_ties(probabilities: NDArray[np.float32], limit: float) -> NDArray[np.bool_]:
+    """Return (n, s, s): True where the two highest of (n, classes, s, s) probabilities differ by less."""
+    highest = np.partition(probabilities, -2, axis=1)[:, -2:]
+    close: NDArray[np.bool_] = highest[:, 1] - highest[:, 0] < limit
+    return close
+
+
 def _parity(
     found: NDArray[np.float32],
     wanted: NDArray[np.float32],
+    ties: NDArray[np.bool_],
     batch: Sequence[RawTile],
     bounds: Bounds,
     *,
     pointrend: bool,
 ) -> Parity:
-    """Compare the probabilities of a batch, (n, classes, s, s)."""
+    """Compare the probabilities of a batch, (n, classes, s, s); where a tie falls otherwise, calibrated ones jump."""
     usable, valid = _usable(batch), np.stack([tile.valid for tile in batch])
-    highest = np.partition(wanted, -2, axis=1)[:, -2:]
-    tie = (highest[:, 1] - highest[:, 0] < bounds.near_tie) & usable
+    tie = ties & usable
     changed = (found.argmax(axis=1) != wanted.argmax(axis=1)) & usable
     difference = np.where(usable, np.abs(found - wanted).max(axis=1), 0)
-    other_points = difference > bounds.difference if pointrend else np.zeros_like(usable)
+    other_points = (difference > bounds.difference) & ~(changed & tie) if pointrend else np.zeros_like(usable)
     return Parity(
         pixels=int(usable.sum()),
         near_ties=int(tie.sum()),
@@ -195,5 +204,5 @@ def _parity(
         changed_ties=int((changed & tie).sum()),
         other_points=int(other_points.sum()),
         dark=int((valid & ~usable).sum()),
-        difference=float(difference[~other_points].max(initial=0)),
+        difference=float(difference[~other_points & ~(changed & tie)].max(initial=0)),
     )

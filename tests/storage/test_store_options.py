@@ -43,7 +43,7 @@ def memory(request, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fsspec, "filesystem", open_system)
     yield f"{request.param}://bucket", system
-    assert {scheme for scheme, _ in asked} == {request.param}
+    assert {scheme for scheme, _ in asked} <= {request.param}  # none where the test was skipped
     system.store.clear()
 
 
