@@ -26,11 +26,11 @@ MIN_SPEEDUP = 1.2
 """bfloat16 is used on a CPU if a step is so many times faster: a smaller gain is not worth its rounding."""
 
 
-TRIAL_CHIPS, TRIAL_STEPS = 4, 3
+TRIAL_CHIPS, TRIAL_STEPS = 2, 3
 """Chips of a step of the trial, and most steps in each precision after the first, which does not count."""
 
 
-TRIAL_SECONDS = 2.0
+TRIAL_SECONDS = 1.0
 """A trial ends after a pair of steps that takes longer in all."""
 
 

@@ -62,9 +62,9 @@ def test_steps_are_timed_in_turn_and_the_first_does_not_count():
 
     def step(name):
         done.append(name)
-        clock[0] += {"fp32": 0.3, "bf16": 0.2}[name] + (5 if len(done) < 3 else 0) + (0.1 if len(done) == 3 else 0)
+        clock[0] += {"fp32": 0.15, "bf16": 0.1}[name] + (5 if len(done) < 3 else 0) + (0.1 if len(done) == 3 else 0)
 
-    assert precision.time_steps(step, lambda: clock[0]) == pytest.approx({"fp32": 0.3, "bf16": 0.2})
+    assert precision.time_steps(step, lambda: clock[0]) == pytest.approx({"fp32": 0.15, "bf16": 0.1})
     assert done == ["fp32", "bf16"] * 4
     assert len(done) == 2 + 2 * precision.TRIAL_STEPS
 
@@ -81,7 +81,7 @@ def test_the_trial_leaves_network_and_random_numbers_alone(data, monkeypatch, ca
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(value, before[name]) for name, value in model.model.network.state_dict().items())
     assert not any(p.grad is not None for p in model.model.network.parameters())
-    assert "a step of 4 chips takes" in capsys.readouterr().err
+    assert "a step of 2 chips takes" in capsys.readouterr().err
 
 
 def test_what_was_tried_stays_when_the_run_goes_on(data, tmp_path, monkeypatch):
