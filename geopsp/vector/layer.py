@@ -109,7 +109,7 @@ class FrameLayer:
     ) -> gpd.GeoDataFrame:
         frame = named_index_as_columns(self.frame).set_index(pd.RangeIndex(len(self.frame)))
         features = filter_sql(frame, self.where, self.source)
-        return (features if box is None else features.cx[box[0] : box[2], box[1] : box[3]])[:most]
+        return _near(features, box)[:most]
 
     def batches(self, column: str) -> Iterator[pd.Series]:
         yield self.read()[column]
@@ -274,11 +274,12 @@ class ParquetLayer:
         with read_errors(self.source), np.errstate(invalid="ignore"):  # of NaN
             try:
                 names = [*columns, self.geometry]
-                frame = gpd.read_parquet(absolute(self.path), columns=names, bbox=box, to_pandas_kwargs=EXACT_INTEGERS)
+                bbox = box if self.has_index else None
+                frame = gpd.read_parquet(absolute(self.path), columns=names, bbox=bbox, to_pandas_kwargs=EXACT_INTEGERS)
             except shapely.errors.ShapelyError:
                 frame = self._read_invalid(columns)
         frame = named_index_as_columns(frame).set_geometry(self.geometry).set_index(pd.RangeIndex(len(frame)))
-        return filter_sql(frame, self.where, self.source)[:most]
+        return _near(filter_sql(frame, self.where, self.source), None if self.has_index else box)[:most]
 
     def _read_invalid(self, columns: Sequence[str]) -> gpd.GeoDataFrame:
         """Read a file with geometries that shapely refuses: None in place of those that it cannot even close."""
@@ -327,6 +328,11 @@ def named_index_as_columns(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Return a table whose index, if it has a name of its own as after `dissolve`, is a column too."""
     names = [name for name in frame.index.names if name is not None and name not in frame.columns]
     return frame.reset_index(names) if names else frame
+
+
+def _near(features: gpd.GeoDataFrame, box: Box | None) -> gpd.GeoDataFrame:
+    """Return the features that intersect a box; all if it is None."""
+    return features if box is None else features.cx[box[0] : box[2], box[1] : box[3]]
 
 
 def _box(bounds: Any) -> Box | None:
