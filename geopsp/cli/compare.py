@@ -68,6 +68,6 @@ def compare(
             )
         )
         return
-    found = compare_models(model_a, model_b, list(chips), **options)
+    found = compare_models(folders[0], folders[1], list(chips), **options)
     show(found.text(), found.to_json())
     wrote(*(found.save(path, overwrite=overwrite) for path in tables))

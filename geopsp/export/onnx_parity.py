@@ -65,7 +65,7 @@ class Parity:
     """Valid pixels that are 0 in all bands, which the file takes for nodata."""
 
     difference: float = 0.0
-    """Largest difference of probabilities, at all other pixels but near-ties of another class."""
+    """Largest difference of probabilities, at all other pixels but for calibrated near-ties of another class."""
 
     def __add__(self, other: Parity) -> Parity:
         total = {name: value + getattr(other, name) for name, value in asdict(self).items()}
@@ -114,8 +114,9 @@ def compare_with_network(
                     f"The exported file gives {found.shape}, finite: {bool(np.isfinite(found).all())}, but the network "
                     f"{wanted.shape}. Nothing is written. Train with another `backbone`, or report it."
                 )
+            jumps = ties if calibration is not None else np.zeros_like(ties)
             refined = network.pointrend is not None
-            parity += _parity(found, wanted, ties, batch, BOUNDS[precision], pointrend=refined)
+            parity += _parity(found, wanted, batch, BOUNDS[precision], ties=ties, jumps=jumps, pointrend=refined)
     finally:
         network.pointrend = kept
     return parity
@@ -185,18 +186,30 @@ def _near_ties(probabilities: NDArray[np.float32], limit: float) -> NDArray[np.b
 def _parity(
     found: NDArray[np.float32],
     wanted: NDArray[np.float32],
-    ties: NDArray[np.bool_],
     batch: Sequence[RawTile],
     bounds: Bounds,
     *,
+    ties: NDArray[np.bool_],
+    jumps: NDArray[np.bool_],
     pointrend: bool,
 ) -> Parity:
-    """Compare the probabilities of a batch, (n, classes, s, s); where a tie falls otherwise, calibrated ones jump."""
+    """Compare the probabilities of a batch, (n, classes, s, s).
+
+    Args:
+        found: Of the file.
+        wanted: Of the network.
+        batch: The tiles.
+        bounds: How much they may differ.
+        ties: (n, s, s), True where the network's two highest probabilities hardly differ.
+        jumps: (n, s, s), True where probabilities of another class may differ by more: calibrated ones at a tie.
+        pointrend: PointRend may refine other points.
+    """
     usable, valid = _usable(batch), np.stack([tile.valid for tile in batch])
     tie = ties & usable
     changed = (found.argmax(axis=1) != wanted.argmax(axis=1)) & usable
     difference = np.where(usable, np.abs(found - wanted).max(axis=1), 0)
-    other_points = (difference > bounds.difference) & ~(changed & tie) if pointrend else np.zeros_like(usable)
+    compared = ~(changed & jumps)
+    other_points = compared & (difference > bounds.difference) if pointrend else np.zeros_like(usable)
     return Parity(
         pixels=int(usable.sum()),
         near_ties=int(tie.sum()),
@@ -204,5 +217,5 @@ def _parity(
         changed_ties=int((changed & tie).sum()),
         other_points=int(other_points.sum()),
         dark=int((valid & ~usable).sum()),
-        difference=float(difference[~other_points & ~(changed & tie)].max(initial=0)),
+        difference=float(difference[compared & ~other_points].max(initial=0)),
     )

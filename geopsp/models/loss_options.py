@@ -20,7 +20,7 @@ BOUNDARY_WEIGHT = 2.0
 
 
 BALANCING_POWER = 0.5
-"""`class_weight_power` under class balancing."""
+"""Least `class_weight_power` under class balancing."""
 
 
 CLASS_WEIGHT_POWER = 0.3
@@ -44,7 +44,7 @@ class LossSpec:
     """
 
     class_balancing: bool = option(
-        False, f"Weight rare classes up further: `class_weight_power` is {BALANCING_POWER:g}."
+        False, f"Weight rare classes up further: `class_weight_power` is at least {BALANCING_POWER:g}."
     )
     focal_loss: bool = option(False, "Focal loss: weight pixels that are hard to classify up, by (1 - p)^2.")
     dice_loss_fraction: float = option(
@@ -133,7 +133,7 @@ class LossSpec:
     @property
     def balancing(self) -> float:
         """Power by which rare classes are weighted up."""
-        return BALANCING_POWER if self.class_balancing else self.class_weight_power
+        return max(self.class_weight_power, BALANCING_POWER if self.class_balancing else 0.0)
 
     @property
     def entropy_fraction(self) -> float:

@@ -18,12 +18,12 @@ from geopsp.core.bands import BandStats
 from geopsp.core.pixel_values import PixelValues
 from geopsp.errors import BandError, ChipError, ExportError, InputNotFoundError, ModelError, OptionError, OutputError
 from geopsp.export import check_tiles, onnx_file, onnx_graph
-from geopsp.export.check_tiles import drawn_tiles, folder_tiles, image_tiles
+from geopsp.export.check_tiles import RawTile, drawn_tiles, folder_tiles, image_tiles
 from geopsp.export.export_job import ExportJob
 from geopsp.export.export_model import export_model
 from geopsp.export.onnx_graph import ExportedNetwork, _require_readable, onnx_model
 from geopsp.export.onnx_metadata import METRES_PER_DEGREE, centimetres_per_pixel
-from geopsp.export.onnx_parity import BOUNDS, Bounds, Parity, require_parity
+from geopsp.export.onnx_parity import BOUNDS, Bounds, Parity, _parity, require_parity
 from geopsp.export.options import ExportOptions
 from geopsp.inference.torch_predictor import TorchPredictor
 from geopsp.models.build import ModelSpec
@@ -328,6 +328,19 @@ def test_a_file_with_other_results_is_not_written(pointrend_model, pointrend_fil
     with pytest.raises(ExportError, match=r"gives other results than the network: .* Nothing is written"):
         export_model(pointrend_model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_only_calibrated_probabilities_may_jump_at_a_tie(calibrated):
+    """One pixel is a tie, another is not; both fall otherwise in the file."""
+    tile = RawTile(np.ones((1, 1, 2), np.float32), np.ones((1, 2), bool))
+    wanted = np.array([[[0.8, 0.52]], [[0.2, 0.48]]], np.float32)[None]
+    found = wanted[:, ::-1]
+    ties = np.array([[[True, False]]])
+    jumps = ties if calibrated else np.zeros_like(ties)
+    parity = _parity(found, wanted, [tile], BOUNDS["fp32"], ties=ties, jumps=jumps, pointrend=False)
+    assert (parity.changed, parity.changed_ties, parity.near_ties, parity.other_points) == (1, 1, 1, 0)
+    assert parity.difference == pytest.approx(0.04 if calibrated else 0.6)
 
 
 @pytest.mark.parametrize(

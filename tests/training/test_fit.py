@@ -256,7 +256,10 @@ def test_parts_of_a_batch_count_by_their_labels(data, weight, boundary, mixed):
         torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("options", "power"), [({}, 0.3), ({"class_balancing": True}, 0.5)])
+@pytest.mark.parametrize(
+    ("options", "power"),
+    [({}, 0.3), ({"class_balancing": True}, 0.5), ({"class_balancing": True, "class_weight_power": 0.8}, 0.8)],
+)
 def test_rare_classes_weigh_more(data, options, power):
     pixels = torch.tensor(list(data.num_pixels_per_class.values()), dtype=torch.float)
     raw = pixels**-power
