@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from geopsp import PSPNetClassifier, prepare_data
 from geopsp.errors import OptionError
+from geopsp.models.loss_options import ADDED
 from geopsp.training.callbacks import EMAWeights
 from geopsp.training.fit_options import FitOptions
 from geopsp.training.resolve_options import BEFORE
@@ -226,6 +227,18 @@ def test_a_run_is_not_resumed_with_other_weights(data, monkeypatch, tmp_path):
         tiny(data, boundary_weight=0).fit(2, folder=tmp_path / "run", resume=True)
     with pytest.raises(OptionError, match=r"`class_weight_power` was 0\.3, is 0"):
         tiny(data, class_weight_power=0).fit(2, folder=tmp_path / "run", resume=True)
+
+
+def test_a_run_without_weights_goes_on_without_them(data, monkeypatch, tmp_path):
+    """As those of earlier versions, which had none."""
+    without = dict.fromkeys(ADDED, 0)
+    with monkeypatch.context() as patch:
+        watched(patch, Look(stop_in_epoch=1))
+        with pytest.raises(RuntimeError, match="power"):
+            tiny(data, **without).fit(2, folder=tmp_path / "run")
+    model = tiny(data)
+    model.fit(2, folder=tmp_path / "run", resume=True)
+    assert {name: getattr(model.model.losses, name) for name in ADDED} == without
 
 
 def test_a_resumed_run_is_scored_as_it_began(data, monkeypatch, tmp_path):
