@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import tempfile
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,8 +32,7 @@ import numpy as np
 import rasterio
 import segmentation_models_pytorch as smp
 import torch
-from common import lite0_weights, option_parser, print_json, table, toy_data
-from filelock import FileLock, Timeout
+from common import Journal, lite0_weights, option_parser, print_json, table, toy_data
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 from safetensors.torch import load_file
@@ -335,7 +332,7 @@ def main() -> None:
 def compare(options: argparse.Namespace, work: Path) -> None:
     """Train all networks by all recipes on all scenes with all seeds, but for the runs that are done; print results."""
     weights = None if options.smoke else lite0_weights(work)
-    journal = work / "runs.jsonl"
+    journal = Journal(work)
     sets = {name: export(options.data, SCENES[name], options.size, work) for name in options.scenes.split(";")}
     names, recipes = options.networks.split(";"), options.recipes.split(",")
     budgets = [float(text) for text in options.seconds.split(",")]
@@ -344,25 +341,11 @@ def compare(options: argparse.Namespace, work: Path) -> None:
     ):
         key = {"scenes": scenes, "network": name, "recipe": recipe, "seed": seed, "budget": seconds,
                "size": options.size}  # fmt: skip
-        lock = FileLock(work / f"{zlib.crc32(json.dumps(key).encode()):08x}.lock", blocking=False)
-        try:
-            with lock:
-                if any(key.items() <= row.items() for row in _rows(journal)):
-                    continue
-                found = run(name, recipe, replace(data, seed=seed), test, weights, seconds)
-                with journal.open("a") as file:
-                    file.write(json.dumps(key | found) + "\n")
-        except Timeout:  # another process trains it
-            continue
-        print(key, {k: round(found[k], 4) for k in (*SCORES, "used", "steps")}, flush=True)
+        journal.run(key, partial(run, name, recipe, replace(data, seed=seed), test, weights, seconds))
     print(f"\nEncoder weights: {'ImageNet (lite0)' if weights else 'none'}. Milliseconds of a step by part:\n")
     parts = step_parts(next(iter(sets.values()))[0], names)
     print(table(["network", "loading", "forward", "backward", "optimizer", "all"], parts), "\n")
-    report([row for row in _rows(journal) if row["size"] == options.size])
-
-
-def _rows(journal: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    report([row for row in journal.rows() if row["size"] == options.size])
 
 
 def report(rows: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -138,6 +139,34 @@ def lite0_weights(folder: Path) -> Path | None:
     path = folder / "lite0.safetensors"
     save_file(state, path)
     return path
+
+
+class Journal:
+    """Results of runs in a folder: an interrupted benchmark resumes, and several processes can fill one journal."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "runs.jsonl"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the settings and results of all runs that are done."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+    def run(self, key: dict[str, Any], train: Callable[[], dict[str, Any]]) -> None:
+        """Keep what `train` returns under the key, unless it is kept or another process trains it; print it."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / f"{zlib.crc32(json.dumps(key).encode()):08x}.lock", blocking=False)
+        try:
+            with lock:
+                if any(key.items() <= row.items() for row in self.rows()):
+                    return
+                found = train()
+                with self.path.open("a") as file:
+                    file.write(json.dumps(key | found) + "\n")
+        except Timeout:
+            return
+        numbers = {name: round(value, 4) for name, value in found.items() if isinstance(value, int | float)}
+        print(key, numbers, flush=True)
 
 
 def toy_data(folder: Path, names: Sequence[str], size: int = 192) -> Path:
