@@ -8,27 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from geopsp.core.addresses import OutputPath, ending_of, shown
-from geopsp.core.argument_names import did_you_mean
+from geopsp.core.addresses import OutputPath
+from geopsp.core.file_endings import require_ending
 from geopsp.core.options import require_path
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import require_not_inputs
-from geopsp.errors import OptionError
-
-
-def require_ending(path: str | Path, *endings: str) -> str:
-    """Return the ending of a file in lower case.
-
-    Raises:
-        OptionError: if it is none of these.
-    """
-    ending = ending_of(path)
-    if ending not in endings:
-        *most, last = endings
-        needed = f"{', '.join(most)} or {last}" if most else last
-        hint = did_you_mean(ending, endings)
-        raise OptionError(f"{shown(path)} ends in {ending or 'nothing'!r}, but must end in {needed}.{hint}")
-    return ending
 
 
 def save_results(path: str | Path, texts: Mapping[str, Callable[[], str]], *, overwrite: bool) -> Path:

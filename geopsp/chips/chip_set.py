@@ -148,7 +148,7 @@ class ChipSet:
             raise ChipError("No chip folder is given. Give at least one.")
         for path in paths:
             require_path("path", path)
-        sets = [_open_folder(input_folder(path)) for path in paths]
+        sets = [_open_folder(input_folder(path, holding=(MANIFEST, MAP_FILE))) for path in paths]
         return sets[0] if len(sets) == 1 else _join(sets)
 
     @classmethod

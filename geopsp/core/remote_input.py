@@ -54,8 +54,12 @@ def fetch_folder(path: Path) -> None:
         write_record(path, local, found)
 
 
-def input_folder(name: str | Path) -> Path:
+def input_folder(name: str | Path, *, holding: Sequence[str] = ()) -> Path:
     """Return the local path of a folder that is read: of an address a copy, which is brought up to date.
+
+    Args:
+        name: The folder.
+        holding: Files, of which a folder in a store must hold one; nothing of another is downloaded.
 
     Raises:
         InputNotFoundError: if there is no such folder, or it cannot be read.
@@ -64,6 +68,11 @@ def input_folder(name: str | Path) -> Path:
         path = staged_path(name)
         if path is None:
             return Path(name)
+        address = remote_address(name)
+        if holding and address is not None and is_store(address) and not _holds_one(address, holding):
+            raise InputNotFoundError(
+                f"There is no folder {address} with a file {' or '.join(holding)}. Check the address."
+            )
         fetch_folder(path)
     except OutputError as error:
         raise InputNotFoundError(str(error)) from error
@@ -87,7 +96,7 @@ def find_folder(name: str | Path, *, holding: Sequence[str] = ()) -> Path | None
         return None
     try:
         if holding:
-            found = any(object_store.stat(f"{address}/{each}") for each in holding)
+            found = _holds_one(address, holding)
         else:
             found = object_store.stat(address) is None and bool(object_store.find(address))
     except OutputError as error:
@@ -116,6 +125,10 @@ def input_path(name: str | Path) -> Path:
     except OutputError as error:
         raise InputNotFoundError(str(error)) from error
     return path
+
+
+def _holds_one(address: str, names: Sequence[str]) -> bool:
+    return any(object_store.stat(f"{address}/{name}") for name in names)
 
 
 def _record(path: Path) -> Path:

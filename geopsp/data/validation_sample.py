@@ -52,15 +52,20 @@ def epoch_sample(dataset: TiledChipDataset, num_train: int) -> TiledChipDataset:
         dataset: All validation chips.
         num_train: Chips that an epoch trains on.
     """
-    tiles_per_chip = len(dataset.starts) ** 2
-    num_tiles = max(MIN_TILES, int(VALIDATION_SHARE * num_train / TILE_COST))
-    size = -(-num_tiles // tiles_per_chip)
+    sample = sample_tiles(dataset, max(MIN_TILES, int(VALIDATION_SHARE * num_train / TILE_COST)))
+    if sample is not dataset:
+        logger.info(
+            f"Each epoch is scored on {len(sample.rows)} of {format_count(len(dataset.rows), 'validation chip')}, and "
+            "the saved model on all."
+        )
+    return sample
+
+
+def sample_tiles(dataset: TiledChipDataset, num_tiles: int) -> TiledChipDataset:
+    """Return a fixed part of the chips that has about so many tiles, and all classes; all if there are fewer."""
+    size = -(-num_tiles // len(dataset.starts) ** 2)
     if size >= len(dataset.rows):
         return dataset
     chips = dataset.chips
     rows = dataset.rows[sample_rows(class_pixels(chips.index.iloc[dataset.rows], chips.legend), size)]
-    logger.info(
-        f"Each epoch is scored on {len(rows)} of {format_count(len(dataset.rows), 'validation chip')}, and the saved "
-        "model on all."
-    )
     return TiledChipDataset(chips, rows, dataset.normalization, size=dataset.size, reader=dataset.reader)

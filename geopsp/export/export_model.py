@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from geopsp.core.addresses import OutputPath, ending_of, local_path, shown
+from geopsp.core.addresses import OutputPath, local_path
+from geopsp.core.file_endings import require_ending
 from geopsp.core.options import describes, from_names, only_apply, option_fields, require_choice, require_path
 from geopsp.core.output import atomic_output, check_output
 from geopsp.errors import OptionError
@@ -70,8 +71,8 @@ def check_export(path: str | Path, format: str, options: ExportOptions) -> Expor
     require_choice("format", format, FORMATS)
     chosen = FORMATS[format]
     _require_applicable(options, format, chosen)
-    if chosen.suffix and ending_of(path) != chosen.suffix:
-        raise OptionError(f"{shown(path)} must end in {chosen.suffix} for the format {format}.")
+    if chosen.suffix:
+        require_ending(path, chosen.suffix)
     check_output(path, overwrite=options.overwrite, folder=not chosen.suffix, kind=chosen.kind)
     return chosen
 

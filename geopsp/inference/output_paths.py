@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geopsp.core.addresses import local_path, place_of, shown
+from geopsp.core.file_endings import require_ending
 from geopsp.core.legend import Legend
 from geopsp.core.output import require_short_name
 from geopsp.core.paths import is_remote
@@ -117,9 +118,8 @@ def check_names(out: str | Path, options: MapOptions) -> None:
             raise OptionError(
                 f"`{name}` is {path}, a folder, but must be a file. For a map of each image use `per_image=True`."
             )
-        elif name != "polygons" and local_path(path).suffix.lower() not in raster_endings(name):
-            *most, last = raster_endings(name)
-            raise OptionError(f"`{name}` is {path}, but must end in {', '.join(most)} or {last}.")
+        elif name != "polygons":
+            require_ending(path, *raster_endings(name), option=name)
 
 
 def check_paths(

@@ -15,7 +15,7 @@ from geopsp.core.legend import IGNORE_INDEX
 from geopsp.core.progress import LOG_SECONDS, progress_bar
 from geopsp.data.dataset import TiledChipDataset
 from geopsp.data.loader import tile_loader
-from geopsp.data.validation_sample import sample_rows
+from geopsp.data.validation_sample import sample_tiles
 from geopsp.errors import ChipError
 from geopsp.models.device import autocast, pick_device
 from geopsp.models.losses import ignore_channels
@@ -82,7 +82,7 @@ def draw_samples(
     """
     model, device = classifier.model, pick_device(classifier.device)
     ignored, rng = model.losses.ignored(model.legend), np.random.default_rng(seed)
-    dataset = _drawn_chips(dataset)
+    dataset = sample_tiles(dataset, MAX_TILES)
     total = int(class_pixels(dataset.chips.index.iloc[dataset.rows], dataset.chips.legend).sum())
     share = min(MAX_PIXELS, MAX_NUMBERS // len(model.legend)) / max(total, 1)
     halves, folds = halves_of(dataset.chips, dataset.rows)
@@ -107,16 +107,6 @@ def draw_samples(
     if not len(labels_):
         raise ChipError("The chips have no labelled pixels to calibrate on. Choose other chips.")
     return Samples(probabilities, labels_.astype(np.int64), seconds.astype(bool), folds, len(dataset.rows))
-
-
-def _drawn_chips(dataset: TiledChipDataset) -> TiledChipDataset:
-    """Return a fixed part of the chips that has at most about `MAX_TILES` tiles."""
-    size = -(-MAX_TILES // len(dataset.starts) ** 2)
-    if size >= len(dataset.rows):
-        return dataset
-    chips = dataset.chips
-    rows = dataset.rows[sample_rows(class_pixels(chips.index.iloc[dataset.rows], chips.legend), size)]
-    return TiledChipDataset(chips, rows, dataset.normalization, size=dataset.size, reader=dataset.reader)
 
 
 def halves_of(chips: ChipSet, rows: NDArray[np.intp]) -> tuple[NDArray[np.bool_], str]:

@@ -224,13 +224,13 @@ def plot_confusion(scores: Confusion) -> Figure:
 
 
 def plot_rates(best: float, rates: Sequence[float], losses: Sequence[float]) -> Figure:
-    """Draw the loss over the learning rate, and the suggested rate."""
+    """Draw the validation loss over the learning rate, and the suggested rate."""
     figure, ((axes,),) = subplots(1, 1, 5, 3.2)
-    axes.semilogx(rates, losses)
+    axes.semilogx(rates, losses, marker="o")
     axes.axvline(best, color="tab:red", linestyle="--", label=f"suggested {best:.2g}")
     low, high = loss_range(losses)
     margin = 0.06 * (high - low)
-    axes.set(xlabel="learning rate", ylabel="loss", ylim=(low - margin, high + margin))
+    axes.set(xlabel="learning rate", ylabel="validation loss", ylim=(low - margin, high + margin))
     axes.legend(frameon=False)
     return figure
 

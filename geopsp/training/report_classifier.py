@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geopsp.chips.chip_set import ChipSet
-from geopsp.core.addresses import OutputPath, ending_of, local_path, shown
+from geopsp.core.addresses import OutputPath, local_path, shown
+from geopsp.core.file_endings import require_ending
 from geopsp.core.options import require_path
 from geopsp.core.output import atomic_output, check_output
 from geopsp.core.owned_files import foreign_files, require_not_inputs, write_file_list
@@ -136,8 +137,7 @@ def check_report_path(path: str | Path, *, overwrite: bool) -> None:
         OptionError: if it is no HTML file.
         OutputError: if it exists and `overwrite` is False, or cannot be written.
     """
-    if (ending := ending_of(path)) not in ENDINGS:
-        raise OptionError(f"{shown(path)} ends in {ending or 'nothing'!r}, but a report is a file such as {REPORT}.")
+    require_ending(path, *ENDINGS, usual=ENDINGS[:1])
     check_output(path, overwrite=overwrite)
 
 

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from geopsp.core.addresses import ending_of, shown
-from geopsp.core.argument_names import did_you_mean
-from geopsp.errors import OptionError
+from geopsp.core.file_endings import endings_text, require_ending
 from geopsp.vector.verify import (
     IsComplete,
     json_is_closed,
@@ -142,23 +140,16 @@ def format_of(path: str | Path) -> VectorFormat:
     Raises:
         OptionError: if no format has this ending.
     """
-    ending = ending_of(path)
-    for vector_format in FORMATS:
-        if ending in vector_format.endings:
-            return vector_format
-    known = [each for vector_format in FORMATS for each in vector_format.endings]
-    raise OptionError(
-        f"{shown(path)} ends in {ending or 'nothing'!r}, but must end in {endings_text()}.{did_you_mean(ending, known)}"
-    )
+    by_ending = {ending: vector_format for vector_format in FORMATS for ending in vector_format.endings}
+    return by_ending[require_ending(path, *by_ending, usual=usual_endings())]
 
 
-def endings_text() -> str:
-    """Return the usual endings, e.g. ".gpkg, .parquet or .shp"."""
-    *others, last = (vector_format.endings[0] for vector_format in FORMATS)
-    return f"{', '.join(others)} or {last}"
+def usual_endings() -> list[str]:
+    """Return one ending of each format."""
+    return [vector_format.endings[0] for vector_format in FORMATS]
 
 
-ENDINGS = endings_text()
+ENDINGS = endings_text(usual_endings())
 """For help texts."""
 
 

@@ -15,14 +15,15 @@ import pyarrow as pa
 import pyogrio
 import pyproj
 
-from geopsp.core.addresses import ending_of, shown
+from geopsp.core.addresses import ending_of
 from geopsp.core.argument_names import did_you_mean
+from geopsp.core.file_endings import require_ending
 from geopsp.core.full_disk import full_disk_hint
 from geopsp.core.output import atomic_files
 from geopsp.core.paths import describe_bad_input
 from geopsp.core.remote_input import input_path
 from geopsp.core.text import format_error
-from geopsp.errors import InputNotFoundError, LabelError, OptionError, OutputError
+from geopsp.errors import InputNotFoundError, LabelError, OutputError
 from geopsp.vector.endless_query import require_views_end
 from geopsp.vector.formats import format_of
 from geopsp.vector.layer import EXACT_INTEGERS, read_errors
@@ -45,8 +46,7 @@ def check_package_output(out: str | Path, *, overwrite: bool = False) -> Path:
         OptionError: if its name has another ending.
         OutputError: as `check_vector_output`.
     """
-    if (ending := ending_of(out)) != ENDING:
-        raise OptionError(f"{shown(out)} ends in {ending or 'nothing'!r}, but must end in {ENDING}.")
+    require_ending(out, ENDING)
     return check_vector_output(out, overwrite=overwrite)
 
 

@@ -577,7 +577,7 @@ def test_export(trained, onnx_file, small_world, tmp_path, monkeypatch):
     assert "checked in ONNX Runtime on images: 100.0000 % of" in result.stderr
     assert result.stdout.strip() == f"Wrote {out}"
     fails("export", trained, "--to", "onnx", "--out", out, says=f"{out} already exists. Use --overwrite to replace it")
-    fails("export", trained, "--to", "onnx", "--out", tmp_path / "model", says="must end in .onnx for the format onnx")
+    fails("export", trained, "--to", "onnx", "--out", tmp_path / "model", says="must end in .onnx")
     fails("export", tmp_path, "--to", "onnx", "--out", out, says="has no model.json")
     help_text = run("export", "--help").output
     assert "--no-pointrend" in help_text

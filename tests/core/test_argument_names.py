@@ -12,7 +12,6 @@ import pytest
 import geopsp
 from geopsp.assessment.accuracy.assessed_points import require_field
 from geopsp.assessment.accuracy.reference_classes import match_classes
-from geopsp.assessment.result_files import require_ending
 from geopsp.assessment.sampling.reference_values import as_class_names
 from geopsp.core.argument_names import (
     SYNONYMS,
@@ -24,6 +23,7 @@ from geopsp.core.argument_names import (
     suggest_names,
 )
 from geopsp.core.bands import match_bands
+from geopsp.core.file_endings import require_ending
 from geopsp.core.legend import Legend
 from geopsp.core.options import option_fields, require_choice
 from geopsp.errors import GeopspError, OptionError

@@ -14,7 +14,7 @@ from inference_common import CLASSES, trained_model
 from geopsp import ChipSet, PixelClassifier, export_training_data, raster_to_polygons
 from geopsp.cli import main
 from geopsp.core import object_store
-from geopsp.errors import OptionError, OutputError
+from geopsp.errors import InputNotFoundError, OptionError, OutputError
 from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.hub_model import local_model
 from geopsp.models.saved_model import save_model
@@ -42,6 +42,13 @@ def labelled(make_raster, make_labels):
     x, y = (left + right) / 2, (bottom + top) / 2
     shapes = [shapely.box(left, bottom, x, top), shapely.box(x, bottom, right, y)]
     return str(image), str(make_labels("labels.gpkg", shapes, {"class": ["water", "forest"]}))
+
+
+def test_a_folder_without_chips_is_not_downloaded(bucket, store, monkeypatch):
+    store.pipe_file(f"{bucket}/images/large.tif", b"x")
+    monkeypatch.setattr(object_store, "download", lambda address, path: pytest.fail(f"{address} is downloaded"))
+    with pytest.raises(InputNotFoundError, match=r"no folder s3://\S+/images with a file chips.json or map.txt"):
+        ChipSet.open(f"s3://{bucket}/images")
 
 
 def test_chips_of_a_bucket(labelled, bucket, store, tmp_path, monkeypatch):

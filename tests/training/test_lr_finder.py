@@ -1,65 +1,83 @@
-"""Learning rates: found by the range test, given as one or two."""
+"""Learning rates: found by short trainings, given as one or two."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
 
-from geopsp.errors import OptionError
-from geopsp.training.lr_finder import DEFAULT_RATE, SUGGESTED, valley_lr
+from geopsp import PSPNetClassifier, prepare_data
+from geopsp.errors import OptionError, TrainingError
+from geopsp.training import lr_finder
+from geopsp.training.lr_finder import RATES, best_rate
 from geopsp.training.options import FitOptions, parse_lr
 
-TRIED = np.geomspace(1e-6, 1, 40).tolist()
+
+@pytest.fixture
+def model(small_world):
+    data = prepare_data(small_world["chips"], chip_size=32, batch_size=2, seed=3)
+    return PSPNetClassifier(data, "tu-test_resnet", encoder_weights=None)
 
 
-def fall(low, high, noise=0.0, seed=0):
-    """Losses that fall evenly between two rates, and are flat before and rise behind."""
-    rates, ripple = np.log10(TRIED), noise * np.random.default_rng(seed).standard_normal(len(TRIED))
-    down = np.clip((rates - np.log10(low)) / (np.log10(high) - np.log10(low)), 0, 1)
-    return (1 - 0.5 * down + 2 * np.clip(rates - np.log10(high), 0, None) + ripple).tolist()
+def losses_by_rate(model, steps=20):
+    model.lr_find(allow_plot=False, steps=steps)
+    _, rates, losses = model._rate_test
+    return dict(zip(rates, losses, strict=True))
 
 
-def test_the_middle_of_the_valley_is_found():
-    assert valley_lr(TRIED, fall(1e-4, 1e-2)) == pytest.approx(1e-3, rel=0.5)
+def test_the_rate_with_the_lowest_loss_is_best():
+    assert best_rate(RATES, [3, 2, 1, 4, 5]) == 1e-3
+    assert best_rate(RATES, [2, math.nan, 3, math.inf, math.nan]) == 1e-4
+    assert best_rate(RATES, [1, 1, 1, 1, 1]) == 1e-4  # the lowest of equals
 
 
-@given(seed=st.integers(0, 999), noise=st.floats(0, 0.03))
-@settings(max_examples=30, deadline=None)
-def test_noise_moves_the_valley_little(seed, noise):
-    assert 10**-3.7 < valley_lr(TRIED, fall(1e-4, 1e-2, noise, seed)) < 10**-2.3
+def test_without_a_finite_loss_there_is_an_error():
+    with pytest.raises(TrainingError, match=r"at any learning rate from 0\.0001 to 0\.01"):
+        best_rate(RATES, [math.nan] * len(RATES))
 
 
-@given(losses=st.lists(st.floats(0, 9), min_size=12, max_size=40))
-@settings(max_examples=60, deadline=None)
-def test_the_longest_fall_is_that_of_all_subsequences(losses):
-    """Compared with the quadratic way: the longest fall that ends at each step, from those before it."""
-    first, longest = min(10, len(losses) // 4), {}
-    for i in range(first, len(losses)):
-        longest[i] = 1 + max((longest[j] for j in range(first, i) if losses[j] > losses[i]), default=0)
-    length = max(longest.values())
-    end = min(i for i in longest if longest[i] == length)
-    expected = TRIED[end - length // 2] if length >= 3 else DEFAULT_RATE
-    assert valley_lr(TRIED[: len(losses)], losses) == pytest.approx(float(np.clip(expected, *SUGGESTED)))
+def test_trainings_do_not_depend_on_each_other(model, monkeypatch):
+    """Each begins with the same weights and sees the same chips."""
+    losses = losses_by_rate(model)
+    assert len(set(losses.values())) == len(RATES)
+    monkeypatch.setattr(lr_finder, "RATES", RATES[::-1])
+    assert losses_by_rate(model) == losses
 
 
-def test_a_suggestion_is_never_wild():
-    """Half of the tests of a short search gave rates above 0.01, one 0.7."""
-    assert valley_lr(TRIED, fall(1e-2, 0.9)) == SUGGESTED[1]
-    assert valley_lr(TRIED, np.linspace(2, 1, 40).tolist()) <= SUGGESTED[1]
-    assert valley_lr(TRIED, fall(1e-5, 1e-4)) == SUGGESTED[0]
+def test_the_loss_is_that_after_training(model):
+    """A training of the same steps, written down plainly, ends with the same loss on the validation chips."""
+    loss = losses_by_rate(model)[1e-3]
+    data, network = model.data, model.model.network.train()
+    optimizer = lr_finder.make_optimizer(network, (1e-3, 1e-3), torch.device("cpu"))
+    torch.manual_seed(data.seed)
+    loader, weight, epoch, step = model._loaders(data.seed).train_loader(), model._class_weight(), 0, 0
+    while step < 4:
+        loader.sampler.set_epoch(epoch)
+        for sample in loader:
+            if step < 4:
+                for group in optimizer.param_groups:
+                    group["lr"] = 1e-3 * lr_finder.rate_factor(step / 4)
+                batch = lr_finder.make_batch(sample, data.legend, model.model.losses)
+                lr_finder.MicroBatchGradients(model.model.losses, 2)(network, batch, weight)
+                torch.nn.utils.clip_grad_norm_(network.parameters(), lr_finder.CLIP)
+                optimizer.step()
+                optimizer.zero_grad()
+                step += 1
+        epoch += 1
+    network.eval()
+    with torch.inference_mode():
+        total = [
+            torch.nn.functional.cross_entropy(network(image, valid), label, ignore_index=255, reduction="sum")
+            for image, valid, label, _ in data.valid_dl
+        ]
+    assert loss == pytest.approx(float(sum(total)) / sum(int((b.label != 255).sum()) for b in data.valid_dl), rel=1e-3)
 
 
-@pytest.mark.parametrize("losses", [[1.0, 2.0], np.linspace(1, 2, 40).tolist(), [float("nan")] * 40])
-def test_without_a_fall_the_default_is_taken(losses):
-    assert valley_lr(TRIED[: len(losses)], losses) == DEFAULT_RATE
-
-
-def test_what_comes_after_a_loss_that_is_not_finite_does_not_count():
-    losses = fall(1e-5, 1e-3)
-    losses[28:] = [float("nan")] * 12
-    assert valley_lr(TRIED, losses) == pytest.approx(1e-4, rel=0.6)
+def test_too_few_steps_are_refused(model):
+    with pytest.raises(OptionError, match="`steps` is 9"):
+        model.lr_find(steps=9)
 
 
 def test_a_rate_is_one_or_two():

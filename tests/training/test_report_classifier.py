@@ -64,7 +64,7 @@ def test_a_classifier_in_memory_is_scored_and_reported(trained, small_world, tmp
 
 
 def test_what_cannot_be_reported_is_said_before_the_work(trained, small_world, tmp_path):
-    with pytest.raises(OptionError, match=r"ends in '.pdf', but a report is a file such as report.html"):
+    with pytest.raises(OptionError, match=r"ends in '.pdf', but must end in .html"):
         write_report(trained, tmp_path / "r.pdf")
     with pytest.raises(OptionError, match="beside a map only"):
         write_report(trained, tmp_path / "r.html", images="scene.tif")

@@ -33,7 +33,7 @@ from geopsp.raster.open import open_raster
 from geopsp.vector import formats, geoparquet
 from geopsp.vector import write as files
 from geopsp.vector.antimeridian import decimals
-from geopsp.vector.formats import FORMATS, VectorFormat, endings_text
+from geopsp.vector.formats import FORMATS, VectorFormat, usual_endings
 from geopsp.vector.open import open_layer
 from geopsp.vector.write import check_vector_output, write_vector
 
@@ -459,7 +459,7 @@ def test_a_new_format_is_one_entry(tmp_path, monkeypatch):
     with pytest.raises(OptionError, match="must end in"):
         check_vector_output(tmp_path / "a.tab")
     monkeypatch.setattr(formats, "FORMATS", [*FORMATS, new])
-    assert endings_text() == ".gpkg, .parquet, .fgb, .geojson, .shp or .tab"
+    assert usual_endings() == [".gpkg", ".parquet", ".fgb", ".geojson", ".shp", ".tab"]
     with pytest.raises(OptionError, match="which a MapInfo file reserves"):
         check_vector_output(tmp_path / "mine.tab")
     shapes = shapes_of(20)

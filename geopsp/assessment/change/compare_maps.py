@@ -20,7 +20,8 @@ from geopsp.assessment.change.map_change import HECTARE, MapChange
 from geopsp.assessment.change.map_on_grid import ConfidenceOnGrid, MapOnGrid, compare_grids
 from geopsp.assessment.joint_classes import JointClasses, join_classes, open_class_raster, warn_if_disjoint
 from geopsp.assessment.sampling.sample_file import read_sample
-from geopsp.core.addresses import OutputPath, ending_of, local_path, shown
+from geopsp.core.addresses import OutputPath, local_path
+from geopsp.core.file_endings import require_ending
 from geopsp.core.jit import compile_ahead
 from geopsp.core.lock import output_lock
 from geopsp.core.options import check_nodata, describes, from_names, require_path
@@ -29,7 +30,7 @@ from geopsp.core.owned_files import require_not_inputs
 from geopsp.core.progress import progress_bar
 from geopsp.core.run_state import key_of
 from geopsp.core.text import format_count
-from geopsp.errors import GridError, OptionError
+from geopsp.errors import GridError
 from geopsp.inference.disk_space import OVERVIEW_FACTOR
 from geopsp.inference.output_paths import TIFF_ENDINGS
 from geopsp.polygons.class_raster import ClassRaster
@@ -162,8 +163,7 @@ def plan_change(map_a: str | Path, map_b: str | Path, out: str | Path, options: 
 
 def _check_outputs(out: Path, maps: tuple[str | Path, str | Path], options: ChangeOptions) -> Path:
     """Check the paths of the outputs; return that of the raster with links resolved."""
-    if ending_of(out) not in TIFF_ENDINGS:
-        raise OptionError(f"`out` is {shown(out)}, but must end in .tif: the change is written as a GeoTIFF.")
+    require_ending(out, *TIFF_ENDINGS, option="out")
     outputs = [out]
     if options.polygons is not None:
         check_vector_output(options.polygons, overwrite=options.overwrite)
