@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count, islice
 
 import torch
@@ -95,10 +95,10 @@ def find_lr(
             for number, rate in enumerate(RATES):
                 network.load_state_dict(before)
                 torch.manual_seed(loaders.seed)
-                _train(
-                    network, loaders, rate, each, legend=legend, losses=losses, weight=weight, device=where,
-                    progress=lambda step, number=number: progress(number * each + step, len(RATES) * each),
-                )  # fmt: skip
+                for step in _train(
+                    network, loaders, rate, each, legend=legend, losses=losses, weight=weight, device=where
+                ):
+                    progress(number * each + step, len(RATES) * each)
                 found.append(_validation_loss(network, valid, losses.ignored(legend), where))
                 logger.info(f"Learning rate {rate:g}: validation loss {found[-1]:.4f}")
     finally:
@@ -133,9 +133,8 @@ def _train(
     losses: LossSpec,
     weight: Tensor | None,
     device: torch.device,
-    progress: Callable[[int], None],
-) -> None:
-    """Train some steps with the optimizer, precision, layout and schedule of `fit`."""
+) -> Iterator[int]:
+    """Train some steps with the optimizer, precision, layout and schedule of `fit`; yield how many are done."""
     half = has_bfloat16(device) or has_float16_only(device)
     network.to(device).to(memory_format=memory_format(device, half=half)).train()
     eval_if_frozen(network.encoder)
@@ -148,9 +147,9 @@ def _train(
     def scaled_backward(loss: Tensor) -> None:
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    for step, sample in enumerate(islice(_samples(loaders), steps)):
+    for step, sample in enumerate(islice(_samples(loaders), steps), 1):
         for group in optimizer.param_groups:
-            group["lr"] = rate * rate_factor(step / steps)
+            group["lr"] = rate * rate_factor((step - 1) / steps)
         batch = make_batch(to_device(sample, device), legend, losses)
         with torch.autocast(device.type, half_type(device), enabled=half):
             compute_gradients(network, batch, weight, backward=scaled_backward)
@@ -158,7 +157,7 @@ def _train(
         nn.utils.clip_grad_norm_(parameters, CLIP)
         scaler.step(optimizer)
         scaler.update()
-        progress(step + 1)
+        yield step
 
 
 def _samples(loaders: ChipLoaders) -> Iterator[Sample]:
