@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geopsp.core.jit import jit
 from geopsp.polygons.borders.topology import Arcs
-from geopsp.polygons.borders.vertex_bins import BINS, double_area, fill_bins, first_in_bin, has_vertex
+from geopsp.polygons.borders.vertex_bins import BINS, double_area, fill_bins, has_vertex, last_in_bin
 
 MAX_REACH = 2.0
 """The first round cuts less than this many pixels (along columns or rows) off the end of an edge, the second less than
@@ -22,6 +22,12 @@ SLOPE_FACTOR = 8.0
 
 
 FREE_ROUNDS = 2
+"""Rounds in which nothing can be in the way if all vertices are pixel corners and all edges run along pixel sides.
+
+No border passes through the row of pixels beside an edge, as it would meet the edge there, in a node. The first round
+cuts at most half of an edge, and less than `MAX_REACH` if the next one is longer than a pixel, so its triangles lie in
+these rows, and its new vertices on pixel sides. So the triangles of the second round lie in these rows, too.
+"""
 
 
 WAITING, CURRENT, AHEAD = 0, 1, 2
@@ -157,13 +163,14 @@ def _closed(xy: Any, starts: Any) -> Any:
         loops[used], points[used, 0], points[used, 1] = arc, xy[first, 0], xy[first, 1]
         used += (xy[first, 0] == xy[last, 0]) & (xy[first, 1] == xy[last, 1])
     points = points[:used]
-    bins, ends = fill_bins(points), np.zeros(used, np.int64)
+    last_of, previous, step = fill_bins(points)
+    ends = np.zeros(used, np.int64)
     for arc in range(count):
         for at in (starts[arc], starts[arc + 1] - 1):
-            found = first_in_bin(*bins, xy[at, 0], xy[at, 1])
+            found = last_in_bin(last_of, step, xy[at, 0], xy[at, 1])
             while found >= 0:
                 ends[found] += points[found, 0] == xy[at, 0] and points[found, 1] == xy[at, 1]
-                found = bins[1][found]
+                found = previous[found]
     is_closed = np.zeros(count, np.bool_)
     is_closed[loops[:used][ends == 2]] = True
     return is_closed
@@ -203,10 +210,15 @@ def _cut_corners(
 ) -> Any:  # fmt: skip
     """Replace each corner to cut by its two points, or by one where those of two corners coincide.
 
-    Corners whose triangle, sides included, contains another vertex stay, unless all are known to be free. Arcs do not
+    Corners whose triangle, sides included, contains another vertex stay; `are_free` is True if none can. Arcs do not
     cross, so an arc that reached into a triangle would have a vertex there. Therefore no two of the triangles overlap.
+    `others` are vertices that do not move.
     """
-    new, new_starts, new_rounds = np.empty((2 * len(xy) + 1, 2)), np.zeros_like(starts), np.empty(2 * len(xy) + 1, np.int8)
+    new, new_starts, new_rounds = (
+        np.empty((2 * len(xy) + 1, 2)),
+        np.zeros_like(starts),
+        np.empty(2 * len(xy) + 1, np.int8),
+    )
     turns = np.zeros(len(xy), np.int8)
     used = 0
     for arc in range(is_closed.size):

@@ -14,7 +14,7 @@ from geopsp.core.jit import jit
 from geopsp.polygons.borders.rings import build_rings
 from geopsp.polygons.borders.simplify import simplify_arcs
 from geopsp.polygons.borders.smooth import MAX_REACH, SLOPE_FACTOR, needed_distance, smooth_arcs
-from geopsp.polygons.borders.topology import Arcs, build_polygons
+from geopsp.polygons.borders.topology import build_polygons
 from geopsp.polygons.borders.trace_arcs import ArcGraph, select_arcs, trace_arcs
 from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric
@@ -217,9 +217,7 @@ def _open_regions(
     return OpenRegions(window, open_graph, kept_regions, near_seams, (upper, right, lower, left))
 
 
-def _seam_lines(
-    window: Window, seams: tuple[bool, bool, bool, bool]
-) -> tuple[float, float, float, float]:
+def _seam_lines(window: Window, seams: tuple[bool, bool, bool, bool]) -> tuple[float, float, float, float]:
     """Return the row or column of the upper, right, lower and left seam; infinite where there is none."""
     upper, right, lower, left = seams
     return (
@@ -238,7 +236,7 @@ def _vertices_near_seams(xy: Any, starts: Any, at_seam: Any, lines: Any, max_dis
     for arc in range(len(at_seam)):
         for at in range(starts[arc] + at_seam[arc, 0], starts[arc + 1] - at_seam[arc, 1]):
             x, y = xy[at, 0], xy[at, 1]
-            distance = min(min(y - upper, lower - y), min(x - left, right - x))
+            distance = min(y - upper, lower - y, x - left, right - x)
             near[used, 0], near[used, 1] = x, y
             used += distance <= max_distance
     return near[:used].copy()

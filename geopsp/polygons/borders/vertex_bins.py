@@ -37,8 +37,8 @@ def fill_bins(xy: Any) -> Any:
 
 
 @jit()
-def first_in_bin(last: Any, previous: Any, step: Any, x: Any, y: Any) -> Any:
-    """Return the index of a vertex in the bin of a point, from which `previous` leads to all others, or -1."""
+def last_in_bin(last: Any, step: Any, x: Any, y: Any) -> Any:
+    """Return the last vertex in the bin of a point, or -1."""
     return last[(int(y + 0.5) * step + int(x + 0.5)) & (last.size - 1)]
 
 
@@ -46,7 +46,7 @@ def first_in_bin(last: Any, previous: Any, step: Any, x: Any, y: Any) -> Any:
 def has_vertex(
     xy: Any, last: Any, previous: Any, step: Any, px: Any, py: Any, ax: Any, ay: Any, bx: Any, by: Any
 ) -> Any:
-    """Return True if one of the vertices in bins lies in the triangle p, a, b or on its sides, but not at its corners."""
+    """Return True if a vertex in bins lies in the triangle p, a, b or on its sides, but not at its corners."""
     left, right = min(px, ax, bx), max(px, ax, bx)
     top, bottom = min(py, ay, by), max(py, ay, by)
     for row in range(int(top + 0.5), int(bottom + 0.5) + 1):
