@@ -192,7 +192,7 @@ def test_nothing_is_cut_later_where_another_border_is():
 
 def test_others_are_needed_as_far_as_an_edge_may_be_cut():
     """In two rounds four vertices wait at an open end, but none that is farther away than `hold`."""
-    steps = [(0, 0), (3, 0), (3, 5), (9, 5), (9, 8), (40, 8)]
+    steps = [(0, 0), (3, 0), (3, 5), (9, 5), (9, 12), (40, 12)]
     for open_ends, hold, farthest in (((1, 0), 99, 9), ((1, 0), 6, 5), ((0, 1), 99, 37), ((0, 0), 99, 0)):
         found = needed_distance(drawn(steps), 2, np.array([open_ends], bool), hold=hold)
         assert found == farthest + MAX_REACH * SLOPE_FACTOR
