@@ -58,6 +58,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "fill_holes": {"fill_holes": 20 * CELL**2},
     "both": {"min_area": 20 * CELL**2, "fill_holes": 20 * CELL**2},
     "dissolve": {"dissolve": True},
+    "smooth": {"smooth": 3},
     "regularize": {"regularize": True, "keep": [1]},
 }
 """Options of `raster_to_polygons`, by name."""

@@ -12,12 +12,6 @@ from geopsp.core.jit import jit
 Floats = NDArray[np.float64]
 
 
-def unique_points(points: Floats) -> Floats:
-    """Return the different ones of (n, 2) points, in the order in which they come first."""
-    result: Floats = points[_first_occurrences(_bits(points))]
-    return result
-
-
 def is_among(points: Floats, others: Floats) -> NDArray[np.bool_]:
     """Return (n,) True for those of (n, 2) points that are also in (m, 2) other points."""
     result: NDArray[np.bool_] = _is_among(_bits(points), _bits(others))
@@ -27,17 +21,6 @@ def is_among(points: Floats, others: Floats) -> NDArray[np.bool_]:
 def _bits(points: Floats) -> NDArray[np.int64]:
     """Return the coordinates as integers that are equal where they are; -0.0 becomes 0.0."""
     return (np.ascontiguousarray(points, np.float64) + 0.0).view(np.int64)
-
-
-@jit("i8[:, ::1]")
-def _first_occurrences(points: Any) -> Any:
-    slots = _slots(len(points))
-    is_first = np.zeros(len(points), np.bool_)
-    for at in range(len(points)):
-        slot = _slot(points[at, 0], points[at, 1], points, slots)
-        if slots[slot] < 0:
-            slots[slot], is_first[at] = at, True
-    return is_first
 
 
 @jit("i8[:, ::1]", "i8[:, ::1]")

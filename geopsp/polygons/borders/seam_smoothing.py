@@ -102,11 +102,26 @@ def _first_directions(directions: NDArray[np.int8], darts: NDArray[np.int64]) ->
 def _replace_arcs(graph: ArcGraph, chosen: NDArray[np.int64], new: Arcs) -> ArcGraph:
     """Replace the vertices of chosen arcs."""
     arcs = graph.arcs
-    begins, sizes = arcs.starts[:-1].copy(), np.diff(arcs.starts)
-    begins[chosen], sizes[chosen] = len(arcs.xy) + new.starts[:-1], np.diff(new.starts)
-    xy = np.concatenate([arcs.xy, new.xy])[_ranges(begins, sizes)]
-    arcs = Arcs(xy, _starts(sizes), arcs.left, arcs.right)
+    xy, starts = _replace(arcs.xy, arcs.starts, chosen, new.xy, new.starts)
+    arcs = Arcs(xy, starts, arcs.left, arcs.right)
     return ArcGraph(arcs, graph.directions, graph.next_dart, graph.next_dart_same_region, graph.is_vertex)
+
+
+@jit("f8[:, ::1]", "i8[::1]", "i8[::1]", "f8[:, ::1]", "i8[::1]")
+def _replace(xy: Any, starts: Any, chosen: Any, new_xy: Any, new_starts: Any) -> Any:
+    """Return the vertices of all arcs and their starts; chosen arcs, in ascending order, have new vertices."""
+    result, result_starts = np.empty((len(xy) + len(new_xy), 2)), np.zeros_like(starts)
+    used, position = 0, 0
+    for arc in range(starts.size - 1):
+        is_chosen = position < chosen.size and chosen[position] == arc
+        source = new_xy if is_chosen else xy
+        low, high = (new_starts[position], new_starts[position + 1]) if is_chosen else (starts[arc], starts[arc + 1])
+        position += is_chosen
+        for at in range(low, high):
+            result[used, 0], result[used, 1] = source[at, 0], source[at, 1]
+            used += 1
+        result_starts[arc + 1] = used
+    return result[:used], result_starts
 
 
 def _starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from geopsp.core.jit import jit
 from geopsp.polygons.borders.topology import Arcs
+from geopsp.polygons.borders.vertex_bins import BINS, double_area, fill_bins, has_vertex, last_in_bin
 
 MAX_REACH = 2.0
 """The first round cuts less than this many pixels (along columns or rows) off the end of an edge, the second less than
@@ -20,8 +21,13 @@ SLOPE_FACTOR = 8.0
 """Factor of `MAX_REACH` for edges whose next edge is so short that the border hardly moves: the steps of a slope."""
 
 
-BIN = 8.0
-"""Width and height in pixels of the bins in which vertices near seams are looked up; inside cells bins are pixels."""
+FREE_ROUNDS = 2
+"""Rounds in which nothing can be in the way if all vertices are pixel corners and all edges run along pixel sides.
+
+No border passes through the row of pixels beside an edge, as it would meet the edge there, in a node. The first round
+cuts at most half of an edge, and less than `MAX_REACH` if the next one is longer than a pixel, so its triangles lie in
+these rows, and its new vertices on pixel sides. So the triangles of the second round lie in these rows, too.
+"""
 
 
 WAITING, CURRENT, AHEAD = 0, 1, 2
@@ -65,8 +71,8 @@ def smooth_arcs(arcs: Arcs, rounds: int, *, open_ends: NDArray[np.bool_] | None 
     open_ends = np.zeros((len(arcs), 2), np.bool_) if open_ends is None else open_ends
     inner = (arcs.left > 0) & (arcs.right > 0)
     arcs = replace(arcs, xy=arcs.xy.astype(np.float64))
-    state = SmoothingState(arcs, inner & _closed(arcs), np.zeros(len(arcs.xy), np.int8), open_ends)
-    return _run_rounds(state, inner, rounds, hold, 1.0) if inner.any() else arcs
+    state = SmoothingState(arcs, inner & _closed(arcs.xy, arcs.starts), np.zeros(len(arcs.xy), np.int8), open_ends)
+    return _run_rounds(state, inner, rounds, hold, np.empty((0, 2))) if inner.any() else arcs
 
 
 def resume_smoothing(state: SmoothingState, rounds: int, vertices: NDArray[np.float64], *, hold: float) -> Arcs:
@@ -78,64 +84,96 @@ def resume_smoothing(state: SmoothingState, rounds: int, vertices: NDArray[np.fl
         vertices: (n, 2) vertices of all other borders within 2 * `MAX_REACH` * `SLOPE_FACTOR` of what was left.
         hold: As in `smooth_arcs`.
     """
-    arcs, count = state.arcs, len(state.arcs)
-    added = int(len(vertices) > 0)  # the vertices are added as an arc that is not smoothed
-    no_regions = np.append(arcs.left, np.int32(0))[: count + added]
-    with_others = Arcs(
-        np.concatenate([arcs.xy, vertices]),
-        np.append(arcs.starts, [len(arcs.xy) + len(vertices)] * added),
-        no_regions,
-        no_regions,
-    )
-    state = SmoothingState(
-        with_others,
-        np.append(state.is_closed, [False] * added),
-        np.append(state.rounds_done, np.full(len(vertices), rounds, np.int8)),
-        np.concatenate([state.open_ends, np.zeros((added, 2), np.bool_)]),
-    )
-    smoothed = _run_rounds(state, np.arange(count + added) < count, rounds, hold, BIN)
-    starts = smoothed.starts[: count + 1]
-    return Arcs(smoothed.xy[: starts[-1]], starts, arcs.left, arcs.right)
+    return _run_rounds(state, np.ones(len(state.arcs), np.bool_), rounds, hold, vertices)
 
 
-def _run_rounds(state: SmoothingState, inner: NDArray[np.bool_], rounds: int, hold: float, bin_size: float) -> Arcs:
-    """Smooth the inner arcs; each round cuts only vertices that have had all rounds before."""
+def needed_distance(arcs: Arcs, rounds: int, open_ends: NDArray[np.bool_], *, hold: float) -> float:
+    """Return how far from open ends `resume_smoothing` needs the vertices of other borders, in pixels.
+
+    Args:
+        arcs: Smoothed by `smooth_arcs`, as are the other arguments.
+        rounds: Rounds of smoothing.
+        open_ends: (arcs, 2) True for ends where the border continues in another cell.
+        hold: Distance from such an end up to which vertices were left.
+    """
+    return float(_left_distance(arcs.xy, arcs.starts, open_ends, rounds, hold) + MAX_REACH * SLOPE_FACTOR)
+
+
+@jit("f8[:, ::1]", "i8[::1]", "b1[:, ::1]", "i8", "f8")
+def _left_distance(xy: Any, starts: Any, open_ends: Any, rounds: Any, hold: Any) -> Any:
+    """Return the distance of the farthest vertex from its open end that may lack rounds."""
+    farthest = 0.0
+    for arc in range(len(open_ends)):
+        for end in range(2):
+            if not open_ends[arc, end]:
+                continue
+            last = starts[arc + 1] - 1 if end else starts[arc]
+            for step in range(1, min(2 * rounds, starts[arc + 1] - starts[arc])):
+                distance = _length(xy, last - step if end else last + step, last)
+                if distance <= hold:
+                    farthest = max(farthest, distance)
+    return farthest
+
+
+def _run_rounds(
+    state: SmoothingState, inner: NDArray[np.bool_], rounds: int, hold: float, others: NDArray[np.float64]
+) -> Arcs:
+    """Smooth the inner arcs; each round cuts only vertices that have had all rounds before.
+
+    Args:
+        state: Arcs.
+        inner: (arcs,) True for arcs to smooth.
+        rounds: Rounds in all.
+        hold: As in `smooth_arcs`.
+        others: (n, 2) vertices that do not move.
+    """
     arcs, is_closed, open_ends = state.arcs, state.is_closed, state.open_ends
     xy, starts, rounds_done = arcs.xy, arcs.starts, state.rounds_done
+    free_rounds = FREE_ROUNDS if not rounds_done.any() and not len(others) and _on_lattice(xy, starts) else 0
+    other_bins = fill_bins(others)
     for number in range(rounds):
-        reach = MAX_REACH / 2**number
         due = _due(xy, starts, is_closed, rounds_done, open_ends, number, hold)
-        turns = _turns(xy, starts, inner, is_closed)
-        cut = (turns != 0) & (due == CURRENT)
-        if cut.any():
-            cuts = _cut_points(xy, starts, is_closed, turns, due, cut, reach)
-            low, high = _bounds(xy, cut, reach * SLOPE_FACTOR)
-            _keep_blocked(xy, cut, cuts, *_bin_vertices(xy, low, high, bin_size), low, bin_size)
-            xy, starts, rounds_done = _cut_corners(xy, starts, is_closed, due, cut, cuts, rounds_done, number)
-        else:
-            rounds_done = rounds_done + (due == CURRENT)
+        bins = fill_bins(xy if number >= free_rounds else xy[:0])
+        xy, starts, rounds_done = _cut_corners(
+            xy, starts, inner, is_closed, due, rounds_done, number, MAX_REACH / 2**number, number < free_rounds, bins,
+            others, other_bins,
+        )  # fmt: skip
     return replace(arcs, xy=xy, starts=starts)
 
 
-@jit("f8[:, ::1]", "b1[::1]", "f8")
-def _bounds(xy: Any, chosen: Any, reach: Any) -> Any:
-    """Return the lowest and highest columns and rows that the triangles of chosen vertices can reach."""
-    low, high = np.full(2, np.inf), np.full(2, -np.inf)
-    first, last = np.full(2, np.inf), np.full(2, -np.inf)
-    for at in range(len(xy)):
-        for axis in range(2):
-            first[axis], last[axis] = min(first[axis], xy[at, axis]), max(last[axis], xy[at, axis])
-            if chosen[at]:
-                low[axis], high[axis] = min(low[axis], xy[at, axis]), max(high[axis], xy[at, axis])
-    return np.floor(np.maximum(low - reach, first)), np.minimum(high + reach, last)
+@jit("f8[:, ::1]", "i8[::1]")
+def _on_lattice(xy: Any, starts: Any) -> Any:
+    """Return True if all vertices are pixel corners and all edges run along columns or rows."""
+    for arc in range(starts.size - 1):
+        for at in range(starts[arc], starts[arc + 1]):
+            if xy[at, 0] != np.floor(xy[at, 0]) or xy[at, 1] != np.floor(xy[at, 1]):
+                return False
+            if at > starts[arc] and xy[at, 0] != xy[at - 1, 0] and xy[at, 1] != xy[at - 1, 1]:
+                return False
+    return True
 
 
-def _closed(arcs: Arcs) -> NDArray[np.bool_]:
+@jit("f8[:, ::1]", "i8[::1]")
+def _closed(xy: Any, starts: Any) -> Any:
     """Return (arcs,) True if an arc ends where it begins and no other arc ends there."""
-    first, last = arcs.xy[arcs.starts[:-1]], arcs.xy[arcs.starts[1:] - 1]
-    _, ends, counts = np.unique(np.concatenate([first, last]) @ (1, 1j), return_inverse=True, return_counts=True)
-    result: NDArray[np.bool_] = (first == last).all(axis=1) & (counts[ends[: len(arcs)]] == 2)
-    return result
+    count = starts.size - 1
+    loops, points, used = np.empty(count, np.int64), np.empty((count, 2)), 0
+    for arc in range(count):
+        first, last = starts[arc], starts[arc + 1] - 1
+        loops[used], points[used, 0], points[used, 1] = arc, xy[first, 0], xy[first, 1]
+        used += (xy[first, 0] == xy[last, 0]) & (xy[first, 1] == xy[last, 1])
+    points = points[:used]
+    last_of, previous, step = fill_bins(points)
+    ends = np.zeros(used, np.int64)
+    for arc in range(count):
+        for at in (starts[arc], starts[arc + 1] - 1):
+            found = last_in_bin(last_of, step, xy[at, 0], xy[at, 1])
+            while found >= 0:
+                ends[found] += points[found, 0] == xy[at, 0] and points[found, 1] == xy[at, 1]
+                found = previous[found]
+    is_closed = np.zeros(count, np.bool_)
+    is_closed[loops[:used][ends == 2]] = True
+    return is_closed
 
 
 @jit("f8[:, ::1]", "i8[::1]", "b1[::1]", "i1[::1]", "b1[:, ::1]", "i8", "f8")
@@ -162,145 +200,99 @@ def _due(xy: Any, starts: Any, is_closed: Any, rounds_done: Any, open_ends: Any,
     return due
 
 
-@jit("f8[:, ::1]", "i8[::1]", "b1[::1]", "b1[::1]")
-def _turns(xy: Any, starts: Any, inner: Any, is_closed: Any) -> Any:
-    """Return (vertices,) 1 or -1 where an inner arc turns to one side or the other, else 0; 0 at ends."""
-    turns = np.zeros(len(xy), np.int8)
-    for arc in range(inner.size):
-        begin, end = starts[arc], starts[arc + 1] - 1
-        if not inner[arc]:
-            continue
-        for at in range(begin if is_closed[arc] else begin + 1, end):
-            before = at - 1 if at > begin else end - 1
-            turns[at] = np.sign(_area(xy[before, 0], xy[before, 1], xy[at, 0], xy[at, 1], xy[at + 1, 0], xy[at + 1, 1]))
-        if is_closed[arc]:
-            turns[end] = turns[begin]  # the same corner
-    return turns
+@jit(
+    "f8[:, ::1]", "i8[::1]", "b1[::1]", "b1[::1]", "i1[::1]", "i1[::1]", "i8", "f8", "b1", BINS,
+    "f8[:, ::1]", BINS,
+)  # fmt: skip
+def _cut_corners(
+    xy: Any, starts: Any, inner: Any, is_closed: Any, due: Any, rounds_done: Any, number: Any, reach: Any,
+    are_free: Any, bins: Any, others: Any, other_bins: Any,
+) -> Any:  # fmt: skip
+    """Replace each corner to cut by its two points, or by one where those of two corners coincide.
 
-
-@jit()
-def _area(ax: Any, ay: Any, bx: Any, by: Any, cx: Any, cy: Any) -> Any:
-    """Return twice the signed area of a triangle; if a and c are swapped, exactly the negative."""
-    return (ax - bx) * (cy - by) - (ay - by) * (cx - bx)
-
-
-@jit("f8[:, ::1]", "i8[::1]", "b1[::1]", "i1[::1]", "i1[::1]", "b1[::1]", "f8")
-def _cut_points(xy: Any, starts: Any, is_closed: Any, turns: Any, due: Any, cut: Any, reach: Any) -> Any:
-    """Return (vertices, 4) points where the edges before and after a corner are cut.
-
-    An edge to a vertex that is AHEAD was already cut at that end.
+    Corners whose triangle, sides included, contains another vertex stay; `are_free` is True if none can. Arcs do not
+    cross, so an arc that reached into a triangle would have a vertex there. Therefore no two of the triangles overlap.
+    `others` are vertices that do not move.
     """
-    cuts = np.empty((len(xy), 4))
+    new, new_starts, new_rounds = (
+        np.empty((2 * len(xy) + 1, 2)),
+        np.zeros_like(starts),
+        np.empty(2 * len(xy) + 1, np.int8),
+    )
+    turns = np.zeros(len(xy), np.int8)
+    used = 0
     for arc in range(is_closed.size):
-        begin, end = starts[arc], starts[arc + 1] - 1
-        for at in range(begin, end):
-            if not cut[at]:
-                continue
-            before = at - 1 if at > begin else end - 1
-            length_before = _uncut_length(xy, turns, due, at, before)
-            length_after = _uncut_length(xy, turns, due, at, at + 1)
-            for column, other, next_length in ((0, before, length_after), (2, at + 1, length_before)):
-                is_step, gone = turns[at] * turns[other] <= 0, due[other] == AHEAD and turns[other] != 0
-                parts = 2.0 if is_step else 4.0
-                max_cut = reach * SLOPE_FACTOR if is_step and next_length <= reach / 2 else reach
-                while _length(xy, at, other) >= max_cut * (parts - gone):
-                    parts *= 2
-                cuts[at, column] = xy[at, 0] + (xy[other, 0] - xy[at, 0]) / (parts - gone)
-                cuts[at, column + 1] = xy[at, 1] + (xy[other, 1] - xy[at, 1]) / (parts - gone)
-        if is_closed[arc]:
-            cuts[end] = cuts[begin]
-    return cuts
+        begin, end, first = starts[arc], starts[arc + 1] - 1, used
+        if inner[arc]:
+            _find_turns(xy, begin, end, is_closed[arc], turns)
+        last_x, last_y = 0.0, 0.0
+        for at in range(begin, end if is_closed[arc] else end + 1):
+            x, y, rounds = xy[at, 0], xy[at, 1], rounds_done[at]
+            ax, ay, bx, by = x, y, x, y
+            if due[at] == CURRENT:
+                rounds = number + 1
+                if turns[at] != 0:
+                    before, after = at - 1 if at > begin else end - 1, at + 1
+                    gone_before, gone_after = due[before] == AHEAD, due[after] == AHEAD
+                    length_before, length_after = _length(xy, at, before), _length(xy, at, after)
+                    uncut_before = _uncut_length(length_before, turns[at], turns[before], gone_before)
+                    uncut_after = _uncut_length(length_after, turns[at], turns[after], gone_after)
+                    parts = _parts(length_before, uncut_after, turns[at], turns[before], gone_before, reach)
+                    ax, ay = x + (xy[before, 0] - x) / parts, y + (xy[before, 1] - y) / parts
+                    parts = _parts(length_after, uncut_before, turns[at], turns[after], gone_after, reach)
+                    bx, by = x + (xy[after, 0] - x) / parts, y + (xy[after, 1] - y) / parts
+                    if not are_free and (
+                        has_vertex(xy, *bins, x, y, ax, ay, bx, by)
+                        or (len(others) > 0 and has_vertex(others, *other_bins, x, y, ax, ay, bx, by))
+                    ):
+                        ax, ay, bx, by = x, y, x, y
+            new[used, 0], new[used, 1], new_rounds[used] = ax, ay, rounds
+            used += (used == first) | (ax != last_x) | (ay != last_y)
+            new[used, 0], new[used, 1], new_rounds[used] = bx, by, rounds
+            used += (bx != ax) | (by != ay)
+            last_x, last_y = bx, by
+        if is_closed[arc] and (last_x != new[first, 0] or last_y != new[first, 1]):
+            new[used, 0], new[used, 1], new_rounds[used] = new[first, 0], new[first, 1], new_rounds[first]
+            used += 1
+        new_starts[arc + 1] = used
+    return new[:used], new_starts, new_rounds[:used]
 
 
 @jit()
-def _uncut_length(xy: Any, turns: Any, due: Any, at: Any, other: Any) -> Any:
-    """Return the length of an edge, before its other end was cut if that is AHEAD."""
-    if due[other] != AHEAD or turns[other] == 0:
-        return _length(xy, at, other)
-    return _length(xy, at, other) * (2.0 if turns[at] != turns[other] else 4 / 3)
+def _find_turns(xy: Any, begin: Any, end: Any, is_closed: Any, turns: Any) -> None:
+    """Set `turns` to 1 or -1 where an arc turns to one side or the other, else to 0; at ends to 0."""
+    for at in range(begin if is_closed else begin + 1, end):
+        before = at - 1 if at > begin else end - 1
+        area = double_area(xy[before, 0], xy[before, 1], xy[at, 0], xy[at, 1], xy[at + 1, 0], xy[at + 1, 1])
+        turns[at] = (area > 0) - (area < 0)
+    if is_closed:
+        turns[end] = turns[begin]  # the same corner
+
+
+@jit()
+def _parts(length: Any, next_length: Any, turn: Any, other_turn: Any, other_is_ahead: Any, reach: Any) -> Any:
+    """Return into how many parts an edge is divided, one of which is cut off at a corner.
+
+    An edge to a vertex that is ahead was already cut at that end.
+    """
+    is_step = turn * other_turn <= 0
+    parts = 2.0 if is_step else 4.0
+    gone = 1.0 if other_is_ahead and other_turn != 0 else 0.0
+    max_cut = reach * SLOPE_FACTOR if is_step and next_length <= reach / 2 else reach
+    while length >= max_cut * (parts - gone):
+        parts *= 2
+    return parts - gone
+
+
+@jit()
+def _uncut_length(length: Any, turn: Any, other_turn: Any, other_is_ahead: Any) -> Any:
+    """Return the length of an edge, before its other end was cut if that is ahead."""
+    if not other_is_ahead or other_turn == 0:
+        return length
+    return length * (2.0 if turn != other_turn else 4 / 3)
 
 
 @jit()
 def _length(xy: Any, one: Any, two: Any) -> Any:
     """Return the distance along columns or along rows, whichever is larger."""
     return max(abs(xy[one, 0] - xy[two, 0]), abs(xy[one, 1] - xy[two, 1]))
-
-
-@jit("f8[:, ::1]", "f8[::1]", "f8[::1]", "f8")
-def _bin_vertices(xy: Any, low: Any, high: Any, size: Any) -> Any:
-    """Sort vertices inside of bounds into square bins; return (rows, cols) starts of bins, and the sorted indices."""
-    first = np.zeros((int((high[1] - low[1]) / size) + 1, int((high[0] - low[0]) / size) + 1), np.int32)
-    for at in range(len(xy)):
-        if low[0] <= xy[at, 0] <= high[0] and low[1] <= xy[at, 1] <= high[1]:
-            first[int((xy[at, 1] - low[1]) / size), int((xy[at, 0] - low[0]) / size)] += 1
-    flat, total = first.reshape(-1), 0
-    for each in range(flat.size):
-        total += flat[each]
-        flat[each] = total
-    order = np.empty(total, np.int32)
-    for at in range(len(xy)):
-        if low[0] <= xy[at, 0] <= high[0] and low[1] <= xy[at, 1] <= high[1]:
-            row, col = int((xy[at, 1] - low[1]) / size), int((xy[at, 0] - low[0]) / size)
-            first[row, col] -= 1
-            order[first[row, col]] = at
-    return first, order
-
-
-@jit("f8[:, ::1]", "b1[::1]", "f8[:, ::1]", "i4[:, ::1]", "i4[::1]", "f8[::1]", "f8")
-def _keep_blocked(xy: Any, cut: Any, cuts: Any, first: Any, order: Any, low: Any, size: Any) -> None:
-    """Set `cut` to False at corners whose triangle, sides included, contains another vertex.
-
-    Arcs do not cross, so an arc that reached into a triangle would have a vertex there. Therefore no two of the
-    remaining triangles overlap.
-    """
-    cols, flat = first.shape[1], first.reshape(-1)
-    blocked = np.zeros(cut.size, np.bool_)
-    for at in range(cut.size):
-        if cut[at]:
-            blocked[at] = _is_blocked(xy, at, cuts[at], flat, cols, order, low, size)
-    cut[blocked] = False
-
-
-@jit()
-def _is_blocked(xy: Any, at: Any, cuts: Any, first: Any, cols: Any, order: Any, low: Any, size: Any) -> Any:
-    """Return True if a vertex lies in the triangle of a corner and its two cuts, except at these three points."""
-    px, py, ax, ay, bx, by = xy[at, 0], xy[at, 1], cuts[0], cuts[1], cuts[2], cuts[3]
-    left, right = min(px, ax, bx), max(px, ax, bx)
-    top, bottom = min(py, ay, by), max(py, ay, by)
-    for row in range(int((top - low[1]) / size), int((bottom - low[1]) / size) + 1):
-        begin, end = row * cols + int((left - low[0]) / size), row * cols + int((right - low[0]) / size) + 1
-        for position in range(first[begin], first[end] if end < first.size else order.size):
-            x, y = xy[order[position], 0], xy[order[position], 1]
-            if x < left or x > right or y < top or y > bottom or (x == px and y == py):
-                continue
-            if (x == ax and y == ay) or (x == bx and y == by):
-                continue
-            one, two, three = _area(px, py, x, y, ax, ay), _area(ax, ay, x, y, bx, by), _area(bx, by, x, y, px, py)
-            if min(one, two, three) >= 0 or max(one, two, three) <= 0:
-                return True
-    return False
-
-
-@jit("f8[:, ::1]", "i8[::1]", "b1[::1]", "i1[::1]", "b1[::1]", "f8[:, ::1]", "i1[::1]", "i8")
-def _cut_corners(
-    xy: Any, starts: Any, is_closed: Any, due: Any, cut: Any, cuts: Any, rounds_done: Any, number: Any
-) -> Any:
-    """Replace each corner to cut by its two points, or by one where those of two corners coincide."""
-    new, new_starts, new_rounds = np.empty((2 * len(xy), 2)), np.zeros_like(starts), np.empty(2 * len(xy), np.int8)
-    used = 0
-    for arc in range(is_closed.size):
-        begin, end = starts[arc], starts[arc + 1] - 1
-        for at in range(begin, end if is_closed[arc] else end + 1):
-            rounds = number + 1 if due[at] == CURRENT else rounds_done[at]
-            for column in range(0, 4 if cut[at] else 2, 2):
-                x, y = (cuts[at, column], cuts[at, column + 1]) if cut[at] else (xy[at, 0], xy[at, 1])
-                if used == new_starts[arc] or new[used - 1, 0] != x or new[used - 1, 1] != y:
-                    new[used, 0], new[used, 1], new_rounds[used] = x, y, rounds
-                    used += 1
-        if is_closed[arc]:
-            first = new_starts[arc]
-            if new[used - 1, 0] != new[first, 0] or new[used - 1, 1] != new[first, 1]:
-                new[used], new_rounds[used] = new[first], new_rounds[first]
-                used += 1
-        new_starts[arc + 1] = used
-    return new[:used].copy(), new_starts, new_rounds[:used].copy()

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from geopsp.core.connected_regions import find, flatten, label_regions, unite_pairs
 from geopsp.core.grid import Window
 from geopsp.core.jit import jit
-from geopsp.polygons.borders.point_set import unique_points
 from geopsp.polygons.borders.rings import build_rings
 from geopsp.polygons.borders.simplify import simplify_arcs
-from geopsp.polygons.borders.smooth import MAX_REACH, SLOPE_FACTOR, smooth_arcs
-from geopsp.polygons.borders.topology import Arcs, build_polygons
+from geopsp.polygons.borders.smooth import MAX_REACH, SLOPE_FACTOR, needed_distance, smooth_arcs
+from geopsp.polygons.borders.topology import build_polygons
 from geopsp.polygons.borders.trace_arcs import ArcGraph, select_arcs, trace_arcs
 from geopsp.polygons.features import Features
 from geopsp.polygons.ground_metric import GroundMetric
@@ -140,7 +139,12 @@ def trace_cell(
     group, is_open = _group_features(labels, count, touching, seams)
     sums = zonal_sums(labels, count, codes, confidence, metric, window)
     regions = Regions(own_codes, sums, first_pixels, touching)
-    near = _vertices_near_seams(graph.arcs, at_seam, window, seams, grid.seam_distance) if generalized else None
+    near = np.empty((0, 2))
+    if generalized:
+        distance, hold = grid.seam_distance, grid.smoothing_hold
+        if not min_triangle:
+            distance = min(distance, needed_distance(graph.arcs, smooth, at_seam, hold=hold))
+        near = _vertices_near_seams(graph.arcs.xy, graph.arcs.starts, at_seam, _seam_lines(window, seams), distance)
     # Borders between other codes are kept if they may be in the way of those that move.
     useful = ALL_CODES if generalized else selected
     open_regions = _open_regions(graph, regions, is_open, useful, window, labels, at_seam, on_seam, near)
@@ -196,7 +200,7 @@ def _open_regions(
     labels: NDArray[np.int32],
     at_seam: NDArray[np.bool_],
     on_seam: NDArray[np.bool_],
-    near_seams: NDArray[np.float64] | None,
+    near_seams: NDArray[np.float64],
 ) -> OpenRegions:
     """Renumber the open regions, without borders that no useful code needs."""
     kept = np.flatnonzero(is_open)
@@ -210,29 +214,32 @@ def _open_regions(
     is_useful = np.append(False, is_open & useful[regions.codes])
     useless = ~(is_useful[graph.arcs.left] | is_useful[graph.arcs.right] | at_seam.any(axis=1))
     open_graph = select_arcs(graph, numbers, dropped=on_seam | useless, open_ends=at_seam)
-    near_seams = np.empty((0, 2)) if near_seams is None else near_seams
     return OpenRegions(window, open_graph, kept_regions, near_seams, (upper, right, lower, left))
 
 
-def _vertices_near_seams(
-    arcs: Arcs,
-    at_seam: NDArray[np.bool_],
-    window: Window,
-    seams: tuple[bool, bool, bool, bool],
-    max_distance: float,
-) -> NDArray[np.float64]:
-    """Return (n, 2) vertices near a seam, except the ends of arcs on a seam."""
+def _seam_lines(window: Window, seams: tuple[bool, bool, bool, bool]) -> tuple[float, float, float, float]:
+    """Return the row or column of the upper, right, lower and left seam; infinite where there is none."""
     upper, right, lower, left = seams
-    x, y = arcs.xy.T
-    near = np.zeros(x.size, np.bool_)
-    for is_seam, distance in (
-        (upper, y - window.row), (right, window.col_stop - x), (lower, window.row_stop - y), (left, x - window.col),
-    ):  # fmt: skip
-        if is_seam:
-            near |= distance <= max_distance
-    near[arcs.starts[:-1][at_seam[:, 0]]] = False
-    near[arcs.starts[1:][at_seam[:, 1]] - 1] = False
-    return unique_points(arcs.xy[near])
+    return (
+        float(window.row) if upper else -np.inf,
+        float(window.col_stop) if right else np.inf,
+        float(window.row_stop) if lower else np.inf,
+        float(window.col) if left else -np.inf,
+    )
+
+
+@jit("f8[:, ::1]", "i8[::1]", "b1[:, ::1]", "UniTuple(f8, 4)", "f8")
+def _vertices_near_seams(xy: Any, starts: Any, at_seam: Any, lines: Any, max_distance: Any) -> Any:
+    """Return (n, 2) vertices of arcs near a seam, except the ends of arcs on a seam; nodes once for each arc."""
+    upper, right, lower, left = lines
+    near, used = np.empty_like(xy), 0
+    for arc in range(len(at_seam)):
+        for at in range(starts[arc] + at_seam[arc, 0], starts[arc + 1] - at_seam[arc, 1]):
+            x, y = xy[at, 0], xy[at, 1]
+            distance = min(y - upper, lower - y, x - left, right - x)
+            near[used, 0], near[used, 1] = x, y
+            used += distance <= max_distance
+    return near[:used].copy()
 
 
 @jit("i4[:, ::1]", "u1[:, :]", "i8", "i8", "i8", "i8")

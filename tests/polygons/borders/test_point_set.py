@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from geopsp.polygons.borders.point_set import is_among, unique_points
+from geopsp.polygons.borders.point_set import is_among
 
 POINTS = hnp.arrays(
     np.float64,
@@ -19,4 +19,3 @@ POINTS = hnp.arrays(
 def test_they_are_the_sets_of_python(points, others):
     known, asked = set(map(tuple, others.tolist())), list(map(tuple, points.tolist()))
     assert is_among(points, others).tolist() == [point in known for point in asked]
-    assert list(map(tuple, unique_points(points).tolist())) == list(dict.fromkeys(asked))

@@ -11,7 +11,14 @@ from hypothesis.extra import numpy as hnp
 from polygons_common import cell, lines, ragged, shapes_of
 
 from geopsp.polygons.borders.simplify import simplify_arcs
-from geopsp.polygons.borders.smooth import MAX_REACH, smooth_arcs
+from geopsp.polygons.borders.smooth import (
+    MAX_REACH,
+    SLOPE_FACTOR,
+    SmoothingState,
+    needed_distance,
+    resume_smoothing,
+    smooth_arcs,
+)
 from geopsp.polygons.borders.topology import Arcs
 
 CODES = hnp.arrays(
@@ -46,6 +53,78 @@ def test_regions_stay_a_coverage(codes, seed, least, rounds):
             np.testing.assert_array_equal(new[[0, -1]], old[[0, -1]])
         else:
             np.testing.assert_array_equal(new[0], new[-1])
+
+
+def turn(before, at, after):
+    """Return 1, -1 or 0."""
+    return int(np.sign((before[0] - at[0]) * (after[1] - at[1]) - (before[1] - at[1]) * (after[0] - at[0])))
+
+
+def cut_off(at, turn_at, other, turn_other, next_one, reach):
+    """Return the point where an edge is cut near its end `at`; `next_one` is the other neighbour of `at`."""
+    length, next_length = (max(abs(np.subtract(at, end))) for end in (other, next_one))
+    is_step = turn_at * turn_other <= 0
+    parts = 2 if is_step else 4
+    limit = reach * SLOPE_FACTOR if is_step and next_length <= reach / 2 else reach
+    while length / parts >= limit:
+        parts *= 2
+    return tuple(at + np.subtract(other, at) / parts)
+
+
+def is_in_the_way(corners, points):
+    """Return True if a point lies in a triangle or on its sides, and is none of its corners."""
+    others = points[~(points[:, None] == np.array(corners)).all(axis=2).any(axis=1)]
+    sides = [
+        (one[0] - others[:, 0]) * (two[1] - others[:, 1]) - (one[1] - others[:, 1]) * (two[0] - others[:, 0])
+        for one, two in zip(corners, [*corners[1:], corners[0]], strict=True)
+    ]
+    box = ((others >= np.min(corners, axis=0)) & (others <= np.max(corners, axis=0))).all(axis=1)
+    return bool((box & ((np.min(sides, axis=0) >= 0) | (np.max(sides, axis=0) <= 0))).any())
+
+
+def smoothed_slowly(arcs, rounds):
+    """Return the paths of smoothed arcs, by the definition: each corner is compared with all vertices."""
+    paths = [list(map(tuple, line.tolist())) for line in lines(arcs)]
+    ends = [end for path in paths for end in (path[0], path[-1])]
+    closed = [path[0] == path[-1] and ends.count(path[0]) == 2 for path in paths]
+    inner = (arcs.left > 0) & (arcs.right > 0)
+    for number in range(rounds):
+        points = np.array([point for path in paths for point in path])
+        for position, path in enumerate(paths):
+            if not inner[position]:
+                continue
+            ring = path[:-1] if closed[position] else path
+            around = [(ring[at - 1], ring[at], ring[(at + 1) % len(ring)]) for at in range(len(ring))]
+            turns = [turn(*three) for three in around]
+            if not closed[position]:
+                turns[0] = turns[-1] = 0
+            new = []
+            for at, (before, here, after) in enumerate(around):
+                pair = [here]
+                if turns[at]:
+                    reach = MAX_REACH / 2**number
+                    one = cut_off(here, turns[at], before, turns[at - 1], after, reach)
+                    two = cut_off(here, turns[at], after, turns[(at + 1) % len(ring)], before, reach)
+                    pair = [here] if is_in_the_way((here, one, two), points) else [one, two]
+                for point in pair:
+                    if not new or new[-1] != point:
+                        new.append(point)
+            if closed[position] and new[-1] != new[0]:
+                new.append(new[0])
+            paths[position] = new
+    return paths
+
+
+@given(
+    codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.0, 0.0, 0.6, 4.0, 20.0]), rounds=st.integers(1, 3)
+)
+@settings(max_examples=25, deadline=None)
+def test_vertices_are_those_of_the_definition(codes, seed, least, rounds):
+    """Also where corners are not looked at because nothing can be in the way."""
+    graph, rings = cell(ragged(codes[:6, :8], seed, height=3))
+    arcs = simplify_arcs(graph, rings, least)
+    for found, expected in zip(lines(smooth_arcs(arcs, rounds)), smoothed_slowly(arcs, rounds), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 @given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.0, 1.0, 4.0]), rounds=st.integers(1, 4))
@@ -101,6 +180,22 @@ def test_nothing_is_cut_where_another_border_is():
         found = smooth_arcs(drawn(corner, [tip, (9, 9)]), 1)
         np.testing.assert_array_equal(found.xy[:3], corner)
     assert len(smooth_arcs(drawn(corner, [(0.6, 0.6), (9, 9)]), 1).xy) == 6
+
+
+def test_nothing_is_cut_later_where_another_border_is():
+    """Vertices of other cells count as well."""
+    arcs = drawn([(0, 8), (0, 0), (8, 0)])
+    state = SmoothingState(arcs, np.zeros(1, bool), np.zeros(3, np.int8), np.zeros((1, 2), bool))
+    for point, count in (((0.5, 0.5), 3), ((0.6, 0.6), 4)):
+        assert len(resume_smoothing(state, 1, np.array([point]), hold=99).xy) == count
+
+
+def test_others_are_needed_as_far_as_an_edge_may_be_cut():
+    """In two rounds four vertices wait at an open end, but none that is farther away than `hold`."""
+    steps = [(0, 0), (3, 0), (3, 5), (9, 5), (9, 12), (40, 12)]
+    for open_ends, hold, farthest in (((1, 0), 99, 9), ((1, 0), 6, 5), ((0, 1), 99, 37), ((0, 0), 99, 0)):
+        found = needed_distance(drawn(steps), 2, np.array([open_ends], bool), hold=hold)
+        assert found == farthest + MAX_REACH * SLOPE_FACTOR
 
 
 def test_an_arc_that_ends_where_it_began_keeps_its_node():
