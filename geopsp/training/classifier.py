@@ -34,6 +34,7 @@ from geopsp.training.fit_calibration import calibrate, calibrate_after_training
 from geopsp.training.fit_crf import fit_crf
 from geopsp.training.fit_options import CLIP, MONITORS, FitOptions, LearningRate, RunConfig
 from geopsp.training.learned_pixels import learning_loaders, loss_weight, start_from_shares
+from geopsp.training.learning_rates import default_rates, starts_pretrained
 from geopsp.training.lr_finder import find_lr
 from geopsp.training.options import ModelOptions
 from geopsp.training.report_classifier import report
@@ -171,9 +172,10 @@ class PixelClassifier:
         return pd.DataFrame(self.model.history)
 
     def lr_find(self, allow_plot: bool = True, *, steps: int = 160) -> float:
-        """Return the best of five learning rates from 0.0001 to 0.01, by short trainings; the network does not change.
+        """Return the best of five learning rates, by short trainings; the network does not change.
 
-        `fit` needs none: its own rates suit most data.
+        They are 0.1 to 10 times the one that `fit` has without `lr`, which suits most data: another is returned only if
+        its validation loss is at least 5 % lower.
 
         Args:
             allow_plot: True draws the validation loss by rate.
@@ -183,13 +185,16 @@ class PixelClassifier:
             OptionError: if there are too few steps.
             TrainingError: if memory does not hold a single chip, or no training ends with a finite loss.
         """
-        data = self._require_data("lr_find")
+        data, model = self._require_data("lr_find"), self.model
+        pretrained = starts_pretrained(model.settings, trained=bool(model.history))
+        loaders = self._loaders(data.seed)
         best, tried, losses = find_lr(
-            self.model.network,
-            self._loaders(data.seed),
+            model.network,
+            loaders,
             legend=data.legend,
-            losses=self.model.losses,
+            losses=model.losses,
             weight=self._class_weight(),
+            rule=default_rates(model.network, pretrained=pretrained, batch=loaders.batch_size)[1],
             steps=steps,
             device=self.device,
         )

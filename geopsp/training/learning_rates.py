@@ -41,7 +41,7 @@ WEIGHT_DECAY = 1e-2
 
 
 def default_rates(network: SegmentationNetwork, *, pretrained: bool, batch: int) -> tuple[float, float]:
-    """Return the highest learning rates of the encoder and of all other layers, by rule; they are logged.
+    """Return the highest learning rates of the encoder and of all other layers, by rule.
 
     Args:
         network: A frozen encoder has no rate of its own.
@@ -51,15 +51,19 @@ def default_rates(network: SegmentationNetwork, *, pretrained: bool, batch: int)
     scale = math.sqrt(batch / REFERENCE_BATCH)
     encoder, others = (ENCODER_RATE, DECODER_RATE) if pretrained else (SCRATCH_RATE, SCRATCH_RATE)
     encoder, others = (float(f"{rate * scale:.3g}") for rate in (encoder, others))
+    return (others if is_frozen(network.encoder) else encoder), others
+
+
+def log_rates(network: SegmentationNetwork, rates: tuple[float, float], *, pretrained: bool, batch: int) -> None:
+    """Log the rates by rule, and what they follow from; arguments as of `default_rates`."""
+    encoder, others = rates
     if is_frozen(network.encoder):
-        rates, start = f"{others:g}", "the encoder is frozen"
-        encoder = others
+        rates_text, start = f"{others:g}", "the encoder is frozen"
     elif pretrained:
-        rates, start = f"{encoder:g} for the encoder, {others:g} for the other layers", "pretrained encoder"
+        rates_text, start = f"{encoder:g} for the encoder, {others:g} for the other layers", "pretrained encoder"
     else:
-        rates, start = f"{others:g}", "encoder from random weights"
-    logger.info(f"Learning rate: {rates} ({start}, {batch} chips per step)")
-    return encoder, others
+        rates_text, start = f"{others:g}", "encoder from random weights"
+    logger.info(f"Learning rate: {rates_text} ({start}, {batch} chips per step)")
 
 
 def starts_pretrained(settings: Mapping[str, Any], *, trained: bool) -> bool:

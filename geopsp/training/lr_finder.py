@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 
 import torch
@@ -44,11 +44,15 @@ from geopsp.training.step import MicroBatchGradients, eval_if_frozen, make_batch
 
 logger = logging.getLogger(__name__)
 
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""The learning rates that are tried."""
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""The learning rates that are tried, as factors of the one by rule."""
 
 
-MIN_STEPS = 2 * len(RATES)
+MARGIN = 0.05
+"""By how much, of the loss at the rate by rule, the loss at another must be lower: less is chance in so few steps."""
+
+
+MIN_STEPS = 2 * len(FACTORS)
 """Fewest steps of all trainings together."""
 
 
@@ -63,6 +67,7 @@ def find_lr(
     legend: Legend,
     losses: LossSpec,
     weight: Tensor | None,
+    rule: float,
     steps: int,
     device: str | None = None,
 ) -> tuple[float, list[float], list[float]]:
@@ -77,6 +82,7 @@ def find_lr(
         legend: Its classes.
         losses: What it minimises.
         weight: (classes,) of the loss.
+        rule: The learning rate by rule, which is one of them.
         steps: Of all trainings together.
         device: As torch names it; None: the first GPU, else the CPU.
 
@@ -85,31 +91,32 @@ def find_lr(
         TrainingError: if memory does not hold a single chip, or no training ends with a finite loss.
     """
     require_int("steps", steps, minimum=MIN_STEPS)
-    where, each = pick_device(device), steps // len(RATES)
-    logger.info(f"Trying {len(RATES)} learning rates, {each} steps each, on {device_name(where)}")
+    where, each = pick_device(device), steps // len(FACTORS)
+    rates = [float(f"{rule * factor:.3g}") for factor in FACTORS]
+    logger.info(f"Trying {len(rates)} learning rates, {each} steps each, on {device_name(where)}")
     before = {name: value.clone() for name, value in network.state_dict().items()}
     valid = tile_loader(sample_tiles(loaders.valid, NUM_TILES), loaders.batch_size, workers=loaders.workers)
     found = []
     try:
         with progress_bar("Learning rates") as progress:
-            for number, rate in enumerate(RATES):
+            for number, rate in enumerate(rates):
                 network.load_state_dict(before)
                 torch.manual_seed(loaders.seed)
                 for step in _train(
                     network, loaders, rate, each, legend=legend, losses=losses, weight=weight, device=where
                 ):
-                    progress(number * each + step, len(RATES) * each)
+                    progress(number * each + step, len(rates) * each)
                 found.append(_validation_loss(network, valid, losses.ignored(legend), where))
                 logger.info(f"Learning rate {rate:g}: validation loss {found[-1]:.4f}")
     finally:
         network.cpu().load_state_dict(before)
         network.zero_grad()
         network.eval()
-    return best_rate(RATES, found), [*RATES], found
+    return best_rate(rates, found), rates, found
 
 
-def best_rate(rates: tuple[float, ...], losses: list[float]) -> float:
-    """Return the rate with the lowest loss.
+def best_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Return the rate with the lowest loss; the one by rule, in the middle, if that is hardly lower.
 
     Raises:
         TrainingError: if no loss is finite.
@@ -120,7 +127,8 @@ def best_rate(rates: tuple[float, ...], losses: list[float]) -> float:
             f"The validation loss is not finite at any learning rate from {rates[0]:g} to {rates[-1]:g}. Check the "
             "chips for extreme pixel values, and that the validation chips have labels."
         )
-    return min(finite)[1]
+    (lowest, best), middle = min(finite), len(rates) // 2
+    return best if not lowest >= (1 - MARGIN) * losses[middle] else rates[middle]
 
 
 def _train(

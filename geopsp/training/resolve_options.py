@@ -19,7 +19,7 @@ from geopsp.models.saved_model import TrainedModel
 from geopsp.training.checkpoint_checks import UNEXPECTED
 from geopsp.training.checkpoints import find_checkpoint, has_checkpoint
 from geopsp.training.fit_options import COMPILED_STEPS, FitOptions, RunConfig
-from geopsp.training.learning_rates import default_rates, starts_pretrained
+from geopsp.training.learning_rates import default_rates, log_rates, starts_pretrained
 from geopsp.training.precision import choose_precision
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,9 @@ def resolve_options(
     if options.lr is None:
         pretrained = starts_pretrained(model.settings, trained=bool(model.history))
         batch = loaders.batch_size * options.accumulate * run.world
-        options = replace(options, lr=default_rates(model.network, pretrained=pretrained, batch=batch), graded=False)
+        rates = default_rates(model.network, pretrained=pretrained, batch=batch)
+        log_rates(model.network, rates, pretrained=pretrained, batch=batch)
+        options = replace(options, lr=rates, graded=False)
     if options.precision == "auto":
         precision = choose_precision(
             model.network,

@@ -16,6 +16,7 @@ from geopsp.training.learning_rates import (
     ENCODER_RATE,
     SCRATCH_RATE,
     default_rates,
+    log_rates,
     parameter_groups,
     starts_pretrained,
 )
@@ -37,10 +38,12 @@ def test_rates_grow_with_the_root_of_the_batch(network, batch):
 def test_a_frozen_encoder_has_no_rate(network, capsys):
     network.encoder.requires_grad_(False)
     try:
-        assert default_rates(network, pretrained=True, batch=8) == (DECODER_RATE, DECODER_RATE)
+        rates = default_rates(network, pretrained=True, batch=8)
+        assert rates == (DECODER_RATE, DECODER_RATE)
+        log_rates(network, rates, pretrained=True, batch=8)
         assert "0.001 (the encoder is frozen, 8 chips per step)" in capsys.readouterr().err
-        rates = {group["lr"] for group in parameter_groups(network, (1e-4, 1e-3), graded=False)}
-        assert rates == {1e-3}
+        groups = parameter_groups(network, (1e-4, 1e-3), graded=False)
+        assert {group["lr"] for group in groups} == {1e-3}
     finally:
         network.encoder.requires_grad_(True)
 

@@ -11,8 +11,11 @@ import torch
 from geopsp import PSPNetClassifier, prepare_data
 from geopsp.errors import OptionError, TrainingError
 from geopsp.training import lr_finder
-from geopsp.training.lr_finder import RATES, best_rate
+from geopsp.training.lr_finder import FACTORS, best_rate
 from geopsp.training.options import FitOptions, parse_lr
+
+RULE = 1e-3
+"""Of random weights and 2 chips per step."""
 
 
 @pytest.fixture
@@ -27,30 +30,41 @@ def losses_by_rate(model, steps=20):
     return dict(zip(rates, losses, strict=True))
 
 
-def test_the_rate_with_the_lowest_loss_is_best():
-    assert best_rate(RATES, [3, 2, 1, 4, 5]) == 1e-3
-    assert best_rate(RATES, [2, math.nan, 3, math.inf, math.nan]) == 1e-4
-    assert best_rate(RATES, [1, 1, 1, 1, 1]) == 1e-4  # the lowest of equals
+RATES = (2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ([3, 2, 1, 4, 5], 2e-3),
+        ([3, 0.9, 1, 4, 5], 6e-4),
+        ([3, 0.97, 1, 0.98, 5], 2e-3),  # hardly lower than at the rate by rule
+        ([2, math.nan, math.nan, math.inf, math.nan], 2e-4),
+        ([0.5, 0.5, 1, 0.5, 1], 2e-4),  # the lowest of equals
+    ],
+)
+def test_the_best_rate_is_that_of_the_lowest_loss(losses, best):
+    assert best_rate(RATES, losses) == best
 
 
 def test_without_a_finite_loss_there_is_an_error():
-    with pytest.raises(TrainingError, match=r"at any learning rate from 0\.0001 to 0\.01"):
+    with pytest.raises(TrainingError, match=r"at any learning rate from 0\.0002 to 0\.02"):
         best_rate(RATES, [math.nan] * len(RATES))
 
 
 def test_trainings_do_not_depend_on_each_other(model, monkeypatch):
     """Each begins with the same weights and sees the same chips."""
     losses = losses_by_rate(model)
-    assert len(set(losses.values())) == len(RATES)
-    monkeypatch.setattr(lr_finder, "RATES", RATES[::-1])
+    assert len(set(losses.values())) == len(FACTORS)
+    monkeypatch.setattr(lr_finder, "FACTORS", FACTORS[::-1])
     assert losses_by_rate(model) == losses
 
 
 def test_the_loss_is_that_after_training(model):
     """A training of the same steps, written down plainly, ends with the same loss on the validation chips."""
-    loss = losses_by_rate(model)[1e-3]
+    loss = losses_by_rate(model)[RULE]
     data, network = model.data, model.model.network.train()
-    optimizer = lr_finder.make_optimizer(network, (1e-3, 1e-3), torch.device("cpu"))
+    optimizer = lr_finder.make_optimizer(network, (RULE, RULE), torch.device("cpu"))
     torch.manual_seed(data.seed)
     loader, weight, epoch, step = model._loaders(data.seed).train_loader(), model._class_weight(), 0, 0
     while step < 4:
@@ -58,7 +72,7 @@ def test_the_loss_is_that_after_training(model):
         for sample in loader:
             if step < 4:
                 for group in optimizer.param_groups:
-                    group["lr"] = 1e-3 * lr_finder.rate_factor(step / 4)
+                    group["lr"] = RULE * lr_finder.rate_factor(step / 4)
                 batch = lr_finder.make_batch(sample, data.legend, model.model.losses)
                 lr_finder.MicroBatchGradients(model.model.losses, 2)(network, batch, weight)
                 torch.nn.utils.clip_grad_norm_(network.parameters(), lr_finder.CLIP)
