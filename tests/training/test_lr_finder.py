@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,13 +27,13 @@ def test_the_middle_of_the_valley_is_found():
 
 
 @given(seed=st.integers(0, 999), noise=st.floats(0, 0.03))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_noise_moves_the_valley_little(seed, noise):
     assert 10**-3.7 < valley_lr(TRIED, fall(1e-4, 1e-2, noise, seed)) < 10**-2.3
 
 
 @given(losses=st.lists(st.floats(0, 9), min_size=12, max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_longest_fall_is_that_of_all_subsequences(losses):
     """Compared with the quadratic way: the longest fall that ends at each step, from those before it."""
     first, longest = min(10, len(losses) // 4), {}
