@@ -86,7 +86,7 @@ def test_a_notebook_runs(name, tmp_path):
     run(small(name), tmp_path)
 
 
-@pytest.mark.filterwarnings("default")  # as in a notebook
+@pytest.mark.filterwarnings("ignore")  # as a notebook goes on after one
 def test_the_code_of_a_notebook_runs(tmp_path, monkeypatch):
     """In this process, which has imported what takes a kernel longest."""
     monkeypatch.chdir(tmp_path)
