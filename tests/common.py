@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import shapely
 from filelock import FileLock
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).parents[1]
 SAMPLE = REPOSITORY / "sample_data"
@@ -21,6 +22,11 @@ SOON = 30
 def slow(*values: object) -> object:
     """A case that `make test-all` alone tries."""
     return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def examples(count: int) -> int:
+    """How many examples of a property are tried: all by `make test-all`, a third by `make test`."""
+    return max(5, count // 3) if settings.get_current_profile_name() == "same" else count
 
 
 def square(left: float, top: float, side: float) -> shapely.Polygon:

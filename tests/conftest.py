@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,15 @@ ANY_MACHINE = {
 }
 """How fast it is, and what else it does, fails no property."""
 
-settings.register_profile("same", derandomize=True, max_examples=25, **ANY_MACHINE)
+settings.register_profile("same", derandomize=True, max_examples=10, **ANY_MACHINE)
 settings.register_profile("other", derandomize=False, **ANY_MACHINE)
 settings.load_profile("same")  # examples that were tried here are those tried elsewhere; `make test-all` tries others
 
 
 LONG = (
-    "cli/test_commands", "polygons/test_raster_to_polygons", "inference/test_dask_workers", "models/test_network",
-    "training/test_distributed", "fuzz/test_fuzz", "training/test_fit", "inference/test_onnx_maps", "test_notebooks",
-    "test_notebook_kernel", "test_kills", "test_faults", "test_benchmarks", "cluster/test_deaths",
+    "cli/test_commands", "models/test_network", "fuzz/test_fuzz", "inference/test_dask_workers",
+    "polygons/test_raster_to_polygons", "training/test_distributed", "training/test_fit", "inference/test_onnx_maps",
+    "test_notebooks", "test_notebook_kernel", "test_kills", "test_faults", "test_benchmarks", "cluster/test_deaths",
     "training/test_classifier", "models/test_timm_encoder", "chips/test_export_training_data", "inference/test_run_job",
 )  # fmt: skip
 """Files that take long, some of them with few tests; they run first, so that no process waits for the last ones."""
@@ -99,6 +101,10 @@ def as_a_user_runs_it() -> Iterator[None]:
         yield
 
 
+found_entry_points = cache(entry_points)
+"""Each of Lightning's trainers would else read the entry points of all packages again."""
+
+
 def remember_memory(memory: Any) -> None:
     """Let networks of one structure be asked once for the memory that they need: it takes half a second."""
     derive: Callable[..., int] = memory._forward_bytes_by_shapes
@@ -124,6 +130,8 @@ def independent_of_others() -> Iterator[None]:
         options.choose_precision = lambda *_, **__: "fp32"  # test_precision.py calls the trial itself
     if memory := sys.modules.get("geopsp.models.memory"):
         remember_memory(memory)
+    if registry := sys.modules.get("lightning.fabric.utilities.registry"):
+        registry.entry_points = found_entry_points
     yield
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")  # it keeps figures, and warns after twenty

@@ -11,10 +11,10 @@ import pytest
 from common import REPOSITORY
 
 BENCHMARKS = REPOSITORY / "benchmarks"
-QUICK = ("chips", "peers", "ppm", "sample")
+QUICK = ("chips", "peers")
 SLOW = (
     "accuracy", "context", "crf", "engines", "first_use", "gpu", "lr_find", "multispectral", "network_cost", "polygons",
-    "predict", "real_data", "scale", "sieve", "suggest", "sync", "train",
+    "ppm", "predict", "real_data", "sample", "scale", "sieve", "suggest", "sync", "train",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not here, but in the repository")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from common import REPOSITORY, slow
+from common import REPOSITORY
 
 import geopsp
 
@@ -35,10 +35,15 @@ def cells(name: str) -> list[tuple[str, str]]:
     return CELL.findall(NOTEBOOKS[name].read_text(encoding="utf-8"))
 
 
-def run(name: str, folder: Path) -> None:
+def small(name: str) -> list[str]:
+    """The code of the cells, at small size."""
+    more = ONE_EPOCH + SMALL.get(name, "")
+    return [source + (more if "parameters" in tags else "") for tags, source in cells(name)]
+
+
+def run(code: list[str], folder: Path) -> None:
+    """Run code as a notebook does, in a kernel of its own."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    small = ONE_EPOCH + SMALL.get(name, "")
-    code = [source + (small if "parameters" in tags else "") for tags, source in cells(name)]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in code])
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
 
@@ -75,6 +80,17 @@ def test_a_notebook_uses_public_names(name):
                 assert node.attr in geopsp.__all__
 
 
-@pytest.mark.parametrize("name", [name if name == FAST else slow(name) for name in NOTEBOOKS])
+@pytest.mark.slow
+@each_notebook
 def test_a_notebook_runs(name, tmp_path):
-    run(name, tmp_path)
+    run(small(name), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")  # as a notebook goes on after one
+def test_the_code_of_a_notebook_runs(tmp_path, monkeypatch):
+    """In this process, which has imported what takes a kernel longest."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(geopsp.PixelClassifier, "fit", geopsp.PixelClassifier.fit)  # (the code changes it)
+    names: dict[str, object] = {}
+    for source in small(FAST):
+        exec(compile(source, f"{FAST}.md", "exec"), names)

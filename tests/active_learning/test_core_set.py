@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
@@ -30,7 +31,7 @@ def k_center(features, seen, number):
     return found
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 5))
 def test_without_worth_it_is_the_greedy_core_set(seed, dimensions, num_seen):
     rng = np.random.default_rng(seed)
@@ -38,7 +39,7 @@ def test_without_worth_it_is_the_greedy_core_set(seed, dimensions, num_seen):
     assert pick(np.zeros(30), features, seen, 6).positions.tolist() == k_center(features, seen, 6)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 2**31))
 def test_scores_are_the_documented_formula(seed):
     rng = np.random.default_rng(seed)
@@ -76,7 +77,7 @@ def test_equal_windows_are_chosen_by_the_seed_alone():
     assert sorted(order(1)) == list(range(40))
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 2**31), st.integers(0, 2100))
 def test_distances_are_those_of_scipy(seed, count):
     rng = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
@@ -34,7 +35,7 @@ def greedy(spacing, count):
     return chosen
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 10_000))
 def test_no_two_overlap_and_each_other_one_would(seed):
     places = corners(60, seed)
@@ -46,7 +47,7 @@ def test_no_two_overlap_and_each_other_one_would(seed):
     assert all((np.abs(places[n] - places[chosen]).max(axis=1) < 16).any() for n in others)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 10_000), st.floats(10, 900))
 def test_centres_keep_their_distance(seed, least):
     shapes = shapes_of(corners(60, seed))
@@ -57,7 +58,7 @@ def test_centres_keep_their_distance(seed, least):
     assert all(distance >= least - 0.05 for distance in found)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 10_000), st.sampled_from([0.25, 0.5, 1, 2, 3.5, 7]))
 def test_no_circle_holds_more(seed, most):
     shapes = shapes_of(corners(80, seed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
@@ -24,14 +25,14 @@ def measured(*views, valid=None, possible=None):
     return total.measures(valid, possible or len(views[0]))
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 10_000), st.integers(1, 7))
 def test_entropy_is_scipys(seed, classes):
     found = probabilities(seed, classes)
     np.testing.assert_allclose(pixel_entropy(found), entropy(found, axis=0), atol=1e-5)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 10_000), st.integers(2, 7))
 def test_the_margin_is_that_of_sorted_probabilities(seed, classes):
     found = probabilities(seed, classes)
@@ -39,7 +40,7 @@ def test_the_margin_is_that_of_sorted_probabilities(seed, classes):
     np.testing.assert_allclose(pixel_margin(found), 1 - (ordered[-1] - ordered[-2]), atol=1e-6)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 10_000), st.integers(2, 5))
 def test_disagreement_is_the_mutual_information(seed, views):
     found = np.stack([probabilities(seed + number) for number in range(views)])

@@ -14,6 +14,7 @@ import rasterio
 import shapely
 from affine import Affine
 from click.testing import CliRunner
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -41,7 +42,7 @@ from geopsp.raster.legend_io import read_legend
 
 UTM = CRS.from_epsg(32633)
 NAMES = {0: "water", 1: "forest", 2: "built"}
-gently = settings(max_examples=12, deadline=None)
+gently = settings(max_examples=examples(12), deadline=None)
 
 
 def grid_of(shape, *, crs=UTM, transform=None):

@@ -14,6 +14,7 @@ import rasterio
 import shapely
 from affine import Affine
 from click.testing import CliRunner
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polygons_common import Pixels, rasters
@@ -272,7 +273,7 @@ def test_ranks_are_distinct_and_below_the_population(seed, population, size):
 
 
 @given(rasters(classes=(1, 2, 255), side=12), st.integers(1, 5))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_blocks_are_counted(codes, size):
     is_drawn = np.ones(NUM_KEYS, bool)
     is_drawn[255] = False

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ def grid_of(width, height, angle=0.0):
     size=st.integers(16, 64),
     share=st.floats(0.1, 1),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_windows_cover_the_grid_from_its_origin_and_none_lies_outside(width, height, size, share):
     grid, stride = grid_of(width, height), max(1, round(size * share))
     seen = np.zeros((height, width), bool)
@@ -71,7 +72,7 @@ def test_turned_copies_go_round_once(step, angles):
 
 
 @given(quarters=st.integers(0, 3), size=st.integers(1, 9), angle=st.sampled_from([0.0, 30.0]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_a_chip_turned_by_quarters_keeps_each_pixel_where_it_lies(quarters, size, angle):
     grid = grid_of(size, size, angle)
     values = np.arange(size * size, dtype="int32").reshape(size, size)
@@ -88,7 +89,7 @@ def test_a_chip_turned_by_quarters_keeps_each_pixel_where_it_lies(quarters, size
 
 
 @given(angle=st.floats(-360, 360), size=st.integers(1, 50))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_turning_keeps_the_middle_and_the_pixel_size(angle, size):
     grid = grid_of(size, size)
     found = rotate_grid(grid, angle)

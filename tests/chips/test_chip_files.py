@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -71,7 +72,7 @@ transforms = st.builds(
     size=st.integers(16, 40),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_a_chip_comes_back(fit, transform, crs, valid, size, seed, tmp_path_factory):
     kind, dtype, bands = fit
     one = chip(bands, dtype, size=size, valid=valid, seed=seed, crs=crs, transform=transform)
@@ -140,7 +141,7 @@ def test_labels_open_as_codes_in_other_libraries(tmp_path):
 
 @pytest.mark.parametrize("kind", ["png", "jpg"])
 @given(transform=transforms)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_a_world_file_holds_the_middle_of_the_first_pixel(kind, transform, tmp_path_factory):
     image, label = write(tmp_path_factory.mktemp("chips"), chip(1, size=16, transform=transform), kind)
     for path in (image, label):

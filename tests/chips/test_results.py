@@ -6,6 +6,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +33,7 @@ def result(number):
     size=st.integers(16, 65),
     turn=st.floats(-40, 40),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_footprints_are_the_corners_of_the_chips_grids(col, row, angle, size, turn):
     transform = Affine.translation(601234.0, 5301717.0) @ Affine.rotation(turn) @ Affine.scale(2, -1.5)
     grid = Grid(CRS, transform, 10_000, 10_000)

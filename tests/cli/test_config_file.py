@@ -11,6 +11,7 @@ import pytest
 import shapely
 import yaml
 from click.testing import CliRunner
+from common import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -59,7 +60,7 @@ LINES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(LINES)
 def test_a_saved_run_is_the_same_run(tmp_path_factory, lines):
     path = tmp_path_factory.mktemp("config") / "run.yaml"
@@ -211,7 +212,7 @@ def command_lines(draw, command):
     return [*words, "--", *(draw(TEXTS) for each in arguments for _ in range(2 if each.nargs == -1 else 1))]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(name=st.sampled_from(sorted(set(main.commands) - {"completion"})), data=st.data())
 def test_what_a_run_saves_repeats_it(name, data, tmp_path_factory):
     """Any command with any options: the file gives the same values."""

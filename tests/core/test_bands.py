@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -21,7 +22,7 @@ def assert_equal_to_numpy(stats, values):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(seed=st.integers(0, 999), cuts=st.lists(st.integers(0, 40), max_size=4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_merged_parts_equal_the_whole(dtype, seed, cuts):
     rng = np.random.default_rng(seed)
     data = (rng.normal(120, 9, (3, 40, 7))).astype(dtype)
@@ -34,7 +35,7 @@ def test_merged_parts_equal_the_whole(dtype, seed, cuts):
 
 
 @given(hnp.arrays("uint16", (2, 5, 6)), hnp.arrays(bool, (5, 6)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_only_valid_pixels_count(data, valid):
     stats = BandStats.from_array(data, valid)
     assert stats.count == valid.sum()

@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import pytest
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
@@ -20,7 +21,7 @@ windows = st.builds(Window, offsets, offsets, st.integers(0, 90), st.integers(0,
 
 
 @given(windows, windows)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_intersection_holds_the_pixels_of_both(one, other):
     both = one.intersect(other)
     cols = set(range(one.col, one.col_stop)) & set(range(other.col, other.col_stop))
@@ -33,7 +34,7 @@ def test_intersection_holds_the_pixels_of_both(one, other):
 
 
 @given(windows, offsets, offsets)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_shifting_there_and_back_changes_nothing(window, cols, rows):
     assert window.shift(cols, rows).shift(-cols, -rows) == window
 
@@ -52,7 +53,7 @@ def test_slices_count_from_the_origin_window():
     ids=["north-up", "south-up", "rotated"],
 )
 @given(window=windows)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_a_crop_lies_where_rasterio_says_and_is_found_again(transform, window):
     grid = Grid(UTM, transform, 83, 61)
     crop = grid.crop(window)

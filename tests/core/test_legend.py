@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ codes = st.lists(st.integers(0, 254), min_size=1, max_size=20, unique=True)
 
 
 @given(codes)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_codes_to_indices_and_back(found):
     legend = Legend.from_names({code: f"class {code}" for code in found})
     assert legend.codes == sorted(found)

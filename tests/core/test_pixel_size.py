@@ -4,6 +4,7 @@ import numpy as np
 import pyproj
 import pytest
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
@@ -16,7 +17,7 @@ UTM = "EPSG:32632"
 
 
 @given(longitude=st.floats(-170, 170), latitude=st.floats(-80, 80), cell=st.floats(0.1, 500), turn=st.floats(0, 360))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_ground_size_is_geodesic(longitude, latitude, cell, turn):
     """As pyproj measures the sides of the pixel in the middle, in any CRS, turned or not."""
     for crs in ("EPSG:4326", "EPSG:3857", "EPSG:2263", "ESRI:54034"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -24,7 +25,7 @@ from geopsp.data.augment import (
     transform_chip,
 )
 
-QUICK = settings(max_examples=15, deadline=None)
+QUICK = settings(max_examples=examples(15), deadline=None)
 
 
 def chip(seed, size=16, bands=2):

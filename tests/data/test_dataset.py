@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from chips_common import LEGEND, chipset, write
+from common import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -49,7 +50,7 @@ def chips(tmp_path):
     mean=st.floats(0, 60000),
     std=st.floats(0.1, 9000),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_pixels_are_normalised_where_valid_and_0_elsewhere(data, valid, mean, std):
     norm = Normalization(np.full(2, mean, np.float32), np.full(2, std, np.float32))
     out = norm(data, valid)
@@ -255,7 +256,7 @@ def test_labels_are_read_by_the_table_of_their_folder(chips):
 
 
 @given(tile=st.integers(32, 70), size=st.integers(16, 40))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_pixel_of_a_chip_counts_exactly_once(tile, size, tmp_path_factory):
     size = min(size, tile)
     numbers = np.arange(tile * tile, dtype=np.float32).reshape(1, tile, tile)

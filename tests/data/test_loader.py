@@ -11,6 +11,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
@@ -21,7 +22,7 @@ from geopsp.data.dataset import Sample
 from geopsp.data.loader import ChipLoaders, EpochSampler, chip_weights, tile_loader
 from geopsp.errors import OptionError
 
-QUICK = settings(max_examples=40, deadline=None)
+QUICK = settings(max_examples=examples(40), deadline=None)
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than there are cores
 
 

@@ -15,6 +15,7 @@ import pytest
 import rasterio
 import rasterio.features
 import shapely
+from common import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.windows import Window as RioWindow
@@ -99,7 +100,7 @@ def same(one, other) -> bool:
 
 
 @given(data=st.data())
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_window_is_the_chip_moved_within_its_scene(data, world, ground, chips):
     windows = SceneChipReader(ground, chips, margin=SIZE // 2)
     row = data.draw(st.sampled_from(np.flatnonzero(chips.index["angle"] == 0).tolist()))
@@ -118,7 +119,7 @@ def test_a_chip_is_what_the_ground_gives(ground, chips):
 
 
 @given(data=st.data())
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_of_a_turned_copy_all_that_is_asked_for_lies_within(data, ground, chips):
     windows = SceneChipReader(ground, chips, margin=SIZE // 2)
     row = data.draw(st.sampled_from(np.flatnonzero(chips.index["angle"] != 0).tolist()))
@@ -218,7 +219,7 @@ def test_a_chip_is_called_by_its_place(ground, chips):
 @given(
     stride=st.integers(8, 48), gap=st.floats(0, 200), seed=st.integers(0, 50), by=st.sampled_from(["blocks", "source"])
 )
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_training_window_meets_a_validation_chip(stride, gap, seed, by, ground):
     chips = index_chips(ground, ChipSpec(16, stride=stride))
     split = split_chips(chips, share=0.2, seed=seed, by=by, gap=gap)

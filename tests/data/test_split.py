@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import rasterio.features
 import shapely
+from common import examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
@@ -71,7 +72,7 @@ def layouts(draw):
 
 
 @given(chips=layouts(), share=st.floats(0.05, 0.6), seed=st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_no_ground_is_shared_and_a_chip_lies_between(chips, share, seed):
     try:
         split = split_chips(chips, share=share, seed=seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from inference_common import numba_ops
@@ -65,7 +66,7 @@ def blended(buffer, plan, window, tiles, *, deferred):
 )
 @example(sides=(100, 100), overlap=16, cut=(0, 0, 1, 1), classes=5, kind="ties", missing=0, seed=0)
 @example(sides=(100, 100), overlap=4, cut=(0, 0, 1, 1), classes=2, kind="plain", missing=0.3, seed=0)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_classes_are_those_of_the_sums(sides, overlap, cut, classes, kind, missing, seed):
     rng = np.random.default_rng(seed)
     plan = TilePlan(*sides, SIZE, overlap)

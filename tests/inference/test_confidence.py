@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference_common import CLASSES, numba_ops, torch_ops, trained_model
@@ -116,7 +117,7 @@ def test_turned_off_is_as_never_calibrated(here):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([TEMPERATURE, VECTOR, Calibration("temperature", 0.3)]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_compiled_and_tensor_operations_agree(seed, calibration):
     """With each other and with the formula in float64; the predicted class stays the likeliest."""
     rng = np.random.default_rng(seed)

@@ -163,7 +163,8 @@ def port_taken(number):
 def quick_starts():
     """Processes are forked from one that has imported all: two start here, and one after each that is killed."""
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        get_mp_context().set_forkserver_preload(["distributed", "geopsp.inference.predict_parts"])
+        modules = ["distributed", "geopsp.inference.predict_parts", "geopsp.inference.torch_engine"]
+        get_mp_context().set_forkserver_preload(modules)
         yield
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import shapely
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -73,7 +74,7 @@ class Dark:
 
 
 @given(width=st.integers(1, 700), height=st.integers(1, 700), overlap=st.integers(0, 16), limit=st.integers(0, 700))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_tiles_are_those_that_the_columns_of_parts_are_made_of(width, height, overlap, limit):
     plan, parts = TilePlan(width, height, 32, overlap), PartGrid(width, height, 128, 128, 64)
     columns = [parts.part(number * parts.shape[0]).window for number in range(parts.shape[1])]

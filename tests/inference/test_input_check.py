@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
@@ -236,7 +237,7 @@ def test_few_windows_are_read(make_raster, monkeypatch):
 
 
 @given(width=st.integers(1, 5000), height=st.integers(1, 5000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_places_lie_inside_and_differ(width, height):
     grid = grid_at("EPSG:32632", 5e5, 5.3e6, 1.0, width=width, height=height)
     found = sample_windows(grid)

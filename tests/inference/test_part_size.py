@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 
 import pytest
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +35,7 @@ def plans(draw):
 
 
 @given(both=plans(), threads=st.integers(1, 60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_cluster_is_done_no_later_than_the_bound_of_the_parts_that_were_there(both, threads):
     """Which with one thread are the ones that stay; and what is said of the tiles is what they are."""
     parts, plan = both

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import shapely
 import torch
+from common import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from inference_common import CLASSES, Echo, torch_ops
@@ -47,7 +48,7 @@ def codes_of(data, legend):
 @example(height=170, width=1, size=32, share=0.25, batch_size=4, threads=1, hole="wedge", crs="EPSG:32632", seed=0)
 @example(height=150, width=90, size=32, share=0.5, batch_size=4, threads=3, hole="top", crs="EPSG:32632", seed=0)
 @example(height=150, width=90, size=32, share=0.5, batch_size=4, threads=1, hole="bottom", crs="EPSG:32632", seed=0)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_echo_gives_the_raster_back(height, width, size, share, batch_size, threads, hole, crs, seed):
     rng = np.random.default_rng(seed)
     data = rng.integers(1, CLASSES + 1, (height, width)).astype(np.uint8)
@@ -72,7 +73,7 @@ def test_an_echo_gives_the_raster_back(height, width, size, share, batch_size, t
     threads=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_map_is_the_same_to_the_bit_in_whatever_windows_it_is_made(cuts, share, threads, seed):
     rng = np.random.default_rng(seed)
     data = rng.integers(1, 200, (150, 150)).astype(np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ def plans(draw):
 
 
 @given(plans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_weights_are_positive_and_sum_to_the_same_at_each_pixel(plan):
     total = np.zeros((plan.rows[-1] + plan.size, plan.cols[-1] + plan.size), np.int64)
     for row in plan.rows:
@@ -45,7 +46,7 @@ def test_the_middle_of_a_long_axis_is_the_same_for_all_tiles_but_the_last():
 
 
 @given(plans(), st.sampled_from([16, 32, 64, 128, 512]), st.sampled_from([16, 32, 64, 128, 512]), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_part_s_tiles_are_those_that_touch_it(plan, part_width, part_height, data):
     parts = PartGrid(plan.width, plan.height, part_width, part_height, block=16)
     window = parts.part(data.draw(st.integers(0, len(parts) - 1))).window

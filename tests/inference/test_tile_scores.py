@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference_common import numba_ops
@@ -33,7 +34,7 @@ def edge(left, right, size=32):
     everywhere=st.booleans(),
     layout=st.sampled_from(LAYOUTS),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_areas_partition_a_tile_and_hold_its_classes_and_probabilities(sides, classes, seed, everywhere, layout):
     scores = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (1, classes, 32, 32)).astype(np.float32))
     scores = scores.to(memory_format=layout)[0]
@@ -53,7 +54,7 @@ def test_areas_partition_a_tile_and_hold_its_classes_and_probabilities(sides, cl
 
 
 @given(seed=st.integers(0, 99), classes=st.sampled_from([2, 5]))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_a_batch_on_a_device_has_the_same(seed, classes):
     """But for what a probability is rounded to, by 1; the likeliest class, the first of equal ones, is the same."""
     logits = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (2, classes, 32, 32)).astype(np.float32))

@@ -15,7 +15,7 @@ import rasterio
 import rasterio.shutil
 import shapely
 from affine import Affine
-from common import SHARED, square
+from common import SHARED, examples, square
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raster_common import class_raster
@@ -69,7 +69,7 @@ def rasterized(shapes, codes, *, fill=0, grid=GRID, all_touched=False):
 
 
 @given(seed=st.integers(0, 10_000), all_touched=st.booleans(), background=st.sampled_from(["class", "ignore"]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_a_burn_equals_rasterio_s(seed, all_touched, background):
     shapes = blobs(seed)
     names = np.array(["a", "b", "c"])[np.arange(len(shapes)) % 3]
@@ -150,7 +150,7 @@ def test_priority_by_list_beats_size():
 
 
 @given(seed=st.integers(0, 10_000), all_touched=st.booleans())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_contested_pixels_are_those_in_polygons_of_several_classes(seed, all_touched):
     shapes = blobs(seed)
     kinds = [f"k{i % 3}" for i in range(len(shapes))]
@@ -813,7 +813,7 @@ def test_threads_agree(by_box, make_labels, monkeypatch):
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(7, 90), crs=st.sampled_from(["EPSG:32632", "EPSG:4326"]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_windows_count_each_polygon_once(seed, size, crs):
     shapes = [*blobs(seed), shapely.Point(LEFT + 9, TOP - 9), square(LEFT - 500, TOP + 500, 2000)]
     kinds = [*(["a", "b", None, "c"] * 3), "a", "b"]

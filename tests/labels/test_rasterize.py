@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
@@ -44,7 +45,7 @@ windows = st.tuples(st.integers(-20, 100), st.integers(-20, 80), st.integers(1, 
     all_touched=st.booleans(),
     grid=st.sampled_from([GRID, TURNED]),
 )
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75), deadline=None)
 def test_a_window_sees_what_the_whole_sees(seed, snap, window, all_touched, grid):
     """Also where edges run exactly through the centres of pixels."""
     shapes, codes = polygons(seed, snap, grid)
@@ -56,7 +57,7 @@ def test_a_window_sees_what_the_whole_sees(seed, snap, window, all_touched, grid
 
 
 @given(seed=st.integers(0, 10**6), grid=st.sampled_from([GRID, TURNED]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_it_is_rasterio_s_burn(seed, grid):
     shapes, codes = polygons(seed, 0, grid)
     pairs = list(zip(shapes, codes.tolist(), strict=True))
@@ -71,7 +72,7 @@ def test_it_is_rasterio_s_burn(seed, grid):
 
 
 @given(seed=st.integers(0, 10**6), all_touched=st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_costly_windows_are_burned_in_parts(seed, all_touched):
     shapes, codes = polygons(seed, 2)
     whole = rasterize_polygons(shapes, codes, GRID, fill=0, all_touched=all_touched)

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from names_common import NASTY, is_safe, names
@@ -120,7 +121,7 @@ def test_few_and_many_classes_and_epochs(legend):
     assert len(text) < 1e6
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(texts=st.lists(names, min_size=6, max_size=6, unique_by=printable))
 @example(texts=["<script>alert(1)</script>", '"><img src=x onerror=a>', "'--><style>", *NASTY[4:7]])
 def test_names_of_strangers_stay_text(texts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segmentation_models_pytorch.decoders.deeplabv3 import decoder as smp_decoders
@@ -14,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from geopsp.models.context import ASPP, Bottleneck, PyramidPooling
 from geopsp.models.layers import bin_matrix, masked_pool
 
-QUICK = settings(max_examples=12, deadline=None)
+QUICK = settings(max_examples=examples(12), deadline=None)
 BINS = st.lists(st.integers(1, 7), min_size=1, max_size=4).map(tuple)
 SIDES = st.integers(2, 17)
 

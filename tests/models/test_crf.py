@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,7 +82,7 @@ def test_an_untruncated_crf_is_the_dense_one(changes, excluded):
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     seed=st.integers(0, 99),
     bands=st.integers(1, 4),
@@ -100,7 +101,7 @@ def test_tensors_give_the_same(seed, bands, classes, shape, radius, dilation, ho
     assert not found[:, ~valid].any()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(seed=st.integers(0, 99), row=st.integers(0, 40), col=st.integers(0, 40), height=st.integers(1, 20))
 def test_a_pixel_depends_on_its_halo_alone(seed, row, col, height):
     """To the last bit, wherever the array begins, and in any number of threads."""

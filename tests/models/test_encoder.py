@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from common import REPOSITORY
+from common import REPOSITORY, examples
 from huggingface_hub.errors import LocalEntryNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ from geopsp.models.build import ModelSpec, build_network
 from geopsp.models.encoder import build_encoder, supported_backbones, usable_output_stride
 from geopsp.models.weights import adapt_stem, load_encoder_weights
 
-QUICK = settings(max_examples=12, deadline=None)
+QUICK = settings(max_examples=examples(12), deadline=None)
 RGB = ("red", "green", "blue")
 
 

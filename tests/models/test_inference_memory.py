@@ -6,6 +6,7 @@ import platform
 
 import pytest
 import torch
+from common import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -38,7 +39,7 @@ def network():
 
 
 @given(batch=st.integers(1, 4), bands=st.integers(1, 5), classes=st.integers(2, 6), size=st.integers(8, 70))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_counted_by_hand(batch, bands, classes, size):
     """Image, validity and logits, then their softmax, then whole numbers of it."""
     pixel = 4 * batch * size * size

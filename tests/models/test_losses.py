@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -36,7 +37,7 @@ from geopsp.models.losses import (
 from geopsp.models.network import TrainingOutput, mask_channels
 from geopsp.models.region_losses import dice, lovasz, tversky
 
-QUICK = settings(max_examples=12, deadline=None)
+QUICK = settings(max_examples=examples(12), deadline=None)
 
 
 def batch(seed, classes, ignored=0.3, shape=(2, 7, 5)):

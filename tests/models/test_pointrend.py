@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from geopsp.models.pointrend import PointHead, PointRend, inside_cells, sample_points, uncertainty
 
-QUICK = settings(max_examples=12, deadline=None)
+QUICK = settings(max_examples=examples(12), deadline=None)
 
 
 @given(height=st.integers(1, 9), width=st.integers(1, 9))

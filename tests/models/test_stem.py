@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -40,7 +41,7 @@ def test_expected_variance_is_that_of_drawn_images():
     torch.testing.assert_close(response.var(0), response_variance(filters).float(), rtol=0.05, atol=0.0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.integers(0, 99), st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=6, unique=True))
 def test_the_size_of_the_response_is_kept_on_any_bands(seed, positions):
     filters = filters_of(seed)

@@ -7,7 +7,7 @@ import math
 import pytest
 import timm
 import torch
-from common import slow
+from common import examples, slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_common import trained_step
@@ -27,7 +27,7 @@ from geopsp.models.timm_layout import read_layout
 from geopsp.models.weights import adapt_stem, init_encoder, load_encoder_weights
 
 RGB = ("red", "green", "blue")
-QUICK = settings(max_examples=15, deadline=None)
+QUICK = settings(max_examples=examples(15), deadline=None)
 
 TINY = {
     "tu-test_resnet": 8,

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import rasterio
+from common import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ def raster(request, make_raster):
         return make_raster("map.tif", data.astype(dtype), mask=mask, **({} if nodata is None else {"nodata": nodata}))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(window=st.builds(Window, *[st.integers(-5, 25)] * 2, *[st.integers(0, 30)] * 2))
 def test_a_window_is_as_rasterio_reads_it(raster, window):
     with rasterio.open(raster) as dataset:

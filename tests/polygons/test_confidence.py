@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -114,7 +115,7 @@ def test_a_missing_or_damaged_raster_is_told(make_raster, tmp_path):
         whole(Confidence.open(path, grid))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(col=st.integers(-12, 12), row=st.integers(-12, 12), width=st.integers(1, 20), height=st.integers(1, 20))
 def test_windows_are_cut_from_the_whole(tmp_path_factory, col, row, width, height):
     path = tmp_path_factory.mktemp("shares") / "shares.tif"

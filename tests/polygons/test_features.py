@@ -2,12 +2,13 @@
 
 import numpy as np
 import shapely
+from common import examples
 from hypothesis import given, settings
 from polygons_common import TRANSFORM, rasters, swept
 
 from geopsp.polygons.features import concatenate, dissolve, take
 
-some = settings(max_examples=30, deadline=None)
+some = settings(max_examples=examples(30), deadline=None)
 
 
 @some

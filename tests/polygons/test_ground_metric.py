@@ -8,6 +8,7 @@ import numpy as np
 import pyproj
 import pytest
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
@@ -37,7 +38,7 @@ PLACES = {
 }
 TURNS = [Affine.identity(), Affine.scale(1, -1), Affine.scale(1.3, 0.6), Affine.rotation(37), Affine.shear(10, 20)]
 
-gently = settings(max_examples=12, deadline=None)
+gently = settings(max_examples=examples(12), deadline=None)
 sizes = st.integers(1, 300)
 grids = st.builds(
     lambda place, turn, width, height: Grid(CRS.from_user_input(place[0]), place[1] @ turn, width, height),

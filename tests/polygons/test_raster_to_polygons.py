@@ -15,6 +15,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -48,7 +49,7 @@ rasters = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2, 255]), fill=None
 )
 transforms = st.sampled_from(TRANSFORMS)
-gently = settings(max_examples=10, deadline=None)
+gently = settings(max_examples=examples(10), deadline=None)
 
 
 def write(path, codes, *, transform=NORTH_UP, crs=UTM, nodata=255, tags=None, **profile):

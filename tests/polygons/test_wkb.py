@@ -8,6 +8,7 @@ import shapely
 import shapely.affinity
 import shapely.geometry
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -29,7 +30,7 @@ TRANSFORMS = [
 ]
 
 rasters = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 2))
-gently = settings(max_examples=40, deadline=None)
+gently = settings(max_examples=examples(40), deadline=None)
 
 
 def features_of(groups):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -29,7 +30,7 @@ rasters = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2, 255]), fill=None
 )
 levels = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, np.nan])
-gently = settings(max_examples=10, deadline=None)
+gently = settings(max_examples=examples(10), deadline=None)
 
 
 def labelled(codes):

@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from geopsp.raster.scene import Scene
     size=st.integers(1, 50),
     steps=st.lists(st.integers(0, 60), min_size=1, max_size=8),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_rows_come_as_they_are_and_each_is_read_once_with_its_row_of_blocks(height, block, size, steps):
     source = np.arange(400 * 3).reshape(400, 3)
     reads = []
@@ -50,7 +51,7 @@ def test_what_was_handed_out_does_not_change():
 
 
 @given(count=st.integers(1, 60), step=st.integers(1, 64), size=st.integers(1, 99), most=st.integers(1, 900))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_strips_hold_every_column_and_fit_the_budget(count, step, size, most):
     columns = range(0, count * step, step)
     runs = column_strips(columns, size, column_bytes=cutter.MAX_STRIP_BYTES / most)
@@ -65,7 +66,7 @@ def test_strips_hold_every_column_and_fit_the_budget(count, step, size, most):
     height=st.integers(1, 6000),
     block=st.sampled_from([(1, 6000), (256, 256), (512, 512), (7, 13), (4096, 4096)]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_pieces_partition_a_window_and_cut_no_block(col, row, width, height, block):
     window = Window(col, row, width, height)
     parts = list(split_at_blocks(window, block))

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from common import SHARED
+from common import SHARED, examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raster_common import class_raster
@@ -175,7 +175,7 @@ def test_alpha_is_no_band_and_its_zero_is_invalid_beside_nodata(dtype, nodata, t
         Window, st.integers(-90, 90), st.integers(-90, 90), st.integers(1, 99), st.integers(1, 99)
     )
 )  # fmt: skip
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_window_that_overhangs_is_padded_as_invalid(window, make_raster):
     path = make_raster("a.tif", nodata=0)
     patch = Scene.open(path).read(window)
@@ -282,7 +282,7 @@ def noisy(tmp_path_factory):
 
 @pytest.mark.parametrize("how", ["zone", "nearest", "finer", "coarser", "cut"])
 @given(data=st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_a_pixel_of_a_warped_raster_is_the_same_in_any_window(how, data, noisy):
     scene, whole = noisy[0][how], noisy[1][how]
     col, row = data.draw(st.integers(0, scene.grid.width - 1)), data.draw(st.integers(0, scene.grid.height - 1))
@@ -317,7 +317,7 @@ def test_a_warped_file_is_read_in_whole_cells_of_its_own(noisy, monkeypatch):
     st.builds(Window, st.integers(-999, 999), st.integers(-999, 999), st.integers(1, 1500), st.integers(1, 1500)),
     st.builds(Window, st.integers(0, 999), st.integers(0, 999), st.integers(1, 700), st.integers(1, 700)),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_cells_partition_what_is_read_of_a_warped_file(place, part):
     window = part.shift(place.col, place.row).intersect(place)
     if window.empty:
@@ -555,7 +555,7 @@ def test_a_south_up_and_a_rotated_image_become_north_up_at_a_cell_size(make_rast
 @given(
     box=st.tuples(*[st.floats(-30, 220, allow_nan=False)] * 2, *[st.floats(0.5, 150, allow_nan=False)] * 2)
 )  # fmt: skip
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_extent_is_snapped_outward_and_cropped_to_the_images(box, make_raster):
     path, (x, y, width, height) = make_raster("a.tif"), box
     extent = (ORIGIN[0] + x, ORIGIN[1] - y - height, ORIGIN[0] + x + width, ORIGIN[1] - y)
@@ -589,7 +589,7 @@ def turned(grid, angle, size, step=1.0):
 
 
 @given(angle=st.floats(-180, 180), size=st.integers(1, 70))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_plane_of_values_turns_exactly(angle, size, make_raster):
     rows, cols = np.mgrid[0:61, 0:83] + 0.5
     scene = Scene.open(make_raster("a.tif", np.stack([cols, rows]).astype("float32")))
@@ -655,7 +655,7 @@ def sparse(path, *, blocks, nodata, size=(200, 300), count=2, **profile):
 
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
 @given(window=st.builds(Window, st.integers(-60, 320), st.integers(-60, 230), st.integers(1, 90), st.integers(1, 90)))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sparse_blocks_are_known_to_be_empty(interleave, window, tmp_path):
     path = tmp_path / "s.tif"
     if not path.exists():

@@ -2,6 +2,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ LEGENDS = st.lists(CLASSES, max_size=6, unique_by=lambda info: info.code).map(
 
 
 @given(legend=LEGENDS.filter(len))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_gdal_reads_names_and_colours(legend, make_raster):
     path = make_raster("map.tif", np.zeros((1, 5, 7), np.uint8), nodata=255)
     write_class_files(path, legend)

@@ -90,19 +90,19 @@ def test_a_resumed_run_is_as_an_unbroken_one(data, tmp_path, monkeypatch, option
     options = {"monitor": "valid_miou", **options}
     shape = {"pointrend": True, "mixup": True}
     whole = tiny(data, **shape)
-    whole.fit(4, 2e-3, folder=tmp_path / "whole", **options)
+    whole.fit(3, 2e-3, folder=tmp_path / "whole", **options)
     broken = tiny(data, **shape)
     with monkeypatch.context() as patch:
-        callbacks = [Kill(2)]
+        callbacks = [Kill(1)]
         patch.setattr("geopsp.training.fit._callbacks", with_more(callbacks))
         with pytest.raises(RuntimeError, match="the power went"):
-            broken.fit(4, 2e-3, folder=tmp_path / "broken", **options)
-    assert len(pd.read_csv(tmp_path / "broken" / "history.csv")) == 2
+            broken.fit(3, 2e-3, folder=tmp_path / "broken", **options)
+    assert len(pd.read_csv(tmp_path / "broken" / "history.csv")) == 1
     torch.manual_seed(12345)
     again = tiny(data, **shape)
     with torch.no_grad():
         again.model.network.decoder.classify.weight.zero_()
-    again.fit(4, 2e-3, folder=tmp_path / "broken", resume=True, **options)
+    again.fit(3, 2e-3, folder=tmp_path / "broken", resume=True, **options)
     same = [name for name in whole.history if "seconds" not in name]
     pd.testing.assert_frame_equal(again.history[same], whole.history[same])
     assert not changed(weights(whole), again)

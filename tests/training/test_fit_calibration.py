@@ -10,7 +10,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import torch
-from common import REPOSITORY
+from common import REPOSITORY, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -71,7 +71,7 @@ def test_weights_and_biases_of_the_labels_are_found():
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["temperature", "vector"]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_the_nll_of_the_fit_is_never_worse(seed, method):
     """Whatever the labels are: random, always right, always wrong, of one class alone; with and without a class."""
     rng = np.random.default_rng(seed)

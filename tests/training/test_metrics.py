@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -22,7 +23,7 @@ from torchmetrics.functional.classification import (
 from geopsp.core.legend import IGNORE_INDEX, Legend
 from geopsp.training.metrics import Confusion, boundary_counts, boundary_width
 
-QUICK = settings(max_examples=25, deadline=None)
+QUICK = settings(max_examples=examples(25), deadline=None)
 
 
 def legend(classes):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -37,7 +38,7 @@ def made(seed, count=400):
 
 
 @given(st.integers(0, 2**31), st.integers(1, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_errors_are_those_of_torchmetrics(seed, batches):
     probabilities, labels = made(seed)
     found = counted(probabilities, labels, batches)
@@ -54,7 +55,7 @@ def test_errors_are_those_of_torchmetrics(seed, batches):
 
 
 @given(st.integers(0, 2**31))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_classwise_errors_are_those_of_each_class_against_the_rest(seed):
     probabilities, labels = made(seed)
     known = labels != IGNORE_INDEX

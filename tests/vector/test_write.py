@@ -19,7 +19,7 @@ import pyogrio
 import pyproj
 import pytest
 import shapely
-from common import REPOSITORY
+from common import REPOSITORY, examples
 from geopandas.io.arrow import _create_metadata
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -140,7 +140,7 @@ def test_no_polygons_are_a_file_too(ending, tmp_path):
         assert {"code", "name", "area_m2"} <= set(frame.columns) or ending == ".geojson"
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(counts=st.lists(st.integers(0, 12), max_size=5), piece=st.integers(1, 7), rows=st.integers(1, 20))
 def test_the_sizes_of_batches_do_not_matter(counts, piece, rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sizes")

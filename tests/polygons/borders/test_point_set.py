@@ -1,6 +1,7 @@
 """Sets of points are those of Python."""
 
 import numpy as np
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -15,7 +16,7 @@ POINTS = hnp.arrays(
 
 
 @given(points=POINTS, others=POINTS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_they_are_the_sets_of_python(points, others):
     known, asked = set(map(tuple, others.tolist())), list(map(tuple, points.tolist()))
     assert is_among(points, others).tolist() == [point in known for point in asked]

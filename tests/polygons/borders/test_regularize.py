@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -79,7 +80,7 @@ def angles(polygon):
     height=st.floats(12, 45),
     pixel=st.sampled_from([(1, 1), (0.8, 1.3)]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_a_turned_rectangle_comes_back(turn, width, height, pixel):
     """It has four right angles, also with oblong pixels, and nearly the same area."""
     truth = affinity.translate(affinity.rotate(BOX(0, 0, width, height), turn), 20.3, 20.7)
@@ -102,7 +103,7 @@ def test_a_turned_rectangle_comes_back(turn, width, height, pixel):
     seed=st.integers(0, 99),
     tolerance=st.sampled_from([0.0, 1.0, 2.0, 6.0]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_any_raster_gives_valid_polygons_that_do_not_overlap(codes, seed, tolerance):
     """Numbers of polygons and holes stay; polygons that do not move are identical."""
     big = np.kron(codes, np.ones((4, 3), np.uint8))
@@ -220,7 +221,7 @@ def test_no_polygons_are_none():
 
 
 @given(seed=st.integers(0, 10**6), tolerance=st.sampled_from([2.0, 3.0, 6.0]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_polygons_of_one_class_can_be_one_feature(seed, tolerance):
     """A multipolygon of them is valid, as none overlap or come to share a wall."""
     codes = ragged(np.random.default_rng(seed).integers(0, 2, (9, 9)).astype(np.uint8), seed, height=3, width=4)
@@ -231,7 +232,7 @@ def test_polygons_of_one_class_can_be_one_feature(seed, tolerance):
 
 
 @given(seed=st.integers(0, 10**6), size=st.sampled_from([1, 3, 7]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_blocks_do_not_matter(seed, size):
     """Walls of one block meet those of others, also where outlines are restored in several rounds."""
     codes = ragged(np.random.default_rng(seed).integers(0, 3, (9, 9)).astype(np.uint8), seed, height=3, width=4)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import shapely
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polygons_common import TRANSFORM, blobs, counted, ragged, swept
@@ -32,7 +33,7 @@ def maps():
     rounds=st.sampled_from([0, 0, 1, 3]),
     connectivity=st.sampled_from([4, 8]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_the_map_stays_a_coverage(codes, cell, least, rounds, connectivity):
     """All polygons stay and are valid; the frame and the edge of nodata do not move."""
     raw = swept(codes, connectivity=connectivity)
@@ -47,14 +48,14 @@ def test_the_map_stays_a_coverage(codes, cell, least, rounds, connectivity):
 
 
 @given(codes=maps(), cell=st.integers(6, 30), least=st.sampled_from([2.3, 6.0]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_seams_leave_few_vertices(codes, cell, least):
     apart, whole = (shaped(codes, least=least, cell_size=side) for side in (cell, 64))
     assert len(apart.outlines.xy) <= 1.25 * len(whole.outlines.xy) + 20
 
 
 @given(codes=maps(), cell=st.integers(2, 12), least=st.sampled_from([1.0, 4.0]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_borders_are_the_same_whoever_asks_for_them(codes, cell, least):
     """So files of one class each fit together."""
     wanted = np.isin(np.arange(256), [1, 7])
@@ -83,7 +84,7 @@ def hills(seed, size=48):
 
 
 @given(seed=st.integers(0, 999), cell=st.integers(5, 30), rounds=st.integers(1, 4))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_smooth_borders_are_those_of_one_cell(seed, cell, rounds):
     """All vertices are the same if no border blocks another one."""
     apart, whole = (shaped(hills(seed), least=0.0, rounds=rounds, cell_size=side) for side in (cell, 64))
@@ -91,7 +92,7 @@ def test_smooth_borders_are_those_of_one_cell(seed, cell, rounds):
 
 
 @given(codes=maps(), cell=st.integers(3, 16), rounds=st.integers(1, 3), connectivity=st.sampled_from([4, 8]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_smooth_borders_are_about_those_of_one_cell(codes, cell, rounds, connectivity):
     """If borders block each other, they differ by some hundredths of a pixel."""
     apart, whole = (

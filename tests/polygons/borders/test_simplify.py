@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import shapely
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -26,7 +27,7 @@ def follows(some, all_):
 
 
 @given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.6, 1.0, 2.3, 4.0, 30.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_regions_stay_a_coverage(codes, seed, least):
     """Frame, nodata and nodes stay; areas change only by the triangles that were removed."""
     graph, rings = cell(ragged(codes, seed))
@@ -56,7 +57,7 @@ def test_regions_stay_a_coverage(codes, seed, least):
     codes=st.builds(ragged, CODES, st.integers(0, 99)) | st.builds(blobs, st.integers(9, 40), st.integers(0, 99)),
     least=st.sampled_from([0.6, 1.0, 2.3, 9.0, 200.0]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_polygons_are_those_of_geos(codes, least):
     """Vertex by vertex."""
     graph, rings = cell(codes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -34,7 +35,7 @@ def drawn(*paths):
 
 
 @given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.0, 0.6, 4.0, 20.0]), rounds=st.integers(1, 4))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75), deadline=None)
 def test_regions_stay_a_coverage(codes, seed, least, rounds):
     """Frame, nodata and nodes stay; no border moves far; alone and after simplifying."""
     graph, rings = cell(ragged(codes, seed, height=3))
@@ -128,7 +129,7 @@ def test_vertices_are_those_of_the_definition(codes, seed, least, rounds):
 
 
 @given(codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.0, 1.0, 4.0]), rounds=st.integers(1, 4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_the_way_an_arc_runs_does_not_matter(codes, seed, least, rounds):
     """Coordinates are identical."""
     graph, rings = cell(ragged(codes, seed, height=3))

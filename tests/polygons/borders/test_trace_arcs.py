@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.ndimage
+from common import examples
 from hypothesis import given, settings
 from polygons_common import rasters
 
@@ -12,7 +13,7 @@ from geopsp.polygons.borders.rings import build_rings
 from geopsp.polygons.borders.topology import build_polygons
 from geopsp.polygons.borders.trace_arcs import select_arcs, trace_arcs
 
-often = settings(max_examples=60, deadline=None)
+often = settings(max_examples=examples(60), deadline=None)
 
 
 def sides(labels):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import shapely
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polygons_common import TRANSFORM, Pixels, blobs, counted, rasters, swept, traced
@@ -16,7 +17,7 @@ from geopsp.polygons.ground_metric import GroundMetric
 from geopsp.polygons.zonal_stats import NUM_PIXELS
 
 cells = st.integers(1, 7)
-often = settings(max_examples=60, deadline=None)
+often = settings(max_examples=examples(60), deadline=None)
 
 
 @often

@@ -6,6 +6,7 @@ import pytest
 import rasterio
 import tifffile
 from affine import Affine
+from common import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inference_common import disk_of
@@ -95,7 +96,7 @@ SIDES = st.sampled_from([32, 64, 128])
     sides=st.tuples(SIDES, SIDES),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_map_is_the_same_bytes_whatever_its_parts(kind, height, width, sides, seed, tmp_path):
     spec = spec_of(kind, tmp_path)
     pixels = pixels_of(spec, height, width, seed)
@@ -191,7 +192,7 @@ TEXTS = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc", 
 
 
 @given(tags=st.dictionaries(st.from_regex(r"[A-Z][A-Z_]{3,9}", fullmatch=True), TEXTS.filter(bool), max_size=3))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_tags_come_back(tags, tmp_path):
     spec = spec_of("confidence", tmp_path)
     make(tmp_path, pixels_of(spec, 5, 7, 0), spec, plan_of(5, 7), tags=tags)
@@ -261,7 +262,7 @@ def test_memory_does_not_grow_with_the_map(tmp_path):
     width=st.sampled_from([1, 83, 257]),
     cuts=st.lists(st.integers(1, 699), max_size=6, unique=True),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_codes_come_back_bit_for_bit_in_slabs_of_any_height(height, width, cuts, tmp_path):
     codes = np.random.default_rng(height).choice(np.array([0, 3, 7, IGNORE_INDEX], np.uint8), (1, height, width))
     grid = grid_of(height, width)

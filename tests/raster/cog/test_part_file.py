@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inference_common import disk_of
@@ -62,7 +63,7 @@ def read(path, shape, spec, *, levels):
     cuts=st.lists(st.integers(0, 70), max_size=4),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pixels_come_back_in_slabs_of_any_height_and_so_do_their_coarser_levels(
     kind, height, width, levels, cuts, seed, tmp_path
 ):

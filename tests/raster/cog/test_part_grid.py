@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from common import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ def grids(draw):
 
 
 @given(grids())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_parts_partition_the_map_and_runs_go_down_it(parts):
     seen = np.zeros((parts.height, parts.width), int)
     for number in range(len(parts)):

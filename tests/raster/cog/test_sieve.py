@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from common import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.features import sieve as gdal_sieve
@@ -53,7 +54,7 @@ def sieved(folder, codes, size, *, sides=(32, 32)):
     sides=st.tuples(st.sampled_from([32, 48, 64]), st.sampled_from([32, 64])),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_is_the_sieve_of_the_whole_whatever_the_parts(height, width, grain, size, sides, seed, tmp_path):
     codes = codes_of(height, width, grain, seed)
     expected = gdal_sieve(codes, size, mask=codes != IGNORE_INDEX) if size < codes.size else codes

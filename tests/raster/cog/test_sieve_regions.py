@@ -1,6 +1,7 @@
 """Small regions join their largest neighbour, as by GDAL, however little is in memory."""
 
 import numpy as np
+from common import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -28,7 +29,7 @@ def sieved(folder, codes, size, **options):
 
 
 @given(codes=NOISE, grain=st.integers(1, 3), size=st.integers(1, 40), strip=st.integers(1, 200))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_is_the_sieve_of_gdal_whatever_the_strips(codes, grain, size, strip, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 7)
     codes = np.kron(codes, np.ones((grain, grain), np.uint8))
