@@ -48,17 +48,15 @@ def _groups(batches: Iterator[pa.RecordBatch | RowGroups], schema: pa.Schema) ->
     pending: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
-        if isinstance(batch, RowGroups):
-            if pending:
-                yield encode_rows(pending, schema)
-            yield batch
-        elif batch.num_rows:
+        packed = batch if isinstance(batch, RowGroups) else None
+        if packed is None and batch.num_rows:
             pending.append(batch)
             rows, size = rows + batch.num_rows, size + batch.nbytes
-            if rows < GROUP_ROWS and size < GROUP_BYTES:
-                continue
+        if pending and (packed is not None or rows >= GROUP_ROWS or size >= GROUP_BYTES):
             yield encode_rows(pending, schema)
-        pending, rows, size = [], 0, 0
+            pending, rows, size = [], 0, 0
+        if packed is not None:
+            yield packed
     if pending:
         yield encode_rows(pending, schema)
 
