@@ -48,15 +48,17 @@ def _groups(batches: Iterator[pa.RecordBatch | RowGroups], schema: pa.Schema) ->
     pending: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
-        packed = batch if isinstance(batch, RowGroups) else None
-        if packed is None and batch.num_rows:
-            pending.append(batch)
+        if isinstance(batch, RowGroups):
+            if pending:
+                yield encode_rows(pending, schema)
+            yield batch
+        else:
+            pending += [batch] if batch.num_rows else []
             rows, size = rows + batch.num_rows, size + batch.nbytes
-        if pending and (packed is not None or rows >= GROUP_ROWS or size >= GROUP_BYTES):
+            if rows < GROUP_ROWS and size < GROUP_BYTES:
+                continue
             yield encode_rows(pending, schema)
-            pending, rows, size = [], 0, 0
-        if packed is not None:
-            yield packed
+        pending, rows, size = [], 0, 0
     if pending:
         yield encode_rows(pending, schema)
 
