@@ -1,15 +1,18 @@
 """Maps, chips and polygons on a cluster: two workers beside one, and a simulation of up to 10,000 workers.
 
     python benchmarks/scale.py [--rounds 3] [--storage 2000] [--link 1000] [--smoke]
+    python benchmarks/scale.py --steps-only [--rounds 3] [--chips-side 4096] [--polygons-side 8192]
 
 First, measured: a made-up scene of 1024 x 1024 x 3 bytes in 2 x 2 parts, a PSPNet on ResNet-18 with random weights,
 tiles of 256. The same parts are made by two Dask workers of one thread, by one of two threads, and by one of one;
 rounds alternate, the median counts, workers are warm. All have to make the same bytes. Meaningful on two idle cores.
 
 Chips (256 x 256 of a scene of 4096 x 4096 x 3 bytes with 3,600 parcels) and polygons (of 8192 x 8192 pixels of smoothed
-noise, to GeoParquet) are made by two threads of this process and by the two workers, in turn. Beside the seconds the
-table has the seconds of processor time, which other work on the machine changes less: those of two threads over those
-of the cluster (workers, and this process with the scheduler) say what the cluster adds. The files have to be the same.
+noise, to GeoParquet) are made by two threads of this process and by the two workers, in turn; `--chips-side` and
+`--polygons-side` choose other sizes, and `--steps-only` measures nothing else. Beside the seconds the table has the
+seconds of processor time, which other work on the machine changes less: those of two threads over those of the cluster
+(workers, client, scheduler) say what the cluster adds. The scheduler has a process of its own, as on a real cluster;
+with it are the processes that watch the workers. The files have to be the same.
 
 Then, simulated by events, for 1,000,000 x 1,000,000 pixels. Measured here and used there: seconds per tile on one
 thread (reading, network, blending, compression, writing and all), how much that varies from part to part, the extra
@@ -36,6 +39,8 @@ from __future__ import annotations
 
 import heapq
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,7 +48,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from logging import CRITICAL
 from pathlib import Path
 from statistics import mean, median, pstdev
 from typing import Any
@@ -51,7 +55,7 @@ from typing import Any
 import numpy as np
 from chips import make_parcels, make_scene
 from common import option_parser, print_json, table
-from distributed import Client, LocalCluster
+from distributed import Client
 from polygons import PATTERNS, write_raster
 
 SIDE, SMOKE_SIDE, TILE, PART, BLOCK = 1024, 512, 256, 512, 256
@@ -65,6 +69,18 @@ CHIPS_SIDE, POLYGONS_SIDE, PARCELS = 4096, 8192, 3600
 SMOKE_CHIPS_SIDE, SMOKE_POLYGONS_SIDE, SMOKE_PARCELS = 1024, 1024, 60
 CHIPS_PER_TASK, CELLS_PER_TASK, CELL = 1000, 4, 1024
 """Of the simulation, as in `chips.dask_cutter` and `polygons.dask_cells`; side of a cell in pixels."""
+
+CLUSTER = """
+import sys
+from distributed import LocalCluster
+if __name__ == "__main__":
+    workers, threads = map(int, sys.argv[1:])
+    options = {"dashboard_address": "127.0.0.1:0", "memory_limit": None, "silence_logs": 50}
+    with LocalCluster(n_workers=workers, threads_per_worker=threads, **options) as cluster:
+        print(cluster.scheduler_address, flush=True)
+        sys.stdin.read()
+"""
+"""Run in a process of its own: a cluster, until the standard input ends."""
 
 CLUSTERS = {"two workers of one thread": (2, 1), "one worker of two threads": (1, 2), "one of one": (1, 1)}
 """Workers, and threads of each."""
@@ -121,6 +137,9 @@ class StepCosts:
     client: float
     """The same of this process, while workers work."""
 
+    scheduler: float
+    """The same of the scheduler."""
+
     start: float
     """Extra seconds of the first time."""
 
@@ -148,7 +167,7 @@ class StepCosts:
     @property
     def efficiency(self) -> float:
         """Processor time of two threads over that of the cluster."""
-        return self.processor / (self.workers + self.client)
+        return self.processor / (self.workers + self.client + self.scheduler)
 
 
 @dataclass
@@ -356,7 +375,7 @@ def part_bytes(job: Any) -> list[bytes]:
 
 
 def measure_clusters(
-    job: Any, folder: Path, rounds: int, clusters: dict[str, tuple[int, int]], *, smoke: bool
+    job: Any, folder: Path, rounds: int, clusters: dict[str, tuple[int, int]], sides: tuple[int, int], *, smoke: bool
 ) -> tuple[dict[str, float], float, float, dict[str, StepCosts]]:
     """Return what was measured on clusters.
 
@@ -376,21 +395,21 @@ def measure_clusters(
                     raise SystemExit(f"{name}: other bytes than before. This is a bug in geopsp.")
         client, tasks = next(iter(clients.values())), SMOKE_TASKS if smoke else TASKS
         task = median(seconds_per_task(client, tasks) for _ in range(3))
-        steps = measure_steps(client, folder, rounds, smoke=smoke)
+        steps = measure_steps(client, folder, rounds, sides)
     seconds = {name: median(found) for name, found in runs.items()}
     return seconds, max(0.0, first["one of one"] - seconds["one of one"]), task, steps
 
 
 def start_cluster(stack: ExitStack, workers: int, threads: int) -> Client:
-    """Return a client of a new cluster on this machine."""
-    cluster = LocalCluster(
-        n_workers=workers,
-        threads_per_worker=threads,
-        dashboard_address="127.0.0.1:0",
-        memory_limit=None,
-        silence_logs=CRITICAL,
-    )
-    return stack.enter_context(Client(stack.enter_context(cluster), set_as_default=False))
+    """Return a client of a new cluster on this machine, whose scheduler has a process of its own."""
+    command = [sys.executable, "-c", CLUSTER, str(workers), str(threads)]
+    process = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stack.callback(process.stdin.close)
+    client = Client(process.stdout.readline().strip(), set_as_default=False)
+    stack.callback(client.close)
+    return client
 
 
 def seconds_per_task(client: Client, tasks: int) -> float:
@@ -400,8 +419,8 @@ def seconds_per_task(client: Client, tasks: int) -> float:
     return (time.perf_counter() - start) / tasks
 
 
-def measure_steps(client: Client, folder: Path, rounds: int, *, smoke: bool) -> dict[str, StepCosts]:
-    """Return what chips and polygons cost here and on the cluster."""
+def measure_steps(client: Client, folder: Path, rounds: int, sides: tuple[int, int]) -> dict[str, StepCosts]:
+    """Return what chips and polygons cost here and on the cluster; `sides` are those of their rasters, in pixels."""
     from geopsp import export_training_data, raster_to_polygons
 
     def chips(image: Path, out: Path, client: Client | None) -> None:
@@ -412,8 +431,8 @@ def measure_steps(client: Client, folder: Path, rounds: int, *, smoke: bool) -> 
         raster_to_polygons(image, out.with_suffix(".parquet"), client=client)
 
     labels, found = folder / "parcels.gpkg", {}
-    side, map_side = (SMOKE_CHIPS_SIDE, SMOKE_POLYGONS_SIDE) if smoke else (CHIPS_SIDE, POLYGONS_SIDE)
-    make_parcels(labels, side, SMOKE_PARCELS if smoke else PARCELS)
+    side, map_side = sides
+    make_parcels(labels, side, PARCELS if side > SMOKE_CHIPS_SIDE else SMOKE_PARCELS)
     for name, step, whole in (("chips", chips, side), ("polygons", polygons, map_side)):
         sizes = []
         for pixels in (whole // 2, whole):
@@ -433,31 +452,35 @@ def measure_step(
 ) -> StepCosts:
     """Return what a step costs; the first time on each side does not count, but for `start`."""
     folder.mkdir()
-    runs: dict[str, list[tuple[float, float, float]]] = {"threads": [], "cluster": []}
+    runs: dict[str, list[tuple[float, ...]]] = {"threads": [], "cluster": []}
     for number in range(rounds + 1):
         for name, found in runs.items():
             found.append(timed(step, folder / f"{name}-{number}", client if name == "cluster" else None, client))
     written = [written_by(folder, name) for name in runs]
     if written[0] != written[1]:
         raise SystemExit(f"{folder.name}: other bytes on the cluster. This is a bug in geopsp.")
-    (threads, processor, _), (cluster, own, workers) = (
+    (threads, processor, *_), (cluster, own, workers, scheduler) = (
         np.median(found[1:], axis=0).tolist() for found in runs.values()
     )
     squares, size = (side // TILE) ** 2, sum(map(len, written[0].values()))
     return StepCosts(
-        threads, cluster, processor, workers, own, max(0.0, runs["cluster"][0][0] - cluster), squares,
+        threads, cluster, processor, workers, own, scheduler, max(0.0, runs["cluster"][0][0] - cluster), squares,
         image.stat().st_size / side**2, size / side**2, workers / squares, own / squares,
     )  # fmt: skip
 
 
 def timed(
     step: Callable[[Path, Client | None], None], out: Path, used: Client | None, client: Client
-) -> tuple[float, float, float]:
-    """Return the seconds of a step, and the seconds of processor time of this process and of all workers."""
-    before, own, start = sum(client.run(time.process_time).values()), time.process_time(), time.perf_counter()
+) -> tuple[float, ...]:
+    """Return the seconds, and the seconds of processor time of this process, of all workers and of the scheduler."""
+
+    def others() -> tuple[float, float]:
+        return sum(client.run(time.process_time).values()), client.run_on_scheduler(time.process_time)
+
+    before, own, start = others(), time.process_time(), time.perf_counter()
     step(out, used)
     seconds, own = time.perf_counter() - start, time.process_time() - own
-    return seconds, own, sum(client.run(time.process_time).values()) - before
+    return seconds, own, *(now - then for now, then in zip(others(), before, strict=True))
 
 
 def written_by(folder: Path, name: str) -> dict[str, bytes]:
@@ -521,7 +544,7 @@ def assembly_rate(job: Any, folder: Path, side: int) -> float:
 
 
 def measure(
-    folder: Path, *, rounds: int, storage: float, link: float, smoke: bool
+    folder: Path, sides: tuple[int, int], *, rounds: int, storage: float, link: float, smoke: bool
 ) -> tuple[dict[str, float], Costs, dict[str, StepCosts]]:
     """Return the seconds on each cluster, the inputs of the simulation, and the costs of chips and polygons."""
     image, side = folder / "scene.tif", SMOKE_SIDE if smoke else SIDE
@@ -529,7 +552,7 @@ def measure(
     job = new_job(image, folder / "map.tif")
     tile, spread = seconds_per_tile(job)
     clusters = {"one of one": CLUSTERS["one of one"]} if smoke else CLUSTERS
-    seconds, start, task, steps = measure_clusters(job, folder, rounds, clusters, smoke=smoke)
+    seconds, start, task, steps = measure_clusters(job, folder, rounds, clusters, sides, smoke=smoke)
     written = sum(map(len, part_bytes(job))) / side**2
     rate = assembly_rate(job, folder, 1024 if smoke else 8192)
     costs = Costs(tile, spread, start, task, image.stat().st_size / side**2, written, rate, storage, link)
@@ -541,11 +564,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--storage", type=float, default=2000, help="MB/s of the storage that all share")
     parser.add_argument("--link", type=float, default=1000, help="MB/s of one machine's network")
+    parser.add_argument("--chips-side", type=int, default=CHIPS_SIDE, help="of the scene, in pixels")
+    parser.add_argument("--polygons-side", type=int, default=POLYGONS_SIDE, help="of the class raster, in pixels")
+    parser.add_argument("--steps-only", action="store_true", help="chips and polygons alone, without the simulation")
     options = parser.parse_args()
     rounds = 1 if options.smoke else options.rounds
+    smoke_sides = SMOKE_CHIPS_SIDE, SMOKE_POLYGONS_SIDE
+    sides = smoke_sides if options.smoke else (options.chips_side, options.polygons_side)
+    if options.steps_only:
+        main_of_steps(sides, rounds)
+        return
     storage, link = options.storage * 1e6, options.link * 1e6
     with tempfile.TemporaryDirectory() as folder:
-        seconds, costs, steps = measure(Path(folder), rounds=rounds, storage=storage, link=link, smoke=options.smoke)
+        seconds, costs, steps = measure(
+            Path(folder), sides, rounds=rounds, storage=storage, link=link, smoke=options.smoke
+        )
     print_measured(seconds, costs, SMOKE_SIDE if options.smoke else SIDE)
     side, workers = (SMOKE_MOSAIC, SMOKE_WORKERS) if options.smoke else (MOSAIC, WORKERS)
     runs = print_simulated("maps", costs, *mosaic(side), workers)
@@ -560,11 +593,25 @@ def main() -> None:
         result |= {"two_workers_over_one_of_two_threads": one / two, "two_workers_over_one_of_one": single / two}
     for name in ("hours", "efficiency", "limit"):
         result |= {f"{name}_{count}": run[name] for count, run in runs.items()}
-    for name, step in steps.items():
-        result |= {f"{name}_two_threads_over_two_workers": step.threads / step.cluster}
-        result |= {f"{name}_the_same_of_processor_time": step.efficiency}
+    result |= efficiencies(steps)
+    for name in steps:
         result |= {f"{name}_efficiency_{count}": run["efficiency"] for count, run in step_runs[name].items()}
     print_json(result | {"task_ms": costs.task * 1e3, "assembly_mb_s": costs.assembly / 1e6})
+
+
+def main_of_steps(sides: tuple[int, int], rounds: int) -> None:
+    """Measure chips and polygons, and print it."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        client = start_cluster(stack, *next(iter(CLUSTERS.values())))
+        steps = measure_steps(client, Path(folder), rounds, sides)
+    print_steps(steps)
+    print_json({"same_bytes": True} | efficiencies(steps))
+
+
+def efficiencies(steps: dict[str, StepCosts]) -> dict[str, float]:
+    """Return what two threads take over what two workers take, of seconds and of processor time."""
+    found = {f"{name}_two_threads_over_two_workers": step.threads / step.cluster for name, step in steps.items()}
+    return found | {f"{name}_the_same_of_processor_time": step.efficiency for name, step in steps.items()}
 
 
 def print_measured(seconds: dict[str, float], costs: Costs, side: int) -> None:
@@ -583,11 +630,15 @@ def print_measured(seconds: dict[str, float], costs: Costs, side: int) -> None:
 
 
 def print_steps(steps: dict[str, StepCosts]) -> None:
-    header = ["", "s, two threads", "s, two workers", "processor s, threads", "workers", "client", "threads/cluster"]
+    header = [
+        "", "s, two threads", "s, two workers", "processor s, threads", "workers", "client", "scheduler",
+        "threads/cluster", "ms of client per 256 x 256", "ms of workers",
+    ]  # fmt: skip
     rows = [
-        [name, step.threads, step.cluster, step.processor, step.workers, step.client, step.efficiency]
+        [name, step.threads, step.cluster, step.processor, step.workers, step.client, step.scheduler, step.efficiency,
+         1e3 * step.client_per_square, 1e3 * step.workers_per_square]
         for name, step in steps.items()
-    ]
+    ]  # fmt: skip
     print(f"\n{table(header, rows)}\n")
 
 

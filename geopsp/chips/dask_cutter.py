@@ -9,6 +9,7 @@ behind, which is removed in the end.
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -60,6 +61,14 @@ MAX_ROWS_PER_BLOCK = 8
 
 MOVING_THREADS = 8
 """Files that are moved at a time; on a shared disk each takes a while."""
+
+
+FILES_PER_MOVE = 64
+"""Files that a thread moves one after the other, at least."""
+
+
+NUMBER = re.compile(r"\d+")
+"""With which the name of a file begins."""
 
 
 PACKAGES = ("numpy", "rasterio", "shapely", "pyproj")
@@ -148,7 +157,7 @@ class ClusterCutter:
 
         with closing(run_in_order(self.client, cut_rows, runs, self.order, words=_words(describe))) as results:
             for cut in results:
-                chips = sum(row["chip"] is not None and not row["angle"] for r in cut.results for row in r.rows)
+                chips = sum(result.num_unrotated for result in cut.results)
                 self._place(cut, dict(enumerate(range(self._next, self._next + chips))))
                 for result in cut.results:
                     self.totals.add(result)
@@ -190,12 +199,14 @@ class ClusterCutter:
     def _place(self, cut: CutChips, numbers: Mapping[int, int]) -> None:
         """Give the chips of a task their numbers: move their files and rename them in the index; remove the others."""
         own = self.job.staging / cut.folder
-
-        def move(part: str, name: str) -> None:
-            if _number(name) in numbers:
-                (own / part / name).replace(self.folder / part / _renamed(name, numbers))
-
-        for moved in [self.pool.submit(move, part, name) for part, names in cut.files.items() for name in names]:
+        moves = [
+            (f"{own}/{part}/{name}", f"{self.folder}/{part}/{_renamed(name, numbers)}")
+            for part, names in cut.files.items()
+            for name in names
+            if _number(name) in numbers
+        ]
+        size = max(FILES_PER_MOVE, -(-len(moves) // MOVING_THREADS))
+        for moved in [self.pool.submit(_move, moves[at : at + size]) for at in range(0, len(moves), size)]:
             moved.result()
         shutil.rmtree(own, ignore_errors=True)
         for row in (row for result in cut.results for row in result.rows):
@@ -203,14 +214,21 @@ class ClusterCutter:
                 row |= {name: _renamed(row[name], numbers) for _, name in CHIP_FILES}
 
 
+def _move(moves: Iterable[tuple[str, str]]) -> None:
+    """Move files, one after the other, from one path to another."""
+    for source, target in moves:
+        os.replace(source, target)  # noqa: PTH105 (of strings: a path object costs more than the move)
+
+
 def _number(name: str) -> int:
     """Return the number with which the name of a file begins."""
-    return int(re.match(r"\d+", name)[0])  # type: ignore[index]
+    return int(NUMBER.match(name)[0])  # type: ignore[index]
 
 
 def _renamed(name: str, numbers: Mapping[int, int]) -> str:
     """Return the name of a file with the number that its chip gets."""
-    return re.sub(r"^\d+", lambda number: f"{numbers[int(number[0])]:06d}", name)
+    digits = NUMBER.match(name)[0]  # type: ignore[index]
+    return f"{numbers[int(digits)]:06d}{name[len(digits) :]}"
 
 
 def _words(describe: Any) -> TaskWords:

@@ -24,6 +24,10 @@ LABEL_COUNTS = ("repaired", "not_polygons", "without_class", "dropped")
 """What labels count beside polygons."""
 
 
+FRAME_ROWS = 10_000
+"""Rows of the index that become a frame at a time; a frame for each few would take longer than cutting them."""
+
+
 Position = tuple[int, int, int]
 """Number of the scene, first column and first row of a chip."""
 
@@ -91,6 +95,11 @@ class RowResult:
     polygons: Counter[int] = field(default_factory=Counter)
     """By class code."""
 
+    @property
+    def num_unrotated(self) -> int:
+        """Chips that are kept, without rotated copies."""
+        return sum(row["chip"] is not None and not row["angle"] for row in self.rows)
+
     def add(self, chips: RowResult) -> None:
         """Add what writing chips of the row gave."""
         self.rows += chips.rows
@@ -126,6 +135,8 @@ class ExportTotals:
     """Chips that are kept, without rotated copies."""
 
     _frames: list[pd.DataFrame] = field(default_factory=list)
+    _rows: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the index that are in no frame yet."""
 
     @classmethod
     def empty(cls, inputs: LabelledScenes) -> ExportTotals:
@@ -137,14 +148,20 @@ class ExportTotals:
         self.stats = self.stats.merge(result.stats)
         self.counts.update(result.counts)
         self.polygons.update(result.polygons)
-        if result.rows:
-            self._frames.append(pd.DataFrame.from_records(result.rows))
-            angles = [row["angle"] for row in result.rows if row["chip"] is not None]
-            self.num_chips += len(angles)
-            self.num_unrotated += angles.count(0)
+        self._rows += result.rows
+        self.num_chips += sum(row["chip"] is not None for row in result.rows)
+        self.num_unrotated += result.num_unrotated
+        if len(self._rows) >= FRAME_ROWS:
+            self._make_frame()
+
+    def _make_frame(self) -> None:
+        if self._rows:
+            self._frames.append(pd.DataFrame.from_records(self._rows))
+            self._rows = []
 
     def frame(self) -> pd.DataFrame:
         """Return the index rows of all chips, kept or only counted."""
+        self._make_frame()
         if len(self._frames) > 1:
             self._frames = [pd.concat(self._frames, ignore_index=True)]
         return self._frames[0] if self._frames else pd.DataFrame()

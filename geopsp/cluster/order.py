@@ -105,4 +105,4 @@ def order_file(job: Any, path: Path) -> Iterator[Order]:
 def _encode(job: Any) -> bytes:
     import cloudpickle
 
-    return zlib.compress(cloudpickle.dumps(job))
+    return zlib.compress(cloudpickle.dumps(job), 1)

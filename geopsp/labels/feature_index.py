@@ -130,10 +130,12 @@ class FeaturesInMemory:
         return replace(self.features.take(rows), shapes=moved)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"features": self.features, "crs": self.crs.to_wkt()}
+        shapes = shapely.to_wkb(self.features.shapes)  # all at once: pickling each shape takes three times as long
+        return {"features": replace(self.features, shapes=shapes), "crs": self.crs.to_wkt()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["features"], pyproj.CRS.from_wkt(state["crs"]))  # type: ignore[misc]
+        features = replace(state["features"], shapes=shapely.from_wkb(state["features"].shapes))
+        self.__init__(features, pyproj.CRS.from_wkt(state["crs"]))  # type: ignore[misc]
 
 
 class FeaturesOnDisk:

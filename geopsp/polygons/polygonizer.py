@@ -26,6 +26,7 @@ from geopsp.polygons.ground_metric import square_pixels
 from geopsp.polygons.options import PolygonSettings
 from geopsp.polygons.regular_features import regular_features
 from geopsp.polygons.wkb import MAX_BYTES
+from geopsp.vector.write import Pack, Rows, as_they_are
 
 GENERALIZED_CELL = 2048
 """Width and height of a cell, in pixels, if arcs are simplified or smoothed. Large, as both cost more at seams."""
@@ -57,7 +58,8 @@ def compiled_modules(settings: PolygonSettings) -> list[str]:
         "borders.seam_smoothing": settings.smooth,
         "borders.regularize": settings.regularize,
     }
-    return ["geopsp.core.connected_regions", *(f"geopsp.polygons.{name}" for name, wanted in needed.items() if wanted)]
+    modules = [f"geopsp.polygons.{name}" for name, wanted in needed.items() if wanted]
+    return ["geopsp.core.connected_regions", *modules, "geopsp.vector.wkb_boxes"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,9 +75,12 @@ class Polygonizer:
     max_geometry_bytes: int = MAX_BYTES
     """Of one feature; dissolved ones may come near."""
 
+    pack: Pack = as_they_are
+    """Prepares rows for the file, where their cell is traced."""
+
     def batches(
         self, raster: ClassRaster, confidence: Confidence | None, progress: Progress | None, *, client: Any = None
-    ) -> Generator[pa.RecordBatch]:
+    ) -> Generator[Rows]:
         """Yield the rows of all polygons: as they are finished, or at the end if dissolved or regularized.
 
         Args:
@@ -114,7 +119,7 @@ class Polygonizer:
                     classes.add(parts)
             yield from classes.batches()
         else:
-            yield from trace(finish=self.table.to_batch)
+            yield from trace(finish=partial(_packed_rows, self.table, self.pack))
 
     def _regular(self, features: Iterator[Features]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of right-angled features, dissolved if asked for."""
@@ -143,6 +148,10 @@ def _files(raster: ClassRaster, confidence: Confidence | None) -> list[str]:
     """Return the full paths of the rasters that are read."""
     sources = [] if confidence is None else [source.path for source in confidence.scene.sources]
     return [str(Path(path).absolute()) if is_local(path) else str(path) for path in (raster.path, *sources)]
+
+
+def _packed_rows(table: AttributeTable, pack: Pack, features: Features) -> Rows:
+    return pack(table.to_batch(features))
 
 
 def _unchanged(features: Features) -> Features:

@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import rasterio
 
 from geopsp.cluster.client import opened_client
@@ -28,7 +27,7 @@ from geopsp.polygons.regions.clean import clean_raster
 from geopsp.polygons.wkb import MAX_BYTES
 from geopsp.vector.formats import ENDINGS, format_of
 from geopsp.vector.qgis_style import write_style
-from geopsp.vector.write import check_vector_output, write_vector
+from geopsp.vector.write import Rows, check_vector_output, packing, write_vector
 
 GDAL_CACHE_BYTES = 2**29
 """Bytes of blocks that GDAL keeps, as cells share some: a row of cells of 200,000 columns."""
@@ -138,7 +137,7 @@ def _traced(
     progress: Progress,
     *,
     client: Any,
-) -> Iterator[Iterator[pa.RecordBatch]]:
+) -> Iterator[Iterator[Rows]]:
     """Yield the rows of all polygons, cleaned first if asked for."""
     most = min(format_of(out).max_geometry_bytes or MAX_BYTES, MAX_BYTES)
     with (
@@ -148,7 +147,8 @@ def _traced(
             progress=progress,
         ) as cleaned,
     ):  # fmt: skip
-        polygonizer = Polygonizer(settings, table, folder, most)
+        pack = packing(out, table.schema, multi=settings.may_be_multi)
+        polygonizer = Polygonizer(settings, table, folder, most, pack)
         with closing(polygonizer.batches(cleaned, confidence, progress, client=client)) as batches:
             yield batches
 

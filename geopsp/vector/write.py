@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,10 +27,17 @@ from geopsp.vector.antimeridian import WGS84, decimals, to_wgs84
 from geopsp.vector.formats import GEOPARQUET, VectorFormat, format_of
 from geopsp.vector.geoparquet import write_parquet
 from geopsp.vector.qgis_style import add_style
+from geopsp.vector.row_groups import RowGroups, pack_rows
 from geopsp.vector.verbatim_path import plain_folder, plain_name
 from geopsp.vector.verify import verify_complete
 
 logger = logging.getLogger(__name__)
+
+Rows: TypeAlias = pa.RecordBatch | RowGroups
+"""Polygons on their way to a file; encoded already, if that can be done elsewhere."""
+
+
+Pack: TypeAlias = Callable[[pa.RecordBatch], Rows]
 
 WRITE_ROWS = 2_000
 """Polygons that are written at a time; other threads wait meanwhile."""
@@ -70,8 +78,28 @@ def check_vector_output(out: str | Path, *, overwrite: bool = False) -> Path:
         return out
 
 
+def packing(out: str | Path, schema: pa.Schema, *, multi: bool = False) -> Pack:
+    """Return a function that does for a batch what `write_vector` can leave to other threads and machines.
+
+    Large batches of a GeoParquet file are encoded and compressed. Arguments as of `write_vector`, which takes what the
+    function returns in place of the batch.
+    """
+    if format_of(out).driver != GEOPARQUET:
+        return as_they_are
+    return partial(_pack, schema=schema, multi=multi)
+
+
+def as_they_are(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch."""
+    return batch
+
+
+def _pack(batch: pa.RecordBatch, *, schema: pa.Schema, multi: bool) -> Rows:
+    return pack_rows(_to_multipolygons(batch) if multi and batch.num_rows else batch, schema)
+
+
 def write_vector(
-    batches: Iterator[pa.RecordBatch],
+    batches: Iterator[Rows],
     schema: pa.Schema,
     out: str | Path,
     *,
@@ -84,9 +112,10 @@ def write_vector(
     """Write batches of polygons, one after the other, in the format that the ending of `out` says.
 
     Args:
-        batches: With a column `code`, and a column `geometry` of WKB (little-endian, x and y). They are consumed while
-            writing, and their errors are raised unchanged. Rings keep their direction (shells of south-up or mirrored
-            rasters are clockwise), but for GeoJSON and shapefiles, which have rules for it.
+        batches: With a column `code`, and a column `geometry` of WKB (little-endian, x and y); perhaps packed, see
+            `packing`. They are consumed while writing, and their errors are raised unchanged. Rings keep their
+            direction (shells of south-up or mirrored rasters are clockwise), but for GeoJSON and shapefiles, which have
+            rules for it.
         schema: Of the batches.
         out: The file.
         crs: As pyproj takes it; GeoJSON is always in WGS 84.
@@ -152,22 +181,27 @@ class _WriteCount:
     while_opening: ExitStack = field(default_factory=ExitStack)
     """Closed when GDAL asks for the first batch, which it does once its file is open."""
 
-    def watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def watch(self, batches: Iterator[Rows]) -> Iterator[Rows]:
         """Yield the batches and count them."""
         self.while_opening.close()
         try:
             for batch in batches:
                 self.rows += batch.num_rows
-                self.codes.update(pc.unique(batch.column("code")).to_pylist())
+                self.codes.update(
+                    batch.codes if isinstance(batch, RowGroups) else pc.unique(batch.column("code")).to_pylist()
+                )
                 yield batch
         except (Exception, KeyboardInterrupt) as error:
             self.error = error
             raise
 
 
-def _slices(batches: Iterator[pa.RecordBatch], *, multi: bool) -> Iterator[pa.RecordBatch]:
-    """Yield the same rows, at most `WRITE_ROWS` at a time; as multipolygons if `multi`."""
+def _slices(batches: Iterator[Rows], *, multi: bool) -> Iterator[Rows]:
+    """Yield the same rows, at most `WRITE_ROWS` at a time if they are not packed; as multipolygons if `multi`."""
     for batch in batches:
+        if isinstance(batch, RowGroups):
+            yield batch
+            continue
         for first in range(0, batch.num_rows, WRITE_ROWS):
             rows = batch.slice(first, WRITE_ROWS)
             yield _to_multipolygons(rows) if multi else rows

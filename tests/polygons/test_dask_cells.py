@@ -19,6 +19,7 @@ from geopsp.cluster.order import order_in_memory
 from geopsp.errors import InputNotFoundError, OptionError, RasterError
 from geopsp.polygons import dask_cells, polygonizer
 from geopsp.polygons.class_raster import ClassRaster
+from geopsp.vector import geoparquet, row_groups
 
 
 @pytest.fixture
@@ -54,6 +55,22 @@ def test_workers_trace_the_polygons_of_one_process(options, class_map, dask_clie
     one, many = tmp_path / "one.parquet", tmp_path / "many.parquet"
     assert pq.read_table(one).num_rows > 1
     assert one.read_bytes() == many.read_bytes()
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_workers_compress_the_polygons_of_their_cells(
+    connectivity, class_map, dask_client, small_cells, tmp_path, monkeypatch
+):
+    """They become row groups of their own; the rows are those of a file whose cells are small."""
+    plain, one, many = (tmp_path / f"{name}.parquet" for name in ("plain", "one", "many"))
+    raster_to_polygons(class_map, plain, connectivity=connectivity)
+    monkeypatch.setattr(row_groups, "PACKED_BYTES", 1)
+    raster_to_polygons(class_map, one, connectivity=connectivity)
+    monkeypatch.setattr(geoparquet, "encode_rows", None)  # nothing is left to this process
+    raster_to_polygons(class_map, many, connectivity=connectivity, client=dask_client)
+    assert one.read_bytes() == many.read_bytes()
+    assert pq.read_table(one).equals(pq.read_table(plain))
+    assert (pq.read_metadata(plain).num_row_groups, pq.read_metadata(one).num_row_groups > 6) == (1, True)
 
 
 def test_polygons_that_are_simplified_across_cells(make_raster, class_map, dask_client, monkeypatch, tmp_path):

@@ -30,7 +30,7 @@ from geopsp.errors import LabelError, OptionError, OutputError, RasterError
 from geopsp.inference.options import MapOptions
 from geopsp.polygons.raster_to_polygons import raster_to_polygons
 from geopsp.raster.open import open_raster
-from geopsp.vector import formats, geoparquet
+from geopsp.vector import formats, geoparquet, row_groups
 from geopsp.vector import write as files
 from geopsp.vector.antimeridian import decimals
 from geopsp.vector.formats import FORMATS, VectorFormat, usual_endings
@@ -80,6 +80,12 @@ def written(out, batches, *, crs=UTM, **options):
     return out
 
 
+def group_rows(monkeypatch, count):
+    """Let row groups have so many rows."""
+    for module in (geoparquet, row_groups):
+        monkeypatch.setattr(module, "GROUP_ROWS", count)
+
+
 def read(path):
     """The layer named like the file: a GeoPackage has its styles in another one."""
     if path.suffix.lower() == ".parquet":
@@ -117,7 +123,7 @@ def failing(error, batch):
 @pytest.mark.parametrize("ending", EXACT)
 def test_what_is_read_is_what_was_written(ending, multi, crs, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "WRITE_ROWS", 9)
-    monkeypatch.setattr(geoparquet, "GROUP_ROWS", 50)
+    group_rows(monkeypatch, 50)
     shapes = shapes_of(80, multi=multi)
     batches = [batch_of(shapes[:33], seed=1), batch_of(shapes[33:34], seed=2), batch_of(shapes[34:], seed=3)]
     frame = in_order(read(written(tmp_path / f"a{ending}", batches, crs=crs, multi=multi)))
@@ -149,7 +155,7 @@ def test_the_sizes_of_batches_do_not_matter(counts, piece, rows, tmp_path_factor
     batches = [whole.slice(start, count) for start, count in zip(starts, counts, strict=False)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "WRITE_ROWS", piece)
-        patch.setattr(geoparquet, "GROUP_ROWS", rows)
+        group_rows(patch, rows)
         for ending in (".gpkg", ".parquet"):
             frame = read(written(folder / f"a{ending}", batches, multi=True))
             assert frame.area_m2.tolist() == whole.column("area_m2").to_pylist()
@@ -252,7 +258,7 @@ def test_older_readers_know_the_parts_of_a_compound_crs(tmp_path):
 
 
 def test_geoparquet_is_read_by_box(tmp_path, monkeypatch):
-    monkeypatch.setattr(geoparquet, "GROUP_ROWS", 20)
+    group_rows(monkeypatch, 20)
     shapes = shapes_of(70)
     out = written(tmp_path / "a.parquet", [batch_of(shapes)])
     assert pq.read_metadata(out).num_row_groups == 4
