@@ -72,8 +72,10 @@ CHIPS_PER_TASK, CELLS_PER_TASK, CELL = 1000, 4, 1024
 
 CLUSTER = """
 import sys
+import dask
 from distributed import LocalCluster
 if __name__ == "__main__":
+    dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None})  # as with scheduler="local"
     workers, threads = map(int, sys.argv[1:])
     options = {"dashboard_address": "127.0.0.1:0", "memory_limit": None, "silence_logs": 50}
     with LocalCluster(n_workers=workers, threads_per_worker=threads, **options) as cluster:

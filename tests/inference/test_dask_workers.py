@@ -183,6 +183,10 @@ def client():
             yield client
 
 
+def test_workers_of_this_machine_keep_freed_memory(client):
+    assert set(client.run(os.getenv, "MALLOC_TRIM_THRESHOLD_").values()) == {os.environ.get("MALLOC_TRIM_THRESHOLD_")}
+
+
 def test_many_make_what_one_makes(new_job, alone, client):
     job, told = new_job("many.tif"), []
     make_parts(job, [4, 0], client)
