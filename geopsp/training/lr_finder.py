@@ -1,7 +1,7 @@
 """A learning rate from short trainings.
 
 Lightning's own finder raises the rate from step to step and looks at the training loss. That tells neither how well a
-rate does at its end, nor on validation chips: over six data sets it was worse than the rates by rule
+rate does at its end, nor on validation chips: over six data sets it was no better than the rates by rule
 (docs/benchmarks.md).
 """
 
