@@ -9,6 +9,7 @@ Source: Guo et al., "On calibration of modern neural networks" (2017), section 4
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -200,12 +201,14 @@ def _fit_vector(
     """Return weights and biases of least NLL, (classes,) each, by L-BFGS; rare classes keep the temperature."""
     values, labels = torch.from_numpy(logs), torch.from_numpy(truth)
     free = (torch.bincount(labels, minlength=logs.shape[1]) >= MIN_PIXELS).float()
+    bounds = math.log(1 / HIGH / scale), math.log(1 / LOW / scale)
     steps, biases = (torch.zeros(logs.shape[1], requires_grad=True) for _ in range(2))  # w = exp(step) / T, above 0
     optimizer = torch.optim.LBFGS([steps, biases], max_iter=MAX_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        found = values * ((free * steps).exp() * scale) + free * biases
+        weights = (free * steps).clamp(*bounds).exp() * scale  # a step of the search may be far too long
+        found = values * weights + free * biases.clamp(-MAX_BIAS, MAX_BIAS)
         total = cross_entropy(found, labels) + RIDGE * ((steps**2).sum() + (biases**2).sum())
         total.backward()  # type: ignore[no-untyped-call]
         return total
@@ -213,6 +216,8 @@ def _fit_vector(
     with torch.enable_grad():
         optimizer.step(loss)  # type: ignore[no-untyped-call]
     weights, offsets = ((free * each.detach()).double().numpy() for each in (steps, biases))
+    if not (np.isfinite(weights).all() and np.isfinite(offsets).all()):  # the search got lost
+        return np.full(len(weights), scale), np.zeros(len(weights))
     return np.clip(np.exp(weights) * scale, 1 / HIGH, 1 / LOW), np.clip(offsets, -MAX_BIAS, MAX_BIAS)
 
 

@@ -19,7 +19,7 @@ from shapely.geometry import box
 from geopsp import PixelClassifier, PSPNetClassifier, prepare_data
 from geopsp.core.legend import Legend
 from geopsp.errors import ChipError, ModelError, OptionError, PackageError
-from geopsp.models.calibration import Calibration
+from geopsp.models.calibration import LOW, Calibration
 from geopsp.models.calibration_torch import scaled_softmax
 from geopsp.models.manifest import manifest_checksum
 from geopsp.training.calibration_samples import Samples, halves_of
@@ -168,6 +168,19 @@ def test_training_calibrates_unless_it_is_told_not_to(classifier):
     assert len(classifier.model.calibration.weights) == len(classifier.model.legend)
     with pytest.raises(OptionError, match="`calibrate` is 'platt'"):
         classifier.fit(1, calibrate="platt")
+
+
+@pytest.mark.parametrize("seed", [1, 40, 139])
+def test_a_network_that_is_always_right_is_scaled_within_bounds(seed):
+    """More weight is always better then, and the search ran away to no number."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(120, 2000))
+    probabilities = softmax(rng.normal(0, rng.uniform(0.5, 12), (count, 3))).astype(np.float32)
+    labels = probabilities.argmax(axis=1)
+    vector = fit(probabilities, labels, "vector")
+    assert min(vector.weights) > 0
+    assert max(vector.weights) <= 1 / LOW
+    assert nll(vector, probabilities, labels) <= nll(fit(probabilities, labels, "temperature"), probabilities, labels)
 
 
 def test_a_saved_model_keeps_its_calibration(classifier, tmp_path):
