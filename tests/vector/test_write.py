@@ -462,7 +462,7 @@ def test_a_new_format_is_one_entry(tmp_path, monkeypatch):
         name="MapInfo file", driver="MapInfo File", endings=(".tab",), companion_endings=(".dat", ".map", ".id"),
         column_names={"perimeter_m": "perimeter"}, reserved_names=re.compile("mine$"),
     )  # fmt: skip
-    with pytest.raises(OptionError, match="must end in"):
+    with pytest.raises(OptionError, match=r"must end in \.gpkg, \.parquet, \.fgb, \.geojson or \.shp\."):
         check_vector_output(tmp_path / "a.tab")
     monkeypatch.setattr(formats, "FORMATS", [*FORMATS, new])
     assert usual_endings() == [".gpkg", ".parquet", ".fgb", ".geojson", ".shp", ".tab"]
