@@ -14,7 +14,12 @@ Floats = NDArray[np.float64]
 
 def is_among(points: Floats, others: Floats) -> NDArray[np.bool_]:
     """Return (n,) True for those of (n, 2) points that are also in (m, 2) other points."""
-    result: NDArray[np.bool_] = _is_among(_bits(points), _bits(others))
+    return indices_among(points, others) >= 0
+
+
+def indices_among(points: Floats, others: Floats) -> NDArray[np.int64]:
+    """Return (n,) the index of each of (n, 2) points in (m, 2) other points, the last of equal ones; -1: in none."""
+    result: NDArray[np.int64] = _indices_among(_bits(points), _bits(others))
     return result
 
 
@@ -24,13 +29,13 @@ def _bits(points: Floats) -> NDArray[np.int64]:
 
 
 @jit("i8[:, ::1]", "i8[:, ::1]")
-def _is_among(points: Any, others: Any) -> Any:
+def _indices_among(points: Any, others: Any) -> Any:
     slots = _slots(len(others))
     for at in range(len(others)):
         slots[_slot(others[at, 0], others[at, 1], others, slots)] = at
-    found = np.empty(len(points), np.bool_)
+    found = np.empty(len(points), np.int64)
     for at in range(len(points)):
-        found[at] = slots[_slot(points[at, 0], points[at, 1], others, slots)] >= 0
+        found[at] = slots[_slot(points[at, 0], points[at, 1], others, slots)]
     return found
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.jit import jit
-from geopsp.polygons.borders.point_set import is_among
+from geopsp.polygons.borders.point_set import indices_among, is_among
 from geopsp.polygons.borders.seam_nodes import SeamNodes
-from geopsp.polygons.borders.smooth import SmoothingState, resume_smoothing
+from geopsp.polygons.borders.smooth import SmoothingState, Unfinished, resume_smoothing
 from geopsp.polygons.borders.topology import Arcs
 from geopsp.polygons.borders.trace_arcs import ArcGraph
 
@@ -29,36 +29,38 @@ class JoinedArcs:
 
 
 def smooth_across_seams(
-    graph: ArcGraph, nodes: SeamNodes, vertices: Floats, *, rounds: int, hold: float
-) -> tuple[ArcGraph, Floats]:
+    graph: ArcGraph, nodes: SeamNodes, vertices: Floats, unfinished: Unfinished, *, rounds: int
+) -> tuple[ArcGraph, Floats, Unfinished]:
     """Join arcs across seams and smooth them as if there were no seams.
 
     Args:
         graph: Arcs smoothed in cells, except near ends on seams.
         nodes: The corners on seams.
         vertices: (n, 2) vertices of all borders near seams, except those in `nodes.through`.
+        unfinished: What is left of their smoothing.
         rounds: Rounds of smoothing.
-        hold: Distance from such an end, in pixels, within which vertices were not smoothed.
 
     Returns:
-        The arcs, and the (n, 2) vertices of all borders near seams.
+        The arcs, the (n, 2) vertices of all borders near seams, and what is still left.
     """
-    joined = join_arcs(graph, nodes, rounds=rounds, hold=hold)
+    joined = join_arcs(graph, nodes, unfinished, rounds=rounds)
     arcs, state = joined.graph.arcs, joined.state
     if not len(arcs):
-        return joined.graph, vertices
+        return joined.graph, vertices, Unfinished.none()
     inner = (arcs.left > 0) & (arcs.right > 0)
     chosen = np.flatnonzero(inner & (np.minimum.reduceat(state.rounds_done, arcs.starts[:-1]) < rounds))
     sizes = np.diff(arcs.starts)[chosen]
     indices = _ranges(arcs.starts[chosen], sizes)
-    unfinished = Arcs(arcs.xy[indices], _starts(sizes), arcs.left[chosen], arcs.right[chosen])
-    vertices = vertices[~is_among(vertices, unfinished.xy)]
-    state = SmoothingState(unfinished, state.is_closed[chosen], state.rounds_done[indices], state.open_ends[chosen])
-    smoothed = resume_smoothing(state, rounds, vertices, hold=hold)
-    return _replace_arcs(joined.graph, chosen, smoothed), np.concatenate([vertices, smoothed.xy])
+    unfinished_arcs = Arcs(arcs.xy[indices], _starts(sizes), arcs.left[chosen], arcs.right[chosen])
+    vertices = vertices[~is_among(vertices, unfinished_arcs.xy)]
+    state = SmoothingState(
+        unfinished_arcs, state.is_closed[chosen], state.rounds_done[indices], state.open_ends[chosen], unfinished
+    )
+    smoothed, left = resume_smoothing(state, rounds, vertices)
+    return _replace_arcs(joined.graph, chosen, smoothed), np.concatenate([vertices, smoothed.xy]), left
 
 
-def join_arcs(graph: ArcGraph, nodes: SeamNodes, *, rounds: int, hold: float) -> JoinedArcs:
+def join_arcs(graph: ArcGraph, nodes: SeamNodes, unfinished: Unfinished, *, rounds: int) -> JoinedArcs:
     """Join arcs where only one other continues; drop corners there that are no vertices."""
     arcs = graph.arcs
     at_seam, unlinked = np.zeros((len(arcs), 2), np.bool_), np.zeros((len(arcs), 2), np.bool_)
@@ -67,7 +69,7 @@ def join_arcs(graph: ArcGraph, nodes: SeamNodes, *, rounds: int, hold: float) ->
     continuation = np.full(2 * len(arcs), -1, np.int64)
     partners = graph.next_dart[nodes.through ^ 1]
     continuation[nodes.through ^ 1], continuation[partners ^ 1] = partners, nodes.through
-    rounds_done = _rounds_done(arcs.xy, arcs.starts, at_seam, rounds, hold)
+    rounds_done = _rounds_done(arcs, at_seam, unfinished, rounds)
     xy, starts, rounds_done, first, last, closed = _join(
         arcs.xy, arcs.starts, graph.is_vertex, continuation, rounds_done
     )
@@ -90,7 +92,7 @@ def join_arcs(graph: ArcGraph, nodes: SeamNodes, *, rounds: int, hold: float) ->
     )
     is_vertex |= closed[:, None]
     joined_graph = ArcGraph(joined, directions, next_dart.reshape(-1), next_same.reshape(-1), is_vertex)
-    return JoinedArcs(joined_graph, SmoothingState(joined, closed, rounds_done, open_ends))
+    return JoinedArcs(joined_graph, SmoothingState(joined, closed, rounds_done, open_ends, unfinished))
 
 
 def _first_directions(directions: NDArray[np.int8], darts: NDArray[np.int64]) -> NDArray[np.int8]:
@@ -134,19 +136,13 @@ def _ranges(begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.i
     return result
 
 
-@jit("f8[:, ::1]", "i8[::1]", "b1[:, ::1]", "i8", "f8")
-def _rounds_done(xy: Any, starts: Any, at_seam: Any, rounds: Any, hold: Any) -> Any:
-    """Return (vertices,) rounds of smoothing of each: all, but fewer the nearer a vertex is to an end on a seam."""
-    done = np.full(len(xy), rounds, np.int8)
-    for arc in range(len(at_seam)):
-        for end in range(2):
-            last = starts[arc + 1] - 1 if end else starts[arc]
-            if not at_seam[arc, end]:
-                continue
-            for step in range(min(2 * rounds, starts[arc + 1] - starts[arc])):
-                at = last - step if end else last + step
-                if max(abs(xy[at, 0] - xy[last, 0]), abs(xy[at, 1] - xy[last, 1])) <= hold:
-                    done[at] = min(done[at], step // 2)
+def _rounds_done(arcs: Arcs, at_seam: NDArray[np.bool_], unfinished: Unfinished, rounds: int) -> NDArray[np.int8]:
+    """Return (vertices,) rounds of smoothing of each: all but for those that are left, and none at ends on seams."""
+    found = indices_among(arcs.xy, unfinished.vertices)
+    done = np.full(len(arcs.xy), rounds, np.int8)
+    done[found >= 0] = unfinished.rounds_done[found[found >= 0]]
+    done[arcs.starts[:-1][at_seam[:, 0]]] = 0
+    done[arcs.starts[1:][at_seam[:, 1]] - 1] = 0
     return done
 
 

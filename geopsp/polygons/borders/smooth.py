@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geopsp.core.jit import jit
+from geopsp.polygons.borders.point_set import indices_among, is_among
 from geopsp.polygons.borders.topology import Arcs
 from geopsp.polygons.borders.vertex_bins import BINS, double_area, fill_bins, has_vertex, last_in_bin
 
@@ -19,6 +21,16 @@ half of it, and so on. Longer edges stay straight in the middle."""
 
 SLOPE_FACTOR = 8.0
 """Factor of `MAX_REACH` for edges whose next edge is so short that the border hardly moves: the steps of a slope."""
+
+
+LONG_EDGE = 3 * SLOPE_FACTOR
+"""Edges of more than this times the reach of a round are cut by a fixed length, whatever is at their other end. As that
+is less than a quarter of it, what is left is still long in the next round."""
+
+
+FAR_EDGE = 5 * SLOPE_FACTOR * MAX_REACH
+"""Length in pixels from which on an edge is long in each round, even if rounds are still to be done at its other end:
+all of them together cut less than 2 * `SLOPE_FACTOR` * `MAX_REACH` there."""
 
 
 FREE_ROUNDS = 2
@@ -32,6 +44,40 @@ these rows, and its new vertices on pixel sides. So the triangles of the second 
 
 WAITING, CURRENT, AHEAD = 0, 1, 2
 """State of a vertex in a round: it lacks rounds before this one; it has had all of them; it has had this one too."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unfinished:
+    """What `resume_smoothing` has to know of arcs with open ends."""
+
+    vertices: NDArray[np.float64]
+    """(n, 2) those that lack rounds."""
+
+    rounds_done: NDArray[np.int8]
+    """(n,) rounds that each has had."""
+
+    cut_corners: NDArray[np.float64]
+    """(m, 2) where corners were that a round cut beside a vertex that still lacks it."""
+
+    cut_vertices: NDArray[np.float64]
+    """(m, 2) where they were cut, on the edge to that vertex."""
+
+    cut_rounds: NDArray[np.int8]
+    """(m,) number of the round."""
+
+    @classmethod
+    def none(cls) -> Unfinished:
+        return cls(np.empty((0, 2)), np.empty(0, np.int8), np.empty((0, 2)), np.empty((0, 2)), np.empty(0, np.int8))
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Unfinished]) -> Unfinished:
+        """Return all of one or more parts."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def shifted(self, by: NDArray[np.float64]) -> Unfinished:
+        """Return the same, moved by (columns, rows)."""
+        vertices, corners, cut = self.vertices + by, self.cut_corners + by, self.cut_vertices + by
+        return Unfinished(vertices, self.rounds_done, corners, cut, self.cut_rounds)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +95,11 @@ class SmoothingState:
     open_ends: NDArray[np.bool_]
     """(arcs, 2) True for ends where the next arc is not yet known."""
 
+    unfinished: Unfinished
+    """What was left of them before."""
 
-def smooth_arcs(arcs: Arcs, rounds: int, *, open_ends: NDArray[np.bool_] | None = None, hold: float = np.inf) -> Arcs:
+
+def smooth_arcs(arcs: Arcs, rounds: int, *, open_ends: NDArray[np.bool_] | None = None) -> tuple[Arcs, Unfinished]:
     """Smooth arcs by cutting their corners.
 
     Each round cuts a quarter off both ends of an edge, which rounds corners. If the border turns left at one end of an
@@ -64,81 +113,131 @@ def smooth_arcs(arcs: Arcs, rounds: int, *, open_ends: NDArray[np.bool_] | None 
         rounds: 2 or 3 look smooth.
         open_ends: (arcs, 2) True for ends where the border continues in another cell. Vertices that depend on how it
             continues are left for `resume_smoothing`.
-        hold: Distance from such an end, in pixels, up to which vertices are left.
+
+    Returns:
+        The arcs, and what is left of those with open ends.
 
     Source: Chaikin, An algorithm for high-speed curve generation, 1974.
     """
     open_ends = np.zeros((len(arcs), 2), np.bool_) if open_ends is None else open_ends
     inner = (arcs.left > 0) & (arcs.right > 0)
     arcs = replace(arcs, xy=arcs.xy.astype(np.float64))
-    state = SmoothingState(arcs, inner & _closed(arcs.xy, arcs.starts), np.zeros(len(arcs.xy), np.int8), open_ends)
-    return _run_rounds(state, inner, rounds, hold, np.empty((0, 2))) if inner.any() else arcs
+    is_closed, rounds_done = inner & _closed(arcs.xy, arcs.starts), np.zeros(len(arcs.xy), np.int8)
+    state = SmoothingState(arcs, is_closed, rounds_done, open_ends, Unfinished.none())
+    return _run_rounds(state, inner, rounds, np.empty((0, 2))) if inner.any() else (arcs, Unfinished.none())
 
 
-def resume_smoothing(state: SmoothingState, rounds: int, vertices: NDArray[np.float64], *, hold: float) -> Arcs:
+def resume_smoothing(state: SmoothingState, rounds: int, vertices: NDArray[np.float64]) -> tuple[Arcs, Unfinished]:
     """Finish the smoothing of arcs, except near ends that are still open.
 
     Args:
         state: Arcs, parts of which were left.
         rounds: As in `smooth_arcs`.
         vertices: (n, 2) vertices of all other borders within 2 * `MAX_REACH` * `SLOPE_FACTOR` of what was left.
-        hold: As in `smooth_arcs`.
+
+    Returns:
+        As `smooth_arcs` does.
     """
-    return _run_rounds(state, np.ones(len(state.arcs), np.bool_), rounds, hold, vertices)
+    arcs, left = _run_rounds(state, np.ones(len(state.arcs), np.bool_), rounds, vertices)
+    is_open = np.repeat(state.open_ends.any(axis=1), np.diff(arcs.starts))
+    kept = is_among(left.cut_vertices, arcs.xy[is_open])
+    return arcs, replace(
+        left,
+        cut_corners=left.cut_corners[kept],
+        cut_vertices=left.cut_vertices[kept],
+        cut_rounds=left.cut_rounds[kept],
+    )
 
 
-def needed_distance(arcs: Arcs, rounds: int, open_ends: NDArray[np.bool_], *, hold: float) -> float:
+def needed_distance(arcs: Arcs, rounds: int, open_ends: NDArray[np.bool_]) -> float:
     """Return how far from open ends `resume_smoothing` needs the vertices of other borders, in pixels.
 
     Args:
         arcs: Smoothed by `smooth_arcs`, as are the other arguments.
         rounds: Rounds of smoothing.
         open_ends: (arcs, 2) True for ends where the border continues in another cell.
-        hold: Distance from such an end up to which vertices were left.
     """
-    return float(_left_distance(arcs.xy, arcs.starts, open_ends, rounds, hold) + MAX_REACH * SLOPE_FACTOR)
+    return float(_left_distance(arcs.xy, arcs.starts, open_ends, rounds) + MAX_REACH * SLOPE_FACTOR)
 
 
-@jit("f8[:, ::1]", "i8[::1]", "b1[:, ::1]", "i8", "f8")
-def _left_distance(xy: Any, starts: Any, open_ends: Any, rounds: Any, hold: Any) -> Any:
+def max_needed_distance(rounds: int) -> float:
+    """Return the largest distance that `needed_distance` may return."""
+    return (2 * rounds - 1) * FAR_EDGE + MAX_REACH * SLOPE_FACTOR
+
+
+@jit("f8[:, ::1]", "i8[::1]", "b1[:, ::1]", "i8")
+def _left_distance(xy: Any, starts: Any, open_ends: Any, rounds: Any) -> Any:
     """Return the distance of the farthest vertex from its open end that may lack rounds."""
     farthest = 0.0
     for arc in range(len(open_ends)):
         for end in range(2):
-            if not open_ends[arc, end]:
-                continue
-            last = starts[arc + 1] - 1 if end else starts[arc]
-            for step in range(1, min(2 * rounds, starts[arc + 1] - starts[arc])):
-                distance = _length(xy, last - step if end else last + step, last)
-                if distance <= hold:
-                    farthest = max(farthest, distance)
+            last, step = (starts[arc + 1] - 1, -1) if end else (starts[arc], 1)
+            for at in range(
+                last + step, last + step * (1 + _count_waiting(xy, starts, open_ends, rounds, arc, end)), step
+            ):
+                farthest = max(farthest, _length(xy, at, last))
     return farthest
 
 
+@jit()
+def _count_waiting(xy: Any, starts: Any, open_ends: Any, rounds: Any, arc: Any, end: Any) -> Any:
+    """Return how many vertices next to an end of an arc wait in the last of some rounds.
+
+    To cut a vertex, its neighbours must be known, and which way they turn, which depends on their neighbours. So two
+    more vertices near an open end wait in each round, but none behind a far edge.
+    """
+    last, step = (starts[arc + 1] - 1, -1) if end else (starts[arc], 1)
+    count, most = 0, min(2 * rounds, starts[arc + 1] - starts[arc]) - 1 if open_ends[arc, end] else 0
+    while count < most and _length(xy, last + step * count, last + step * (count + 1)) <= FAR_EDGE:
+        count += 1
+    return count
+
+
 def _run_rounds(
-    state: SmoothingState, inner: NDArray[np.bool_], rounds: int, hold: float, others: NDArray[np.float64]
-) -> Arcs:
+    state: SmoothingState, inner: NDArray[np.bool_], rounds: int, others: NDArray[np.float64]
+) -> tuple[Arcs, Unfinished]:
     """Smooth the inner arcs; each round cuts only vertices that have had all rounds before.
 
     Args:
         state: Arcs.
         inner: (arcs,) True for arcs to smooth.
         rounds: Rounds in all.
-        hold: As in `smooth_arcs`.
         others: (n, 2) vertices that do not move.
+
+    Returns:
+        As `smooth_arcs` does.
     """
-    arcs, is_closed, open_ends = state.arcs, state.is_closed, state.open_ends
-    xy, starts, rounds_done = arcs.xy, arcs.starts, state.rounds_done
+    arcs, is_closed, before = state.arcs, state.is_closed, state.unfinished
+    xy, starts, rounds_done, is_open = arcs.xy, arcs.starts, state.rounds_done, state.open_ends.any(axis=1)
     free_rounds = FREE_ROUNDS if not rounds_done.any() and not len(others) and _on_lattice(xy, starts) else 0
-    other_bins = fill_bins(others)
+    other_bins, unfinished = fill_bins(others), [before]
     for number in range(rounds):
-        due = _due(xy, starts, is_closed, rounds_done, open_ends, number, hold)
+        due = _due(xy, starts, is_closed, rounds_done, state.open_ends, number)
+        uncut = _uncut_vertices(xy, due, before, number)
         bins = fill_bins(xy if number >= free_rounds else xy[:0])
-        xy, starts, rounds_done = _cut_corners(
-            xy, starts, inner, is_closed, due, rounds_done, number, MAX_REACH / 2**number, number < free_rounds, bins,
-            others, other_bins,
+        xy, starts, rounds_done, newly_cut = _cut_corners(
+            xy, uncut, starts, inner, is_closed, is_open, due, rounds_done, number,
+            MAX_REACH / 2**number, number < free_rounds, bins, others, other_bins,
         )  # fmt: skip
-    return replace(arcs, xy=xy, starts=starts)
+        cut_rounds = np.full(len(newly_cut), number, np.int8)
+        unfinished.append(Unfinished(xy[:0], rounds_done[:0], newly_cut[:, :2], newly_cut[:, 2:], cut_rounds))
+    left = np.repeat(inner & is_open, np.diff(starts)) & (rounds_done < rounds)
+    cut = Unfinished.concatenated(unfinished)
+    return replace(arcs, xy=xy, starts=starts), replace(cut, vertices=xy[left], rounds_done=rounds_done[left])
+
+
+def _uncut_vertices(
+    xy: NDArray[np.float64], due: NDArray[np.int8], before: Unfinished, number: int
+) -> NDArray[np.float64]:
+    """Return (vertices, 2) where vertices were before this round, also those that are ahead beside one that is not."""
+    chosen = before.cut_rounds == number
+    if not chosen.any():
+        return xy
+    ahead = np.flatnonzero(due == AHEAD)
+    found = indices_among(xy[ahead], before.cut_vertices[chosen])
+    uncut = xy.copy()
+    uncut[ahead[found >= 0]] = before.cut_corners[chosen][found[found >= 0]]
+    return uncut
 
 
 @jit("f8[:, ::1]", "i8[::1]")
@@ -176,43 +275,37 @@ def _closed(xy: Any, starts: Any) -> Any:
     return is_closed
 
 
-@jit("f8[:, ::1]", "i8[::1]", "b1[::1]", "i1[::1]", "b1[:, ::1]", "i8", "f8")
-def _due(xy: Any, starts: Any, is_closed: Any, rounds_done: Any, open_ends: Any, number: Any, hold: Any) -> Any:
-    """Return (vertices,) WAITING, CURRENT or AHEAD.
-
-    To cut a vertex, its neighbours must be known, and which way they turn, which depends on their neighbours. So two
-    more vertices near an open end wait in each round.
-    """
+@jit("f8[:, ::1]", "i8[::1]", "b1[::1]", "i1[::1]", "b1[:, ::1]", "i8")
+def _due(xy: Any, starts: Any, is_closed: Any, rounds_done: Any, open_ends: Any, number: Any) -> Any:
+    """Return (vertices,) WAITING, CURRENT or AHEAD."""
     due = np.empty(len(xy), np.int8)
     for at in range(len(xy)):
         due[at] = WAITING if rounds_done[at] < number else CURRENT if rounds_done[at] == number else AHEAD
     for arc in range(is_closed.size):
         for end in range(2):
-            last = starts[arc + 1] - 1 if end else starts[arc]
+            last, step = (starts[arc + 1] - 1, -1) if end else (starts[arc], 1)
             if not is_closed[arc]:
                 due[last] = WAITING
-            if not open_ends[arc, end]:
-                continue
-            for step in range(1, min(2 * number + 2, starts[arc + 1] - starts[arc])):
-                at = last - step if end else last + step
-                if _length(xy, at, last) <= hold:
-                    due[at] = WAITING
+            for nth in range(1, 1 + _count_waiting(xy, starts, open_ends, number + 1, arc, end)):
+                at = last + step * nth
+                due[at] = AHEAD if due[at] == AHEAD else WAITING
     return due
 
 
 @jit(
-    "f8[:, ::1]", "i8[::1]", "b1[::1]", "b1[::1]", "i1[::1]", "i1[::1]", "i8", "f8", "b1", BINS,
-    "f8[:, ::1]", BINS,
+    "f8[:, ::1]", "f8[:, ::1]", "i8[::1]", "b1[::1]", "b1[::1]", "b1[::1]", "i1[::1]", "i1[::1]", "i8", "f8", "b1",
+    BINS, "f8[:, ::1]", BINS,
 )  # fmt: skip
 def _cut_corners(
-    xy: Any, starts: Any, inner: Any, is_closed: Any, due: Any, rounds_done: Any, number: Any, reach: Any,
-    are_free: Any, bins: Any, others: Any, other_bins: Any,
+    xy: Any, uncut: Any, starts: Any, inner: Any, is_closed: Any, is_open: Any, due: Any, rounds_done: Any,
+    number: Any, reach: Any, are_free: Any, bins: Any, others: Any, other_bins: Any,
 ) -> Any:  # fmt: skip
     """Replace each corner to cut by its two points, or by one where those of two corners coincide.
 
     Corners whose triangle, sides included, contains another vertex stay; `are_free` is True if none can. Arcs do not
     cross, so an arc that reached into a triangle would have a vertex there. Therefore no two of the triangles overlap.
-    `others` are vertices that do not move.
+    `others` are vertices that do not move. Edges are as long as between `uncut` vertices. Corners that are cut beside a
+    vertex that waits, on arcs with an open end, are returned, too, and where they were cut.
     """
     new, new_starts, new_rounds = (
         np.empty((2 * len(xy) + 1, 2)),
@@ -220,7 +313,8 @@ def _cut_corners(
         np.empty(2 * len(xy) + 1, np.int8),
     )
     turns = np.zeros(len(xy), np.int8)
-    used = 0
+    newly_cut = np.empty((2 * (due == WAITING).sum() + 1, 4))
+    used, num_cut = 0, 0
     for arc in range(is_closed.size):
         begin, end, first = starts[arc], starts[arc + 1] - 1, used
         if inner[arc]:
@@ -233,19 +327,20 @@ def _cut_corners(
                 rounds = number + 1
                 if turns[at] != 0:
                     before, after = at - 1 if at > begin else end - 1, at + 1
-                    gone_before, gone_after = due[before] == AHEAD, due[after] == AHEAD
-                    length_before, length_after = _length(xy, at, before), _length(xy, at, after)
-                    uncut_before = _uncut_length(length_before, turns[at], turns[before], gone_before)
-                    uncut_after = _uncut_length(length_after, turns[at], turns[after], gone_after)
-                    parts = _parts(length_before, uncut_after, turns[at], turns[before], gone_before, reach)
-                    ax, ay = x + (xy[before, 0] - x) / parts, y + (xy[before, 1] - y) / parts
-                    parts = _parts(length_after, uncut_before, turns[at], turns[after], gone_after, reach)
-                    bx, by = x + (xy[after, 0] - x) / parts, y + (xy[after, 1] - y) / parts
+                    length_before, length_after = _length(uncut, at, before), _length(uncut, at, after)
+                    cut, of = _share(length_before, length_after, turns[at], turns[before], reach)
+                    ax, ay = x + (uncut[before, 0] - x) * cut / of, y + (uncut[before, 1] - y) * cut / of
+                    cut, of = _share(length_after, length_before, turns[at], turns[after], reach)
+                    bx, by = x + (uncut[after, 0] - x) * cut / of, y + (uncut[after, 1] - y) * cut / of
                     if not are_free and (
                         has_vertex(xy, *bins, x, y, ax, ay, bx, by)
                         or (len(others) > 0 and has_vertex(others, *other_bins, x, y, ax, ay, bx, by))
                     ):
                         ax, ay, bx, by = x, y, x, y
+                    newly_cut[num_cut] = (x, y, ax, ay)
+                    num_cut += is_open[arc] & (due[before] == WAITING)
+                    newly_cut[num_cut] = (x, y, bx, by)
+                    num_cut += is_open[arc] & (due[after] == WAITING)
             new[used, 0], new[used, 1], new_rounds[used] = ax, ay, rounds
             used += (used == first) | (ax != last_x) | (ay != last_y)
             new[used, 0], new[used, 1], new_rounds[used] = bx, by, rounds
@@ -255,7 +350,7 @@ def _cut_corners(
             new[used, 0], new[used, 1], new_rounds[used] = new[first, 0], new[first, 1], new_rounds[first]
             used += 1
         new_starts[arc + 1] = used
-    return new[:used], new_starts, new_rounds[:used]
+    return new[:used], new_starts, new_rounds[:used], newly_cut[:num_cut]
 
 
 @jit()
@@ -270,26 +365,23 @@ def _find_turns(xy: Any, begin: Any, end: Any, is_closed: Any, turns: Any) -> No
 
 
 @jit()
-def _parts(length: Any, next_length: Any, turn: Any, other_turn: Any, other_is_ahead: Any, reach: Any) -> Any:
-    """Return into how many parts an edge is divided, one of which is cut off at a corner.
+def _share(length: Any, next_length: Any, turn: Any, other_turn: Any, reach: Any) -> Any:
+    """Return how much of an edge is cut off at a corner, as numerator and denominator.
 
-    An edge to a vertex that is ahead was already cut at that end.
+    Of a long edge it is a fixed length, whatever is at its other end: that may be far away in another cell.
     """
-    is_step = turn * other_turn <= 0
+    is_step, is_long, is_next_short = (
+        turn * other_turn <= 0,
+        length > LONG_EDGE * reach,
+        next_length <= reach / 2,
+    )
+    max_cut = reach * SLOPE_FACTOR if is_next_short and (is_step or is_long) else reach
+    if is_long:
+        return 0.75 * max_cut, length
     parts = 2.0 if is_step else 4.0
-    gone = 1.0 if other_is_ahead and other_turn != 0 else 0.0
-    max_cut = reach * SLOPE_FACTOR if is_step and next_length <= reach / 2 else reach
-    while length >= max_cut * (parts - gone):
+    while length >= max_cut * parts:
         parts *= 2
-    return parts - gone
-
-
-@jit()
-def _uncut_length(length: Any, turn: Any, other_turn: Any, other_is_ahead: Any) -> Any:
-    """Return the length of an edge, before its other end was cut if that is ahead."""
-    if not other_is_ahead or other_turn == 0:
-        return length
-    return length * (2.0 if turn != other_turn else 4 / 3)
+    return 1.0, parts
 
 
 @jit()

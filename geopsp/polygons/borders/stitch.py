@@ -15,6 +15,7 @@ from geopsp.core.legend import IGNORE_INDEX
 from geopsp.polygons.borders.seam_nodes import SeamNodes, link_across_seams
 from geopsp.polygons.borders.seam_simplify import drop_seam_vertices
 from geopsp.polygons.borders.seam_smoothing import smooth_across_seams
+from geopsp.polygons.borders.smooth import Unfinished, max_needed_distance
 from geopsp.polygons.borders.topology import Arcs
 from geopsp.polygons.borders.trace_arcs import EAST, SOUTH, ArcGraph, select_arcs
 from geopsp.polygons.borders.trace_cell import (
@@ -63,7 +64,7 @@ class CellStitcher:
         self._selected, self._grid, self._touch_at_corners = selected, grid, connectivity == 8
         self._min_triangle, self._smooth = min_triangle, smooth
         self._graph, self._regions = _concatenate_graphs([], []), Regions.empty()
-        self._near_seams = np.empty((0, 2))
+        self._near_seams, self._unfinished = np.empty((0, 2)), Unfinished.none()
         self._numbers_below = np.zeros(grid.width, np.int32)
 
     def add_row(self, cells: Sequence[OpenRegions]) -> Features:
@@ -83,18 +84,17 @@ class CellStitcher:
         is_last = row_stop == self._grid.height
         nodes = link_across_seams(graph, self._grid, row, row_stop + is_last)
         if self._min_triangle or self._smooth:
-            graph = self._generalize(graph, nodes, [cell.near_seams for cell in cells], row_stop)
+            graph = self._generalize(graph, nodes, cells, row_stop)
         below = np.zeros(0, np.int32) if is_last else np.concatenate([lower for _, _, lower, _ in sides])
         is_open = _gather(parent, group, regions.sums, regions.first_pixels, below)
         features = self._finished_features(graph, regions, parent, group, is_open)
         self._keep_open(graph, regions, parent, group, is_open, below, row_stop)
         return features
 
-    def _generalize(
-        self, graph: ArcGraph, nodes: SeamNodes, near_seams: Sequence[NDArray[np.float64]], row_stop: int
-    ) -> ArcGraph:
+    def _generalize(self, graph: ArcGraph, nodes: SeamNodes, cells: Sequence[OpenRegions], row_stop: int) -> ArcGraph:
         """Simplify and smooth borders across seams; keep the vertices near the seam below for the next row."""
-        vertices, distance = np.concatenate([self._near_seams, *near_seams, nodes.fixed]), self._grid.seam_distance
+        vertices = np.concatenate([self._near_seams, *(cell.near_seams for cell in cells), nodes.fixed])
+        distance = self._grid.seam_distance
         if self._min_triangle is not None:
             row = max(0, row_stop - 2 * self._grid.cell_size)  # two rows of cells meet at the seam above
             graph, left = drop_seam_vertices(
@@ -107,9 +107,11 @@ class CellStitcher:
             )
             vertices = np.concatenate([vertices, left])
         if self._smooth:
-            graph, vertices = smooth_across_seams(
-                graph, nodes, vertices, rounds=self._smooth, hold=self._grid.smoothing_hold
+            unfinished = Unfinished.concatenated([self._unfinished, *(cell.unfinished for cell in cells)])
+            graph, vertices, self._unfinished = smooth_across_seams(
+                graph, nodes, vertices, unfinished, rounds=self._smooth
             )
+            distance = max(distance, max_needed_distance(self._smooth))
         self._near_seams = vertices[(vertices[:, 1] >= row_stop - distance) & (vertices[:, 1] < row_stop)]
         return graph
 

@@ -13,7 +13,7 @@ from geopsp.core.grid import Window
 from geopsp.core.jit import jit
 from geopsp.polygons.borders.rings import build_rings
 from geopsp.polygons.borders.simplify import simplify_arcs
-from geopsp.polygons.borders.smooth import MAX_REACH, SLOPE_FACTOR, needed_distance, smooth_arcs
+from geopsp.polygons.borders.smooth import Unfinished, needed_distance, smooth_arcs
 from geopsp.polygons.borders.topology import build_polygons
 from geopsp.polygons.borders.trace_arcs import ArcGraph, select_arcs, trace_arcs
 from geopsp.polygons.features import Features
@@ -57,6 +57,9 @@ class OpenRegions:
     near_seams: NDArray[np.float64]
     """(vertices, 2) vertices of all borders near seams, but not on them; none if nothing is simplified or smoothed."""
 
+    unfinished: Unfinished
+    """What is left of the smoothing of their borders."""
+
     sides: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
     """Numbers of the regions along the upper, right, lower and left side; 0 is nodata."""
 
@@ -73,14 +76,6 @@ class CellGrid:
     def seam_distance(self) -> float:
         """Distance from a seam, in pixels, up to which vertices count as near."""
         return max(64.0, self.cell_size / 8)
-
-    @property
-    def smoothing_hold(self) -> float:
-        """Distance from where a border meets a seam, in pixels, within which its vertices are smoothed later.
-
-        All vertices that their triangles may reach are near the seam.
-        """
-        return self.seam_distance - 2 * MAX_REACH * SLOPE_FACTOR
 
     def rows(self) -> list[list[Window]]:
         """Return rows of cells."""
@@ -128,12 +123,14 @@ def trace_cell(
     if min_triangle:
         rings = build_rings(graph, np.arange(-1, count, dtype=np.int32), count)
         graph = replace(graph, arcs=simplify_arcs(graph, rings, min_triangle))
+    unfinished = Unfinished.none()
     if smooth:
-        arcs = smooth_arcs(graph.arcs, smooth, open_ends=at_seam, hold=grid.smoothing_hold)
+        arcs, unfinished = smooth_arcs(graph.arcs, smooth, open_ends=at_seam)
         graph = replace(graph, arcs=arcs)
     generalized = min_triangle > 0 or smooth > 0
     origin = np.array([window.col, window.row], graph.arcs.xy.dtype)
     graph = replace(graph, arcs=replace(graph.arcs, xy=graph.arcs.xy + origin))
+    unfinished = unfinished.shifted(origin)
     first_pixels, own_codes = _first_pixels(labels, inner, count, window.col, window.row, grid.width)
     touching = _touching_corners(labels, inner) if connectivity == 8 else np.empty((0, 2), np.int32)
     group, is_open = _group_features(labels, count, touching, seams)
@@ -141,13 +138,14 @@ def trace_cell(
     regions = Regions(own_codes, sums, first_pixels, touching)
     near = np.empty((0, 2))
     if generalized:
-        distance, hold = grid.seam_distance, grid.smoothing_hold
-        if not min_triangle:
-            distance = min(distance, needed_distance(graph.arcs, smooth, at_seam, hold=hold))
+        distance = max(
+            grid.seam_distance if min_triangle else 0.0,
+            needed_distance(graph.arcs, smooth, at_seam) if smooth else 0.0,
+        )
         near = _vertices_near_seams(graph.arcs.xy, graph.arcs.starts, at_seam, _seam_lines(window, seams), distance)
     # Borders between other codes are kept if they may be in the way of those that move.
     useful = ALL_CODES if generalized else selected
-    open_regions = _open_regions(graph, regions, is_open, useful, window, labels, at_seam, on_seam, near)
+    open_regions = _open_regions(graph, regions, is_open, useful, window, labels, at_seam, on_seam, near, unfinished)
     return _finished_features(graph, regions, group, ~is_open & selected[own_codes]), open_regions
 
 
@@ -201,6 +199,7 @@ def _open_regions(
     at_seam: NDArray[np.bool_],
     on_seam: NDArray[np.bool_],
     near_seams: NDArray[np.float64],
+    unfinished: Unfinished,
 ) -> OpenRegions:
     """Renumber the open regions, without borders that no useful code needs."""
     kept = np.flatnonzero(is_open)
@@ -214,7 +213,7 @@ def _open_regions(
     is_useful = np.append(False, is_open & useful[regions.codes])
     useless = ~(is_useful[graph.arcs.left] | is_useful[graph.arcs.right] | at_seam.any(axis=1))
     open_graph = select_arcs(graph, numbers, dropped=on_seam | useless, open_ends=at_seam)
-    return OpenRegions(window, open_graph, kept_regions, near_seams, (upper, right, lower, left))
+    return OpenRegions(window, open_graph, kept_regions, near_seams, unfinished, (upper, right, lower, left))
 
 
 def _seam_lines(window: Window, seams: tuple[bool, bool, bool, bool]) -> tuple[float, float, float, float]:

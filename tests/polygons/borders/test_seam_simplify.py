@@ -91,6 +91,28 @@ def test_smooth_borders_are_those_of_one_cell(seed, cell, rounds):
     assert counted(apart.to_shapely(TRANSFORM), apart.codes) == counted(whole.to_shapely(TRANSFORM), whole.codes)
 
 
+def slope(steps, *, upright):
+    """Return a map of two classes whose border has edges of these lengths, each followed by a step up or down."""
+    lengths, heights = zip(*steps, strict=True)
+    level = np.repeat(np.cumsum(heights), lengths)
+    codes = (np.arange(np.ptp(level) + 20)[:, None] > level - level.min() + 10).astype(np.uint8) + 1
+    return np.ascontiguousarray(codes.T) if upright else codes
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(1, 150), st.integers(-3, 3)), min_size=3, max_size=12),
+    cell=st.integers(40, 300),
+    rounds=st.integers(1, 4),
+    upright=st.booleans(),
+)
+@settings(max_examples=examples(40), deadline=None)
+def test_long_edges_are_smoothed_as_in_one_cell(steps, cell, rounds, upright):
+    """Also where the other end of an edge is far away in another cell, or its step was cut there by another share."""
+    codes = slope(steps, upright=upright)
+    apart, whole = (shaped(codes, least=0.0, rounds=rounds, cell_size=side) for side in (cell, 2048))
+    assert counted(apart.to_shapely(TRANSFORM), apart.codes) == counted(whole.to_shapely(TRANSFORM), whole.codes)
+
+
 @given(codes=maps(), cell=st.integers(3, 16), rounds=st.integers(1, 3), connectivity=st.sampled_from([4, 8]))
 @settings(max_examples=examples(12), deadline=None)
 def test_smooth_borders_are_about_those_of_one_cell(codes, cell, rounds, connectivity):

@@ -13,9 +13,12 @@ from polygons_common import cell, lines, ragged, shapes_of
 
 from geopsp.polygons.borders.simplify import simplify_arcs
 from geopsp.polygons.borders.smooth import (
+    FAR_EDGE,
     MAX_REACH,
     SLOPE_FACTOR,
     SmoothingState,
+    Unfinished,
+    max_needed_distance,
     needed_distance,
     resume_smoothing,
     smooth_arcs,
@@ -25,6 +28,11 @@ from geopsp.polygons.borders.topology import Arcs
 CODES = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 9), st.integers(2, 12)), elements=st.sampled_from([1, 1, 2, 7, 255])
 )
+
+
+def smoothed(arcs, rounds):
+    """Return arcs that no seam cuts, smoothed."""
+    return smooth_arcs(arcs, rounds)[0]
 
 
 def drawn(*paths):
@@ -40,7 +48,7 @@ def test_regions_stay_a_coverage(codes, seed, least, rounds):
     """Frame, nodata and nodes stay; no border moves far; alone and after simplifying."""
     graph, rings = cell(ragged(codes, seed, height=3))
     arcs = simplify_arcs(graph, rings, least)
-    round_ = smooth_arcs(arcs, rounds)
+    round_ = smoothed(arcs, rounds)
     before, after = shapes_of(arcs, rings), shapes_of(round_, rings)
     assert shapely.coverage_is_valid(after)
     assert shapely.is_valid(after).all()
@@ -64,9 +72,11 @@ def turn(before, at, after):
 def cut_off(at, turn_at, other, turn_other, next_one, reach):
     """Return the point where an edge is cut near its end `at`; `next_one` is the other neighbour of `at`."""
     length, next_length = (max(abs(np.subtract(at, end))) for end in (other, next_one))
-    is_step = turn_at * turn_other <= 0
+    is_step, is_long = turn_at * turn_other <= 0, length > 3 * SLOPE_FACTOR * reach
+    limit = reach * SLOPE_FACTOR if next_length <= reach / 2 and (is_step or is_long) else reach
+    if is_long:
+        return tuple(at + np.subtract(other, at) * 0.75 * limit / length)
     parts = 2 if is_step else 4
-    limit = reach * SLOPE_FACTOR if is_step and next_length <= reach / 2 else reach
     while length / parts >= limit:
         parts *= 2
     return tuple(at + np.subtract(other, at) / parts)
@@ -124,7 +134,7 @@ def test_vertices_are_those_of_the_definition(codes, seed, least, rounds):
     """Also where corners are not looked at because nothing can be in the way."""
     graph, rings = cell(ragged(codes[:6, :8], seed, height=3))
     arcs = simplify_arcs(graph, rings, least)
-    for found, expected in zip(lines(smooth_arcs(arcs, rounds)), smoothed_slowly(arcs, rounds), strict=True):
+    for found, expected in zip(lines(smoothed(arcs, rounds)), smoothed_slowly(arcs, rounds), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -134,9 +144,9 @@ def test_the_way_an_arc_runs_does_not_matter(codes, seed, least, rounds):
     """Coordinates are identical."""
     graph, rings = cell(ragged(codes, seed, height=3))
     arcs = simplify_arcs(graph, rings, least)
-    there = [np.unique(line, axis=0) for line in lines(smooth_arcs(arcs, rounds))]
+    there = [np.unique(line, axis=0) for line in lines(smoothed(arcs, rounds))]
     backwards = np.concatenate([arcs.xy[:0], *(line[::-1] for line in lines(arcs))])
-    back = smooth_arcs(Arcs(backwards, arcs.starts, arcs.right, arcs.left), rounds)
+    back = smoothed(Arcs(backwards, arcs.starts, arcs.right, arcs.left), rounds)
     for one, two in zip(there, lines(back), strict=True):
         np.testing.assert_array_equal(one, np.unique(two, axis=0))
 
@@ -146,7 +156,7 @@ def test_steps_become_a_straight_line():
     rows, cols = np.indices((30, 90))
     for run in (1, 3, 5):
         arcs = cell(cols > run * rows + 4)[0].arcs
-        border = lines(smooth_arcs(arcs, 1))[np.flatnonzero((arcs.left > 0) & (arcs.right > 0))[0]]
+        border = lines(smoothed(arcs, 1))[np.flatnonzero((arcs.left > 0) & (arcs.right > 0))[0]]
         middle = border[(border[:, 1] > 5) & (border[:, 1] < 12)]
         along, down = np.diff(middle, axis=0).T
         np.testing.assert_array_equal(along, run * down)
@@ -157,7 +167,7 @@ def test_a_pixel_becomes_an_octagon():
     codes[2, 3] = 2
     graph, rings = cell(codes)
     arcs = graph.arcs
-    found = shapely.normalize(shapes_of(smooth_arcs(arcs, 1), rings)[1])
+    found = shapely.normalize(shapes_of(smoothed(arcs, 1), rings)[1])
     ring = [(3.25, 2), (3.75, 2), (4, 2.25), (4, 2.75), (3.75, 3), (3.25, 3), (3, 2.75), (3, 2.25)]
     assert found == shapely.normalize(shapely.Polygon(ring))
 
@@ -168,42 +178,42 @@ def test_long_edges_stay_straight():
     codes[3:43, 5:69] = 2
     graph, rings = cell(codes)
     arcs = graph.arcs
-    field = shapes_of(smooth_arcs(arcs, 1), rings)[1]
-    assert field.area == 64 * 40 - 4 * (1.0 * 1.25) / 2
-    assert shapely.box(5, 3, 69, 43).difference(shapes_of(smooth_arcs(arcs, 5), rings)[1]).area < 4
+    field = shapes_of(smoothed(arcs, 1), rings)[1]
+    assert field.area == 64 * 40 - 4 * (1.5 * 1.25) / 2
+    assert shapely.box(5, 3, 69, 43).difference(shapes_of(smoothed(arcs, 5), rings)[1]).area < 4
 
 
 def test_nothing_is_cut_where_another_border_is():
     """A vertex inside the triangle or on its side prevents the cut."""
     corner = [(0, 8), (0, 0), (8, 0)]
-    assert len(smooth_arcs(drawn(corner), 1).xy) == 4
+    assert len(smoothed(drawn(corner), 1).xy) == 4
     for tip in ((0.25, 0.25), (0.5, 0.5)):
-        found = smooth_arcs(drawn(corner, [tip, (9, 9)]), 1)
+        found = smoothed(drawn(corner, [tip, (9, 9)]), 1)
         np.testing.assert_array_equal(found.xy[:3], corner)
-    assert len(smooth_arcs(drawn(corner, [(0.6, 0.6), (9, 9)]), 1).xy) == 6
+    assert len(smoothed(drawn(corner, [(0.6, 0.6), (9, 9)]), 1).xy) == 6
 
 
 def test_nothing_is_cut_later_where_another_border_is():
     """Vertices of other cells count as well."""
     arcs = drawn([(0, 8), (0, 0), (8, 0)])
-    state = SmoothingState(arcs, np.zeros(1, bool), np.zeros(3, np.int8), np.zeros((1, 2), bool))
+    state = SmoothingState(arcs, np.zeros(1, bool), np.zeros(3, np.int8), np.zeros((1, 2), bool), Unfinished.none())
     for point, count in (((0.5, 0.5), 3), ((0.6, 0.6), 4)):
-        assert len(resume_smoothing(state, 1, np.array([point]), hold=99).xy) == count
+        assert len(resume_smoothing(state, 1, np.array([point]))[0].xy) == count
 
 
 def test_others_are_needed_as_far_as_an_edge_may_be_cut():
-    """In two rounds four vertices wait at an open end, but none that is farther away than `hold`."""
-    steps = [(0, 0), (3, 0), (3, 5), (9, 5), (9, 12), (40, 12)]
-    for open_ends, hold, farthest in (((1, 0), 99, 9), ((1, 0), 6, 5), ((0, 1), 99, 37), ((0, 0), 99, 0)):
-        found = needed_distance(drawn(steps), 2, np.array([open_ends], bool), hold=hold)
-        assert found == farthest + MAX_REACH * SLOPE_FACTOR
+    """In two rounds three vertices wait at an open end, but none behind a far edge."""
+    for far, open_ends, farthest in ((9, (1, 0), 9), (3 + FAR_EDGE + 1, (1, 0), 5), (9, (0, 1), 37), (9, (0, 0), 0)):
+        steps = [(0, 0), (3, 0), (3, 5), (far, 5), (far, 12), (40, 12)]
+        found = needed_distance(drawn(steps), 2, np.array([open_ends], bool))
+        assert found == farthest + MAX_REACH * SLOPE_FACTOR <= max_needed_distance(2)
 
 
 def test_an_arc_that_ends_where_it_began_keeps_its_node():
     """A loop at a node of other arcs is not a closed arc."""
     loop = [(4, 4), (8, 4), (8, 8), (4, 8), (4, 4)]
-    assert len(smooth_arcs(drawn(loop), 1).xy) == 9
-    found = smooth_arcs(drawn(loop, [(0, 0), (4, 4)]), 1)
+    assert len(smoothed(drawn(loop), 1).xy) == 9
+    found = smoothed(drawn(loop, [(0, 0), (4, 4)]), 1)
     np.testing.assert_array_equal(found.xy[0], (4, 4))
     assert len(lines(found)[0]) == 8
 
@@ -211,6 +221,6 @@ def test_an_arc_that_ends_where_it_began_keeps_its_node():
 @pytest.mark.parametrize("rounds", [0, 3])
 def test_empty_cells_and_no_rounds(rounds):
     arcs = cell(np.full((3, 4), 255))[0].arcs
-    assert len(smooth_arcs(arcs, rounds)) == 0
+    assert len(smoothed(arcs, rounds)) == 0
     arcs = cell([[1, 2], [1, 255]])[0].arcs
-    np.testing.assert_array_equal(smooth_arcs(arcs, 0).xy, arcs.xy)
+    np.testing.assert_array_equal(smoothed(arcs, 0).xy, arcs.xy)
