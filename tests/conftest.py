@@ -217,12 +217,13 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_world(shared_folder: Path) -> dict[str, Path]:
-    """A scene of two bands with three kinds of ground, its polygons, and chips of it."""
+    """A scene of two bands with three kinds of ground, a ninth of it, its polygons, and chips of it."""
     folder = shared_folder / "world"
     once(shared_folder, "world", lambda: make_small_world(folder))
     return {
         "folder": folder,
         "scene": folder / "scene.tif",
+        "part": folder / "part.tif",
         "labels": folder / "labels.gpkg",
         "chips": folder / "chips",
         "cache": folder / "cache",
@@ -249,6 +250,12 @@ def make_small_world(folder: Path) -> None:
     ) as dataset:  # fmt: skip
         dataset.write(data.clip(0).astype("uint16"))
         dataset.descriptions = ("red", "nir")
+    part = rasterio.windows.Window(150, 100, 128, 128)
+    with rasterio.open(folder / "scene.tif") as scene:
+        profile = scene.profile | {"width": 128, "height": 128, "transform": scene.window_transform(part)}
+        with rasterio.open(folder / "part.tif", "w", **profile) as dataset:
+            dataset.write(scene.read(window=part))
+            dataset.descriptions = scene.descriptions
     frame = gpd.GeoDataFrame({"kind": ["a"] + ["b"] * len(discs)}, geometry=[field, *discs], crs="EPSG:32632")
     frame.to_crs("EPSG:4326").to_file(folder / "labels.gpkg", layer="kinds")
     from geopsp import export_training_data

@@ -10,6 +10,8 @@ from pathlib import Path
 import geopandas as gpd
 import pytest
 from click.testing import CliRunner
+from common import slow
+from onnx_common import MODEL
 
 from geopsp import (
     ChipSet,
@@ -19,6 +21,7 @@ from geopsp import (
     classify_pixels,
     compare_maps,
     draw_sample,
+    export_training_data,
     prepare_data,
     read_sample,
     show_map,
@@ -38,9 +41,10 @@ from geopsp.training.networks import CLASSIFIERS
 def here(small_world, trained, tmp_path_factory) -> Path:
     """A folder with a scene, its labels, chips, a model, a map and a sample with reference labels."""
     folder = tmp_path_factory.mktemp("here")
-    for name in ("scene.tif", "labels.gpkg", "chips"):
-        (folder / name).symlink_to(small_world[name.partition(".")[0]])
+    (folder / "scene.tif").symlink_to(small_world["part"])
+    (folder / "labels.gpkg").symlink_to(small_world["labels"])
     (folder / "model").symlink_to(trained)
+    export_training_data(folder / "scene.tif", folder / "labels.gpkg", folder / "chips", "kind", 32)
     classify_pixels(folder / "scene.tif", folder / "model", folder / "map.tif")
     gpd.read_file(folder / "labels.gpkg").to_parquet(folder / "labels.parquet", write_covering_bbox=True)
     draw_sample(folder / "map.tif", folder / "points.gpkg", size=60)
@@ -130,13 +134,11 @@ COMMANDS = {
 }  # fmt: skip
 
 
-SLOW = {"calibrate", "compare", "evaluate", "export dlpk"}
+SLOW = {"calibrate", "compare", "evaluate", "export dlpk", "export onnx", "report"}
 """What goes the way of others, and takes longer."""
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in COMMANDS]
-)
+@pytest.mark.parametrize("name", [slow(name) if name in SLOW else name for name in COMMANDS])
 def test_a_command(name, world, here, out, store, tmp_path):
     line, files = COMMANDS[name]
     dry = shell(f"{line} --dry-run".format(w=world, o=out))
@@ -175,8 +177,8 @@ def test_info(name, what, world, out):
     assert f"{world}/{name}" in shell(f"info {world}/{name} --json").output
 
 
-def test_info_of_an_onnx_file(onnx_file, out, store):
-    store.put_file(str(onnx_file), f"{out}/m.onnx")
+def test_info_of_an_onnx_file(out, store):
+    store.put_file(str(MODEL), f"{out}/m.onnx")
     assert f"{out}/m.onnx: PSPNetClassifier" in shell(f"info {out}/m.onnx").output
 
 
