@@ -217,7 +217,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_world(shared_folder: Path) -> dict[str, Path]:
-    """A scene of two bands with three kinds of ground, a ninth of it, its polygons, and chips of it."""
+    """A scene of two bands with three kinds of ground, a ninth of it, its polygons, and chips of both."""
     folder = shared_folder / "world"
     once(shared_folder, "world", lambda: make_small_world(folder))
     return {
@@ -226,6 +226,7 @@ def small_world(shared_folder: Path) -> dict[str, Path]:
         "part": folder / "part.tif",
         "labels": folder / "labels.gpkg",
         "chips": folder / "chips",
+        "few_chips": folder / "few_chips",
         "cache": folder / "cache",
     }
 
@@ -260,7 +261,8 @@ def make_small_world(folder: Path) -> None:
     frame.to_crs("EPSG:4326").to_file(folder / "labels.gpkg", layer="kinds")
     from geopsp import export_training_data
 
-    export_training_data(folder / "scene.tif", folder / "labels.gpkg", folder / "chips", "kind", 32)
+    for scene, chips in (("scene.tif", "chips"), ("part.tif", "few_chips")):
+        export_training_data(folder / scene, folder / "labels.gpkg", folder / chips, "kind", 32)
 
 
 @pytest.fixture(scope="session")

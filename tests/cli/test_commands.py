@@ -16,24 +16,18 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 from common import SAMPLE, slow
+from onnx_common import GOLDEN, MODEL
 
-from geopsp import export_training_data
 from geopsp.chips.chip_set import ChipSet
 from geopsp.cli.commands import main
 
 TINY = "tu-test_resnet"
 
-PART = "601534,5301261,601790,5301517"
-"""A ninth of the small world, with both kinds of ground."""
 
-
-@pytest.fixture(scope="module")
-def chips(small_world, tmp_path_factory):
-    """A third of the chips of the small world: enough for a training whose scores nobody reads."""
-    out = tmp_path_factory.mktemp("few") / "chips"
-    extent = (601354, 5301213, 601866, 5301597)
-    export_training_data(small_world["scene"], small_world["labels"], out, "kind", 32, extent=extent)
-    return out
+@pytest.fixture
+def chips(small_world):
+    """Enough for a training whose scores nobody reads."""
+    return small_world["few_chips"]
 
 
 def run(*arguments):
@@ -54,7 +48,7 @@ def fails(*arguments, says):
 def test_the_whole_way(small_world, tmp_path):
     chips, model, out = tmp_path / "chips", tmp_path / "model", tmp_path / "map.tif"
     result = run("chips", small_world["scene"], "--labels", small_world["labels"], "--class-field", "kind",
-                 "--out", chips, "--size", 64, "--stride", 32)  # fmt: skip
+                 "--out", chips, "--size", 64)  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "background" in result.stdout
     result = run("train", chips, "--out", model, "--backbone", TINY, "--epochs", 1, "--lr", 1e-3, "--no-unet",
@@ -65,7 +59,7 @@ def test_the_whole_way(small_world, tmp_path):
     assert result.exit_code == 0, result.output
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert f"mIoU {scores['miou']:.4f}" in result.stdout
-    result = run("predict", model, small_world["scene"], "--out", out, "--polygons", tmp_path / "map.gpkg",
+    result = run("predict", model, small_world["part"], "--out", out, "--polygons", tmp_path / "map.gpkg",
                  "--probabilities", tmp_path / "p.tif")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "CPU" in result.stderr or "GPU" in result.stderr
@@ -426,11 +420,11 @@ def test_metres_that_are_none(tmp_path):
 
 def test_each_image_by_itself(small_world, trained, tmp_path):
     """Into a folder, whose maps are named."""
-    result = run("predict", trained, small_world["scene"], "--out", tmp_path / "maps", "--per-image", "--sieve", 5,
+    result = run("predict", trained, small_world["part"], "--out", tmp_path / "maps", "--per-image", "--sieve", 5,
                  "--confidence", tmp_path / "sure")  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert result.stdout.split("\n")[:2] == [f"Wrote {tmp_path / 'maps' / 'scene.tif'}", f"Wrote {tmp_path / 'sure'}"]
-    assert (tmp_path / "sure" / "scene.tif").exists()
+    assert result.stdout.split("\n")[:2] == [f"Wrote {tmp_path / 'maps' / 'part.tif'}", f"Wrote {tmp_path / 'sure'}"]
+    assert (tmp_path / "sure" / "part.tif").exists()
 
 
 def test_nothing_of_the_user_s_is_lost(small_world, trained, tmp_path):
@@ -459,7 +453,7 @@ def test_nothing_of_the_user_s_is_lost(small_world, trained, tmp_path):
 
 def test_unnamed_bands_must_be_said(small_world, trained, tmp_path):
     """A raster with more bands than the model needs and no names is refused; numbers settle it."""
-    with rasterio.open(small_world["scene"]) as source:
+    with rasterio.open(small_world["part"]) as source:
         data, profile = source.read(), source.profile | {"count": 3}
     with rasterio.open(tmp_path / "bare.tif", "w", **profile) as dataset:
         dataset.write(data[[1, 1, 0]])
@@ -472,9 +466,8 @@ def test_unnamed_bands_must_be_said(small_world, trained, tmp_path):
         out,
         says="has 3 bands without names, but 2 are needed: red, nir",
     )
-    part = ("--extent", PART)
-    assert run("predict", trained, tmp_path / "bare.tif", "--out", out, "--bands", "3,1", *part).exit_code == 0
-    assert run("predict", trained, small_world["scene"], "--out", tmp_path / "named.tif", *part).exit_code == 0
+    assert run("predict", trained, tmp_path / "bare.tif", "--out", out, "--bands", "3,1").exit_code == 0
+    assert run("predict", trained, small_world["part"], "--out", tmp_path / "named.tif").exit_code == 0
     with rasterio.open(out) as one, rasterio.open(tmp_path / "named.tif") as other:
         found = one.read()
         assert (found == other.read()).all()
@@ -525,7 +518,7 @@ def test_bad_input_to_the_others(small_world, tmp_path):
 
 def test_overwrite(small_world, trained, tmp_path):
     out = tmp_path / "map.tif"
-    predict = ("predict", trained, small_world["scene"], "--out", out, "--extent", PART)
+    predict = ("predict", trained, small_world["part"], "--out", out)
     assert run(*predict).exit_code == 0
     fails(*predict, says="--overwrite")
     assert run(*predict, "--overwrite").exit_code == 0
@@ -569,15 +562,15 @@ def test_chips_of_folders_of_images_and_masks(make_raster, tmp_path):
     assert result.exit_code == 0, result.output
 
 
-def test_export(trained, onnx_file, small_world, tmp_path, monkeypatch):
-    monkeypatch.setattr("geopsp.export.onnx_file.onnx_model", lambda _: onnx.load(onnx_file))
-    out = tmp_path / "model.onnx"
-    result = run("export", trained, "--to", "onnx", "--out", out, "--images", small_world["scene"])
+def test_export(tmp_path, monkeypatch):
+    monkeypatch.setattr("geopsp.export.onnx_file.onnx_model", lambda _: onnx.load(MODEL))
+    saved, out = GOLDEN / "model", tmp_path / "model.onnx"
+    result = run("export", saved, "--to", "onnx", "--out", out, "--images", GOLDEN / "scene.tif")
     assert result.exit_code == 0, result.output
     assert "checked in ONNX Runtime on images: 100.0000 % of" in result.stderr
     assert result.stdout.strip() == f"Wrote {out}"
-    fails("export", trained, "--to", "onnx", "--out", out, says=f"{out} already exists. Use --overwrite to replace it")
-    fails("export", trained, "--to", "onnx", "--out", tmp_path / "model", says="must end in .onnx")
+    fails("export", saved, "--to", "onnx", "--out", out, says=f"{out} already exists. Use --overwrite to replace it")
+    fails("export", saved, "--to", "onnx", "--out", tmp_path / "model", says="must end in .onnx")
     fails("export", tmp_path, "--to", "onnx", "--out", out, says="has no model.json")
     help_text = run("export", "--help").output
     assert "--no-pointrend" in help_text
@@ -646,7 +639,7 @@ def test_a_model_holds_the_run_that_made_it(chips, tmp_path):
 
 def test_calibrate_saves_a_model_that_differs_in_its_calibration_alone(small_world, trained, tmp_path):
     out = tmp_path / "calibrated"
-    result = run("calibrate", trained, small_world["chips"], "--out", out, "--method", "vector")
+    result = run("calibrate", trained, small_world["few_chips"], "--out", out, "--method", "vector")
     assert result.exit_code == 0, result.output
     assert "Calibrated: " in result.stdout
     assert (out / "weights.safetensors").read_bytes() == (trained / "weights.safetensors").read_bytes()

@@ -53,10 +53,10 @@ def inputs(small_world, tmp_path):
     """Copies of an image and its labels, and chips of them."""
     place = tmp_path / "place"
     place.mkdir()
-    found = {"scene": shutil.copy(small_world["scene"], place / "scene.tif")}
+    found = {"scene": shutil.copy(small_world["part"], place / "scene.tif")}
     gpd.read_file(small_world["labels"]).to_file(place / "labels.gpkg")
     found["labels"] = place / "labels.gpkg"
-    found["chips"] = shutil.copytree(small_world["chips"], place / "chips")
+    found["chips"] = shutil.copytree(small_world["few_chips"], place / "chips")
     return found
 
 

@@ -31,11 +31,11 @@ def files_in(folder):
 
 @pytest.fixture(scope="module")
 def made(small_world, trained, tmp_path_factory):
-    """A map of the small world, and a table of the words of each command with outputs in a folder that is not there."""
+    """A map of a part of the small world, and a table of the words of each command with outputs in a folder that is not there."""
     folder = tmp_path_factory.mktemp("results")
     class_map = folder / "map.tif"
-    assert run("predict", trained, small_world["scene"], "--out", class_map, "-q").exit_code == 0
-    chips, scene, labels = (small_world[name] for name in ("chips", "scene", "labels"))
+    assert run("predict", trained, small_world["part"], "--out", class_map, "-q").exit_code == 0
+    chips, scene, labels = (small_world[name] for name in ("few_chips", "part", "labels"))
     return {
         "chips": [scene, "--labels", labels, "--class-field", "kind", "--size", "64", "--out", "new/chips"],
         "train": [chips, "--backbone", "tu-test_resnet", "--weights", "none", "--epochs", "1", "--out", "new/model"],
@@ -87,11 +87,11 @@ def test_a_plan_is_read_from_top_to_bottom(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("change", *made["change"], "--dry-run")
     lines = result.stdout.splitlines()
-    size = "416 x 352 pixels, 1 band of uint8"
+    size = "128 x 128 pixels, 1 band of uint8"
     assert lines[0] == "Would read:"
     assert lines[1] == lines[2] == f"  {made['change'][0]}: raster of {size}"
-    assert lines[3].startswith("146,432 pixels on the grid of map a; 3 classes: background, a, b.")
-    assert lines[4:] == ["Would write (up to 195 kB):", "  new/c.tif", "Would take about 1 s.", "Nothing was written."]
+    assert lines[3].startswith("16,384 pixels on the grid of map a; 3 classes: background, a, b.")
+    assert lines[4:] == ["Would write (up to 22 kB):", "  new/c.tif", "Would take about 1 s.", "Nothing was written."]
 
 
 def test_a_dry_run_refuses_what_the_run_refuses(made, tmp_path, monkeypatch):
@@ -209,7 +209,7 @@ def test_exit_statuses(words, status, make_raster, tmp_path, monkeypatch):
 
 def test_one_damaged_image_of_several_is_an_error_after_the_others_are_mapped(small_world, trained, tmp_path):
     good, bad = tmp_path / "good.tif", tmp_path / "bad.tif"
-    content = small_world["scene"].read_bytes()
+    content = small_world["part"].read_bytes()
     good.write_bytes(content)
     bad.write_bytes(content[: len(content) // 2])
     result = run("predict", trained, good, bad, "--per-image", "--out", tmp_path / "maps", "-q")

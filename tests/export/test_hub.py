@@ -63,16 +63,16 @@ def test_what_is_pushed_comes_back(model, trained, small_world, hub, tmp_path): 
     asked = {path.rpartition("/")[2] for command, path in hub.asked if "/resolve/" in path}
     assert asked == {"model.json", "weights.safetensors", "history.csv", "model.stac.json"}
     out = tmp_path / "a.tif"
-    command = ["predict", "hf://owner/small-world", str(small_world["scene"]), "--out", str(out), "--stac"]
+    command = ["predict", "hf://owner/small-world", str(small_world["part"]), "--out", str(out), "--stac"]
     run = CliRunner().invoke(main, command)
     assert run.exit_code == 0, run.output
-    expected = classify_pixels(small_world["scene"], trained, tmp_path / "b.tif")
+    expected = classify_pixels(small_world["part"], trained, tmp_path / "b.tif")
     with rasterio.open(tmp_path / "a.tif") as ours, rasterio.open(expected) as theirs:
         assert np.array_equal(ours.read(), theirs.read())
     links = json.loads((tmp_path / "a.stac.json").read_text())["links"]
     commit = hub.commit("owner/small-world", "main")
     assert links[0]["href"] == f"https://huggingface.co/owner/small-world/resolve/{commit}/model.stac.json"
-    for command, *chips in (["info"], ["evaluate", str(small_world["chips"])]):
+    for command, *chips in (["info"], ["evaluate", str(small_world["few_chips"])]):
         run = CliRunner().invoke(main, [command, "hf://owner/small-world", *chips])
         assert run.exit_code == 0, run.output
 

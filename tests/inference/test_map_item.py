@@ -97,10 +97,10 @@ def test_place_and_grid_are_those_of_the_map(model, scene, tmp_path):
 
 
 def test_it_is_derived_from_model_and_images(trained, small_world, tmp_path):
-    out = classify_pixels(small_world["scene"], trained, tmp_path / "maps" / "map.tif", **OPTIONS)
+    out = classify_pixels(small_world["part"], trained, tmp_path / "maps" / "map.tif", **OPTIONS)
     links = pystac.Item.from_file(str(out.with_name("map.stac.json"))).get_links("derived_from")
     assert [link.get_absolute_href() for link in links] == [
-        str(trained / "model.stac.json"), str(small_world["scene"])
+        str(trained / "model.stac.json"), str(small_world["part"])
     ]  # fmt: skip
     assert links[0].extra_fields["mlm:name"] == "model"
     item = pystac.Item.from_file(links[0].get_absolute_href())

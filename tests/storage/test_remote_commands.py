@@ -21,7 +21,6 @@ from geopsp import (
     classify_pixels,
     compare_maps,
     draw_sample,
-    export_training_data,
     prepare_data,
     read_sample,
     show_map,
@@ -41,10 +40,9 @@ from geopsp.training.networks import CLASSIFIERS
 def here(small_world, trained, tmp_path_factory) -> Path:
     """A folder with a scene, its labels, chips, a model, a map and a sample with reference labels."""
     folder = tmp_path_factory.mktemp("here")
-    (folder / "scene.tif").symlink_to(small_world["part"])
-    (folder / "labels.gpkg").symlink_to(small_world["labels"])
+    for name, target in (("scene.tif", "part"), ("labels.gpkg", "labels"), ("chips", "few_chips")):
+        (folder / name).symlink_to(small_world[target])
     (folder / "model").symlink_to(trained)
-    export_training_data(folder / "scene.tif", folder / "labels.gpkg", folder / "chips", "kind", 32)
     classify_pixels(folder / "scene.tif", folder / "model", folder / "map.tif")
     gpd.read_file(folder / "labels.gpkg").to_parquet(folder / "labels.parquet", write_covering_bbox=True)
     draw_sample(folder / "map.tif", folder / "points.gpkg", size=60)

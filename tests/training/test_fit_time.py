@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from common import slow
 from lightning.pytorch.callbacks import Callback
 
 from geopsp import PSPNetClassifier, prepare_data
@@ -109,7 +110,7 @@ def as_of_old(options):
     return replace(options, recipe=1, precision="fp32", compiled=False)
 
 
-@pytest.mark.parametrize("options", [{}, {"lr": (1e-4, 1e-2), "ema": 0.9}])
+@pytest.mark.parametrize("options", [slow({}), {"lr": (1e-4, 1e-2), "ema": 0.9}])
 def test_a_run_of_version_0_1_goes_on_as_it_began(data, monkeypatch, tmp_path, options):
     """Called as then, without what is new: schedule, groups, average and monitor are those of the run."""
     options = {"lr": 1e-3, **options}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ RULE = 2e-3
 @pytest.fixture
 def model(small_world):
     data = prepare_data(small_world["chips"], chip_size=32, batch_size=8, seed=3)
+    data = replace(data, train_rows=data.train_rows[:32], valid_rows=data.valid_rows[:8])
     return PSPNetClassifier(data, "tu-test_resnet", encoder_weights=None)
 
 
