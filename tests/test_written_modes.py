@@ -8,6 +8,7 @@ import stat
 
 import pytest
 import steps
+from common import slow
 
 QUICK = ("export", "append", "train", "predict", "polygonize gpkg", "polygonize shp", "polygonize parquet")
 
@@ -19,10 +20,8 @@ def inputs(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-@pytest.mark.parametrize(
-    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in steps.STEPS if name not in QUICK)]
-)
+@pytest.mark.parametrize("umask", [0o027, *map(slow, (0o022, 0o077, 0o002))])
+@pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in steps.STEPS])
 def test_files_follow_the_umask(inputs, tmp_path, monkeypatch, name, umask):
     place, step = tmp_path / "place", steps.STEPS[name]
     shutil.copytree(inputs, place)

@@ -226,6 +226,6 @@ def test_deflating_does_not_look_at_memory_that_is_not_its_own():
             [sys.executable, "-c", program], capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONMALLOC": "malloc", "MALLOC_PERTURB_": filling},
         ).stdout
-        for filling in ("0", "1", "165", "255")
+        for filling in ("0", "165")
     }  # fmt: skip
     assert len(found) == 1

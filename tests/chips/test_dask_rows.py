@@ -10,7 +10,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
-from common import square
+from common import slow, square
 
 from geopsp.chips import dask_cutter, dask_rows
 from geopsp.chips.chip_folder import JOURNAL
@@ -53,9 +53,9 @@ def files(folder):
 @pytest.mark.parametrize(
     "options",
     [
-        {"tile_size": 16, "stride": 11, "rotation_angle": 90},
+        slow({"tile_size": 16, "stride": 11, "rotation_angle": 90}),
         {"tile_size": 16, "skip_empty": True, "min_labelled": 0.5, "chip_format": "png"},
-        {"tile_size": 24, "random_chips": 40, "seed": 3},
+        slow({"tile_size": 24, "random_chips": 40, "seed": 3}),
         {"tile_size": 24, "random_chips": 5, "grid": False, "rotation_angle": 180},
     ],
 )

@@ -12,6 +12,7 @@ import rasterio
 import shapely
 import torch
 from click.testing import CliRunner
+from common import slow
 from inference_common import CLASSES, trained_model
 from torch import nn
 
@@ -105,7 +106,7 @@ def strips(monkeypatch):
     return change
 
 
-@pytest.mark.parametrize("options", [{}, {"padding": 16, "sieve": 9}, {"test_time_augmentation": True}])
+@pytest.mark.parametrize("options", [{}, *map(slow, ({"padding": 16, "sieve": 9}, {"test_time_augmentation": True}))])
 def test_the_bytes_depend_neither_on_parts_nor_on_threads_nor_on_strips(options, scene, tmp_path, strips):
     if not options:
         left, bottom, right, top = scene.grid.bounds()
@@ -134,6 +135,7 @@ def test_a_map_that_was_interrupted_has_the_same_bytes(scene, tmp_path):
     assert contents(make(scene, tmp_path / "resumed", threads=2)) == whole
 
 
+@pytest.mark.slow
 def test_parts_of_workers_are_those_of_one_process(scene, tmp_path):
     """Which make each part by itself, in one thread."""
     before = torch.get_num_threads()

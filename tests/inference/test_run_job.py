@@ -16,7 +16,7 @@ import pytest
 import rasterio
 import shapely
 import torch
-from common import REPOSITORY
+from common import REPOSITORY, slow
 from inference_common import CLASSES, Echo, trained_model
 from rasterio.enums import ColorInterp
 from rasterio.features import sieve as gdal_sieve
@@ -126,7 +126,9 @@ def test_what_a_map_and_its_companions_are(scene, tmp_path):
     assert job.done
 
 
-@pytest.mark.parametrize("options", [{}, {"kind": "float16"}, {"padding": 0}, {"padding": 16, "sieve": 9}])
+@pytest.mark.parametrize(
+    "options", [*map(slow, ({}, {"padding": 0})), {"kind": "float16"}, {"padding": 16, "sieve": 9}]
+)
 def test_the_bytes_depend_neither_on_parts_nor_on_threads(options, scene, tmp_path):
     make(scene, tmp_path / "one", part_side=256, **options)
     for number, (side, threads) in enumerate([(64, 1), (32, 3), (128, 2)]):
@@ -183,7 +185,7 @@ def test_a_failure_before_the_first_part_leaves_nothing(scene, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize("change", ["model", "option", "image", "area"])
+@pytest.mark.parametrize("change", ["model", "area", *map(slow, ("option", "image"))])
 def test_another_model_option_or_image_begins_anew_and_says_so(change, scene, make_raster, tmp_path, capsys):
     out, other = tmp_path / "out", Watched()
     area = gpd.GeoDataFrame(geometry=[shapely.box(*scene.grid.bounds()).buffer(-40)], crs=scene.grid.crs)
@@ -409,6 +411,7 @@ def test_many_kills_end_in_the_same_bytes(kills, tmp_path):
     assert found["same"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
 def test_a_full_disk_is_told_and_the_same_call_ends_in_the_same_bytes(tmp_path):
     found = run("full", tmp_path)

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from common import examples
+from common import examples, slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -413,7 +413,7 @@ def test_a_batch_without_a_label_costs_nothing(aux):
 
 
 @pytest.mark.parametrize("aux", ["pixel", "presence"])
-@pytest.mark.parametrize("spec", [LossSpec(), LossSpec(lovasz_fraction=0.2, tversky_fraction=0.2, ohem=0.5)])
+@pytest.mark.parametrize("spec", [slow(LossSpec()), LossSpec(lovasz_fraction=0.2, tversky_fraction=0.2, ohem=0.5)])
 def test_the_total_compiles_whole(aux, spec):
     logits, labels = batch(1, 4)
     spots = output(logits, points=True).points

@@ -215,7 +215,12 @@ def test_encoders_that_take_the_stride_and_do_not_dilate_are_found_out(monkeypat
 
 @pytest.mark.parametrize(
     ("name", "wanted", "usable"),
-    [("tu-test_vit", 8, 16), ("tu-test_vit", 32, 16), slow("tu-vit_small_patch8_224", 8, 8), slow("tu-nest_tiny", 32, 16)],
+    [
+        ("tu-test_vit", 8, 16),
+        ("tu-test_vit", 32, 16),
+        slow("tu-vit_small_patch8_224", 8, 8),
+        slow("tu-nest_tiny", 32, 16),
+    ],
 )
 def test_maps_at_one_stride_are_resized_to_any(name, wanted, usable):
     assert usable_output_stride(name, wanted) == usable
@@ -406,7 +411,10 @@ def test_saved_weights_are_checked_before_anything_is_built(name, tmp_path):
 # ---- stages
 
 
-@pytest.mark.parametrize("name", ["resnet18", "tu-test_convnext", *map(slow, ("mit_b0", *(name for name in TINY if name != "tu-test_convnext")))])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "tu-test_convnext", *map(slow, ("mit_b0", *(name for name in TINY if name != "tu-test_convnext")))],
+)
 def test_each_parameter_belongs_to_one_stage(name):
     encoder = build_encoder(name, bands=4, output_stride=usable_output_stride(name, 32))
     encoder.requires_grad_(requires_grad=False)  # as frozen ones are

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from common import slow
 from polygons_common import blobs
 
 import geopsp
@@ -43,9 +44,9 @@ def rows_of(path):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        slow({}),
         {"connectivity": 8, "drop": [0], "min_area": 20.0, "fill_holes": 20.0},
-        {"dissolve": True},
+        slow({"dissolve": True}),
         {"keep": [7], "regularize": True},
     ],
 )
@@ -57,7 +58,7 @@ def test_workers_trace_the_polygons_of_one_process(options, class_map, dask_clie
     assert one.read_bytes() == many.read_bytes()
 
 
-@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("connectivity", [4, slow(8)])
 def test_workers_compress_the_polygons_of_their_cells(
     connectivity, class_map, dask_client, small_cells, tmp_path, monkeypatch
 ):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from common import slow
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -198,7 +199,7 @@ def test_very_few_blocks_have_wide_intervals(counts):
         assert high[ends] == pytest.approx(np.maximum(each.max(axis=0), value)[ends])
 
 
-@pytest.mark.parametrize("blocks", [12, 40])
+@pytest.mark.parametrize("blocks", [12, slow(40)])
 def test_equal_models_are_rarely_called_different(blocks):
     """Errors follow the block: about 5 % are called different, by pixels taken as independent most of them."""
     rng = np.random.default_rng(11)

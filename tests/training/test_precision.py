@@ -88,11 +88,11 @@ def test_what_was_tried_stays_when_the_run_goes_on(data, tmp_path, monkeypatch):
     """Another trial might end otherwise; the curve would not be the same."""
     monkeypatch.setattr("geopsp.training.resolve_options.choose_precision", lambda *_, **__: "bf16")
     model = tiny(data)
-    model.fit(2, 1e-3, folder=tmp_path)
+    model.fit(1, 1e-3, folder=tmp_path)
     assert model.model.settings["runs"][-1]["precision"] == "bf16"
     monkeypatch.setattr("geopsp.training.resolve_options.choose_precision", lambda *_, **__: pytest.fail("again"))
     again = tiny(data)
-    again.fit(2, 1e-3, folder=tmp_path, resume=True)
+    again.fit(1, 1e-3, folder=tmp_path, resume=True)
     assert again.model.settings["runs"][-1]["precision"] == "bf16"
 
 
@@ -100,8 +100,8 @@ def test_what_was_tried_stays_when_the_run_goes_on(data, tmp_path, monkeypatch):
 def test_half_precision_trains_as_float32_does(data, name):
     """A whole run on the CPU, with losses in float32 and for float16 with the scaler."""
     full, half = tiny(data), tiny(data)
-    full.fit(2, 1e-3, precision="fp32", checkpoint=False)
-    half.fit(2, 1e-3, precision=name, checkpoint=False)
+    full.fit(1, 1e-3, precision="fp32", checkpoint=False)
+    half.fit(1, 1e-3, precision=name, checkpoint=False)
     assert half.history["train_loss"].to_numpy() == pytest.approx(full.history["train_loss"].to_numpy(), rel=0.05)
     assert all(value.dtype != torch.float16 for value in half.model.network.state_dict().values())
 

@@ -19,7 +19,7 @@ import pyogrio
 import pyproj
 import pytest
 import shapely
-from common import REPOSITORY, examples
+from common import REPOSITORY, examples, slow
 from geopandas.io.arrow import _create_metadata
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -587,7 +587,7 @@ def files_below(folder):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("folder", ODD_FOLDERS)
+@pytest.mark.parametrize("folder", [*ODD_FOLDERS[:2], *map(slow, ODD_FOLDERS[2:])])
 def test_a_file_of_any_name_is_written_and_read_and_no_other_is_touched(folder, ending, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / folder).mkdir(exist_ok=True)
