@@ -31,7 +31,7 @@ def files_in(folder):
 
 @pytest.fixture(scope="module")
 def made(small_world, trained, tmp_path_factory):
-    """A map of a part of the small world, and a table of the words of each command with outputs in a folder that is not there."""
+    """A map of a part of the small world, and the words of each command, with outputs in a folder that is not there."""
     folder = tmp_path_factory.mktemp("results")
     class_map = folder / "map.tif"
     assert run("predict", trained, small_world["part"], "--out", class_map, "-q").exit_code == 0

@@ -11,12 +11,14 @@ import onnx
 import onnxruntime
 import pytest
 import rasterio
+import torch
 from export_common import SIZE, random_model, run_onnx
 from numpy.testing import assert_allclose, assert_array_equal
 
 from geopsp import classify_pixels
 from geopsp.errors import OptionError
 from geopsp.export.export_model import export_model
+from geopsp.export.onnx_graph import ExportedNetwork
 from geopsp.models.build import ModelSpec
 from geopsp.models.calibration import Calibration
 from geopsp.models.losses import LossSpec
@@ -44,10 +46,27 @@ def plain(model, tmp_path_factory):
     return export_model(model, tmp_path_factory.mktemp("exported") / "plain.onnx", calibrated=False)
 
 
+@pytest.mark.parametrize("calibration", [None, CALIBRATION])
+def test_the_network_that_is_exported_gives_calibrated_probabilities_and_the_same_classes(model, calibration):
+    """What becomes the graph of the file; 0 for the ignored class."""
+    network = ExportedNetwork(model, half=False, pointrend=True, calibration=calibration).eval()
+    with torch.inference_mode():
+        output = network(torch.from_numpy(tiles()))
+    if calibration is None:
+        assert not output[:, 2].any()
+        return
+    found, raw = (each.numpy() for each in output)
+    assert_array_equal(found.argmax(axis=1), raw.argmax(axis=1))
+    assert_allclose(found, CALIBRATION.apply(raw.swapaxes(0, 1), excluded=[2]).swapaxes(0, 1), atol=1e-5)
+    assert np.abs(found - raw).max() > 0.1
+    assert not found[:, 2].any()
+
+
 def tiles():
     return np.random.default_rng(4).integers(1, 3000, (3, 2, SIZE, SIZE)).astype("float32")
 
 
+@pytest.mark.slow
 def test_the_file_gives_calibrated_probabilities_and_the_same_classes(model, file):
     """Other programs see one output; our own engine sees the network's probabilities, too, which these are made of."""
     opened = read_onnx(file)
@@ -83,6 +102,7 @@ def image(make_raster, tmp_path, monkeypatch):
     return make_raster(data=np.random.default_rng(5).integers(1, 3000, (2, 150, 170)).astype("uint16"))
 
 
+@pytest.mark.slow
 def test_maps_with_the_file_are_those_with_the_saved_model(model, file, image):
     saved, fp32 = SimpleNamespace(model=model, device="cpu"), {"precision": "fp32"}
     ways = {"file": (file, {}), "torch": (saved, fp32), "off": (saved, fp32 | {"calibrated": False})}

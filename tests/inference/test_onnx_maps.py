@@ -64,7 +64,7 @@ def same_but_for_near_ties(ours, theirs):
         slow({"extent": EXTENT, "padding": 31}),
         slow({"extent": EXTENT, "padding": 0, "batch_size": 3}),
         slow({"extent": EXTENT, "test_time_augmentation": True}),
-        {"extent": EXTENT, "predict_background": False},
+        slow({"extent": EXTENT, "predict_background": False}),
         slow({"extent": EXTENT, "crf": True}),
         {"extent": EXTENT, "cell_size": 3.0, "sieve": 9},
     ],

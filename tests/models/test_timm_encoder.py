@@ -121,7 +121,7 @@ def test_small_encoders_of_all_kinds_train_and_map_an_odd_tile(name, options):
     trained_step(spec_of(name, **options))
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [name if TINY[name] < 16 or name in QUICKLY else slow(name) for name in TINY])
 def test_maps_have_the_strides_of_their_levels(name):
     spec = spec_of(name)
     assert spec.output_stride == TINY[name]
@@ -183,10 +183,8 @@ def test_other_models_are_refused_in_one_line(name):
 
 @pytest.mark.filterwarnings("ignore:CSATv2 is designed for")
 def test_a_stem_for_colors_alone_is_told():
-    with torch.device("meta"):
-        build_encoder("tu-csatv2", bands=3, output_stride=32)
-        with pytest.raises(ModelError, match="'tu-csatv2' takes images of 3 bands only, not of 4"):
-            build_encoder("tu-csatv2", bands=4, output_stride=32)
+    with pytest.raises(ModelError, match="'tu-csatv2' takes images of 3 bands only, not of 4"):
+        build_encoder("tu-csatv2", bands=4, output_stride=32)
 
 
 # ---- strides
@@ -371,9 +369,10 @@ def test_positional_embeddings_of_another_size_are_resized(tmp_path):
     ("name", "which", "tag"),
     [
         slow("tu-vit_tiny_patch16_224", "imagenet", "augreg_in21k_ft_in1k"),
-        ("tu-vit_tiny_patch16_224.augreg_in21k", "imagenet", "augreg_in21k"),
+        slow("tu-vit_tiny_patch16_224.augreg_in21k", "imagenet", "augreg_in21k"),
         slow("tu-vit_tiny_patch16_224", "augreg_in21k", "augreg_in21k"),
         ("tu-test_convnext", "imagenet", "r160_in1k"),
+        ("tu-test_vit.r160_in1k", "imagenet", "r160_in1k"),
     ],
 )
 def test_published_weights_are_picked_by_their_tag(name, which, tag, monkeypatch):
@@ -411,10 +410,7 @@ def test_saved_weights_are_checked_before_anything_is_built(name, tmp_path):
 # ---- stages
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["resnet18", "tu-test_convnext", *map(slow, ("mit_b0", *(name for name in TINY if name != "tu-test_convnext")))],
-)
+@pytest.mark.parametrize("name", ["resnet18", "tu-test_resnet", *map(slow, ("mit_b0", *[*TINY][1:]))])
 def test_each_parameter_belongs_to_one_stage(name):
     encoder = build_encoder(name, bands=4, output_stride=usable_output_stride(name, 32))
     encoder.requires_grad_(requires_grad=False)  # as frozen ones are
