@@ -179,7 +179,10 @@ def test_public_names():
     ("module", "heavy"),
     [
         ("geopsp, geopsp.cli", "torch lightning rasterio numpy geopandas matplotlib rich"),
-        ("geopsp.inference.classify_pixels", "torch lightning matplotlib distributed onnxruntime"),
+        (
+            "geopsp.inference.classify_pixels",
+            "torch lightning matplotlib dask distributed onnxruntime geopandas pandas pyogrio",
+        ),
     ],
 )
 def test_an_import_loads_nothing_that_it_does_not_need(module, heavy):

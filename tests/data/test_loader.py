@@ -161,6 +161,7 @@ def test_the_same_chip_changes_otherwise_in_another_epoch(data):
     assert sum(torch.equal(chips[0][row], chips[1][row]) for row in both) < len(both) / 4
 
 
+@pytest.mark.slow
 def test_an_epoch_is_the_same_in_another_run(data, small_world):
     code = (
         "import torch; from geopsp import prepare_data; torch.rand(5); "

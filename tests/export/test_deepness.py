@@ -43,9 +43,9 @@ class Deepness:
 @pytest.mark.parametrize(
     ("model_name", "file_name", "dtype"),
     [
-        ("trained", "onnx_file", "uint16"),
-        ("trained", "onnx_file", "int16"),
-        slow("pointrend_model", "pointrend_file", "uint8"),
+        slow("trained", "onnx_file", "uint16"),
+        slow("trained", "onnx_file", "int16"),
+        ("pointrend_model", "pointrend_file", "uint8"),
     ],
 )
 def test_the_map_of_a_tile_is_ours(request, make_raster, tmp_path, small_world, model_name, file_name, dtype):
@@ -72,7 +72,9 @@ def test_the_map_of_a_tile_is_ours(request, make_raster, tmp_path, small_world, 
     assert len(np.unique(codes[sure])) > 1
 
 
-@pytest.mark.parametrize(("model_name", "file_name"), [("trained", "onnx_file"), ("pointrend_model", "pointrend_file")])
+@pytest.mark.parametrize(
+    ("model_name", "file_name"), [slow("trained", "onnx_file"), ("pointrend_model", "pointrend_file")]
+)
 def test_all_that_it_reads_is_there(request, model_name, file_name):
     model, path = request.getfixturevalue(model_name), request.getfixturevalue(file_name)
     model = load_model(model) if model_name == "trained" else model
@@ -97,8 +99,8 @@ def test_all_that_it_reads_is_there(request, model_name, file_name):
     assert output.shape[1:] == [classes, model.tile_size, model.tile_size]
 
 
-def test_its_oldest_runtime_reads_the_file(onnx_file):
+def test_its_oldest_runtime_reads_the_file(pointrend_file):
     """ONNX Runtime 1.17.0, the newest that the plugin installs, reads IR 9 and operators of ONNX 20 at most."""
-    proto = onnx.load(onnx_file)
+    proto = onnx.load(pointrend_file)
     assert proto.ir_version <= 9
     assert max(entry.version for entry in proto.opset_import) <= 20

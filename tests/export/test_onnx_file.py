@@ -11,6 +11,7 @@ import pytest
 import torch
 from common import slow
 from export_common import SIZE, random_model, run_onnx
+from onnx_common import GOLDEN, MODEL
 
 from geopsp import GeopspError, PSPNetClassifier, prepare_data
 from geopsp.chips.chip_set import ChipSet
@@ -30,7 +31,7 @@ from geopsp.models.build import ModelSpec
 from geopsp.models.encoder import supported_backbones, usable_output_stride
 from geopsp.models.loss_options import LossSpec
 from geopsp.models.manifest import read_manifest
-from geopsp.models.saved_model import load_model
+from geopsp.models.saved_model import load_model, save_model
 
 PLAIN = ModelSpec("tu-test_resnet", 3, 4, decoder="plain")
 NOT_SAVED = {"made_with", "manifest_sha256"}
@@ -59,7 +60,7 @@ def require_same(found, wanted, tiles, tolerance=1e-4):
 # ---- the file
 
 
-@pytest.mark.parametrize("name", ["onnx_file", slow("pointrend_file")])
+@pytest.mark.parametrize("name", ["pointrend_file", slow("onnx_file")])
 def test_it_is_what_readers_need(request, name):
     path = request.getfixturevalue(name)
     proto = onnx.load(path, load_external_data=False)
@@ -80,10 +81,12 @@ def test_it_is_what_readers_need(request, name):
     assert sorted(file.name for file in path.parent.iterdir() if file.name.startswith(path.stem)) in (
         ["model", "model.onnx"],
         ["model.onnx"],
+        ["pointrend.onnx"],
     )
 
 
-def test_its_metadata_hold_the_whole_model(onnx_file, trained):
+@pytest.mark.slow
+def test_its_metadata_hold_the_whole_model_and_its_calibration(onnx_file, trained):
     found = {entry.key: entry.value for entry in onnx.load(onnx_file).metadata_props}
     manifest, saved = json.loads(found["geopsp_manifest"]), read_manifest(trained)
     assert {name: value for name, value in manifest.items() if name not in NOT_SAVED} == {
@@ -98,9 +101,26 @@ def test_its_metadata_hold_the_whole_model(onnx_file, trained):
     assert all(isinstance(value, str) for value in found.values())
 
 
+def test_its_metadata_are_the_manifest_of_the_model(pointrend_file, pointrend_model, tmp_path):
+    found = {entry.key: entry.value for entry in onnx.load(pointrend_file).metadata_props}
+    manifest, saved = (
+        json.loads(found["geopsp_manifest"]),
+        read_manifest(save_model(pointrend_model, tmp_path / "model")),
+    )
+    assert {name: value for name, value in manifest.items() if name not in NOT_SAVED} == {
+        name: value for name, value in saved.items() if name not in NOT_SAVED
+    }
+    assert found["geopsp_version"] == "1"
+    assert json.loads(found["geopsp_export"]) | {"geopsp": ""} == {
+        "tile_size": SIZE, "precision": "fp32", "pointrend": True, "opset": 18, "zero_is_nodata": True,
+        "weights_fingerprint": pointrend_model.fingerprint(), "geopsp": "",
+    }  # fmt: skip
+
+
 # ---- its numbers
 
 
+@pytest.mark.slow
 def test_a_trained_network_gives_the_same_as_in_a_map(onnx_file, trained, small_world):
     model = load_model(trained)
     tiles = image_tiles(model, small_world["scene"]).take(32)
@@ -113,9 +133,10 @@ def test_a_trained_network_gives_the_same_as_in_a_map(onnx_file, trained, small_
 
 def test_pointrend_gives_the_same_as_in_a_map(pointrend_file, pointrend_model):
     tiles = drawn_tiles(pointrend_model, seed=5).take(SIZE)
-    require_same(
-        run_onnx(pointrend_file, np.stack([tile.pixels for tile in tiles])), by_map(pointrend_model, tiles), tiles
-    )
+    wanted = by_map(pointrend_model, tiles)
+    for batch in (1, 3, len(tiles)):
+        found = run_onnx(pointrend_file, np.stack([tile.pixels for tile in tiles[:batch]]))
+        require_same(found, wanted[:batch], tiles[:batch])
 
 
 def test_probabilities_are_those_of_the_classes_that_were_learned(pointrend_file, pointrend_model):
@@ -297,11 +318,9 @@ def test_drawn_tiles_are_like_the_training_pixels(trained):
     assert any(tile.valid.all() for tile in tiles)
 
 
-def test_a_classifier_with_data_is_checked_on_its_validation_chips(
-    small_world, trained, onnx_file, tmp_path, caplog, monkeypatch
-):
-    monkeypatch.setattr("geopsp.export.onnx_file.onnx_model", lambda _: onnx.load(onnx_file))
-    model = PSPNetClassifier.from_model(trained, prepare_data(small_world["chips"], batch_size=4))
+def test_a_classifier_with_data_is_checked_on_its_validation_chips(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("geopsp.export.onnx_file.onnx_model", lambda _: onnx.load(MODEL))
+    model = PSPNetClassifier.from_model(GOLDEN / "model", prepare_data(GOLDEN / "chips", batch_size=4))
     with caplog.at_level(logging.INFO, "geopsp"):
         assert model.export(tmp_path / "model.onnx") == tmp_path / "model.onnx"
     assert "checked in ONNX Runtime on validation chips: 100.0000 % of" in caplog.text
@@ -370,11 +389,11 @@ def test_agreement_is_never_rounded_up():
     assert "99.9999 % of" in str(Parity(100_000_000, changed=1))
 
 
-def test_what_the_exporter_changes_without_a_word_is_refused(onnx_file, trained):
+def test_what_the_exporter_changes_without_a_word_is_refused():
     """Where it cannot do what it was asked for, it only logs that."""
-    model, proto = load_model(trained), onnx.load(onnx_file)
+    model, proto = load_model(GOLDEN / "model"), onnx.load(MODEL)
     _require_readable(proto, model)
-    other = onnx.load(onnx_file)
+    other = onnx.load(MODEL)
     other.opset_import[0].version = 17
     with pytest.raises(ExportError, match=r"wrote operators of \{'': 17\}, but the file must have those of ONNX 18"):
         _require_readable(other, model)

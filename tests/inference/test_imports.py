@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_map_loads_no_tables_and_no_vector_files():
     """geopandas, pandas and pyarrow take 100 MB, which only areas of interest and polygons need."""
     code = (

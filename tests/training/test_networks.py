@@ -34,7 +34,7 @@ def large(small_world, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("options", [{}, {"pointrend": True, "output_stride": 16}])
+@pytest.mark.parametrize("options", [{"pointrend": True, "output_stride": 16}, slow({})])
 def test_every_network_trains_saves_and_comes_back(kind, options, large, tmp_path):
     model = kind(large, **SMALL, **options)
     model.fit(1, 1e-3)
