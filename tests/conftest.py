@@ -43,10 +43,13 @@ settings.load_profile("same")  # examples that were tried here are those tried e
 
 
 LONG = (
-    "cli/test_commands", "models/test_network", "fuzz/test_fuzz", "inference/test_dask_workers",
-    "polygons/test_raster_to_polygons", "training/test_distributed", "training/test_fit", "inference/test_onnx_maps",
-    "test_notebooks", "test_notebook_kernel", "test_kills", "test_faults", "test_benchmarks", "cluster/test_deaths",
-    "training/test_classifier", "models/test_timm_encoder", "chips/test_export_training_data", "inference/test_run_job",
+    "fuzz/test_fuzz", "cli/test_commands", "training/test_distributed", "export/test_onnx_file", "training/test_fit",
+    "storage/test_remote_commands", "active_learning/test_suggest_chips", "models/test_network", "test_benchmarks",
+    "models/test_timm_encoder", "training/test_networks", "chips/test_export_training_data", "test_notebooks",
+    "training/test_training_data", "assessment/test_compare_models", "vector/test_write", "export/test_dlpk",
+    "test_golden", "training/test_fit_time", "polygons/test_raster_to_polygons", "labels/test_polygon_labels",
+    "inference/test_dask_workers", "storage/test_remote_folders", "test_kills", "test_faults", "inference/test_run_job",
+    "models/test_inference_memory", "inference/test_onnx_maps", "test_notebook_kernel", "cluster/test_deaths",
 )  # fmt: skip
 """Files that take long, some of them with few tests; they run first, so that no process waits for the last ones."""
 

@@ -6,13 +6,14 @@ import shutil
 
 import pytest
 import steps
+from common import slow
 from fault_layer import faults
 
 QUICK = [
-    ("export", "rename", 2), ("export", "write", 3000), ("append", "rename", -2), ("append", "sync", 1),
-    ("predict", "rename", -3), ("predict", "write", 900), ("polygonize shp", "rename", -2),
+    ("export", "rename", 2), ("export", "write", 3000), slow("append", "rename", -2), ("append", "sync", 1),
+    ("predict", "rename", -3), slow("predict", "write", 900), ("polygonize shp", "rename", -2),
     ("polygonize gpkg", "sync", 1), ("polygonize geojson", "write", 2000),
-    ("evaluate", "write", 100), ("export as JPEG", "mkdir", 3),
+    slow("evaluate", "write", 100), ("export as JPEG", "mkdir", 3),
 ]  # fmt: skip
 """Step, fault, and which call of its kind fails (negative: from the last one on), or how many bytes a file may have."""
 

@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import shapely
 from active_learning_common import CERTAIN, UNSURE, Positional, Told
+from common import slow
 from inference_common import trained_model
 
 from geopsp import PixelClassifier, export_training_data, suggest_chips
@@ -214,6 +215,7 @@ def test_the_area_of_interest_limits_the_search(model, image, tmp_path):
     assert sorted(places(out)) == [(0, col) for col in range(5)]
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_windows(image, tmp_path):
     first = suggest_chips(classifier(), image, tmp_path / "a.gpkg", number=8)
     second = suggest_chips(classifier(), image, tmp_path / "b.gpkg", number=8, batch_size=1)
@@ -269,7 +271,7 @@ def test_an_interrupted_run_resumes(image, monkeypatch, messages, tmp_path):
     assert not partial_path(out).exists()
 
 
-@pytest.mark.parametrize("damage", ["key", "rows"])
+@pytest.mark.parametrize("damage", ["rows", slow("key")])
 def test_what_another_run_left_is_not_used(damage, image, monkeypatch, tmp_path):
     out = tmp_path / "n.gpkg"
     monkeypatch.setattr(module, "select_windows", None)

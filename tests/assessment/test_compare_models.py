@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 from click.testing import CliRunner
+from common import slow
 from inference_common import trained_model
 from sklearn.metrics import confusion_matrix, jaccard_score
 
@@ -93,7 +94,7 @@ def labels_of(chips):
     return np.array(found)
 
 
-@pytest.mark.parametrize("size", [SIZE, 16])
+@pytest.mark.parametrize("size", [slow(SIZE), 16])
 def test_predictions_are_those_of_an_evaluation(make_chips, size):
     """Also where tiles of a chip overlap; pixel by pixel of the chip."""
     chips = make_chips()

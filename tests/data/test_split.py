@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import rasterio.features
 import shapely
-from common import examples
+from common import examples, slow
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
@@ -259,7 +259,7 @@ def test_whatever_the_layout_no_pixel_is_shared(kind, chips, share, seed):
         )
 
 
-@pytest.mark.parametrize("kind", ["blocks", "touching", "source", "random"])
+@pytest.mark.parametrize("kind", ["blocks", "source", *map(slow, ("touching", "random"))])
 @given(chips=overlapping(), folds=st.integers(2, 4), seed=st.integers(0, 99))
 @settings(max_examples=5, deadline=None)
 def test_each_labelled_chip_validates_in_one_fold(kind, chips, folds, seed):

@@ -209,6 +209,7 @@ def test_a_map_resumes_and_never_with_another_engine(model, network, tmp_path, c
     assert "used a different model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_parts(model, tmp_path):
     """Of the file in the job's folder, without a GPU."""
     files = []

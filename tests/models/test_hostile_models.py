@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from common import SOON
+from common import SOON, slow
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
@@ -180,7 +180,7 @@ def test_weights_are_compared_before_the_network_is_built(change, folder, monkey
     refused(folder, "does not fit .*(more|conv1|tensors|tracked)")
 
 
-@pytest.mark.parametrize("backbone", ["tu-convnext_tiny", "resnet152"])
+@pytest.mark.parametrize("backbone", [slow("tu-convnext_tiny"), "resnet152"])
 def test_a_large_network_for_small_weights_takes_no_memory(backbone, folder, monkeypatch):
     seal(folder, architecture__backbone=backbone)
     monkeypatch.setattr(package, "build_network", None)
@@ -200,16 +200,18 @@ def test_weights_that_are_no_numbers_are_refused(bad, folder):
     "options",
     [
         {"backbone": "resnet18", "encoder_depth": 3},
-        {"backbone": "mit_b0"},
-        {"backbone": "dpn68", "encoder_depth": 4},
+        slow({"backbone": "mit_b0"}),
+        slow({"backbone": "dpn68", "encoder_depth": 4}),
         {"backbone": "tu-mobilenetv3_small_050", "encoder_depth": 3, "aux": "presence"},
-        {
-            "backbone": "tu-convnext_atto",
-            "pyramid_sizes": (),
-            "atrous_rates": (2, 4),
-            "pointrend": True,
-            "aux": "pixel",
-        },
+        slow(
+            {
+                "backbone": "tu-convnext_atto",
+                "pyramid_sizes": (),
+                "atrous_rates": (2, 4),
+                "pointrend": True,
+                "aux": "pixel",
+            }
+        ),
     ],
 )
 def test_every_kind_of_network_can_be_compared_without_memory(options, tmp_path):

@@ -67,9 +67,6 @@ def traced(name):
 
 
 every_composition = pytest.mark.parametrize("name", COMPOSITIONS)
-QUICKLY = {"fcn", "pspnet, unet, points", "deeplab"}
-"""Between them they hold every part."""
-mostly_slow = pytest.mark.parametrize("name", [name if name in QUICKLY else slow(name) for name in COMPOSITIONS])
 RICHEST = "pspnet, unet, points"
 """What torch has the most trouble with."""
 but_one_slow = pytest.mark.parametrize("name", [name if name == RICHEST else slow(name) for name in COMPOSITIONS])
@@ -175,7 +172,7 @@ def test_the_map_of_a_tile_does_not_depend_on_its_companions():
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-4)
 
 
-@mostly_slow  # where the processor has no bfloat16
+@but_one_slow  # where the processor has no bfloat16
 def test_bfloat16_autocast_gives_finite_float32_logits(name):
     network, valid = composed(name), torch.ones(2, 1, 64, 64)
     valid[:, :, :20] = 0
@@ -224,7 +221,8 @@ def tiles(batch, size=64):
     return torch.randn(batch, 3, size, size) * valid, valid
 
 
-@but_one_slow
+@pytest.mark.slow
+@every_composition
 def test_every_composition_exports_for_any_batch_size(name):
     network = traced(name).eval()
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
@@ -234,7 +232,8 @@ def test_every_composition_exports_for_any_batch_size(name):
         torch.testing.assert_close(program.module()(*other), network(*other), rtol=1e-4, atol=1e-4)
 
 
-@but_one_slow
+@pytest.mark.slow
+@every_composition
 def test_every_composition_compiles_whole(name):
     network, inputs = traced(name).eval(), tiles(2)
     with torch.inference_mode():
@@ -244,7 +243,7 @@ def test_every_composition_compiles_whole(name):
 
 @pytest.mark.parametrize(
     ("name", "backend"),
-    [("fcn", "eager"), slow(RICHEST, "eager"), *(slow(name, "aot_eager") for name in COMPOSITIONS)],
+    [(RICHEST, "eager"), slow("fcn", "eager"), *(slow(name, "aot_eager") for name in COMPOSITIONS)],
 )
 def test_training_compiles_whole(name, backend):
     """With the gradients; dropout and points are drawn alike from one seed."""

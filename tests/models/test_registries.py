@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pytest
 import torch
+from common import slow
 from model_common import trained_step
 from torch import nn
 from torch.nn import functional as F
@@ -181,7 +182,7 @@ class SumDecoder(nn.Module):
         return self.shallow(features[2]) + F.interpolate(self.deep(context), size), features[2]
 
 
-@pytest.mark.parametrize("pointrend", [False, True])
+@pytest.mark.parametrize("pointrend", [True, slow(False)])
 def test_a_new_decoder(pointrend, monkeypatch, tmp_path):
     with pytest.raises(ModelError, match="`decoder` is 'sum', but must be one of 'plain', 'unet', 'deeplab'"):
         ModelSpec(**SPEC, decoder="sum")

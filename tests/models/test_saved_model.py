@@ -30,7 +30,7 @@ from geopsp.models.saved_model import TrainedModel, load_model, save_model, writ
 def model():
     torch.manual_seed(3)
     torch.set_num_threads(1)
-    spec = ModelSpec("resnet18", 4, 3, pyramid_sizes=(1, 3), pointrend=True, aux="pixel")
+    spec = ModelSpec("tu-test_resnet", 4, 3, pyramid_sizes=(1, 3), pointrend=True, aux="pixel")
     network = build_network(spec).train()
     network(torch.randn(2, 4, 64, 64))  # so that running statistics are not the initial ones
     rng = np.random.default_rng(0)
@@ -109,7 +109,7 @@ FILES = [FILE_LIST, "history.csv", MANIFEST, MODEL_ITEM, WEIGHTS]
 def test_the_folder_holds_tensors_and_json_and_no_pickle(folder):
     assert sorted(path.name for path in folder.iterdir()) == FILES
     json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    spec = ModelSpec("resnet18", 4, 3, pointrend=True, aux="pixel", pyramid_sizes=(1, 3))
+    spec = ModelSpec("tu-test_resnet", 4, 3, pointrend=True, aux="pixel", pyramid_sizes=(1, 3))
     assert set(load_file(folder / WEIGHTS)) == set(build_network(spec).state_dict())
     for path in map(folder.joinpath, FILES[1:]):
         with pytest.raises(ValueError, match=r"opcode|pickle|bytes|literal"):
@@ -230,7 +230,7 @@ def test_another_version_is_refused(version, folder):
 
 def test_a_model_of_version_1_still_loads(model, folder):
     """It knew one network only, with U-Net or without, and its auxiliary head."""
-    architecture = {"backbone": "resnet18", "bands": 4, "classes": 3, "use_unet": True, "pyramid_sizes": [1, 3],
+    architecture = {"backbone": "tu-test_resnet", "bands": 4, "classes": 3, "use_unet": True, "pyramid_sizes": [1, 3],
                     "pointrend": True, "output_stride": 8}  # fmt: skip
     losses = {"class_balancing": True, "focal_loss": False, "dice_loss_fraction": 0.3, "aux_weight": 0.4}
     before = {"context.": "pyramid.", "aux.layers.": "aux."}

@@ -18,7 +18,7 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner
-from common import REPOSITORY
+from common import REPOSITORY, slow
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
@@ -140,7 +140,7 @@ def test_each_row_is_complete_and_found_once():
         assert hub.find_weight_set(f"folder/{row.file}", f"tu-{row.backbone}") is row
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet152", "tu-resnet18", "tu-resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "tu-resnet18", *map(slow, ("resnet50", "resnet152", "tu-resnet50"))])
 def test_keys_are_those_of_timm(name):
     """As torchgeo loads its files into timm's networks, these are their keys; our encoders have the same."""
     prefix = "model." if name.startswith("tu-") else ""
@@ -176,7 +176,7 @@ def test_the_shell_lists_them():
 # ---- download, cache, checksum
 
 
-@pytest.mark.parametrize("name", ["resnet18", "tu-resnet18"])
+@pytest.mark.parametrize("name", [slow("resnet18"), "tu-resnet18"])
 def test_weights_are_downloaded_once_and_put_on_the_bands(name, serve, tmp_path, monkeypatch, caplog):
     state = published_state(MOCO)
     row, path = published_file(tmp_path, MOCO, state)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from common import slow
 from torch import nn
 
 from geopsp.models.build import ModelSpec, build_network
@@ -100,7 +101,7 @@ STAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", [*[*STAGES][:2], *map(slow, [*STAGES][2:])])
 def test_stages_are_the_levels_of_the_maps(name):
     """smp's and timm's: blocks in one child are told apart, and the first norm belongs to the stem."""
     encoder = build_encoder(name, bands=4, output_stride=8, depth=5)

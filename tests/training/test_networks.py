@@ -163,7 +163,7 @@ def test_a_preset_has_as_many_stages_as_a_stride_needs(large):
 @pytest.mark.parametrize(
     ("version", "stride", "decoder", "rates"),
     [
-        (1, None, "atrous", (12,)), (2, None, "atrous", (6, 12, 18, 24)), (2, 16, "atrous", (3, 6, 9, 12)),
+        slow(1, None, "atrous", (12,)), slow(2, None, "atrous", (6, 12, 18, 24)), (2, 16, "atrous", (3, 6, 9, 12)),
         (3, None, "deeplab", (6, 12, 18)),
     ],
 )  # fmt: skip

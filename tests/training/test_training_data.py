@@ -10,6 +10,7 @@ import pytest
 import rasterio
 import shapely
 import torch
+from common import slow
 
 from geopsp import PSPNetClassifier, export_training_data, prepare_data
 from geopsp.chips.chip_set import ChipSet
@@ -51,7 +52,7 @@ def equal_samples(ours, theirs) -> bool:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        slow({}),
         {"stride": 48, "min_labelled": 0.9, "bands": ["nir"], "background": "class"},
         {"rotation_angle": 90.0, "stride": 96, "random_chips": 6, "seed": 5},
     ],
