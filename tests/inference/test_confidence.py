@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from common import examples
+from common import examples, slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference_common import CLASSES, numba_ops, torch_ops, trained_model
@@ -79,7 +79,9 @@ def key(path):
 
 
 @pytest.mark.parametrize("calibration", [TEMPERATURE, VECTOR])
-@pytest.mark.parametrize("options", [{}, {"padding": 0}, {"test_time_augmentation": True}, {"batch_size": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, *map(slow, ({"padding": 0}, {"test_time_augmentation": True}, {"batch_size": 3}))]
+)
 def test_classes_are_those_without_calibration(here, calibration, options):
     plain = Path(mapped(here, None, "a.tif", **options)).read_bytes()
     key_plain = key("a.tif")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from common import REPOSITORY, examples
+from common import REPOSITORY, examples, slow
 from huggingface_hub.errors import LocalEntryNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,7 +71,9 @@ def test_a_backbone_that_cannot_be_had_is_answered_with_those_that_can(name):
 
 
 @pytest.mark.parametrize(("stride", "needed"), [(8, [2, 4, 8, 8, 8]), (16, [2, 4, 8, 16, 16]), (32, [2, 4, 8, 16, 32])])
-@pytest.mark.parametrize("name", ["mobilenet_v2", "tu-resnet10t", "tu-tf_efficientnet_lite0", "tu-convnext_atto"])
+@pytest.mark.parametrize(
+    "name", ["tu-resnet10t", *map(slow, ("mobilenet_v2", "tu-tf_efficientnet_lite0", "tu-convnext_atto"))]
+)
 def test_maps_have_the_strides_asked_for(name, stride, needed):
     assert strides(build_encoder(name, bands=2, output_stride=stride), 2) == needed
 

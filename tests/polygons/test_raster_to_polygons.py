@@ -15,7 +15,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from common import examples
+from common import examples, slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -226,7 +226,7 @@ FEET = "+proj=utm +zone=33 +datum=WGS84 +units=us-ft"
 
 
 @pytest.mark.parametrize("cell", [16, 2048])
-@pytest.mark.parametrize("options", [{"simplify": 2}, {"simplify": 4, "smooth": 2}, {"smooth": 1}])
+@pytest.mark.parametrize("options", [{"simplify": 4, "smooth": 2}, *map(slow, ({"simplify": 2}, {"smooth": 1}))])
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", FEET])
 def test_tolerances_are_metres_on_the_ground(crs, options, cell, monkeypatch):
     """The same ground has the same outlines, in pixels, in degrees, in Mercator and in feet."""
