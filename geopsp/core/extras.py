@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 from geopsp.errors import OptionError
 
-NETWORK_PACKAGES = "torch", "torchvision", "timm"
+NETWORK_PACKAGES = "torch", "timm"
 """What networks are made of. It takes some seconds to import."""
 
 
