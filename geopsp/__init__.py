@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from geopsp.core.extras import quick_imports
 from geopsp.core.log import set_up_logging
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'geopsp' has no attribute {name!r}")
-    value = getattr(import_module(f"geopsp.{_HOME[name]}"), name)
+    with quick_imports():
+        value = getattr(import_module(f"geopsp.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

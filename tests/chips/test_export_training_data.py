@@ -317,7 +317,7 @@ def breaking_at(number, monkeypatch):
 OPTIONS = {"class_field": "kind", "tile_size": 16, "rotation_angle": 90, "random_chips": 70}
 
 
-@pytest.mark.parametrize("broken", [[30, 17, 50], *map(slow, ([150], [100, 40, 40]))])
+@pytest.mark.parametrize("broken", [[30, 17, 50], [160, 140], *map(slow, ([150], [100, 40, 40]))])
 def test_an_export_that_is_broken_off_goes_on_and_ends_the_same(broken, make_raster, labels, tmp_path, monkeypatch):
     image, out = make_raster(), tmp_path / "chips"
     export_training_data(image, labels, tmp_path / "unbroken", **OPTIONS)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +19,8 @@ from polygons_common import blobs
 
 import geopsp
 from geopsp import raster_to_polygons
+from geopsp.cluster import client as clients
+from geopsp.cluster.client import connect
 from geopsp.cluster.order import order_in_memory
 from geopsp.errors import InputNotFoundError, OptionError, RasterError
 from geopsp.polygons import dask_cells, polygonizer
@@ -143,3 +148,39 @@ def test_a_worker_of_another_version_opens_nothing(class_map, monkeypatch):
 def test_a_client_and_an_address_exclude_each_other(class_map, dask_client, tmp_path):
     with pytest.raises(OptionError, match="`client` and `scheduler` are both given"):
         raster_to_polygons(class_map, tmp_path / "out.gpkg", client=dask_client, scheduler="local")
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Traces cells and compresses their polygons; kills the process below the first row of cells, once."""
+
+    trace: Callable[..., object]
+    killed: Path
+
+    def __call__(self, window):
+        row_groups.PACKED_BYTES = 1
+        if window.row > 0 and not self.killed.exists():
+            self.killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.trace(window)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_nothing(class_map, small_cells, tmp_path, monkeypatch):
+    """Polygons that it had compressed are compressed again."""
+    killed, trace_on_cluster = tmp_path / "killed", polygonizer.trace_on_cluster
+    monkeypatch.setattr(row_groups, "PACKED_BYTES", 1)
+    raster_to_polygons(class_map, tmp_path / "one.parquet")
+    monkeypatch.setattr(
+        polygonizer,
+        "trace_on_cluster",
+        lambda trace, *rest, **more: trace_on_cluster(Deadly(trace, killed), *rest, **more),
+    )
+    monkeypatch.setattr(clients, "cpu_count", lambda: 2)
+    monkeypatch.setattr(clients, "PROCESS_BYTES", 1)
+    with connect("local") as client:
+        assert len(client.nthreads()) == 2
+        raster_to_polygons(class_map, tmp_path / "many.parquet", client=client)
+    assert killed.exists()
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "many.parquet").read_bytes()
+    assert pq.read_metadata(tmp_path / "many.parquet").num_row_groups > 6

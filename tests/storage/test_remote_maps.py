@@ -174,21 +174,23 @@ def test_a_killed_map_goes_on(same_machine, bucket, store, tmp_path):
         assert len(parts_of(store, bucket)) >= done + 5
         done = len(parts_of(store, bucket))
         assert not store.exists(f"{out}/map.tif")
-    first = {name: store.info(name)["LastModified"] for name in parts_of(store, bucket)}
-    run = start_map(image, out, tmp_path / "staging")
-    while run.poll() is None:
-        found = {name: info["LastModified"] for name, info in parts_of(store, bucket).items()}
-        assert all(found.get(name, when) == when for name, when in first.items())
-        time.sleep(0.1)
+    first = {name: info["LastModified"] for name, info in parts_of(store, bucket).items()}
+    with start_map(image, out, tmp_path / "staging") as run:
+        while run.poll() is None:
+            found = {name: info["LastModified"] for name, info in parts_of(store, bucket).items()}
+            assert all(found.get(name, when) == when for name, when in first.items())
+            time.sleep(0.1)
     assert run.returncode == 0
     there = {name.rpartition("/")[2]: store.cat_file(name) for name in store.find(f"{bucket}/maps")}
     assert there == contents(tmp_path / "local")
 
 
 def parts_of(store, bucket):
+    """The parts both of whose rasters are there: one that lacks a raster is made again."""
     store.invalidate_cache()
     found = store.find(f"{bucket}/maps", detail=True)
-    return {name: info for name, info in found.items() if "/parts/" in name and name.endswith(".classes")}
+    names = [name.removesuffix(".confidence") for name in found if "/parts/" in name and name.endswith(".confidence")]
+    return {name: found[f"{name}.classes"] for name in names if f"{name}.classes" in found}
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polygons_common import TRANSFORM, blobs, counted, ragged, swept
 
+from geopsp.polygons.borders import stitch
+
 
 def shaped(codes, *, least, rounds=0, **options):
     """Return features with arcs simplified and smoothed in cells and across seams."""
@@ -111,6 +113,22 @@ def test_long_edges_are_smoothed_as_in_one_cell(steps, cell, rounds, upright):
     codes = slope(steps, upright=upright)
     apart, whole = (shaped(codes, least=0.0, rounds=rounds, cell_size=side) for side in (cell, 2048))
     assert counted(apart.to_shapely(TRANSFORM), apart.codes) == counted(whole.to_shapely(TRANSFORM), whole.codes)
+
+
+def test_what_is_left_to_smooth_does_not_grow_with_the_rows(monkeypatch):
+    smooth, sizes = stitch.smooth_across_seams, []
+
+    def smooth_and_count(*args, **options):
+        *others, left = smooth(*args, **options)
+        sizes.append((len(left.vertices), len(left.cut_vertices)))
+        return *others, left
+
+    monkeypatch.setattr(stitch, "smooth_across_seams", smooth_and_count)
+    shaped(np.tile(hills(3), (20, 1)), least=0.0, rounds=3, cell_size=12)
+    assert len(sizes) == 80
+    assert np.greater(sizes[:-1], 0).any(axis=0).all()
+    assert (np.max(sizes[40:], axis=0) <= np.max(sizes[:40], axis=0)).all()
+    assert sizes[-1] == (0, 0)
 
 
 @given(codes=maps(), cell=st.integers(3, 16), rounds=st.integers(1, 3), connectivity=st.sampled_from([4, 8]))
