@@ -532,6 +532,18 @@ def test_options_for_all_threads_hold_only_while_a_file_is_opened(tmp_path):
     assert [*seen, pyogrio.get_gdal_config_option(OPTION)] == [None] * (len(seen) + 1)
 
 
+@pytest.mark.parametrize("given", [None, "1000000"])
+def test_the_memory_of_spatial_indices_is_bounded(given, tmp_path):
+    """By a number of bytes, not by a share of the machine's; or as the user says."""
+    (option,) = files.INDEX_OPTIONS
+    pyogrio.set_gdal_config_options({option: given})
+    try:
+        written(tmp_path / "a.gpkg", [batch_of(shapes_of(9))])
+        assert pyogrio.get_gdal_config_option(option) == (given or str(512 * 2**20))
+    finally:
+        pyogrio.set_gdal_config_options({option: None})
+
+
 def test_options_of_the_user_stay(tmp_path):
     pyogrio.set_gdal_config_options({OPTION: "page_size=8192"})
     try:
