@@ -11,7 +11,7 @@ from fault_layer import faults
 
 QUICK = [
     ("export", "rename", 2), ("export", "write", 3000), slow("append", "rename", -2), ("append", "sync", 1),
-    ("predict", "rename", -3), slow("predict", "write", 900), ("polygonize shp", "rename", -2),
+    ("predict", "rename", -3), ("predict", "write", 900), ("polygonize shp", "rename", -2),
     ("polygonize gpkg", "sync", 1), ("polygonize geojson", "write", 2000),
     slow("evaluate", "write", 100), ("export as JPEG", "mkdir", 3),
 ]  # fmt: skip
