@@ -125,12 +125,16 @@ def smoothed_slowly(arcs, rounds):
 
 
 @given(
-    codes=CODES, seed=st.integers(0, 99), least=st.sampled_from([0.0, 0.0, 0.6, 4.0, 20.0]), rounds=st.integers(1, 3)
+    codes=CODES,
+    seed=st.integers(0, 99),
+    least=st.sampled_from([0.0, 0.0, 0.6, 4.0, 20.0]),
+    rounds=st.integers(1, 3),
+    stretch=st.sampled_from([1, 1, 40]),
 )
 @settings(max_examples=25, deadline=None)
-def test_vertices_are_those_of_the_definition(codes, seed, least, rounds):
+def test_vertices_are_those_of_the_definition(codes, seed, least, rounds, stretch):
     """Also where corners are not looked at because nothing can be in the way."""
-    graph, rings = cell(ragged(codes[:6, :8], seed, height=3))
+    graph, rings = cell(np.repeat(ragged(codes[:6, :8], seed, height=3), stretch, axis=1))
     arcs = simplify_arcs(graph, rings, least)
     for found, expected in zip(lines(smoothed(arcs, rounds)), smoothed_slowly(arcs, rounds), strict=True):
         np.testing.assert_array_equal(found, expected)
