@@ -27,7 +27,8 @@ class RandomChipSampler:
         self._inputs, self._spec = inputs, spec
         frame = totals.frame()
         frame = frame[frame["angle"] == 0] if len(frame) else frame
-        frame = frame.iloc[: len(frame) - totals.counts["random_chips"]]  # those of an export that goes on come last
+        num_random = totals.counts["random_chips"]  # of an export that goes on; they are the last rows
+        frame = frame.iloc[: len(frame) - num_random]
         self._positions = frame[["scene", "col", "row"]].to_numpy(int) if len(frame) else np.empty((0, 3), int)
         codes = inputs.legend.codes if len(frame) else []
         self._cumulative = {code: frame[f"pixels_{code}"].to_numpy(np.int64).cumsum() for code in codes}

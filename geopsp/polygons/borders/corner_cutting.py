@@ -22,8 +22,12 @@ SLOPE_FACTOR = 8.0
 
 
 LONG_EDGE = 3 * SLOPE_FACTOR
-"""Edges of more than this times the reach of a round are cut by a fixed length, whatever is at their other end. As
-that is at most a quarter, what is left is still long in the next round."""
+"""An edge of more than this times the reach of a round loses a fixed length, whatever is at its other end. That is at
+most a quarter of it, so what is left is still long in the next round."""
+
+
+LONG_EDGE_SHARE = 0.75
+"""Of the most that may be cut a long edge loses this share; shorter ones lose from half of it to nearly all."""
 
 
 FAR_EDGE = 5 * SLOPE_FACTOR * MAX_REACH
@@ -163,7 +167,7 @@ def _share(length: Any, next_length: Any, turn: Any, other_turn: Any, reach: Any
     )
     max_cut = reach * SLOPE_FACTOR if is_next_short and (is_step or is_long) else reach
     if is_long:
-        return 0.75 * max_cut, length
+        return LONG_EDGE_SHARE * max_cut, length
     parts = 2.0 if is_step else 4.0
     while length >= max_cut * parts:
         parts *= 2

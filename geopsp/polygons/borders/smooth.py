@@ -90,9 +90,9 @@ def smooth_arcs(arcs: Arcs, rounds: int, *, open_ends: NDArray[np.bool_] | None 
 
     Each round cuts a quarter off both ends of an edge, which rounds corners. If the border turns left at one end of an
     edge and right at the other, it cuts half, so that steps become a straight line. It cuts less where this exceeds
-    `MAX_REACH`. Nodes stay, and so do arcs that touch nodata or the frame. A corner is not cut if another vertex is in
-    the way, so no arcs cross or touch that did not before; all regions stay, with the same neighbours. No border moves
-    by 2 * `MAX_REACH` or more.
+    `MAX_REACH`, and a fixed length off edges longer than `LONG_EDGE`. Nodes stay, and so do arcs that touch nodata or
+    the frame. A corner is not cut if another vertex is in the way, so no arcs cross or touch that did not before; all
+    regions stay, with the same neighbours. No border moves by 2 * `MAX_REACH` or more.
 
     Args:
         arcs: All arcs of a cell.
